@@ -1,0 +1,52 @@
+"""The agent's own log: structured JSON lines in a rotating file of the session.
+
+Nothing global is configured, so a thread-hosted agent leaves the user's logging as it is.
+"""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+from pathlib import Path
+from typing import cast
+
+import structlog
+
+from tailrace_agent.delivery import Log
+
+__all__ = ["open_log"]
+
+_MAX_BYTES = 5 << 20
+_BACKUPS = 2
+
+
+def open_log(path: Path, level: str, **context: object) -> Log:
+    """A structlog logger that writes to `path` (0600), and to two older files of 5 MiB.
+
+    Args:
+        path: The file.
+        level: `debug`, `info`, `warning` or `error`.
+        **context: Fields of every line.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    # Not from `getLogger`: it would stay in the registry of the user's process.
+    logger = logging.Logger(f"tailrace.{path.parent.name}", logging.getLevelName(level.upper()))  # noqa: LOG001 - see above
+    path.touch(0o600)
+    handler = logging.handlers.RotatingFileHandler(path, maxBytes=_MAX_BYTES, backupCount=_BACKUPS, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger.addHandler(handler)
+    bound = structlog.wrap_logger(
+        logger,
+        processors=[
+            structlog.stdlib.filter_by_level,
+            structlog.stdlib.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+    return cast(Log, bound.bind(**context))

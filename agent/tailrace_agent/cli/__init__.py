@@ -1,0 +1,140 @@
+"""The command line `tailrace`: what happens to runs while nobody looks, and what to do about it.
+
+A module for each command; those whose names begin with an underscore are what the commands share. Commands are loaded
+when they are called, and rich and MLflow when they are needed, so that `tailrace --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from importlib import import_module
+from typing import Any, Final
+
+import click
+
+from tailrace_agent.cli._app import App, Code, Fail
+from tailrace_agent.errors import (
+    RunGone,
+    SessionError,
+    SettingsError,
+    SinkError,
+    StateDirError,
+    StoreRefused,
+    TailraceError,
+)
+
+__all__ = ["main"]
+
+_COMMANDS: Final = {
+    "status": "Show the sessions of this machine: what is delivered, pending, dead.",
+    "sync": "Deliver what is left of sessions, with progress.",
+    "verify": "Read a run back from MLflow and compare it with the ledger.",
+    "dead": "List, retry or drop what MLflow has refused.",
+    "ui": "Open MLflow's UI on the configured store.",
+    "demo": "Train a small model on real data, logging every step.",
+    "doctor": "Check what would stop this machine from working, and say the mend.",
+    "clean": "Delete finished sessions and what dead ones left in shared memory.",
+}
+_EXIT_CODES: Final = """\
+\b
+Exit codes:
+  0    fine
+  1    something is undelivered, dead, different, or failed; the output says what
+  2    wrong usage, or a wrong setting
+  3    the tracking store cannot be reached, or MLflow refuses it
+  4    there is no such session, run or dead letter, or the name fits several
+  5    a live agent holds the session: wait for its end
+  130  interrupted by Ctrl-C
+
+Settings come from options, TAILRACE_* variables, tailrace.toml or [tool.tailrace] in pyproject.toml, and MLflow's own
+variables, in this order. What `tailrace COMMAND --help` shows under --json is meant for scripts.
+"""
+_CODES: Final[dict[type[Exception], Code]] = {
+    SettingsError: Code.USAGE,
+    StoreRefused: Code.STORE,
+    RunGone: Code.UNKNOWN,
+    SinkError: Code.STORE,
+    SessionError: Code.UNKNOWN,
+    StateDirError: Code.WRONG,
+    TailraceError: Code.WRONG,
+}
+
+
+class _Commands(click.Group):
+    """Loads a command when it is called, and turns expected errors into one line and an exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's signature, here and below
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = import_module(f"tailrace_agent.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in _COMMANDS:
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], _COMMANDS, n=1)
+            advice = f"did you mean `tailrace {near[0]}`?" if near else f"there are: {', '.join(_COMMANDS)}"
+            raise click.UsageError(f"there is no command {args[0]!r}; {advice}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except TailraceError as error:
+            raise Fail(str(error), next(code for kind, code in _CODES.items() if isinstance(error, kind))) from error
+        except sqlite3.Error as error:
+            raise Fail(f"a spool cannot be used: {error} (is the disk full, or another process at work?)") from error
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            raise Fail(f"{where}{error.strerror or error}") from error
+        except KeyboardInterrupt:
+            click.echo(err=True)
+            raise Fail("interrupted", Code.INTERRUPTED) from None
+
+
+def _show_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    del param
+    if not value or ctx.resilient_parsing:
+        return
+    from tailrace_agent.cli._app import own_version
+
+    click.echo(f"tailrace {own_version()}")
+    ctx.exit()
+
+
+@click.group(
+    cls=_Commands,
+    epilog=_EXIT_CODES,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+)
+@click.option("--dir", "directory", metavar="PATH", help="Where tailrace keeps its state (default: TAILRACE_DIR).")
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_show_version,
+    help="Say which version this is.",
+)
+@click.pass_context
+def main(ctx: click.Context, directory: str | None) -> None:
+    r"""MLflow tracking that training does not feel: look after its runs.
+
+    \b
+    tailrace status             what goes on here
+    tailrace sync               deliver what a crash, a reboot or a lost server has left
+    tailrace verify RUN         is every point in MLflow?
+    """
+    ctx.obj = App(directory)

@@ -1,0 +1,200 @@
+"""What all commands share: settings, exit codes, errors, and how output looks on a terminal, in a pipe and as JSON."""
+
+from __future__ import annotations
+
+import enum
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tailrace_agent.settings import Settings
+
+__all__ = [
+    "App",
+    "Code",
+    "Fail",
+    "ago",
+    "as_json",
+    "broken",
+    "console",
+    "count",
+    "duration",
+    "json_option",
+    "leave",
+    "missing_file",
+    "own_version",
+    "quieten_mlflow",
+    "size",
+    "tell",
+    "uri_option",
+]
+
+_PIPE_WIDTH = 160
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Code(enum.IntEnum):
+    """Exit codes; documented in `tailrace --help` and docs/command-line.md."""
+
+    FINE = 0
+    WRONG = 1
+    USAGE = 2
+    STORE = 3
+    UNKNOWN = 4
+    BUSY = 5
+    INTERRUPTED = 130
+
+
+class Fail(click.ClickException):
+    """An error that a person can act on: one line on standard error, and an exit code."""
+
+    def __init__(self, message: str, code: Code = Code.WRONG) -> None:
+        super().__init__(message)
+        self.exit_code = int(code)  # type: ignore[misc]  # click declares it on the class
+
+    def show(self, file: Any = None) -> None:
+        """One line, whatever the message holds."""
+        click.echo(f"tailrace: {' '.join(self.message.split())}", file=file, err=file is None)
+
+
+class App:
+    """One call of the command line. `directory` is what `--dir` said."""
+
+    def __init__(self, directory: str | None) -> None:
+        self.directory = directory
+
+    def settings(self, tracking_uri: str | None = None) -> Settings:
+        """The settings in force.
+
+        Raises:
+            SettingsError: One of them is wrong.
+        """
+        from tailrace_agent.settings import load_settings
+
+        return load_settings({"dir": self.directory, "tracking_uri": tracking_uri})
+
+    def store(self, settings: Settings) -> str:
+        """The tracking URI in force, absolute, and MLflow's default spelled out. Nothing is created.
+
+        MLflow goes on with plain files in `mlruns` where an earlier version has left some.
+        """
+        from tailrace_agent.uris import resolve_uri
+
+        here = Path.cwd()
+        if settings.tracking_uri is not None:
+            return resolve_uri(settings.tracking_uri, str(here))
+        plain = any((entry / "meta.yaml").exists() for entry in here.glob("mlruns/[0-9]*"))
+        return (here / "mlruns").as_uri() if plain else f"sqlite:///{here / 'mlflow.db'}"
+
+    def environment(self) -> dict[str, str]:
+        """For a program of tailrace's own: the environment, with `--dir` in it."""
+        told = {"TAILRACE_DIR": str(Path(self.directory).absolute())} if self.directory else {}
+        return {**os.environ, **told}
+
+
+def json_option(command: F) -> F:
+    """Adds `--json`."""
+    return click.option("--json", "json_", is_flag=True, help="Print JSON for scripts.")(command)
+
+
+def uri_option(text: str) -> Callable[[F], F]:
+    """Adds `--tracking-uri`, with its own help text."""
+    return click.option("--tracking-uri", metavar="URI", help=text)
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the command with this exit code."""
+    click.get_current_context().exit(int(code))
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A rich console that prints text as it is; in a pipe it is wide, so that nothing is cut."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() or os.environ.get("COLUMNS") else _PIPE_WIDTH
+    return Console(stderr=stderr, width=width, markup=False, highlight=False, emoji=False)
+
+
+def tell(out: Console, text: str, style: str = "", indent: int = 0) -> None:
+    """Prints one line, broken at words on a terminal and left whole elsewhere."""
+    out.print(broken(text, out.width if out.is_terminal else None, indent), style=style, soft_wrap=True)
+
+
+def broken(text: str, width: int | None, indent: int = 0) -> str:
+    """A text indented, and broken into lines of that width, if there is one."""
+    import textwrap
+
+    margin = " " * indent
+    if width is None:
+        return margin + text
+    return textwrap.fill(
+        text, width, initial_indent=margin, subsequent_indent=margin, break_on_hyphens=False, break_long_words=False
+    )
+
+
+def as_json(value: object) -> None:
+    """Prints a value as indented JSON."""
+    import msgspec
+
+    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def quieten_mlflow() -> None:
+    """MLflow is about to be imported into this process: none of its chatter, no telemetry, no git, no thread pools."""
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    for name, value in (("MLFLOW_LOGGING_LEVEL", "ERROR"), ("GIT_PYTHON_REFRESH", "quiet"), ("OMP_NUM_THREADS", "1")):
+        os.environ.setdefault(name, value)
+
+
+def own_version() -> str:
+    """tailrace's version, as it was installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("tailrace")
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+def missing_file(uri: str) -> Path | None:
+    """The file of an SQLite store that does not exist yet, or None."""
+    scheme, mark, path = uri.partition(":///")
+    file = Path(path.partition("?")[0])
+    return file if mark and scheme.partition("+")[0] == "sqlite" and not file.exists() else None
+
+
+def count(n: int, noun: str, plural: str | None = None) -> str:
+    """`1 point`, `1,234 points`."""
+    return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
+
+
+def size(n: float) -> str:
+    """Bytes for people."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if n < 1024 or unit == "GiB":
+            return f"{n:.0f} {unit}" if unit == "B" or n >= 100 else f"{n:.1f} {unit}"
+        n /= 1024
+    raise AssertionError  # GiB returns
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: `0.3 s`, `12 s`, `3 min`, `2 h`, `5 d`."""
+    if seconds < 10:
+        return f"{max(seconds, 0):.1f} s"
+    for limit, unit, factor in ((120, "s", 1), (7200, "min", 60), (172800, "h", 3600)):
+        if seconds < limit:
+            return f"{seconds / factor:.0f} {unit}"
+    return f"{seconds / 86400:.0f} d"
+
+
+def ago(at: float, now: float) -> str:
+    """When something was."""
+    return "just now" if now - at < 1 else f"{duration(now - at)} ago"

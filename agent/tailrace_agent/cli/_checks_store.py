@@ -1,0 +1,98 @@
+"""Checks of what is beyond the machine: MLflow, the store, what waits for it; and the GPU libraries."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tailrace_agent.cli._app import App, count, missing_file
+from tailrace_agent.cli._checks import Check
+from tailrace_agent.cli._look import look_at_all
+from tailrace_agent.errors import TailraceError, Unavailable
+from tailrace_agent.settings import Settings
+from tailrace_agent.uris import check_uri, mask_uri
+
+__all__ = ["gpu", "mlflow", "sessions", "store"]
+
+_PATIENCE = 5.0
+
+
+def mlflow() -> Check:
+    """Whether MLflow is there, and can be imported."""
+    import importlib
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        importlib.import_module("tailrace_agent.mlflow_store")  # the module that imports MLflow's insides
+        return Check(name="mlflow", result="ok", text=f"MLflow {version('mlflow')}")
+    except PackageNotFoundError:
+        text, mend = "MLflow is not installed", "pip install mlflow"
+    except Exception as error:  # noqa: BLE001 - a broken installation raises anything
+        text = f"MLflow cannot be imported: {type(error).__name__}: {error}"
+        mend = "pip install --upgrade --force-reinstall mlflow, in this environment"
+    return Check(name="mlflow", result="fail", text=text, mend=mend)
+
+
+def store(app: App, settings: Settings) -> Check:
+    """Whether the tracking store can be used, and answers."""
+    from tailrace_agent.process_host import open_sink
+
+    uri = app.store(settings)
+    shown = mask_uri(uri)[0]
+    fault = check_uri(uri, os.environ)
+    if fault is not None:
+        return Check(name="store", result="fail", text=f"MLflow cannot use {shown}", mend=fault)
+    absent = missing_file(uri)
+    if absent is not None:
+        return _absent(absent)
+    try:
+        sink = open_sink(uri, str(Path.cwd()), request_timeout=_PATIENCE)
+        sink.find_runs("0" * 32)
+    except Unavailable as error:
+        mend = "start the server, or check MLFLOW_TRACKING_URI; until then runs are kept here, and nothing is lost"
+        return Check(name="store", result="fail", text=f"{shown} does not answer: {error}", mend=mend)
+    except TailraceError as error:
+        return Check(name="store", result="fail", text=f"{shown}: {error}", mend="choose another tracking URI")
+    return Check(name="store", result="ok", text=f"{shown} answers")
+
+
+def sessions(settings: Settings) -> list[Check]:
+    """What waits for somebody."""
+    views = [view for view in look_at_all(settings) if view.state != "elsewhere"]
+    left = [view for view in views if view.state == "leftover"]
+    broken = [view for view in views if view.state == "unreadable"]
+    dead = sum(view.dead for view in views)
+    checks = []
+    if left:
+        pending = count(sum(view.pending for view in left), "entry", "entries")
+        text = f"{count(len(left), 'session')} left over, {pending} pending"
+        checks.append(Check(name="sessions", result="warn", text=text, mend="tailrace sync"))
+    checks += [
+        Check(name="sessions", result="warn", text=f"{view.id}: {view.problem}", mend="tailrace sync")
+        for view in broken
+    ]
+    if dead:
+        text = f"{count(dead, 'dead letter')}: refused by MLflow, and kept"
+        checks.append(Check(name="sessions", result="warn", text=text, mend="tailrace dead list"))
+    return checks or [Check(name="sessions", result="ok", text=f"{count(len(views), 'session')}, nothing left over")]
+
+
+def gpu() -> Check:
+    """Whether NVIDIA's management library answers. Optional."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        devices = pynvml.nvmlDeviceGetCount()
+        pynvml.nvmlShutdown()
+    except Exception as error:  # noqa: BLE001 - no driver, no library, no permission: all the same here
+        return Check(name="gpu", result="ok", text=f"no NVIDIA GPU to be seen ({error}); none is needed")
+    return Check(name="gpu", result="ok", text=f"{count(devices, 'NVIDIA GPU')}")
+
+
+def _absent(file: Path) -> Check:
+    near = next(parent for parent in file.parents if parent.exists())
+    if os.access(near, os.W_OK | os.X_OK):
+        return Check(name="store", result="ok", text=f"{file} does not exist yet; the first run makes it")
+    mend = "set MLFLOW_TRACKING_URI, or work in a directory that you can write to"
+    return Check(name="store", result="fail", text=f"{file} does not exist, and {near} is not writable", mend=mend)

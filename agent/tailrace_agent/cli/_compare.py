@@ -1,0 +1,156 @@
+"""What MLflow holds of a run, against what the ledger says was delivered."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tailrace_agent import status
+from tailrace_agent.cli._app import Code, Fail, count, missing_file
+from tailrace_agent.cli._deliver import known_credentials
+from tailrace_agent.cli._look import Busy
+from tailrace_agent.cli._runs import LocalRun, delivered_keys
+from tailrace_agent.ledger import Ledger
+from tailrace_agent.process_host import open_sink
+from tailrace_agent.settings import Settings
+from tailrace_agent.sink import Sink
+from tailrace_agent.status import RunStatus
+from tailrace_agent.uris import mask_uri, unmask_uri
+
+__all__ = ["Finding", "compare_with_sessions", "compare_with_tag"]
+
+
+class Finding(msgspec.Struct, kw_only=True):
+    """What was found. `differing` is `{key: [delivered, in MLflow]}`; by key only where `by_key`."""
+
+    run_id: str
+    run_name: str | None
+    store: str
+    by_key: bool
+    delivered: int
+    found: int
+    keys: int
+    pending: int
+    dead: int
+    dropped: dict[str, int]
+    live: bool = False
+    shared: bool = False
+    differing: dict[str, tuple[int, int]] = {}
+
+    @property
+    def equal(self) -> bool:
+        """Whether MLflow holds what the ledger says."""
+        if self.live or self.shared:  # more may have arrived since, or from others
+            return all(found >= delivered for delivered, found in self.differing.values())
+        return not self.differing
+
+
+def compare_with_sessions(settings: Settings, local: list[LocalRun], tracking_uri: str | None) -> Finding:
+    """Compares every key with what the sessions have delivered; totals where one of them is live.
+
+    Raises:
+        Fail: The run is not in MLflow yet.
+    """
+    first = local[0]
+    run_id = next((entry.run.run_id for entry in local if entry.run.run_id), None)
+    if run_id is None:
+        pending = count(sum(entry.run.pending for entry in local), "entry is", "entries are")
+        raise Fail(f"run {first.run.run[:8]} is not in MLflow yet: {pending} pending; `tailrace sync` delivers them")
+    sink, store = _open(settings, tracking_uri or first.run.store, first.session.info.cwd)
+    expected: Counter[str] = Counter()
+    live = 0
+    for entry in local:
+        try:
+            expected.update(delivered_keys(entry))
+        except Busy:
+            live += _rows_of(entry)
+    found = sink.count_metrics(run_id)
+    resumed = len(local) > 1 or any(
+        stored.tags.get("tailrace.run") != first.run.run for stored in sink.find_runs(run_id)
+    )
+    finding = Finding(
+        run_id=run_id,
+        run_name=first.run.run_name,
+        store=store,
+        by_key=not live,
+        delivered=sum(expected.values()) + live,
+        found=sum(found.values()),
+        keys=len(found),
+        pending=sum(entry.run.pending for entry in local),
+        dead=sum(entry.run.dead for entry in local),
+        dropped=dict(sum((Counter(entry.run.dropped) for entry in local), Counter())),
+        live=bool(live),
+        shared=resumed,
+    )
+    finding.differing = _differing(expected, found) if finding.by_key else _totals(finding)
+    return finding
+
+
+def compare_with_tag(settings: Settings, uri: str, run: str) -> Finding:
+    """Compares the totals with the ledger that was stored with the run.
+
+    Raises:
+        Fail: There is no such run, or it carries no ledger.
+    """
+    absent = missing_file(uri)
+    if absent is not None:
+        text = f"this machine knows no run {run!r}, and there is no store {absent}; give --tracking-uri"
+        raise Fail(text, Code.UNKNOWN)
+    sink, store = _open(settings, uri, str(Path.cwd()))
+    stored = sink.find_runs(run)
+    if not stored:
+        raise Fail(f"neither this machine nor {store} knows a run {run!r}; is --tracking-uri right?", Code.UNKNOWN)
+    if len(stored) > 1:
+        names = ", ".join(f"{entry.ref.run_id} ({entry.ref.run_name})" for entry in stored[:5])
+        raise Fail(f"{run!r} fits {len(stored)} runs of {store}: {names}; give more of an id", Code.UNKNOWN)
+    ref, tag = stored[0].ref, stored[0].tags.get("tailrace.ledger")
+    if tag is None:
+        raise Fail(
+            f"run {ref.run_id} carries no ledger (the tag tailrace.ledger), and its session is not on this machine: "
+            "tailrace did not log it, or has not settled it yet"
+        )
+    ledger = msgspec.json.decode(tag, type=dict[str, Any])
+    metric = ledger["kinds"].get("metric", {"delivered": 0, "merged": 0})
+    found = sink.count_metrics(ref.run_id)
+    finding = Finding(
+        run_id=ref.run_id,
+        run_name=ref.run_name,
+        store=store,
+        by_key=False,
+        delivered=metric["delivered"] - metric["merged"],
+        found=sum(found.values()),
+        keys=len(found),
+        pending=ledger["pending"],
+        dead=ledger["dead"],
+        dropped=ledger["dropped"],
+    )
+    finding.differing = _totals(finding)
+    return finding
+
+
+def _rows_of(entry: LocalRun) -> int:
+    """Distinct metric rows that a live agent has delivered by its own account."""
+    told = status.read(entry.session.shared / status.run_file(int(entry.run.run, 16)), RunStatus)
+    metric = told.ledger.of("metric") if told is not None else None
+    return metric.delivered - metric.merged if metric is not None else 0
+
+
+def _open(settings: Settings, tracking_uri: str | None, cwd: str) -> tuple[Sink, str]:
+    """The store, with the password that was told for it, and its name for people."""
+    whole, name = None, "MLflow's default store"
+    if tracking_uri:
+        name = mask_uri(tracking_uri)[0]
+        credentials = known_credentials(settings).get(name)
+        whole = unmask_uri(tracking_uri, credentials) if credentials else tracking_uri
+    return open_sink(whole, cwd, request_timeout=settings.request_timeout), name
+
+
+def _differing(expected: Counter[str], found: dict[str, int]) -> dict[str, tuple[int, int]]:
+    return Ledger().shortage(found, expected)
+
+
+def _totals(finding: Finding) -> dict[str, tuple[int, int]]:
+    return {"*": (finding.delivered, finding.found)} if finding.delivered != finding.found else {}

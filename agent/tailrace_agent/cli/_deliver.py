@@ -1,0 +1,187 @@
+"""This process as the agent of one session, in the foreground, for as long as there is something that it can do."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from typing import Final, Literal, NamedTuple
+
+import msgspec
+
+from tailrace_agent.agent_log import open_log
+from tailrace_agent.cli._app import Code
+from tailrace_agent.host import Host
+from tailrace_agent.pipeline import Pipeline
+from tailrace_agent.process_host import open_sink
+from tailrace_agent.runs import RunState
+from tailrace_agent.session import Session
+from tailrace_agent.settings import Settings
+from tailrace_agent.uris import mask_uri
+
+__all__ = ["Foreground", "Patience", "Result", "Tick", "known_credentials"]
+
+_LONGEST_PAUSE: Final = 5.0
+_TICK: Final = 0.1
+_STALLED: Final = 600.0
+_OUTCOMES: Final = {"delivered": Code.FINE, "left": Code.WRONG, "unreachable": Code.STORE, "refused": Code.STORE}
+
+
+class Patience(NamedTuple):
+    """When to give up.
+
+    Attributes:
+        timeout: Seconds in all, or None.
+        without_progress: Seconds for which a store may be away.
+    """
+
+    timeout: float | None = None
+    without_progress: float = 60.0
+
+
+class Tick(NamedTuple):
+    """How far it is: entries settled since the beginning, those and what waits, what is in the way, what goes on."""
+
+    done: int
+    total: int
+    problem: str | None = None
+    note: str | None = None
+
+
+class Result(msgspec.Struct, kw_only=True):
+    """How it ended for one session.
+
+    Attributes:
+        session: Its id.
+        outcome: `delivered`; `left` (given up with something pending); `unreachable` or `refused` (the store);
+            `skipped` (it could not be begun).
+        delivered: Entries delivered, by this process or by the agent that it watched.
+        pending: Entries that still wait.
+        dead: Dead letters.
+        reasons: Why not all is delivered.
+        code: The exit code that says so.
+    """
+
+    session: str
+    outcome: Literal["delivered", "left", "unreachable", "refused", "skipped"]
+    delivered: int = 0
+    pending: int = 0
+    dead: int = 0
+    reasons: list[str] = []
+    code: Code = Code.FINE
+
+
+def known_credentials(settings: Settings, *more: str | None) -> dict[str, str]:
+    """`user:password` by masked URI, as far as this command was told: nothing of it was ever written to disk."""
+    pairs = [mask_uri(uri) for uri in (settings.tracking_uri, *more) if uri]
+    return {masked: credentials for masked, credentials in pairs if credentials}
+
+
+class Foreground:
+    """Delivers one session.
+
+    Args:
+        session: The session.
+        lock: Descriptor that holds its agent lock; closed by `run`.
+        credentials: `user:password` by masked URI.
+
+    Raises:
+        OSError, sqlite3.Error: The session's directory cannot be used. The lock is released.
+    """
+
+    def __init__(self, session: Session, lock: int, credentials: dict[str, str]) -> None:
+        self._session, self._lock = session, lock
+        settings = session.info.settings
+        patient = msgspec.structs.replace(settings, retry_max_delay=min(settings.retry_max_delay, _LONGEST_PAUSE))
+        session.info = msgspec.structs.replace(session.info, settings=patient)  # here alone, never saved
+        try:
+            log = open_log(session.dir / "agent.log", settings.log_level, pid=os.getpid(), host="sync")
+            self._pipeline = Pipeline(session, open_sink, log, host="sync", credentials=credentials)
+        except BaseException:
+            os.close(lock)
+            raise
+        self._host = Host(self._pipeline, log)
+        self._before = self._settled()[0]
+
+    def run(self, tick: Callable[[Tick], None], patience: Patience) -> Result:
+        """Delivers until all is done or patience ends, and tidies up, whatever interrupts it."""
+        self._host.start()
+        try:
+            outcome = self._wait(tick, patience)
+        finally:
+            self._leave()
+        return self._result(outcome)
+
+    def _wait(self, tick: Callable[[Tick], None], patience: Patience) -> str:
+        began = moved = time.monotonic()
+        last: Tick | None = None
+        while True:
+            now, at = time.monotonic(), self._tick()
+            if last is None or at[:2] != last[:2]:
+                moved = now
+            last = at
+            tick(at)
+            if self._pipeline.deserted and self._pipeline.settled:
+                return "delivered"
+            if self._pipeline.deserted and self._pipeline.stuck:
+                return "refused"
+            away = at.problem is not None
+            if now - moved > (patience.without_progress if away else _STALLED):
+                return "unreachable" if away else "left"
+            if patience.timeout is not None and now - began > patience.timeout:
+                return "unreachable" if away else "left"
+            time.sleep(_TICK)
+
+    def _tick(self) -> Tick:
+        settled, problem = self._settled()
+        done = max(0, settled - self._before)
+        opening = any(c.delivery.sink is None and not c.delivery.refused for c in self._pipeline.channels.values())
+        return Tick(done, done + self._pipeline.spool.points, problem, "opening the store" if opening else None)
+
+    def _settled(self) -> tuple[int, str | None]:
+        settled, problem = 0, None
+        for state in self._pipeline.book.all():
+            total = self._pipeline.spool.ledger(state.run).total
+            settled += total.accepted - total.pending
+            problem = problem or (None if state.finalized else state.problem)
+        return settled, problem
+
+    def _leave(self) -> None:
+        pipeline, session = self._pipeline, self._session
+        try:
+            if self._host.stop(2.0):
+                pipeline.drain(time.monotonic())
+            self._left = [state for state in pipeline.book.all() if not state.finalized]
+            self._ledgers = {state.run: pipeline.spool.ledger(state.run) for state in pipeline.book.all()}
+            self._done = self._tick().done
+            settled = pipeline.settled and session.close_if_deserted()
+            pipeline.close()
+            if settled and not self._ledgers and not any(session.dir.glob("spool.db.damaged-*")):
+                session.remove()
+            elif settled:
+                (session.dir / "finished").touch(0o600)
+                session.remove_shared()
+        finally:
+            with contextlib.suppress(OSError):
+                os.close(self._lock)
+
+    def _result(self, outcome: str) -> Result:
+        if outcome == "delivered" and self._left:
+            outcome = "left"  # something came at the last moment
+        return Result(
+            session=self._session.id,
+            outcome=outcome,  # type: ignore[arg-type]
+            delivered=self._done,
+            pending=sum(ledger.pending for ledger in self._ledgers.values()),
+            dead=sum(ledger.dead for ledger in self._ledgers.values()),
+            reasons=sorted({reason for state in self._left if (reason := _reason(state, outcome))}),
+            code=_OUTCOMES[outcome],
+        )
+
+
+def _reason(state: RunState, outcome: str) -> str | None:
+    reason = state.refused or state.problem or (state.notices[-1] if outcome == "left" and state.notices else None)
+    if reason and "401" in reason:
+        reason += " (a password is never kept on disk: give it with --tracking-uri or MLflow's variables)"
+    return reason

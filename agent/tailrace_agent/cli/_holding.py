@@ -1,0 +1,61 @@
+"""Taking a session over: its agent lock, once nobody of it lives."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import suppress
+from typing import Final
+
+from tailrace_agent import status
+from tailrace_agent.session import Session
+from tailrace_agent.status import AgentStatus
+
+__all__ = ["relieve", "take_over"]
+
+_LEAVES_WITHIN: Final = 20.0
+
+
+def take_over(session: Session) -> int | None:
+    """A descriptor that holds the session's agent lock; None while an agent or a program of it lives."""
+    if not session.shared.is_dir():
+        session.touch_shared()
+    lock = None if _programs_live(session) else session.try_agent_lock()
+    if lock is not None and _programs_live(session):  # one has joined in between: it will want an agent of its own
+        os.close(lock)
+        return None
+    return lock
+
+
+def relieve(session: Session) -> int | None:
+    """As `take_over`, and asks an agent that has outlived its programs to leave: it goes on trying for a day.
+
+    SIGTERM makes it put everything into the spool and go; nothing is lost.
+    """
+    lock = take_over(session)
+    if lock is not None or _programs_live(session) or not _terminate_agent(session):
+        return lock
+    deadline = time.monotonic() + _LEAVES_WITHIN
+    while lock is None and time.monotonic() < deadline and not _programs_live(session):
+        time.sleep(0.05)
+        lock = take_over(session)
+    return lock
+
+
+def _programs_live(session: Session) -> bool:
+    return any(session.owner_alive(ring) for ring in session.rings())
+
+
+def _terminate_agent(session: Session) -> bool:
+    """Whether the session's agent process was found, and told."""
+    import psutil
+
+    agent = status.read(session.shared / "agent.status", AgentStatus)
+    if agent is None or agent.host != "process":
+        return False
+    with suppress(psutil.Error, OSError):
+        if str(session.dir) in psutil.Process(agent.pid).cmdline():
+            os.kill(agent.pid, signal.SIGTERM)
+            return True
+    return False

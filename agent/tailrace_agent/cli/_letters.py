@@ -1,0 +1,180 @@
+"""Dead letters across sessions: what they hold, and how they come back on the way.
+
+A letter's id is the end of its session's id and its number there: `ab12cd:3`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sqlite3
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, TypeVar
+
+import msgspec
+
+from tailrace_agent.cli._app import Code, Fail, count
+from tailrace_agent.cli._look import Busy, reading, run_of, states
+from tailrace_agent.cli._runs import fits
+from tailrace_agent.errors import SessionError
+from tailrace_agent.intake import decode_rows
+from tailrace_agent.records import Artifact, encode, run_hex
+from tailrace_agent.runs import RunBook
+from tailrace_agent.session import Session
+from tailrace_agent.settings import Settings
+from tailrace_agent.spool import DeadLetter, Spool
+
+__all__ = ["Letter", "collect", "discard", "put_back", "select"]
+
+V = TypeVar("V")
+
+_texts = msgspec.msgpack.Decoder(dict[str, str])
+_artifact = msgspec.msgpack.Decoder(Artifact)
+
+
+class Letter(NamedTuple):
+    """A dead letter and where it lies."""
+
+    session: Session
+    run_name: str | None
+    run_id: str | None
+    letter: DeadLetter
+
+    @property
+    def id(self) -> str:
+        """As people write it."""
+        return f"{self.session.id.rpartition('-')[2]}:{self.letter.id}"
+
+    @property
+    def value(self) -> str:
+        """What it holds, for people."""
+        kind, body = self.letter.kind, self.letter.body
+        if self.letter.n > 1:
+            return f"({self.letter.n:,} {kind}s)"
+        try:
+            if kind == "metric":
+                ((_, step, _, values),) = decode_rows(body)
+                return f"{next(iter(values.values())):g} at step {step}"
+            return (
+                _artifact.decode(body).artifact_path or ""
+                if kind == "artifact"
+                else _texts.decode(body)[self.letter.key]
+            )
+        except (msgspec.DecodeError, ValueError, KeyError):
+            return "?"
+
+    def summary(self) -> dict[str, object]:
+        """As plain data."""
+        letter = self.letter
+        return {
+            "id": self.id,
+            "session": self.session.id,
+            "run": run_hex(letter.run),
+            "run_id": self.run_id,
+            "run_name": self.run_name,
+            "kind": letter.kind,
+            "key": letter.key,
+            "count": letter.n,
+            "value": self.value,
+            "reason": letter.reason,
+            "at": letter.at,
+        }
+
+
+def collect(settings: Settings, run: str | None) -> tuple[list[Letter], list[str]]:
+    """All dead letters of this machine, or those of one run; and the sessions that could not be asked, with reasons."""
+    letters: list[Letter] = []
+    silent: list[str] = []
+    for session in Session.all(settings):
+        if session.elsewhere:
+            continue
+        try:
+            letters += _of_session(session, run)
+        except (Busy, SessionError, sqlite3.Error, OSError) as error:
+            silent.append(str(error))
+    return letters, silent
+
+
+def select(letters: list[Letter], ids: Iterable[str]) -> list[Letter]:
+    """The letters that were asked for by id.
+
+    Raises:
+        Fail: One of them is not there.
+    """
+    by_id = {letter.id: letter for letter in letters}
+    by_number: dict[str, list[Letter]] = {}
+    for letter in letters:
+        by_number.setdefault(str(letter.letter.id), []).append(letter)
+    chosen = {}
+    for text in ids:
+        found = [by_id[text]] if text in by_id else by_number.get(text, [])
+        if len(found) != 1:
+            what = (
+                f"{text!r} fits {count(len(found), 'dead letter')}: write SESSION:NUMBER"
+                if found
+                else (f"there is no dead letter {text!r}; `tailrace dead list` shows them")
+            )
+            raise Fail(what, Code.UNKNOWN)
+        chosen[found[0].id] = found[0]
+    return list(chosen.values())
+
+
+def put_back(session: Session, letters: list[DeadLetter], rename: dict[str, str]) -> None:
+    """Puts letters of a session on the way again, under other names where asked. The caller holds its agent lock."""
+    with _opened(session) as spool:
+        spool.revive(letters, [(x.run, x.kind, x.n, _first_ns(x), _renamed(x, rename)) for x in letters])
+        book = RunBook(spool.runs(), spool.save_run)
+        for run in {letter.run for letter in letters}:
+            state = book.get(run)
+            if state is not None:
+                # A run that was gone may be back: then its end has to be told again, too.
+                closed = state.closed and not state.gone
+                book.update(run, gone=None, refused=None, finalized=False, closed=closed)
+    (session.dir / "finished").unlink(missing_ok=True)
+
+
+def discard(session: Session, letters: list[DeadLetter]) -> None:
+    """Deletes letters of a session, and what was staged for them. The caller holds its agent lock."""
+    with _opened(session) as spool:
+        spool.discard_dead(letters)
+    for letter in letters:
+        if letter.kind == "artifact":
+            with contextlib.suppress(msgspec.DecodeError):
+                shutil.rmtree(session.artifacts / _artifact.decode(letter.body).staged, ignore_errors=True)
+
+
+def _of_session(session: Session, run: str | None) -> Iterator[Letter]:
+    with reading(session) as spool:
+        if spool is None:
+            return
+        views = {state.run: run_of(spool, state) for state in states(spool)}
+        for letter in spool.dead_letters():
+            view = views.get(letter.run)
+            if run is None or (view is not None and fits(run, view)):
+                yield Letter(session, view.run_name if view else None, view.run_id if view else None, letter)
+
+
+@contextlib.contextmanager
+def _opened(session: Session) -> Iterator[Spool]:
+    spool = Spool(session.dir / "spool.db")
+    try:
+        yield spool
+    finally:
+        spool.close()
+
+
+def _first_ns(letter: DeadLetter) -> int:
+    return decode_rows(letter.body)[0][2] if letter.kind == "metric" else 0
+
+
+def _renamed(letter: DeadLetter, rename: dict[str, str]) -> bytes:
+    if not rename or letter.kind == "artifact":
+        return letter.body
+    if letter.kind == "metric":
+        rows = decode_rows(letter.body)
+        return encode([(run, step, ns, _with_names(values, rename)) for run, step, ns, values in rows])
+    return encode(_with_names(_texts.decode(letter.body), rename))
+
+
+def _with_names(values: dict[str, V], rename: dict[str, str]) -> dict[str, V]:
+    return {rename.get(key, key): value for key, value in values.items()}

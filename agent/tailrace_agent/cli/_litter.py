@@ -1,0 +1,137 @@
+"""What may be deleted, and what of it nobody has delivered yet.
+
+A session's directory, or a directory in shared memory whose session is finished or gone. Nothing that lives, nothing
+of another host. What is found is looked at again, under the session's agent lock, before it is deleted.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from tailrace_agent.cli._app import count, size
+from tailrace_agent.cli._look import look
+from tailrace_agent.errors import SessionError
+from tailrace_agent.session import Session, sessions_root, shared_root
+from tailrace_agent.settings import Settings
+from tailrace_agent.status import SessionInfo
+
+__all__ = ["Litter", "find", "remove"]
+
+_YOUNG: Final = 3600.0
+"""Seconds for which a shared directory without a session is let alone: its program may just be starting."""
+
+
+class Litter(msgspec.Struct, kw_only=True):
+    """Something to delete. `undelivered` says what of it MLflow does not have, or is None."""
+
+    name: str
+    what: str
+    paths: list[str]
+    bytes: int
+    undelivered: str | None = None
+
+
+def find(settings: Settings, older_than: float) -> list[Litter]:
+    """Everything that could go: finished sessions of that age (seconds), leftovers, litter in shared memory."""
+    sessions = {session.id: session for session in Session.all(settings)}
+    found = [litter for session in sessions.values() if (litter := _of_session(session, older_than)) is not None]
+    found += [litter for path in _shared(settings) if (litter := _of_shared(path, sessions)) is not None]
+    return found
+
+
+def remove(settings: Settings, litter: Litter) -> bool:
+    """Deletes it, unless it has come to life meanwhile; whether it is gone."""
+    with suppress(SessionError):
+        session = Session.open(sessions_root(settings) / litter.name)
+        lock = session.try_agent_lock() if session.shared.is_dir() else -1
+        if lock is None:
+            return False
+        try:
+            _remove_all(litter)
+        finally:
+            if lock >= 0:
+                os.close(lock)
+        return True
+    _remove_all(litter)
+    return True
+
+
+def _of_session(session: Session, older_than: float) -> Litter | None:
+    view = look(session)
+    if view.state not in ("finished", "leftover", "unreadable") or view.trainer_alive:
+        return None
+    undelivered = [
+        count(view.pending, "entry", "entries") + " pending" if view.pending else "",
+        count(view.dead, "dead letter") if view.dead else "",
+        f"{size(view.in_ring_bytes)} unread in its ring" if view.in_ring_bytes else "",
+        "a damaged spool" if view.state == "unreadable" or any(session.dir.glob("spool.db.damaged-*")) else "",
+    ]
+    mark = session.dir / "finished"
+    at = mark.stat().st_mtime if mark.exists() else view.created
+    if view.state == "finished" and time.time() - at < older_than:
+        return None
+    text = ", ".join(filter(None, undelivered)) or None
+    if view.state == "leftover" and text is None:
+        text = "runs that were not ended in MLflow" if view.runs else None
+    paths = [session.dir, session.shared]
+    return Litter(
+        name=session.id,
+        what=f"{view.state} session ({view.program})",
+        paths=[str(path) for path in paths if path.is_dir()],
+        bytes=sum(_size(path) for path in paths),
+        undelivered=text,
+    )
+
+
+def _of_shared(path: Path, sessions: dict[str, Session]) -> Litter | None:
+    """A directory in shared memory: of a finished session, or of one that is gone (or kept elsewhere)."""
+    name = path.name.split("-", 2)[2]
+    session = sessions.get(name)
+    if session is not None and not (session.dir / "finished").exists():
+        return None
+    info = SessionInfo(
+        id=name, hostname=os.uname().nodename, boot="", pid=0, created=0, program="", cwd="/", shared=str(path),
+        settings=Settings(),
+    )  # fmt: skip
+    stranger = Session(path / "nowhere", info)
+    if stranger.agent_alive() or any(stranger.owner_alive(ring) for ring in stranger.rings()):
+        return None
+    if session is None and time.time() - path.stat().st_mtime < _YOUNG:
+        return None
+    unread = look(stranger).in_ring_bytes
+    return Litter(
+        name=name,
+        what="shared memory of a finished session"
+        if session is not None
+        else "shared memory of a session not found here",
+        paths=[str(path)],
+        bytes=_size(path),
+        undelivered=f"{size(unread)} unread in its ring" if unread else None,
+    )
+
+
+def _shared(settings: Settings) -> list[Path]:
+    root = shared_root(settings)
+    return sorted(path for path in root.glob(f"tailrace-{os.getuid()}-*") if path.is_dir())
+
+
+def _remove_all(litter: Litter) -> None:
+    import shutil
+
+    for path in litter.paths:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _size(directory: Path) -> int:
+    total = 0
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            with suppress(OSError):
+                total += os.stat(os.path.join(folder, name)).st_size  # noqa: PTH116, PTH118 - thousands of files
+    return total

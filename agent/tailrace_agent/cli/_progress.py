@@ -1,0 +1,84 @@
+"""How far a delivery is: a bar on a terminal, plain lines elsewhere, nothing under `--json`."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from tailrace_agent.cli._app import console, count, tell
+
+if TYPE_CHECKING:
+    from tailrace_agent.cli._deliver import Tick
+
+__all__ = ["Progress"]
+
+_LINE_EVERY: Final = 5.0
+
+
+class Progress:
+    """Shows one session after the other. A context manager.
+
+    Args:
+        quiet: Show nothing.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._console = None if quiet else console(stderr=True)
+        self._bar: Any = None
+        self._task: Any = None
+        self._name = ""
+        self._line_at = 0.0
+        self._problem: str | None = None
+
+    def __enter__(self) -> Progress:
+        if self._console is not None and self._console.is_terminal:
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+
+            self._bar = Progress(
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[doing]}", style="yellow"),
+                console=self._console,
+                transient=True,
+            )
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def begin(self, name: str) -> None:
+        """The next session."""
+        self._name, self._line_at, self._problem = name, time.monotonic() + _LINE_EVERY, None
+        if self._bar is not None:
+            if self._task is not None:
+                self._bar.remove_task(self._task)
+            self._task = self._bar.add_task(name, total=None, doing="")
+
+    def tick(self, at: Tick) -> None:
+        """How far it is now."""
+        if self._bar is not None:
+            if at.problem not in (None, self._problem):
+                self.say(f"{self._name}: {at.problem}", "yellow")
+            self._problem = at.problem
+            doing = "waiting" if at.problem else at.note or ""
+            self._bar.update(self._task, completed=at.done, total=at.total or None, doing=doing)
+        elif self._console is not None and time.monotonic() >= self._line_at:
+            self._line_at = time.monotonic() + _LINE_EVERY
+            problem = f"waiting: {at.problem}" if at.problem else at.note or ""
+            click.echo(
+                f"{self._name}: {at.done:,} of {count(at.total, 'entry', 'entries')}  {problem}".rstrip(), err=True
+            )
+
+    def say(self, text: str, style: str = "", indent: int = 0) -> None:
+        """A line that stays."""
+        if self._console is not None:
+            tell(self._console, text, style, indent)

@@ -1,0 +1,64 @@
+"""Waiting for somebody else's agent, which holds a session and delivers it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from tailrace_agent.cli._app import Code
+from tailrace_agent.cli._deliver import Patience, Result, Tick
+from tailrace_agent.cli._look import look
+
+if TYPE_CHECKING:
+    from tailrace_agent.cli._views import SessionView
+    from tailrace_agent.session import Session
+
+__all__ = ["wait_for_agent"]
+
+_TICK: Final = 0.2
+
+
+def wait_for_agent(session: Session, tick: Callable[[Tick], None], patience: Patience) -> Result | None:
+    """Waits until the session's agent has settled everything that was accepted when the waiting began.
+
+    Returns:
+        What became of it; None when the agent and its programs are gone with something left, which is ours to deliver.
+    """
+    began = moved = time.monotonic()
+    view = look(session)
+    before, goal = _settled(view), sum(run.accepted for run in view.runs)
+    last = before
+    while True:
+        now, settled = time.monotonic(), _settled(view)
+        moved, last = (now, settled) if settled != last else (moved, last)
+        problem = next((run.problem for run in view.runs if run.problem), view.problem)
+        tick(Tick(settled - before, max(settled, goal) - before, problem))
+        if view.state == "leftover":
+            return None
+        if view.state == "finished" or (view.state == "live" and view.runs and settled >= goal):
+            return _result(view, settled - before, "delivered", [])
+        given_up = patience.timeout is not None and now - began > patience.timeout
+        if given_up or now - moved > patience.without_progress:
+            reason = problem or "its agent has not delivered it in time; it goes on"
+            return _result(view, settled - before, "unreachable" if problem else "left", [reason])
+        time.sleep(_TICK)
+        view = look(session)
+        goal = goal or sum(run.accepted for run in view.runs)
+
+
+def _settled(view: SessionView) -> int:
+    return sum(run.accepted - run.pending for run in view.runs)
+
+
+def _result(view: SessionView, delivered: int, outcome: str, reasons: list[str]) -> Result:
+    code = {"delivered": Code.FINE, "left": Code.WRONG, "unreachable": Code.STORE}[outcome]
+    return Result(
+        session=view.id,
+        outcome=outcome,  # type: ignore[arg-type]
+        delivered=delivered,
+        pending=view.pending,
+        dead=view.dead,
+        reasons=reasons,
+        code=code,
+    )

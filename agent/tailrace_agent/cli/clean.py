@@ -1,0 +1,89 @@
+"""`tailrace clean`: deletes what is finished, and never what is undelivered unless told to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from tailrace_agent.cli._app import App, Code, as_json, console, count, json_option, leave, size, tell
+
+if TYPE_CHECKING:
+    from tailrace_agent.cli._litter import Litter
+
+
+_UNITS = {"d": 86400, "h": 3600, "m": 60}
+
+
+def _age(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """Seconds from `7d`, `12h`, `30m`, or a number of days."""
+    del ctx, param
+    if value is None:
+        return None
+    text = value.strip().lower()
+    unit = text[-1:] if text[-1:] in _UNITS else ""
+    try:
+        seconds = float(text.removesuffix(unit)) * _UNITS[unit or "d"]
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise click.BadParameter(f"{value!r} is no age; write 7d, 12h or 30m")
+    return seconds
+
+
+@click.command("clean")
+@click.option(
+    "--older-than", callback=_age, metavar="AGE", help="Age of finished sessions, as 7d or 12h (default: keep_days)."
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be deleted, and delete nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--discard-undelivered", is_flag=True, help="Also what never reached MLflow. Asks first.")
+@json_option
+@click.pass_obj
+def command(
+    app: App, older_than: float | None, dry_run: bool, yes: bool, discard_undelivered: bool, json_: bool
+) -> None:
+    """Delete finished sessions, and what dead ones have left in shared memory.
+
+    A finished session is one of which MLflow has everything; it stays for `tailrace verify` for keep_days (7). What
+    still holds something undelivered (pending entries, dead letters, unread rings) is kept, and named, unless
+    --discard-undelivered says otherwise. Live sessions and those of other hosts are never touched.
+
+    Agents delete finished sessions by themselves after keep_days; this is for when you want the room now.
+    """
+    from tailrace_agent.cli._litter import find, remove
+
+    settings = app.settings()
+    age = settings.keep_days * 86400 if older_than is None else older_than
+    found = find(settings, age)
+    chosen = [litter for litter in found if not litter.undelivered or discard_undelivered]
+    kept = [litter for litter in found if litter not in chosen]
+    if not json_:
+        _print(chosen, kept, dry_run)
+    if chosen and not dry_run:
+        if not yes:
+            lost = sum(litter.undelivered is not None for litter in chosen)
+            warning = f", {lost} of them UNDELIVERED," if lost else ""
+            click.confirm(f"Delete {count(len(chosen), 'item')}{warning} for good?", abort=True, err=json_)
+        chosen = [litter for litter in chosen if remove(settings, litter)]
+    freed = sum(litter.bytes for litter in chosen)
+    if json_:
+        as_json({"dry_run": dry_run, "deleted": chosen, "kept": kept, "freed_bytes": freed})
+    elif chosen and not dry_run:
+        click.echo(f"{size(freed)} freed")
+    leave(Code.FINE)
+
+
+def _print(chosen: list[Litter], kept: list[Litter], dry_run: bool) -> None:
+    out = console()
+    word = "would delete" if dry_run else "to delete"
+    for litter in chosen:
+        lost = f", with {litter.undelivered}" if litter.undelivered else ""
+        style = "red" if litter.undelivered else ""
+        tell(out, f"{word}  {litter.name}  {litter.what}{lost}  {size(litter.bytes)}", style=style)
+    for litter in kept:
+        tell(out, f"kept  {litter.name}  {litter.what}, with {litter.undelivered}", style="yellow")
+    if kept:
+        out.print("`tailrace sync` delivers what is pending, `tailrace dead` deals with what was refused", style="dim")
+    if not chosen:
+        out.print("nothing to delete")

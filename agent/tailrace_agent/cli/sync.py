@@ -1,0 +1,137 @@
+"""`tailrace sync`: delivers what is left of sessions, in the foreground."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from tailrace_agent.cli._app import App, Code, as_json, count, json_option, leave, quieten_mlflow, uri_option
+
+if TYPE_CHECKING:
+    from tailrace_agent.cli._deliver import Patience, Result
+    from tailrace_agent.cli._progress import Progress
+    from tailrace_agent.session import Session
+    from tailrace_agent.settings import Settings
+
+__all__ = ["command", "deliver", "report"]
+
+
+@click.command("sync")
+@click.argument("sessions", nargs=-1, metavar="[SESSION]...")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="Give up after so long in all. By default it goes on, but not for more than a minute without any progress.",
+)
+@uri_option("Send it there instead: for runs whose store was refused, has moved, or is lost.")
+@click.option("--force", is_flag=True, help="Also sessions of another host, if you know that they are dead.")
+@json_option
+@click.pass_obj
+def command(
+    app: App, sessions: tuple[str, ...], timeout: float | None, tracking_uri: str | None, force: bool, json_: bool
+) -> None:
+    """Deliver what is left of sessions: after a crash, a reboot, or days without a server.
+
+    Without SESSION: every session of this machine that has something undelivered and nobody who delivers it. SESSION is
+    an id from `tailrace status`, or the end of it after the last dash. Where a live agent is at work, its progress is
+    shown until it has delivered what was there at the call.
+
+    --tracking-uri changes the destination for good, once the program has ended. Where that store knows the run already
+    (it has moved), the run goes on there; otherwise it begins anew with what is left.
+
+    --force takes over a session of another host from a shared home directory. What is still in that host's shared
+    memory is not reachable from here.
+
+    Exit codes: 0 all is delivered; 1 something is left; 3 a store cannot be reached, or refuses; 4 no such session.
+    """
+    quieten_mlflow()
+    from tailrace_agent.cli._deliver import Patience
+    from tailrace_agent.cli._look import find_session
+    from tailrace_agent.cli._progress import Progress
+
+    settings = app.settings()
+    chosen = [find_session(settings, text) for text in sessions] or _leftovers(settings, force)
+    results: list[Result] = []
+    with Progress(quiet=json_) as progress:
+        for session in chosen:
+            result = deliver(session, settings, progress, Patience(timeout), tracking_uri, force=force)
+            report(result, progress)
+            results.append(result)
+    if json_:
+        as_json({"sessions": results})
+    elif not chosen:
+        click.echo("nothing is left over: all is delivered, or on its way")
+    leave(max((result.code for result in results), default=Code.FINE))
+
+
+def deliver(
+    session: Session,
+    settings: Settings,
+    progress: Progress,
+    patience: Patience,
+    tracking_uri: str | None = None,
+    *,
+    force: bool = False,
+) -> Result:
+    """Delivers one session, or waits for the agent that does. `tracking_uri` moves its runs there first."""
+    from tailrace_agent.cli._deliver import Foreground, Result, known_credentials
+    from tailrace_agent.cli._holding import relieve, take_over
+    from tailrace_agent.cli._watching import wait_for_agent
+
+    progress.begin(f"{session.id.rpartition('-')[2]} {session.info.program}")
+    if session.elsewhere and not force:
+        host = session.info.hostname
+        reason = f"it belongs to the host {host}; run `tailrace sync` there, or add --force if nothing of it lives"
+        return Result(session=session.id, outcome="skipped", reasons=[reason], code=Code.WRONG)
+    if (session.dir / "finished").exists():
+        return Result(session=session.id, outcome="delivered")
+    lock = relieve(session) if tracking_uri is not None else take_over(session)
+    if lock is None and tracking_uri is not None:
+        reason = "it is live: its destination can be changed when its program has ended"
+        return Result(session=session.id, outcome="skipped", reasons=[reason], code=Code.BUSY)
+    while lock is None:
+        result = wait_for_agent(session, progress.tick, patience)
+        if result is not None:
+            return result
+        lock = take_over(session)
+    credentials = known_credentials(settings, tracking_uri)
+    if tracking_uri is not None:
+        from tailrace_agent.cli._move import move
+
+        credentials.update(move(session, lock, tracking_uri, credentials, progress.say))
+    return Foreground(session, lock, credentials).run(progress.tick, patience)
+
+
+def report(result: Result, progress: Progress) -> None:
+    """What became of one session, in a line or a few."""
+    name, delivered = result.session, count(result.delivered, "entry", "entries")
+    if result.outcome == "delivered":
+        dead = f"; {count(result.dead, 'dead letter')} (`tailrace dead list`)" if result.dead else ""
+        progress.say(f"{name}: {delivered} delivered, nothing is left{dead}", "green")
+        return
+    words = {
+        "left": "not all is delivered",
+        "unreachable": "the store cannot be reached",
+        "refused": "the store cannot be used",
+        "skipped": "left alone",
+    }
+    left = "" if result.outcome == "skipped" else f" ({delivered} delivered, {result.pending:,} left)"
+    progress.say(f"{name}: {words[result.outcome]}{left}", "yellow")
+    for reason in result.reasons:
+        progress.say(reason, "yellow", indent=2)
+    if result.outcome in ("refused", "unreachable"):
+        mend = f"to send it elsewhere: tailrace sync {name.rpartition('-')[2]} --tracking-uri URI"
+        progress.say(mend, "dim", indent=2)
+
+
+def _leftovers(settings: Settings, force: bool) -> list[Session]:
+    from tailrace_agent.leftovers import is_leftover
+    from tailrace_agent.session import Session
+
+    def left(session: Session) -> bool:
+        of_another_host = force and session.elsewhere and not (session.dir / "finished").exists()
+        return of_another_host or is_leftover(session)
+
+    return [session for session in Session.all(settings) if left(session)]

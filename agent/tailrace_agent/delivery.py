@@ -1,0 +1,369 @@
+"""Delivery: everything that waits for one tracking URI reaches it exactly once, however often it has to be tried.
+
+Invariants
+----------
+1. A block leaves the spool only after the sink has returned, which means a 2xx.
+2. A failure that may pass (`Unavailable`) changes nothing but the time of the next try: one probe at a time.
+3. A request that is refused is halved until the entries at fault stand alone; they become dead letters, their
+   neighbours arrive. At most 2·log2(n) extra requests for one bad entry. A store that refuses everything it is offered
+   is taken to be out of order, and nothing is buried.
+4. A run is created once: an attempt is on record before it is made, and once one is on record, the run is looked for
+   before it is made again.
+
+`step(now)` does one piece of work and returns when it wants to be called again; a thread is a thin shell around it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Protocol
+
+import msgspec
+
+from tailrace_agent import batcher
+from tailrace_agent.batcher import Batch, Entry, Twins
+from tailrace_agent.errors import Refused, RunGone, StoreRefused, Unavailable
+from tailrace_agent.records import Point
+from tailrace_agent.retry import Backoff
+from tailrace_agent.runs import RunBook, RunState
+from tailrace_agent.sink import Sink
+from tailrace_agent.spool import Block, Outcome, Spool
+
+__all__ = ["Delivery", "Log"]
+
+_IDLE = 3600.0
+_REFUSALS_WITHOUT_SUCCESS = 40
+"""After so many refusals in a row, with nothing accepted in between, the store has to prove that it takes anything."""
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError)
+_WARN_AFTER = 3
+"""Failed tries before the user hears of it: a server may restart unnoticed."""
+
+
+class Log(Protocol):
+    """The part of a structlog logger that is used here."""
+
+    def info(self, event: str, **fields: object) -> object:
+        """Something happened."""
+
+    def warning(self, event: str, **fields: object) -> object:
+        """Something does not work, for now."""
+
+    def error(self, event: str, **fields: object) -> object:
+        """Something is lost, or will be without help."""
+
+
+class Delivery:
+    """Delivers the metrics, params, tags and states of all runs that go to one tracking URI.
+
+    Args:
+        tracking_uri: Without a password; None for MLflow's default.
+        spool: Where the blocks wait.
+        book: The runs.
+        open_sink: Opens the sink; may take seconds.
+        flush_interval: Seconds that a metric may wait for company.
+        retry_max_delay: Longest pause between tries in seconds.
+        log: Where operators read.
+        monotonic: The clock of all deadlines.
+
+    Not thread-safe: one thread calls `step`.
+    """
+
+    def __init__(
+        self,
+        tracking_uri: str | None,
+        spool: Spool,
+        book: RunBook,
+        open_sink: Callable[[], Sink],
+        *,
+        flush_interval: float,
+        retry_max_delay: float,
+        log: Log,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.tracking_uri = tracking_uri
+        self.sink: Sink | None = None
+        self.refused: str | None = None
+        self._spool, self._book, self._open_sink = spool, book, open_sink
+        self._flush_interval, self._log, self._monotonic = flush_interval, log, monotonic
+        self._backoff = Backoff(cap=retry_max_delay)
+        self._since: dict[int, float] = {}
+        self._twins: dict[int, Twins] = {}
+
+    @property
+    def asking(self) -> bool:
+        """Whether the store was away at the last try, so that the next request is this delivery's probe."""
+        return self._backoff.failures > 0
+
+    def step(self, now: float) -> float:
+        """One piece of work; when to be called again (monotonic seconds)."""
+        if now < self._backoff.ready_at:
+            return self._backoff.ready_at
+        if self.refused:
+            return now + _IDLE
+        try:
+            if self.sink is None:
+                self.sink = self._open_sink()
+                self._log.info("store opened", uri=self.tracking_uri)
+            deadline = now + _IDLE
+            for state in self._book.unfinished(self.tracking_uri):
+                deadline = min(deadline, self._serve(self.sink, state, now))
+            if deadline == now + _IDLE:
+                self._backoff.worked()  # nothing left to ask the store with: uploads may ask it
+            return deadline
+        except Unavailable as error:
+            return self._wait(error)
+        except StoreRefused as error:
+            self._refuse(str(error))
+            return now + _IDLE
+        except Exception as error:
+            self._book.trouble(self.tracking_uri, f"unexpected: {error!r}")
+            raise
+
+    # -- one run -----------------------------------------------------------------------------------------------------
+
+    def _serve(self, sink: Sink, state: RunState, now: float) -> float:
+        """What this run wants next; `now` when it wants more at once."""
+        try:
+            if state.gone:
+                return self._bury(state, state.gone)
+            if state.ref is None and not self._open_run(sink, state):
+                return now + 0.1
+            return self._send_or_close(sink, state, now)
+        except RunGone as error:
+            self._book.update(state.run, gone=str(error), closed=True)
+            self._tell(state.run, f"MLflow will not take anything more for this run: {error}")
+            return now
+
+    def _open_run(self, sink: Sink, state: RunState) -> bool:
+        """Creates the run, or finds the one that an earlier attempt has created."""
+        spec = state.spec
+        parent_run_id = spec.parent_run_id
+        if spec.parent is not None:
+            parent = self._book.get(spec.parent)
+            if parent is not None and parent.ref is None and not parent.gone:
+                return False  # the parent comes first
+            parent_run_id = parent.ref.run_id if parent and parent.ref else parent_run_id
+        again = state.attempts > 0
+        self._book.update(state.run, attempts=state.attempts + 1)
+        try:
+            ref = sink.open_run(spec, parent_run_id, find_first=again)
+        except Refused as error:
+            raise RunGone(f"the run could not be created: {error}") from error
+        self._worked()
+        self._book.update(state.run, ref=ref)
+        self._log.info("run opened", run_id=ref.run_id, attempts=state.attempts)
+        return True
+
+    def _send_or_close(self, sink: Sink, state: RunState, now: float) -> float:
+        if state.end_reason and not state.closed:  # killed: said at once, however much is still to be delivered
+            return self._close(sink, state, now)
+        run, backlog = state.run, self._spool.backlog(state.run)
+        if backlog.get("param") or backlog.get("tag"):
+            kind = "param" if backlog.get("param") else "tag"
+            limit = sink.limits.params if kind == "param" else sink.limits.tags
+            with self._spool.holding(run, kind, limit) as blocks:
+                self._send_blocks(sink, state, blocks, batcher.texts_batch)
+            return now
+        if backlog.get("metric"):
+            since = self._since.setdefault(run, now)
+            due = since + self._flush_interval
+            if backlog["metric"] < sink.limits.metrics and now < due and not self._book.urgent(run):
+                return due
+            twins = self._twins.setdefault(run, Twins())
+            with self._spool.holding(run, "metric", sink.limits.metrics) as blocks:
+                self._send_blocks(sink, state, blocks, partial(batcher.metrics_batch, twins=twins))
+            self._since.pop(run, None)
+            return now
+        if state.end is not None and not state.closed:
+            return self._close(sink, state, now)
+        if state.closed and not backlog:
+            return self._finalize(sink, state, now)
+        return now + _IDLE
+
+    def _close(self, sink: Sink, state: RunState, now: float) -> float:
+        """Tells MLflow how the run ended."""
+        end, ref = state.end, state.ref
+        assert end is not None
+        assert ref is not None
+        if state.spec.owned:
+            if state.end_reason:
+                self._tag(sink, ref.run_id, "tailrace.end_reason", state.end_reason)
+            try:
+                sink.end_run(ref.run_id, end.status, end.time_ms)
+                self._worked()
+            except Refused as error:  # it will stay as it is in MLflow; the other runs must not wait for it
+                self._tell(state.run, f"MLflow refused the status {end.status}: {error}")
+        self._book.update(state.run, closed=True)
+        self._log.info("run closed", run_id=ref.run_id, status=end.status, reason=state.end_reason)
+        return now
+
+    def _finalize(self, sink: Sink, state: RunState, now: float) -> float:
+        """Everything is settled: the ledger goes with the run, and twins of its creation go away."""
+        assert state.ref is not None
+        if state.attempts > 1 and not state.spec.run_id:
+            self._discard_twins(sink, state, state.ref.run_id)
+        if state.spec.owned:  # the ledger of somebody else's run is its owner's
+            ledger = self._spool.ledger(state.run)
+            self._tag(sink, state.ref.run_id, "tailrace.ledger", msgspec.json.encode(ledger.summary()).decode())
+        self._book.update(state.run, finalized=True)
+        self._twins.pop(state.run, None)
+        return now
+
+    def _discard_twins(self, sink: Sink, state: RunState, run_id: str) -> None:
+        try:
+            for _ in range(sink.discard_twins(state.spec, run_id)):
+                self._log.warning("removed a twin of a run", run_id=run_id)
+        except Refused as error:  # not everybody may delete
+            self._log.warning("twins stay", run_id=run_id, reason=str(error))
+
+    def _tag(self, sink: Sink, run_id: str, key: str, value: str) -> None:
+        try:
+            sink.log_batch(run_id, tags=[(key, value)])
+        except Refused as error:
+            self._log.warning("tag refused", key=key, reason=str(error))
+
+    # -- one request -------------------------------------------------------------------------------------------------
+
+    def _send_blocks(
+        self, sink: Sink, state: RunState, blocks: Sequence[Block], make: Callable[[Sequence[Block]], Batch]
+    ) -> None:
+        """Sends blocks, except those whose bytes were damaged on disk."""
+        if not blocks:  # `shed` has just taken them
+            return
+        try:
+            batch = make(blocks)
+        except _UNREADABLE:
+            self._drop_unreadable(blocks, make)
+        else:
+            self._send(sink, state, batch)
+
+    def _drop_unreadable(self, blocks: Sequence[Block], make: Callable[[Sequence[Block]], Batch]) -> None:
+        for block in blocks:
+            try:
+                make([block])
+            except _UNREADABLE as error:
+                dropped = [("unreadable block", block.n)]
+                self._spool.settle(Outcome(block.run, block.kind, [block.id], 0, dropped=dropped))
+                self._log.error("unreadable block dropped", kind=block.kind, n=block.n, reason=str(error))
+                self._tell(block.run, f"{block.kind}s were lost: the spool was damaged on disk")
+
+    def _send(self, sink: Sink, state: RunState, batch: Batch) -> None:
+        """Sends a batch, isolates what is refused, and writes down what became of it."""
+        assert state.ref is not None
+        good, dead = self._precheck(sink, batch)
+        requests = self._send_bisecting(sink, state.ref.run_id, batch, good, dead)
+        buried = {entry for entry, _ in dead}
+        delivered = [entry for entry in batch.entries if entry not in buried] if dead else batch.entries
+        self._spool.settle(
+            Outcome(
+                run=batch.run,
+                kind=batch.kind,
+                blocks=batch.blocks,
+                delivered=len(delivered) + batch.merged,
+                merged=batch.merged,
+                requests=requests,
+                keys=batcher.keys_of(delivered) if batch.kind == "metric" else (),
+                dead=[(entry[0], 1, batcher.body_of(batch.run, entry), reason) for entry, reason in dead],
+            )
+        )
+        if batch.kind == "metric":
+            self._twins[batch.run].sent([entry for entry in delivered if isinstance(entry, Point)])
+        self._book.touch(batch.run)
+        for entry, reason in dead:
+            about = f"MLflow refused {batch.kind} {entry[0]!r}: "
+            self._tell(batch.run, about + reason, once=about)
+
+    def _precheck(self, sink: Sink, batch: Batch) -> tuple[list[Entry], list[tuple[Entry, str]]]:
+        """Finds what MLflow's own rules for names refuse, without asking the server."""
+        reasons = {key: sink.check(batch.kind, key) for key, _ in batcher.keys_of(batch.entries)}
+        if not any(reasons.values()):
+            return list(batch.entries), []
+        dead = [(entry, reason) for entry in batch.entries if (reason := reasons[entry[0]])]
+        return [entry for entry in batch.entries if not reasons[entry[0]]], dead
+
+    def _send_bisecting(
+        self, sink: Sink, run_id: str, batch: Batch, entries: list[Entry], dead: list[tuple[Entry, str]]
+    ) -> int:
+        """Sends all entries that the store takes, appends the others to `dead`; how many requests were accepted."""
+        parts: list[list[Entry]] = [entries] if entries else []
+        accepted = refused = 0
+        while parts:
+            part = parts.pop()
+            try:
+                _log_batch(sink, run_id, batch.kind, part)
+                accepted += 1
+                self._worked()
+            except Refused as error:
+                refused += 1
+                if not accepted and refused == _REFUSALS_WITHOUT_SUCCESS:
+                    self._prove_at_fault(sink, run_id, batch.run, error)
+                if len(part) == 1:
+                    dead.append((part[0], str(error)))
+                else:
+                    middle = len(part) // 2
+                    parts += [part[middle:], part[:middle]]
+        return accepted
+
+    def _prove_at_fault(self, sink: Sink, run_id: str, run: int, error: Refused) -> None:
+        """Makes sure that the store takes anything at all for this run, before more entries are buried."""
+        ledger = msgspec.json.encode(self._spool.ledger(run).summary()).decode()
+        try:
+            sink.log_batch(run_id, tags=[("tailrace.ledger", ledger)])
+        except Refused:
+            raise Unavailable(f"the store refuses everything: {error}") from error
+
+    # -- when it does not work ---------------------------------------------------------------------------------------
+
+    def _worked(self) -> None:
+        if self._backoff.failures:
+            self._log.info("store works again", uri=self.tracking_uri, failures=self._backoff.failures)
+            self._book.trouble(self.tracking_uri, None)
+        self._backoff.worked()
+
+    def _wait(self, error: Unavailable) -> float:
+        ready_at = self._backoff.failed(self._monotonic(), error.retry_after)
+        failures, pause = self._backoff.failures, ready_at - self._monotonic()
+        self._log.warning("store unavailable", uri=self.tracking_uri, reason=str(error), failures=failures, pause=pause)
+        self._book.trouble(self.tracking_uri, str(error), time.time() + pause)
+        if failures == _WARN_AFTER:
+            for state in self._book.unfinished(self.tracking_uri):
+                self._tell(state.run, f"MLflow cannot be reached ({error}). Nothing is lost: tailrace keeps trying.")
+        return ready_at
+
+    def _refuse(self, reason: str) -> None:
+        self.refused = reason
+        self._log.error("store refused", uri=self.tracking_uri, reason=reason)
+        for state in self._book.unfinished(self.tracking_uri):
+            self._book.update(state.run, refused=reason)
+            self._tell(
+                state.run, f"{reason.rstrip('.')}. The run is kept on this machine: `tailrace sync` delivers it later."
+            )
+
+    def _bury(self, state: RunState, reason: str) -> float:
+        if buried := self._spool.bury(state.run, reason):
+            self._log.error("run gone", run=state.run, buried=buried, reason=reason)
+            self._book.touch(state.run)
+        if state.end is not None:
+            self._book.update(state.run, closed=True, finalized=True)
+        return self._monotonic() + 1.0
+
+    def _tell(self, run: int, text: str, once: str | None = None) -> None:
+        """Tells the user of a run, if nothing that begins with `once` was told before."""
+        if once is not None:
+            state = self._book.get(run)
+            if state is not None and any(notice.startswith(once) for notice in state.notices):
+                return
+        self._book.notice(run, text)
+
+
+def _log_batch(sink: Sink, run_id: str, kind: str, entries: Sequence[Entry]) -> None:
+    if kind == "metric":
+        sink.log_batch(run_id, metrics=[entry for entry in entries if isinstance(entry, Point)])
+        return
+    texts = [(entry[0], str(entry[1])) for entry in entries]
+    if kind == "param":
+        sink.log_batch(run_id, params=texts)
+    else:
+        sink.log_batch(run_id, tags=texts)

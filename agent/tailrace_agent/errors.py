@@ -1,0 +1,82 @@
+"""Every error that tailrace raises or hands from layer to layer.
+
+```
+TailraceError
+├── SettingsError        a setting is wrong: names the key, the value, what is allowed
+├── StateDirError        no directory to keep state in
+├── StoreRefused         this MLflow cannot use the tracking URI at all
+├── CallError            a programmer's error in one call (raised under strict=True only)
+├── SessionError         a session that cannot be opened, or is gone
+└── SinkError            what went wrong while talking to MLflow
+    ├── Unavailable      may work later: wait and try again
+    ├── Refused          will never work as sent: isolate what is at fault
+    └── RunGone          the run was deleted: nothing more can be written to it
+```
+
+Foreign exceptions (MLflow's, requests', SQLAlchemy's) become a `SinkError` at one place, `mlflow_errors`.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CallError",
+    "Refused",
+    "RunGone",
+    "SessionError",
+    "SettingsError",
+    "SinkError",
+    "StateDirError",
+    "StoreRefused",
+    "TailraceError",
+    "Unavailable",
+]
+
+
+class TailraceError(Exception):
+    """The root of tailrace's own errors."""
+
+
+class SettingsError(TailraceError):
+    """A setting is wrong. The message names the key, the value, where it came from, and what is allowed."""
+
+
+class StateDirError(TailraceError):
+    """No directory in which state can be kept. The message names it and says what to do."""
+
+
+class StoreRefused(TailraceError):
+    """This MLflow cannot use the tracking URI, now or later. The message says what to do."""
+
+
+class CallError(TailraceError):
+    """A call with arguments that can never work. Raised under `strict=True`, else warned about and counted."""
+
+
+class SessionError(TailraceError):
+    """A session directory that does not exist, is not ours, or is in use."""
+
+
+class SinkError(TailraceError):
+    """Something went wrong while talking to MLflow."""
+
+
+class Unavailable(SinkError):
+    """The store cannot take it now, but may later: connection, time-out, lock, 429, 5xx.
+
+    Attributes:
+        retry_after: Seconds that the server asked us to wait, or None.
+        answered: The HTTP status of the answer, or None when there was none.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None, answered: int | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        self.answered = answered
+
+
+class Refused(SinkError):
+    """The store will never take this request as it stands (a bad key, a changed param, a body too large)."""
+
+
+class RunGone(SinkError):
+    """The run was deleted in MLflow, or never existed there."""

@@ -1,0 +1,78 @@
+"""What both hosts share: one worker that drains, two for each tracking URI, started as they are needed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+
+from tailrace_agent.delivery import Log
+from tailrace_agent.pipeline import Pipeline
+from tailrace_agent.worker import Worker
+
+__all__ = ["Host"]
+
+
+def _stay(_: float) -> bool:
+    return False
+
+
+class Host:
+    """Runs a pipeline's steps in threads.
+
+    Args:
+        pipeline: The logic.
+        log: Where operators read.
+        leave: Called after each drain; True ends `run`.
+
+    Thread safety: `stop` from any thread.
+    """
+
+    def __init__(self, pipeline: Pipeline, log: Log, leave: Callable[[float], bool] = _stay) -> None:
+        self.pipeline, self._log, self._leave = pipeline, log, leave
+        self.drainer = Worker("tailrace-drain", self._drain, log)
+        self._workers: dict[str | None, list[Worker]] = {}
+        self._sampler: Worker | None = None
+        pipeline.on_change = self._wake
+
+    def run(self) -> None:
+        """Drains in the calling thread until `leave` says so or `stop` is called."""
+        self.drainer.run()
+
+    def start(self) -> None:
+        """Drains in a daemon thread."""
+        self.drainer.start()
+
+    def stop(self, timeout: float) -> bool:
+        """Ends all workers after their current steps; whether they did within `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        workers = [self.drainer, *(worker for pair in self._workers.values() for worker in pair)]
+        workers += [self._sampler] if self._sampler is not None else []
+        for worker in workers:
+            worker.stop(0)
+        ended = [worker.stop(max(0.0, deadline - time.monotonic())) for worker in workers]
+        return all(ended)
+
+    def _drain(self, now: float) -> float:
+        deadline = self.pipeline.drain(now)
+        for uri, channel in self.pipeline.channels.items():
+            if uri not in self._workers:
+                self._workers[uri] = [
+                    Worker("tailrace-deliver", partial(self.pipeline.deliver, channel), self._log),
+                    Worker("tailrace-upload", partial(self.pipeline.upload, channel), self._log),
+                ]
+                for worker in self._workers[uri]:
+                    worker.start()
+        if self.pipeline.monitors is not None and self._sampler is None:
+            self._sampler = Worker("tailrace-sample", self.pipeline.monitors.step, self._log)
+            self._sampler.start()
+        if self._leave(now):
+            self.drainer.leave()
+        return deadline
+
+    def _wake(self) -> None:
+        if self._sampler is not None:
+            self._sampler.wake()
+        for pair in self._workers.values():
+            for worker in pair:
+                worker.wake()

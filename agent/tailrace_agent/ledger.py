@@ -1,0 +1,167 @@
+"""The ledger: what became of everything that a run said. It adds up, always.
+
+`accepted = delivered + pending + dead + sum(dropped)`, for each kind and in all. Counting unit: one value of one
+metric at one step, one param, one tag, one artifact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+__all__ = ["Counts", "Ledger"]
+
+
+class Counts(msgspec.Struct, kw_only=True):
+    """The counts of one kind.
+
+    Attributes:
+        accepted: Taken over from the training process.
+        delivered: Acknowledged by MLflow.
+        dead: Refused by MLflow for what they are; kept, with the reason (`tailrace dead list`).
+        dropped: Given up, by reason.
+        merged: Part of `delivered`: identical to one delivered before (key, step, time and value), so that MLflow's
+            SQL stores keep one row for both.
+    """
+
+    accepted: int = 0
+    delivered: int = 0
+    dead: int = 0
+    dropped: dict[str, int] = {}
+    merged: int = 0
+
+    @property
+    def pending(self) -> int:
+        """Accepted, and on the way."""
+        return self.accepted - self.delivered - self.dead - sum(self.dropped.values())
+
+    def add(self, other: Counts) -> None:
+        """Adds another count to this one."""
+        self.accepted += other.accepted
+        self.delivered += other.delivered
+        self.dead += other.dead
+        self.merged += other.merged
+        self.dropped = {
+            reason: self.dropped.get(reason, 0) + other.dropped.get(reason, 0)
+            for reason in (*self.dropped, *(r for r in other.dropped if r not in self.dropped))
+        }
+
+
+class Ledger(msgspec.Struct, kw_only=True):
+    """Counts by kind (`metric`, `param`, `tag`, `artifact`); the requests that delivered them; calls of `log()`.
+
+    Example:
+        >>> ledger = Ledger(kinds={"metric": Counts(accepted=3, delivered=2)})
+        >>> ledger.accepted, ledger.pending, ledger.balanced
+        (3, 1, True)
+    """
+
+    kinds: dict[str, Counts] = {}
+    requests: int = 0
+    calls: int = 0
+
+    def of(self, kind: str) -> Counts:
+        """Counts of one kind."""
+        return self.kinds.get(kind, Counts())
+
+    @property
+    def total(self) -> Counts:
+        """All kinds together."""
+        total = Counts()
+        for counts in self.kinds.values():
+            total.add(counts)
+        return total
+
+    @property
+    def accepted(self) -> int:
+        """Everything that was taken over."""
+        return self.total.accepted
+
+    @property
+    def delivered(self) -> int:
+        """Everything that MLflow acknowledged."""
+        return self.total.delivered
+
+    @property
+    def pending(self) -> int:
+        """Everything on the way."""
+        return self.total.pending
+
+    @property
+    def dead(self) -> int:
+        """Everything that MLflow refused for what it is."""
+        return self.total.dead
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Everything that was given up, by reason."""
+        return self.total.dropped
+
+    @property
+    def merged(self) -> int:
+        """Identical repetitions among the delivered."""
+        return self.total.merged
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is on the way."""
+        return self.pending == 0
+
+    @property
+    def balanced(self) -> bool:
+        """Whether no kind has settled more than it accepted."""
+        return all(counts.pending >= 0 for counts in self.kinds.values())
+
+    def add(self, other: Ledger) -> Ledger:
+        """This ledger and another as one."""
+        kinds = {kind: Counts() for kind in (*self.kinds, *other.kinds)}
+        for ledger in (self, other):
+            for kind, counts in ledger.kinds.items():
+                kinds[kind].add(counts)
+        return Ledger(kinds=kinds, requests=self.requests + other.requests, calls=self.calls + other.calls)
+
+    def summary(self) -> dict[str, object]:
+        """As plain data, for JSON and for the tag `tailrace.ledger`."""
+        total = self.total
+        return {
+            "accepted": total.accepted,
+            "delivered": total.delivered,
+            "pending": total.pending,
+            "dead": total.dead,
+            "dropped": total.dropped,
+            "merged": total.merged,
+            "requests": self.requests,
+            "calls": self.calls,
+            "kinds": {
+                kind: {**msgspec.to_builtins(counts), "pending": counts.pending}
+                for kind, counts in sorted(self.kinds.items())
+            },
+        }
+
+    @classmethod
+    def from_rows(cls, rows: Iterable[tuple[str, str, int]]) -> Ledger:
+        """From `(kind, what, n)` rows as the spool keeps them.
+
+        `what` is a field of `Counts`, `dropped:<reason>`, `requests` or `calls`.
+        """
+        ledger = cls()
+        for kind, what, n in rows:
+            field, _, reason = what.partition(":")
+            if field in ("requests", "calls"):
+                setattr(ledger, field, getattr(ledger, field) + n)
+                continue
+            counts = ledger.kinds.setdefault(kind, Counts())
+            if field == "dropped":
+                counts.dropped[reason] = n
+            else:
+                setattr(counts, field, n)
+        return ledger
+
+    def shortage(self, found: Mapping[str, int], keys: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+        """Metric keys whose rows in MLflow differ from what was delivered: `{key: (delivered, found)}`."""
+        return {
+            key: (keys.get(key, 0), found.get(key, 0))
+            for key in sorted({*found, *keys})
+            if keys.get(key, 0) != found.get(key, 0)
+        }

@@ -1,0 +1,258 @@
+"""What goes wrong while talking to MLflow becomes one of our own errors: here, and nowhere else.
+
+What this module promises:
+
+* `Refused` is said only when the store itself has judged the request: an answer in MLflow's own words, an answer that
+  the body is too large, or a value that cannot be encoded at all. It costs the row its delivery.
+* Everything that may be mended from outside is `Unavailable`: networks, locks, overload, proxies that answer in
+  MLflow's place, and credentials too, since they concern every row and none in particular.
+* A deleted run is `RunGone`, and a URI that MLflow can make no use of is `StoreRefused`.
+* No message holds a password.
+
+Foreign exceptions are recognised without importing what raises them, so this module costs nothing to load.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from typing import Any, Final
+
+from tailrace_agent.errors import Refused, RunGone, SinkError, StoreRefused, TailraceError, Unavailable
+
+__all__ = [
+    "attach",
+    "mask",
+    "opening_failed",
+    "public_uri",
+    "refused_code",
+    "retry_after",
+    "stored_already",
+    "translate",
+]
+
+_RESPONSE: Final = "tailrace_response"
+_GONE: Final = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
+_LATER: Final = frozenset(
+    (
+        "ENDPOINT_NOT_FOUND",
+        "TEMPORARILY_UNAVAILABLE",
+        "DEADLINE_EXCEEDED",
+        "REQUEST_LIMIT_EXCEEDED",
+        "RESOURCE_EXHAUSTED",
+        "CANCELLED",
+        "ABORTED",
+        "PERMISSION_DENIED",
+        "CUSTOMER_UNAUTHORIZED",
+        "UNAUTHENTICATED",
+    )
+)
+_INTERNAL: Final = ("INTERNAL_ERROR", "INVALID_STATE", "DATA_LOSS")
+
+_SECRETS = (
+    # A database password may hold a slash, others end before it.
+    (re.compile(r"((?:postgresql|mysql|mssql)[+\w]*://)[^\s'\"]*@"), r"\1***@"),
+    (re.compile(r"(\w://)[^\s/'\"]*@"), r"\1***@"),
+    (re.compile(r"\b((?:\w*password|passwd|pwd|token|secret)=)[^\s&;'\"]+", re.IGNORECASE), r"\1***"),
+)
+_USERINFO = re.compile(r"(?<=://)[^/?#]*@")
+_DELETED = re.compile(r"'active' (state|lifecycle)", re.IGNORECASE)
+_SQL = re.compile(r"sqlalche\.me|sqlite3\.|psycopg|pymysql|MySQLdb|pyodbc")
+_SQL_PAYLOAD = re.compile(r"DataError|IntegrityError|sqlalche\.me/e/\d+/(9h9h|gkpj)")  # the links of these two
+_STORED = re.compile(
+    r"(?:IntegrityError|UniqueViolation).*"
+    r"(?:UNIQUE constraint|Duplicate entry|PRIMARY KEY|duplicate key).*"
+    r"INSERT INTO \W?metrics\W",
+    re.DOTALL,
+)
+# MLflow answers these with a 500, and always will: the value itself does not fit the database.
+_POISON = re.compile(r"NUL \(0x00\)|too large to convert|surrogates not allowed|Incorrect string value|out of range")
+
+
+def mask(text: str) -> str:
+    """The text without passwords, whoever wrote it."""
+    for pattern, kept in _SECRETS:
+        text = pattern.sub(kept, text)
+    return text
+
+
+def public_uri(uri: str) -> str:
+    """A server's URI as it may be shown and linked: without user name and password."""
+    return _USERINFO.sub("", uri).rstrip("/")
+
+
+def attach(error: BaseException, response: object) -> None:
+    """Notes on an exception which HTTP response it was made from; `translate` reads it."""
+    setattr(error, _RESPONSE, response)
+
+
+def refused_code(error: BaseException, code: str) -> bool:
+    """Whether MLflow has answered with this error code."""
+    return getattr(error, "error_code", None) == code
+
+
+def stored_already(error: BaseException) -> bool:
+    """Whether a database has refused metrics since they are there: older MLflow does so to a repeated NaN."""
+    return _STORED.search(str(error)) is not None
+
+
+def retry_after(value: str | None, now: datetime | None = None) -> float | None:
+    """Seconds from a `Retry-After` header, which holds seconds or a date; None when it says nothing sensible."""
+    if value is None:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        then = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    then = then if then.tzinfo else then.replace(tzinfo=timezone.utc)
+    return max(0.0, (then - (now or datetime.now(timezone.utc))).total_seconds())
+
+
+def _clock(date: str | None) -> datetime | None:
+    """What time it is at the server, by the `Date` of its answer: its dates mean its own clock, and ours may be off."""
+    try:
+        now = parsedate_to_datetime(date or "")
+    except ValueError:
+        return None
+    return now if now.tzinfo else now.replace(tzinfo=timezone.utc)
+
+
+def translate(error: Exception, uri: str, *, remote: bool, about_run: bool) -> TailraceError:
+    """The error of ours that a foreign exception stands for.
+
+    Args:
+        error: Anything that came out of MLflow, or out of a library below it.
+        uri: The tracking URI, for the message.
+        remote: Whether the store is behind HTTP, so that only an answer can be a refusal.
+        about_run: Whether the request named a run, so that "does not exist" means the run.
+    """
+    if isinstance(error, TailraceError):
+        return error
+    response = getattr(error, _RESPONSE, None)
+    if response is None:
+        response = getattr(error, "response", None)
+    if getattr(response, "status_code", None) is not None:
+        return _answered(error, response, public_uri(uri), about_run)
+    if isinstance(error, (UnicodeError, OverflowError)):
+        return Refused(_short(error))
+    if remote:
+        return _unreachable(error, public_uri(uri))
+    return _by_code(getattr(error, "error_code", None), error, about_run) or Unavailable(_short(error))
+
+
+def opening_failed(error: Exception, uri: str) -> TailraceError:
+    """The error of ours for a store that could not be opened. A database that is away may come back."""
+    if isinstance(error, TailraceError):
+        return error
+    names = {base.__name__ for link in _chain(error) for base in type(link).__mro__}
+    away = {"OperationalError", "ProgrammingError", "IntegrityError", "InternalError", "TimeoutError", "OSError"}
+    where = mask(uri)
+    if names & away or refused_code(error, "TEMPORARILY_UNAVAILABLE"):
+        return Unavailable(f"{where} cannot be opened: {_short(error)}")
+    if names & {"ImportError", "NoSuchModuleError"}:
+        return StoreRefused(
+            f"{where} needs a driver that is not installed here ({_short(error)}): install it next to MLflow"
+        )
+    return StoreRefused(f"MLflow cannot use {where}: {_short(error)}")
+
+
+def _answered(error: Exception, response: Any, uri: str, about_run: bool) -> TailraceError:
+    """An HTTP answer that is no success."""
+    status: int = response.status_code
+    wait = retry_after(response.headers.get("Retry-After"), _clock(response.headers.get("Date")))
+    code = _code_in(error)
+    if status in (401, 403):
+        return Unavailable(_login(status, uri, error, code), wait)
+    if status == 413:
+        return Refused(f"{uri} takes no request this large (413)")
+    verdict = _by_code(code, error, about_run) if code else None
+    if verdict is not None and not (isinstance(verdict, Unavailable) and wait is not None):
+        return verdict
+    if status < 300:
+        return Unavailable(f"{uri} answered, but not as an MLflow server does; check the tracking URI, and log in")
+    if status in (404, 405) and code is None:
+        return Unavailable(f"there is no MLflow server at {uri} ({status}); check the tracking URI", wait)
+    return Unavailable(f"{uri} answered {status}: {_short(error)}", wait, status)
+
+
+def _login(status: int, uri: str, error: Exception, code: str | None) -> str:
+    if status == 401:
+        return (
+            f"{uri} asks for other credentials (401): set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, "
+            "or MLFLOW_TRACKING_TOKEN"
+        )
+    said = f": {_short(error)}" if code else ""
+    return (
+        f"{uri} does not permit this (403){said}; give the user of MLFLOW_TRACKING_USERNAME (or MLFLOW_TRACKING_TOKEN) "
+        "the right to write, or allow this host name in --allowed-hosts"
+    )
+
+
+def _by_code(code: str | None, error: Exception, about_run: bool) -> SinkError | None:
+    """What MLflow's own error code says. None: nothing about this request."""
+    text = str(error)
+    if code in _GONE:
+        return RunGone(_short(error)) if about_run else Refused(_short(error))
+    if _DELETED.search(text):
+        return RunGone(_short(error)) if about_run else Refused(_short(error))
+    if code is None or code in _INTERNAL:
+        poison = any(isinstance(link, (UnicodeError, OverflowError)) for link in _chain(error)) or _POISON.search(text)
+        return Refused(_short(error)) if poison else None
+    if code in _LATER:
+        return Unavailable(_short(error))
+    # MLflow says BAD_REQUEST for whatever SQLAlchemy raises, an exhausted connection pool included.
+    if code == "BAD_REQUEST" and _SQL.search(text) and not _SQL_PAYLOAD.search(text):
+        return Unavailable(_short(error))
+    return Refused(_short(error))
+
+
+def _code_in(error: Exception) -> str | None:
+    """MLflow's error code, if the answer held one. Other servers' errors look like MLflow's INTERNAL_ERROR."""
+    body = getattr(error, "json", None)
+    code = body.get("error_code") if isinstance(body, dict) else None
+    return code if isinstance(code, str) and not code.isdigit() else None
+
+
+def _unreachable(error: Exception, uri: str) -> TailraceError:
+    """A request that got no answer."""
+    links = list(_chain(error))
+    names = {type(link).__name__ for link in links}
+    if names & {"InvalidUrlException", "InvalidURL", "InvalidSchema", "MissingSchema"}:
+        return StoreRefused(f"{uri} is not the address of a server; write http://host:5000")
+    if "SSLError" in names or "SSLCertVerificationError" in names:
+        return Unavailable(
+            f"no TLS connection to {uri} ({_short(links[-1])}): set MLFLOW_TRACKING_SERVER_CERT_PATH to the "
+            "certificate of its authority"
+        )
+    if any(isinstance(link, socket.gaierror) for link in links) or "NameResolutionError" in names:
+        return Unavailable(f"the host name in {uri} cannot be resolved")
+    if any(isinstance(link, ConnectionRefusedError) for link in links):
+        return Unavailable(f"{uri} refused the connection: is the server running?")
+    if names & {"Timeout", "ReadTimeout", "ConnectTimeout", "ReadTimeoutError", "TimeoutError"}:
+        return Unavailable(f"{uri} did not answer in time")
+    if names & {"RemoteDisconnected", "ConnectionResetError", "BrokenPipeError", "ProtocolError", "IncompleteRead"}:
+        return Unavailable(f"{uri} closed the connection before it answered")
+    return Unavailable(f"no answer from {uri}: {_short(error)}")
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The exception and those it came from, the cause last."""
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        yield link
+        link = link.__cause__ or link.__context__
+
+
+def _short(error: BaseException, limit: int = 500) -> str:
+    """One masked line of an exception's message, cut to a length that fits a ledger."""
+    text = " ".join(mask(str(error)).split()) or type(error).__name__
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"

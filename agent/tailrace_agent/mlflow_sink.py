@@ -1,0 +1,371 @@
+"""MLflow, as a `Sink`.
+
+What this module promises:
+
+* A method that returns has MLflow's own word that the data is there. One that does not raises one of our errors, with
+  a message that a person can act on and that holds no password.
+* No method retries or sleeps, and none waits longer than the request time-out for one answer (uploads to object stores
+  excepted). Nothing of the process is changed: no environment variable, no state of MLflow's modules.
+* Metrics for a plain MLflow server take a short way: the body is encoded here and posted through MLflow's own
+  `http_request`, with its authentication and headers. Everything else goes through MLflow's stores.
+
+Loading this module is cheap. `open_sink` imports MLflow, which takes a second. MLflow's telemetry is left as the
+process has it; a host that owns its process sets `MLFLOW_DISABLE_TELEMETRY=true` before the first call.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from posixpath import dirname
+from typing import TYPE_CHECKING, Any, Final
+
+from tailrace_agent.errors import Refused, RunGone, StoreRefused
+from tailrace_agent.mlflow_errors import mask, opening_failed, public_uri, refused_code, stored_already, translate
+from tailrace_agent.mlflow_wire import batch_body
+from tailrace_agent.records import Kind, Point, RunSpec, run_hex
+from tailrace_agent.sink import Limits, RunRef, Sink, StoredRun
+from tailrace_agent.uris import check_uri
+
+if TYPE_CHECKING:
+    from tailrace_agent.mlflow_store import Store
+
+__all__ = ["MlflowSink", "open_sink"]
+
+_log = logging.getLogger(__name__)
+
+RUN_TAG: Final = "tailrace.run"
+_NAME_TAG: Final = "mlflow.runName"
+_PARENT_TAG: Final = "mlflow.parentRunId"
+_NOTE_TAG: Final = "mlflow.note.content"
+_CONTEXT_TAGS: Final = ("mlflow.user", "mlflow.source.", RUN_TAG)  # say how a run was created; resuming keeps them
+_REPOSITORIES: Final = 64
+
+
+def open_sink(tracking_uri: str | None, cwd: str, *, request_timeout: float) -> Sink:
+    """Opens the store behind a tracking URI.
+
+    Args:
+        tracking_uri: None means what MLflow would take in `cwd`: `MLFLOW_TRACKING_URI`, or its default store.
+        cwd: Directory from which relative paths are meant.
+        request_timeout: Seconds that one request may take.
+
+    Raises:
+        StoreRefused: MLflow can make no use of this URI. The message says what to do.
+        Unavailable: The database cannot be reached now.
+    """
+    from tailrace_agent import mlflow_store
+
+    uri = tracking_uri or "MLflow's default store"
+    try:
+        uri = mlflow_store.store_uri(tracking_uri, cwd)
+        fault = check_uri(uri, os.environ)
+        if fault is not None:
+            raise StoreRefused(f"MLflow cannot use {mask(uri)}: {fault}")
+        store = mlflow_store.open_store(uri, cwd, request_timeout)
+    except Exception as error:  # noqa: BLE001  # whatever a database driver or a plug-in raises
+        raise opening_failed(error, uri) from None
+    return MlflowSink(uri, store, request_timeout)
+
+
+class MlflowSink:
+    """One tracking store of MLflow. May be used from several threads at once.
+
+    Args:
+        uri: The absolute tracking URI, with its credentials.
+        store: MLflow's store for it, from `mlflow_store.open_store`.
+        request_timeout: Seconds that one request may take.
+    """
+
+    def __init__(self, uri: str, store: Store, request_timeout: float) -> None:
+        from tailrace_agent.mlflow_store import batch_poster, is_remote
+
+        self._uri = uri
+        self._store = store
+        self._timeout = request_timeout
+        self._remote = is_remote(store)
+        self._post: Callable[[bytes], None] | None = batch_poster(store)
+        self._lock = threading.Lock()
+        self._repositories: OrderedDict[str, Any] = OrderedDict()
+
+    @property
+    def limits(self) -> Limits:
+        """MLflow's REST limits; its databases keep the same ones."""
+        return Limits()
+
+    def check(self, kind: Kind, key: str, value: object = None) -> str | None:
+        """MLflow's own validation of a name: the reason for a refusal, or None. The value is not looked at."""
+        del value
+        return _name_fault(kind, key)
+
+    def open_run(self, spec: RunSpec, parent_run_id: str | None, *, find_first: bool) -> RunRef:
+        """Creates the run that `spec` describes (its experiment too), or resumes `spec.run_id`."""
+        if spec.run_id is not None:
+            with self._edge(about_run=True):
+                return self._ref(self._resume(spec, spec.run_id))
+        with self._edge(about_run=False):
+            experiment_id = self._experiment(spec)
+            found = self._runs_of(spec, experiment_id) if find_first else []
+            return self._ref(found[0] if found else self._create(spec, experiment_id, parent_run_id))
+
+    def log_batch(
+        self,
+        run_id: str,
+        *,
+        metrics: Sequence[Point] = (),
+        params: Sequence[tuple[str, str]] = (),
+        tags: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        """Writes one batch. Values longer than the limits are refused, where MLflow would cut them."""
+        _refuse_long("param", params, self.limits.param_chars)
+        _refuse_long("tag", tags, self.limits.tag_chars)
+        with self._edge(about_run=True):
+            try:
+                self._send(run_id, metrics, params, tags)
+            except Exception as error:
+                # In company it is a refusal, so that the caller isolates the point that is there already.
+                if len(metrics) != 1 or not stored_already(error):
+                    raise
+
+    def log_artifact(self, run_id: str, path: Path, artifact_path: str | None) -> None:
+        """Uploads a file, or a directory under its own name."""
+        if path.is_dir():
+            self.log_artifacts(run_id, path, f"{artifact_path}/{path.name}" if artifact_path else path.name)
+            return
+        if not path.exists():
+            raise Refused(f"the file to upload is gone: {path}")
+        with self._edge(about_run=True):
+            self._repository(run_id).log_artifact(str(path), artifact_path)
+
+    def log_artifacts(self, run_id: str, directory: Path, artifact_path: str | None) -> None:
+        """Uploads everything in a directory."""
+        if not directory.is_dir():
+            raise Refused(f"the directory to upload is gone: {directory}")
+        with self._edge(about_run=True):
+            self._repository(run_id).log_artifacts(str(directory), artifact_path)
+
+    def fetch_artifact(self, run_id: str, artifact_file: str, directory: Path) -> Path | None:
+        """Downloads one file of the run's artifacts into a directory; None when the run has none of that name."""
+        with self._edge(about_run=True):
+            repository = self._repository(run_id)
+            if not any(
+                info.path == artifact_file for info in repository.list_artifacts(dirname(artifact_file) or None)
+            ):
+                return None
+            return Path(repository.download_artifacts(artifact_file, dst_path=str(directory)))
+
+    def end_run(self, run_id: str, status: str, end_time: int) -> None:
+        """Sets the run's status and its end time (milliseconds)."""
+        from mlflow.entities import RunStatus
+
+        with self._edge(about_run=True):
+            self._store.update_run_info(run_id, RunStatus.from_string(status), end_time, None)
+
+    def discard_twins(self, spec: RunSpec, run_id: str) -> int:
+        """Deletes other runs that carry this spec's `tailrace.run` tag; how many."""
+        if spec.run_id is not None:
+            return 0
+        with self._edge(about_run=True):
+            experiment_id = self._store.get_run(run_id).info.experiment_id
+            twins = [run.info.run_id for run in self._runs_of(spec, experiment_id) if run.info.run_id != run_id]
+            for twin in twins:
+                self._store.delete_run(twin)
+        return len(twins)
+
+    def count_metrics(self, run_id: str, keys: Sequence[str] | None = None) -> dict[str, int]:
+        """Rows in the metric history of each key of the run (of all its keys, if None), read back page by page."""
+        with self._edge(about_run=True):
+            if keys is None:
+                keys = list(self._store.get_run(run_id).data.metrics)
+            return {key: self._count(run_id, key) for key in keys}
+
+    def find_runs(self, text: str) -> list[StoredRun]:
+        """Runs by the start of MLflow's id or of the tag `tailrace.run`, or else by their whole name; 1000 at most."""
+        from mlflow.entities import ViewType
+
+        quote = '"' if "'" in text else "'"
+        filters = [f"attributes.run_name = {quote}{text}{quote}"]
+        if text.isalnum():  # no wildcard of LIKE in it
+            filters[:0] = [f"attributes.run_id LIKE '{text}%'", f"tags.`{RUN_TAG}` LIKE '{text}%'"]
+        with self._edge(about_run=False):
+            experiments = self._store.search_experiments(ViewType.ACTIVE_ONLY, 1000, None, None, None)
+            ids = [experiment.experiment_id for experiment in experiments]
+            for query in filters:
+                found = list(self._store.search_runs(ids, query, ViewType.ACTIVE_ONLY, 1000, None)) if ids else []
+                if found:
+                    return [StoredRun(self._ref(run), run.info.status, dict(run.data.tags)) for run in found]
+        return []
+
+    @contextmanager
+    def _edge(self, *, about_run: bool) -> Iterator[None]:
+        """Nothing foreign gets past this. The cause is left out, since its message may hold a password."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001  # MLflow, its plug-ins and drivers raise anything
+            raise translate(error, self._uri, remote=self._remote, about_run=about_run) from None
+
+    def _experiment(self, spec: RunSpec) -> str:
+        from mlflow.environment_variables import MLFLOW_EXPERIMENT_ID, MLFLOW_EXPERIMENT_NAME
+        from mlflow.tracking.default_experiment.registry import get_experiment_id
+
+        if spec.experiment_name is not None:
+            return self._experiment_named(spec.experiment_name)
+        if spec.experiment_id is not None:
+            return spec.experiment_id
+        name: str | None = MLFLOW_EXPERIMENT_NAME.get()
+        if name is not None:
+            return self._experiment_named(name)
+        return str(MLFLOW_EXPERIMENT_ID.get() or get_experiment_id())
+
+    def _experiment_named(self, name: str) -> str:
+        experiment = self._store.get_experiment_by_name(name)
+        if experiment is None:
+            try:
+                return str(self._store.create_experiment(name, None, []))
+            except Exception as error:
+                if not refused_code(error, "RESOURCE_ALREADY_EXISTS"):
+                    raise
+            # Somebody else was faster.
+            experiment = self._store.get_experiment_by_name(name)
+        if experiment.lifecycle_stage == "deleted":
+            raise Refused(_restore(f"{name!r}", experiment.experiment_id))
+        return str(experiment.experiment_id)
+
+    def _create(self, spec: RunSpec, experiment_id: str, parent_run_id: str | None) -> Any:
+        from mlflow.entities import RunTag
+
+        tags = {**spec.tags, RUN_TAG: run_hex(spec.run)}
+        if spec.run_name:
+            tags[_NAME_TAG] = spec.run_name
+        if spec.description:
+            tags[_NOTE_TAG] = spec.description
+        if parent_run_id or spec.parent_run_id:
+            tags[_PARENT_TAG] = str(parent_run_id or spec.parent_run_id)
+        user = tags.get("mlflow.user", "unknown")
+        entities = [RunTag(key, value) for key, value in self._cut(tags).items()]
+        try:
+            return self._store.create_run(experiment_id, user, spec.start_time, entities, spec.run_name)
+        except Exception as error:
+            if refused_code(error, "INVALID_PARAMETER_VALUE") and "'active'" in str(error):
+                raise Refused(_restore(experiment_id, experiment_id)) from None
+            raise
+
+    def _resume(self, spec: RunSpec, run_id: str) -> Any:
+        """Does as `mlflow.start_run(run_id=…)` does, and leaves the status of somebody else's run alone."""
+        from mlflow.entities import RunStatus, RunTag
+
+        run = self._store.get_run(run_id)
+        if run.info.lifecycle_stage == "deleted":
+            raise RunGone(f"run {run_id} was deleted; `mlflow runs restore --run-id {run_id}` brings it back")
+        if spec.owned:
+            self._store.update_run_info(run_id, RunStatus.RUNNING, run.info.end_time, spec.run_name)
+        tags = {key: value for key, value in spec.tags.items() if not key.startswith(_CONTEXT_TAGS)}
+        if spec.description:
+            tags[_NOTE_TAG] = spec.description
+        if tags:
+            entities = [RunTag(key, value) for key, value in self._cut(tags).items()]
+            self._store.log_batch(run_id=run_id, metrics=[], params=[], tags=entities)
+        return run
+
+    def _cut(self, tags: dict[str, str]) -> dict[str, str]:
+        """Tags that a database can hold. One that is too long must not keep the run from being opened."""
+        limit = self.limits.tag_chars
+        for key, value in tags.items():
+            if len(value) > limit:
+                _log.warning("the tag %s has %d characters; MLflow keeps the first %d", key, len(value), limit)
+        return {key: value[:limit] for key, value in tags.items()}
+
+    def _runs_of(self, spec: RunSpec, experiment_id: str) -> list[Any]:
+        """All runs of this experiment that were created for this spec, deleted ones left out."""
+        from mlflow.entities import ViewType
+
+        tag = f"tags.`{RUN_TAG}` = '{run_hex(spec.run)}'"
+        return list(self._store.search_runs([experiment_id], tag, ViewType.ACTIVE_ONLY, 1000, None))
+
+    def _ref(self, run: Any) -> RunRef:
+        info = run.info
+        url = None
+        if self._uri.startswith(("http:", "https:")):
+            url = f"{public_uri(self._uri)}/#/experiments/{info.experiment_id}/runs/{info.run_id}"
+        return RunRef(info.run_id, info.experiment_id, info.run_name or "", url)
+
+    def _send(
+        self, run_id: str, metrics: Sequence[Point], params: Sequence[tuple[str, str]], tags: Sequence[tuple[str, str]]
+    ) -> None:
+        from mlflow.entities import Metric, Param, RunTag
+
+        if self._post is not None:
+            self._post(batch_body(run_id, metrics, params, tags))
+            return
+        self._store.log_batch(
+            run_id=run_id,
+            metrics=[Metric(*point) for point in metrics],
+            params=[Param(*param) for param in params],
+            tags=[RunTag(*tag) for tag in tags],
+        )
+
+    def _count(self, run_id: str, key: str) -> int:
+        from mlflow.store.tracking import GET_METRIC_HISTORY_MAX_RESULTS
+
+        count, token = 0, None
+        while True:
+            page = self._store.get_metric_history(run_id, key, GET_METRIC_HISTORY_MAX_RESULTS, token)
+            count += len(page)
+            token = page.token
+            if not token:
+                return count
+
+    def _repository(self, run_id: str) -> Any:
+        from tailrace_agent.mlflow_store import open_repository
+
+        with self._lock:
+            repository = self._repositories.get(run_id)
+        if repository is None:
+            info = self._store.get_run(run_id).info
+            if info.lifecycle_stage == "deleted":
+                raise RunGone(f"run {run_id} was deleted")
+            repository = open_repository(info.artifact_uri, self._uri, self._timeout)
+            with self._lock:
+                self._repositories[run_id] = repository
+                if len(self._repositories) > _REPOSITORIES:
+                    self._repositories.popitem(last=False)
+        return repository
+
+
+@functools.lru_cache(maxsize=65536)
+def _name_fault(kind: Kind, key: str) -> str | None:
+    from mlflow.exceptions import MlflowException
+    from mlflow.store.artifact.artifact_repo import verify_artifact_path
+    from mlflow.utils.validation import _validate_metric, _validate_param, _validate_tag
+
+    try:
+        if kind == "metric":
+            _validate_metric(key, 0.0, 0, 0)
+        elif kind == "param":
+            _validate_param(key, "")
+        elif kind == "tag":
+            _validate_tag(key, "")
+        else:
+            verify_artifact_path(key)
+    except MlflowException as error:
+        return str(error.message)
+    return None
+
+
+def _refuse_long(kind: Kind, entries: Sequence[tuple[str, str]], limit: int) -> None:
+    for key, value in entries:
+        if len(value) > limit:
+            raise Refused(f"the {kind} {key!r} has {len(value)} characters, and MLflow keeps {limit}")
+
+
+def _restore(name: str, experiment_id: str) -> str:
+    return (
+        f"the experiment {name} was deleted: bring it back with `mlflow experiments restore -x {experiment_id}`, "
+        "or choose another name"
+    )

@@ -1,0 +1,252 @@
+"""MLflow's own stores, opened so that no call waits longer than it was told to.
+
+What this module promises:
+
+* The store is the one that MLflow's registry gives for the URI, so authentication, TLS, request headers and store
+  plug-ins work as they do in `MlflowClient`.
+* A request over HTTP is sent once, and gives up after the time-out. Neither environment variables nor MLflow's module
+  state are changed: all this holds inside a training process too.
+* A SQLite database that is locked is waited for no longer than the time-out.
+* Relative paths, MLflow's default store and its artifact root are those of `cwd`, not of this process.
+
+What it cannot promise: a store plug-in that sends its requests without MLflow's `RestStore` keeps its own patience, and
+so do the clients of object stores. A database server that accepts a connection and then falls silent is bounded by its
+driver. In a process of our own, `MLFLOW_HTTP_REQUEST_TIMEOUT` and `MLFLOW_HTTP_REQUEST_MAX_RETRIES` cover some of that.
+
+Importing this module imports MLflow, which takes a second; only `mlflow_sink.open_sink` does it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import posixpath
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import mlflow.store.db.utils as mlflow_db
+import requests
+import sqlalchemy
+from mlflow.environment_variables import MLFLOW_MULTIPART_UPLOAD_MINIMUM_FILE_SIZE
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
+from mlflow.protos.service_pb2 import LogBatch
+from mlflow.store.artifact.artifact_repo import verify_artifact_path
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.store.artifact.http_artifact_repo import HttpArtifactRepository
+from mlflow.store.db.db_types import DATABASE_ENGINES
+from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH, DEFAULT_TRACKING_URI
+from mlflow.store.tracking.rest_store import RestStore
+from mlflow.tracking import get_tracking_uri, is_tracking_uri_set
+from mlflow.tracking._tracking_service.utils import _tracking_store_registry
+from mlflow.utils.mime_type_utils import _guess_mime_type
+from mlflow.utils.proto_json_utils import parse_dict
+from mlflow.utils.rest_utils import http_request, verify_rest_response
+from mlflow.utils.uri import add_databricks_profile_info_to_artifact_uri, get_uri_scheme
+
+from tailrace_agent.mlflow_errors import attach
+from tailrace_agent.uris import resolve_uri
+
+__all__ = ["Store", "batch_poster", "is_remote", "open_repository", "open_store", "store_uri"]
+
+_ARTIFACT_ROOT_OF_A_SERVER: Final = "_MLFLOW_SERVER_ARTIFACT_ROOT"
+_CONNECT_TIMEOUT: Final = {"postgresql": "connect_timeout", "mysql": "connect_timeout"}
+
+
+Store: TypeAlias = Any
+"""An `AbstractStore` of MLflow, which is untyped."""
+
+
+def store_uri(tracking_uri: str | None, cwd: str) -> str:
+    """The URI that `MlflowClient(tracking_uri)` would use if it were called in `cwd`, made absolute."""
+    if tracking_uri:
+        return _absolute(tracking_uri, cwd)
+    if is_tracking_uri_set():  # MLFLOW_TRACKING_URI, or mlflow.set_tracking_uri in the user's own process
+        return _absolute(get_tracking_uri(), cwd)
+    default = DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH if _holds_runs(Path(cwd, "mlruns")) else DEFAULT_TRACKING_URI
+    return _absolute(default, cwd)
+
+
+def open_store(uri: str, cwd: str, request_timeout: float) -> Store:
+    """Opens the store of a URI that `store_uri` has made absolute.
+
+    Raises:
+        Exception: Anything that MLflow and the database driver come up with.
+    """
+    build = _tracking_store_registry.get_store_builder(uri)
+    if get_uri_scheme(uri) in DATABASE_ENGINES:
+        return _open_database(build, _with_connect_timeout(uri, request_timeout), cwd, request_timeout)
+    store: Any = build(store_uri=uri, artifact_uri=None)
+    if isinstance(store, RestStore):
+        _make_prompt(store, RestStore, _PromptStore, request_timeout)
+    return store
+
+
+def is_remote(store: Store) -> bool:
+    """Whether the store is behind HTTP, so that only an answer can be a refusal."""
+    return isinstance(store, RestStore)
+
+
+def batch_poster(store: Store) -> Callable[[bytes], None] | None:
+    """Sends a `log_batch` body that is already encoded; None where the store must do it.
+
+    Only for MLflow's plain `RestStore`: Databricks and plug-ins may do more than post.
+    """
+    if type(store) is not _PromptStore:
+        return None
+    path, method = store._METHOD_TO_INFO[LogBatch]
+    headers = {"Content-Type": "application/json"}
+
+    def post(body: bytes) -> None:
+        store.exchange(path, method, data=body, extra_headers=headers)
+
+    return post
+
+
+def open_repository(artifact_uri: str, tracking_uri: str, request_timeout: float) -> Any:
+    """The artifact repository of a run. What goes through the MLflow server is sent once, like all the rest."""
+    uri = add_databricks_profile_info_to_artifact_uri(artifact_uri, tracking_uri)
+    repository: Any = get_artifact_repository(uri, tracking_uri=tracking_uri)
+    if isinstance(repository, HttpArtifactRepository):
+        _make_prompt(repository, HttpArtifactRepository, _PromptUploads, request_timeout)
+    return repository
+
+
+class _PromptStore(RestStore):  # type: ignore[misc]  # MLflow is untyped
+    """Stands right before `RestStore` among the classes of a REST store, and sends its requests once."""
+
+    tailrace_timeout: float
+
+    def _call_endpoint(
+        self,
+        api: Any,
+        json_body: str | None = None,
+        endpoint: str | None = None,
+        retry_timeout_seconds: float | None = None,  # noqa: ARG002  # MLflow's signature
+        response_proto: Any = None,
+    ) -> Any:
+        path, method = self._METHOD_TO_INFO[api]
+        body = json.loads(json_body) if json_body else None
+        content = {"params" if method == "GET" else "json": body}
+        response = self.exchange(endpoint or path, method, **content)
+        message = response_proto or api.Response()
+        parse_dict(js_dict=response.json(), message=message)
+        return message
+
+    def exchange(self, path: str, method: str, **content: Any) -> requests.Response:
+        """One request, one answer, checked as MLflow checks it."""
+        check_workspace = getattr(self, "_validate_workspace_support_if_specified", None)  # not in MLflow 3.7
+        if check_workspace is not None:
+            check_workspace()
+        response = _send_once(self.get_host_creds(), path, method, self.tailrace_timeout, **content)
+        try:
+            verify_rest_response(response, path)
+        except MlflowException as error:
+            attach(error, response)
+            raise
+        return response
+
+
+class _PromptUploads(HttpArtifactRepository):  # type: ignore[misc]  # MLflow is untyped
+    """Sends each file to the artifact proxy once. One large enough to go up in parts keeps MLflow's own way."""
+
+    tailrace_timeout: float
+
+    def log_artifact(self, local_file: str, artifact_path: str | None = None) -> None:
+        if Path(local_file).stat().st_size >= MLFLOW_MULTIPART_UPLOAD_MINIMUM_FILE_SIZE.get():
+            super().log_artifact(local_file, artifact_path)
+            return
+        verify_artifact_path(artifact_path)
+        name = Path(local_file).name
+        path = posixpath.join("/", artifact_path or "", name)
+        headers = {"Content-Type": _guess_mime_type(name)}
+        with Path(local_file).open("rb") as file:
+            response = _send_once(
+                self._host_creds, path, "PUT", self.tailrace_timeout, data=file, extra_headers=headers
+            )
+        response.raise_for_status()
+
+
+def _make_prompt(instance: Any, base: type, prompt: type, request_timeout: float) -> None:
+    """Slips `prompt` between the class of an instance of our own and MLflow's `base`: what plug-ins override stays."""
+    kind = type(instance)
+    instance.__class__ = prompt if kind is base else type(f"Prompt{kind.__name__}", (kind, prompt), {})
+    instance.tailrace_timeout = request_timeout
+
+
+def _send_once(creds: Any, path: str, method: str, timeout: float, **content: Any) -> requests.Response:
+    response: requests.Response = http_request(
+        creds,
+        path,
+        method,
+        max_retries=0,
+        retry_codes=frozenset(),
+        raise_on_status=False,
+        respect_retry_after_header=False,
+        timeout=timeout,
+        retry_timeout_seconds=max(1, int(timeout)),  # of the Databricks SDK, which takes 0 for "unset"
+        **content,
+    )
+    return response
+
+
+def _open_database(build: Callable[..., Any], uri: str, cwd: str, request_timeout: float) -> Store:
+    mlflow_db._make_parent_dirs_if_sqlite(uri)
+    # MLflow's own way into a database tries ten times with growing pauses, and creates the tables without a lock.
+    engine = mlflow_db.create_sqlalchemy_engine(uri)
+    try:
+        with engine.connect():
+            pass
+        mlflow_db._safe_initialize_tables(engine)
+    finally:
+        engine.dispose()
+    root = None if os.environ.get(_ARTIFACT_ROOT_OF_A_SERVER) else str(Path(cwd, "mlruns"))
+    store = build(store_uri=uri, artifact_uri=root)
+    _bound_waiting(store, request_timeout)
+    return store
+
+
+def _bound_waiting(store: Any, request_timeout: float) -> None:
+    """Bounds the wait for SQLite's lock (20 s in MLflow), and keeps the traceback of each failure off stderr."""
+    make_session = getattr(store, "ManagedSessionMaker", None)
+    if make_session is None:
+        return
+    wait = sqlalchemy.text(f"PRAGMA busy_timeout = {int(request_timeout * 1000)}")
+
+    @contextmanager
+    def bounded(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        with make_session(*args, **kwargs) as session:
+            try:
+                if store.engine.dialect.name == "sqlite":
+                    session.execute(wait)
+                yield session
+                session.commit()
+            except sqlalchemy.exc.OperationalError as error:
+                raise MlflowException(str(error.orig), error_code=TEMPORARILY_UNAVAILABLE) from error
+
+    store.ManagedSessionMaker = bounded
+
+
+def _with_connect_timeout(uri: str, request_timeout: float) -> str:
+    """A database server that drops packets would otherwise be waited for until TCP gives up."""
+    url = sqlalchemy.engine.make_url(uri)
+    name = _CONNECT_TIMEOUT.get(url.get_backend_name())
+    if name is None or name in url.query:
+        return uri
+    patient = url.update_query_dict({name: str(max(2, int(request_timeout)))})
+    return patient.render_as_string(hide_password=False)
+
+
+def _absolute(uri: str, cwd: str) -> str:
+    absolute = resolve_uri(uri, cwd)
+    return Path(absolute).as_uri() if absolute.startswith("/") else absolute
+
+
+def _holds_runs(directory: Path) -> bool:
+    """MLflow stays with plain files where earlier versions have left runs in them."""
+    try:
+        return any(entry.name.isdigit() and (entry / "meta.yaml").exists() for entry in directory.iterdir())
+    except OSError:
+        return False

@@ -1,0 +1,431 @@
+"""The pipeline: rings in, MLflow out, for one session. All of the agent's logic, without a thread or a process.
+
+Three kinds of step, each called by a worker of its own, so that a server that hangs never keeps rows from the spool:
+`drain` (rings → spool, who lives, what is told), and for each tracking URI `Delivery.step` and `Uploads.step`.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from typing import NamedTuple
+
+import msgspec
+
+from tailrace_agent import status
+from tailrace_agent.delivery import Delivery, Log
+from tailrace_agent.errors import CallError, SessionError
+from tailrace_agent.intake import Changes, Intake
+from tailrace_agent.monitors import Monitors
+from tailrace_agent.records import End, run_hex
+from tailrace_agent.ring import RingReader
+from tailrace_agent.runs import RunBook, RunState
+from tailrace_agent.sampler.config import MonitorConfig, key
+from tailrace_agent.sampler.health import Health
+from tailrace_agent.session import Session
+from tailrace_agent.sink import SinkFactory
+from tailrace_agent.spool import Spool
+from tailrace_agent.status import AgentStatus
+from tailrace_agent.uploads import Uploads
+from tailrace_agent.uris import unmask_uri
+
+__all__ = ["Channel", "Pipeline"]
+
+_LOOK_AROUND = 0.5
+"""Seconds between two looks at who lives."""
+_GIVE_UP_AFTER = 5.0
+"""Seconds after which a frame that cannot be believed is skipped though its writer lives."""
+_SYNC_EVERY = 0.4
+"""Seconds between two commits that wait for the disk."""
+_PUBLISH_EVERY = 0.1
+
+
+class Channel(NamedTuple):
+    """What goes to one tracking URI."""
+
+    delivery: Delivery
+    uploads: Uploads
+
+
+class _Source:
+    """A ring being drained."""
+
+    def __init__(self, reader: RingReader) -> None:
+        self.reader = reader
+        self.stuck_since: float | None = None
+        self.dead = False
+
+
+class Pipeline:
+    """Drains one session.
+
+    Args:
+        session: The session; the caller holds its agent lock.
+        open_sink: Opens a sink for a tracking URI.
+        log: Where operators read.
+        host: `process` or `thread`, for the status.
+        own_pid: Process id of a thread-hosted agent: rings of this process are alive by definition.
+        credentials: `user:password` by masked URI that an earlier agent of this session was told.
+
+    Attributes:
+        channels: What goes where, by tracking URI (without passwords).
+        on_change: Called when deliveries may have something new to do; the host wakes them.
+
+    Thread safety: `drain`, and the steps of each channel, from one thread each.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        open_sink: SinkFactory,
+        log: Log,
+        *,
+        host: str = "process",
+        own_pid: int | None = None,
+        credentials: dict[str, str] | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.session, self.log = session, log
+        self._settings = session.info.settings
+        self._open_sink, self._own_pid, self._monotonic = open_sink, own_pid, monotonic
+        self.spool = Spool(session.dir / "spool.db")
+        if self.spool.set_aside:
+            log.error("spool was unreadable and set aside", path=str(self.spool.set_aside))
+        self.book = RunBook(self.spool.runs(), self.spool.save_run)
+        self.book.remember(credentials or {})
+        self.channels: dict[str | None, Channel] = {}
+        self._intake = Intake(self._stage_text)
+        self._sources: dict[str, _Source] = {}
+        self._status = AgentStatus(pid=os.getpid(), host=host, started=time.time(), seen=time.time())
+        self._look_at = self._publish_at = self._sync_at = 0.0
+        self._unsynced = False
+        self._notified: dict[int, int] = {}
+        self.on_change: Callable[[], None] = lambda: None
+        self.monitors: Monitors | None = None
+        self._publishing = threading.Lock()
+        self._update_channels()
+        self._resume_monitors()
+
+    # -- the drain's step --------------------------------------------------------------------------------------------
+
+    def drain(self, now: float) -> float:
+        """Takes over what the rings hold; when to be called again (monotonic seconds)."""
+        try:
+            deadline = self._drain(now)
+        except (sqlite3.Error, OSError) as error:
+            self._tell_problem(f"the agent cannot take over what is logged: {error}")
+            raise
+        if self._status.problem is not None:
+            self._tell_problem(None)
+        return deadline
+
+    def _tell_problem(self, problem: str | None) -> None:
+        self._status.problem = problem
+        try:
+            status.write(self.session.shared / "agent.status", self._status)
+        except OSError as error:
+            self.log.warning("status not written", reason=str(error))
+
+    def _drain(self, now: float) -> float:
+        if now >= self._look_at:
+            self._find_rings()
+        barriers_due = self.book.unset_barriers
+        more = self._take_over(now)
+        if barriers_due and not more:
+            self.book.set_barriers(self.spool.last_id())
+        self._keep_bound()
+        if now >= self._look_at:
+            self._look_around()
+            self._look_at = now + _LOOK_AROUND
+        self.publish(now)
+        if more or self.book.unset_barriers:
+            return now
+        return now + self._settings.drain_interval
+
+    def deliver(self, channel: Channel, now: float) -> float:
+        """One step of a channel's delivery, and an answer to those who wait for it."""
+        deadline = channel.delivery.step(now)
+        if self.book.awaited:
+            self.publish(now)
+        return deadline
+
+    def upload(self, channel: Channel, now: float) -> float:
+        """One step of a channel's uploads, and an answer to those who wait for it."""
+        deadline = channel.uploads.step(now)
+        if deadline <= now:
+            self.on_change()  # something has arrived: perhaps the last that its run was waiting for
+        if self.book.awaited:
+            self.publish(now)
+        return deadline
+
+    def publish(self, now: float, *, force: bool = False) -> None:
+        """Answers those who wait, and rewrites the status files of the runs that changed."""
+        with self._publishing:
+            answered = self.book.settle_marks(self.spool.first_waiting)
+            if now < self._publish_at and not force and not answered:
+                return
+            self._publish_at = now + _PUBLISH_EVERY
+            for run in self.book.take_changed():
+                try:
+                    self._publish_run(run)
+                except OSError as error:  # no room in shared memory, say: it is told as soon as there is some
+                    self.log.warning("status not written", run=run_hex(run), reason=str(error))
+                    self.book.touch(run)
+
+    @property
+    def deserted(self) -> bool:
+        """Whether no process of the session is left, and no ring unread."""
+        return not self._sources and not self.session.rings()
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is left to do: every run finalized."""
+        return not self.spool.points and all(s.finalized for s in self.book.all())
+
+    @property
+    def stuck(self) -> bool:
+        """Whether what is left cannot be delivered by this agent: every store involved was refused."""
+        left = {s.spec.tracking_uri for s in self.book.all() if not s.finalized}
+        return all(uri in self.channels and self.channels[uri].delivery.refused for uri in left)
+
+    def close(self) -> None:
+        """Writes the last status and closes the spool."""
+        self.publish(self._monotonic(), force=True)
+        self.spool.close()
+        for source in self._sources.values():
+            source.reader.close()
+
+    # -- rings into the spool ----------------------------------------------------------------------------------------
+
+    def _find_rings(self) -> None:
+        positions: dict[str, tuple[int, int]] | None = None
+        for name in self.session.rings():
+            if name in self._sources:
+                continue
+            try:
+                source = _Source(self.session.reader(name))
+            except (SessionError, OSError) as error:
+                self.log.error("ring cannot be read", ring=name, reason=str(error))
+                if not self.session.owner_alive(name):
+                    self.session.remove_ring(name)
+                continue
+            positions = self.spool.ring_positions() if positions is None else positions
+            if name in positions:  # an agent was killed between its commit and the moving of the tail
+                source.reader.commit(*positions[name])
+            self._sources[name] = source
+            self.log.info("ring found", ring=name, pid=source.reader.pid)
+
+    def _take_over(self, now: float) -> bool:
+        """Reads every ring once and commits; whether there is more."""
+        more, taken = False, []
+        for name, source in self._sources.items():
+            frames = source.reader.read(give_up=self._give_up(source, now))
+            stuck = frames.more and not frames.rows and not frames.damaged
+            source.stuck_since = (source.stuck_since or now) if stuck else None
+            if frames.damaged:
+                self.log.error("damaged frames skipped", ring=name, frames=frames.damaged)
+                self._intake.drop(self._run_of(name), "damaged in the ring", frames.damaged)
+            if frames.rows or (frames.tail, frames.spill) != source.reader.position:
+                try:
+                    self._intake.feed(name, frames.rows)
+                except BaseException:
+                    self._intake.take()  # what was fed so far will be read, and fed, once more
+                    raise
+                taken.append((name, source, frames))
+                more = more or frames.more
+        changes = self._intake.take()
+        self._watch(changes)
+        if taken or changes:
+            self._commit(changes, [(name, frames.tail, frames.spill) for name, _, frames in taken], now)
+            for _, source, frames in taken:
+                source.reader.commit(frames.tail, frames.spill)
+        elif self._unsynced and now >= self._sync_at:
+            self._commit(changes, [], now)
+        return more
+
+    def _watch(self, changes: Changes) -> None:
+        """Begins and ends system monitors, and takes their samples along."""
+        if changes.monitors and self.monitors is None:
+            self.monitors = self._make_monitors()
+        if self.monitors is None:
+            return
+        for record in changes.monitors:
+            try:
+                (self.monitors.start if record.on else self.monitors.stop)(record)
+            except (CallError, msgspec.ValidationError) as error:
+                changes.notices.append((record.run, f"the system monitor cannot be started: {error}"))
+        for end in changes.ends:
+            self.monitors.stop_run(end.run)
+        taken = self.monitors.take()
+        self._intake.feed_samples(taken.rows)
+        changes.add(self._intake.take())
+        changes.progress = taken.progress
+
+    def _run_of(self, ring: str) -> int:
+        return next((state.run for state in reversed(self.book.all()) if state.ring == ring), 0)
+
+    def _give_up(self, source: _Source, now: float) -> bool:
+        return source.dead or (source.stuck_since is not None and now - source.stuck_since > _GIVE_UP_AFTER)
+
+    def _commit(self, changes: Changes, rings: list[tuple[str, int, int]], now: float) -> None:
+        # First, and apart: what fails after `ingest` would have the rings read again. A kill in between is a gap in the
+        # samples' steps, and no step twice.
+        for run, samples in changes.progress.items():
+            self.book.sampled(run, samples)
+        sync = now >= self._sync_at
+        with self.book.steady():
+            states = [(start.spec.run, self.book.start(start, ring)) for start, ring in changes.starts]
+            states += [(end.run, state) for end in changes.ends if (state := self.book.end(end))]
+            states += [(record.run, state) for record in changes.monitors if (state := self.book.monitor(record))]
+            self.spool.ingest(changes.blocks, changes.tallies, states, rings, sync=sync)
+        self._unsynced = not sync
+        if sync:
+            self._sync_at = now + _SYNC_EVERY
+        self.book.note_last(changes.last_ns)
+        self.book.reopen(changes.runs)
+        for flush, ring in changes.flushes:
+            self.book.mark(flush.run, ring, flush.token)
+        for run, text in changes.notices:
+            self.book.notice(run, text)
+        if changes.starts:
+            self._update_channels()
+        self.on_change()
+
+    def _stage_text(self, name: str, text: str) -> str:
+        staged = f"text-{uuid.uuid4().hex}"
+        folder = self.session.artifacts / staged
+        folder.mkdir(mode=0o700)
+        (folder / name).write_text(text, encoding="utf-8")
+        return staged
+
+    def _keep_bound(self) -> None:
+        if self.spool.bytes > self._settings.spool_max_bytes:
+            for run, points in self.spool.shed(self._settings.spool_max_bytes, "spool at its bound").items():
+                self.log.error("spool at its bound", run=run_hex(run), dropped=points)
+                self.book.notice(run, "the spool is at its bound (spool_max_bytes): the oldest metrics are dropped")
+                self.book.touch(run)
+
+    # -- who lives ---------------------------------------------------------------------------------------------------
+
+    def _look_around(self) -> None:
+        for name, source in list(self._sources.items()):
+            if source.reader.pid != self._own_pid and not self.session.owner_alive(name):
+                if source.dead and not source.reader.unread:
+                    self._bury_ring(name, source)
+                source.dead = True  # whoever died may have written after the last read: read once more
+        rings = {*self._sources, *self.session.rings()}
+        for state in self.book.all():
+            if state.end is None and state.ring not in rings:
+                self._owner_gone(state)
+        self._status.seen, self._status.pending = time.time(), self.spool.points
+        self._status.spool_bytes = self.spool.bytes
+        try:
+            status.write(self.session.shared / "agent.status", self._status)
+        except OSError as error:
+            self.log.warning("status not written", reason=str(error))
+
+    def _bury_ring(self, name: str, source: _Source) -> None:
+        self.log.info("process gone", ring=name, pid=source.reader.pid)
+        source.reader.close()
+        del self._sources[name]
+        self.spool.forget_ring(name)  # process ids come back, and with them the names of rings
+        self.session.remove_ring(name)
+
+    def _owner_gone(self, state: RunState) -> None:
+        at = state.last_ns // 1_000_000 or state.spec.start_time
+        if not state.spec.owned:  # a handle on somebody else's run: over, and nothing to be told
+            self._end(End(state.run, "FINISHED", at))
+            return
+        pid = state.ring.partition("-")[0]
+        reason = (
+            f"process {pid} on {self.session.info.hostname} disappeared without ending the run (killed, or crashed)"
+        )
+        self._end(End(state.run, "KILLED", at), reason)
+        self.log.warning("run killed", run=run_hex(state.run), pid=pid)
+
+    def _end(self, end: End, reason: str | None = None) -> None:
+        """An end that nobody has said."""
+        if self.monitors is not None:
+            self.monitors.stop_run(end.run)
+        encoded = self.book.end(end, reason)
+        if encoded is not None:
+            self.spool.save_run(end.run, encoded)
+            self.on_change()
+
+    # -- the system monitors -----------------------------------------------------------------------------------------
+
+    def _make_monitors(self) -> Monitors:
+        from tailrace_agent.sampler.sources import all_sources  # psutil and NVML, only where something is sampled
+
+        shared = self.session.shared
+        return Monitors(lambda config: all_sources(config, self.log, self._health, shared), shared, self.log)
+
+    def _resume_monitors(self) -> None:
+        """An earlier agent was killed: what it sampled, this one samples, if the run's process still lives."""
+        for state in self.book.all():
+            ours = self._own_pid is not None and state.ring.startswith(f"{self._own_pid}-")
+            if not state.monitors or state.end is not None or not (ours or self.session.owner_alive(state.ring)):
+                continue
+            self.monitors = self.monitors or self._make_monitors()
+            for record in state.monitors:
+                try:
+                    config = msgspec.convert(record.config, MonitorConfig)
+                    self.monitors.start(record, state.samples.get(key(config.prefix, config.node, "")[:-1]))
+                except (CallError, msgspec.ValidationError) as error:
+                    self.log.error("system monitor cannot go on", run=run_hex(state.run), reason=str(error))
+
+    def _health(self) -> Health:
+        oldest = [at for state in self.book.all() if not state.finalized and (at := self.spool.oldest_ns(state.run))]
+        lag = max(0.0, time.time() - min(oldest) / 1e9) if oldest else 0.0
+        return Health(lag, self.spool.points, self.spool.bytes)
+
+    # -- what is told ------------------------------------------------------------------------------------------------
+
+    def _publish_run(self, run: int) -> None:
+        state = self.book.get(run)
+        if state is None:
+            return
+        oldest = self.spool.oldest_ns(run)
+        lag = max(0.0, time.time() - oldest / 1e9) if oldest else 0.0
+        ledger = self.spool.ledger(run)
+        status.write(self.session.shared / status.run_file(run), self.book.status(run, ledger, lag))
+        source = self._sources.get(state.ring)
+        if source is not None and len(state.notices) > self._notified.get(run, 0):
+            self._notified[run] = len(state.notices)
+            source.reader.notify()
+
+    def _update_channels(self) -> None:
+        for tracking_uri, cwd in self.book.destinations():
+            if tracking_uri not in self.channels:
+                self.channels[tracking_uri] = self._channel(tracking_uri, cwd)
+
+    def _channel(self, tracking_uri: str | None, cwd: str) -> Channel:
+        def open_sink():  # type: ignore[no-untyped-def]
+            whole = unmask_uri(tracking_uri, self.book.credentials(tracking_uri)) if tracking_uri else None
+            return self._open_sink(whole, cwd, request_timeout=self._settings.request_timeout)
+
+        longest = self._settings.retry_max_delay
+        delivery = Delivery(
+            tracking_uri,
+            self.spool,
+            self.book,
+            open_sink,
+            flush_interval=self._settings.flush_interval,
+            retry_max_delay=longest,
+            log=self.log,
+            monotonic=self._monotonic,
+        )
+        uploads = Uploads(
+            delivery,
+            self.spool,
+            self.book,
+            self.session.artifacts,
+            retry_max_delay=longest,
+            log=self.log,
+            monotonic=self._monotonic,
+        )
+        return Channel(delivery, uploads)

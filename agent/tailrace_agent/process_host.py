@@ -1,0 +1,126 @@
+"""The agent as a process: drains one session until its programs are gone and everything is delivered, then ends.
+
+It runs at low priority, ignores SIGINT and SIGHUP, and on SIGTERM puts what the rings hold into the spool and leaves;
+the trainer starts another one, or `tailrace sync` delivers the rest.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+
+from tailrace_agent.agent_log import open_log
+from tailrace_agent.delivery import Log
+from tailrace_agent.host import Host
+from tailrace_agent.leftovers import Leftovers
+from tailrace_agent.pipeline import Pipeline
+from tailrace_agent.session import Session
+from tailrace_agent.sink import Sink
+from tailrace_agent.spawn import CREDENTIALS
+from tailrace_agent.worker import Worker
+
+__all__ = ["main", "open_sink", "take_credentials"]
+
+
+def open_sink(tracking_uri: str | None, cwd: str, *, request_timeout: float) -> Sink:
+    """The `SinkFactory` of the hosts: imports MLflow when it is needed."""
+    from tailrace_agent import mlflow_sink
+
+    return mlflow_sink.open_sink(tracking_uri, cwd, request_timeout=request_timeout)
+
+
+def _open_lean(tracking_uri: str | None, cwd: str, *, request_timeout: float) -> Sink:
+    """The same in a process that is all ours: MLflow comes without pandas."""
+    from tailrace_agent.mlflow_lean import import_lean
+
+    import_lean()
+    return open_sink(tracking_uri, cwd, request_timeout=request_timeout)
+
+
+def take_credentials() -> dict[str, str]:
+    """What the environment brought; and it is gone from there, so that no child sees it."""
+    text = os.environ.pop(CREDENTIALS, "")
+    return msgspec.json.decode(text, type=dict[str, str]) if text else {}
+
+
+def main() -> None:
+    """Entry point: the session's directory and the descriptor that holds its lock are the arguments."""
+    session = Session.open(Path(sys.argv[1]))
+    os.set_inheritable(int(sys.argv[2]), False)
+    settings = session.info.settings
+    log = open_log(session.dir / "agent.log", settings.log_level, pid=os.getpid(), session=session.id)
+    _lower_priority(settings.nice, log)
+    pipeline = Pipeline(session, _open_lean, log, credentials=take_credentials())
+    # Only for a living program: see leftovers.
+    alive = any(session.owner_alive(ring) for ring in session.rings())
+    agent = _Agent(pipeline, log, Leftovers(session, log) if alive else None)
+    host = Host(pipeline, log, agent.may_leave)
+    for ignored in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: host.drainer.leave())
+    log.info("agent started", spool=str(pipeline.spool.path))
+    agent.start()
+    host.run()
+    host.stop(1.0)
+    pipeline.drain(time.monotonic())
+    agent.finish()
+
+
+class _Agent:
+    """When to leave, and what to leave behind."""
+
+    def __init__(self, pipeline: Pipeline, log: Log, leftovers: Leftovers | None) -> None:
+        self._pipeline, self._log, self._leftovers = pipeline, log, leftovers
+        self._looker = Worker("tailrace-leftovers", leftovers.step, log) if leftovers is not None else None
+        self._deserted_since: float | None = None
+        self._closed = False
+
+    def start(self) -> None:
+        """Begins to look after sessions that others have left."""
+        if self._looker is not None:
+            self._looker.start()
+
+    def may_leave(self, now: float) -> bool:
+        """Whether the programs are gone and there is nothing more that this agent could do."""
+        pipeline = self._pipeline
+        if not pipeline.deserted:
+            self._deserted_since = None
+            return False
+        self._deserted_since = self._deserted_since or now
+        lingered = now - self._deserted_since > pipeline.session.info.settings.linger
+        if not (pipeline.settled or pipeline.stuck or lingered):
+            return False
+        if self._leftovers is not None and self._looker is not None and not self._leftovers.done:
+            self._leftovers.hurry()
+            self._looker.wake()
+            return False
+        self._closed = pipeline.session.close_if_deserted()
+        return self._closed
+
+    def finish(self) -> None:
+        """Closes the spool; marks the session finished if it is."""
+        pipeline, session = self._pipeline, self._pipeline.session
+        settled = self._closed and pipeline.settled
+        runs, dead = len(pipeline.book.all()), pipeline.spool.has_dead
+        if pipeline.stuck and not settled:
+            (session.dir / "refused").touch(0o600)
+        pipeline.close()
+        if settled:
+            session.mark_finished(keep=dead)
+        self._log.info("agent leaves", settled=settled, pending=pipeline.spool.points)
+        if self._closed:
+            session.remove_shared()
+        if settled and not runs and not any(session.dir.glob("spool.db.damaged-*")):
+            session.remove()
+
+
+def _lower_priority(nice: int, log: Log) -> None:
+    try:
+        os.nice(nice)
+    except OSError as error:
+        log.warning("priority stays", reason=str(error))

@@ -1,0 +1,242 @@
+"""What travels from a training process to the agent, and how it looks as bytes.
+
+Two shapes, both MessagePack arrays, told apart by their first element:
+
+* a **metrics row** `(run, step, time_ns, {key: value})`, where `run` is an integer. It is written by the hot path
+  and its layout is part of the ring's format (`FORMAT`).
+* a **control record**, a tagged array whose first element is a string: everything else that a run says.
+
+Nothing here imports more than msgspec, since the training process loads it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+__all__ = [
+    "FORMAT",
+    "RAW",
+    "Artifact",
+    "Control",
+    "Drop",
+    "End",
+    "Flush",
+    "Kind",
+    "LogCost",
+    "MetricRow",
+    "Monitor",
+    "Params",
+    "Point",
+    "RunSpec",
+    "Samples",
+    "Start",
+    "Tags",
+    "decode_control",
+    "decode_row",
+    "encode",
+    "run_hex",
+]
+
+FORMAT: Final = 1
+
+Kind = str
+"""`metric`, `param`, `tag` or `artifact`: what a ledger counts apart."""
+
+MetricRow = tuple[int, int, int, dict[str, float | bool]]
+"""`(run, step, time_ns, {key: value})`."""
+
+
+class Point(NamedTuple):
+    """One value of one metric at one step, as MLflow stores it.
+
+    Attributes:
+        key: Metric name.
+        value: NaN and infinities included.
+        timestamp: Milliseconds since the epoch, of the `log()` call; never changed afterwards.
+        step: Training step.
+    """
+
+    key: str
+    value: float
+    timestamp: int
+    step: int
+
+
+class LogCost(msgspec.Struct, frozen=True, array_like=True):
+    """What logging cost the training process, from sampled calls.
+
+    Attributes:
+        samples: Number of timed calls.
+        typical_ns: Their median in nanoseconds.
+        wall_ns: Wall time of the run in nanoseconds.
+    """
+
+    samples: int = 0
+    typical_ns: int = 0
+    wall_ns: int = 0
+
+
+class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What `start_run` was asked for: enough to create the run, now or after a reboot.
+
+    Attributes:
+        run: tailrace's own id of the run, a random 63-bit integer.
+        tracking_uri: As given, without a password; None means MLflow's default in `cwd`.
+        experiment_name: Created when missing; None means MLflow's default experiment, or `experiment_id`.
+        experiment_id: Taken as it is when given.
+        run_id: An existing MLflow run to resume; None creates one.
+        run_name: None lets MLflow invent one.
+        parent: tailrace's id of the parent run, for nested runs.
+        parent_run_id: MLflow's id of the parent, when it is not one of ours.
+        tags: Set at creation, MLflow's context tags (`mlflow.user`, `mlflow.source.name`, …) included.
+        description: MLflow's run note.
+        start_time: Milliseconds since the epoch, of the call.
+        cwd: Working directory of the call: relative store paths are meant from there.
+        owned: False for a handle on somebody else's run: tailrace then never changes its status.
+    """
+
+    run: int
+    start_time: int
+    cwd: str
+    tracking_uri: str | None = None
+    experiment_name: str | None = None
+    experiment_id: str | None = None
+    run_id: str | None = None
+    run_name: str | None = None
+    parent: int | None = None
+    parent_run_id: str | None = None
+    tags: dict[str, str] = {}
+    description: str | None = None
+    owned: bool = True
+
+
+class Start(msgspec.Struct, frozen=True, array_like=True, tag="start"):
+    """A run begins, or (`again`) makes itself known once more at its end, for an agent that has lost its spool."""
+
+    spec: RunSpec
+    again: bool = False
+
+
+class Params(msgspec.Struct, frozen=True, array_like=True, tag="params"):
+    """Params of a run, flattened, values as strings of any length."""
+
+    run: int
+    params: dict[str, str]
+
+
+class Tags(msgspec.Struct, frozen=True, array_like=True, tag="tags"):
+    """Tags of a run; the last value of a key wins."""
+
+    run: int
+    tags: dict[str, str]
+
+
+class Artifact(msgspec.Struct, frozen=True, array_like=True, tag="artifact"):
+    """A file or directory that was snapshotted into the session's `artifacts/` directory.
+
+    Attributes:
+        run: The run.
+        staged: Name of a directory in `artifacts/`; its one entry is the file or directory to upload. With
+            `contents`, everything in that entry is uploaded, not the entry itself.
+        artifact_path: Directory in the run's artifact store, or None for its root.
+        contents: True for `log_artifacts`.
+        append: True for a part of a table that grows call by call (`log_table`).
+    """
+
+    run: int
+    staged: str
+    artifact_path: str | None = None
+    contents: bool = False
+    append: bool = False
+
+
+class End(msgspec.Struct, frozen=True, array_like=True, tag="end"):
+    """A run is over: `FINISHED`, `FAILED` or `KILLED`, at `time_ms`."""
+
+    run: int
+    status: str
+    time_ms: int
+    cost: LogCost = LogCost()
+
+
+class Flush(msgspec.Struct, frozen=True, array_like=True, tag="flush"):
+    """Somebody waits until all before this record is delivered. `token` grows within one ring."""
+
+    run: int
+    token: int
+
+
+class Drop(msgspec.Struct, frozen=True, array_like=True, tag="drop"):
+    """`count` entries were accepted and given up by the training process, for `reason`."""
+
+    run: int
+    kind: Kind
+    reason: str
+    count: int
+    detail: str = ""
+
+
+class Monitor(msgspec.Struct, frozen=True, array_like=True, tag="monitor"):
+    """A run wants system samples, or (`on=False`) no more of them.
+
+    Attributes:
+        run: The run.
+        config: A `MonitorConfig` as plain data. Monitors of one run with the same prefix and node are one.
+        on: Begin or end.
+        board_only: Sample for `latest()` only, and log nothing.
+        token: Tells this monitor from the others of its run; its end carries the same.
+    """
+
+    run: int
+    config: dict[str, Any]
+    on: bool = True
+    board_only: bool = False
+    token: int = 0
+
+
+class Samples(msgspec.Struct, frozen=True, array_like=True):
+    """How far a run's samples have come: how many, and the totals (joules, kilowatt-hours) by full name."""
+
+    count: int = 0
+    totals: dict[str, float] = {}
+
+
+Control = Start | Params | Tags | Artifact | End | Flush | Drop | Monitor
+
+_encoder = msgspec.msgpack.Encoder()
+_row_decoder: msgspec.msgpack.Decoder[MetricRow] = msgspec.msgpack.Decoder(MetricRow)
+_control_decoder: msgspec.msgpack.Decoder[Control] = msgspec.msgpack.Decoder(Control)
+
+RAW: Final[msgspec.msgpack.Decoder[Any]] = msgspec.msgpack.Decoder()
+"""Decodes anything; for rows that are not what they should be."""
+
+
+def encode(record: object) -> bytes:
+    """The bytes of a record or row, to be put into a frame."""
+    return _encoder.encode(record)
+
+
+def decode_row(body: bytes) -> MetricRow:
+    """A metrics row from its bytes.
+
+    Raises:
+        msgspec.ValidationError: It is a control record, or a row with values that are no numbers.
+        msgspec.DecodeError: It is no MessagePack.
+    """
+    return _row_decoder.decode(body)
+
+
+def decode_control(body: bytes) -> Control:
+    """A control record from its bytes.
+
+    Raises:
+        msgspec.ValidationError: It is something else.
+    """
+    return _control_decoder.decode(body)
+
+
+def run_hex(run: int) -> str:
+    """tailrace's id of a run as people see it (16 hexadecimal digits), and as the tag `tailrace.run` holds it."""
+    return f"{run:016x}"

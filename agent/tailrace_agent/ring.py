@@ -1,0 +1,443 @@
+"""The ring: rows handed to `RingWriter.put` outlive the process that wrote them, at the cost of a memory copy.
+
+Invariants
+----------
+1. One process writes, any number of its threads; one process reads. `put` makes no system call while there is room.
+2. When `put` has returned, the row is in shared memory: a SIGKILL of either side loses nothing.
+3. The reader believes a frame only when its checksum is right, so neither a torn write nor weak memory ordering is
+   ever decoded; what was read is zeroed, so that no frame of an earlier lap can be taken for a new one. A frame that
+   stays wrong is skipped and counted, never guessed at.
+4. `tail` belongs to the reader and moves only when the reader says that the rows are safe elsewhere.
+5. A full ring never blocks the writer: rows go to the spill file until the reader has caught up with it, so that the
+   order of one process's rows is kept.
+6. `put` may be re-entered by a signal handler or a finalizer in the same thread. Space is reserved by two bytecodes
+   between which CPython (3.10 and later) checks for nothing, and the slow path parks what re-enters it.
+
+Format (little-endian 64-bit words)
+-----------------------------------
+Header page of 4096 bytes: 0 magic, 1 format, 2 end of data, 3 pid of the owner, 8 head, 9 spill bytes written,
+16 tail, 17 spill bytes read, 18 notices. `head`/`tail` are byte offsets into the file; equal means empty. What the
+writer and the reader change lies on different cache lines.
+
+Frame, at a multiple of 8: one word (length in the low half, Adler-32 in the high half), then the row, then padding. A
+length of `0xffffffff` means: go on at the first frame. In the spill file the same without padding.
+
+Adler-32 and not CRC32: zlib's CRC walks through tables, which are cold between two training steps. It costs 60 ns more
+in a tight loop and several times that between steps. Against torn writes, and one or two flipped bytes, both are sure.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from time import time_ns
+from typing import Final, NamedTuple
+from zlib import adler32
+
+from tailrace_agent.errors import SessionError
+from tailrace_agent.records import FORMAT
+
+__all__ = ["MIN_BYTES", "Frames", "RingReader", "RingWriter"]
+
+_MAGIC: Final = int.from_bytes(b"tailrace", "little")
+_BASE: Final = 4096
+_END, _PID, _HEAD, _SPILLED, _TAIL, _UNSPILLED, _NOTICES = 2, 3, 8, 9, 16, 17, 18
+_PAD: Final = 0xFFFFFFFF
+_FIRST_SAMPLE: Final = 512
+_SAMPLE_EVERY: Final = 16 * 1024
+"""Bytes of ring between two timed calls: a handful of calls at first, about 200 later."""
+
+MIN_BYTES: Final = 64 * 1024
+_RESERVE: Final = 16 << 20
+"""Bytes of the disk that metrics leave free."""
+_METRICS: Final = b"\x94"
+"""How a metrics row begins: a MessagePack array of four."""
+_MAX_SHARE: Final = 4
+"""A row larger than a quarter of the ring goes to the spill file."""
+
+Sample = Callable[[bytes, int, int], None]
+
+
+def _map(fd: int, size: int) -> mmap.mmap:
+    flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
+    return mmap.mmap(fd, size, flags=flags)
+
+
+def _reserve(fd: int, size: int) -> None:
+    """Takes the room now: a mapping beyond what the file system can give would be a SIGBUS later."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(fd, 0, size)
+    else:  # macOS
+        os.pwrite(fd, bytes(size), 0)
+
+
+class RingWriter:
+    """The training process's end.
+
+    Args:
+        path: File to create; its room is reserved at once, so that a full `/dev/shm` is an error here and not a
+            SIGBUS later.
+        size: Bytes of the file, header included.
+        spill: File that takes rows while the ring is full. Created at the first need.
+        spill_max: Bytes that the spill file may hold before rows are given up.
+        on_drop: Called with a row that could be put nowhere, and the reason.
+        on_sample: Called about once in 200 rows with the row, `time_ns()` at the entry of `put`, and the nanoseconds
+            that the copy took.
+
+    Raises:
+        OSError: The room cannot be had.
+
+    Thread safety: `put` from any thread, signal handler or finalizer of this process. Not after a fork: make a new one.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        size: int,
+        spill: Path,
+        *,
+        spill_max: int = 1 << 30,
+        on_drop: Callable[[bytes, str], None] | None = None,
+        on_sample: Sample | None = None,
+    ) -> None:
+        size = max(size, MIN_BYTES) & -8
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            _reserve(fd, size)
+            self._map = _map(fd, size)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(fd)
+        self.path = path
+        self._words = memoryview(self._map).cast("Q")
+        self._words[_END], self._words[_PID] = size, os.getpid()
+        self._words[_HEAD] = self._words[_TAIL] = _BASE
+        self._words[1], self._words[0] = FORMAT, _MAGIC
+        self._lock = threading.RLock()
+        self._acquire, self._release = self._lock.acquire, self._lock.release
+        self._off = _BASE
+        self._stride = _FIRST_SAMPLE
+        self._limit = _BASE + self._stride
+        self._end = size
+        self._busy = False
+        self._parked: deque[bytes] = deque()
+        self._spill_path, self._spill_max, self._spill_fd = spill, spill_max, -1
+        self._on_drop, self._on_sample = on_drop, on_sample
+        self._closed = False
+
+    def put(self, row: bytes) -> None:
+        """Accepts one row. Returns when it is in shared memory (or in the spill file).
+
+        Costs about 0.5 µs. Never raises for what the outside world does: see `on_drop`.
+        """
+        size = len(row)
+        word = size | adler32(row) << 32
+        try:
+            self._acquire()  # 50 ns less than `with`; inside `try`, since Ctrl-C may strike as soon as it returns
+            off = self._off
+            end = off + ((size + 15) & -8)
+            if end <= self._limit:  # this way round: Python 3.10 looks for signals where it jumps
+                self._off = end  # reserved: no call and no jump, hence no interruption, since `off` was read
+                words = self._words
+                words[off >> 3] = word
+                off += 8
+                self._map[off : off + size] = row
+                words[_HEAD] = self._off
+            else:
+                self._put_slowly(row)
+        finally:
+            # A `try` comes first here, and in it nothing but the release: where else a second Ctrl-C could strike
+            # before it (Python 3.10 looks for signals at the entry of any other handler).
+            try:  # noqa: SIM105
+                self._release()
+            except RuntimeError:  # interrupted while waiting: it was never ours
+                pass
+
+    @property
+    def notices(self) -> int:
+        """How often the agent has had something to tell this process."""
+        return self._words[_NOTICES]
+
+    @property
+    def unread(self) -> int:
+        """Bytes that the agent has not taken over yet."""
+        used = self._off - self._words[_TAIL]
+        spilled = self._words[_SPILLED] - self._words[_UNSPILLED]
+        return (used if used >= 0 else used + self._end - _BASE) + spilled
+
+    def close(self) -> None:
+        """Forgets the mapping; the file stays for the reader. Rows put later go to `on_drop`."""
+        with self._lock:
+            self._closed, self._limit = True, -1
+            if self._spill_fd >= 0:
+                os.close(self._spill_fd)
+                self._spill_fd = -1
+
+    def _put_slowly(self, row: bytes) -> None:
+        if self._busy:  # re-entered in this thread: the outer call takes it along before it returns
+            self._parked.append(row)
+            return
+        entered = time_ns()
+        self._busy, self._limit = True, -1
+        try:
+            self._place(row, entered)
+            self._place_parked()
+        finally:
+            try:  # as in `put`
+                self._busy = False
+            finally:
+                self._limit = -1 if self._closed or self._parked else self._next_limit()
+
+    def _place_parked(self) -> None:
+        while self._parked:
+            self._place(self._parked[0], 0)
+            self._parked.popleft()  # only now: its `put` has returned, so an interruption must not lose it
+
+    def _place(self, row: bytes, entered: int) -> None:
+        size = (len(row) + 15) & -8
+        spilled = self._words[_SPILLED]
+        if self._closed:
+            self._drop(row, "ring closed")
+        elif spilled == self._words[_UNSPILLED] and size <= (self._end - _BASE) // _MAX_SHARE and self._room(size):
+            length, words = len(row), self._words
+            word = length | adler32(row) << 32
+            started = time_ns()
+            off = self._off
+            self._off = off + size  # from here to the head no call, as in `put`: Ctrl-C must not leave a hole
+            words[off >> 3] = word
+            off += 8
+            self._map[off : off + length] = row
+            words[_HEAD] = self._off
+            if entered and self._on_sample is not None:
+                self._on_sample(row, entered, time_ns() - started)
+        else:
+            self._spill(row, spilled)
+
+    def _room(self, size: int) -> bool:
+        """Whether a frame fits at `_off`, after going back to the first frame if need be."""
+        tail = self._words[_TAIL]
+        if tail > self._off:
+            return self._off + size <= tail - 8
+        if self._off + size <= self._end:
+            return True
+        if _BASE + size > tail - 8:
+            return False
+        if self._off < self._end:
+            self._words[self._off >> 3] = _PAD
+        self._off = _BASE
+        return True
+
+    def _next_limit(self) -> int:
+        if self._words[_SPILLED] != self._words[_UNSPILLED]:
+            return -1
+        tail = self._words[_TAIL]
+        hard = tail - 8 if tail > self._off else self._end
+        self._stride = min(self._stride * 2, _SAMPLE_EVERY)
+        return min(hard, self._off + self._stride)
+
+    def _spill(self, row: bytes, at: int) -> None:
+        if at - self._words[_UNSPILLED] + len(row) > self._spill_max:
+            return self._drop(row, "spill file at its bound")
+        if row[:1] == _METRICS and self._disk_is_short():
+            return self._drop(row, "disk full")
+        frame = (len(row) | adler32(row) << 32).to_bytes(8, "little") + row
+        try:
+            if self._spill_fd < 0:
+                flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+                self._spill_fd = os.open(self._spill_path, flags, 0o600)
+            if at == self._words[_UNSPILLED]:  # all of it was read: give its blocks back, keep counting offsets
+                os.ftruncate(self._spill_fd, 0)
+            if os.pwrite(self._spill_fd, frame, at) != len(frame):
+                return self._drop(row, "disk full")
+        except OSError as error:
+            return self._drop(row, f"spill file: {error.strerror}")
+        self._words[_SPILLED] = at + len(frame)
+        return None
+
+    def _disk_is_short(self) -> bool:
+        """Whether the rest of the disk is needed by what is never dropped, and by the spool itself."""
+        room = os.statvfs(self._spill_path.parent)
+        return room.f_bavail * room.f_frsize < _RESERVE
+
+    def _drop(self, row: bytes, reason: str) -> None:
+        if self._on_drop is not None:
+            self._on_drop(row, reason)
+
+
+class Frames(NamedTuple):
+    """What one read found.
+
+    Attributes:
+        rows: The rows, in the order in which they were put.
+        tail: Where the ring was read to.
+        spill: Where the spill file was read to.
+        damaged: Frames that were skipped because they cannot be believed.
+        more: True when there was more than was asked for.
+    """
+
+    rows: list[bytes]
+    tail: int
+    spill: int
+    damaged: int
+    more: bool
+
+
+class RingReader:
+    """The agent's end.
+
+    Args:
+        path: The ring's file.
+        spill: The writer's spill file.
+
+    Raises:
+        SessionError: It is no ring, or of another format.
+        OSError: It cannot be opened.
+
+    Thread safety: one thread at a time.
+    """
+
+    def __init__(self, path: Path, spill: Path) -> None:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            size = os.fstat(fd).st_size
+            if size < MIN_BYTES:
+                raise SessionError(f"{path} is no ring: it has {size} bytes")
+            self._map = _map(fd, size)
+        finally:
+            os.close(fd)
+        self.path, self._spill_path = path, spill
+        self._view = memoryview(self._map)
+        self._words = self._view[: size & -8].cast("Q")
+        if self._words[0] != _MAGIC or self._words[1] != FORMAT or not _BASE < self._words[_END] <= size:
+            raise SessionError(f"{path} is no ring of format {FORMAT}")
+        self._end: int = self._words[_END]
+        self._fence = threading.Lock()
+
+    @property
+    def pid(self) -> int:
+        """Process id of the writer."""
+        return self._words[_PID]
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """`(tail, spill)` as last committed."""
+        return self._words[_TAIL], self._words[_UNSPILLED]
+
+    @property
+    def unread(self) -> int:
+        """Bytes between tail and head, spill file included."""
+        used = self._words[_HEAD] - self._words[_TAIL]
+        spilled = self._words[_SPILLED] - self._words[_UNSPILLED]
+        return (used if used >= 0 else used + self._end - _BASE) + spilled
+
+    def read(self, max_bytes: int = 4 << 20, *, give_up: bool = False) -> Frames:
+        """Rows from the committed position on; moves nothing.
+
+        Args:
+            max_bytes: About how much to take at once.
+            give_up: Skip frames that cannot be believed instead of waiting for them: the writer is dead, or they
+                have been wrong for seconds.
+        """
+        spill_end = self._words[_SPILLED]  # before head: what is in the spill file came after that much of the ring
+        head = self._words[_HEAD]
+        rows: list[bytes] = []
+        pos, damaged, budget = self._words[_TAIL], 0, max_bytes
+        while pos != head and budget > 0:
+            row, after = self._frame(pos)
+            if after is None:
+                if not give_up:
+                    break
+                damaged += 1
+                after = self._skip(pos, head)
+            elif row is not None:
+                rows.append(row)
+                budget -= len(row)
+            pos = after
+        spill = self._words[_UNSPILLED]
+        if pos == head and spill != spill_end:
+            spill, lost = self._read_spill(spill, spill_end, max(budget, 1), rows)
+            damaged += lost
+        return Frames(rows, pos, spill, damaged, pos != head or spill != spill_end)
+
+    def commit(self, tail: int, spill: int) -> None:
+        """The rows up to there are safe elsewhere: their room may be used again."""
+        before = self._words[_TAIL]
+        if _BASE <= before <= tail <= self._end:
+            self._zero(before, tail)
+        elif _BASE <= tail < before <= self._end:
+            self._zero(before, self._end)
+            self._zero(_BASE, tail)
+        for _ in range(2):  # a fence: on a machine with weak ordering the zeros must not arrive after the tail
+            with self._fence:
+                pass
+        self._words[_TAIL] = tail
+        self._words[_UNSPILLED] = spill
+
+    def notify(self) -> None:
+        """Tells the writer that there is something to read in the run's status."""
+        self._words[_NOTICES] += 1
+
+    def close(self) -> None:
+        """Unmaps the file."""
+        self._words.release()
+        self._view.release()
+        self._map.close()
+
+    def _zero(self, start: int, end: int) -> None:
+        self._map[start:end] = bytes(end - start)
+
+    def _frame(self, pos: int) -> tuple[bytes | None, int | None]:
+        """`(row, next position)`; `(None, next)` for padding; `(None, None)` when it cannot be believed."""
+        if pos == self._end:
+            return None, _BASE
+        if pos % 8 or not _BASE <= pos < self._end:
+            return None, None
+        word = self._words[pos >> 3]
+        size = word & 0xFFFFFFFF
+        if size == _PAD:
+            return None, _BASE
+        start = pos + 8
+        if not size or start + size > self._end:
+            return None, None
+        row = bytes(self._view[start : start + size])
+        if adler32(row) != word >> 32:
+            return None, None
+        return row, pos + ((size + 15) & -8)
+
+    def _skip(self, pos: int, head: int) -> int:
+        """Past one unbelievable frame if its length leads to a believable one, else to the head."""
+        if pos % 8 == 0 and _BASE <= pos < self._end:
+            after = pos + (((self._words[pos >> 3] & 0xFFFFFFFF) + 15) & -8)
+            limit = head if head > pos else self._end  # behind the head lie the frames of the lap before
+            if after == head or (after <= limit and self._frame(after)[1] is not None):
+                return after
+        return head
+
+    def _read_spill(self, start: int, end: int, budget: int, rows: list[bytes]) -> tuple[int, int]:
+        """Appends the spilled rows; `(position, frames lost)`. A damaged spill file is given up up to `end`."""
+        try:
+            with self._spill_path.open("rb") as file:
+                file.seek(start)
+                data = file.read(min(end - start, max(budget, 1 << 16)))
+                pos = 0
+                while pos + 8 <= len(data):
+                    word = int.from_bytes(data[pos : pos + 8], "little")
+                    size = word & 0xFFFFFFFF
+                    if pos + 8 + size > len(data):
+                        data += file.read(min(end - start - len(data), size))
+                    row = data[pos + 8 : pos + 8 + size]
+                    if len(row) != size or adler32(row) != word >> 32:
+                        return end, 1
+                    rows.append(row)
+                    pos += 8 + size
+                    if pos >= budget:
+                        break
+        except FileNotFoundError:
+            return end, 1
+        return (start + pos, 0) if pos else (end, 1)  # not even a frame's header: it was cut short

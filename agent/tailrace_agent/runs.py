@@ -1,0 +1,325 @@
+"""The run book: every run of a session, its way from asked-for to closed, and who waits for it.
+
+State changes under one lock and is written to the spool before the lock is released, so that what an agent knew, its
+successor knows.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+
+from tailrace_agent.ledger import Ledger
+from tailrace_agent.records import End, LogCost, Monitor, RunSpec, Samples, Start
+from tailrace_agent.sink import RunRef
+from tailrace_agent.status import RunStatus
+
+__all__ = ["Mark", "RunBook", "RunState"]
+
+_MAX_NOTICES = 200
+
+
+class RunState(msgspec.Struct, kw_only=True):
+    """One run.
+
+    Attributes:
+        spec: What was asked for.
+        ring: The ring of the process that owns it.
+        ref: MLflow's side of it, once created.
+        attempts: How often its creation was tried.
+        end: How it ended.
+        end_reason: Why, when the program did not say.
+        closed: MLflow knows the end.
+        finalized: Everything settled, ledger stored.
+        gone: Why MLflow will never take anything for it.
+        refused: Why its store cannot be used.
+        last_ns: Time of its last metrics call.
+        notices: What its user is to be told.
+        problem: What delivery last stumbled over.
+        retry_at: When delivery tries again (epoch seconds).
+        monitors: The system monitors that it has, for the next agent if this one is killed.
+        samples: How far their samples have come, by prefix and node.
+    """
+
+    spec: RunSpec
+    ring: str
+    ref: RunRef | None = None
+    attempts: int = 0
+    end: End | None = None
+    end_reason: str | None = None
+    closed: bool = False
+    finalized: bool = False
+    gone: str | None = None
+    refused: str | None = None
+    last_ns: int = 0
+    notices: list[str] = []
+    problem: str | None = None
+    retry_at: float = 0.0
+    monitors: list[Monitor] = []
+    samples: dict[str, Samples] = {}
+
+    @property
+    def run(self) -> int:
+        """tailrace's id."""
+        return self.spec.run
+
+    @property
+    def status(self) -> str:
+        """RUNNING until the end is known."""
+        return self.end.status if self.end else "RUNNING"
+
+
+class Mark(msgspec.Struct):
+    """Somebody waits: `token` of `ring` is settled when no block up to `barrier` waits any more."""
+
+    ring: str
+    token: int
+    barrier: int | None = None
+
+
+class RunBook:
+    """All runs of a session.
+
+    Args:
+        states: Encoded states, from the spool.
+        save: Writes an encoded state to the spool.
+
+    Thread safety: every method from any thread.
+    """
+
+    def __init__(self, states: Iterable[bytes], save: Callable[[int, bytes], None]) -> None:
+        loaded = [state for encoded in states if (state := _decoded(encoded)) is not None]
+        loaded.sort(key=lambda state: state.spec.start_time)
+        self._states = {state.run: state for state in loaded}
+        self._save = save
+        self._lock = threading.RLock()
+        self._marks: dict[int, list[Mark]] = {}
+        self._settled: dict[int, dict[str, int]] = {}
+        self._credentials: dict[str | None, str] = {}
+        self._changed: set[int] = set(self._states)
+        self._told: set[str] = set()
+
+    @contextmanager
+    def steady(self) -> Iterator[None]:
+        """While states that were encoded are being written, no newer one is written before them."""
+        with self._lock:
+            yield
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    def get(self, run: int) -> RunState | None:
+        """A run's state; only `update` changes it."""
+        return self._states.get(run)
+
+    def all(self) -> list[RunState]:
+        """Every run, oldest first."""
+        with self._lock:
+            return list(self._states.values())
+
+    def unfinished(self, tracking_uri: str | None) -> list[RunState]:
+        """Runs of a destination that still want something."""
+        return [s for s in self.all() if s.spec.tracking_uri == tracking_uri and not s.finalized]
+
+    def destinations(self) -> list[tuple[str | None, str]]:
+        """Tracking URIs (without passwords) in use, with a working directory each."""
+        return list({s.spec.tracking_uri: s.spec.cwd for s in reversed(self.all())}.items())
+
+    def credentials(self, tracking_uri: str | None) -> str | None:
+        """The `user:password` that belongs to a URI, if it was told; from memory only."""
+        return self._credentials.get(tracking_uri)
+
+    def urgent(self, run: int) -> bool:
+        """Whether somebody waits for it, or it has ended."""
+        state = self._states[run]
+        return state.end is not None or bool(self._marks.get(run))
+
+    def status(self, run: int, ledger: Ledger, lag: float) -> RunStatus:
+        """What its process is told."""
+        with self._lock:
+            state = self._states[run]
+            ref = state.ref
+            return RunStatus(
+                run=run,
+                run_id=ref.run_id if ref else None,
+                run_name=ref.run_name if ref else state.spec.run_name,
+                experiment_id=ref.experiment_id if ref else None,
+                url=ref.url if ref else None,
+                status=state.status,
+                closed=state.closed,
+                refused=state.refused,
+                gone=state.gone,
+                problem=state.problem,
+                retry_at=state.retry_at,
+                ledger=ledger,
+                settled=dict(self._settled.get(run, {})),
+                notices=list(state.notices),
+                lag=lag,
+                cost=state.end.cost if state.end else LogCost(),
+            )
+
+    # -- changing ----------------------------------------------------------------------------------------------------
+
+    def start(self, record: Start, ring: str) -> bytes:
+        """A run begins, or makes itself known again. Returns the state, to be written with the rows around it."""
+        with self._lock:
+            state = self._states.setdefault(
+                record.spec.run, RunState(spec=record.spec, ring=ring, attempts=int(record.again))
+            )
+            self._changed.add(state.run)
+            return msgspec.json.encode(state)
+
+    def end(self, record: End, reason: str | None = None) -> bytes | None:
+        """A run ended. The first end counts, but one that was inferred gives way to one that was said.
+
+        Returns the state, to be written with the rows around it, or None when nothing changed.
+        """
+        with self._lock:
+            state = self._states.get(record.run)
+            if state is None:
+                return None
+            if state.end is not None and (reason is not None or state.end_reason is None):
+                # The same again: it comes back when the commit failed with which its state was to be written.
+                return msgspec.json.encode(state) if (state.end, state.end_reason) == (record, reason) else None
+            state.end, state.end_reason, state.closed, state.finalized = record, reason, False, False
+            self._changed.add(state.run)
+            return msgspec.json.encode(state)
+
+    def monitor(self, record: Monitor) -> bytes | None:
+        """A system monitor of a run begins or ends. Returns the state, to be written with the rows around it."""
+        with self._lock:
+            state = self._states.get(record.run)
+            if state is None:
+                return None
+            state.monitors = [other for other in state.monitors if other.token != record.token]
+            if record.on:
+                state.monitors.append(record)
+            return msgspec.json.encode(state)
+
+    def sampled(self, run: int, samples: dict[str, Samples]) -> None:
+        """How far a run's samples have come, for the next agent if this one is killed."""
+        state = self._states.get(run)
+        if state is not None:
+            self.update(run, samples={**state.samples, **samples})
+
+    def remember(self, credentials: dict[str, str]) -> None:
+        """Credentials by URI that an earlier agent had been told."""
+        with self._lock:
+            self._credentials.update(credentials)
+
+    def update(self, run: int, **changes: Any) -> None:
+        """Changes fields of a run's state and writes it."""
+        with self._lock:
+            state = self._states.get(run)
+            if state is None:
+                return
+            for name, value in changes.items():
+                setattr(state, name, value)
+            self._changed.add(run)
+            self._save(run, msgspec.json.encode(state))
+
+    def note_last(self, last_ns: dict[int, int]) -> None:
+        """Times of the last metrics calls; in memory, written with the next change."""
+        for run, at in last_ns.items():
+            state = self._states.get(run)
+            if state is not None:
+                state.last_ns = max(state.last_ns, at)
+                state.finalized = False
+                self._changed.add(run)
+
+    def reopen(self, runs: Iterable[int]) -> None:
+        """Something came for runs that were finalized already."""
+        for run in set(runs):
+            state = self._states.get(run)
+            if state is not None:
+                state.finalized = False
+                self._changed.add(run)
+
+    def notice(self, run: int, text: str) -> bool:
+        """Something to tell the user of a run, once; whether it is new."""
+        with self._lock:
+            state = self._states.get(run)
+            if state is None or text in state.notices or len(state.notices) >= _MAX_NOTICES:
+                return False
+            state.notices.append(text)
+            self._changed.add(run)
+            return True
+
+    def trouble(self, tracking_uri: str | None, problem: str | None, retry_at: float = 0.0) -> None:
+        """What delivery to a destination stumbles over (None: works again). In memory only."""
+        for state in self.unfinished(tracking_uri):
+            if (state.problem, state.retry_at) != (problem, retry_at):
+                state.problem, state.retry_at = problem, retry_at
+                self._changed.add(state.run)
+
+    # -- who waits ---------------------------------------------------------------------------------------------------
+
+    def mark(self, run: int, ring: str, token: int) -> None:
+        """Somebody waits from now on."""
+        with self._lock:
+            self._marks.setdefault(run, []).append(Mark(ring, token))
+            self._changed.add(run)
+
+    def set_barriers(self, last_id: int) -> None:
+        """Every ring was read to its end after the marks came: what they wait for has an id of at most `last_id`."""
+        with self._lock:
+            for marks in self._marks.values():
+                for mark in marks:
+                    if mark.barrier is None:
+                        mark.barrier = last_id
+
+    @property
+    def unset_barriers(self) -> bool:
+        """Whether a mark has no barrier yet."""
+        with self._lock:
+            return any(mark.barrier is None for marks in self._marks.values() for mark in marks)
+
+    @property
+    def awaited(self) -> bool:
+        """Whether somebody waits."""
+        return bool(self._marks)
+
+    def settle_marks(self, first_waiting: Callable[[int], int | None]) -> bool:
+        """Answers those who wait for what is no longer there; whether there were any."""
+        answered = False
+        with self._lock:
+            for run in list(self._marks):
+                state = self._states.get(run)
+                if state is None or (state.end is not None and not (state.closed or state.refused or state.gone)):
+                    continue
+                first = first_waiting(run)
+                marks = self._marks.pop(run)
+                waiting = []
+                for mark in marks:
+                    if mark.barrier is None or (first is not None and first <= mark.barrier):
+                        waiting.append(mark)
+                    else:
+                        tokens = self._settled.setdefault(run, {})
+                        tokens[mark.ring] = max(mark.token, tokens.get(mark.ring, 0))
+                        self._changed.add(run)
+                        answered = True
+                if waiting:
+                    self._marks[run] = waiting
+        return answered
+
+    def take_changed(self) -> list[int]:
+        """Runs whose status should be published."""
+        with self._lock:
+            changed, self._changed = self._changed & self._states.keys(), set()
+            return sorted(changed)
+
+    def touch(self, run: int) -> None:
+        """A run's ledger changed."""
+        with self._lock:
+            self._changed.add(run)
+
+
+def _decoded(encoded: bytes) -> RunState | None:
+    """The state, or None when its bytes are damaged: that costs this run, and none of the others."""
+    try:
+        return msgspec.json.decode(encoded, type=RunState)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None

@@ -1,0 +1,61 @@
+"""The agent's own health: how far behind it is, and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+__all__ = ["Health", "HealthSource"]
+
+_MEGABYTE = 1e6
+
+
+class Health(NamedTuple):
+    """What the pipeline says of itself: seconds behind, entries waiting, bytes in the spool."""
+
+    lag: float
+    pending: int
+    spool_bytes: int
+
+
+class HealthSource:
+    """Samples the process that samples, and its pipeline.
+
+    Args:
+        health: Asks the pipeline; from memory.
+    """
+
+    name = "tailrace"
+    every = 0.0
+
+    def __init__(self, health: Callable[[], Health]) -> None:
+        import psutil  # not before something is sampled: the pipeline knows this module
+
+        self._health = health
+        self._process = psutil.Process()
+
+    def sample(self, now: float) -> dict[str, float]:
+        """Lag, pending entries, spool size, CPU and memory of the agent."""
+        del now
+        health = self._health()
+        with self._process.oneshot():
+            cpu = self._process.cpu_percent()
+            rss = self._process.memory_info().rss
+        return {
+            "tailrace/lag_seconds": health.lag,
+            "tailrace/pending_count": float(health.pending),
+            "tailrace/spool_megabytes": health.spool_bytes / _MEGABYTE,
+            "tailrace/cpu_utilization_percentage": cpu,
+            "tailrace/memory_usage_megabytes": rss / _MEGABYTE,
+        }
+
+    def tags(self) -> dict[str, str]:
+        """None."""
+        return {}
+
+    def totals(self) -> dict[str, float]:
+        """None."""
+        return {}
+
+    def close(self) -> None:
+        """Nothing to let go of."""

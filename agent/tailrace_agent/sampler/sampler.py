@@ -1,0 +1,189 @@
+"""Asks every source in its turn, at `t0 + k * interval`, as a pure `step(now)`: a thread around it is the caller's.
+
+What this module promises:
+
+* The first sample is taken at once, the last one by `finish`, so that the shortest run shows something.
+* Ticks never drift: each stands where it would stand had all the others been on time. One that is missed is skipped
+  and counted, not replayed.
+* Samples carry wall time, and a step that counts samples from 0. One without any value is none.
+* `extra` samples come between the ticks, for one who joins or leaves, and move none of them.
+* A source that is quiet, and a value that has not been seen for a while, are gone from `latest`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, NamedTuple
+
+from tailrace_agent.sampler.config import MonitorConfig, key
+from tailrace_agent.sampler.guard import Cost, Guarded, Log
+from tailrace_agent.sampler.source import Source
+
+__all__ = ["Sample", "Sampler"]
+
+_STALE: Final = 120.0
+_JOULES_PER_KWH: Final = 3.6e6
+
+
+class Sample(NamedTuple):
+    """What one tick measured.
+
+    Attributes:
+        step: Counts samples, from 0.
+        time_ns: Wall time.
+        values: By full name.
+        tags: What a source says once, by full name; mostly empty.
+    """
+
+    step: int
+    time_ns: int
+    values: dict[str, float]
+    tags: dict[str, str]
+
+
+class Sampler:
+    """Samples all sources of one monitor.
+
+    Args:
+        sources: The sources; each gets a guard of its own.
+        config: Interval and names.
+        on_sample: Takes each sample. What it raises leaves `step`, which will not repeat that sample.
+        log: Where operators read.
+        clock: Monotonic seconds.
+        wall: Nanoseconds since the epoch.
+        cpu_clock: CPU seconds of the calling thread.
+
+    Attributes:
+        latest: The last value of each metric by full name; replaced, never changed, so it may be kept and read.
+        samples: Samples taken so far, and the step of the next one.
+        skipped: Ticks that were missed.
+
+    Thread safety: `step` and `finish` from one thread at a time; all else from any.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        config: MonitorConfig,
+        on_sample: Callable[[Sample], object],
+        log: Log,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], int] = time.time_ns,
+        cpu_clock: Callable[[], float] = time.thread_time,
+    ) -> None:
+        self._config, self._on_sample, self._wall = config, on_sample, wall
+        self._guards = [
+            Guarded(source, log, interval=config.interval, clock=clock, cpu_clock=cpu_clock) for source in sources
+        ]
+        self._seen: list[dict[str, tuple[float, float]]] = [{} for _ in sources]
+        self._keys: dict[str, str] = {}
+        self.latest: Mapping[str, float] = {}
+        self.samples = 0
+        self.skipped = 0
+        self._start: float | None = None
+        self._tick = 0
+        self._finished = False
+
+    def step(self, now: float) -> float:
+        """Takes a sample if one is due at `now` (monotonic seconds); when to be called again."""
+        if self._finished:
+            return math.inf
+        if self._start is None:
+            self._start = now
+        elif now < self._deadline:
+            return self._deadline
+        else:
+            reached = max(self._tick + 1, math.floor((now - self._start) / self._config.interval))
+            self.skipped += reached - self._tick - 1
+            self._tick = reached
+        tick = self._at(self._tick)
+        self._emit(tick, [index for index, guard in enumerate(self._guards) if guard.due(tick)], {})
+        return self._deadline
+
+    def finish(self, now: float) -> dict[str, float]:
+        """Takes the last sample, of all sources that work, with the totals in it, and closes them; the totals."""
+        if self._finished:
+            return {}
+        self._finished = True
+        working = [index for index, guard in enumerate(self._guards) if not guard.quiet]
+        try:
+            return self._emit(now, working, None)
+        finally:
+            for guard in self._guards:
+                guard.close()
+
+    def extra(self, now: float, *, totals: bool) -> dict[str, float]:
+        """Takes a sample out of turn, of the sources that are asked each tick; the totals, if asked for."""
+        if self._finished or self._start is None:
+            return {}
+        due = [index for index, guard in enumerate(self._guards) if not guard.quiet and guard.due(now)]
+        return self._emit(now, due, None if totals else {})
+
+    def totals(self) -> dict[str, float]:
+        """Sums since the start by full name: joules of each device, and kilowatt-hours of all."""
+        totals: dict[str, float] = {}
+        for guard in self._guards:
+            totals.update(guard.totals())
+        joules = [value for name, value in totals.items() if name.endswith("_energy_joules")]
+        if joules:
+            totals["energy_kilowatt_hours"] = sum(joules) / _JOULES_PER_KWH
+        return self._named(totals)
+
+    def costs(self) -> dict[str, Cost]:
+        """What each source has cost so far, by its name."""
+        return {guard.name: guard.cost for guard in self._guards}
+
+    @property
+    def _deadline(self) -> float:
+        return self._at(self._tick + 1)
+
+    def _at(self, tick: int) -> float:
+        assert self._start is not None
+        return self._start + tick * self._config.interval
+
+    def _emit(self, now: float, due: list[int], totals: dict[str, float] | None) -> dict[str, float]:
+        """Asks the sources that are due and hands the sample on. Without `totals`, they are added when all is read."""
+        time_ns = self._wall()
+        values: dict[str, float] = {}
+        tags: dict[str, str] = {}
+        for index in due:
+            guard = self._guards[index]
+            named = self._named(guard.sample(now) or {})
+            self._seen[index].update((name, (value, now)) for name, value in named.items())
+            values.update(named)
+            tags.update((self._key(name), text) for name, text in guard.tags().items())
+        if totals is None:
+            totals = self.totals()
+            values.update(totals)
+        self.latest = self._gather(now, totals)
+        if values:
+            sample = Sample(self.samples, time_ns, values, tags)
+            self.samples += 1
+            self._on_sample(sample)
+        return totals
+
+    def _gather(self, now: float, totals: Mapping[str, float]) -> dict[str, float]:
+        latest: dict[str, float] = {}
+        for guard, seen in zip(self._guards, self._seen, strict=True):
+            if guard.quiet:
+                seen.clear()
+                continue
+            oldest = now - max(_STALE, 3 * guard.period)
+            for name, (value, at) in list(seen.items()):
+                if at < oldest:
+                    del seen[name]
+                else:
+                    latest[name] = value
+        return {**latest, **totals}
+
+    def _named(self, values: Mapping[str, float]) -> dict[str, float]:
+        return {self._key(name): value for name, value in values.items() if math.isfinite(value)}
+
+    def _key(self, name: str) -> str:
+        known = self._keys.get(name)
+        if known is None:
+            known = self._keys[name] = key(self._config.prefix, self._config.node, name)
+        return known

@@ -1,0 +1,46 @@
+"""The source `torch`: what PyTorch's allocator holds, which only the training process knows and writes on a board."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tailrace_agent.board import BoardReader
+
+__all__ = ["TorchSource", "torch_board"]
+
+
+def torch_board(shared: Path, pid: int) -> Path:
+    """Where a training process writes it."""
+    return shared / f"{pid}-torch.board"
+
+
+class TorchSource:
+    """Allocated and reserved memory by visible GPU; nothing unless it was written anew since the last sample.
+
+    Args:
+        path: The board.
+    """
+
+    name = "torch"
+    every = 0.0
+
+    def __init__(self, path: Path) -> None:
+        self._board = BoardReader(path)
+
+    def sample(self, now: float) -> dict[str, float]:
+        """See `Source`."""
+        del now
+        before = self._board.sequence
+        values = self._board.read()
+        return values if self._board.sequence != before else {}
+
+    def tags(self) -> dict[str, str]:
+        """None."""
+        return {}
+
+    def totals(self) -> dict[str, float]:
+        """None."""
+        return {}
+
+    def close(self) -> None:
+        """Nothing to let go of."""

@@ -1,0 +1,349 @@
+"""A session: one program's directory, and the locks that say who lives.
+
+Two places. What must outlast a reboot is in the state directory: `sessions/<id>/` with `session.json`, `spool.db`,
+`agent.log`, `artifacts/` and spill files. What must be fast, and needs only to outlast processes, is in shared memory:
+`tailrace-<uid>-<id>/` with rings, locks and status files. Directories are 0700, files 0600.
+
+Who lives is told by the kernel, never by a process id:
+
+* The agent holds an `flock` on `agent.lock`. It is taken by whoever starts the agent and inherited through exec, so
+  there is no moment at which a starting agent looks dead, and no two agents.
+* The owner of a ring holds a POSIX record lock on `<ring>.owner`. Forked children do not inherit it, so it falls with
+  the owner even while data-loader workers live on. It would also fall if the owner closed another descriptor of that
+  file: only the agent opens it, and a thread-hosted agent (the same process) does not look.
+* `join.lock` orders "a process joins" against "the agent leaves": after `closed` exists, nobody joins.
+
+Lock files are in shared memory because `flock` on a network file system is a record lock in disguise.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import itertools
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from tailrace_agent import status
+from tailrace_agent.errors import SessionError, StateDirError
+from tailrace_agent.ring import MIN_BYTES, RingReader, RingWriter
+from tailrace_agent.settings import Settings, state_dir
+from tailrace_agent.status import SessionInfo
+
+__all__ = ["Session", "boot_id", "program_name", "sessions_root", "shared_root"]
+
+_ring_numbers = itertools.count()
+
+
+def sessions_root(settings: Settings) -> Path:
+    """The directory that holds the sessions."""
+    return state_dir(settings) / "sessions"
+
+
+def boot_id() -> str:
+    """An id that changes with each boot of this machine, or an empty string where the kernel tells none."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def shared_root(settings: Settings) -> Path:
+    """The directory in which sessions make their shared directories: shared memory, where there is any."""
+    if settings.ring_dir:
+        return Path(settings.ring_dir).expanduser().absolute()
+    shm = Path("/dev/shm")  # noqa: S108 - what is made there is 0700
+    if os.access(shm, os.W_OK | os.X_OK):
+        return shm
+    import tempfile  # with shutil 8 ms, and seldom needed
+
+    return Path(tempfile.gettempdir())
+
+
+def _make_private(directory: Path) -> None:
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        probe = directory / f".probe-{os.getpid()}"
+        probe.touch(0o600)
+        probe.unlink()
+    except OSError as error:
+        raise _state_dir_error(directory, error) from error
+
+
+def _state_dir_error(directory: Path, error: OSError) -> StateDirError:
+    return StateDirError(
+        f"cannot write to {directory}: {error.strerror or error}. "
+        "Set TAILRACE_DIR (or the setting `dir`) to a directory that you can write to."
+    )
+
+
+class Session:
+    """One program's directory. Create it with `create`, find it again with `open`.
+
+    Attributes:
+        dir: The directory in the state directory.
+        shared: The directory in shared memory.
+        info: What `session.json` says.
+
+    Thread safety: all methods from any thread.
+    """
+
+    def __init__(self, directory: Path, info: SessionInfo) -> None:
+        self.dir = directory
+        self.info = info
+        self.shared = Path(info.shared)
+
+    @classmethod
+    def create(cls, settings: Settings, *, cwd: str, program: str) -> Session:
+        """A new session with an id of its own.
+
+        Raises:
+            StateDirError: The state directory cannot be written to; the message says what to do.
+        """
+        root = sessions_root(settings)
+        _make_private(root)
+        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(3).hex()}"
+        shared = shared_root(settings) / f"tailrace-{os.getuid()}-{name}"
+        _make_private(shared)
+        info = SessionInfo(
+            id=name,
+            hostname=os.uname().nodename,
+            boot=boot_id(),
+            pid=os.getpid(),
+            created=time.time(),
+            program=program,
+            cwd=cwd,
+            shared=str(shared),
+            settings=settings,
+        )
+        session = cls(root / name, info)
+        try:
+            session._populate()
+        except OSError as error:
+            session.remove()
+            raise _state_dir_error(root, error) from error
+        return session
+
+    @classmethod
+    def open(cls, directory: Path) -> Session:
+        """A session that exists.
+
+        Raises:
+            SessionError: There is none, or its `session.json` cannot be read.
+        """
+        info = status.read(directory / "session.json", SessionInfo)
+        if info is None:
+            raise SessionError(f"{directory} holds no session that this version can read")
+        return cls(directory, info)
+
+    @classmethod
+    def all(cls, settings: Settings) -> Iterator[Session]:
+        """Every session in the state directory, oldest first; unreadable ones are passed over."""
+        root = sessions_root(settings)
+        for directory in sorted(root.iterdir()) if root.is_dir() else ():
+            with contextlib.suppress(SessionError):
+                yield cls.open(directory)
+
+    def _populate(self) -> None:
+        (self.dir / "artifacts").mkdir(mode=0o700, parents=True)
+        self.dir.chmod(0o700)
+        for lock in ("agent.lock", "join.lock"):
+            (self.shared / lock).touch(0o600)
+        status.write(self.dir / "session.json", self.info)
+
+    @property
+    def id(self) -> str:
+        """The session's id, the name of its directory."""
+        return self.info.id
+
+    @property
+    def here(self) -> bool:
+        """Whether its rings can be read by this machine as it runs now (same host, same boot)."""
+        return self.info.hostname == os.uname().nodename and self.info.boot == boot_id()
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether it belongs to another host, where it may well be alive."""
+        return self.info.hostname != os.uname().nodename
+
+    @property
+    def artifacts(self) -> Path:
+        """Where artifacts wait for their upload."""
+        return self.dir / "artifacts"
+
+    def touch_shared(self) -> None:
+        """Makes the shared directory again after a reboot has removed it."""
+        self.shared.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for lock in ("agent.lock", "join.lock"):
+            (self.shared / lock).touch(0o600)
+
+    # -- rings -----------------------------------------------------------------------------------------------------
+
+    def rings(self) -> list[str]:
+        """Names of the rings, sorted."""
+        return sorted(path.stem for path in self.shared.glob("*.ring"))
+
+    def new_ring(self, **hooks: object) -> RingWriter:
+        """A ring of this process; it shrinks to what shared memory has room for.
+
+        Args:
+            **hooks: `on_drop` and `on_sample` of `RingWriter`.
+
+        Raises:
+            SessionError: The session is closed, or no ring can be made anywhere.
+        """
+        name = f"{os.getpid()}-{next(_ring_numbers):04}"
+        with self._join_lock(fcntl.LOCK_SH):
+            if (self.shared / "closed").exists():
+                raise SessionError(f"session {self.id} is closed")
+            owner = os.open(self.shared / f"{name}.owner", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.lockf(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)  # held until this process is gone: never closed
+            return self._make_ring(name, hooks)
+
+    def reader(self, name: str) -> RingReader:
+        """Opens a ring for reading.
+
+        Raises:
+            SessionError: It cannot be believed.
+            OSError: It cannot be opened.
+        """
+        return RingReader(self.shared / f"{name}.ring", self.spill_path(name))
+
+    def spill_path(self, name: str) -> Path:
+        """Where a ring's overflow goes."""
+        return self.dir / f"spill-{name}"
+
+    def owner_alive(self, name: str) -> bool:
+        """Whether the process that writes to the ring still runs. Must not be asked about rings of this process."""
+        try:
+            fd = os.open(self.shared / f"{name}.owner", os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(fd)
+        return False
+
+    def remove_ring(self, name: str) -> None:
+        """Deletes a ring that was read to its end and whose owner is gone."""
+        self.spill_path(name).unlink(missing_ok=True)
+        for suffix in ("ring", "owner"):
+            (self.shared / f"{name}.{suffix}").unlink(missing_ok=True)
+
+    def _make_ring(self, name: str, hooks: dict[str, object]) -> RingWriter:
+        settings = self.info.settings
+        room = os.statvfs(self.shared)
+        free = room.f_bavail * room.f_frsize
+        size = max(min(settings.ring_bytes, free // 16), MIN_BYTES)
+        path = self.shared / f"{name}.ring"
+        while True:
+            try:
+                ring = RingWriter(
+                    path.with_suffix(".new"),
+                    size,
+                    self.spill_path(name),
+                    spill_max=settings.spool_max_bytes // 4,
+                    **hooks,  # type: ignore[arg-type]
+                )
+                ring.path.rename(path)
+                ring.path = path
+                return ring
+            except OSError as error:
+                path.with_suffix(".new").unlink(missing_ok=True)
+                if size <= MIN_BYTES:
+                    raise SessionError(
+                        f"no room for a ring in {self.shared}: {error.strerror}. Free some, or set ring_dir."
+                    ) from error
+                size = max(size // 2, MIN_BYTES)
+
+    # -- who lives -------------------------------------------------------------------------------------------------
+
+    def try_agent_lock(self) -> int | None:
+        """Takes the agent's place: a descriptor that holds the lock, or None while an agent lives."""
+        fd = os.open(self.shared / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(fd)
+            return None
+        return fd
+
+    def agent_alive(self) -> bool:
+        """Whether an agent holds the session."""
+        fd = self.try_agent_lock() if self.shared.is_dir() else None
+        if fd is None:
+            return self.shared.is_dir()
+        os.close(fd)
+        return False
+
+    def wait_for_agent_death(self) -> None:
+        """Blocks, at no cost, until no agent holds the session."""
+        fd = os.open(self.shared / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH)
+            fcntl.flock(fd, fcntl.LOCK_UN)  # closing is not enough: a child forked meanwhile has the descriptor too
+        finally:
+            os.close(fd)
+
+    def close_if_deserted(self) -> bool:
+        """Closes the session to joiners if no ring is left; the agent's last step. False: somebody joined."""
+        with self._join_lock(fcntl.LOCK_EX):
+            if self.rings():
+                return False
+            (self.shared / "closed").touch(0o600)
+            return True
+
+    @property
+    def closed(self) -> bool:
+        """Whether its agent has left with everything delivered."""
+        return (self.shared / "closed").exists()
+
+    def mark_finished(self, *, keep: bool) -> None:
+        """Everything is delivered or dead. With `keep` (there are dead letters) it is never deleted by itself."""
+        (self.dir / "finished").write_text("has dead letters\n" if keep else "")
+
+    def remove_shared(self) -> None:
+        """Gives the shared memory back."""
+        _remove_tree(self.shared)
+
+    def remove(self) -> None:
+        """Deletes the session altogether."""
+        self.remove_shared()
+        _remove_tree(self.dir)
+
+    def save(self, **changes: object) -> None:
+        """Rewrites `session.json` with some fields changed."""
+        self.info = msgspec.structs.replace(self.info, **changes)
+        status.write(self.dir / "session.json", self.info)
+
+    @contextlib.contextmanager
+    def _join_lock(self, how: int) -> Iterator[None]:
+        try:
+            fd = os.open(self.shared / "join.lock", os.O_RDWR | os.O_CLOEXEC)
+        except OSError as error:
+            raise SessionError(f"session {self.id} is gone") from error
+        try:
+            fcntl.flock(fd, how)
+            yield
+        finally:
+            fcntl.flock(fd, fcntl.LOCK_UN)  # as in wait_for_agent_death
+            os.close(fd)
+
+
+def _remove_tree(directory: Path) -> None:
+    import shutil  # 8 ms, and not needed while training
+
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def program_name() -> str:
+    """What runs here, for people: the script's name, or `python`."""
+    return Path(sys.argv[0]).name if sys.argv and sys.argv[0] not in ("", "-c", "-m") else "python"

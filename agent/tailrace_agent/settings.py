@@ -1,0 +1,433 @@
+"""Settings: where each comes from, what is allowed, and one clear error when one is wrong.
+
+What this module promises:
+
+* The nearest source wins: arguments, then `TAILRACE_*` variables, then `tailrace.toml` or `[tool.tailrace]` in
+  `pyproject.toml`, then MLflow's own variables, then defaults. Sources are merged key by key.
+* A wrong value or an unknown name is a `SettingsError` that names the key, the value, the source and what is allowed.
+  No password gets into it.
+* A path in a file is meant from that file's directory; anywhere else, from the working directory.
+
+`import tailrace` loads this module, so whatever costs milliseconds (platformdirs, tomllib, difflib) is imported where
+it is needed.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, NamedTuple
+
+import msgspec
+
+from tailrace_agent.errors import SettingsError
+from tailrace_agent.uris import mask_uri, resolve_uri
+
+__all__ = ["INTERNAL_VARIABLES", "Settings", "load_settings", "parse_duration", "parse_size", "state_dir"]
+
+INTERNAL_VARIABLES: Final = frozenset({"TAILRACE_SESSION", "TAILRACE_RUN", "TAILRACE_CREDENTIALS"})
+"""Set by tailrace for its own processes; no settings."""
+
+_KIB: Final = 1024
+_MIB: Final = 1024 * _KIB
+_GIB: Final = 1024 * _MIB
+
+_Positive = Annotated[float, msgspec.Meta(gt=0, le=60)]
+_Hour = Annotated[float, msgspec.Meta(gt=0, le=3600)]
+_Day = Annotated[float, msgspec.Meta(ge=0, le=86400)]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """All settings, checked. Built by `load_settings`.
+
+    Attributes:
+        agent: `process` delivers from a process of its own, `thread` from a thread of the training process, `off`
+            makes every call a no-op.
+        tracking_uri: Where MLflow is; None means MLflow's default.
+        experiment_name: Created when missing; None means MLflow's default experiment.
+        on_error: What happens when tracking cannot work at all: `warn` once and keep the run locally, or `raise`.
+        strict: Raise on a call with arguments that can never work, instead of warning once and counting it.
+        quiet: Print nothing.
+        dir: Directory of all state; None means the user's state directory.
+        ring_dir: Directory of the rings; None means `/dev/shm` when there is one.
+        ring_bytes: Size of one process's ring.
+        spool_max_bytes: Bound of what waits on disk for one session.
+        flush_interval: Seconds between deliveries.
+        drain_interval: Seconds between looks into the rings.
+        end_timeout: Seconds that `end_run` waits for the delivery at most.
+        exit_timeout: Seconds that the interpreter's exit waits at most.
+        request_timeout: Seconds that one request to MLflow may take.
+        retry_max_delay: Longest pause between two attempts, in seconds.
+        artifact_snapshot: How an artifact is kept as it was at the call: `copy`, or `link` for files that are only
+            ever replaced, never written in place.
+        nice: Added to the niceness of the agent process.
+        keep_days: Days that a finished session stays for `tailrace verify`.
+        linger: Seconds that the agent goes on trying to deliver after its programs have ended.
+        log_level: Of the agent's log file.
+        log_system_metrics: Sample the machine while a run lasts.
+        system_metrics_interval: Seconds between two samples.
+        system_metrics_node: Name of this machine among several that log to one run.
+    """
+
+    agent: Literal["process", "thread", "off"] = "process"
+    tracking_uri: str | None = None
+    experiment_name: str | None = None
+    on_error: Literal["warn", "raise"] = "warn"
+    strict: bool = False
+    quiet: bool = False
+    dir: str | None = None
+    ring_dir: str | None = None
+    ring_bytes: Annotated[int, msgspec.Meta(ge=64 * _KIB, le=64 * _GIB)] = 8 * _MIB
+    spool_max_bytes: Annotated[int, msgspec.Meta(ge=_MIB, le=_GIB * _GIB)] = 4 * _GIB
+    flush_interval: _Positive = 0.5
+    drain_interval: _Positive = 0.1
+    end_timeout: _Day = 60.0
+    exit_timeout: _Day = 30.0
+    request_timeout: _Hour = 30.0
+    retry_max_delay: _Hour = 30.0
+    artifact_snapshot: Literal["copy", "link"] = "copy"
+    nice: Annotated[int, msgspec.Meta(ge=0, le=19)] = 10
+    keep_days: Annotated[float, msgspec.Meta(ge=0, le=36500)] = 7.0
+    linger: _Day = 86400.0
+    log_system_metrics: bool = False
+    system_metrics_interval: Annotated[float, msgspec.Meta(ge=0.1, le=3600)] = 1.0
+    system_metrics_node: str | None = None
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    def __repr__(self) -> str:
+        shown = (f"{key}={_show(getattr(self, key))}" for key in self.__struct_fields__)
+        return f"Settings({', '.join(shown)})"
+
+
+class _Source(NamedTuple):
+    """One place where settings come from: raw values, how to call each in a message, and where paths start."""
+
+    values: Mapping[str, object]
+    name: Callable[[str], str]
+    directory: str | None = None
+
+
+def load_settings(
+    overrides: Mapping[str, object] | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    start_dir: Path | None = None,
+) -> Settings:
+    """Resolves every setting from all sources.
+
+    Args:
+        overrides: Settings given as arguments. A value of None counts as not given.
+        environ: The environment; `os.environ` when None. An empty variable counts as not set.
+        start_dir: Where the search for a file starts, upwards; the working directory when None.
+
+    Raises:
+        SettingsError: A name or a value is wrong, or a file is no valid TOML.
+
+    Example:
+        >>> load_settings({"flush_interval": "250ms"}, environ={"TAILRACE_NICE": "5"}).nice
+        5
+    """
+    environ = os.environ if environ is None else environ
+    resolved: dict[str, object] = {}
+    # From the weakest to the strongest, checking all of them: a wrong setting is wrong even where it is overridden.
+    for source in (_mlflow(environ), _file(start_dir), _environment(environ), _arguments(overrides or {})):
+        for key, value in source.values.items():
+            resolved[key] = _check(key, value, source)
+    return msgspec.convert(resolved, Settings)
+
+
+def state_dir(settings: Settings) -> Path:
+    """Where all state is kept: `settings.dir`, or the user's state directory. Nothing is created."""
+    if settings.dir is not None:
+        return Path(settings.dir)
+    from platformdirs import user_state_path
+
+    return user_state_path("tailrace", appauthor=False)
+
+
+# ── Sources ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _arguments(overrides: Mapping[str, object]) -> _Source:
+    for key in overrides:
+        _require_known(key, f"argument {key!r}")
+    given = {key: value for key, value in overrides.items() if value is not None}
+    return _Source(given, lambda key: f"argument {key!r}")
+
+
+def _environment(environ: Mapping[str, str]) -> _Source:
+    values = {}
+    for variable, value in environ.items():
+        if not variable.startswith("TAILRACE_") or variable in INTERNAL_VARIABLES:
+            continue
+        key = variable[len("TAILRACE_") :].lower()
+        _require_known(key, f"environment variable {variable}", lambda near: f"TAILRACE_{near.upper()}")
+        if value.strip():
+            values[key] = value
+    return _Source(values, lambda key: f"environment variable TAILRACE_{key.upper()}")
+
+
+_MLFLOW_VARIABLES: Final = {
+    "tracking_uri": "MLFLOW_TRACKING_URI",
+    "experiment_name": "MLFLOW_EXPERIMENT_NAME",
+    "log_system_metrics": "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING",
+    "system_metrics_interval": "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL",
+    "system_metrics_node": "MLFLOW_SYSTEM_METRICS_NODE_ID",
+}
+
+
+def _mlflow(environ: Mapping[str, str]) -> _Source:
+    values = {key: value for key, name in _MLFLOW_VARIABLES.items() if (value := environ.get(name, ""))}
+    return _Source(values, lambda key: f"environment variable {_MLFLOW_VARIABLES[key]}")
+
+
+def _file(start_dir: Path | None) -> _Source:
+    """The nearest `tailrace.toml`, or `pyproject.toml` with a table of ours, up to the repository's root or home."""
+    try:
+        start = (start_dir or Path.cwd()).absolute()
+    except FileNotFoundError:  # the working directory was deleted
+        return _Source({}, str)
+    home = Path(os.path.expanduser("~"))  # noqa: PTH111 - Path.home() raises where there is no home
+    for directory in (start, *start.parents):
+        source = _read_file(directory / "tailrace.toml", table=False) or _read_file(
+            directory / "pyproject.toml", table=True
+        )
+        if source is not None:
+            return source
+        if directory == home or (directory / ".git").exists():
+            break
+    return _Source({}, str)
+
+
+def _read_file(path: Path, *, table: bool) -> _Source | None:
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read: {error.strerror}") from None
+    if table and b"tailrace" not in data:  # somebody's project; parsing it is not ours to pay for
+        return None
+    values: Any = _parse_toml(path, data)
+    if table:
+        values = values.get("tool", {}).get("tailrace")
+        if values is None:
+            return None
+    where = f"{path} [tool.tailrace]" if table else str(path)
+    if not isinstance(values, dict):
+        raise SettingsError(f"{where}: must be a table of settings, not {_show(values)}")
+    for key in values:
+        _require_known(key, f"{where}: {key!r}")
+    return _Source(values, lambda key: f"{where}: {key}", str(path.parent))
+
+
+def _parse_toml(path: Path, data: bytes) -> dict[str, Any]:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+
+    try:
+        parsed: dict[str, Any] = tomllib.loads(data.decode())
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise SettingsError(f"{path} is no valid TOML: not UTF-8 (at line {line})") from None
+    except tomllib.TOMLDecodeError as error:
+        last_line = data.count(b"\n") + 1
+        end = f"at line {last_line}"  # tomllib says no number there
+        reason = str(error).replace("at end of document", end)
+        raise SettingsError(f"{path} is no valid TOML: {reason}") from None
+    return parsed
+
+
+def _require_known(key: object, origin: str, spell: Callable[[str], str] = repr) -> None:
+    if key in _RULES:
+        return
+    from difflib import get_close_matches
+
+    near = get_close_matches(str(key), _RULES, n=1, cutoff=0.5)
+    advice = f"did you mean {spell(near[0])}?" if near else f"known settings: {', '.join(_RULES)}"
+    raise SettingsError(f"{origin} is no setting of tailrace; {advice}")
+
+
+# ── Values ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def parse_size(value: object) -> int:
+    """Bytes from a number, or from text such as `8MB` (powers of 1000) or `64 KiB` (powers of 1024).
+
+    Raises:
+        ValueError: It is no size.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    number, unit = _split(value)
+    factor = _SIZE_UNITS.get(unit)
+    if factor is None or not (number * factor).is_integer():
+        raise ValueError("no size in bytes")
+    return int(number * factor)
+
+
+def parse_duration(value: object) -> float:
+    """Seconds from a number, or from text such as `500ms`, `30s`, `2min`, `1h`.
+
+    Raises:
+        ValueError: It is no duration.
+    """
+    number, unit = _split(value)
+    factor = _DURATION_UNITS.get(unit)
+    if factor is None:
+        raise ValueError("no duration")
+    return _finite(number * factor)
+
+
+_SIZE_UNITS: Final = {
+    "": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
+    "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
+}  # fmt: skip
+_DURATION_UNITS: Final = {"": 1.0, "ms": 0.001, "s": 1.0, "sec": 1.0, "min": 60.0, "h": 3600.0}
+_NUMBER_AND_UNIT = re.compile(r"\s*([+-]?[0-9]+(?:\.[0-9]*)?(?:e[+-]?[0-9]+)?)\s*([a-z]*)\s*", re.IGNORECASE | re.ASCII)
+
+
+def _split(value: object) -> tuple[float, str]:
+    if isinstance(value, str):
+        match = _NUMBER_AND_UNIT.fullmatch(value)
+        if match is None:
+            raise ValueError("no number with a unit")
+        return _finite(float(match[1])), match[2].lower()
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError("no number")
+    return _finite(value), ""
+
+
+def _finite(number: float) -> float:
+    try:
+        number = float(number)
+    except OverflowError:
+        number = math.inf  # an int beyond all floats
+    if not math.isfinite(number):
+        raise ValueError("not finite")
+    return number
+
+
+def _number(value: object) -> object:
+    return _finite(float(value)) if isinstance(value, (str, float)) else value
+
+
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, str) else value
+
+
+_FLAGS: Final = {
+    "1": True,
+    "true": True,
+    "yes": True,
+    "on": True,
+    "0": False,
+    "false": False,
+    "no": False,
+    "off": False,
+}
+
+
+def _flag(value: object) -> object:
+    return _FLAGS.get(value.strip().lower()) if isinstance(value, str) else value
+
+
+def _word(value: object) -> object:
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+def _text(value: object) -> object:
+    if isinstance(value, str) and not value.strip():
+        raise ValueError("empty")
+    return value
+
+
+def _path(value: object) -> object:
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    return os.path.expanduser(value) if isinstance(value, str) else value  # noqa: PTH111 - it must stay a str
+
+
+class _Rule(NamedTuple):
+    parse: Callable[[object], object]
+    allowed: str
+
+
+_MINUTE_RULE = _Rule(parse_duration, 'more than 0 and at most 60 seconds, as a number or text such as "500ms"')
+_HOUR_RULE = _Rule(parse_duration, 'more than 0 and at most 3600 seconds, as a number or text such as "30s"')
+_DAY_RULE = _Rule(parse_duration, 'from 0 to 86400 seconds, as a number or text such as "500ms", "30s", "2min"')
+_FLAG_RULE = _Rule(_flag, "true or false (also 1/0, yes/no, on/off)")
+_TEXT_RULE = _Rule(_text, "a text that is not empty")
+_PATH_RULE = _Rule(lambda value: _text(_path(value)), "the path of a directory")
+
+_RULES: Final[dict[str, _Rule]] = {
+    "agent": _Rule(_word, "process, thread or off"),
+    "tracking_uri": _Rule(
+        lambda value: _text(_uri(value)), "a tracking URI as MLflow takes it, e.g. sqlite:///mlflow.db"
+    ),
+    "experiment_name": _TEXT_RULE,
+    "on_error": _Rule(_word, "warn or raise"),
+    "strict": _FLAG_RULE,
+    "quiet": _FLAG_RULE,
+    "dir": _PATH_RULE,
+    "ring_dir": _PATH_RULE,
+    "ring_bytes": _Rule(parse_size, 'from 64 KiB to 64 GiB, as a number of bytes or text such as "8MB", "64 KiB"'),
+    "spool_max_bytes": _Rule(parse_size, 'at least 1 MiB, as a number of bytes or text such as "500MB", "4 GiB"'),
+    "flush_interval": _MINUTE_RULE,
+    "drain_interval": _MINUTE_RULE,
+    "end_timeout": _DAY_RULE,
+    "exit_timeout": _DAY_RULE,
+    "request_timeout": _HOUR_RULE,
+    "retry_max_delay": _HOUR_RULE,
+    "artifact_snapshot": _Rule(_word, "copy or link"),
+    "nice": _Rule(_whole, "a whole number from 0 to 19"),
+    "keep_days": _Rule(_number, "a number of days, 0 or more"),
+    "linger": _DAY_RULE,
+    "log_system_metrics": _FLAG_RULE,
+    "system_metrics_interval": _Rule(
+        parse_duration, 'from 0.1 to 3600 seconds, as a number or text such as "500ms", "10s"'
+    ),
+    "system_metrics_node": _TEXT_RULE,
+    "log_level": _Rule(_word, "debug, info, warning or error"),
+}
+"""How each setting is read, and what a person is told when it is wrong. The bounds are those of `Settings`."""
+
+
+def _uri(value: object) -> object:
+    return Path(value).absolute().as_uri() if isinstance(value, os.PathLike) else value
+
+
+def _check(key: str, value: object, source: _Source) -> object:
+    """The value as `Settings` holds it."""
+    rule = _RULES[key]
+    try:
+        parsed = rule.parse(value)
+        if parsed is None:
+            raise ValueError("no value")
+        parsed = getattr(msgspec.convert({key: parsed}, Settings), key)
+    except ValueError:  # msgspec.ValidationError is a ValueError
+        raise SettingsError(f"{source.name(key)} is {_show(value)}; allowed: {rule.allowed}") from None
+    return _anchor(key, parsed, source.directory)
+
+
+def _anchor(key: str, value: object, directory: str | None) -> object:
+    """Makes what is relative in a file absolute. A tracking URI from elsewhere stays as it is: a run keeps its cwd."""
+    if not isinstance(value, str):
+        return value
+    if key in ("dir", "ring_dir"):
+        return str(Path(directory or Path.cwd(), value))
+    if key == "tracking_uri" and directory is not None:
+        return resolve_uri(value, directory)
+    return value
+
+
+def _show(value: object) -> str:
+    """A value for a message: on one line, not too long, without a password."""
+    text = repr(mask_uri(value)[0] if isinstance(value, str) else value)
+    return text if len(text) <= 120 else f"{text[:117]}..."

@@ -1,0 +1,479 @@
+"""The spool: what is in it survives the agent, and after `sync` a power cut; it leaves only when MLflow has it.
+
+Invariants
+----------
+1. One owner, by SQLite's exclusive locking mode. That also keeps the WAL index in memory, so the spool works on
+   network file systems, where SQLite's shared index does not.
+2. `ingest` and `settle` are one transaction each: rows, ring positions and counts move together or not at all. So a
+   frame is counted once however often an agent is killed between the commit and the moving of the ring's tail.
+3. Opening never raises for what the bytes are: a file that SQLite cannot read is set aside under another name
+   (`set_aside`), and a new one begins.
+4. Commits do not wait for the disk (WAL, `synchronous=NORMAL`); `sync=True` does, and takes all earlier ones along.
+
+Tables: `block` (encoded rows waiting, at most `BLOCK_POINTS` points each), `run` (state as JSON), `tally` (the
+ledger), `delivered_key` (rows delivered by metric key), `dead` (dead letters), `ring` (positions taken over).
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from tailrace_agent.ledger import Ledger
+from tailrace_agent.records import Kind
+
+__all__ = ["BLOCK_POINTS", "SYSTEM", "Block", "DeadLetter", "Outcome", "Spool"]
+
+BLOCK_POINTS: Final = 250
+"""Points in a block. Four fill a request, so a request is at least three quarters full while there is a backlog."""
+
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS block(
+    id INTEGER PRIMARY KEY AUTOINCREMENT, run INTEGER NOT NULL, kind TEXT NOT NULL,
+    n INTEGER NOT NULL, first_ns INTEGER NOT NULL, body BLOB NOT NULL, minor INTEGER NOT NULL DEFAULT 0);
+CREATE INDEX IF NOT EXISTS block_run ON block(run, kind, id);
+CREATE TABLE IF NOT EXISTS run(run INTEGER PRIMARY KEY, state BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS tally(
+    run INTEGER NOT NULL, kind TEXT NOT NULL, what TEXT NOT NULL, n INTEGER NOT NULL,
+    PRIMARY KEY(run, kind, what)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS delivered_key(
+    run INTEGER NOT NULL, key TEXT NOT NULL, n INTEGER NOT NULL, PRIMARY KEY(run, key)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS dead(
+    id INTEGER PRIMARY KEY AUTOINCREMENT, run INTEGER NOT NULL, kind TEXT NOT NULL, key TEXT NOT NULL,
+    n INTEGER NOT NULL, body BLOB NOT NULL, reason TEXT NOT NULL, at REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS beat(id INTEGER PRIMARY KEY, at REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS ring(name TEXT PRIMARY KEY, tail INTEGER NOT NULL, spill INTEGER NOT NULL) WITHOUT ROWID;
+"""
+_READ_ALL: Final = (
+    "SELECT run, kind, sum(n), total(first_ns), total(length(body)) FROM block NOT INDEXED GROUP BY run, kind",
+    "SELECT run, kind, count(*) FROM block INDEXED BY block_run WHERE run IS NOT NULL GROUP BY run, kind",
+    "SELECT * FROM run",
+    "SELECT * FROM tally",
+    "SELECT count(key) FROM delivered_key",
+    "SELECT count(length(body)) FROM dead",
+    "SELECT * FROM ring",
+)
+_TRY_TO_WRITE: Final = """
+BEGIN IMMEDIATE;
+INSERT INTO block(run, kind, n, first_ns, body, minor) VALUES(0, '', 0, 0, x'', 0);
+INSERT OR REPLACE INTO run VALUES(0, x'');
+ROLLBACK;
+"""
+_CHECK_BYTES: Final = 32 << 20
+"""Up to this size, opening checks the whole file (0.1 s); beyond it, only that everything but the bodies is read."""
+_NOT_THE_BYTES: Final = (
+    "database is locked",
+    "database or disk is full",
+    "unable to open database file",
+    "disk I/O error",
+    "access permission denied",
+    "locking protocol",
+)
+"""How SQLite's messages begin when another process or the disk is at fault (`sqlite_errorcode` is of Python 3.11)."""
+_COUNT: Final = "INSERT INTO tally VALUES(?, ?, ?, ?) ON CONFLICT(run, kind, what) DO UPDATE SET n = n + excluded.n"
+_COUNT_KEY: Final = "INSERT INTO delivered_key VALUES(?, ?, ?) ON CONFLICT(run, key) DO UPDATE SET n = n + excluded.n"
+
+SYSTEM: Final = "system"
+"""The kind of block that holds system metrics."""
+
+Tally = tuple[int, Kind, str, int]
+"""`(run, kind, what, n)`, `what` as in `Ledger.from_rows`."""
+
+
+def _stored(kind: Kind) -> Kind:
+    return "metric" if kind == SYSTEM else kind
+
+
+class Block(NamedTuple):
+    """Encoded rows of one kind and run that wait. `n` counts points (or params, tags, artifacts)."""
+
+    id: int
+    run: int
+    kind: Kind
+    n: int
+    first_ns: int
+    body: bytes
+
+
+class DeadLetter(NamedTuple):
+    """What MLflow refuses, as it was, with the reason: one entry as a rule, a block of `n` when its run is gone.
+
+    `body` is what a block's body is, so that it can be put back on the way as it stands.
+    """
+
+    id: int
+    run: int
+    kind: Kind
+    key: str
+    n: int
+    body: bytes
+    reason: str
+    at: float
+
+
+class Outcome(NamedTuple):
+    """What became of some blocks: they leave, and the counts say how."""
+
+    run: int
+    kind: Kind
+    blocks: Sequence[int]
+    delivered: int
+    merged: int = 0
+    requests: int = 0
+    keys: Sequence[tuple[str, int]] = ()
+    dead: Sequence[tuple[str, int, bytes, str]] = ()
+    dropped: Sequence[tuple[str, int]] = ()
+
+
+class Spool:
+    """One session's spool.
+
+    Args:
+        path: The database file.
+
+    Attributes:
+        set_aside: Where an unreadable predecessor was moved to, or None.
+        bytes: About how much the waiting blocks hold.
+
+    Raises:
+        sqlite3.OperationalError: The disk refuses (full, read-only), or another process owns the spool.
+
+    Thread safety: every method from any thread; one lock around each transaction.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.set_aside: Path | None = None
+        self._held: set[int] = set()
+        self._lock = threading.Lock()
+        try:
+            self._db = self._connect()
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # SQLite quotes damaged bytes in its messages
+            if self._not_the_bytes(str(error)):
+                raise
+            self.set_aside = self._move_away()
+            self._db = self._connect()
+        self.bytes = int(self._all("SELECT total(length(body)) FROM block")[0][0])
+        rows = self._all("SELECT run, kind, sum(n) FROM block GROUP BY run, kind")
+        self._waiting: dict[tuple[int, Kind], int] = {(row[0], row[1]): row[2] for row in rows}
+
+    # -- what the agent's threads do ---------------------------------------------------------------------------------
+
+    def ingest(
+        self,
+        blocks: Iterable[tuple[int, Kind, int, int, bytes]],
+        tallies: Iterable[Tally],
+        runs: Iterable[tuple[int, bytes]] = (),
+        rings: Iterable[tuple[str, int, int]] = (),
+        *,
+        sync: bool = False,
+    ) -> None:
+        """Takes over what rings held: `(run, kind, n, first_ns, body)` blocks, counts, run states, ring positions.
+
+        Blocks of the kind `system` are metrics, too; they are the first to go at the bound.
+        """
+        rows = [(run, _stored(kind), n, at, body, kind == SYSTEM) for run, kind, n, at, body in blocks]
+        with self._transaction(sync):
+            self._db.executemany(
+                "INSERT INTO block(run, kind, n, first_ns, body, minor) VALUES(?, ?, ?, ?, ?, ?)", rows
+            )
+            self._db.executemany(_COUNT, tallies)
+            self._db.executemany("INSERT OR REPLACE INTO run VALUES(?, ?)", runs)
+            self._db.executemany("INSERT OR REPLACE INTO ring VALUES(?, ?, ?)", rings)
+            if sync:  # a transaction that writes nothing would not reach the disk, and take nothing along
+                self._db.execute("INSERT OR REPLACE INTO beat VALUES(1, ?)", (time.time(),))
+        self._grow(row[:5] for row in rows)
+
+    def waiting(self, run: int, kind: Kind, limit: int) -> list[Block]:
+        """The oldest blocks of a run and kind that together hold at most `limit` entries (at least one block)."""
+        with self._lock:
+            return self._oldest(run, kind, limit)
+
+    @contextmanager
+    def holding(self, run: int, kind: Kind, limit: int) -> Iterator[list[Block]]:
+        """`waiting`, and while these blocks are being sent, `shed` leaves them alone."""
+        with self._lock:  # found and held at once: else `shed` might drop, and count, what is then delivered
+            blocks = self._oldest(run, kind, limit)
+            ids = {block.id for block in blocks}
+            self._held |= ids
+        try:
+            yield blocks
+        finally:
+            with self._lock:
+                self._held -= ids
+
+    def settle(self, outcome: Outcome) -> None:
+        """Removes blocks that were dealt with and counts what became of them, in one transaction."""
+        run, kind = outcome.run, outcome.kind
+        tallies = [
+            (run, kind, "delivered", outcome.delivered),
+            (run, kind, "merged", outcome.merged),
+            (run, kind, "requests", outcome.requests),
+            (run, kind, "dead", sum(n for _, n, _, _ in outcome.dead)),
+            *((run, kind, f"dropped:{reason}", n) for reason, n in outcome.dropped),
+        ]
+        now = time.time()
+        with self._transaction():
+            size, points = self._measure(outcome.blocks)
+            self._db.executemany("DELETE FROM block WHERE id = ?", [(id_,) for id_ in outcome.blocks])
+            self._db.executemany(_COUNT, [tally for tally in tallies if tally[3]])
+            self._db.executemany(_COUNT_KEY, [(run, key, n) for key, n in outcome.keys])
+            self._db.executemany(
+                "INSERT INTO dead(run, kind, key, n, body, reason, at) VALUES(?, ?, ?, ?, ?, ?, ?)",
+                [(run, kind, *letter, now) for letter in outcome.dead],
+            )
+        self._shrink(run, kind, size, points)
+
+    def save_run(self, run: int, state: bytes) -> None:
+        """Writes a run's state."""
+        with self._transaction():
+            self._db.execute("INSERT OR REPLACE INTO run VALUES(?, ?)", (run, state))
+
+    def forget_ring(self, name: str) -> None:
+        """A ring is gone for good. Its name may come back: process ids do."""
+        with self._transaction():
+            self._db.execute("DELETE FROM ring WHERE name = ?", (name,))
+
+    # -- what is read ------------------------------------------------------------------------------------------------
+
+    def runs(self) -> list[bytes]:
+        """Every run's state."""
+        return [row[0] for row in self._all("SELECT state FROM run ORDER BY rowid")]
+
+    def ring_positions(self) -> dict[str, tuple[int, int]]:
+        """How far each ring was taken over."""
+        return {row[0]: (row[1], row[2]) for row in self._all("SELECT name, tail, spill FROM ring")}
+
+    def ledger(self, run: int) -> Ledger:
+        """A run's ledger."""
+        rows = self._all("SELECT kind, what, n FROM tally WHERE run = ?", (run,))
+        return Ledger.from_rows((row[0], row[1], row[2]) for row in rows)
+
+    def delivered_keys(self, run: int) -> dict[str, int]:
+        """Distinct rows delivered by metric key."""
+        return {row[0]: row[1] for row in self._all("SELECT key, n FROM delivered_key WHERE run = ?", (run,))}
+
+    @property
+    def points(self) -> int:
+        """How many entries wait."""
+        return sum(self._waiting.values())
+
+    def backlog(self, run: int) -> dict[Kind, int]:
+        """Entries of a run that wait, by kind. From memory."""
+        kinds: tuple[Kind, ...] = ("param", "tag", "metric", "artifact")
+        return {kind: n for kind in kinds if (n := self._waiting.get((run, kind), 0))}
+
+    def oldest_ns(self, run: int) -> int | None:
+        """Time of the oldest waiting metrics call of a run, in nanoseconds since the epoch."""
+        rows = self._all("SELECT first_ns FROM block WHERE run = ? AND kind = 'metric' ORDER BY id LIMIT 1", (run,))
+        return rows[0][0] if rows else None
+
+    def first_waiting(self, run: int) -> int | None:
+        """Id of the oldest block of a run, or None."""
+        found: int | None = self._all("SELECT min(id) FROM block WHERE run = ?", (run,))[0][0]
+        return found
+
+    def last_id(self) -> int:
+        """The highest block id ever given."""
+        rows = self._all("SELECT seq FROM sqlite_sequence WHERE name = 'block'")
+        return int(rows[0][0]) if rows else 0
+
+    @property
+    def has_dead(self) -> bool:
+        """Whether there are dead letters."""
+        return bool(self._all("SELECT 1 FROM dead LIMIT 1"))
+
+    def dead_letters(self, run: int | None = None) -> list[DeadLetter]:
+        """Dead letters, oldest first."""
+        rows = self._all("SELECT id, run, kind, key, n, body, reason, at FROM dead ORDER BY id")
+        return [letter for row in rows if (letter := DeadLetter(*row)).run == run or run is None]
+
+    # -- policy and care ---------------------------------------------------------------------------------------------
+
+    def shed(self, max_bytes: int, reason: str) -> dict[int, int]:
+        """Keeps the bound: drops the oldest system metrics, then the oldest metrics, until blocks fit into `max_bytes`.
+
+        The oldest, since the steps before a crash are the ones that somebody will want. Params, tags and artifacts
+        are never dropped, nor what is being sent. Returns the points dropped by run.
+        """
+        dropped: dict[int, int] = {}
+        last, minor = 0, 1
+        while self.bytes > max_bytes:
+            rows = self._all(
+                "SELECT id, run, n, length(body) FROM block WHERE kind = 'metric' AND minor = ? AND id > ? "
+                "ORDER BY id LIMIT 200",
+                (minor, last),
+            )
+            if not rows:
+                if not minor:
+                    break
+                last = minor = 0
+                continue
+            excess, victims, last = self.bytes - max_bytes, [], rows[-1][0]
+            for row in rows:
+                if excess > 0 and row[0] not in self._held:
+                    victims.append(row)
+                    excess -= row[3]
+            self._drop(victims, reason, dropped)
+        return dropped
+
+    def revive(self, letters: Iterable[DeadLetter], blocks: Iterable[tuple[int, Kind, int, int, bytes]]) -> None:
+        """Puts dead letters back on the way as the given blocks."""
+        letters, blocks = list(letters), list(blocks)
+        with self._transaction(sync=True):
+            self._db.executemany("DELETE FROM dead WHERE id = ?", [(letter.id,) for letter in letters])
+            self._db.executemany(_COUNT, [(letter.run, letter.kind, "dead", -letter.n) for letter in letters])
+            self._db.executemany("INSERT INTO block(run, kind, n, first_ns, body) VALUES(?, ?, ?, ?, ?)", blocks)
+        self._grow(blocks)
+
+    def bury(self, run: int, reason: str) -> int:
+        """Makes dead letters of everything that waits for a run that is gone; how many entries."""
+        with self._transaction():
+            self._db.execute(
+                "INSERT INTO dead(run, kind, key, n, body, reason, at) "
+                "SELECT run, kind, '*', n, body, ?, ? FROM block WHERE run = ? ORDER BY id",
+                (reason, time.time(), run),
+            )
+            self._db.execute(
+                "INSERT INTO tally SELECT run, kind, 'dead', sum(n) FROM block WHERE run = ? GROUP BY kind "
+                "ON CONFLICT(run, kind, what) DO UPDATE SET n = n + excluded.n",
+                (run,),
+            )
+            rows = self._db.execute(
+                "SELECT kind, total(length(body)), sum(n) FROM block WHERE run = ? GROUP BY kind", (run,)
+            ).fetchall()
+            self._db.execute("DELETE FROM block WHERE run = ?", (run,))
+        for kind, size, n in rows:
+            self._shrink(run, kind, int(size), n)
+        return sum(n for _, _, n in rows)
+
+    def discard_dead(self, letters: Iterable[DeadLetter]) -> None:
+        """Deletes dead letters for good; the ledger calls them dropped by the user."""
+        letters = list(letters)
+        with self._transaction(sync=True):
+            self._db.executemany("DELETE FROM dead WHERE id = ?", [(letter.id,) for letter in letters])
+            for letter in letters:
+                self._db.execute(_COUNT, (letter.run, letter.kind, "dead", -letter.n))
+                self._db.execute(_COUNT, (letter.run, letter.kind, "dropped:discarded by the user", letter.n))
+
+    def close(self) -> None:
+        """Closes the database; everything in it is on disk then."""
+        with self._lock:
+            self._db.close()
+
+    def leak(self) -> None:
+        """In a forked child: never let this connection be closed there, which would checkpoint the parent's WAL."""
+        import ctypes
+
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._db))
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _connect(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=5)
+        try:
+            self.path.chmod(0o600)
+            db.execute("PRAGMA locking_mode = EXCLUSIVE")
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = NORMAL")
+            db.executescript(_SCHEMA)
+            self._prove(db)
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _prove(self, db: sqlite3.Connection) -> None:
+        """Finds out now, and not in the middle of the work, what cannot be read or written."""
+        for sql in _READ_ALL:
+            db.execute(sql).fetchall()
+        if self.path.stat().st_size <= _CHECK_BYTES:
+            found = db.execute("PRAGMA integrity_check(1)").fetchone()[0]
+            if found != "ok":
+                raise sqlite3.DatabaseError(found)
+        db.executescript(_TRY_TO_WRITE)
+
+    def _not_the_bytes(self, message: str) -> bool:
+        if message.startswith("attempt to write a readonly database"):  # a damaged header says the same
+            return not os.access(self.path, os.W_OK)
+        return message.startswith(_NOT_THE_BYTES)
+
+    def _move_away(self) -> Path:
+        target = self.path.with_name(f"{self.path.name}.damaged-{time.time_ns()}")
+        for suffix in ("", "-wal", "-shm"):
+            part = self.path.with_name(self.path.name + suffix)
+            if part.exists():
+                part.rename(target.with_name(target.name + suffix))
+        return target
+
+    @contextmanager
+    def _transaction(self, sync: bool = False) -> Iterator[None]:
+        with self._lock:
+            if sync:
+                self._db.execute("PRAGMA synchronous = FULL")
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+            finally:
+                if sync:
+                    self._db.execute("PRAGMA synchronous = NORMAL")
+
+    def _all(self, sql: str, args: Sequence[object] = ()) -> list[sqlite3.Row]:
+        with self._lock:
+            return self._db.execute(sql, args).fetchall()
+
+    def _oldest(self, run: int, kind: Kind, limit: int) -> list[Block]:
+        cursor = self._db.execute(
+            "SELECT id, run, kind, n, first_ns, body FROM block WHERE run = ? AND kind = ? ORDER BY id", (run, kind)
+        )
+        found: list[Block] = []
+        for row in cursor:
+            limit -= row[3]
+            if found and limit < 0:
+                break
+            found.append(Block(*row))
+        return found
+
+    def _measure(self, ids: Sequence[int]) -> tuple[int, int]:
+        """Bytes and entries of blocks that are still there (called within a transaction)."""
+        size = entries = 0
+        for id_ in ids:
+            row = self._db.execute("SELECT length(body), n FROM block WHERE id = ?", (id_,)).fetchone()
+            if row is not None:
+                size, entries = size + row[0], entries + row[1]
+        return size, entries
+
+    def _grow(self, blocks: Iterable[tuple[int, Kind, int, int, bytes]]) -> None:
+        with self._lock:
+            for run, kind, n, _, body in blocks:
+                self.bytes += len(body)
+                self._waiting[run, kind] = self._waiting.get((run, kind), 0) + n
+
+    def _shrink(self, run: int, kind: Kind, size: int, entries: int) -> None:
+        with self._lock:
+            self.bytes -= size
+            self._waiting[run, kind] = self._waiting.get((run, kind), 0) - entries
+
+    def _drop(self, rows: Sequence[Sequence[int]], reason: str, dropped: dict[int, int]) -> None:
+        gone = []
+        with self._transaction():
+            for row in rows:
+                id_, run, n, _ = row
+                # Meanwhile it may be on its way, or delivered.
+                if id_ not in self._held and self._db.execute("DELETE FROM block WHERE id = ?", (id_,)).rowcount:
+                    self._db.execute(_COUNT, (run, "metric", f"dropped:{reason}", n))
+                    gone.append(row)
+        for _, run, n, size in gone:
+            dropped[run] = dropped.get(run, 0) + n
+            self._shrink(run, "metric", size, n)

@@ -1,0 +1,131 @@
+"""What the agent tells the training process: small files in shared memory, each replaced as a whole.
+
+A reader sees the old state or the new one, never a mixture. One file a run (`run-<id>.status`) and one for the agent
+(`agent.status`); writing takes about 50 µs, and only when something changed.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from tailrace_agent.ledger import Ledger
+from tailrace_agent.records import LogCost, run_hex
+from tailrace_agent.settings import Settings
+
+__all__ = ["AgentStatus", "RunStatus", "SessionInfo", "read", "run_file", "write"]
+
+
+class RunStatus(msgspec.Struct, kw_only=True):
+    """A run as the agent sees it.
+
+    Attributes:
+        run: tailrace's id.
+        run_id: MLflow's id, once created.
+        run_name: MLflow's name of the run.
+        experiment_id: MLflow's id of its experiment.
+        url: Where to look at it, for stores with a server.
+        status: RUNNING, FINISHED, FAILED or KILLED.
+        closed: MLflow knows how the run ended.
+        refused: Why this run's store cannot be used at all.
+        gone: Why MLflow will never take anything more for this run.
+        problem: What delivery last stumbled over, or None once it works again.
+        retry_at: When it tries again (seconds since the epoch).
+        ledger: What became of everything.
+        settled: For each ring, the last flush token up to which nothing is on the way any more.
+        notices: What the user should be told, once each, in order.
+        lag: Seconds between the oldest pending point's call and now; 0 when nothing is pending.
+        cost: What `log()` cost, as told by the training process at the end.
+    """
+
+    run: int
+    run_id: str | None = None
+    run_name: str | None = None
+    experiment_id: str | None = None
+    url: str | None = None
+    status: str = "RUNNING"
+    closed: bool = False
+    refused: str | None = None
+    gone: str | None = None
+    problem: str | None = None
+    retry_at: float = 0.0
+    ledger: Ledger = msgspec.field(default_factory=Ledger)
+    settled: dict[str, int] = {}
+    notices: list[str] = []
+    lag: float = 0.0
+    cost: LogCost = LogCost()
+
+
+class AgentStatus(msgspec.Struct, kw_only=True):
+    """The agent itself: process id, host (`process` or `thread`), start and last sign of life (epoch seconds).
+
+    `problem` is what keeps it from taking over what the rings hold (a full disk), or None.
+    """
+
+    pid: int
+    host: str
+    started: float
+    seen: float
+    pending: int = 0
+    spool_bytes: int = 0
+    problem: str | None = None
+
+
+class SessionInfo(msgspec.Struct, kw_only=True):
+    """What a session's directory says of it (`session.json`). No secrets.
+
+    Attributes:
+        id: Name of the directory.
+        hostname: Where it runs; rings of another host's session cannot be read here.
+        boot: The kernel's boot id: after a reboot the rings are gone.
+        pid: The process that began it.
+        created: Epoch seconds.
+        program: What ran, for people.
+        cwd: Its working directory.
+        shared: Directory with rings, locks and status files.
+        settings: Settings in force, the URI without its password.
+    """
+
+    id: str
+    hostname: str
+    boot: str
+    pid: int
+    created: float
+    program: str
+    cwd: str
+    shared: str
+    settings: Settings
+
+
+T = TypeVar("T")
+
+
+def run_file(run: int) -> str:
+    """Name of a run's status file."""
+    return f"run-{run_hex(run)}.status"
+
+
+def write(path: Path, value: object) -> None:
+    """Replaces the file as a whole.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    temporary = path.with_suffix(f".{os.getpid()}.new")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, msgspec.json.encode(value))
+    finally:
+        os.close(fd)
+    temporary.replace(path)
+
+
+def read(path: Path, type_: type[T]) -> T | None:
+    """The file's value, or None while there is none (or it is of another version)."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=type_)
+    except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
+        return None

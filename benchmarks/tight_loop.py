@@ -1,0 +1,102 @@
+"""What does one `log()` of five floats cost in a tight loop, and what when nothing ever lets the agent catch up?"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+from bench import Bench
+from figures import Figure, Samples, interleave, judged, shown
+from training import call_times, drained, empty, loop, undisturbed
+
+_NAMES = "step, loss, accuracy, lr, grad_norm, throughput"
+
+
+def _named(*, step: int, loss: float, accuracy: float, lr: float, grad_norm: float, throughput: float) -> None:
+    """The same keywords by name, so that no dictionary has to be made for them."""
+
+
+def _log(uri: str) -> tuple[Any, Any]:
+    import tailrace as sdk
+
+    run = sdk.start_run(tracking_uri=uri)
+    assert run.run_id  # waited for: the agent has loaded MLflow and delivers
+    return sdk.log, run
+
+
+def bursts(uri: str, rounds: int, calls: int, singles: int) -> dict[str, list[float]]:
+    """Loops that fit the ring, with an agent that drains and delivers meanwhile."""
+    log, run = _log(uri)
+
+    arms: dict[str, Callable[[], float]] = {
+        name: partial(undisturbed, partial(loop, call, calls))
+        for name, call in (("log", log), ("empty", empty), ("named", _named))
+    }
+    found: dict[str, list[float]] = {name: [] for name in arms}
+    for turn in range(rounds):
+        for name, values in interleave(10, arms).items():
+            found[name] += values if turn else []  # the first turn warms up
+        assert drained(run)
+    each: list[float] = []
+    for _ in range(singles):
+        each += call_times(log, 4 * calls)
+        assert drained(run)
+    return {**found, "each": each}
+
+
+def sustained(uri: str, calls: int) -> dict[str, Any]:
+    """One loop that outruns the agent: the ring fills, and rows go on into the spill file."""
+    log, run = _log(uri)
+    ring = run._connection.open_ring()
+    slices, spilled = [], 0
+    for _ in range(calls // 5000):
+        slices.append(loop(log, 5000))
+        spilled += ring._words[9] != ring._words[17]  # written and read bytes of the spill file
+    began = time.monotonic()
+    whole = drained(run, 300.0)
+    seconds = time.monotonic() - began
+    time.sleep(0.5)
+    ledger = run.ledger()
+    return {
+        "slices": slices,
+        "spilled": spilled / len(slices),
+        "drained": seconds if whole else None,
+        "missing": 5 * 5000 * len(slices) - ledger.accepted + sum(ledger.dropped.values()),
+    }
+
+
+def measure(bench: Bench) -> Iterator[Figure]:
+    """The rows of this question."""
+    uri = bench.sqlite()
+    found = bench.child(
+        "tight_loop", "bursts", uri=uri, rounds=bench.scale(40, 8), calls=1000, singles=bench.scale(75, 15)
+    )
+    log, plain, each = Samples(found["log"]), Samples(found["empty"]), Samples(found["each"])
+    pairs = Samples(a / b for a, b in zip(found["log"], found["empty"], strict=True))
+    yield judged(
+        "log() in a tight loop / an empty function that takes **keywords",
+        pairs,
+        most=8,
+        unit="x",
+        note=f"{log.median * 1e6:.2f} / {plain.median * 1e6:.2f} µs; "
+        f"/ one that names them ({Samples(found['named']).median * 1e6:.2f} µs): "
+        f"{log.median / Samples(found['named']).median:.1f} x",
+    )
+    yield judged(
+        "… a single call, p99",
+        each,
+        value=each.quantile(0.99),
+        most=10e-6,
+        note=f"of {len(each.values):,}; p50 {each.median * 1e6:.2f}, p99.9 {each.quantile(0.999) * 1e6:.1f} µs",
+    )
+    endless = bench.child("tight_loop", "sustained", uri=uri, calls=bench.scale(1_000_000, 150_000))
+    slices = Samples(endless["slices"])
+    late = "not drained in 300 s" if endless["drained"] is None else f"drained {endless['drained']:.1f} s later"
+    yield shown(
+        "… in a loop that never pauses (spills to disk)",
+        slices,
+        note=f"{len(slices.values) * 5000:,} calls, {endless['spilled']:.0%} of the time spilling; {late}; "
+        f"{endless['missing']:,} points missing",
+    )

@@ -1,0 +1,178 @@
+"""The artifact calls of a run: what is passed is taken as it is at the call, and travels in the background."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tailrace._frozen import BadArtifact
+from tailrace._lane import LANE
+from tailrace_agent.records import Artifact, Drop, Tags
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tailrace._connection import Connection
+    from tailrace._frozen import Frozen, Part
+    from tailrace._say import Voice
+    from tailrace_agent.records import RunSpec
+    from tailrace_agent.settings import Settings
+
+__all__ = ["ArtifactCalls"]
+
+
+class ArtifactCalls:
+    """`log_artifact` and its kin, in MLflow's names and argument names. A base of `Run`."""
+
+    _connection: Connection | None
+    _settings: Settings
+    _spec: RunSpec
+    _voice: Voice
+    _tables: str | None
+
+    def log_artifact(self, local_path: str | os.PathLike[str], artifact_path: str | None = None) -> None:
+        """Logs a file or directory as it is now; a checkpoint that is overwritten a moment later is uploaded as it was.
+
+        Returns when the snapshot is taken: at once by reflink (XFS, Btrfs) or hard link (`artifact_snapshot="link"`,
+        for files that are replaced by rename), else after a copy in the kernel.
+
+        Args:
+            local_path: File or directory.
+            artifact_path: Directory in the run's artifacts.
+
+        Raises:
+            CallError: Under `strict=True`: the file cannot be read.
+        """
+        self._take(local_path, artifact_path, contents=False)
+
+    def log_artifacts(self, local_dir: str | os.PathLike[str], artifact_path: str | None = None) -> None:
+        """Logs everything in a directory as it is now. Arguments and errors as in `log_artifact`."""
+        self._take(local_dir, artifact_path, contents=True)
+
+    def log_text(self, text: str, artifact_file: str) -> None:
+        """Logs a text as the file `artifact_file` of the run."""
+        self._freeze("freeze_text", text, artifact_file)
+
+    def log_dict(self, dictionary: Any, artifact_file: str) -> None:
+        """Logs a dictionary as JSON, or as YAML when the name ends in `.yaml` or `.yml`."""
+        self._freeze("freeze_dict", dictionary, artifact_file)
+
+    def log_figure(self, figure: Any, artifact_file: str, *, save_kwargs: dict[str, Any] | None = None) -> None:
+        """Logs a matplotlib or plotly figure as it looks now; it is drawn in the background.
+
+        Args:
+            figure: The figure.
+            artifact_file: Name with an extension that says the format (`plots/loss.png`).
+            save_kwargs: Passed to the figure's own saving.
+        """
+        self._freeze("freeze_figure", figure, artifact_file, save_kwargs=save_kwargs)
+
+    def log_image(
+        self,
+        image: Any,
+        artifact_file: str | None = None,
+        key: str | None = None,
+        step: int | None = None,
+        timestamp: int | None = None,
+    ) -> None:
+        """Logs a NumPy array, a PIL image or an `mlflow.Image`: as a file, or as the image `key` of a step.
+
+        Args:
+            image: The image.
+            artifact_file: Where to, for a plain file.
+            key: Name, for an image that MLflow's UI shows step by step.
+            step: Training step, with `key`.
+            timestamp: Milliseconds since the epoch, with `key`; now by default.
+        """
+        self._freeze("freeze_image", image, artifact_file, key=key, step=step, timestamp=timestamp)
+
+    def log_table(self, data: Any, artifact_file: str) -> None:
+        """Logs a dict of columns or a DataFrame as a table; later calls with the same name append rows."""
+        self._freeze("freeze_table", data, artifact_file)
+
+    def _fault(self, text: str, *, once: object) -> None:
+        raise NotImplementedError  # Run has it
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _take(self, local_path: str | os.PathLike[str], artifact_path: str | None, *, contents: bool) -> None:
+        connection = self._connection
+        if connection is None:
+            return
+        from tailrace._snapshot import snapshot
+
+        try:
+            folder = _folder(artifact_path)
+            if not os.fspath(local_path):  # which would be the working directory
+                raise BadArtifact("log_artifact: the path is empty")
+            taken = snapshot(
+                Path(local_path),
+                connection.session.artifacts,
+                mode=self._settings.artifact_snapshot,
+                contents=contents,
+            )
+        except (OSError, TypeError, BadArtifact) as error:
+            self._lose(str(error))
+            return
+        for skipped in taken.skipped:
+            self._voice.warn(f"not part of the artifact {os.fspath(local_path)}: {skipped}")
+        connection.put(Artifact(run=self._spec.run, staged=taken.name, artifact_path=folder, contents=contents))
+
+    def _freeze(self, how: str, *args: Any, **kwargs: Any) -> None:
+        if self._connection is None:
+            return
+        from tailrace import _render
+
+        freeze: Callable[..., Frozen] = getattr(_render, how)
+        try:
+            frozen = freeze(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001 - foreign objects may raise anything; it must not reach training
+            self._lose(f"{how.replace('freeze', 'log')}: {error}")
+            return
+        if frozen.tags:
+            self._connection.put(
+                Tags(self._spec.run, self._with_earlier_tables(frozen.tags, frozen.parts[-1].artifact_file))
+            )
+        for part in frozen.parts:
+            LANE.submit(partial(self._stage, part), on_error=partial(self._stage_failed, part.artifact_file))
+
+    def _stage(self, part: Part) -> None:
+        """Writes one file and hands it over. In the lane's thread."""
+        from tailrace._snapshot import stage
+
+        assert self._connection is not None
+        staged = stage(self._connection.session.artifacts, part.name, part.write)
+        self._connection.put(
+            Artifact(run=self._spec.run, staged=staged.name, artifact_path=part.artifact_path, append=part.append)
+        )
+
+    def _stage_failed(self, artifact_file: str, error: BaseException) -> None:
+        self._lose(f"artifact {artifact_file!r} could not be written: {error}")
+
+    def _lose(self, text: str) -> None:
+        """An artifact that never came to be: counted, and said once."""
+        if self._connection is not None:
+            self._connection.put(Drop(self._spec.run, "artifact", "could not be read or drawn", 1))
+        self._fault(text, once=text)
+
+    def _with_earlier_tables(self, tags: dict[str, str], artifact_file: str) -> dict[str, str]:
+        """MLflow's UI finds tables by one tag that names all of them."""
+        from tailrace_agent.tables import LOGGED_ARTIFACTS, logged_artifacts
+
+        if LOGGED_ARTIFACTS not in tags:
+            return tags
+        self._tables = logged_artifacts(self._tables, artifact_file)
+        return {**tags, LOGGED_ARTIFACTS: self._tables}
+
+
+def _folder(artifact_path: str | os.PathLike[str] | None) -> str | None:
+    """A directory in the run, as MLflow takes it; None for its root."""
+    if artifact_path is None:
+        return None
+    path = posixpath.normpath(str(os.fspath(artifact_path)) or ".")
+    if path == ".." or path.startswith(("/", "../")):
+        raise BadArtifact(f"artifact_path must be a relative path to a directory in the run, not {artifact_path!r}")
+    return None if path == "." else path

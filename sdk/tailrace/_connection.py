@@ -1,0 +1,287 @@
+"""A process's connection to its session: its ring, what it counts, and what it is told.
+
+* The first use creates the session, or joins the one that the environment names (a spawned child).
+* A forked child gets a ring of its own with its first row; the parent's ring stays the parent's.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from tailrace._keeper import Keeper
+from tailrace._values import as_utf8
+from tailrace_agent import status
+from tailrace_agent.errors import SessionError, StateDirError
+from tailrace_agent.records import RAW, Drop, encode
+from tailrace_agent.session import Session, program_name
+from tailrace_agent.settings import state_dir
+from tailrace_agent.uris import mask_uri
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tailrace._hot import Channel
+    from tailrace._say import Voice
+    from tailrace._torch_memory import TorchMemory
+    from tailrace_agent.ring import RingWriter
+    from tailrace_agent.settings import Settings
+
+__all__ = ["SESSION", "Connection"]
+
+SESSION = "TAILRACE_SESSION"
+"""Environment variable that tells spawned children which session to join: its directory."""
+
+_MAX_TIMINGS = 4096
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - only compared with
+_METRICS_ROW = 0x94
+"""First byte of a metrics row, a MessagePack array of four; no control record has four fields."""
+
+
+class Connection:
+    """What one process has to do with one session.
+
+    Args:
+        settings: In force; the agent takes its own from them.
+        voice: Says what has to be said.
+
+    Attributes:
+        session: The session.
+        keeper: Keeps the session's agent alive.
+        timings: Nanoseconds that timed `log()` calls took (about one in 200), by run.
+        on_notice: Called, under the ring's lock, when the agent has something to tell.
+
+    Raises:
+        StateDirError: State can be kept nowhere.
+        SessionError: No ring can be made.
+
+    Thread safety: every method from any thread.
+    """
+
+    def __init__(self, settings: Settings, voice: Voice) -> None:
+        self.settings, self.voice = settings, voice
+        self.timings: dict[int, list[int]] = {}
+        self.on_notice: Callable[[], None] = lambda: None
+        self._seen_notices = 0
+        self._lost: dict[tuple[int, str], int] = {}
+        self._unsent: list[bytes] = []
+        self._channels: weakref.WeakSet[Channel] = weakref.WeakSet()
+        self._lock = threading.RLock()
+        self._token = 0
+        self._torch: TorchMemory | None = None
+        self._ring: RingWriter | None = None
+        self.session, self.joined = self._enter(settings)
+        self.keeper = Keeper(self.session, self.settings, voice)
+        self.open_ring()
+        _connections.add(self)
+
+    # -- rows --------------------------------------------------------------------------------------------------------
+
+    def attach(self, channel: Channel) -> None:
+        """Keeps a channel's `put` on this process's ring, also after a fork."""
+        with self._lock:
+            channel.put = self.put_first if self._ring is None else self._ring.put
+            self._channels.add(channel)
+
+    def put(self, record: object) -> None:
+        """Puts a control record on the ring, after what found no room before."""
+        unsent, self._unsent = self._unsent, []
+        lost, self._lost = self._lost, {}
+        for row in unsent:
+            self.put_first(row)
+        for (run, reason), count in lost.items():
+            self.put_first(encode(Drop(run, "metric", reason, count)))
+        self.put_first(_encoded(record))
+
+    def put_first(self, row: bytes) -> None:
+        """Puts a row on the ring, making it first if this process (a forked child) has none."""
+        ring = self._ring
+        if ring is None:
+            try:
+                ring = self.open_ring()
+            except SessionError as error:  # a forked child that begins to log when all is over, or without memory
+                self._dropped(row, str(error))
+                return
+        ring.put(row)
+
+    def open_ring(self) -> RingWriter:
+        """This process's ring."""
+        with self._lock:
+            if self._ring is None:
+                self.keeper.adopt()
+                self._make_ring(self.session)
+            assert self._ring is not None
+            return self._ring
+
+    def watch_torch(self) -> None:
+        """From now on tells the system monitor what torch holds on the GPUs."""
+        from tailrace._torch_memory import TorchMemory
+
+        try:
+            self._torch = self._torch or TorchMemory(self.session.shared)
+        except OSError:  # no room in shared memory: that one figure is missing then
+            self._torch = None
+
+    @property
+    def ring_name(self) -> str:
+        """Name of this process's ring, by which the agent answers flushes."""
+        return self.open_ring().path.stem
+
+    @property
+    def obstacle(self) -> str | None:
+        """What keeps records from being handed over right now, if anything does."""
+        if not self._unsent and not self._lost:
+            return None
+        agent = status.read(self.session.shared / "agent.status", status.AgentStatus)
+        return (agent.problem if agent is not None else None) or "no room in the ring, nor on the disk"
+
+    def next_token(self) -> int:
+        """A flush token; they grow."""
+        with self._lock:
+            self._token += 1
+            return self._token
+
+    def status(self, run: int) -> status.RunStatus | None:
+        """What the agent last told of a run."""
+        return status.read(self.session.shared / status.run_file(run), status.RunStatus)
+
+    def _sampled(self, row: bytes, entered: int, copy_ns: int) -> None:
+        """A timed call. Runs under the ring's lock, so it only takes notes."""
+        ring = self._ring
+        if ring is not None and ring.notices != self._seen_notices:
+            self._seen_notices = ring.notices
+            self.on_notice()
+        if self._torch is not None:
+            self._torch.look()
+        if row[0] == _METRICS_ROW:
+            run, _, called, _ = RAW.decode(row)
+            timings = self.timings.setdefault(run, [])
+            if len(timings) < _MAX_TIMINGS:
+                timings.append(entered - called + copy_ns)
+
+    def _dropped(self, row: bytes, reason: str) -> None:
+        """A row that could be put nowhere: metrics are counted, everything else waits for room. Under the lock."""
+        self.voice.warn(f"{reason}: metrics are dropped until there is room", once=("dropped", reason))
+        if row[0] != _METRICS_ROW:
+            self._unsent.append(row)
+            return
+        run, _, _, values = RAW.decode(row)
+        self._lost[run, reason] = self._lost.get((run, reason), 0) + len(values)
+
+    # -- beginning and end -------------------------------------------------------------------------------------------
+
+    def close(self, timeout: float) -> None:
+        """The process ends; an agent process goes on by itself."""
+        if os.environ.get(SESSION) == str(self.session.dir) and not self.joined:
+            del os.environ[SESSION]
+        self.keeper.close(timeout)
+
+    def _enter(self, settings: Settings) -> tuple[Session, bool]:
+        named = os.environ.get(SESSION)
+        if named and Path(named).parent.parent == state_dir(settings):
+            session = _joinable(Path(named))
+            # One of this process has other settings, or it would not be asked for another connection.
+            if session is not None and session.info.pid != os.getpid():
+                return session, True
+        session = self._create(settings)
+        os.environ[SESSION] = str(session.dir)
+        return session, False
+
+    def _create(self, settings: Settings) -> Session:
+        if settings.tracking_uri:
+            settings = msgspec.structs.replace(settings, tracking_uri=mask_uri(settings.tracking_uri)[0])
+        try:
+            return self._with_ring(settings)
+        except StateDirError as error:
+            if settings.on_error == "raise":
+                raise
+            fallback = Path(_temporary_directory(), f"tailrace-state-{os.getuid()}")
+            self.settings = msgspec.structs.replace(settings, dir=str(fallback))
+            session = self._with_ring(self.settings)
+            self.voice.warn(f"{error} Keeping state in {fallback} for now.")
+            return session
+
+    def _with_ring(self, settings: Settings) -> Session:
+        """A new session with this process's ring; in the temporary directory if shared memory has no room."""
+        session = Session.create(settings, cwd=str(Path.cwd()), program=program_name())
+        try:
+            self._make_ring(session)
+        except SessionError as error:
+            session.remove()
+            elsewhere = _temporary_directory()
+            if settings.ring_dir == elsewhere:
+                raise
+            self.voice.warn(f"{error} Using {elsewhere} for now: log() may wait for the disk there.")
+            return self._with_ring(msgspec.structs.replace(settings, ring_dir=elsewhere))
+        if settings.ring_dir is None and sys.platform == "linux" and session.shared.parent != _SHARED_MEMORY:
+            self.voice.warn(
+                f"{_SHARED_MEMORY} cannot be written to. Using {session.shared.parent} for now: log() may wait for the "
+                "disk there."
+            )
+        return session
+
+    def _make_ring(self, session: Session) -> RingWriter:
+        self._ring = session.new_ring(on_drop=self._dropped, on_sample=self._sampled)
+        for channel in self._channels:
+            channel.put = self._ring.put
+        return self._ring
+
+    def _after_fork(self) -> None:
+        self._lock = threading.RLock()
+        self._ring = None
+        self.keeper.after_fork()
+        self._seen_notices = 0
+        self._torch = None
+        self._lost, self._unsent = {}, []
+        self.timings = {}
+        for channel in self._channels:
+            channel.put = self.put_first
+
+
+def _temporary_directory() -> str:
+    import tempfile  # 8 ms, and seldom needed
+
+    return tempfile.gettempdir()
+
+
+def _encoded(record: object) -> bytes:
+    try:
+        return encode(record)
+    except UnicodeEncodeError:
+        return encode(_as_utf8(msgspec.to_builtins(record)))
+
+
+def _as_utf8(value: object) -> object:
+    if isinstance(value, str):
+        return as_utf8(value)
+    if isinstance(value, list):
+        return [_as_utf8(item) for item in value]
+    if isinstance(value, dict):
+        return {_as_utf8(key): _as_utf8(item) for key, item in value.items()}
+    return value
+
+
+def _joinable(directory: Path) -> Session | None:
+    """The session that the environment names, if it still takes processes in."""
+    try:
+        session = Session.open(directory)
+    except SessionError:
+        return None
+    return session if session.here and session.shared.is_dir() and not session.closed else None
+
+
+_connections: weakref.WeakSet[Connection] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for connection in list(_connections):
+        connection._after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

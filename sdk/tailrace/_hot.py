@@ -1,0 +1,129 @@
+"""The hot path: `log()` costs about a microsecond, and when it returns, the values outlive the process.
+
+`make_log` builds every `log` there is (the module's, a tracker's, a run's) from one body, so that what is measured is
+what runs. In it: no system call, no logging, no import, no look at the values' types. The encoder stops at what is no
+plain number and only then the slow path, `Channel.odd`, begins.
+"""
+
+from __future__ import annotations
+
+import itertools
+from time import time_ns
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from tailrace._values import to_number
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+__all__ = ["Channel", "LogCall", "Pointer", "make_log"]
+
+_MAX_STEP = 2**63 - 1
+
+_encode = msgspec.msgpack.Encoder(enc_hook=to_number, decimal_format="number").encode
+
+
+def _encode_checked(row: tuple[int, object, int, Mapping[Any, object]]) -> bytes:
+    """The encoder under `strict=True`: stops at what the encoder could write, but MLflow could not take."""
+    _, step, _, values = row
+    if type(step) is not int or not -_MAX_STEP <= step <= _MAX_STEP:
+        raise TypeError("step")
+    for key, value in values.items():
+        if type(key) is not str:
+            raise TypeError(key)
+        if type(value) is not float:
+            to_number(value)
+    return _encode(row)
+
+
+class LogCall(Protocol):
+    """How every `log` is called."""
+
+    def __call__(self, metrics: Mapping[str, Any] | None = None, /, *, step: int | None = None, **values: Any) -> None:
+        """Logs values at a step."""
+
+
+class Channel:
+    """Where a run's rows go.
+
+    Attributes:
+        run: tailrace's id of the run.
+        put: Takes a row's bytes; the ring's own method.
+        encode: The encoder; one that raises sends every call to `odd`; None makes every call a no-op.
+        steps: The run's own counter, for calls without a step.
+        odd: `(values, metrics, step, time_ns, error)` of a call that the fast path could not take.
+    """
+
+    __slots__ = ("__weakref__", "encode", "odd", "put", "run", "steps")
+
+    def __init__(
+        self, run: int, put: Callable[[bytes], None], odd: Callable[..., None], *, strict: bool = False
+    ) -> None:
+        self.run = run
+        self.put = put
+        self.odd = odd
+        self.steps: Iterator[int | None] = itertools.count()
+        self.encode: Callable[[Any], bytes] | None = _encode_checked if strict else _encode
+
+    def twin(self, odd: Callable[..., None]) -> Channel:
+        """A channel to the same run that can be closed on its own; it shares the counter."""
+        twin = Channel(self.run, self.put, odd)
+        twin.steps, twin.encode = self.steps, self.encode
+        return twin
+
+    def close(self, encode: Callable[[Any], bytes]) -> None:
+        """Sends every call to `odd` from now on, by an encoder that raises; a call without a step comes with None.
+
+        In this order: whoever finds the new `steps` finds the new `encode` too, and no row without a step is encoded.
+        """
+        self.encode = encode
+        self.steps = itertools.repeat(None)
+
+
+class Pointer(Protocol):
+    """Something that knows the channel of the moment."""
+
+    channel: Channel
+
+
+def make_log(pointer: Pointer) -> LogCall:
+    """The `log` function that follows `pointer.channel`."""
+
+    def log(metrics: Mapping[str, Any] | None = None, /, *, step: int | None = None, **values: Any) -> None:
+        """Logs metrics of one training step: about a microsecond, and never an exception into training.
+
+        When it returns, the values survive a `kill -9`; the agent carries them to MLflow, each exactly once.
+
+        Args:
+            metrics: Metrics by name, for names that are no Python identifiers (`"train/loss"`).
+            step: Training step; without it, the run's own counter of calls without a step: 0, 1, 2, …
+            **values: Metrics as keywords. Numbers of any kind: float, int, bool, NumPy scalars, tensors with one
+                element. A tensor on a GPU is copied without a sync, and logged with this call's step and time.
+
+        Raises:
+            CallError: Under `strict=True` only: a value that is no number, a step that is no integer.
+
+        Thread safety: any thread, forked child, signal handler or finalizer.
+
+        Example:
+            >>> log(step=7, loss=0.25)
+            >>> log({"train/loss": 0.25, "train/accuracy": 0.9}, step=7)
+        """
+        channel = pointer.channel
+        steps = channel.steps  # before `encode`: see Channel.close
+        encode = channel.encode
+        if encode is None:
+            return
+        now = time_ns()
+        at = next(steps) if step is None else step
+        try:
+            named = values if metrics is None else {**metrics, **values}
+            row = encode((channel.run, at, now, named))
+        except Exception as error:  # noqa: BLE001 - whatever the values raise, the slow path sorts it out
+            channel.odd(values, metrics, at, now, error)
+            return
+        channel.put(row)
+
+    return log

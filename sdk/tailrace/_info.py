@@ -1,0 +1,75 @@
+"""What scripts read of MLflow's own objects, so that they carry over: `run.info`, and what `set_experiment` returns."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tailrace._active import Active
+    from tailrace._run import Run
+
+__all__ = ["Experiment", "RunInfo"]
+
+
+class Experiment:
+    """An experiment, by name or by MLflow's id; the other one is known once a run of it has been created."""
+
+    def __init__(self, name: str | None, experiment_id: str | None, active: Active) -> None:
+        self._name, self._id, self._active = name, experiment_id, active
+
+    @property
+    def name(self) -> str | None:
+        """Its name; None when it was given by id."""
+        return self._name
+
+    @property
+    def experiment_id(self) -> str:
+        """MLflow's id. Waits for the active run's creation when it is not known.
+
+        Raises:
+            LookupError: It is not known, and no run of the experiment is active.
+            TimeoutError: MLflow could not be reached in time.
+        """
+        if self._id is None:
+            run = self._active.current()
+            if run is None or run._spec.experiment_name != self._name:
+                raise LookupError(f"the id of experiment {self._name!r} is known once a run of it has been started")
+            self._id = run.info.experiment_id
+        return self._id
+
+
+class RunInfo:
+    """The attributes of MLflow's `RunInfo` that scripts read. Those that MLflow gives are waited for.
+
+    Example:
+        >>> tailrace.active_run().info.run_id
+        '0f6a…'
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    @property
+    def run_id(self) -> str:
+        """MLflow's id."""
+        return self._run.run_id
+
+    @property
+    def run_name(self) -> str | None:
+        """Its name."""
+        return self._run.run_name
+
+    @property
+    def experiment_id(self) -> str:
+        """MLflow's id of its experiment."""
+        return self._run._known().experiment_id or ""
+
+    @property
+    def status(self) -> str:
+        """RUNNING, FINISHED, FAILED or KILLED."""
+        return self._run.status
+
+    @property
+    def start_time(self) -> int:
+        """Milliseconds since the epoch."""
+        return self._run._spec.start_time

@@ -1,0 +1,167 @@
+"""How a run comes to be: what it is (`describe`), where its rows go (`Launcher.connect`), whether it can work at all.
+
+Nothing here waits for MLflow, except for a verdict under `on_error="raise"`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from tailrace._connection import Connection
+from tailrace._wait import until
+from tailrace_agent.errors import SessionError, StateDirError
+from tailrace_agent.records import RunSpec
+from tailrace_agent.session import program_name
+from tailrace_agent.uris import check_uri, mask_uri, resolve_uri
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from tailrace._run import Run
+    from tailrace._say import Voice
+    from tailrace_agent.settings import Settings
+
+__all__ = ["Launcher", "context_tags", "describe", "verdict"]
+
+_PER_RUN = {
+    "tracking_uri": None,
+    "experiment_name": None,
+    "quiet": False,
+    "strict": False,
+    "on_error": "warn",
+    "end_timeout": 0.0,
+    "exit_timeout": 0.0,
+}
+"""Settings that two runs of one session may have differently; all others are the agent's."""
+_VERDICT_TIMEOUT = 20.0
+
+
+def describe(  # noqa: PLR0913 - MLflow's own arguments of start_run
+    config: Settings,
+    *,
+    run_id: str | None = None,
+    experiment_id: str | None = None,
+    run_name: str | None = None,
+    parent: int | None = None,
+    parent_run_id: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    description: str | None = None,
+    owned: bool = True,
+) -> tuple[RunSpec, str | None]:
+    """What a run is, from arguments, settings and MLflow's variables; and the password cut out of its URI."""
+    cwd = str(Path.cwd())
+    uri, credentials = mask_uri(resolve_uri(config.tracking_uri, cwd)) if config.tracking_uri else (None, None)
+    by_id = experiment_id
+    if by_id is None and config.experiment_name is None:
+        by_id = os.environ.get("MLFLOW_EXPERIMENT_ID") or None
+    spec = RunSpec(
+        run=int.from_bytes(os.urandom(8), "big") >> 1,
+        start_time=time.time_ns() // 1_000_000,
+        cwd=cwd,
+        tracking_uri=uri,
+        experiment_name=config.experiment_name if by_id is None else None,
+        experiment_id=None if by_id is None else str(by_id),
+        run_id=run_id,
+        run_name=run_name or os.environ.get("MLFLOW_RUN_NAME") or None,
+        parent=parent,
+        parent_run_id=parent_run_id,
+        tags=dict(tags or {}),
+        description=description,
+        owned=owned,
+    )
+    return spec, credentials
+
+
+def context_tags() -> dict[str, str]:
+    """MLflow's own tags on who and what runs."""
+    script = str(Path(sys.argv[0]).absolute()) if program_name() != "python" else "python"
+    return {"mlflow.user": _user(), "mlflow.source.name": script, "mlflow.source.type": "LOCAL"}
+
+
+def _user() -> str:
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):  # a user id without a name, as containers have them
+        return str(os.getuid())
+
+
+class Launcher:
+    """This process's connections, one for each combination of settings that concern the agent.
+
+    Args:
+        voice: Says what has to be said.
+        on_notice: Called, from the hot path, when the agent has something to tell.
+
+    Thread safety: every method from any thread.
+    """
+
+    def __init__(self, voice: Voice, on_notice: Callable[[], None]) -> None:
+        self._voice, self._on_notice = voice, on_notice
+        self._connections: dict[Settings, Connection] = {}
+        self._lock = threading.RLock()
+
+    def connect(
+        self, config: Settings, tracking_uri: str | None = None, credentials: str | None = None
+    ) -> Connection | None:
+        """The connection for these settings, with a living agent; None when nothing can be tracked at all.
+
+        Raises:
+            StateDirError: Under `on_error="raise"`: state can be kept nowhere.
+            SessionError: Under `on_error="raise"`: no ring can be made.
+        """
+        key = msgspec.structs.replace(config, **_PER_RUN)
+        with self._lock:
+            connection = self._connections.get(key)
+            fresh = connection is None
+            if connection is None:
+                try:
+                    connection = Connection(config, self._voice)
+                except (StateDirError, SessionError) as error:
+                    if config.on_error == "raise":
+                        raise
+                    self._voice.warn(f"nothing can be tracked: {error}")
+                    return None
+                connection.on_notice = self._on_notice
+                self._connections[key] = connection
+            if tracking_uri and credentials:
+                connection.keeper.remember(tracking_uri, credentials)
+            if fresh:
+                connection.keeper.start()
+            return connection
+
+    @property
+    def connected(self) -> bool:
+        """Whether this process has a connection yet."""
+        return bool(self._connections)
+
+    def close(self, timeout: float) -> None:
+        """The process ends."""
+        for connection in self._connections.values():
+            connection.close(timeout)
+
+    def after_fork(self) -> None:
+        """In a forked child."""
+        self._lock = threading.RLock()
+
+
+def verdict(run: Run, spec: RunSpec) -> str | None:
+    """Why the run's store cannot be used at all, as far as can be known without a server that answers; or None."""
+    reason = check_uri(spec.tracking_uri, os.environ) if spec.tracking_uri else None
+    if reason is not None:
+        return reason
+    status = until(
+        run._status,
+        lambda s: bool(s.run_id or s.refused or s.gone or s.problem),
+        timeout=_VERDICT_TIMEOUT,
+        quiet=True,
+    )
+    return status.refused or status.gone if status is not None else None

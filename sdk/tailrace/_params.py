@@ -1,0 +1,101 @@
+"""Params as MLflow stores them: flat names and strings.
+
+Thread safety: `flatten_params` may be called from any thread; it reads its argument and changes nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["FlatParams", "flatten_params"]
+
+MAX_DEPTH: Final = 32
+"""Levels of nesting that become part of a name; what is deeper stays one `str()`."""
+
+
+class FlatParams(NamedTuple):
+    """Params after flattening.
+
+    Attributes:
+        params: Name to value.
+        collisions: Names that came up twice (`{"a.b": 1, "a": {"b": 2}}`), once each; the first value was kept.
+    """
+
+    params: dict[str, str]
+    collisions: list[str]
+
+
+def flatten_params(params: Mapping[Any, object], sep: str = ".") -> FlatParams:
+    """Nested params as `a.b.c`, each value by `str()`, as MLflow does.
+
+    Nested mappings, dataclass instances and `argparse.Namespace` become part of the name. Lists stay whole. An enum
+    that is also a string or a number counts as that (`"adam"`, not `"Optimizer.ADAM"`). An empty mapping stays, as
+    `{}`. A mapping that contains itself ends at the first repetition.
+
+    Args:
+        params: What the user passed; a dataclass instance or Namespace will do too.
+        sep: What joins the levels.
+
+    Returns:
+        The flat params, in order, and the names that came up twice.
+
+    Raises:
+        TypeError: `params` is nothing that has names.
+
+    Example:
+        >>> flatten_params({"model": {"layers": 2}, "lr": 0.1}).params
+        {'model.layers': '2', 'lr': '0.1'}
+    """
+    children = _children(params)
+    if children is None:
+        raise TypeError(f"params must be a mapping, not {type(params).__name__}")
+    flat = FlatParams({}, [])
+    for name, value in _walk(children, sep, "", (id(params),)):
+        if name not in flat.params:
+            flat.params[name] = value
+        elif name not in flat.collisions:
+            flat.collisions.append(name)
+    return flat
+
+
+def _walk(
+    children: list[tuple[object, object]], sep: str, prefix: str, path: tuple[int, ...]
+) -> Iterator[tuple[str, str]]:
+    for key, value in children:
+        name = prefix + _text(key)
+        if id(value) in path:
+            yield name, "{...}"
+            continue
+        below = _children(value) if len(path) < MAX_DEPTH else None
+        if below:
+            yield from _walk(below, sep, name + sep, (*path, id(value)))
+        else:
+            yield name, _text(value)
+
+
+def _children(value: Any) -> list[tuple[object, object]] | None:
+    """The named parts of a value, or None when it has none of its own."""
+    if isinstance(value, Mapping):
+        return list(value.items())
+    kind = type(value)
+    if hasattr(kind, "__dataclass_fields__"):
+        fields = sys.modules["dataclasses"].fields(value)
+        return [(field.name, getattr(value, field.name, None)) for field in fields]
+    if kind.__module__ == "argparse" and kind.__name__ == "Namespace":
+        return list(vars(value).items())
+    return None
+
+
+def _text(value: object) -> str:
+    if isinstance(value, Enum) and isinstance(value, (str, int, float)):
+        value = value.value
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001 - a foreign __str__ may raise anything, and must not reach training
+        return f"<{type(value).__name__} without a str()>"

@@ -1,0 +1,496 @@
+"""A run: what `start_run` returns. Its calls return at once; the agent brings what they say to MLflow."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import msgspec
+
+from tailrace._artifacts import ArtifactCalls
+from tailrace._hot import Channel, make_log
+from tailrace._info import RunInfo
+from tailrace._lane import LANE
+from tailrace._params import flatten_params
+from tailrace._report import end_lines, left_line
+from tailrace._say import say
+from tailrace._values import NotANumber, NotReady, name_of, split
+from tailrace._wait import until
+from tailrace_agent.errors import CallError, StoreRefused
+from tailrace_agent.ledger import Ledger
+from tailrace_agent.records import Drop, End, Flush, LogCost, Monitor, Params, Start, Tags, encode
+from tailrace_agent.status import RunStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import TracebackType
+
+    from tailrace._connection import Connection
+    from tailrace._monitor import SystemMonitor
+    from tailrace._say import Voice
+    from tailrace_agent.records import RunSpec
+    from tailrace_agent.sampler.config import MonitorConfig
+    from tailrace_agent.settings import Settings
+
+__all__ = ["Run"]
+
+_STATUSES = ("FINISHED", "FAILED", "KILLED")
+_MAX_MESSAGE = 5000
+_NOT_LOGGED = " was not logged"
+_REFUSED = "MLflow refused "
+_AWAY = "MLflow cannot be reached"
+_MAX_TIMESTAMP = (2**63 - 1) // 1_000_000
+
+
+class _Fixed:
+    """A pointer that never moves, for `make_log`."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+
+
+class _Fault(NamedTuple):
+    """Something that cannot be logged: what to say, why (for the ledger), and how many."""
+
+    text: str
+    reason: str
+    n: int
+
+
+class Run(ArtifactCalls):
+    """A run that is being tracked. Use it as a context manager, or end it with `end()`.
+
+    Leaving the `with` block by an exception ends it as FAILED, with the tags `error.type` and `error.message`.
+
+    Args:
+        spec: What the run is.
+        connection: This process's session; None for a run that tracks nothing (`agent="off"`).
+        settings: In force for this run.
+        voice: Says what has to be said.
+        on_end: Called once, when it has ended.
+
+    Thread safety: every method from any thread, and from forked children, which cannot end it.
+
+    Example:
+        >>> with tailrace.start_run(run_name="baseline") as run:
+        ...     run.log_params({"lr": 0.1})
+        ...     run.log(step=0, loss=0.5)
+    """
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        connection: Connection | None,
+        settings: Settings,
+        voice: Voice,
+        on_end: Callable[[Run], None] = lambda _: None,
+    ) -> None:
+        self._spec, self._connection, self._settings, self._voice = spec, connection, settings, voice
+        self._on_end, self._pid = on_end, os.getpid()
+        self._params: dict[str, str] = {}
+        self._tables: str | None = None
+        self._told = 0
+        self._seen: RunStatus | None = None
+        self._ended = False
+        self._outcome: str | None = None
+        self._began = time.monotonic_ns()
+        self._channel = Channel(spec.run, lambda _: None, self._odd, strict=settings.strict)
+        self._implicit: Channel | None = None
+        if connection is None:
+            self._channel.encode = None
+        else:
+            connection.attach(self._channel)
+        # In the instance, so that a call costs what `tailrace.log` costs; the method below is its documentation.
+        self.__dict__["log"] = make_log(_Fixed(self._channel))
+
+    # -- logging -----------------------------------------------------------------------------------------------------
+
+    def log(self, metrics: Mapping[str, Any] | None = None, /, *, step: int | None = None, **values: Any) -> None:
+        """Logs metrics of one training step, in about a microsecond. As `tailrace.log`, for this run."""
+        raise NotImplementedError("replaced in __init__")
+
+    def log_metric(self, key: str, value: Any, step: int | None = None, timestamp: int | None = None) -> None:
+        """Logs one metric, as MLflow's function does: step 0 when none is given.
+
+        Args:
+            key: Name.
+            value: A number.
+            step: Training step.
+            timestamp: Milliseconds since the epoch; now by default.
+        """
+        self.log_metrics({key: value}, step, timestamp)
+
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None, timestamp: int | None = None) -> None:
+        """Logs several metrics at one step, as MLflow's function does: step 0 when none is given."""
+        step = 0 if step is None else step
+        if timestamp is None:
+            self._log(metrics, step=step)
+        elif self._connection is not None:
+            self._log_at(metrics, step, self._as_time(timestamp))
+
+    def log_param(self, key: str, value: Any) -> Any:
+        """Logs one param; returns its value, as MLflow's function does."""
+        self.log_params({key: value})
+        return value
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Logs params of any number and nesting (`a.b.c`). A value too long for MLflow is kept whole in an artifact.
+
+        A param that has another value already stays as it is: MLflow's params never change. The new value becomes a
+        dead letter, with a warning.
+        """
+        if self._connection is None:
+            return
+        try:
+            flat, collisions = flatten_params(params)
+        except TypeError as error:
+            self._fault(f"log_params: {error}", once=("params", str(error)))
+            return
+        for name in collisions:
+            self._fault(
+                f"param {name!r} comes up twice after flattening; the first value is kept", once=("twice", name)
+            )
+        for name, value in flat.items():
+            if self._params.setdefault(name, value) != value:
+                self._voice.warn(
+                    f"param {name!r} is {self._params[name]!r} already and cannot become {value!r}: "
+                    "it will be a dead letter (`tailrace dead list`)",
+                    once=(self._spec.run, f"{_REFUSED}param {name!r}"),
+                )
+        if flat:
+            self._connection.put(Params(self._spec.run, flat))
+
+    def set_tag(self, key: str, value: Any) -> None:
+        """Sets one tag."""
+        self.set_tags({key: value})
+
+    def set_tags(self, tags: Mapping[str, Any]) -> None:
+        """Sets tags; the last value of a key wins."""
+        if self._connection is None:
+            return
+        try:
+            texts = {str(key): str(value) for key, value in tags.items()}
+        except Exception as error:  # noqa: BLE001 - a foreign __str__ may raise anything, and must not reach training
+            self._fault(f"set_tags cannot use {type(tags).__name__}: {error}", once=("tags", str(error)))
+            return
+        if texts:
+            self._connection.put(Tags(self._spec.run, texts))
+
+    # -- who it is ---------------------------------------------------------------------------------------------------
+
+    @property
+    def id(self) -> str:
+        """tailrace's own id of the run, known at once; MLflow's tag `tailrace.run` holds it."""
+        return f"{self._spec.run:016x}"
+
+    @property
+    def run_id(self) -> str:
+        """MLflow's id of the run. Waits until MLflow has created it, `end_timeout` at most.
+
+        Raises:
+            TimeoutError: MLflow could not be reached in that time; the message says why.
+            StoreRefused: This MLflow cannot use the tracking URI.
+        """
+        return self._known().run_id or ""
+
+    @property
+    def run_name(self) -> str | None:
+        """The run's name; waits for MLflow to invent one if none was given."""
+        return self._spec.run_name or self._known().run_name
+
+    @property
+    def url(self) -> str | None:
+        """Where to look at it in a browser; None for a store without a server. Waits as `run_id` does."""
+        return self._known().url
+
+    @property
+    def info(self) -> RunInfo:
+        """What `mlflow.active_run().info` tells: `run_id`, `run_name`, `experiment_id`, `status`, `start_time`."""
+        return RunInfo(self)
+
+    @property
+    def status(self) -> str:
+        """RUNNING, FINISHED, FAILED or KILLED, as this process knows it."""
+        if self._outcome is not None:
+            return self._outcome
+        status = self._status()
+        return status.status if status is not None else "RUNNING"
+
+    # -- the system monitor ------------------------------------------------------------------------------------------
+
+    def system_monitor(self, interval: float = 1.0, **wanted: Any) -> SystemMonitor:
+        """Samples CPU, memory, disk, network, GPUs and this process for this run; see `tailrace.system_monitor`."""
+        from tailrace._monitor import SystemMonitor, monitor_config
+
+        return SystemMonitor(self, monitor_config(interval=interval, **wanted))
+
+    def _monitor(self, config: MonitorConfig, token: int, *, on: bool, board_only: bool) -> None:
+        if self._connection is None:
+            return
+        if on and config.gpu:
+            self._connection.watch_torch()
+        self._connection.put(Monitor(self._spec.run, msgspec.to_builtins(config), on, board_only, token))
+
+    # -- waiting and ending ------------------------------------------------------------------------------------------
+
+    def flush(self, timeout: float | None = None) -> Ledger:
+        """Waits until all that was accepted before this call is delivered or dead.
+
+        Args:
+            timeout: Seconds; `end_timeout` by default.
+
+        Returns:
+            The ledger; `ledger.settled` says whether the time was enough.
+        """
+        status = self._settle(self._settings.end_timeout if timeout is None else timeout)
+        return status.ledger if status is not None else Ledger()
+
+    def ledger(self) -> Ledger:
+        """What became of everything so far; counts what the agent has taken over (a tenth of a second ago)."""
+        status = self._status()
+        return status.ledger if status is not None else Ledger()
+
+    def end(
+        self,
+        status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED",
+        timeout: float | None = None,
+    ) -> None:
+        """Ends the run and waits until everything is delivered, `timeout` seconds at most (`end_timeout` by default).
+
+        What is not delivered by then goes on in the agent. In a forked child only the waiting happens.
+
+        Raises:
+            CallError: Under `strict=True`: an unknown status.
+        """
+        if self._ended:
+            return
+        timeout = self._settings.end_timeout if timeout is None else timeout
+        name = str(getattr(status, "name", status)).upper()
+        if name not in _STATUSES:
+            self._fault(f"status {status!r} is none of {', '.join(_STATUSES)}; taken as FINISHED", once=("end", name))
+            name = "FINISHED"
+        if os.getpid() != self._pid or not self._spec.owned:
+            self.flush(timeout)
+            return
+        self._ended, self._outcome = True, name
+        self._on_end(self)
+        if self._connection is not None:
+            self._finish(name, timeout)
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None or (isinstance(error, SystemExit) and not error.code):
+            self.end()
+        else:
+            self.fail(error)
+
+    def fail(self, error: BaseException, timeout: float | None = None) -> None:
+        """Ends the run as FAILED, with the error's type and message as the tags `error.type` and `error.message`."""
+        message = str(error)
+        self.set_tags({"error.type": type(error).__qualname__, "error.message": message[:_MAX_MESSAGE]})
+        self.end("FAILED", timeout)
+
+    def __repr__(self) -> str:
+        status = self._status() if self._connection is not None else None
+        known = f", run_id={status.run_id}" if status is not None and status.run_id else ""
+        return f"<tailrace.Run {self.id}{known}>"
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _log(self, metrics: Mapping[str, Any], *, step: int | None) -> None:
+        self.__dict__["log"](metrics, step=step)
+
+    def _log_at(self, metrics: Mapping[str, Any], step: int, time_ns: int) -> None:
+        """Logs with a time that is not now."""
+        channel = self._channel
+        try:
+            assert channel.encode is not None
+            row = channel.encode((channel.run, step, time_ns, {**metrics}))
+        except Exception as error:  # noqa: BLE001 - as in the hot path
+            self._odd({}, metrics, step, time_ns, error)
+            return
+        channel.put(row)
+
+    def _odd(self, values: Mapping[str, Any], metrics: Any, step: Any, time_ns: int, _: BaseException) -> None:
+        """A `log()` call that the fast path could not take: what is good of it is logged all the same."""
+        faults: list[_Fault] = []
+        try:
+            parts = split(values if metrics is None else {**metrics, **values})
+        except Exception:  # noqa: BLE001 - metrics that are no mapping, or whose own methods raise
+            faults.append(
+                _Fault(f"log() takes a mapping or keywords, not {name_of(metrics)}", "metrics are no mapping", 1)
+            )
+            parts = split(values)
+        numbers, deferred, bad = parts
+        try:
+            step = next(self._channel.steps) if step is None else _as_step(step)
+        except (NotANumber, NotReady, TypeError, ValueError, OverflowError):
+            n = len(numbers) + len(deferred) + len(bad)
+            self._reject([*faults, _Fault(f"step {_shown(step)} is no integer", "step is no integer", n)])
+            return
+        if numbers:
+            self._channel.put(encode((self._spec.run, step, time_ns, numbers)))
+        if deferred:
+            bad += self._defer(deferred, step, time_ns)
+        self._reject([*faults, *map(_bad_value, bad)])
+
+    def _defer(self, deferred: dict[str, object], step: int, time_ns: int) -> list[tuple[str, str]]:
+        """Values that are on a device: copied without a sync now, put on the ring when they have arrived.
+
+        Returns what is known to be bad at once.
+        """
+        from tailrace._tensors import DeferredValues
+
+        values = DeferredValues(deferred)
+        known = list(values.bad)
+
+        def done() -> None:
+            numbers = values.numbers()
+            if numbers:
+                self._channel.put(encode((self._spec.run, step, time_ns, numbers)))
+            self._reject([_bad_value(entry) for entry in values.bad[len(known) :]], later=True)
+
+        def failed(error: BaseException) -> None:
+            self._reject([_Fault(f"values on a device were lost: {error}", "device failed", under_way)], later=True)
+
+        under_way = len(values)
+        if under_way and not LANE.watch(values.ready, done, on_error=failed):
+            self._reject([_Fault("too many values on a device are waiting", "too many waiting", under_way)], later=True)
+        return known
+
+    def _reject(self, faults: list[_Fault], *, later: bool = False) -> None:
+        """What cannot be logged: all of it counted, then said once a key, or raised under `strict` (not `later`)."""
+        for fault in faults:
+            if self._connection is not None:
+                self._connection.put(Drop(self._spec.run, "metric", fault.reason, fault.n))
+        for fault in faults:
+            text, once = fault.text, (self._spec.run, _topic(fault.text))
+            if later:
+                self._voice.warn(text, once=once)
+            else:
+                self._fault(text, once=once)
+
+    def _as_time(self, timestamp: Any) -> int:
+        """Nanoseconds from MLflow's milliseconds; now, with a warning, from what cannot be any."""
+        try:
+            milliseconds = int(timestamp)
+        except (TypeError, ValueError, OverflowError):
+            milliseconds = -1
+        if not 0 <= milliseconds <= _MAX_TIMESTAMP:
+            self._fault(
+                f"timestamp {_shown(timestamp)} is no time in milliseconds since the epoch; taken as now",
+                once=("timestamp", self._spec.run),
+            )
+            return time.time_ns()
+        return milliseconds * 1_000_000
+
+    def _fault(self, text: str, *, once: object) -> None:
+        if self._settings.strict:
+            raise CallError(text)
+        self._voice.warn(text, once=once)
+
+    def _status(self) -> RunStatus | None:
+        if self._connection is None:
+            return None
+        status = self._connection.status(self._spec.run)
+        if status is not None:
+            self._seen = status
+            self._tell(status)
+        return self._seen  # what was known outlasts the session, whose files go with its last process
+
+    def _tell(self, status: RunStatus) -> None:
+        """Passes on what the agent wants said."""
+        notices, self._told = status.notices[self._told :], max(self._told, len(status.notices))
+        for text in notices:
+            # A server that is away is the same for all runs; what else the agent says is about this one.
+            self._voice.warn(text, once=text if text.startswith(_AWAY) else (self._spec.run, _topic(text)))
+
+    def _known(self) -> RunStatus:
+        timeout = self._settings.end_timeout
+        if self._connection is None:
+            return RunStatus(run=self._spec.run, run_id="")
+        status = until(self._status, lambda s: bool(s.run_id or s.refused), timeout=timeout, quiet=True)
+        if status is not None and status.refused:
+            raise StoreRefused(status.refused)
+        if status is None or not status.run_id:
+            problem = status.problem if status is not None and status.problem else "the agent has not answered"
+            raise TimeoutError(f"MLflow has not created the run within {timeout:.0f} s: {problem}")
+        return status
+
+    def _settle(self, timeout: float, *, closed: bool = False) -> RunStatus | None:
+        """Waits for everything before this call; with `closed`, also until MLflow knows of the run's end."""
+        connection = self._connection
+        if connection is None:
+            return None
+        deadline = time.monotonic() + timeout
+        LANE.drain(timeout)
+        token, ring = connection.next_token(), connection.ring_name
+
+        def ask() -> None:
+            connection.put(Flush(self._spec.run, token))
+
+        ask()
+        return until(
+            self._status,
+            lambda s: (s.settled.get(ring, 0) >= token and (s.closed or not closed)) or bool(s.refused),
+            timeout=max(0.0, deadline - time.monotonic()),
+            nudge=ask,
+            quiet=self._settings.quiet,
+        )
+
+    def _finish(self, name: str, timeout: float) -> None:
+        assert self._connection is not None
+        deadline = time.monotonic() + timeout
+        LANE.drain(timeout)
+        cost = self._cost()
+        self._connection.put(Start(self._spec, again=True))
+        self._connection.put(End(self._spec.run, name, time.time_ns() // 1_000_000, cost))
+        try:
+            status = self._settle(max(0.0, deadline - time.monotonic()), closed=True)
+        except KeyboardInterrupt:
+            self._voice.warn(left_line(self._status(), timeout, self._settings, self._connection.obstacle))
+            raise
+        if status is not None and status.closed and not status.ledger.pending:
+            if not self._settings.quiet:
+                for line in end_lines(status, cost, self._spec):
+                    say(line)
+        elif status is None or not status.refused:
+            line = left_line(status, timeout, self._settings, self._connection.obstacle)
+            self._voice.warn(line, once=("left", self._spec.run))
+
+    def _cost(self) -> LogCost:
+        timings = sorted(self._connection.timings.pop(self._spec.run, ())) if self._connection is not None else []
+        typical = timings[len(timings) // 2] if timings else 0
+        return LogCost(len(timings), typical, time.monotonic_ns() - self._began)
+
+
+def _bad_value(entry: tuple[str, str]) -> _Fault:
+    key, reason = entry
+    return _Fault(f"metric {key!r}{_NOT_LOGGED}: {reason}", "value is no number", 1)
+
+
+def _topic(text: str) -> str:
+    """What a warning is given once for: one metric that was not logged, one entry that was refused, or the text."""
+    if text.startswith(_REFUSED):
+        return text.partition(": ")[0]
+    return text.partition(_NOT_LOGGED)[0]
+
+
+def _shown(value: object) -> str:
+    """A value for a message, short; one on a device is not asked for."""
+    return repr(value)[:100] if isinstance(value, (str, int, float, bytes, type(None))) else f"of {name_of(value)}"
+
+
+def _as_step(step: Any) -> int:
+    """A step that the encoder did not take: a NumPy integer, a one-element tensor on the CPU, 7.0."""
+    from tailrace._values import to_number
+
+    number = step if isinstance(step, int) else to_number(step)
+    if number != int(number) or not -(2**63) < number < 2**63:
+        raise ValueError("no step")
+    return int(number)

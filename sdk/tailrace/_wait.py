@@ -1,0 +1,127 @@
+"""Waiting for the agent, never without a deadline, and never silently for more than a second.
+
+On a terminal a progress bar, elsewhere a plain line now and then.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from tailrace._say import say
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tailrace_agent.ledger import Ledger
+    from tailrace_agent.status import RunStatus
+
+__all__ = ["until"]
+
+_SHOW_AFTER = 1.0
+_LINE_AFTER, _MAX_LINE_AFTER = 5.0, 30.0
+_FASTEST, _SLOWEST = 0.002, 0.05
+
+
+def until(
+    look: Callable[[], RunStatus | None],
+    done: Callable[[RunStatus], bool],
+    *,
+    timeout: float,
+    nudge: Callable[[], None] | None = None,
+    quiet: bool = False,
+) -> RunStatus | None:
+    """Waits until the agent says what we want to hear.
+
+    Args:
+        look: Reads the run's status.
+        done: Whether that is enough.
+        timeout: Seconds.
+        nudge: Called once a second, to say again what a killed agent may not have heard.
+        quiet: Show nothing.
+
+    Returns:
+        The last status seen; None when there was none within the time.
+    """
+    began = time.monotonic()
+    deadline, nudge_at, pause = began + timeout, began + 1.0, _FASTEST
+    show = _Progress(quiet)
+    try:
+        while True:
+            status = look()
+            now = time.monotonic()
+            if (status is not None and done(status)) or now >= deadline:
+                return status
+            if nudge is not None and now >= nudge_at:
+                nudge()
+                nudge_at = now + 1.0
+            if now - began >= _SHOW_AFTER and status is not None:
+                show.update(status, now - began, timeout)
+            time.sleep(max(0.0, min(pause, deadline - now)))
+            pause = min(max(_FASTEST, (now - began) / 10), _SLOWEST)  # late by a tenth of the wait at most
+    finally:
+        show.close()
+
+
+class _Progress:
+    """What is shown of a long wait."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet = quiet
+        self._bar: Any = None
+        self._task: Any = None
+        self._line_at, self._line_after = 0.0, _LINE_AFTER
+
+    def update(self, status: RunStatus, waited: float, timeout: float) -> None:
+        if self._quiet:
+            return
+        total = status.ledger.total
+        done, text = total.accepted - total.pending, _what(status, timeout - waited)
+        if sys.stderr is not None and sys.stderr.isatty():
+            self._draw(done, total.accepted, text)
+        elif waited >= self._line_at:
+            self._line_at = waited + self._line_after
+            self._line_after = min(self._line_after * 2, _MAX_LINE_AFTER)
+            say(f"{done:,} of {total.accepted:,} delivered; {text}")
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def _draw(self, done: int, total: int, text: str) -> None:
+        if self._bar is None:
+            from rich.console import Console  # 34 ms, after a second's wait
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+            self._bar = Progress(
+                TextColumn("tailrace"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.description}"),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._task = self._bar.add_task(text, total=total)
+            self._bar.start()
+        self._bar.update(self._task, completed=done, total=total, description=text)
+
+
+def _what(status: RunStatus, left: float) -> str:
+    if status.problem:
+        return f"MLflow does not answer ({_short(status.problem)}); waiting {left:.0f} s more at most"
+    return f"waiting {left:.0f} s more at most"
+
+
+def _short(text: str, most: int = 120) -> str:
+    line = text.splitlines()[0] if text else ""
+    return line if len(line) <= most else line[: most - 1] + "…"
+
+
+def leftover(ledger: Ledger) -> str:
+    """What is left, in words: `1,234 points and 2 artifacts`."""
+    names = {"metric": "point", "param": "param", "tag": "tag", "artifact": "artifact"}
+    parts = [
+        f"{n:,} {name}{'s' if n != 1 else ''}" for kind, name in names.items() if (n := ledger.of(kind).pending) > 0
+    ]
+    return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]])) or "nothing"

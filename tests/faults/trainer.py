@@ -1,0 +1,79 @@
+"""A program that trains nothing and logs a lot. Run by the tests, which kill it.
+
+Its one argument is a JSON object; see `faults.program.Plan`. It says `run <id>` on standard output when its run has
+begun, and `end` when it has ended.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import mmap
+import os
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import tailrace
+from faults.oracle import Journal
+from tailrace import _keeper
+
+INSIDE, OUTSIDE = b"L"[0], b"-"[0]
+
+
+def value_of(key: str, step: int) -> float:
+    """What is logged under this key at this step."""
+    if key.endswith("odd"):
+        return (math.nan, math.inf, -math.inf, -0.0)[step % 4]
+    return (step * 2654435761 % 2**32) / 2**32 if key.endswith("loss") else step / 7
+
+
+def main(plan: dict[str, object]) -> None:
+    if plan.get("no_pauses"):  # the keeper rests after a few quick deaths; these tests kill faster than that
+        _keeper._QUICK_DEATHS = 10**6
+    settings = dict(plan.get("settings") or {})
+    run = tailrace.start_run(tracking_uri=plan["uri"], experiment_name=plan.get("experiment"), quiet=True, **settings)
+    print("run", run.id, flush=True)
+    train(plan)
+    if plan.get("end", True):
+        tailrace.end_run()
+    print("end", flush=True)
+
+
+def train(plan: dict[str, object]) -> None:
+    """Logs until it is told to stop, or for some steps."""
+    journal = Journal(Path(str(plan["journal"])))
+    prefix, pause, stop = str(plan.get("prefix", "main")), float(plan.get("pause", 0)), Path(str(plan["stop"]))
+    tight = Path(str(plan["tight"]))
+    keys = [f"{prefix}/{name}" for name in ("loss", "speed", "odd")[: int(plan.get("keys", 3))]]
+    stage = _stage()
+    steps = plan.get("steps")
+    for step in itertools.count():
+        if (steps is not None and step >= int(steps)) or (step % 64 == 0 and stop.exists()):
+            return
+        values = {key: value_of(key, step) for key in keys}
+        before = time.time_ns()
+        stage[0] = INSIDE
+        tailrace.log(values, step=step)
+        stage[0] = OUTSIDE
+        journal.note(step, values, before, time.time_ns())
+        if pause:
+            time.sleep(pause)
+            pause = pause if not tight.exists() else 0.0
+
+
+def _stage() -> mmap.mmap:
+    """One byte that says whether this process is inside of `log()`; it outlives the process."""
+    folder = os.environ.get("FAULTS_STAGES")
+    if folder is None:
+        return mmap.mmap(-1, 64)
+    fd = os.open(Path(folder, f"{os.getpid()}.trainer"), os.O_RDWR | os.O_CREAT, 0o600)
+    os.truncate(fd, 64)
+    return mmap.mmap(fd, 64)
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

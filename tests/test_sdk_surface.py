@@ -1,0 +1,105 @@
+"""What users find: the names, their order, their documentation, and MLflow's arguments."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import mlflow
+import pytest
+
+import tailrace
+from tailrace import Run, Tracker
+
+OURS = {"flush", "log", "system_monitor"}
+"""Functions that MLflow's fluent API does not have."""
+
+EXTRA = {
+    "end_run": ["timeout"],
+    "start_run": ["experiment_name", "tracking_uri", "params", "agent", "settings"],
+}
+"""Arguments that MLflow's function of that name does not have; all of them come after MLflow's."""
+
+MISSING = {"set_experiment": ["trace_location"]}
+"""Arguments of MLflow's that mean nothing here: traces are not metrics."""
+
+EXPORTS = {name: getattr(tailrace, name) for name in tailrace.__all__}
+FUNCTIONS = {name: export for name, export in EXPORTS.items() if not inspect.isclass(export)}
+CLASSES = {name: export for name, export in EXPORTS.items() if inspect.isclass(export)}
+
+
+def arguments(function: Any) -> list[inspect.Parameter]:
+    return list(inspect.signature(function).parameters.values())
+
+
+def test_the_exports_are_sorted_and_complete() -> None:
+    assert tailrace.__all__ == [*sorted(CLASSES), *sorted(FUNCTIONS)], "classes first, each part in order"
+    public = {
+        name
+        for name, value in vars(tailrace).items()
+        if not name.startswith("_") and not inspect.ismodule(value) and name != "annotations"
+    }
+    assert public == set(tailrace.__all__)
+
+
+def test_the_functions_are_those_of_mlflow_and_our_own() -> None:
+    for name in set(FUNCTIONS) - OURS:
+        assert callable(getattr(mlflow, name)), name
+    asked_for = (
+        "set_tracking_uri set_experiment start_run end_run active_run log_param log_params log_metric log_metrics "
+        "set_tag set_tags log_artifact log_artifacts log_text log_dict log_figure log_image log_table log flush"
+    )
+    assert set(asked_for.split()) <= set(FUNCTIONS)
+
+
+def test_the_functions_are_those_of_one_tracker() -> None:
+    for name, function in FUNCTIONS.items():
+        method = getattr(Tracker, name)
+        ours = [(p.name, p.kind, p.default) for p in arguments(function)]
+        assert ours == [(p.name, p.kind, p.default) for p in arguments(method)[1:]], name
+
+
+@pytest.mark.parametrize("name", sorted(set(FUNCTIONS) - OURS))
+def test_arguments_have_mlflows_names_order_and_kinds(name: str) -> None:
+    theirs, ours = arguments(getattr(mlflow, name)), arguments(FUNCTIONS[name])
+    left_out = MISSING.get(name, [])
+    expected = [(p.name, p.kind) for p in theirs if p.name not in left_out]
+    assert [(p.name, p.kind) for p in ours[: len(expected)]] == expected
+    assert [p.name for p in ours[len(expected) :]] == EXTRA.get(name, [])
+    for their, our in zip([p for p in theirs if p.name not in left_out], ours, strict=False):
+        assert (their.default is inspect.Parameter.empty) == (our.default is inspect.Parameter.empty), our.name
+
+
+def test_a_run_has_the_methods_of_the_module_with_the_same_first_arguments() -> None:
+    for name in sorted(name for name in FUNCTIONS if name.startswith(("log", "set_tag", "flush"))):
+        of_run = [(p.name, p.kind, p.default) for p in arguments(getattr(Run, name))[1:]]
+        of_module = [(p.name, p.kind, p.default) for p in arguments(FUNCTIONS[name])]
+        about_which_run = ("run_id", "synchronous", "model_id", "dataset")
+        assert of_run == [entry for entry in of_module if entry[0] not in about_which_run], name
+    for name in ("run_id", "run_name", "url", "ledger", "info", "status", "__enter__", "__exit__"):
+        assert hasattr(Run, name)
+
+
+def undocumented(owner: type) -> list[str]:
+    return [
+        f"{owner.__name__}.{name}"
+        for name, member in vars(owner).items()
+        if not name.startswith("_") and (inspect.isfunction(member) or isinstance(member, (property, classmethod)))
+        if not inspect.getdoc(getattr(owner, name))
+    ]
+
+
+def test_every_export_says_what_it_does() -> None:
+    assert tailrace.__doc__
+    assert [name for name, export in EXPORTS.items() if not inspect.getdoc(export)] == []
+    assert [name for owner in CLASSES.values() for name in undocumented(owner)] == []
+    # The hot path's own `log` says how it is called, whoever asks for its help.
+    for log in (tailrace.log, Tracker.log, Run.log):
+        assert "about a microsecond" in (inspect.getdoc(log) or "")
+
+
+def test_every_argument_of_log_and_start_run_is_explained() -> None:
+    for function in (tailrace.log, tailrace.start_run, tailrace.flush):
+        text = inspect.getdoc(function) or ""
+        for parameter in arguments(function):
+            assert f"{parameter.name}:" in text, parameter.name

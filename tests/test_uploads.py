@@ -1,0 +1,313 @@
+"""Uploads: what was staged arrives, once it can, and nothing that goes wrong with one artifact stops another."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tailrace_agent.delivery import Delivery
+from tailrace_agent.errors import Refused, RunGone, StoreRefused, Unavailable
+from tailrace_agent.intake import Intake
+from tailrace_agent.ledger import Counts
+from tailrace_agent.memory_sink import MemoryRun, MemorySink
+from tailrace_agent.records import Artifact, End, RunSpec, Start, encode, run_hex
+from tailrace_agent.runs import RunBook
+from tailrace_agent.spool import Spool
+from tailrace_agent.uploads import Uploads
+
+IDLE = 600.0
+
+
+class Quiet:
+    def info(self, event: str, **_: object) -> None:
+        pass
+
+    warning = error = info
+
+
+class Rig:
+    """A delivery and its uploads, with a clock that only the test moves."""
+
+    def __init__(self, folder: Path) -> None:
+        self.now = 1000.0
+        self.sink = MemorySink()
+        self.staging = folder / "artifacts"
+        self.staging.mkdir()
+        self.spool = Spool(folder / "s.db")
+        self.intake = Intake(lambda _name, _text: "x")
+        self.store_error: Exception | None = None
+        self._ids = itertools.count()
+        self.restart()
+
+    def restart(self) -> None:
+        self.book = RunBook(self.spool.runs(), self.spool.save_run)
+        more: Any = {"retry_max_delay": 30.0, "log": Quiet(), "monotonic": lambda: self.now}
+        self.delivery = Delivery(None, self.spool, self.book, self._open, flush_interval=0.5, **more)
+        self.uploads = Uploads(self.delivery, self.spool, self.book, self.staging, **more)
+
+    def _open(self) -> MemorySink:
+        if self.store_error is not None:
+            raise self.store_error
+        return self.sink
+
+    def say(self, *records: object) -> None:
+        self.intake.feed("ring", [encode(record) for record in records])
+        changes = self.intake.take()
+        states = [(s.spec.run, self.book.start(s, ring)) for s, ring in changes.starts]
+        states += [(end.run, state) for end in changes.ends if (state := self.book.end(end))]
+        self.spool.ingest(changes.blocks, changes.tallies, states)
+
+    def start(self, run: int = 1) -> None:
+        self.say(Start(RunSpec(run=run, start_time=5, cwd="/")))
+
+    def stage(self, files: dict[str, str], *, run: int = 1, **more: Any) -> Path:
+        """Stages files and says so; where they wait."""
+        number = next(self._ids)
+        entry = self.staging / f"staged-{number:03}"
+        for name, text in files.items():
+            path = entry / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+            os.utime(path, ns=(number * 1000, number * 1000))
+        self.say(Artifact(run, entry.name, **more))
+        return entry
+
+    def run(self, seconds: float = IDLE) -> None:
+        end = self.now + seconds
+        for _ in range(5000):
+            wait = min(self.delivery.step(self.now), self.uploads.step(self.now)) - self.now
+            if wait > 0 and self.now + wait > end:
+                return
+            self.now += max(0.0, wait)
+        pytest.fail("it does not come to rest")
+
+    def of(self, run: int = 1) -> MemoryRun:
+        (found,) = [r for r in self.sink.runs.values() if r.tags.get("tailrace.run") == run_hex(run)]
+        return found
+
+    def counts(self, run: int = 1) -> Counts:
+        return self.spool.ledger(run).of("artifact")
+
+    def notices(self, run: int = 1) -> list[str]:
+        state = self.book.get(run)
+        assert state is not None
+        return state.notices
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    rig = Rig(tmp_path)
+    yield rig
+    rig.spool.close()
+
+
+def fails(rig: Rig, error: Exception, method: str, times: int = 10**9, *, after: bool = False) -> list[str]:
+    calls: list[str] = []
+
+    def fail(name: str) -> None:
+        if name == method:
+            calls.append(name)
+            if len(calls) <= times:
+                raise error
+
+    setattr(rig.sink, "fail_after" if after else "fail", fail)
+    return calls
+
+
+def table(*rows: int) -> str:
+    return json.dumps({"columns": ["n"], "data": [[row] for row in rows]})
+
+
+def rows_of(text: bytes) -> list[int]:
+    return [row[0] for row in json.loads(text)["data"]]
+
+
+def test_files_and_directories_arrive_and_the_staged_copies_go(rig: Rig) -> None:
+    rig.start()
+    entries = [
+        rig.stage({"model.txt": "weights"}),
+        rig.stage({"plot.txt": "pixels"}, artifact_path="plots/train"),
+        rig.stage({"folder/a.txt": "a", "folder/sub/b.txt": "b"}, artifact_path="x"),
+        rig.stage({"folder/c.txt": "c"}, artifact_path="y", contents=True),
+    ]
+    rig.run()
+    assert rig.of().artifacts == {
+        "model.txt": b"weights",
+        "plots/train/plot.txt": b"pixels",
+        "x/folder/a.txt": b"a",
+        "x/folder/sub/b.txt": b"b",
+        "y/c.txt": b"c",
+    }
+    assert not any(entry.exists() for entry in entries)
+    assert (rig.counts().accepted, rig.counts().delivered, rig.counts().pending) == (4, 4, 0)
+
+
+def test_the_run_is_created_first_and_ends_without_waiting_for_its_artifacts(rig: Rig) -> None:
+    rig.start()
+    rig.stage({"a.txt": "a"})
+    assert rig.uploads.step(rig.now) == pytest.approx(rig.now + 0.1)  # no sink yet
+    rig.say(End(1, "FINISHED", 9))
+    fails(rig, Unavailable("slow"), "log_artifact")
+    rig.run(20)
+    state = rig.book.get(1)
+    assert state is not None
+    assert (rig.of().status, state.closed, state.finalized) == ("FINISHED", True, False)
+    rig.sink.fail = None
+    rig.run()
+    assert (rig.of().artifacts, rig.counts().delivered) == ({"a.txt": b"a"}, 1)
+    assert state.finalized
+    assert json.loads(rig.of().tags["tailrace.ledger"])["kinds"]["artifact"]["delivered"] == 1
+
+
+def test_a_failed_upload_is_tried_again_more_and_more_rarely_and_told_once(rig: Rig) -> None:
+    rig.start()
+    entry = rig.stage({"a.txt": "a"})
+    calls = fails(rig, Unavailable("the bucket is away"), "log_artifact")
+    rig.run(300)
+    assert 8 <= len(calls) < 120
+    assert entry.exists()
+    assert rig.counts().pending == 1
+    assert rig.notices() == ["an artifact cannot be uploaded (the bucket is away); tailrace keeps trying"]
+    rig.sink.fail = None
+    rig.run()
+    assert rig.of().artifacts == {"a.txt": b"a"}
+
+
+def test_what_the_store_asks_for_is_kept(rig: Rig) -> None:
+    rig.start()
+    rig.run(1)
+    rig.stage({"a.txt": "a"})
+    calls = fails(rig, Unavailable("busy", retry_after=77), "log_artifact")
+    assert rig.uploads.step(rig.now) == pytest.approx(rig.now + 77)
+    assert rig.uploads.step(rig.now + 76) == pytest.approx(rig.now + 77)
+    assert len(calls) == 1
+
+
+def test_an_answer_that_was_lost_costs_only_time(rig: Rig) -> None:
+    rig.start()
+    rig.stage({"a.txt": "a"})
+    fails(rig, Unavailable("lost"), "log_artifact", times=2, after=True)
+    rig.run()
+    assert rig.of().artifacts == {"a.txt": b"a"}
+    assert (rig.counts().delivered, rig.counts().pending) == (1, 0)
+
+
+@pytest.mark.parametrize("error", [Refused("too large"), RunGone("deleted")])
+def test_what_is_refused_is_a_dead_letter_and_the_next_one_arrives(rig: Rig, error: Exception) -> None:
+    rig.start()
+    refused = rig.stage({"a.txt": "a"})
+    rig.stage({"b.txt": "b"})
+    fails(rig, error, "log_artifact", times=1)
+    rig.run()
+    assert rig.of().artifacts == {"b.txt": b"b"}
+    assert (rig.counts().delivered, rig.counts().dead, rig.counts().pending) == (1, 1, 0)
+    (letter,) = rig.spool.dead_letters(1)
+    assert (letter.kind, letter.key, letter.reason) == ("artifact", "a.txt", str(error))
+    assert refused.exists()  # so that it can be sent again
+    rig.spool.revive([letter], [(1, "artifact", 1, 0, letter.body)])
+    rig.run()
+    assert rig.of().artifacts == {"a.txt": b"a", "b.txt": b"b"}
+
+
+@pytest.mark.parametrize("what", ["entry", "contents"])
+@pytest.mark.parametrize("append", [False, True])
+def test_a_staged_copy_that_is_gone_is_counted_and_told(rig: Rig, what: str, *, append: bool) -> None:
+    rig.start()
+    entry = rig.stage({"a.txt": table(1)}, append=append)
+    (entry / "a.txt").unlink()
+    if what == "entry":
+        entry.rmdir()
+    rig.stage({"b.txt": "b"})
+    rig.run()
+    assert rig.of().artifacts == {"b.txt": b"b"}
+    assert rig.counts().dropped == {"staged copy is gone": 1}
+    assert "is gone" in rig.notices()[0]
+
+
+def test_a_block_whose_bytes_are_damaged_is_counted_and_keeps_nothing_waiting(rig: Rig) -> None:
+    rig.start()
+    rig.spool.ingest([(1, "artifact", 1, 0, b"\xc1")], [(1, "artifact", "accepted", 1)])
+    rig.stage({"b.txt": "b"})
+    rig.run()
+    assert rig.of().artifacts == {"b.txt": b"b"}
+    assert rig.counts().dropped == {"unreadable block": 1}
+
+
+def test_one_run_after_the_other_and_the_gone_ones_are_left_out(rig: Rig) -> None:
+    for run in (1, 2):
+        rig.start(run)
+        rig.stage({f"{run}.txt": "x"}, run=run)
+    rig.book.update(1, gone="deleted")
+    rig.run(30)
+    assert rig.of(2).artifacts == {"2.txt": b"x"}
+    assert rig.counts(1).dead == 1
+
+
+def test_while_the_store_is_refused_nothing_is_tried(rig: Rig) -> None:
+    rig.store_error = StoreRefused("no")
+    rig.start()
+    rig.stage({"a.txt": "a"})
+    rig.run(1)
+    assert rig.uploads.step(rig.now) >= rig.now + IDLE
+    assert rig.counts().pending == 1
+
+
+# -- tables ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_table_grows_call_by_call(rig: Rig) -> None:
+    rig.start()
+    for number in range(4):
+        rig.stage({"eval.json": table(number)}, artifact_path="t", append=True)
+        if number % 2:
+            rig.run()
+            assert rows_of(rig.of().artifacts["t/eval.json"]) == list(range(number + 1))
+    assert (rig.counts().delivered, rig.counts().pending) == (4, 0)
+
+
+def test_tables_of_different_names_folders_and_runs_are_kept_apart(rig: Rig) -> None:
+    for run in (1, 2):
+        rig.start(run)
+        rig.stage({"a.json": table(run)}, run=run, append=True)
+    rig.stage({"b.json": table(3)}, append=True)
+    rig.stage({"a.json": table(4)}, artifact_path="x", append=True)
+    rig.run()
+    found = {name: rows_of(text) for name, text in rig.of(1).artifacts.items()}
+    assert found == {"a.json": [1], "b.json": [3], "x/a.json": [4]}
+    assert {name: rows_of(text) for name, text in rig.of(2).artifacts.items()} == {"a.json": [2]}
+
+
+@pytest.mark.parametrize("times", [1, 3])
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_part_of_a_table_whose_upload_fails_is_tried_again(
+    rig: Rig, times: int, *, after: bool, restart: bool
+) -> None:
+    rig.start()
+    rig.stage({"eval.json": table(1)}, append=True)
+    rig.run()
+    fails(rig, Unavailable("away"), "log_artifact", times=times, after=after)
+    rig.stage({"eval.json": table(2)}, append=True)
+    rig.stage({"eval.json": table(3)}, append=True)
+    rig.run(0.05)
+    if restart:
+        rig.restart()
+    rig.run()
+    assert rows_of(rig.of().artifacts["eval.json"]) == [1, 2, 3]
+    assert (rig.counts().delivered, rig.counts().dropped, rig.counts().pending) == (3, {}, 0)
+
+
+def test_a_part_that_is_no_table_is_a_dead_letter_and_the_others_arrive(rig: Rig) -> None:
+    rig.start()
+    for text in (table(1), "{ no table", table(2)):
+        rig.stage({"eval.json": text}, append=True)
+    rig.run()
+    assert rows_of(rig.of().artifacts["eval.json"]) == [1, 2]
+    assert (rig.counts().delivered, rig.counts().dead, rig.counts().pending) == (2, 1, 0)
+    assert "part of a table" in rig.notices()[0]
