@@ -16,12 +16,13 @@ ledger), `delivered_key` (rows delivered by metric key), `dead` (dead letters), 
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -50,6 +51,7 @@ CREATE TABLE IF NOT EXISTS dead(
 CREATE TABLE IF NOT EXISTS beat(id INTEGER PRIMARY KEY, at REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS ring(name TEXT PRIMARY KEY, tail INTEGER NOT NULL, spill INTEGER NOT NULL) WITHOUT ROWID;
 """
+_TABLES: Final = "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name"
 _READ_ALL: Final = (
     "SELECT run, kind, sum(n), total(first_ns), total(length(body)) FROM block NOT INDEXED GROUP BY run, kind",
     "SELECT run, kind, count(*) FROM block INDEXED BY block_run WHERE run IS NOT NULL GROUP BY run, kind",
@@ -81,6 +83,14 @@ _COUNT_KEY: Final = "INSERT INTO delivered_key VALUES(?, ?, ?) ON CONFLICT(run, 
 
 SYSTEM: Final = "system"
 """The kind of block that holds system metrics."""
+
+
+@functools.cache
+def _expected_tables() -> list[tuple[str | None, ...]]:
+    with contextlib.closing(sqlite3.connect(":memory:")) as db:
+        db.executescript(_SCHEMA)
+        return db.execute(_TABLES).fetchall()
+
 
 Tally = tuple[int, Kind, str, int]
 """`(run, kind, what, n)`, `what` as in `Ledger.from_rows`."""
@@ -195,7 +205,7 @@ class Spool:
         with self._lock:
             return self._oldest(run, kind, limit)
 
-    @contextmanager
+    @contextlib.contextmanager
     def holding(self, run: int, kind: Kind, limit: int) -> Iterator[list[Block]]:
         """`waiting`, and while these blocks are being sent, `shed` leaves them alone."""
         with self._lock:  # found and held at once: else `shed` might drop, and count, what is then delivered
@@ -391,6 +401,8 @@ class Spool:
 
     def _prove(self, db: sqlite3.Connection) -> None:
         """Finds out now, and not in the middle of the work, what cannot be read or written."""
+        if db.execute(_TABLES).fetchall() != _expected_tables():  # a column renamed by one flipped byte
+            raise sqlite3.DatabaseError("the schema is damaged")
         for sql in _READ_ALL:
             db.execute(sql).fetchall()
         if self.path.stat().st_size <= _CHECK_BYTES:
@@ -412,7 +424,7 @@ class Spool:
                 part.rename(target.with_name(target.name + suffix))
         return target
 
-    @contextmanager
+    @contextlib.contextmanager
     def _transaction(self, sync: bool = False) -> Iterator[None]:
         with self._lock:
             if sync:
