@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import types
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tailrace_agent import ring
 from tailrace_agent.errors import SessionError
 from tailrace_agent.ring import MIN_BYTES, Frames, RingReader, RingWriter
 
@@ -705,6 +707,7 @@ def test_an_interruption_while_another_thread_has_the_lock_leaves_it_to_that_thr
 
     def hold() -> None:
         with rig.writer._lock:
+            rig.writer._limit = -1  # as it is while somebody makes room
             holding.set()
             done.wait(10)
 
@@ -738,7 +741,30 @@ def assert_lock_is_free(writer: RingWriter) -> None:
 
 
 def test_four_threads_lose_nothing_and_each_ones_rows_stay_in_order() -> None:
-    each, threads = 20_000, 4
+    four_threads_write(20_000)
+
+
+def test_four_threads_lose_nothing_without_a_gil_to_order_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ring, "_GIL", False)
+    four_threads_write(2_000)
+
+
+def test_four_threads_lose_nothing_under_a_debugger_that_lets_others_run_at_every_line() -> None:
+    def trace(frame: types.FrameType, event: str, _: object) -> Any:
+        if frame.f_code is not RingWriter.put.__code__:
+            return None
+        if event == "line":
+            time.sleep(0)  # gives up the GIL
+        return trace
+
+    threading.settrace(trace)
+    try:
+        four_threads_write(400)
+    finally:
+        threading.settrace(None)  # type: ignore[arg-type]
+
+
+def four_threads_write(each: int, threads: int = 4) -> None:
     with new_rig(size=256 * 1024) as rig:
 
         def work(thread: int) -> None:

@@ -10,8 +10,12 @@ Invariants
 4. `tail` belongs to the reader and moves only when the reader says that the rows are safe elsewhere.
 5. A full ring never blocks the writer: rows go to the spill file until the reader has caught up with it, so that the
    order of one process's rows is kept.
-6. `put` may be re-entered by a signal handler or a finalizer in the same thread. Space is reserved by two bytecodes
-   between which CPython (3.10 and later) checks for nothing, and the slow path parks what re-enters it.
+6. `put` takes no lock while there is room. CPython switches threads and runs signal handlers where a function is
+   entered or left and where it jumps back, and nowhere else: so from the look at `_off` to the frame's length no other
+   caller gets in between. A finalizer (the garbage collector may run at the slice) can, and so another thread: they put
+   their frames behind ours, and move the head past it, where the reader waits until our checksum is right.
+7. Where `put` finds no room it takes a lock, and `_limit` sends all others there too. What re-enters it in the same
+   thread (a signal handler, a finalizer) is parked. Without a GIL every call goes that way.
 
 Format (little-endian 64-bit words)
 -----------------------------------
@@ -30,6 +34,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -58,6 +63,8 @@ _METRICS: Final = b"\x94"
 """How a metrics row begins: a MessagePack array of four."""
 _MAX_SHARE: Final = 4
 """A row larger than a quarter of the ring goes to the spill file."""
+
+_GIL: Final[bool] = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 Sample = Callable[[bytes, int, int], None]
 
@@ -120,10 +127,9 @@ class RingWriter:
         self._words[_HEAD] = self._words[_TAIL] = _BASE
         self._words[1], self._words[0] = FORMAT, _MAGIC
         self._lock = threading.RLock()
-        self._acquire, self._release = self._lock.acquire, self._lock.release
         self._off = _BASE
         self._stride = _FIRST_SAMPLE
-        self._limit = _BASE + self._stride
+        self._limit = _BASE + self._stride if _GIL else -1
         self._end = size
         self._busy = False
         self._parked: deque[bytes] = deque()
@@ -138,26 +144,16 @@ class RingWriter:
         """
         size = len(row)
         word = size | adler32(row) << 32
-        try:
-            self._acquire()  # 50 ns less than `with`; inside `try`, since Ctrl-C may strike as soon as it returns
-            off = self._off
-            end = off + ((size + 15) & -8)
-            if end <= self._limit:  # this way round: Python 3.10 looks for signals where it jumps
-                self._off = end  # reserved: no call and no jump, hence no interruption, since `off` was read
-                words = self._words
-                words[off >> 3] = word
-                off += 8
-                self._map[off : off + size] = row
-                words[_HEAD] = self._off
-            else:
-                self._put_slowly(row)
-        finally:
-            # A `try` comes first here, and in it nothing but the release: where else a second Ctrl-C could strike
-            # before it (Python 3.10 looks for signals at the entry of any other handler).
-            try:  # noqa: SIM105
-                self._release()
-            except RuntimeError:  # interrupted while waiting: it was never ours
-                pass
+        # One line, so that not even a tracer written in Python gets between the look and the reservation.
+        if (end := (off := self._off) + ((size + 15) & -8)) <= self._limit: self._off = end  # noqa: E701  # fmt: skip
+        else:
+            return self._put_slowly(row)
+        words = self._words
+        words[off >> 3] = word
+        off += 8
+        self._map[off : off + size] = row
+        words[_HEAD] = self._off
+        return None
 
     @property
     def notices(self) -> int:
@@ -180,16 +176,20 @@ class RingWriter:
                 self._spill_fd = -1
 
     def _put_slowly(self, row: bytes) -> None:
-        if self._busy:  # re-entered in this thread: the outer call takes it along before it returns
-            self._parked.append(row)
-            return
+        with self._lock:
+            if self._busy:  # re-entered in this thread: the outer call takes it along before it returns
+                self._parked.append(row)
+            else:
+                self._make_room_for(row)
+
+    def _make_room_for(self, row: bytes) -> None:
         entered = time_ns()
         self._busy, self._limit = True, -1
         try:
             self._place(row, entered)
             self._place_parked()
         finally:
-            try:  # as in `put`
+            try:  # nothing but this, since a second Ctrl-C may strike right behind it
                 self._busy = False
             finally:
                 self._limit = -1 if self._closed or self._parked else self._next_limit()
@@ -234,7 +234,7 @@ class RingWriter:
         return True
 
     def _next_limit(self) -> int:
-        if self._words[_SPILLED] != self._words[_UNSPILLED]:
+        if self._words[_SPILLED] != self._words[_UNSPILLED] or not _GIL:
             return -1
         tail = self._words[_TAIL]
         hard = tail - 8 if tail > self._off else self._end
