@@ -26,12 +26,8 @@ test: $(STAMPS)/test ## Run the default test suite
 test-faults: $(STAMPS)/test ## Run the long fault-injection tests
 	$(BIN)/python -m pytest -m faults $(ARGS)
 
-test-services: $(STAMPS)/test ## Run the tests that need outside services (they skip with a reason without them)
-	@command -v chromedriver >/dev/null && command -v chromium >/dev/null || { \
-		[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo "Installing Chromium" && apt-get update -qq && \
-		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-			chromium chromium-driver fonts-dejavu-core >/dev/null; \
-	} || echo "Chromium is missing and cannot be installed here: the UI test skips (with CI=true it fails)"
+test-services: $(STAMPS)/services ## Run the tests that need outside services (they skip with a reason without them)
+	@tests/services/install.sh
 	$(BIN)/python -m pytest -m services $(ARGS)
 
 lint: $(STAMPS)/lint ## Check style, formatting, types and the direction of imports
@@ -80,6 +76,11 @@ $(STAMPS)/base: $(PINS) | $(STAMPS)/python
 $(STAMPS)/test: $(STAMPS)/base
 	@echo "Installing what the tests need"
 	@$(PIP) -e '.[test]'
+	@touch $@
+
+$(STAMPS)/services: $(STAMPS)/test
+	@echo "Installing what the tests of services need"
+	@$(PIP) -e '.[services]'
 	@touch $@
 
 # The types of what the tests need are checked against, too.

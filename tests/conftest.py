@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
-import signal
-import socket
 import sqlite3
 import subprocess
 import sys
-import time
-import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,12 +14,12 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from serving import clean_environ, serving
+
 # The same examples every time: a build is not red by chance. New ones: make test ARGS=--hypothesis-profile=explore
 settings.register_profile("tailrace", derandomize=True)
 settings.register_profile("explore", max_examples=500, derandomize=False)
 settings.load_profile("tailrace")
-
-_SERVER_DEADLINE = 90.0
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +38,7 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow database with its schema: making one takes seconds, copying it a millisecond."""
     path = tmp_path_factory.mktemp("template") / "mlflow.db"
     code = "import sys; from mlflow import MlflowClient; MlflowClient(sys.argv[1])"
-    environ = {**_clean_environ(), "MLFLOW_DISABLE_TELEMETRY": "true"}
+    environ = {**clean_environ(), "MLFLOW_DISABLE_TELEMETRY": "true"}
     subprocess.run([sys.executable, "-c", code, f"sqlite:///{path}"], check=True, capture_output=True, env=environ)
     return path
 
@@ -59,24 +54,11 @@ def mlflow_server(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactor
     """The address of a real `mlflow server`, shared by all tests: use experiment names of your own."""
     directory = tmp_path_factory.mktemp("server")
     database = _copy_database(sqlite_template, directory, "mlflow-artifacts:/0")
-    port = _free_port()
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{database}", "--artifacts-destination", str(directory / "artifacts")]
-    environ = {
-        **_clean_environ(),
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # spares eight processes and two seconds
-    }
-    log = directory / "server.log"
-    with log.open("wb") as output:
-        server = subprocess.Popen(
-            command, stdout=output, stderr=output, env=environ, cwd=directory, start_new_session=True
-        )
-    try:
-        _wait_until_healthy(server, port, log)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        _kill_group(server)
+    artifacts = str(directory / "artifacts")
+    with serving(
+        directory, "--backend-store-uri", f"sqlite:///{database}", "--artifacts-destination", artifacts
+    ) as url:
+        yield url
 
 
 @pytest.fixture(params=["sqlite", "server"])
@@ -98,10 +80,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.line(f"{count:4d}  {reason.removeprefix('Skipped: ')}")
 
 
-def _clean_environ() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "_MLFLOW_"))}
-
-
 def _copy_database(template: Path, directory: Path, artifacts: str | None = None) -> Path:
     path = directory / "mlflow.db"
     shutil.copyfile(template, path)
@@ -111,26 +89,3 @@ def _copy_database(template: Path, directory: Path, artifacts: str | None = None
         connection.execute("UPDATE experiments SET artifact_location = ?", (artifacts or f"{directory}/mlruns/0",))
     connection.close()
     return path
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _wait_until_healthy(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    deadline = time.monotonic() + _SERVER_DEADLINE
-    while time.monotonic() < deadline and server.poll() is None:
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2):
-            return
-        time.sleep(0.05)
-    pytest.fail(f"the MLflow server did not start:\n{log.read_text(errors='replace')[-3000:]}")
-
-
-def _kill_group(server: subprocess.Popen[bytes]) -> None:
-    for number, patience in ((signal.SIGTERM, 5), (signal.SIGKILL, 5)):
-        with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
-            os.killpg(server.pid, number)
-            server.wait(patience)

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
+from services.missing import missing
 
 __all__ = ["Browser", "browser", "need_browser"]
 
@@ -73,12 +73,9 @@ class Browser:
 
 def need_browser() -> None:
     """Without a browser: a skip, and under `CI=true` a failure."""
-    missing = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
-    if missing:
-        reason = f"{' and '.join(missing)} missing; on Debian: apt install chromium chromium-driver"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+    absent = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
+    if absent:
+        missing(f"{' and '.join(absent)} missing; on Debian: apt install chromium chromium-driver")
 
 
 @contextlib.contextmanager

@@ -1,0 +1,139 @@
+"""The stores that tailrace is tested against, each as a tracking URI and what the environment must hold for it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mlflow import MlflowClient
+
+from services.postgresql import PASSWORD as DATABASE_PASSWORD
+from services.postgresql import PostgreSQL
+from serving import serving
+
+__all__ = ["BUCKET", "LOGIN", "Backend", "S3", "authenticated_server", "object_store", "over_postgresql"]
+
+BUCKET = "runs"
+LOGIN = {"MLFLOW_TRACKING_USERNAME": "ada", "MLFLOW_TRACKING_PASSWORD": "b4sic-s3cr3t-pa55"}
+_databases = itertools.count()
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A store.
+
+    Attributes:
+        uri: Its tracking URI, with a database's password in it.
+        variables: What the environment of whoever talks to it must hold.
+        password: The one that it asks for.
+        wrong_uri: The URI with another password, where the URI holds it.
+        appends_blindly: Whether it keeps a point twice that was sent twice.
+        artifacts: The artifact location that an experiment must be given.
+        bucket: Where its artifacts are, if not on a disk.
+    """
+
+    uri: str
+    variables: dict[str, str] = field(default_factory=dict)
+    password: str = ""
+    wrong_uri: str = ""
+    appends_blindly: bool = False
+    artifacts: str | None = None
+    bucket: S3 | None = None
+
+    def experiment(self, name: str) -> str:
+        """The name of an experiment of this store that exists."""
+        MlflowClient(self.uri).create_experiment(name, self.artifacts)
+        return name
+
+
+class S3:
+    """moto's server.
+
+    Args:
+        url: Its address.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.variables = {
+            "MLFLOW_S3_ENDPOINT_URL": url,
+            "AWS_ACCESS_KEY_ID": "ada",
+            "AWS_SECRET_ACCESS_KEY": "s3-s3cr3t-pa55",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+
+    def paths(self) -> list[str]:
+        """Where all objects are."""
+        found = self._client().list_objects_v2(Bucket=BUCKET)
+        return [item["Key"] for item in found.get("Contents", [])]
+
+    def create(self) -> None:
+        """Creates the bucket."""
+        self._client().create_bucket(Bucket=BUCKET)
+
+    def _client(self):  # type: ignore[no-untyped-def]  # boto3 makes its classes at run time
+        import boto3
+
+        names = {
+            "MLFLOW_S3_ENDPOINT_URL": "endpoint_url",
+            "AWS_ACCESS_KEY_ID": "aws_access_key_id",
+            "AWS_SECRET_ACCESS_KEY": "aws_secret_access_key",
+            "AWS_DEFAULT_REGION": "region_name",
+        }
+        return boto3.client("s3", **{names[name]: value for name, value in self.variables.items()})
+
+
+@contextmanager
+def object_store() -> Iterator[S3]:
+    """An S3 endpoint with an empty bucket, in a thread of this process."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    try:
+        s3 = S3("http://{}:{}".format(*server.get_host_and_port()))
+        s3.create()
+        yield s3
+    finally:
+        server.stop()
+
+
+@contextmanager
+def authenticated_server(directory: Path, database: Path) -> Iterator[Backend]:
+    """MLflow's server with its basic auth, and one user who may do everything."""
+    config = directory / "auth.ini"
+    lines = ["[mlflow]", "default_permission = NO_PERMISSIONS", f"database_uri = sqlite:///{directory / 'auth.db'}"]
+    lines += [f"admin_username = {LOGIN['MLFLOW_TRACKING_USERNAME']}"]
+    lines += [f"admin_password = {LOGIN['MLFLOW_TRACKING_PASSWORD']}"]
+    lines += ["authorization_function = mlflow.server.auth:authenticate_request_basic_auth"]
+    lines += ["auth_cache_ttl_seconds = 60"]  # checking a password takes a third of a second, at every request
+    config.write_text("\n".join(lines))
+    arguments = ["--app-name", "basic-auth", "--backend-store-uri", f"sqlite:///{database}"]
+    arguments += ["--artifacts-destination", str(directory / "artifacts")]
+    secret = {"MLFLOW_AUTH_CONFIG_PATH": str(config), "MLFLOW_FLASK_SERVER_SECRET_KEY": "of-the-tests"}
+    with serving(directory, *arguments, **secret) as url:
+        yield Backend(url, LOGIN, LOGIN["MLFLOW_TRACKING_PASSWORD"])
+
+
+@contextmanager
+def over_postgresql(directory: Path, server: PostgreSQL, s3: S3) -> Iterator[Backend]:
+    """MLflow's server on PostgreSQL, which keeps the artifacts that it is sent on S3."""
+    uri = fresh_database(server, "+psycopg2")
+    arguments = ["--backend-store-uri", uri, "--artifacts-destination", f"s3://{BUCKET}/proxied"]
+    with serving(directory, *arguments, **s3.variables) as url:
+        yield Backend(url, bucket=s3)
+
+
+def fresh_database(server: PostgreSQL, driver: str = "") -> str:
+    """The URI of an empty database."""
+    name = f"mlflow{next(_databases)}"
+    server.execute(f"CREATE DATABASE {name}")
+    return server.uri(name, driver)
+
+
+def directly(server: PostgreSQL) -> Backend:
+    """PostgreSQL without a server before it."""
+    uri = fresh_database(server)
+    return Backend(uri, password=DATABASE_PASSWORD, wrong_uri=uri.replace(DATABASE_PASSWORD, "wr0ng/pa55"))

@@ -1,0 +1,130 @@
+"""Every store that tailrace writes to, with the same few runs: whole, killed, locked out.
+
+The stores that need nothing but this machine's Python are in the default suite, the others run with `-m services`.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from faults.oracle import Row, StoredRun, check, check_ledger, eventually, same
+from faults.program import Program
+from sdk_tools import Store, tracking
+from services.backends import Backend
+from tailrace import Run
+
+_PLAIN = ["file", "sqlite", "http"]
+_SERVED = ["auth", "postgresql", "http_postgresql", "s3"]
+_SERVICES = pytest.mark.services
+
+everywhere = pytest.mark.parametrize(
+    "backend", [*_PLAIN, *(pytest.param(n, marks=_SERVICES) for n in _SERVED)], indirect=True
+)
+
+_ODD = [math.nan, math.inf, -math.inf, -0.0, 1e-310, sys.float_info.max]
+_STEPS = 700
+
+
+@everywhere
+def test_a_run_comes_back_from_the_store_as_it_was_logged(backend: Backend, tmp_path: Path) -> None:
+    with (
+        tracking(backend.uri, experiment_name=backend.experiment("whole")) as tracker,
+        tracker.start_run(run_name="parent", params={"lr": 0.1}, tags={"kind": "whole"}) as run,
+    ):
+        _log(run, tmp_path)
+        with tracker.start_run(run_name="child", nested=True) as child:
+            child.log(score=1.0)
+        assert run.flush(30).settled
+        ledger = run.ledger()
+    stored, inner = Store(backend.uri, run), Store(backend.uri, child)
+    assert (stored.status, inner.status) == ("FINISHED", "FINISHED")
+    assert stored.params == {"lr": "0.1", "long": "ä" * 5000, "optimizer": "adam"}
+    assert stored.tags["kind"] == "whole"
+    assert stored.tags["note"] == "größer 🚂"
+    assert inner.tags["mlflow.parentRunId"] == run.run_id
+    assert inner.metrics() == {"score": [(0, 1.0)]}
+    history = stored.metrics()
+    assert history["loss"] == [(step, step / 3) for step in range(_STEPS)]
+    assert [step for step, _ in history["odd"]] == list(range(len(_ODD)))
+    for (_, value), logged in zip(history["odd"], _ODD, strict=True):
+        assert same(value, logged) or value == logged  # the file store keeps an infinity
+    assert stored.artifacts() == ["model/a.bin", "model/deep/b.txt", "notes/notes.txt", "words.txt"]
+    downloaded = Path(stored.client.download_artifacts(run.run_id, "", str(tmp_path)))
+    assert (downloaded / "model" / "a.bin").read_bytes() == bytes(range(256)) * 1000
+    assert (downloaded / "words.txt").read_text() == "some words"
+    assert (ledger.dead, ledger.pending) == (0, 0)
+    if backend.bucket is not None:
+        assert len([key for key in backend.bucket.paths() if run.run_id in key]) == 4
+
+
+@_SERVICES
+@pytest.mark.parametrize("backend", ["file", "auth", "postgresql", "http_postgresql"], indirect=True)
+def test_an_agent_killed_between_the_answer_and_its_note_of_it_loses_nothing_and_doubles_nothing(
+    backend: Backend, tmp_path: Path
+) -> None:
+    experiment = backend.experiment("killed")
+    with Program(tmp_path / "a", backend.uri, tmp_path / "state", pause=0.005, experiment=experiment) as program:
+        eventually(lambda: _find(backend, program.run), 60, "the run is there")
+        fell = program.kill_agent("ack", hold=True, timeout=60)
+        assert "ack" in fell
+        program.finish()
+        run = eventually(lambda: _find(backend, program.run, settled=True), 60, "the run is settled")
+        noted = program.journal.read()
+    rows = _rows(backend, run.run_id)
+    once = list({str(row): row for row in rows}.values())  # by their words, since NaN is not equal to itself
+    check(noted, once if backend.appends_blindly else rows)
+    check_ledger(run, len(once))
+    assert (len(rows) > len(once)) is backend.appends_blindly
+    assert run.status == "FINISHED"
+
+
+def _find(backend: Backend, tailrace_id: str, *, settled: bool = False) -> StoredRun | None:
+    """The run that carries tailrace's id; with `settled` only once its last ledger is stored with it."""
+    client = MlflowClient(backend.uri)
+    everywhere = [experiment.experiment_id for experiment in client.search_experiments()]
+    found = client.search_runs(everywhere, f"tags.`tailrace.run` = '{tailrace_id}'")
+    assert len(found) <= 1, "more than one run for one start_run"
+    if not found:
+        return None
+    (run,) = found
+    stored = StoredRun(run.info.run_id, run.info.status, False, run.info.end_time, run.data.tags, run.data.params)
+    if settled and (stored.status == "RUNNING" or "tailrace.ledger" not in stored.tags or stored.ledger["pending"]):
+        return None
+    return stored
+
+
+def _rows(backend: Backend, run_id: str) -> list[Row]:
+    """All metrics; the file store's infinities as the others keep them."""
+    client, most = MlflowClient(backend.uri), sys.float_info.max
+    return [
+        Row(
+            point.key,
+            point.step,
+            math.copysign(most, point.value) if math.isinf(point.value) else point.value,
+            point.timestamp,
+        )
+        for key in client.get_run(run_id).data.metrics
+        for point in client.get_metric_history(run_id, key)
+    ]
+
+
+def _log(run: Run, directory: Path) -> None:
+    for step in range(_STEPS):
+        run.log(step=step, loss=step / 3)
+    for step, value in enumerate(_ODD):
+        run.log(step=step, odd=value)
+    run.log_params({"optimizer": "adam", "long": "ä" * 5000})
+    run.set_tags({"note": "größer 🚂"})
+    model = directory / "model"
+    (model / "deep").mkdir(parents=True)
+    (model / "a.bin").write_bytes(bytes(range(256)) * 1000)
+    (model / "deep" / "b.txt").write_text("b")
+    (directory / "notes.txt").write_text("notes")
+    run.log_artifacts(model, "model")
+    run.log_artifact(directory / "notes.txt", "notes")
+    run.log_text("some words", "words.txt")
