@@ -21,7 +21,7 @@ demo: $(STAMPS)/base ## Train on a real data set, logging every step; then show 
 	@$(BIN)/tailrace demo $(ARGS)
 
 test: $(STAMPS)/test ## Run the default test suite
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 test-faults: $(STAMPS)/test ## Run the long fault-injection tests
 	$(BIN)/python -m pytest -m faults $(ARGS)

@@ -274,6 +274,22 @@ def test_rows_that_come_after_the_end_are_delivered_and_the_ledger_is_stored_ane
     assert json.loads(rig.sink.of(1).tags["tailrace.ledger"])["delivered"] == 2
 
 
+def test_rows_that_come_while_the_ledger_is_being_stored_are_delivered(rig: Rig, monkeypatch: Any) -> None:
+    log_batch, late = rig.sink.log_batch, iter(["late"])
+
+    def during(run_id: str, **batch: Any) -> None:
+        if any(key == "tailrace.ledger" for key, _ in batch.get("tags", ())):
+            rig.log_metrics(*itertools.islice(late, 1))
+        log_batch(run_id, **batch)
+
+    monkeypatch.setattr(rig.sink, "log_batch", during)
+    rig.start()
+    rig.say(End(1, "FINISHED", 99))
+    rig.run()
+    assert rig.sink.count_metrics(rig.sink.of(1).run_id) == {"late": 1}
+    assert rig.state().finalized
+
+
 def test_the_reason_of_an_inferred_end_is_a_tag_and_a_said_end_replaces_it(rig: Rig) -> None:
     rig.start()
     rig.book.end(End(1, "KILLED", 50), "process 7 disappeared")

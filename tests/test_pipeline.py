@@ -469,6 +469,20 @@ class Ticking:
         return getattr(self._db, name)
 
 
+def test_rows_of_a_run_that_was_finalized_outlive_a_kill_of_the_agent_that_took_them_over(rig: Rig) -> None:
+    ring = rig.ring()
+    put(ring, start(), End(1, "FINISHED", 99))
+    rig.run()
+    assert rig.pipeline.settled
+    put(ring, rig.row("late"))
+    rig.pipeline.drain(rig.now)
+    rig.restart()
+    assert not rig.pipeline.settled
+    rig.run()
+    assert rig.stored() == {"late": 1}
+    assert rig.pipeline.settled
+
+
 def test_an_end_whose_commit_failed_is_known_to_the_successor(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     ring = rig.ring()
     put(ring, start(), rig.row("a"))

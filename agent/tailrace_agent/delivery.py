@@ -208,6 +208,9 @@ class Delivery:
             ledger = self._spool.ledger(state.run)
             self._tag(sink, state.ref.run_id, "tailrace.ledger", msgspec.json.encode(ledger.summary()).decode())
         self._book.update(state.run, finalized=True)
+        if self._spool.backlog(state.run):  # it came meanwhile, and was told to the book before `finalized` was
+            self._book.update(state.run, finalized=False)
+            return now
         self._twins.pop(state.run, None)
         return now
 
@@ -342,11 +345,11 @@ class Delivery:
             )
 
     def _bury(self, state: RunState, reason: str) -> float:
+        if state.end is not None:  # first, so that what comes meanwhile opens the run again
+            self._book.update(state.run, closed=True, finalized=True)
         if buried := self._spool.bury(state.run, reason):
             self._log.error("run gone", run=state.run, buried=buried, reason=reason)
             self._book.touch(state.run)
-        if state.end is not None:
-            self._book.update(state.run, closed=True, finalized=True)
         return self._monotonic() + 1.0
 
     def _tell(self, run: int, text: str, once: str | None = None) -> None:

@@ -96,6 +96,8 @@ class Pipeline:
         if self.spool.set_aside:
             log.error("spool was unreadable and set aside", path=str(self.spool.set_aside))
         self.book = RunBook(self.spool.runs(), self.spool.save_run)
+        # An agent was killed after rows had come for a run that was finalized.
+        self.book.reopen(state.run for state in self.book.all() if self.spool.backlog(state.run))
         self.book.remember(credentials or {})
         self.channels: dict[str | None, Channel] = {}
         self._intake = Intake(self._stage_text)
