@@ -30,6 +30,9 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     if "mlflow" in sys.modules:  # a test before may have set MLflow's own, global URI
         sys.modules["mlflow"].set_tracking_uri(None)
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monkeypatch.setenv(
+        "TAILRACE_METADATA", "false"
+    )  # exact tags and artifacts elsewhere; tests/test_metadata.py has it
     monkeypatch.setenv("TAILRACE_DIR", str(tmp_path / "tailrace"))
 
 

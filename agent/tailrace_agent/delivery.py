@@ -178,7 +178,7 @@ class Delivery:
             return now
         if state.end is not None and not state.closed:
             return self._close(sink, state, now)
-        if state.closed and not backlog:
+        if state.closed and not backlog and state.described:
             return self._finalize(sink, state, now)
         return now + _IDLE
 

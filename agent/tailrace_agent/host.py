@@ -1,4 +1,4 @@
-"""What both hosts share: one worker that drains, two for each tracking URI, started as they are needed."""
+"""What both hosts share: one worker that drains, two for each tracking URI, and helpers, started as they are needed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Host:
         self.pipeline, self._log, self._leave = pipeline, log, leave
         self.drainer = Worker("tailrace-drain", self._drain, log)
         self._workers: dict[str | None, list[Worker]] = {}
-        self._sampler: Worker | None = None
+        self._helpers: dict[str, Worker] = {}
         pipeline.on_change = self._wake
 
     def run(self) -> None:
@@ -47,7 +47,7 @@ class Host:
         """Ends all workers after their current steps; whether they did within `timeout` seconds."""
         deadline = time.monotonic() + timeout
         workers = [self.drainer, *(worker for pair in self._workers.values() for worker in pair)]
-        workers += [self._sampler] if self._sampler is not None else []
+        workers += self._helpers.values()
         for worker in workers:
             worker.stop(0)
         ended = [worker.stop(max(0.0, deadline - time.monotonic())) for worker in workers]
@@ -63,16 +63,17 @@ class Host:
                 ]
                 for worker in self._workers[uri]:
                     worker.start()
-        if self.pipeline.monitors is not None and self._sampler is None:
-            self._sampler = Worker("tailrace-sample", self.pipeline.monitors.step, self._log)
-            self._sampler.start()
+        for name, step in self.pipeline.helpers.items():
+            if name not in self._helpers:
+                self._helpers[name] = Worker(f"tailrace-{name}", step, self._log)
+                self._helpers[name].start()
         if self._leave(now):
             self.drainer.leave()
         return deadline
 
     def _wake(self) -> None:
-        if self._sampler is not None:
-            self._sampler.wake()
+        for helper in list(self._helpers.values()):
+            helper.wake()
         for pair in self._workers.values():
             for worker in pair:
                 worker.wake()

@@ -20,6 +20,7 @@ from tailrace_agent import status
 from tailrace_agent.delivery import Delivery, Log
 from tailrace_agent.errors import CallError, SessionError
 from tailrace_agent.intake import Changes, Intake
+from tailrace_agent.metadata import Metadata
 from tailrace_agent.monitors import Monitors
 from tailrace_agent.records import End, run_hex
 from tailrace_agent.ring import RingReader
@@ -108,6 +109,7 @@ class Pipeline:
         self._notified: dict[int, int] = {}
         self.on_change: Callable[[], None] = lambda: None
         self.monitors: Monitors | None = None
+        self.metadata = Metadata(self.book, session.artifacts, os.uname().nodename, log)
         self._publishing = threading.Lock()
         self._update_channels()
         self._resume_monitors()
@@ -177,6 +179,20 @@ class Pipeline:
                 except OSError as error:  # no room in shared memory, say: it is told as soon as there is some
                     self.log.warning("status not written", run=run_hex(run), reason=str(error))
                     self.book.touch(run)
+
+    def _describe(self, now: float) -> float:
+        deadline = self.metadata.step(now)
+        if deadline <= now:
+            self.on_change()  # there is something to upload
+        return deadline
+
+    @property
+    def helpers(self) -> dict[str, Callable[[float], float]]:
+        """What else has to be done, each in a thread of its own, by name: more may come, none goes."""
+        steps: dict[str, Callable[[float], float]] = {"sample": self.monitors.step} if self.monitors is not None else {}
+        if any(not state.described for state in self.book.all()):
+            steps["describe"] = self._describe
+        return steps
 
     @property
     def deserted(self) -> bool:

@@ -18,10 +18,12 @@ import msgspec
 __all__ = [
     "FORMAT",
     "RAW",
+    "Alert",
     "Artifact",
     "Control",
     "Drop",
     "End",
+    "Facts",
     "Flush",
     "Kind",
     "LogCost",
@@ -78,6 +80,30 @@ class LogCost(msgspec.Struct, frozen=True, array_like=True):
     wall_ns: int = 0
 
 
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the training process alone knows of where a run comes from; all secrets are masked already.
+
+    Attributes:
+        command: The command line, the interpreter included.
+        script: The script's absolute path; None for an interactive session.
+        executable: The interpreter.
+        python: Its version.
+        pid: Process id.
+        host: Name of the machine.
+        environment: A few variables that say where the run belongs (Slurm's and CI's job, ranks).
+        config_files: Files that configured it.
+    """
+
+    command: list[str]
+    script: str | None
+    executable: str
+    python: str
+    pid: int
+    host: str
+    environment: dict[str, str] = {}
+    config_files: list[str] = []
+
+
 class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What `start_run` was asked for: enough to create the run, now or after a reboot.
 
@@ -95,6 +121,8 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
         start_time: Milliseconds since the epoch, of the call.
         cwd: Working directory of the call: relative store paths are meant from there.
         owned: False for a handle on somebody else's run: tailrace then never changes its status.
+        facts: Where it comes from; None when nothing of that is to be stored.
+        git_diff: Store uncommitted changes with it.
     """
 
     run: int
@@ -110,6 +138,8 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     tags: dict[str, str] = {}
     description: str | None = None
     owned: bool = True
+    facts: Facts | None = None
+    git_diff: bool = False
 
 
 class Start(msgspec.Struct, frozen=True, array_like=True, tag="start"):
@@ -203,7 +233,17 @@ class Samples(msgspec.Struct, frozen=True, array_like=True):
     totals: dict[str, float] = {}
 
 
-Control = Start | Params | Tags | Artifact | End | Flush | Drop | Monitor
+class Alert(msgspec.Struct, frozen=True, array_like=True, tag="alert"):
+    """Something that a person should know of a run: `info`, `warning` or `error`, at `time_ms`."""
+
+    run: int
+    title: str
+    text: str
+    level: str
+    time_ms: int
+
+
+Control = Start | Params | Tags | Artifact | End | Flush | Drop | Monitor | Alert
 
 _encoder = msgspec.msgpack.Encoder()
 _row_decoder: msgspec.msgpack.Decoder[MetricRow] = msgspec.msgpack.Decoder(MetricRow)

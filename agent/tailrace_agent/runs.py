@@ -7,6 +7,7 @@ successor knows.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,9 +19,19 @@ from tailrace_agent.records import End, LogCost, Monitor, RunSpec, Samples, Star
 from tailrace_agent.sink import RunRef
 from tailrace_agent.status import RunStatus
 
-__all__ = ["Mark", "RunBook", "RunState"]
+__all__ = ["Description", "Mark", "RunBook", "RunState"]
 
 _MAX_NOTICES = 200
+_END_WAITS = 5.0
+"""Seconds after a run's end for which somebody who waits also waits for its metadata."""
+
+
+class Description(msgspec.Struct, frozen=True):
+    """Where a run comes from, as it was gathered: tags, the staged directory of files, and whether MLflow has them."""
+
+    tags: dict[str, str]
+    staged: str | None
+    done: bool = False
 
 
 class RunState(msgspec.Struct, kw_only=True):
@@ -43,6 +54,7 @@ class RunState(msgspec.Struct, kw_only=True):
         retry_at: When delivery tries again (epoch seconds).
         monitors: The system monitors that it has, for the next agent if this one is killed.
         samples: How far their samples have come, by prefix and node.
+        description: Where it comes from, once that is gathered.
     """
 
     spec: RunSpec
@@ -61,6 +73,12 @@ class RunState(msgspec.Struct, kw_only=True):
     retry_at: float = 0.0
     monitors: list[Monitor] = []
     samples: dict[str, Samples] = {}
+    description: Description | None = None
+
+    @property
+    def described(self) -> bool:
+        """Whether nothing of where it comes from is still to be stored."""
+        return self.spec.facts is None or (self.description is not None and self.description.done)
 
     @property
     def run(self) -> int:
@@ -288,7 +306,7 @@ class RunBook:
         with self._lock:
             for run in list(self._marks):
                 state = self._states.get(run)
-                if state is None or (state.end is not None and not (state.closed or state.refused or state.gone)):
+                if state is None or (state.end is not None and not _told(state)):
                     continue
                 first = first_waiting(run)
                 marks = self._marks.pop(run)
@@ -315,6 +333,13 @@ class RunBook:
         """A run's ledger changed."""
         with self._lock:
             self._changed.add(run)
+
+
+def _told(state: RunState) -> bool:
+    """Whether a run that has ended is told to MLflow, as far as somebody should wait for it."""
+    if state.refused or state.gone or not state.closed:
+        return bool(state.refused or state.gone)
+    return state.described or state.end is None or time.time() - state.end.time_ms / 1000 > _END_WAITS
 
 
 def _decoded(encoded: bytes) -> RunState | None:

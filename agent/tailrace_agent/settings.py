@@ -14,9 +14,7 @@ it is needed.
 
 from __future__ import annotations
 
-import math
 import os
-import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,9 +23,18 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 import msgspec
 
 from tailrace_agent.errors import SettingsError
-from tailrace_agent.uris import mask_uri, resolve_uri
+from tailrace_agent.units import finite, parse_duration, parse_size
+from tailrace_agent.uris import mask_uri, mask_url, resolve_uri
 
-__all__ = ["INTERNAL_VARIABLES", "Settings", "load_settings", "parse_duration", "parse_size", "state_dir"]
+__all__ = [
+    "INTERNAL_VARIABLES",
+    "Settings",
+    "load_settings",
+    "parse_duration",
+    "parse_size",
+    "settings_file",
+    "state_dir",
+]
 
 INTERNAL_VARIABLES: Final = frozenset({"TAILRACE_SESSION", "TAILRACE_RUN", "TAILRACE_CREDENTIALS"})
 """Set by tailrace for its own processes; no settings."""
@@ -71,6 +78,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         log_system_metrics: Sample the machine while a run lasts.
         system_metrics_interval: Seconds between two samples.
         system_metrics_node: Name of this machine among several that log to one run.
+        metadata: Store with each new run where it comes from: git, command line, host, Python, packages, GPUs.
+        git_diff: Store the uncommitted changes too, as an artifact.
+        prometheus_port: Port on which the agent serves the latest metrics to Prometheus: None for not at all, 0 for any
+            that is free.
+        prometheus_host: Address that it serves on.
+        alerts: Rules such as `loss is NaN`; see docs/dashboards.md.
+        alert_webhook: URL to which each alert is posted as JSON.
     """
 
     agent: Literal["process", "thread", "off"] = "process"
@@ -96,10 +110,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_system_metrics: bool = False
     system_metrics_interval: Annotated[float, msgspec.Meta(ge=0.1, le=3600)] = 1.0
     system_metrics_node: str | None = None
+    metadata: bool = True
+    git_diff: bool = False
+    prometheus_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] | None = None
+    prometheus_host: str = "127.0.0.1"
+    alerts: tuple[str, ...] = ()
+    alert_webhook: str | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     def __repr__(self) -> str:
-        shown = (f"{key}={_show(getattr(self, key))}" for key in self.__struct_fields__)
+        shown = (f"{key}={_show(getattr(self, key), key)}" for key in self.__struct_fields__)
         return f"Settings({', '.join(shown)})"
 
 
@@ -108,7 +128,7 @@ class _Source(NamedTuple):
 
     values: Mapping[str, object]
     name: Callable[[str], str]
-    directory: str | None = None
+    path: Path | None = None
 
 
 def load_settings(
@@ -138,6 +158,11 @@ def load_settings(
         for key, value in source.values.items():
             resolved[key] = _check(key, value, source)
     return msgspec.convert(resolved, Settings)
+
+
+def settings_file(start_dir: Path | None = None) -> Path | None:
+    """The file that `load_settings` reads settings from, or None. Arguments and errors as there."""
+    return _file(start_dir).path
 
 
 def state_dir(settings: Settings) -> Path:
@@ -222,7 +247,7 @@ def _read_file(path: Path, *, table: bool) -> _Source | None:
         raise SettingsError(f"{where}: must be a table of settings, not {_show(values)}")
     for key in values:
         _require_known(key, f"{where}: {key!r}")
-    return _Source(values, lambda key: f"{where}: {key}", str(path.parent))
+    return _Source(values, lambda key: f"{where}: {key}", path)
 
 
 def _parse_toml(path: Path, data: bytes) -> dict[str, Any]:
@@ -257,65 +282,8 @@ def _require_known(key: object, origin: str, spell: Callable[[str], str] = repr)
 # ── Values ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def parse_size(value: object) -> int:
-    """Bytes from a number, or from text such as `8MB` (powers of 1000) or `64 KiB` (powers of 1024).
-
-    Raises:
-        ValueError: It is no size.
-    """
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    number, unit = _split(value)
-    factor = _SIZE_UNITS.get(unit)
-    if factor is None or not (number * factor).is_integer():
-        raise ValueError("no size in bytes")
-    return int(number * factor)
-
-
-def parse_duration(value: object) -> float:
-    """Seconds from a number, or from text such as `500ms`, `30s`, `2min`, `1h`.
-
-    Raises:
-        ValueError: It is no duration.
-    """
-    number, unit = _split(value)
-    factor = _DURATION_UNITS.get(unit)
-    if factor is None:
-        raise ValueError("no duration")
-    return _finite(number * factor)
-
-
-_SIZE_UNITS: Final = {
-    "": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
-    "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
-}  # fmt: skip
-_DURATION_UNITS: Final = {"": 1.0, "ms": 0.001, "s": 1.0, "sec": 1.0, "min": 60.0, "h": 3600.0}
-_NUMBER_AND_UNIT = re.compile(r"\s*([+-]?[0-9]+(?:\.[0-9]*)?(?:e[+-]?[0-9]+)?)\s*([a-z]*)\s*", re.IGNORECASE | re.ASCII)
-
-
-def _split(value: object) -> tuple[float, str]:
-    if isinstance(value, str):
-        match = _NUMBER_AND_UNIT.fullmatch(value)
-        if match is None:
-            raise ValueError("no number with a unit")
-        return _finite(float(match[1])), match[2].lower()
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError("no number")
-    return _finite(value), ""
-
-
-def _finite(number: float) -> float:
-    try:
-        number = float(number)
-    except OverflowError:
-        number = math.inf  # an int beyond all floats
-    if not math.isfinite(number):
-        raise ValueError("not finite")
-    return number
-
-
 def _number(value: object) -> object:
-    return _finite(float(value)) if isinstance(value, (str, float)) else value
+    return finite(float(value)) if isinstance(value, (str, float)) else value
 
 
 def _whole(value: object) -> object:
@@ -340,6 +308,25 @@ def _flag(value: object) -> object:
 
 def _word(value: object) -> object:
     return value.strip().lower() if isinstance(value, str) else value
+
+
+def _rules(value: object) -> object:
+    """Alert rules: a list, or one text with a semicolon between two rules."""
+    from tailrace_agent.alert_rules import parse_rule
+
+    if isinstance(value, str):
+        value = [rule for part in value.split(";") if (rule := part.strip())]
+    if not isinstance(value, (list, tuple)) or not all(isinstance(rule, str) for rule in value):
+        raise ValueError("no list of rules")
+    for rule in value:
+        parse_rule(rule)
+    return tuple(value)
+
+
+def _webhook(value: object) -> object:
+    if isinstance(value, str) and not value.startswith(("http://", "https://")):
+        raise ValueError("no URL of a web server")
+    return value
 
 
 def _text(value: object) -> object:
@@ -394,6 +381,12 @@ _RULES: Final[dict[str, _Rule]] = {
         parse_duration, 'from 0.1 to 3600 seconds, as a number or text such as "500ms", "10s"'
     ),
     "system_metrics_node": _TEXT_RULE,
+    "metadata": _FLAG_RULE,
+    "git_diff": _FLAG_RULE,
+    "prometheus_port": _Rule(_whole, "a port from 0 (any that is free) to 65535"),
+    "prometheus_host": _TEXT_RULE,
+    "alerts": _Rule(_rules, 'a list of rules such as "loss is NaN"'),
+    "alert_webhook": _Rule(_webhook, "a URL that begins with http:// or https://"),
     "log_level": _Rule(_word, "debug, info, warning or error"),
 }
 """How each setting is read, and what a person is told when it is wrong. The bounds are those of `Settings`."""
@@ -411,9 +404,11 @@ def _check(key: str, value: object, source: _Source) -> object:
         if parsed is None:
             raise ValueError("no value")
         parsed = getattr(msgspec.convert({key: parsed}, Settings), key)
+    except SettingsError as error:  # it says more than "allowed" could
+        raise SettingsError(f"{source.name(key)}: {error}") from None
     except ValueError:  # msgspec.ValidationError is a ValueError
-        raise SettingsError(f"{source.name(key)} is {_show(value)}; allowed: {rule.allowed}") from None
-    return _anchor(key, parsed, source.directory)
+        raise SettingsError(f"{source.name(key)} is {_show(value, key)}; allowed: {rule.allowed}") from None
+    return _anchor(key, parsed, None if source.path is None else str(source.path.parent))
 
 
 def _anchor(key: str, value: object, directory: str | None) -> object:
@@ -427,7 +422,9 @@ def _anchor(key: str, value: object, directory: str | None) -> object:
     return value
 
 
-def _show(value: object) -> str:
+def _show(value: object, key: str = "") -> str:
     """A value for a message: on one line, not too long, without a password."""
-    text = repr(mask_uri(value)[0] if isinstance(value, str) else value)
+    if isinstance(value, str):  # whoever knows a webhook's path may post to it
+        value = mask_url(value) if key == "alert_webhook" else mask_uri(value)[0]
+    text = repr(value)
     return text if len(text) <= 120 else f"{text[:117]}..."

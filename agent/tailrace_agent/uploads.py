@@ -1,5 +1,8 @@
 """Uploads: what was staged as an artifact reaches the run's artifact store, beside the metrics and never before them.
 
+After the artifacts of a run comes its metadata. It is outside of the ledger, and not worth waiting for ever: an
+artifact store that does not take it in `_METADATA_TRIES` does without.
+
 Uploading again what was uploaded before writes the same bytes to the same place, so a lost answer costs only time.
 A staged copy is deleted after the spool knows that it has arrived.
 """
@@ -31,6 +34,7 @@ _NO_SINK_YET = 0.1
 _NOT_OUR_TURN = 0.1
 _THE_PATH = frozenset({400, 405, 414, 415, 422})
 """HTTP statuses that, from a server that takes everything else, are about this one artifact's name or form."""
+_METADATA_TRIES = 3
 _decoder = msgspec.msgpack.Decoder(Artifact)
 
 
@@ -63,6 +67,7 @@ class Uploads:
         self._delivery, self._spool, self._book, self._staging = delivery, spool, book, staging
         self._log, self._monotonic = log, monotonic
         self._backoff = Backoff(cap=retry_max_delay)
+        self._tries: dict[int, int] = {}
 
     def step(self, now: float) -> float:
         """Uploads one artifact; when to be called again (monotonic seconds)."""
@@ -75,7 +80,35 @@ class Uploads:
                 if self._delivery.sink is None or state.ref is None:
                     return now + (_IDLE if self._delivery.refused else _NO_SINK_YET)
                 return self._try(self._delivery.sink, state, now)
+            if state.description is not None and not state.described and not state.gone:
+                if self._delivery.sink is None or state.ref is None:
+                    return now + (_IDLE if self._delivery.refused else _NO_SINK_YET)
+                return self._describe(self._delivery.sink, state, now)
         return now + _IDLE
+
+    def _describe(self, sink: Sink, state: RunState, now: float) -> float:
+        """Stores where a run comes from."""
+        assert state.ref is not None
+        assert state.description is not None
+        tags, staged = state.description.tags, state.description.staged
+        try:
+            if tags:
+                sink.log_batch(state.ref.run_id, tags=list(tags.items()))
+            self._tries[state.run] = self._tries.get(state.run, 0) + 1  # from here on it is the artifact store's turn
+            if staged is not None and (self._staging / staged).is_dir():
+                sink.log_artifacts(state.ref.run_id, self._staging / staged, staged.partition("-")[0])
+        except Unavailable as error:
+            if self._tries.get(state.run, 0) < _METADATA_TRIES:
+                return self._backoff.failed(self._monotonic(), error.retry_after)
+            self._log.warning("metadata not stored", run=run_hex(state.run), reason=str(error))
+        except (Refused, RunGone) as error:
+            self._log.warning("metadata not stored", run=run_hex(state.run), reason=str(error))
+        self._tries.pop(state.run, None)
+        self._backoff.worked()
+        self._book.update(state.run, description=msgspec.structs.replace(state.description, done=True))
+        if staged is not None:
+            shutil.rmtree(self._staging / staged, ignore_errors=True)
+        return now
 
     def _try(self, sink: Sink, state: RunState, now: float) -> float:
         block = self._spool.waiting(state.run, "artifact", 1)[0]

@@ -19,7 +19,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-__all__ = ["check_uri", "mask_uri", "resolve_uri", "unmask_uri"]
+__all__ = ["check_uri", "mask_uri", "mask_url", "resolve_uri", "unmask_uri"]
 
 _DATABASES: Final = ("postgresql", "mysql", "sqlite", "mssql")
 _HINT: Final = "for a local store, write sqlite:///mlflow.db; for a server, http://host:5000"
@@ -30,6 +30,7 @@ _OTHER_USER = re.compile(r"(//[^:/?#]*):([^/?#]*)@")
 _QUERY_SECRET = re.compile(
     r"([?&](?:[a-z_]*(?:password|passwd|token|secret)|pwd|api_?key|odbc_connect)=)([^&]*)", re.IGNORECASE
 )
+_URL_HOST = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)(?:[^/?#]*@)?([^/?#@]*)")
 _BARE_HOST = re.compile(r"[A-Za-z0-9.-]+:[0-9]+(/|$)")
 
 
@@ -57,6 +58,20 @@ def mask_uri(uri: str) -> tuple[str, str | None]:
         masked = _QUERY_SECRET.sub(r"\1", masked)
         credentials += "".join(f"\n{name[1:]}{value}" for name, value in secrets)
     return masked, credentials or None
+
+
+def mask_url(url: str) -> str:
+    """What may be shown of a URL whose path is itself a secret, as a webhook's is: scheme, host and port.
+
+    Example:
+        >>> mask_url("https://ada:pw@hooks.example.org/services/T0/B0")
+        'https://hooks.example.org/…'
+    """
+    match = _URL_HOST.match(url)
+    if match is None:
+        return "…"
+    rest = url[match.end() :].strip("/")
+    return f"{match[1]}{match[2]}{'/…' if rest else ''}"
 
 
 def unmask_uri(masked: str, credentials: str | None) -> str:

@@ -22,7 +22,7 @@ from tailrace_agent.errors import SessionError, StateDirError
 from tailrace_agent.records import RAW, Drop, encode
 from tailrace_agent.session import Session, program_name
 from tailrace_agent.settings import state_dir
-from tailrace_agent.uris import mask_uri
+from tailrace_agent.uris import mask_uri, mask_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -196,6 +196,8 @@ class Connection:
     def _create(self, settings: Settings) -> Session:
         if settings.tracking_uri:
             settings = msgspec.structs.replace(settings, tracking_uri=mask_uri(settings.tracking_uri)[0])
+        if settings.alert_webhook:
+            settings = msgspec.structs.replace(settings, alert_webhook=mask_url(settings.alert_webhook))
         try:
             return self._with_ring(settings)
         except StateDirError as error:

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from tailrace._connection import Connection
+from tailrace._facts import facts
 from tailrace._wait import until
 from tailrace_agent.errors import SessionError, StateDirError
 from tailrace_agent.records import RunSpec
 from tailrace_agent.session import program_name
-from tailrace_agent.uris import check_uri, mask_uri, resolve_uri
+from tailrace_agent.uris import check_uri, mask_uri, mask_url, resolve_uri
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -38,6 +39,8 @@ _PER_RUN = {
     "on_error": "warn",
     "end_timeout": 0.0,
     "exit_timeout": 0.0,
+    "metadata": True,
+    "git_diff": False,
 }
 """Settings that two runs of one session may have differently; all others are the agent's."""
 _VERDICT_TIMEOUT = 20.0
@@ -75,6 +78,8 @@ def describe(  # noqa: PLR0913 - MLflow's own arguments of start_run
         tags=dict(tags or {}),
         description=description,
         owned=owned,
+        facts=facts() if config.metadata and owned and run_id is None else None,
+        git_diff=config.git_diff,
     )
     return spec, credentials
 
@@ -134,6 +139,8 @@ class Launcher:
                 self._connections[key] = connection
             if tracking_uri and credentials:
                 connection.keeper.remember(tracking_uri, credentials)
+            if config.alert_webhook:
+                connection.keeper.remember(mask_url(config.alert_webhook), config.alert_webhook)
             if fresh:
                 connection.keeper.start()
             return connection

@@ -1,0 +1,130 @@
+"""What git knows of a directory: commit, branch, remote, uncommitted changes. It never hurts.
+
+* Each call to git has a deadline, and all of them together have one. What did not answer is left out.
+* Nothing is written (`GIT_OPTIONAL_LOCKS=0`), nobody is asked for a password, no hook or external diff runs, no shell.
+* The remote's URL comes without credentials, and the diff is cut at `_DIFF_BYTES`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from tailrace_agent.uris import mask_uri
+
+__all__ = ["GitFacts", "git_facts"]
+
+_TOGETHER: Final = 20.0
+_EACH: Final = 8.0
+_DIFF_BYTES: Final = 5 << 20
+_SHORT: Final = 1 << 20
+_QUIET: Final = ("-c", "core.fsmonitor=false", "-c", "core.quotepath=false", "--no-pager")
+
+
+class GitFacts(NamedTuple):
+    """What is known of a repository; None for what git did not tell.
+
+    Attributes:
+        root: Its top directory.
+        commit: The commit that is checked out.
+        branch: Its branch; `HEAD` where none is checked out.
+        remote: URL of `origin`, without credentials.
+        dirty: Whether tracked files differ from the commit.
+        diff: What differs, when it was asked for and there is anything.
+    """
+
+    root: str
+    commit: str | None
+    branch: str | None
+    remote: str | None
+    dirty: bool | None
+    diff: bytes | None
+
+
+def git_facts(directory: Path, *, diff: bool = False) -> GitFacts | None:
+    """What git knows of the repository that `directory` lies in; None where there is none, or no git."""
+    git = _Git(directory, time.monotonic() + _TOGETHER)
+    root = git.line("rev-parse", "--show-toplevel")
+    if root is None:
+        return None
+    changed = git("diff-index", "--name-only", "--ignore-submodules", "HEAD", "--", limit=_SHORT)
+    if changed:  # stat() may differ where the content does not: let git look into the files
+        changed = git("diff", "HEAD", "--name-only", "--ignore-submodules", "--no-ext-diff", limit=_SHORT)
+    remote = git.line("config", "--get", "remote.origin.url")
+    return GitFacts(
+        root=root,
+        commit=git.line("rev-parse", "--verify", "HEAD"),
+        branch=git.line("rev-parse", "--abbrev-ref", "HEAD"),
+        remote=_without_credentials(remote) if remote else None,
+        dirty=None if changed is None else bool(changed.strip()),
+        diff=_diff(git) if diff and changed else None,
+    )
+
+
+def _diff(git: _Git) -> bytes | None:
+    text = git("diff", "HEAD", "--no-ext-diff", "--no-textconv", "--no-color", limit=_DIFF_BYTES)
+    if text is not None and len(text) >= _DIFF_BYTES:
+        text += f"\n[cut by tailrace after {_DIFF_BYTES >> 20} MiB]\n".encode()
+    return text or None
+
+
+def _without_credentials(remote: str) -> str:
+    masked = mask_uri(remote)[0]
+    head, at, tail = masked.partition("@")
+    scheme, mark, _ = head.partition("://")
+    # `https://token@host`: a user name alone is as good as a password there. `git@host:path` holds none.
+    return f"{scheme}://{tail}" if at and mark and scheme in ("http", "https") else masked
+
+
+class _Git:
+    """Calls git in one directory until a deadline."""
+
+    def __init__(self, directory: Path, deadline: float) -> None:
+        self._directory, self._deadline = directory, deadline
+        self._environ = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+        for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_EXTERNAL_DIFF"):  # a hook's, of another tree
+            self._environ.pop(name, None)
+
+    def line(self, *args: str) -> str | None:
+        """The first line that git prints; None for none."""
+        output = self(*args, limit=_SHORT)
+        return output.decode(errors="replace").splitlines()[0].strip() if output and output.strip() else None
+
+    def __call__(self, *args: str, limit: int) -> bytes | None:
+        """What git prints, `limit` bytes at most; None when it failed or took too long."""
+        patience = min(_EACH, self._deadline - time.monotonic())
+        if patience <= 0:
+            return None
+        with tempfile.TemporaryFile() as output:  # no pipe: nobody has to read while git is waited for
+            try:
+                process = subprocess.Popen(
+                    ["git", *_QUIET, *args],
+                    cwd=self._directory,
+                    env=self._environ,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.DEVNULL,
+                )
+            except OSError:  # no git, or no such directory
+                return None
+            if not _ended(process, patience) or process.returncode != 0:
+                return None
+            output.seek(0)
+            return output.read(limit)
+
+
+def _ended(process: subprocess.Popen[bytes], patience: float) -> bool:
+    """Whether it ended by itself. One that hangs in the kernel is left to itself after its SIGKILL."""
+    try:
+        process.wait(patience)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(1.0)
+        return False
+    return True

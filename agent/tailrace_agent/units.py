@@ -1,0 +1,71 @@
+"""Numbers with units, as people write them: `64 KiB`, `500ms`, `10 min`."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Final
+
+__all__ = ["finite", "parse_duration", "parse_size"]
+
+
+def parse_size(value: object) -> int:
+    """Bytes from a number, or from text such as `8MB` (powers of 1000) or `64 KiB` (powers of 1024).
+
+    Raises:
+        ValueError: It is no size.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    number, unit = _split(value)
+    factor = _SIZE_UNITS.get(unit)
+    if factor is None or not (number * factor).is_integer():
+        raise ValueError("no size in bytes")
+    return int(number * factor)
+
+
+def parse_duration(value: object) -> float:
+    """Seconds from a number, or from text such as `500ms`, `30s`, `2min`, `1h`.
+
+    Raises:
+        ValueError: It is no duration.
+    """
+    number, unit = _split(value)
+    factor = _DURATION_UNITS.get(unit)
+    if factor is None:
+        raise ValueError("no duration")
+    return finite(number * factor)
+
+
+_SIZE_UNITS: Final = {
+    "": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
+    "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
+}  # fmt: skip
+_DURATION_UNITS: Final = {"": 1.0, "ms": 0.001, "s": 1.0, "sec": 1.0, "min": 60.0, "h": 3600.0}
+_NUMBER_AND_UNIT = re.compile(r"\s*([+-]?[0-9]+(?:\.[0-9]*)?(?:e[+-]?[0-9]+)?)\s*([a-z]*)\s*", re.IGNORECASE | re.ASCII)
+
+
+def _split(value: object) -> tuple[float, str]:
+    if isinstance(value, str):
+        match = _NUMBER_AND_UNIT.fullmatch(value)
+        if match is None:
+            raise ValueError("no number with a unit")
+        return finite(float(match[1])), match[2].lower()
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError("no number")
+    return finite(value), ""
+
+
+def finite(number: float) -> float:
+    """The number as a float.
+
+    Raises:
+        ValueError: It is NaN, infinite, or beyond all floats.
+    """
+    try:
+        number = float(number)
+    except OverflowError:
+        number = math.inf  # an int beyond all floats
+    if not math.isfinite(number):
+        raise ValueError("not finite")
+    return number

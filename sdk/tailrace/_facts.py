@@ -1,0 +1,54 @@
+"""What this process alone knows of where a run comes from. Some ten microseconds; the agent gathers all the rest.
+
+No secret leaves this module: the command line is masked here, before it is written anywhere, and of the environment
+only a few variables are looked at.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Final
+
+from tailrace_agent.masking import mask_arguments
+from tailrace_agent.records import Facts
+from tailrace_agent.session import program_name
+from tailrace_agent.settings import settings_file
+
+__all__ = ["facts"]
+
+_MOST_ARGUMENTS: Final = 1000
+_LONGEST: Final = 1000
+_TELLING: Final = (
+    "RANK", "LOCAL_RANK", "WORLD_SIZE", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS",
+    "SLURM_JOB_ID", "SLURM_JOB_NAME", "SLURM_ARRAY_TASK_ID", "SLURM_JOB_NODELIST",
+    "GITHUB_REPOSITORY", "GITHUB_WORKFLOW", "GITHUB_RUN_ID", "GITHUB_REF", "GITHUB_SHA",
+    "CI_PROJECT_PATH", "CI_PIPELINE_URL", "CI_JOB_URL", "CI_COMMIT_REF_NAME", "CI_COMMIT_SHA", "BUILD_URL",
+)  # fmt: skip
+"""Variables that say where a run belongs. None of them holds a secret; all others stay unread."""
+
+
+def facts() -> Facts:
+    """Of this process, now."""
+    config = settings_file()
+    told = [name for name in _TELLING if name in os.environ]
+    return Facts(
+        command=_command(),
+        script=str(Path(sys.argv[0]).absolute()) if program_name() != "python" else None,
+        executable=sys.executable or "",
+        python=".".join(map(str, sys.version_info[:3])),
+        pid=os.getpid(),
+        host=os.uname().nodename,
+        environment=dict(zip(told, mask_arguments(os.environ[name][:_LONGEST] for name in told), strict=True)),
+        config_files=[str(config)] if config is not None else [],
+    )
+
+
+def _command() -> list[str]:
+    """The command line without the program text of `python -c`."""
+    command = list(getattr(sys, "orig_argv", None) or sys.argv)
+    if "-c" in command[1:] and sys.argv and sys.argv[0] == "-c":
+        command[command.index("-c", 1) + 1] = "…"
+    shown = mask_arguments(command[:_MOST_ARGUMENTS])  # before it is cut: half a secret might not be known as one
+    return [argument if len(argument) <= _LONGEST else f"{argument[: _LONGEST - 1]}…" for argument in shown]

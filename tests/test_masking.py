@@ -1,0 +1,104 @@
+"""Secrets in command lines and texts: masked in every usual form, and nothing else is touched."""
+
+from __future__ import annotations
+
+import string
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tailrace_agent.masking import MASK, mask_arguments, mask_text
+
+_SECRETS = st.text(string.ascii_letters + string.digits + "_-.~!$^&*()+/=,:;@# ", min_size=4, max_size=40).map(
+    lambda text: f"Zq{text}Zq"
+)
+_NAMES = st.sampled_from(
+    [
+        "password",
+        "db.password",
+        "PGPASSWORD",
+        "api_key",
+        "apiKey",
+        "API-KEY",
+        "aws_secret_access_key",
+        "HF_TOKEN",
+        "auth",
+    ]
+)
+_HARMLESS = st.lists(st.sampled_from(["--lr", "0.1", "model.layers=2", "-v", "data/x.csv", "--max_tokens", "512"]))
+
+
+@given(_HARMLESS, _NAMES, _SECRETS, st.sampled_from(["--{0} {1}", "--{0}={1}", "{0}={1}", "+{0}={1}", "-H {0}: {1}"]))
+def test_no_form_of_an_argument_lets_a_secret_through(before: list[str], name: str, secret: str, form: str) -> None:
+    given = [part.format(name, secret) for part in form.split(" ", 1)]
+    masked = mask_arguments([*before, *given, *before])
+    assert len(masked) == len(before) * 2 + len(given)
+    assert secret not in " ".join(masked)
+    assert MASK in " ".join(masked)
+    assert masked[: len(before)] == before
+
+
+@given(_HARMLESS)
+def test_what_is_no_secret_stays_as_it_is(arguments: list[str]) -> None:
+    assert mask_arguments(arguments) == arguments
+    assert mask_text("\n".join(arguments)) == "\n".join(arguments)
+
+
+@settings(max_examples=30)
+@given(st.lists(st.text(max_size=30), max_size=4))
+def test_any_arguments_are_taken(arguments: list[str]) -> None:
+    assert len(mask_arguments(arguments)) == len(arguments)
+    mask_text("\n".join(arguments))
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("http://ada:pw@host:5000/x", f"http://ada:{MASK}@host:5000/x"),
+        ("http://ada:p@w@host/x", f"http://ada:{MASK}@host/x"),
+        ("--uri=postgresql://ada:p/w@host/db", f"--uri=postgresql://ada:{MASK}@host/db"),
+        ("https://host/x?y=1&access_token=abc", f"https://host/x?y=1&access_token={MASK}"),
+        ("https://host/x?token=abc&y=1", f"https://host/x?token={MASK}"),
+        ("AKIAABCDEFGHIJKLMNOP", MASK),
+        ("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", MASK),
+        ("Authorization: Bearer abc.def", f"Authorization: {MASK}"),
+        ("curl with Bearer abcdefgh1234", f"curl with Bearer {MASK}"),
+        ("3f786850e387550fdab836ed7e6dc881de23001b", "3f786850e387550fdab836ed7e6dc881de23001b"),
+        ("sqlite:///mlflow.db", "sqlite:///mlflow.db"),
+        ("--tokenizer=gpt2", "--tokenizer=gpt2"),
+        ("--keyboard=de", "--keyboard=de"),
+        ("s3://bucket/key", "s3://bucket/key"),
+    ],
+)
+def test_one_argument(argument: str, expected: str) -> None:
+    assert mask_arguments([argument]) == [expected]
+
+
+def test_the_value_after_an_option_may_begin_with_a_dash() -> None:
+    assert mask_arguments(["--password", "-x", "--lr", "1"]) == ["--password", MASK, "--lr", "1"]
+    assert mask_arguments(["--use-auth", "--lr", "1"]) == ["--use-auth", "--lr", "1"]
+
+
+def test_a_configuration_file_keeps_all_but_its_secrets() -> None:
+    text = """
+lr = 0.1  # the rate
+password = "x y"  # of the database
+"api_key": "abc",
+uri: postgresql://ada:pw@host/db
+token: ab#c
+empty_secret =
+next: 1
+"""
+    assert (
+        mask_text(text)
+        == f"""
+lr = 0.1  # the rate
+password = "{MASK}"  # of the database
+"api_key": "{MASK}",
+uri: postgresql://ada:{MASK}@host/db
+token: {MASK}
+empty_secret =
+next: 1
+"""
+    )

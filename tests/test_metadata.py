@@ -1,0 +1,321 @@
+"""Run metadata: where a run comes from reaches MLflow, without a secret, and without being in anybody's way."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sdk_tools import Store, eventually, forget, named, script, tracking
+from tailrace_agent import git_facts as git_module
+from tailrace_agent.delivery import Delivery
+from tailrace_agent.errors import RunGone, Unavailable
+from tailrace_agent.git_facts import git_facts
+from tailrace_agent.machine_facts import packages
+from tailrace_agent.memory_sink import MemorySink
+from tailrace_agent.metadata import Metadata
+from tailrace_agent.records import End, Facts, RunSpec, Start
+from tailrace_agent.runs import RunBook, RunState
+from tailrace_agent.spool import Spool
+from tailrace_agent.uploads import Uploads
+
+
+def git(directory: Path, *args: str) -> str:
+    who = ["-c", "user.name=Ada", "-c", "user.email=ada@example.org", "-c", "init.defaultBranch=trunk"]
+    done = subprocess.run(["git", *who, *args], cwd=directory, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A repository with one commit."""
+    root = tmp_path / "repository"
+    (root / "src").mkdir(parents=True)
+    (root / "src" / "model.py").write_text("LAYERS = 2\n")
+    git(root, "init", "-q")
+    git(root, "add", ".")
+    git(root, "commit", "-q", "-m", "first")
+    return root
+
+
+class Quiet:
+    def info(self, event: str, **_: object) -> None:
+        pass
+
+    warning = error = info
+
+
+# ── git ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_git_tells_commit_branch_remote_and_changes(repository: Path, tmp_path: Path) -> None:
+    git(repository, "remote", "add", "origin", "https://ada:secret@example.org/lab/model.git")
+    clean = git_facts(repository / "src", diff=True)
+    assert clean is not None
+    assert (clean.commit, clean.branch) == (git(repository, "rev-parse", "HEAD"), "trunk")
+    assert (clean.remote, clean.dirty, clean.diff) == ("https://example.org/lab/model.git", False, None)
+    assert Path(clean.root).samefile(repository)
+    (repository / "src" / "model.py").write_text("LAYERS = 3\n")
+    changed = git_facts(repository, diff=True)
+    assert changed is not None
+    assert changed.dirty is True
+    assert b"-LAYERS = 2\n+LAYERS = 3\n" in (changed.diff or b"")
+    asked_for_none = git_facts(repository)
+    assert asked_for_none is not None
+    assert (asked_for_none.dirty, asked_for_none.diff) == (True, None)
+    assert git_facts(tmp_path) is None
+    assert git_facts(tmp_path / "nowhere") is None
+
+
+def test_a_remote_never_shows_credentials(repository: Path) -> None:
+    for remote, shown in {
+        "https://token@example.org/x": "https://example.org/x",
+        "https://u:p@example.org/x": "https://example.org/x",
+        "git@example.org:lab/model": "git@example.org:lab/model",
+        "ssh://git@example.org/x": "ssh://git@example.org/x",
+    }.items():
+        git(repository, "config", "remote.origin.url", remote)
+        found = git_facts(repository)
+        assert found is not None
+        assert found.remote == shown
+
+
+def test_a_git_that_hangs_or_fails_is_given_up(repository: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (tools / "git").write_text("#!/bin/sh\nexec sleep 60\n")
+    (tools / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    monkeypatch.setattr(git_module, "_EACH", 0.2)
+    assert git_facts(repository) is None
+    (tools / "git").write_text("#!/bin/sh\nexit 128\n")
+    assert git_facts(repository) is None
+
+
+def test_a_repository_without_a_commit_is_no_error(tmp_path: Path) -> None:
+    git(tmp_path, "init", "-q")
+    found = git_facts(tmp_path, diff=True)
+    assert found is not None
+    assert (found.commit, found.dirty, found.diff) == (None, None, None)
+
+
+def test_packages_are_those_of_the_interpreter_that_trains(tmp_path: Path) -> None:
+    ours = packages(sys.executable)
+    assert f"msgspec=={__import__('msgspec').__version__}" in ours
+    assert ours == sorted(ours, key=lambda line: line.partition("==")[0].lower())
+    another = tmp_path / "python"
+    another.write_text('#!/bin/sh\necho \'[["b", "2"], ["A", "1"]]\'\n')
+    another.chmod(0o755)
+    assert packages(str(another)) == ["A==1", "b==2"]
+    assert packages(str(tmp_path / "gone")) == []
+
+
+# ── Gathered and sent ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Rig:
+    """The agent's parts that have to do with metadata, with a clock that only the test moves."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.sink, self.now = folder, MemorySink(), 1000.0
+        self.spool = Spool(folder / "spool.db")
+        self.staging = folder / "artifacts"
+        self.staging.mkdir()
+        self.restart()
+
+    def restart(self) -> None:
+        """An agent was killed: another one goes on with what is on the disk."""
+        self.book = RunBook(self.spool.runs(), self.spool.save_run)
+        more: Any = {"retry_max_delay": 30.0, "log": Quiet(), "monotonic": lambda: self.now}
+        self.metadata = Metadata(self.book, self.staging, "here", Quiet())
+        self.delivery = Delivery(None, self.spool, self.book, lambda: self.sink, flush_interval=0.5, **more)
+        self.uploads = Uploads(self.delivery, self.spool, self.book, self.staging, **more)
+
+    def start(self, **spec: Any) -> None:
+        facts = Facts(command=["python", "x.py"], script=None, executable="", python="3.11.7", pid=7, host="here")
+        spec = {"run": 1, "start_time": 5, "cwd": str(self.folder), "facts": facts, **spec}
+        self.spool.save_run(spec["run"], self.book.start(Start(RunSpec(**spec)), "ring"))
+
+    def deliver(self) -> None:
+        for _ in range(2000):
+            wait = min(self.delivery.step(self.now), self.uploads.step(self.now)) - self.now
+            if wait > 600:
+                return
+            self.now += max(0.0, wait)
+        pytest.fail("it does not come to rest")
+
+    def end(self) -> None:
+        state = self.book.end(End(1, "FINISHED", 6))
+        assert state is not None
+        self.spool.save_run(1, state)
+
+    @property
+    def state(self) -> RunState:
+        state = self.book.get(1)
+        assert state is not None
+        return state
+
+    @property
+    def stored(self) -> Any:
+        return next(iter(self.sink.runs.values()))
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    rig = Rig(tmp_path)
+    yield rig
+    rig.spool.close()
+
+
+def test_a_run_is_closed_at_once_and_finalized_when_its_metadata_is_there(rig: Rig) -> None:
+    rig.start()
+    rig.end()
+    rig.deliver()
+    assert (rig.state.closed, rig.state.finalized, rig.stored.status) == (True, False, "FINISHED")
+    assert rig.metadata.step(rig.now) == rig.now
+    assert rig.metadata.step(rig.now) > rig.now
+    rig.deliver()
+    assert rig.state.finalized
+    assert rig.stored.tags["tailrace.command"] == "python x.py"
+    assert rig.stored.tags["tailrace.host"] == "here"
+    assert {"environment/environment.json", "environment/requirements.txt"} <= set(rig.stored.artifacts)
+    assert list(rig.staging.iterdir()) == []
+
+
+def test_an_agent_that_is_killed_leaves_the_metadata_to_the_next(rig: Rig) -> None:
+    rig.start()
+    rig.restart()  # before anything was gathered
+    rig.metadata.step(rig.now)
+    rig.restart()  # gathered, and not sent
+    rig.deliver()
+    assert rig.stored.tags["tailrace.python"] == "3.11.7"
+    assert "environment/environment.json" in rig.stored.artifacts
+    before = dict(rig.stored.artifacts)
+    rig.restart()  # all done: nothing is sent twice
+    assert rig.metadata.step(rig.now) > rig.now
+    rig.deliver()
+    assert rig.stored.artifacts == before
+
+
+@pytest.mark.parametrize("error", [Unavailable("no credentials for the bucket"), RunGone("deleted")])
+def test_an_artifact_store_that_never_answers_does_not_keep_the_run_open(rig: Rig, error: Exception) -> None:
+    def fail(name: str) -> None:
+        if name == "log_artifacts":
+            raise error
+
+    rig.sink.fail = fail
+    rig.start()
+    rig.metadata.step(rig.now)
+    rig.end()
+    rig.deliver()
+    assert rig.state.finalized
+    assert rig.stored.tags["tailrace.host"] == "here"
+    assert rig.stored.artifacts == {}
+
+
+def test_a_server_that_is_away_gets_the_metadata_later(rig: Rig) -> None:
+    failures = iter(range(8))
+
+    def fail(name: str) -> None:
+        if name == "log_batch" and next(failures, None) is not None:
+            raise Unavailable("away")
+
+    rig.sink.fail = fail
+    rig.start()
+    rig.metadata.step(rig.now)
+    rig.deliver()
+    assert "environment/environment.json" in rig.stored.artifacts
+
+
+def test_on_another_machine_only_what_the_program_said_is_stored(rig: Rig, repository: Path) -> None:
+    facts = Facts(command=["x"], script=None, executable="", python="3.11.7", pid=7, host="elsewhere")
+    rig.start(facts=facts, cwd=str(repository))
+    rig.metadata.step(rig.now)
+    rig.deliver()
+    assert rig.stored.tags["tailrace.host"] == "elsewhere"
+    assert "mlflow.source.git.commit" not in rig.stored.tags
+    assert list(rig.stored.artifacts) == ["environment/environment.json"]
+
+
+def test_what_cannot_be_gathered_does_not_keep_the_run_open(rig: Rig) -> None:
+    rig.staging.rmdir()
+    rig.start()
+    rig.metadata.step(rig.now)
+    rig.end()
+    rig.deliver()
+    assert rig.state.finalized
+
+
+# ── As a user sees it ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_new_run_says_where_it_comes_from_and_no_secret(
+    store_uri: str, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(repository)
+    monkeypatch.setattr(sys, "orig_argv", ["python", "train.py", "--lr", "0.1", "--password", "geheim7"])
+    monkeypatch.setenv("SLURM_JOB_ID", "42")
+    monkeypatch.setenv("WANDB_API_KEY", "geheim7")
+    (repository / "tailrace.toml").write_text('experiment_name = "metadata"\n# old: token = geheim7\n')
+    (repository / "src" / "model.py").write_text("LAYERS = 3\n")
+    with tracking(store_uri, metadata=True, git_diff=True) as sdk:
+        with sdk.start_run(tags={"tailrace.host": "mine"}) as run:
+            sdk.log(step=0, loss=0.5)
+            with sdk.start_run(nested=True, git_diff=True) as child:
+                pass
+        with sdk.start_run(run_id=run.run_id) as resumed:
+            pass
+        assert resumed._spec.facts is None
+    store, nested = Store(store_uri, run), Store(store_uri, child)
+    for tags in (store.tags, nested.tags):
+        assert tags["mlflow.source.git.commit"] == git(repository, "rev-parse", "HEAD")
+        assert tags["mlflow.source.git.branch"] == "trunk"
+        assert (tags["tailrace.git.dirty"], tags["tailrace.python"]) == ("true", sys.version.split()[0])
+        assert tags["tailrace.command"] == "python train.py --lr 0.1 --password ***"
+    assert store.tags["tailrace.host"] == "mine"
+    assert store.artifacts() == [
+        "environment/environment.json",
+        "environment/git.diff",
+        "environment/requirements.txt",
+        "environment/tailrace.toml",
+    ]
+    assert nested.artifacts() == []
+    assert (run.ledger().accepted, set(run.ledger().kinds)) == (1, {"metric"})
+    files = {name: Path(store.client.download_artifacts(run.run_id, name)).read_text() for name in store.artifacts()}
+    about = json.loads(files["environment/environment.json"])
+    assert (about["directory"], about["environment"]["SLURM_JOB_ID"]) == (str(repository), "42")
+    assert about["git"]["root"] == str(repository)
+    assert about["config_files"] == [str(repository / "tailrace.toml")]
+    assert "+LAYERS = 3" in files["environment/git.diff"]
+    assert "token = ***" in files["environment/tailrace.toml"]
+    kept = [path for path in (tmp_path / "tailrace").rglob("*") if path.is_file()]
+    assert kept
+    assert [path for path in kept if b"geheim7" in path.read_bytes()] == []
+    assert "geheim7" not in "".join([*files.values(), *store.tags.values()])
+
+
+def test_a_run_whose_program_is_killed_says_where_it_comes_from(
+    sqlite_uri: str, repository: Path, tmp_path: Path
+) -> None:
+    code = f"""
+    import os, signal
+    import tailrace as sdk
+
+    os.chdir({str(repository)!r})
+    sdk.start_run(tracking_uri={sqlite_uri!r}, run_name="killed", metadata=True, quiet=True)
+    sdk.log(step=0, loss=0.5)
+    os.kill(os.getpid(), signal.SIGKILL)
+    """
+    script(tmp_path, code, check=False)
+    forget(tmp_path)
+    store = eventually(lambda: named(sqlite_uri, "killed"))
+    assert store.status == "KILLED"
+    assert store.tags["tailrace.command"].endswith("train.py")
+    assert store.tags["mlflow.source.git.commit"] == git(repository, "rev-parse", "HEAD")
+    assert "environment/requirements.txt" in store.artifacts()
