@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import NamedTuple
+
+from tailrace_agent.sampler.rates import Rates
 
 __all__ = ["Health", "HealthSource"]
 
@@ -32,21 +35,20 @@ class HealthSource:
         import psutil  # not before something is sampled: the pipeline knows this module
 
         self._health = health
-        self._process = psutil.Process()
+        self._memory = psutil.Process().memory_info
+        self._rates = Rates()
 
     def sample(self, now: float) -> dict[str, float]:
         """Lag, pending entries, spool size, CPU and memory of the agent."""
-        del now
         health = self._health()
-        with self._process.oneshot():
-            cpu = self._process.cpu_percent()
-            rss = self._process.memory_info().rss
+        # Not psutil's `cpu_percent`, which reads two files: a tenth of what all sources of a tick cost together.
+        cpu = self._rates.update(now, {"tailrace/cpu_utilization_percentage": 100 * time.process_time()})
         return {
             "tailrace/lag_seconds": health.lag,
             "tailrace/pending_count": float(health.pending),
             "tailrace/spool_megabytes": health.spool_bytes / _MEGABYTE,
-            "tailrace/cpu_utilization_percentage": cpu,
-            "tailrace/memory_usage_megabytes": rss / _MEGABYTE,
+            "tailrace/memory_usage_megabytes": self._memory().rss / _MEGABYTE,
+            **cpu,
         }
 
     def tags(self) -> dict[str, str]:
