@@ -115,7 +115,7 @@ class ArtifactCalls:
                 contents=contents,
             )
         except (OSError, TypeError, BadArtifact) as error:
-            self._lose(str(error))
+            self._lose(_said(error))
             return
         for skipped in taken.skipped:
             self._voice.warn(f"not part of the artifact {os.fspath(local_path)}: {skipped}")
@@ -166,6 +166,13 @@ class ArtifactCalls:
             return tags
         self._tables = logged_artifacts(self._tables, artifact_file)
         return {**tags, LOGGED_ARTIFACTS: self._tables}
+
+
+def _said(error: Exception) -> str:
+    """An error for a person: without Python's `[Errno 2]`."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename!r}" if error.filename else error.strerror
+    return str(error)
 
 
 def _folder(artifact_path: str | os.PathLike[str] | None) -> str | None:

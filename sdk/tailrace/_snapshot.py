@@ -34,6 +34,7 @@ __all__ = ["PARTIAL", "Snapshot", "snapshot", "stage"]
 PARTIAL: Final = ".partial-"
 """How the name of an unfinished snapshot begins."""
 
+_OF_THE_TARGET: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _SAYING: Final = "cannot take the artifact as it is now"
 
 Mode = Literal["copy", "link"]
@@ -234,5 +235,5 @@ def _named(error: OSError, path: str, into: str = "") -> OSError:
     reason = error.strerror or str(error) or type(error).__name__
     if reason.startswith(_SAYING):
         return error
-    place = f" (into {into})" if into else ""
+    place = f" (into {into})" if into and error.errno in _OF_THE_TARGET else ""
     return OSError(error.errno or errno.EIO, f"{_SAYING}{place}: {reason}", path)
