@@ -11,7 +11,7 @@ import pytest
 import tailrace
 from tailrace import Run, Tracker
 
-OURS = {"flush", "log", "system_monitor"}
+OURS = {"alert", "flush", "log", "system_monitor"}
 """Functions that MLflow's fluent API does not have."""
 
 EXTRA = {

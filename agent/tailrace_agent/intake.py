@@ -15,6 +15,7 @@ import msgspec
 
 from tailrace_agent.records import (
     RAW,
+    Alert,
     Artifact,
     Control,
     Drop,
@@ -64,6 +65,7 @@ class Changes:
         self.ends: list[End] = []
         self.flushes: list[tuple[Flush, str]] = []
         self.monitors: list[Monitor] = []
+        self.alerts: list[Alert] = []
         self.notices: list[tuple[int, str]] = []
         self.last_ns: dict[int, int] = {}
         self.progress: dict[int, dict[str, Samples]] = {}
@@ -86,7 +88,7 @@ class Changes:
 
     @property
     def _control(self) -> bool:
-        return bool(self.starts or self.ends or self.flushes or self.monitors)
+        return bool(self.starts or self.ends or self.flushes or self.monitors or self.alerts)
 
     def add(self, other: Changes) -> None:
         """Takes another drain's blocks, counts and notices along."""
@@ -111,12 +113,18 @@ class Intake:
         stage_text: Writes a text that is too long for MLflow into the session's `artifacts/` under a file name, and
             returns the name of the staged entry.
         limits: MLflow's limits for the length of values.
+        saw: Called with each row's `(run, step, time_ns, values, system=…)`.
 
     Not thread-safe: one drain at a time.
     """
 
-    def __init__(self, stage_text: Callable[[str, str], str], limits: Limits = _LIMITS) -> None:
-        self._stage_text, self._limits = stage_text, limits
+    def __init__(
+        self,
+        stage_text: Callable[[str, str], str],
+        limits: Limits = _LIMITS,
+        saw: Callable[..., None] | None = None,
+    ) -> None:
+        self._stage_text, self._limits, self._saw = stage_text, limits, saw
         self._open: dict[tuple[int, Kind], tuple[list[bytes], int, int]] = {}
         self._lane: Kind = "metric"
         self._warned: set[tuple[int, object]] = set()
@@ -138,6 +146,8 @@ class Intake:
             except _UNREADABLE:
                 self._other(ring, body)
                 continue
+            if self._saw is not None:
+                self._saw(run, step, time_ns, values, system=self._lane == SYSTEM)
             if run > _MAX_STEP or time_ns > _MAX_STEP:
                 self._changes.drop(0, "metric", "unreadable row")
             elif step > _MAX_STEP:
@@ -201,6 +211,8 @@ class Intake:
             self._changes.flushes.append((record, ring))
         elif isinstance(record, Monitor):
             self._changes.monitors.append(record)
+        elif isinstance(record, Alert):
+            self._changes.alerts.append(record)
         else:
             self._entries(record)
         return None
@@ -222,6 +234,8 @@ class Intake:
             else:
                 good[key] = float(value)
         if good:
+            if self._saw is not None:
+                self._saw(run, step, time_ns, good, system=self._lane == SYSTEM)
             self._split(run, step, time_ns, good)
         return None
 

@@ -22,6 +22,7 @@ from tailrace_agent.errors import CallError, SessionError
 from tailrace_agent.intake import Changes, Intake
 from tailrace_agent.metadata import Metadata
 from tailrace_agent.monitors import Monitors
+from tailrace_agent.onlookers import Onlookers
 from tailrace_agent.records import End, run_hex
 from tailrace_agent.ring import RingReader
 from tailrace_agent.runs import RunBook, RunState
@@ -101,7 +102,8 @@ class Pipeline:
         self.book.reopen(state.run for state in self.book.all() if self.spool.backlog(state.run))
         self.book.remember(credentials or {})
         self.channels: dict[str | None, Channel] = {}
-        self._intake = Intake(self._stage_text)
+        self.onlookers = Onlookers(self._settings, self.book, session.info.hostname, log)
+        self._intake = Intake(self._stage_text, saw=self.onlookers.saw)
         self._sources: dict[str, _Source] = {}
         self._status = AgentStatus(pid=os.getpid(), host=host, started=time.time(), seen=time.time())
         self._look_at = self._publish_at = self._sync_at = 0.0
@@ -189,7 +191,9 @@ class Pipeline:
     @property
     def helpers(self) -> dict[str, Callable[[float], float]]:
         """What else has to be done, each in a thread of its own, by name: more may come, none goes."""
-        steps: dict[str, Callable[[float], float]] = {"sample": self.monitors.step} if self.monitors is not None else {}
+        steps = self.onlookers.helpers
+        if self.monitors is not None:
+            steps["sample"] = self.monitors.step
         if any(not state.described for state in self.book.all()):
             steps["describe"] = self._describe
         return steps
@@ -202,7 +206,7 @@ class Pipeline:
     @property
     def settled(self) -> bool:
         """Whether nothing is left to do: every run finalized."""
-        return not self.spool.points and all(s.finalized for s in self.book.all())
+        return not self.spool.points and not self.onlookers.pending and all(s.finalized for s in self.book.all())
 
     @property
     def stuck(self) -> bool:
@@ -213,6 +217,7 @@ class Pipeline:
     def close(self) -> None:
         """Writes the last status and closes the spool."""
         self.publish(self._monotonic(), force=True)
+        self.onlookers.close()
         self.spool.close()
         for source in self._sources.values():
             source.reader.close()
@@ -257,10 +262,14 @@ class Pipeline:
                 more = more or frames.more
         changes = self._intake.take()
         self._watch(changes)
+        if alerts := self.onlookers.take(changes, now):
+            self._intake.feed("", alerts)
+            changes.add(self._intake.take())
         if taken or changes:
             self._commit(changes, [(name, frames.tail, frames.spill) for name, _, frames in taken], now)
             for _, source, frames in taken:
                 source.reader.commit(frames.tail, frames.spill)
+            self.onlookers.done()
         elif self._unsynced and now >= self._sync_at:
             self._commit(changes, [], now)
         return more

@@ -55,6 +55,7 @@ class RunState(msgspec.Struct, kw_only=True):
         monitors: The system monitors that it has, for the next agent if this one is killed.
         samples: How far their samples have come, by prefix and node.
         description: Where it comes from, once that is gathered.
+        alerts: How many were raised.
     """
 
     spec: RunSpec
@@ -74,6 +75,7 @@ class RunState(msgspec.Struct, kw_only=True):
     monitors: list[Monitor] = []
     samples: dict[str, Samples] = {}
     description: Description | None = None
+    alerts: int = 0
 
     @property
     def described(self) -> bool:

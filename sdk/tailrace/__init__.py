@@ -53,6 +53,7 @@ __all__ = [
     "TailraceError",
     "Tracker",
     "active_run",
+    "alert",
     "end_run",
     "flush",
     "get_tracking_uri",
@@ -80,6 +81,7 @@ _default = Tracker()
 _default._exports = True
 
 active_run = _default.active_run
+alert = _default.alert
 end_run = _default.end_run
 flush = _default.flush
 get_tracking_uri = _default.get_tracking_uri

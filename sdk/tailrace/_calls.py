@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import os
@@ -110,6 +110,10 @@ class ActiveCalls:
     def log_table(self, data: Any, artifact_file: str, run_id: str | None = None) -> None:
         """As `Run.log_table`."""
         self._to(run_id).log_table(data, artifact_file)
+
+    def alert(self, title: str, text: str = "", level: Literal["info", "warning", "error"] = "warning") -> None:
+        """As `Run.alert`: tells people something about the active run."""
+        self._to(None).alert(title, text, level)
 
     def _to(self, run_id: str | None) -> Run:
         raise NotImplementedError  # Tracker has it

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
 
+from tailrace._alerts import AlertCalls
 from tailrace._artifacts import ArtifactCalls
 from tailrace._hot import Channel, make_log
 from tailrace._info import RunInfo
@@ -58,7 +59,7 @@ class _Fault(NamedTuple):
     n: int
 
 
-class Run(ArtifactCalls):
+class Run(ArtifactCalls, AlertCalls):
     """A run that is being tracked. Use it as a context manager, or end it with `end()`.
 
     Leaving the `with` block by an exception ends it as FAILED, with the tags `error.type` and `error.message`.

@@ -18,7 +18,7 @@ from tailrace_agent.process_host import open_sink
 from tailrace_agent.runs import RunState
 from tailrace_agent.session import Session
 from tailrace_agent.settings import Settings
-from tailrace_agent.uris import mask_uri
+from tailrace_agent.uris import mask_uri, mask_url
 
 __all__ = ["Foreground", "Patience", "Result", "Tick", "known_credentials"]
 
@@ -75,7 +75,10 @@ class Result(msgspec.Struct, kw_only=True):
 def known_credentials(settings: Settings, *more: str | None) -> dict[str, str]:
     """`user:password` by masked URI, as far as this command was told: nothing of it was ever written to disk."""
     pairs = [mask_uri(uri) for uri in (settings.tracking_uri, *more) if uri]
-    return {masked: credentials for masked, credentials in pairs if credentials}
+    known = {masked: credentials for masked, credentials in pairs if credentials}
+    if settings.alert_webhook:
+        known[mask_url(settings.alert_webhook)] = settings.alert_webhook
+    return known
 
 
 class Foreground:
