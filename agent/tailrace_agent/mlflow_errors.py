@@ -22,8 +22,10 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 from tailrace_agent.errors import Refused, RunGone, SinkError, StoreRefused, TailraceError, Unavailable
+from tailrace_agent.uris import mask_uri
 
 __all__ = [
+    "asks_for_login",
     "attach",
     "mask",
     "opening_failed",
@@ -59,6 +61,12 @@ _SECRETS = (
     (re.compile(r"\b((?:\w*password|passwd|pwd|token|secret)=)[^\s&;'\"]+", re.IGNORECASE), r"\1***"),
 )
 _USERINFO = re.compile(r"(?<=://)[^/?#]*@")
+_LOGIN: Final = "asks for other credentials"
+# PostgreSQL's and MySQL's own words for it.
+_LOCKED_OUT = re.compile(
+    r"password authentication failed[^\n]*|no password supplied|no pg_hba\.conf entry[^\n]*|Access denied for user"
+)
+_SQL_LINK = re.compile(r"\s*\(Background on this error at: [^)]*\)")
 _DELETED = re.compile(r"'active' (state|lifecycle)", re.IGNORECASE)
 _SQL = re.compile(r"sqlalche\.me|sqlite3\.|psycopg|pymysql|MySQLdb|pyodbc")
 _SQL_PAYLOAD = re.compile(r"DataError|IntegrityError|sqlalche\.me/e/\d+/(9h9h|gkpj)")  # the links of these two
@@ -82,6 +90,11 @@ def mask(text: str) -> str:
 def public_uri(uri: str) -> str:
     """A server's URI as it may be shown and linked: without user name and password."""
     return _USERINFO.sub("", uri).rstrip("/")
+
+
+def asks_for_login(problem: str | None) -> bool:
+    """Whether this message of ours says that a store wants other credentials."""
+    return problem is not None and _LOGIN in problem
 
 
 def attach(error: BaseException, response: object) -> None:
@@ -144,13 +157,16 @@ def translate(error: Exception, uri: str, *, remote: bool, about_run: bool) -> T
         return Refused(_short(error))
     if remote:
         return _unreachable(error, public_uri(uri))
-    return _by_code(getattr(error, "error_code", None), error, about_run) or Unavailable(_short(error))
+    verdict = _locked_out(error, uri) or _by_code(getattr(error, "error_code", None), error, about_run)
+    return verdict or Unavailable(_short(error))
 
 
 def opening_failed(error: Exception, uri: str) -> TailraceError:
     """The error of ours for a store that could not be opened. A database that is away may come back."""
     if isinstance(error, TailraceError):
         return error
+    if (locked_out := _locked_out(error, uri)) is not None:
+        return locked_out
     names = {base.__name__ for link in _chain(error) for base in type(link).__mro__}
     away = {"OperationalError", "ProgrammingError", "IntegrityError", "InternalError", "TimeoutError", "OSError"}
     where = mask(uri)
@@ -161,6 +177,15 @@ def opening_failed(error: Exception, uri: str) -> TailraceError:
             f"{where} needs a driver that is not installed here ({_short(error)}): install it next to MLflow"
         )
     return StoreRefused(f"MLflow cannot use {where}: {_short(error)}")
+
+
+def _locked_out(error: Exception, uri: str) -> Unavailable | None:
+    """A database's refusal to let anybody in with this name and password."""
+    said = _LOCKED_OUT.search(str(error))
+    if said is None or "://" not in uri:
+        return None
+    where, detail = mask_uri(uri)[0], mask(" ".join(said[0].split()))
+    return Unavailable(f"{where} {_LOGIN} ({detail}): give the right password in the tracking URI")
 
 
 def _answered(error: Exception, response: Any, uri: str, about_run: bool) -> TailraceError:
@@ -185,8 +210,7 @@ def _answered(error: Exception, response: Any, uri: str, about_run: bool) -> Tai
 def _login(status: int, uri: str, error: Exception, code: str | None) -> str:
     if status == 401:
         return (
-            f"{uri} asks for other credentials (401): set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, "
-            "or MLFLOW_TRACKING_TOKEN"
+            f"{uri} {_LOGIN} (401): set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
         )
     said = f": {_short(error)}" if code else ""
     return (
@@ -254,5 +278,5 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 def _short(error: BaseException, limit: int = 500) -> str:
     """One masked line of an exception's message, cut to a length that fits a ledger."""
-    text = " ".join(mask(str(error)).split()) or type(error).__name__
+    text = " ".join(_SQL_LINK.sub("", mask(str(error))).split()) or type(error).__name__
     return text if len(text) <= limit else f"{text[: limit - 1]}…"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tailrace._wait import leftover
+from tailrace._wait import leftover, short
 
 if TYPE_CHECKING:
     from tailrace_agent.records import LogCost, RunSpec
@@ -41,7 +41,7 @@ def left_line(status: RunStatus | None, timeout: float, settings: Settings, unse
             "What was handed over is kept; `tailrace status` shows it."
         )
     left = "everything" if status is None else leftover(status.ledger) if status.ledger.pending else "the run's end"
-    why = f" ({status.problem.splitlines()[0][:160]})" if status is not None and status.problem else ""
+    why = f" ({short(status.problem, 200)})" if status is not None and status.problem else ""
     goes_on = "the agent goes on" if settings.agent == "process" else "it goes on while this program runs"
     return (
         f"{left} not delivered after {timeout:.1f} s{why}. Nothing is lost: {goes_on}, "

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tailrace_agent.ledger import Ledger
     from tailrace_agent.status import RunStatus
 
-__all__ = ["until"]
+__all__ = ["leftover", "short", "until"]
 
 _SHOW_AFTER = 1.0
 _LINE_AFTER, _MAX_LINE_AFTER = 5.0, 30.0
@@ -109,11 +109,12 @@ class _Progress:
 
 def _what(status: RunStatus, left: float) -> str:
     if status.problem:
-        return f"MLflow does not answer ({_short(status.problem)}); waiting {left:.0f} s more at most"
+        return f"MLflow does not answer ({short(status.problem)}); waiting {left:.0f} s more at most"
     return f"waiting {left:.0f} s more at most"
 
 
-def _short(text: str, most: int = 120) -> str:
+def short(text: str, most: int = 120) -> str:
+    """The first line of a text, cut to a length."""
     line = text.splitlines()[0] if text else ""
     return line if len(line) <= most else line[: most - 1] + "…"
 

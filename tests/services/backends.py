@@ -18,6 +18,7 @@ __all__ = ["BUCKET", "LOGIN", "Backend", "S3", "authenticated_server", "object_s
 
 BUCKET = "runs"
 LOGIN = {"MLFLOW_TRACKING_USERNAME": "ada", "MLFLOW_TRACKING_PASSWORD": "b4sic-s3cr3t-pa55"}
+_WRONG = "wr0ng/pa55"
 _databases = itertools.count()
 
 
@@ -28,8 +29,8 @@ class Backend:
     Attributes:
         uri: Its tracking URI, with a database's password in it.
         variables: What the environment of whoever talks to it must hold.
-        password: The one that it asks for.
-        wrong_uri: The URI with another password, where the URI holds it.
+        wrong: Variables with another password.
+        secrets: The password that it asks for, and the wrong one.
         appends_blindly: Whether it keeps a point twice that was sent twice.
         artifacts: The artifact location that an experiment must be given.
         bucket: Where its artifacts are, if not on a disk.
@@ -37,8 +38,8 @@ class Backend:
 
     uri: str
     variables: dict[str, str] = field(default_factory=dict)
-    password: str = ""
-    wrong_uri: str = ""
+    wrong: dict[str, str] = field(default_factory=dict)
+    secrets: tuple[str, ...] = ()
     appends_blindly: bool = False
     artifacts: str | None = None
     bucket: S3 | None = None
@@ -114,7 +115,8 @@ def authenticated_server(directory: Path, database: Path) -> Iterator[Backend]:
     arguments += ["--artifacts-destination", str(directory / "artifacts")]
     secret = {"MLFLOW_AUTH_CONFIG_PATH": str(config), "MLFLOW_FLASK_SERVER_SECRET_KEY": "of-the-tests"}
     with serving(directory, *arguments, **secret) as url:
-        yield Backend(url, LOGIN, LOGIN["MLFLOW_TRACKING_PASSWORD"])
+        wrong = {"MLFLOW_TRACKING_URI": url, "MLFLOW_TRACKING_PASSWORD": _WRONG}
+        yield Backend(url, LOGIN, wrong, (LOGIN["MLFLOW_TRACKING_PASSWORD"], _WRONG))
 
 
 @contextmanager
@@ -136,4 +138,5 @@ def fresh_database(server: PostgreSQL, driver: str = "") -> str:
 def directly(server: PostgreSQL) -> Backend:
     """PostgreSQL without a server before it."""
     uri = fresh_database(server)
-    return Backend(uri, password=DATABASE_PASSWORD, wrong_uri=uri.replace(DATABASE_PASSWORD, "wr0ng/pa55"))
+    wrong = {"MLFLOW_TRACKING_URI": uri.replace(DATABASE_PASSWORD, _WRONG)}
+    return Backend(uri, wrong=wrong, secrets=(DATABASE_PASSWORD, _WRONG))

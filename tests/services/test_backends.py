@@ -6,7 +6,9 @@ The stores that need nothing but this machine's Python are in the default suite,
 from __future__ import annotations
 
 import math
+import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from faults.oracle import Row, StoredRun, check, check_ledger, eventually, same
 from faults.program import Program
 from sdk_tools import Store, tracking
 from services.backends import Backend
+from services.postgresql import PostgreSQL
 from tailrace import Run
 
 _PLAIN = ["file", "sqlite", "http"]
@@ -81,6 +84,76 @@ def test_an_agent_killed_between_the_answer_and_its_note_of_it_loses_nothing_and
     check_ledger(run, len(once))
     assert (len(rows) > len(once)) is backend.appends_blindly
     assert run.status == "FINISHED"
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+def test_a_database_that_another_program_has_locked_is_waited_for_and_nothing_is_lost(backend: Backend) -> None:
+    database = backend.uri.removeprefix("sqlite:///")
+    with (
+        closing(sqlite3.connect(database, isolation_level=None)) as other,
+        tracking(backend.uri, request_timeout=0.2, retry_max_delay=0.2) as tracker,
+        tracker.start_run() as run,
+    ):
+        assert run.flush(30).settled
+        other.execute("BEGIN EXCLUSIVE")
+        for step in range(500):
+            run.log(step=step, loss=step / 3)
+        run.log_params({"lr": 0.1})
+        eventually(lambda: "locked" in _problem(run), 30, "the lock is noticed")
+        assert run.ledger().pending == 501
+        other.execute("ROLLBACK")
+        assert run.flush(30).settled
+        ledger = run.ledger()
+    stored = Store(backend.uri, run)
+    assert stored.history("loss") == [(step, step / 3) for step in range(500)]
+    assert stored.params == {"lr": "0.1"}
+    assert (ledger.dead, ledger.dropped) == (0, {})
+
+
+@_SERVICES
+@pytest.mark.parametrize("backend", ["postgresql", "http_postgresql"], indirect=True)
+def test_a_database_server_that_crashes_in_mid_run_gets_everything_once_when_it_is_back(
+    backend: Backend, postgresql_server: PostgreSQL
+) -> None:
+    with tracking(backend.uri, request_timeout=5, retry_max_delay=0.3) as tracker, tracker.start_run() as run:
+        for step in range(1000):
+            run.log(step=step, loss=step / 3)
+            if step == 200:
+                assert run.flush(30).settled
+            if step == 500:
+                postgresql_server.stop()
+        try:
+            eventually(lambda: _problem(run), 30, "it is missed")
+        finally:
+            postgresql_server.start()
+        assert run.flush(60).settled
+        ledger = run.ledger()
+    stored = Store(backend.uri, run)
+    assert stored.history("loss") == [(step, step / 3) for step in range(1000)]
+    assert stored.status == "FINISHED"
+    assert (ledger.dead, ledger.dropped) == (0, {})
+
+
+@_SERVICES
+@pytest.mark.parametrize("backend", ["postgresql", "http_postgresql"], indirect=True)
+def test_what_postgresql_cannot_hold_is_a_dead_letter_and_its_neighbours_arrive(backend: Backend) -> None:
+    with tracking(backend.uri) as tracker, tracker.start_run() as run:
+        run.log_params({"before": 1, "nul": "a\0b", "after": 2})
+        run.set_tags({"kind": "x", "nul": "a\0b"})
+        run.log(step=1, loss=0.5)
+        run.log(step=2**62, loss=0.25)
+        assert run.flush(60).settled
+        ledger = run.ledger()
+    stored = Store(backend.uri, run)
+    assert stored.params == {"before": "1", "after": "2"}
+    assert stored.tags["kind"] == "x"
+    assert stored.history("loss") == [(1, 0.5), (2**62, 0.25)]
+    assert {kind: ledger.of(kind).dead for kind in ("param", "tag", "metric")} == {"param": 1, "tag": 1, "metric": 0}
+
+
+def _problem(run: Run) -> str:
+    status = run._status()
+    return (status.problem if status is not None else None) or ""
 
 
 def _find(backend: Backend, tailrace_id: str, *, settled: bool = False) -> StoredRun | None:

@@ -13,6 +13,7 @@ import msgspec
 from tailrace_agent.agent_log import open_log
 from tailrace_agent.cli._app import Code
 from tailrace_agent.host import Host
+from tailrace_agent.mlflow_errors import asks_for_login
 from tailrace_agent.pipeline import Pipeline
 from tailrace_agent.process_host import open_sink
 from tailrace_agent.runs import RunState
@@ -185,6 +186,6 @@ class Foreground:
 
 def _reason(state: RunState, outcome: str) -> str | None:
     reason = state.refused or state.problem or (state.notices[-1] if outcome == "left" and state.notices else None)
-    if reason and "401" in reason:
+    if reason and asks_for_login(reason):
         reason += " (a password is never kept on disk: give it with --tracking-uri or MLflow's variables)"
     return reason

@@ -87,7 +87,7 @@ def deliver(
         return Result(session=session.id, outcome="skipped", reasons=[reason], code=Code.WRONG)
     if (session.dir / "finished").exists():
         return Result(session=session.id, outcome="delivered")
-    lock = relieve(session) if tracking_uri is not None else take_over(session)
+    lock = relieve(session) if tracking_uri is not None or _locked_out(session) else take_over(session)
     if lock is None and tracking_uri is not None:
         reason = "it is live: its destination can be changed when its program has ended"
         return Result(session=session.id, outcome="skipped", reasons=[reason], code=Code.BUSY)
@@ -132,6 +132,15 @@ def _leftovers(settings: Settings, force: bool) -> list[Session]:
 
     def left(session: Session) -> bool:
         of_another_host = force and session.elsewhere and not (session.dir / "finished").exists()
-        return of_another_host or is_leftover(session)
+        return of_another_host or is_leftover(session) or _locked_out(session)
 
     return [session for session in Session.all(settings) if left(session)]
+
+
+def _locked_out(session: Session) -> bool:
+    """Whether an agent that has outlived its programs lacks a password: this command may have been given it."""
+    from tailrace_agent.cli._look import look
+    from tailrace_agent.mlflow_errors import asks_for_login
+
+    view = look(session)
+    return view.state == "live" and not view.trainer_alive and any(asks_for_login(run.problem) for run in view.runs)
