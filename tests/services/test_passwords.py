@@ -41,6 +41,7 @@ def _ring_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "shm").mkdir()
     monkeypatch.setenv("TAILRACE_RING_DIR", str(tmp_path / "shm"))
     monkeypatch.setenv("TAILRACE_LOG_LEVEL", "debug")
+    monkeypatch.setenv("TAILRACE_METADATA", "true")  # what a run says of its environment must not tell either
 
 
 def test_a_wrong_password_loses_nothing_and_sync_delivers_with_the_right_one(
