@@ -11,7 +11,7 @@ import pytest
 import tailrace
 from tailrace import Run, Tracker
 
-OURS = {"alert", "flush", "log", "system_monitor"}
+OURS = {"alert", "flush", "log", "system_monitor", "best_run", "compare_runs", "get_run_info", "metric_history"}
 """Functions that MLflow's fluent API does not have."""
 
 EXTRA = {

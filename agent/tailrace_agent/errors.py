@@ -5,6 +5,7 @@ TailraceError
 ├── SettingsError        a setting is wrong: names the key, the value, what is allowed
 ├── StateDirError        no directory to keep state in
 ├── StoreRefused         this MLflow cannot use the tracking URI at all
+├── NotFound             no run (experiment, model) fits what was asked for, or several do
 ├── CallError            a programmer's error in one call (raised under strict=True only)
 ├── SessionError         a session that cannot be opened, or is gone
 └── SinkError            what went wrong while talking to MLflow
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 __all__ = [
     "CallError",
+    "NotFound",
     "Refused",
     "RunGone",
     "SessionError",
@@ -46,6 +48,10 @@ class StateDirError(TailraceError):
 
 class StoreRefused(TailraceError):
     """This MLflow cannot use the tracking URI, now or later. The message says what to do."""
+
+
+class NotFound(TailraceError):
+    """No run, experiment or model fits what was asked for, or several do. The message names those."""
 
 
 class CallError(TailraceError):

@@ -32,7 +32,7 @@ import sqlalchemy
 from mlflow.environment_variables import MLFLOW_MULTIPART_UPLOAD_MINIMUM_FILE_SIZE
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
-from mlflow.protos.service_pb2 import LogBatch
+from mlflow.protos.service_pb2 import GetMetricHistory, LogBatch
 from mlflow.store.artifact.artifact_repo import verify_artifact_path
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.artifact.http_artifact_repo import HttpArtifactRepository
@@ -49,7 +49,7 @@ from mlflow.utils.uri import add_databricks_profile_info_to_artifact_uri, get_ur
 from tailrace_agent.mlflow_errors import attach
 from tailrace_agent.uris import resolve_uri
 
-__all__ = ["Store", "batch_poster", "is_remote", "open_repository", "open_store", "store_uri"]
+__all__ = ["Store", "batch_poster", "is_remote", "open_repository", "open_store", "page_fetcher", "store_uri"]
 
 _ARTIFACT_ROOT_OF_A_SERVER: Final = "_MLFLOW_SERVER_ARTIFACT_ROOT"
 _CONNECT_TIMEOUT: Final = {"postgresql": "connect_timeout", "mysql": "connect_timeout"}
@@ -103,6 +103,19 @@ def batch_poster(store: Store) -> Callable[[bytes], None] | None:
         store.exchange(path, method, data=body, extra_headers=headers)
 
     return post
+
+
+def page_fetcher(store: Store) -> Callable[[dict[str, Any]], bytes] | None:
+    """Fetches a page of a metric's history, as the server's JSON; None where the store must do it."""
+    if type(store) is not _PromptStore:
+        return None
+    path, method = store._METHOD_TO_INFO[GetMetricHistory]
+
+    def fetch(asked: dict[str, Any]) -> bytes:
+        body: bytes = store.exchange(path, method, params=asked).content
+        return body
+
+    return fetch
 
 
 def open_repository(artifact_uri: str, tracking_uri: str, request_timeout: float) -> Any:

@@ -17,9 +17,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
-__all__ = ["check_uri", "mask_uri", "mask_url", "resolve_uri", "unmask_uri"]
+__all__ = ["check_uri", "mask_uri", "mask_url", "missing_file", "resolve_uri", "unmask_uri"]
 
 _DATABASES: Final = ("postgresql", "mysql", "sqlite", "mssql")
 _HINT: Final = "for a local store, write sqlite:///mlflow.db; for a server, http://host:5000"
@@ -152,6 +153,13 @@ def check_uri(uri: str, environ: Mapping[str, str]) -> str | None:
     if dialect.startswith(_DATABASES):
         return _check_database(uri, dialect, drivers)
     return _NAMES.get(scheme)
+
+
+def missing_file(uri: str) -> Path | None:
+    """The file of an SQLite store that does not exist yet, or None."""
+    scheme, mark, path = uri.partition(":///")
+    file = Path(path.partition("?")[0])
+    return file if mark and scheme.partition("+")[0] == "sqlite" and not file.exists() else None
 
 
 _REGISTRY_ONLY: Final = "MLflow takes Unity Catalog as a model registry only; to track in Databricks, write databricks"

@@ -23,6 +23,7 @@ from tailrace._run import Run
 from tailrace._tracker import Tracker
 from tailrace_agent.errors import (
     CallError,
+    NotFound,
     SessionError,
     SettingsError,
     StateDirError,
@@ -34,15 +35,20 @@ from tailrace_agent.settings import Settings
 
 if _typing.TYPE_CHECKING:
     from tailrace._monitor import SystemMetricsLogger, SystemMonitor
+    from tailrace_agent.comparison import Comparison
+    from tailrace_agent.mlflow_reader import RunRecord
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CallError",
+    "Comparison",
     "Counts",
     "Ledger",
+    "NotFound",
     "Run",
     "RunInfo",
+    "RunRecord",
     "SessionError",
     "Settings",
     "SettingsError",
@@ -54,8 +60,11 @@ __all__ = [
     "Tracker",
     "active_run",
     "alert",
+    "best_run",
+    "compare_runs",
     "end_run",
     "flush",
+    "get_run_info",
     "get_tracking_uri",
     "log",
     "log_artifact",
@@ -69,6 +78,8 @@ __all__ = [
     "log_params",
     "log_table",
     "log_text",
+    "metric_history",
+    "search_runs",
     "set_experiment",
     "set_tag",
     "set_tags",
@@ -82,8 +93,11 @@ _default._exports = True
 
 active_run = _default.active_run
 alert = _default.alert
+best_run = _default.best_run
+compare_runs = _default.compare_runs
 end_run = _default.end_run
 flush = _default.flush
+get_run_info = _default.get_run_info
 get_tracking_uri = _default.get_tracking_uri
 log = _default.log
 log_artifact = _default.log_artifact
@@ -97,6 +111,8 @@ log_param = _default.log_param
 log_params = _default.log_params
 log_table = _default.log_table
 log_text = _default.log_text
+metric_history = _default.metric_history
+search_runs = _default.search_runs
 set_experiment = _default.set_experiment
 set_tag = _default.set_tag
 set_tags = _default.set_tags
@@ -105,11 +121,19 @@ start_run = _default.start_run
 system_monitor = _default.system_monitor
 
 
-def __getattr__(name: str) -> object:
-    """The system monitor's classes, when they are asked for: they cost 10 ms of every import otherwise."""
-    if name in ("SystemMetricsLogger", "SystemMonitor"):
-        from tailrace import _monitor
+_LATER = {
+    "Comparison": "tailrace_agent.comparison",
+    "RunRecord": "tailrace_agent.mlflow_reader",
+    "SystemMetricsLogger": "tailrace._monitor",
+    "SystemMonitor": "tailrace._monitor",
+}
 
-        globals()[name] = found = getattr(_monitor, name)
+
+def __getattr__(name: str) -> object:
+    """Classes that are loaded when they are asked for: they cost every import otherwise."""
+    if name in _LATER:
+        from importlib import import_module
+
+        globals()[name] = found = getattr(import_module(_LATER[name]), name)
         return found
     raise AttributeError(f"module 'tailrace' has no attribute {name!r}")

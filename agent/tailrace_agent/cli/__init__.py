@@ -14,6 +14,7 @@ import click
 
 from tailrace_agent.cli._app import App, Code, Fail
 from tailrace_agent.errors import (
+    NotFound,
     RunGone,
     SessionError,
     SettingsError,
@@ -54,6 +55,7 @@ _CODES: Final[dict[type[Exception], Code]] = {
     StoreRefused: Code.STORE,
     RunGone: Code.UNKNOWN,
     SinkError: Code.STORE,
+    NotFound: Code.UNKNOWN,
     SessionError: Code.UNKNOWN,
     StateDirError: Code.WRONG,
     TailraceError: Code.WRONG,

@@ -28,7 +28,6 @@ __all__ = [
     "duration",
     "json_option",
     "leave",
-    "missing_file",
     "own_version",
     "quieten_mlflow",
     "size",
@@ -162,13 +161,6 @@ def own_version() -> str:
         return version("tailrace")
     except PackageNotFoundError:
         return "(not installed)"
-
-
-def missing_file(uri: str) -> Path | None:
-    """The file of an SQLite store that does not exist yet, or None."""
-    scheme, mark, path = uri.partition(":///")
-    file = Path(path.partition("?")[0])
-    return file if mark and scheme.partition("+")[0] == "sqlite" and not file.exists() else None
 
 
 def count(n: int, noun: str, plural: str | None = None) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tailrace_agent.cli._app import App, count, missing_file
+from tailrace_agent.cli._app import App, count
 from tailrace_agent.cli._checks import Check
 from tailrace_agent.cli._look import look_at_all
 from tailrace_agent.errors import TailraceError, Unavailable
 from tailrace_agent.settings import Settings
-from tailrace_agent.uris import check_uri, mask_uri
+from tailrace_agent.uris import check_uri, mask_uri, missing_file
 
 __all__ = ["gpu", "mlflow", "sessions", "store"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from tailrace_agent import status
-from tailrace_agent.cli._app import Code, Fail, count, missing_file
+from tailrace_agent.cli._app import Code, Fail, count
 from tailrace_agent.cli._deliver import known_credentials
 from tailrace_agent.cli._look import Busy
 from tailrace_agent.cli._runs import LocalRun, delivered_keys
@@ -18,7 +18,7 @@ from tailrace_agent.process_host import open_sink
 from tailrace_agent.settings import Settings
 from tailrace_agent.sink import Sink
 from tailrace_agent.status import RunStatus
-from tailrace_agent.uris import mask_uri, unmask_uri
+from tailrace_agent.uris import mask_uri, missing_file, unmask_uri
 
 __all__ = ["Finding", "compare_with_sessions", "compare_with_tag"]
 

@@ -15,7 +15,7 @@ from typing import IO, Final
 
 import click
 
-from tailrace_agent.cli._app import App, Code, Fail, leave, missing_file, uri_option
+from tailrace_agent.cli._app import App, Code, Fail, leave, uri_option
 
 _PORTS: Final = 50
 _READY_WITHIN: Final = 120.0
@@ -34,7 +34,7 @@ def command(app: App, tracking_uri: str | None, host: str, port: int) -> None:
     is printed, and that is all.
     """
     from tailrace_agent.mlflow_errors import public_uri
-    from tailrace_agent.uris import check_uri, mask_uri
+    from tailrace_agent.uris import check_uri, mask_uri, missing_file
 
     uri = app.store(app.settings(tracking_uri))
     if uri.startswith(("http:", "https:")):

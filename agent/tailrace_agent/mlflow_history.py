@@ -1,0 +1,160 @@
+"""A metric's whole history in columns, without an object for each point.
+
+MLflow makes an entity of every point, and in a database an ORM object before it. Here a database is asked for its four
+columns, and a server's page is decoded straight into arrays. Other stores (files, plug-ins) take MLflow's own way.
+
+What comes back is complete: pages are followed to their end. A number that MLflow could not keep is what it was: NaN,
+and an infinity, which MLflow's databases keep as the largest double.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import msgspec
+import numpy as np
+import sqlalchemy
+from mlflow.store.tracking import GET_METRIC_HISTORY_MAX_RESULTS
+from mlflow.store.tracking.dbmodels.models import SqlMetric
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+from tailrace_agent.mlflow_store import page_fetcher
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from tailrace_agent.mlflow_store import Store
+
+__all__ = ["Columns", "extremes", "read", "unbounded"]
+
+_ROWS: Final = 65_536
+_RUNS_AT_ONCE: Final = 200
+_LARGEST: Final = sys.float_info.max
+
+
+class Columns(NamedTuple):
+    """Some points of one metric: arrays of one length."""
+
+    step: NDArray[np.int64]
+    timestamp: NDArray[np.int64]
+    value: NDArray[np.float64]
+
+
+class _Point(msgspec.Struct, gc=False):
+    timestamp: int | str
+    value: float | str = 0.0
+    step: int | str = 0
+
+
+class _Page(msgspec.Struct):
+    metrics: list[_Point] = []
+    next_page_token: str = ""
+
+
+_decoder = msgspec.json.Decoder(_Page)
+
+
+def read(store: Store, run_id: str, key: str) -> Iterator[Columns]:
+    """Every point of one metric of one run, in pieces and in no promised order.
+
+    Raises:
+        Exception: Anything that MLflow and the database driver come up with.
+    """
+    if isinstance(store, SqlAlchemyStore):
+        return _from_database(store, run_id, key)
+    fetch = page_fetcher(store)
+    return _from_server(fetch, run_id, key) if fetch is not None else _from_pages(store, run_id, key)
+
+
+def extremes(store: Store, run_ids: Sequence[str], keys: Sequence[str]) -> dict[tuple[str, str], tuple[float, float]]:
+    """Smallest and largest value, NaN aside, by `(run_id, key)`; a metric that has no other value is left out.
+
+    One grouped query in a database. Elsewhere the histories have to be read.
+    """
+    if isinstance(store, SqlAlchemyStore):
+        return _grouped(store, run_ids, keys)
+    found = {}
+    for run_id in run_ids:
+        for key in keys:
+            bounds = [
+                (numbers.min(), numbers.max())
+                for piece in read(store, run_id, key)
+                if (numbers := piece.value[~np.isnan(piece.value)]).size
+            ]
+            if bounds:
+                found[run_id, key] = (float(min(low for low, _ in bounds)), float(max(high for _, high in bounds)))
+    return found
+
+
+def unbounded(value: float) -> float:
+    """An infinity where MLflow has put the largest double in its place."""
+    return math.copysign(math.inf, value) if abs(value) == _LARGEST else value
+
+
+def _columns(steps: Any, timestamps: Any, values: Any) -> Columns:
+    numbers = np.array(values, dtype=np.float64)
+    edge = np.abs(numbers) == _LARGEST
+    numbers[edge] = np.copysign(np.inf, numbers[edge])
+    return Columns(np.array(steps, dtype=np.int64), np.array(timestamps, dtype=np.int64), numbers)
+
+
+def _from_database(store: Store, run_id: str, key: str) -> Iterator[Columns]:
+    columns = (SqlMetric.step, SqlMetric.timestamp, SqlMetric.value, SqlMetric.is_nan)
+    statement = sqlalchemy.select(*columns).where(SqlMetric.run_uuid == run_id, SqlMetric.key == key)
+    with store.ManagedSessionMaker() as session:
+        for rows in session.execute(statement.execution_options(yield_per=_ROWS)).partitions():
+            steps, timestamps, values, nans = zip(*rows, strict=True)
+            piece = _columns(steps, timestamps, values)
+            piece.value[np.array(nans, dtype=bool)] = np.nan
+            yield piece
+
+
+def _from_server(fetch: Any, run_id: str, key: str) -> Iterator[Columns]:
+    asked = {"run_id": run_id, "run_uuid": run_id, "metric_key": key, "max_results": GET_METRIC_HISTORY_MAX_RESULTS}
+    token = ""
+    while True:
+        page = _decoder.decode(fetch({**asked, "page_token": token} if token else asked))
+        points = page.metrics
+        if points:
+            yield _columns(
+                [int(point.step) for point in points],
+                [int(point.timestamp) for point in points],
+                [float(point.value) for point in points],  # "NaN" and "Infinity" are words in JSON
+            )
+        if not page.next_page_token or page.next_page_token == token:
+            return
+        token = page.next_page_token
+
+
+def _from_pages(store: Store, run_id: str, key: str) -> Iterator[Columns]:
+    token = None
+    while True:
+        page = store.get_metric_history(run_id, key, GET_METRIC_HISTORY_MAX_RESULTS, token)
+        if page:
+            yield _columns(
+                [point.step for point in page], [point.timestamp for point in page], [point.value for point in page]
+            )
+        token = page.token
+        if not token:
+            return
+
+
+def _grouped(store: Store, run_ids: Sequence[str], keys: Sequence[str]) -> dict[tuple[str, str], tuple[float, float]]:
+    found = {}
+    value = SqlMetric.value
+    with store.ManagedSessionMaker() as session:
+        for start in range(0, len(run_ids), _RUNS_AT_ONCE):
+            some = run_ids[start : start + _RUNS_AT_ONCE]
+            statement = (
+                sqlalchemy.select(
+                    SqlMetric.run_uuid, SqlMetric.key, sqlalchemy.func.min(value), sqlalchemy.func.max(value)
+                )
+                .where(SqlMetric.run_uuid.in_(some), SqlMetric.key.in_(keys), SqlMetric.is_nan.is_(False))
+                .group_by(SqlMetric.run_uuid, SqlMetric.key)
+            )
+            for run_id, key, low, high in session.execute(statement):
+                found[run_id, key] = (unbounded(low), unbounded(high))
+    return found
