@@ -11,7 +11,20 @@ import pytest
 import tailrace
 from tailrace import Run, Tracker
 
-OURS = {"alert", "flush", "log", "system_monitor", "best_run", "compare_runs", "get_run_info", "metric_history"}
+OURS = {
+    "alert",
+    "best_run",
+    "compare_runs",
+    "flush",
+    "get_run_info",
+    "log",
+    "log_backtest",
+    "log_config",
+    "log_dataframe",
+    "log_training_metrics",
+    "metric_history",
+    "system_monitor",
+}
 """Functions that MLflow's fluent API does not have."""
 
 EXTRA = {

@@ -69,6 +69,9 @@ __all__ = [
     "log",
     "log_artifact",
     "log_artifacts",
+    "log_backtest",
+    "log_config",
+    "log_dataframe",
     "log_dict",
     "log_figure",
     "log_image",
@@ -78,6 +81,7 @@ __all__ = [
     "log_params",
     "log_table",
     "log_text",
+    "log_training_metrics",
     "metric_history",
     "search_runs",
     "set_experiment",
@@ -102,6 +106,9 @@ get_tracking_uri = _default.get_tracking_uri
 log = _default.log
 log_artifact = _default.log_artifact
 log_artifacts = _default.log_artifacts
+log_backtest = _default.log_backtest
+log_config = _default.log_config
+log_dataframe = _default.log_dataframe
 log_dict = _default.log_dict
 log_figure = _default.log_figure
 log_image = _default.log_image
@@ -111,6 +118,7 @@ log_param = _default.log_param
 log_params = _default.log_params
 log_table = _default.log_table
 log_text = _default.log_text
+log_training_metrics = _default.log_training_metrics
 metric_history = _default.metric_history
 search_runs = _default.search_runs
 set_experiment = _default.set_experiment

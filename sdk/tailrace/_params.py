@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["FlatParams", "flatten_params"]
+__all__ = ["FlatParams", "flatten_params", "plain_config"]
 
 MAX_DEPTH: Final = 32
 """Levels of nesting that become part of a name; what is deeper stays one `str()`."""
@@ -34,9 +34,9 @@ class FlatParams(NamedTuple):
 def flatten_params(params: Mapping[Any, object], sep: str = ".") -> FlatParams:
     """Nested params as `a.b.c`, each value by `str()`, as MLflow does.
 
-    Nested mappings, dataclass instances and `argparse.Namespace` become part of the name. Lists stay whole. An enum
-    that is also a string or a number counts as that (`"adam"`, not `"Optimizer.ADAM"`). An empty mapping stays, as
-    `{}`. A mapping that contains itself ends at the first repetition.
+    Nested mappings, dataclass instances, msgspec structs and `argparse.Namespace` become part of the name. Lists stay
+    whole. An enum that is also a string or a number counts as that (`"adam"`, not `"Optimizer.ADAM"`). An empty
+    mapping stays, as `{}`. A mapping that contains itself ends at the first repetition.
 
     Args:
         params: What the user passed; a dataclass instance or Namespace will do too.
@@ -64,6 +64,42 @@ def flatten_params(params: Mapping[Any, object], sep: str = ".") -> FlatParams:
     return flat
 
 
+def plain_config(config: Any) -> dict[str, Any]:
+    """A configuration as a dictionary of plain values that every reader of YAML takes, and that nobody else holds.
+
+    Args:
+        config: A mapping of any nesting; dataclass instances, msgspec structs and `argparse.Namespace` count as such.
+
+    Raises:
+        TypeError: It is nothing that has names.
+
+    Example:
+        >>> plain_config({"path": Path("data"), "sizes": (1, 2)})
+        {'path': 'data', 'sizes': [1, 2]}
+    """
+    if _children(config) is None:
+        raise TypeError(f"a config must be a mapping, not {type(config).__name__}")
+    whole: dict[str, Any] = _plain(config, ())
+    return whole
+
+
+def _plain(value: Any, path: tuple[int, ...]) -> Any:
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if id(value) in path or len(path) > MAX_DEPTH:
+        return "..."
+    below, path = _children(value), (*path, id(value))
+    if below is not None:
+        return {_text(key): _plain(child, path) for key, child in below}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(item, path) for item in value]
+    if hasattr(value, "tolist"):  # NumPy's numbers and arrays, and tensors
+        return _plain(value.tolist(), path)
+    if isinstance(value, Enum) and isinstance(value.value, (str, int, float)):
+        return value.value
+    return _text(value)
+
+
 def _walk(
     children: list[tuple[object, object]], sep: str, prefix: str, path: tuple[int, ...]
 ) -> Iterator[tuple[str, str]]:
@@ -84,6 +120,8 @@ def _children(value: Any) -> list[tuple[object, object]] | None:
     if isinstance(value, Mapping):
         return list(value.items())
     kind = type(value)
+    if hasattr(kind, "__struct_fields__"):
+        return [(name, getattr(value, name, None)) for name in kind.__struct_fields__]
     if hasattr(kind, "__dataclass_fields__"):
         fields = sys.modules["dataclasses"].fields(value)
         return [(field.name, getattr(value, field.name, None)) for field in fields]

@@ -1,4 +1,4 @@
-"""What `log_text`, `log_dict`, `log_figure`, `log_image` and `log_table` need, in two halves.
+"""What `log_text`, `log_dict`, `log_figure`, `log_image`, `log_table` and `log_dataframe` need, in two halves.
 
 `freeze_…` runs on the caller: it checks the arguments, captures the state as it is now and returns a `Frozen`. The
 files are written later, by `Part.write`, in a background thread. Names, formats and tags are MLflow's, so that its
@@ -14,10 +14,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tailrace._backtest import freeze_backtest
 from tailrace._figures import freeze_figure
 from tailrace._frames import freeze_table
 from tailrace._frozen import BadArtifact, Frozen, Part, extension_of, named
 from tailrace._images import freeze_image
+from tailrace._tabular import freeze_dataframe
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,6 +28,9 @@ __all__ = [
     "BadArtifact",
     "Frozen",
     "Part",
+    "freeze_backtest",
+    "freeze_config",
+    "freeze_dataframe",
     "freeze_dict",
     "freeze_figure",
     "freeze_image",
@@ -87,6 +92,28 @@ def freeze_dict(dictionary: Any, artifact_file: str) -> Frozen:
         path.write_text(json.dumps(json.loads(compact), indent=2), encoding="utf-8")
 
     return Frozen((Part(name, write),), {})
+
+
+def freeze_config(whole: dict[str, Any], artifact_file: str) -> Frozen:
+    """A configuration as YAML, in its own order.
+
+    Args:
+        whole: What `plain_config` gave; nobody changes it any more.
+        artifact_file: Where in the run's artifacts.
+
+    Raises:
+        BadArtifact: `artifact_file` is no path in the run.
+    """
+
+    def write(path: Path) -> None:
+        import importlib
+
+        yaml: Any = importlib.import_module("yaml")
+
+        with path.open("w", encoding="utf-8") as file:
+            yaml.safe_dump(whole, file, indent=2, default_flow_style=False, sort_keys=False, allow_unicode=True)
+
+    return Frozen((Part(named(artifact_file), write),), {})
 
 
 def _yaml_writer(dictionary: Any) -> Any:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import msgspec
 
 from tailrace._alerts import AlertCalls
-from tailrace._artifacts import ArtifactCalls
 from tailrace._hot import Channel, make_log
 from tailrace._info import RunInfo
 from tailrace._lane import LANE
 from tailrace._params import flatten_params
 from tailrace._report import end_lines, left_line
+from tailrace._results import ResultCalls
 from tailrace._say import say
 from tailrace._values import NotANumber, NotReady, name_of, split
 from tailrace._wait import until
@@ -59,7 +59,7 @@ class _Fault(NamedTuple):
     n: int
 
 
-class Run(ArtifactCalls, AlertCalls):
+class Run(ResultCalls, AlertCalls):
     """A run that is being tracked. Use it as a context manager, or end it with `end()`.
 
     Leaving the `with` block by an exception ends it as FAILED, with the tags `error.type` and `error.message`.

@@ -20,6 +20,7 @@ from tailrace._lane import LANE
 from tailrace._launch import Launcher, context_tags, describe, verdict
 from tailrace._reading import ReadCalls
 from tailrace._report import start_line
+from tailrace._results import ActiveResultCalls
 from tailrace._run import Run
 from tailrace._say import Voice, say
 from tailrace_agent.errors import CallError, StoreRefused
@@ -41,7 +42,7 @@ RUN = "TAILRACE_RUN"
 """Environment variable that tells spawned children which run is active: tailrace's id of it."""
 
 
-class Tracker(ActiveCalls, ReadCalls):
+class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls):
     """Starts runs and logs to the active one. `tailrace`'s module-level functions are those of one tracker.
 
     Args:
