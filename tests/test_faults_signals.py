@@ -288,7 +288,7 @@ def _fast(box: _Ring) -> Callable[[], object]:
 
 def _slow(box: _Ring) -> Callable[[], object]:
     """Every so often a call takes the slow way, and is timed."""
-    while box.writer._off + 24 <= box.writer._limit:
+    while box.writer.off + 24 <= box.writer.limit:
         box.writer.put(b"filling")
     return lambda: box.writer.put(b"interrupted")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import gc
+import inspect
 import itertools
 import mmap
 import os
@@ -25,6 +26,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tailrace._hot import make_log
 from tailrace_agent import ring
 from tailrace_agent.errors import SessionError
 from tailrace_agent.ring import MIN_BYTES, Frames, RingReader, RingWriter
@@ -59,7 +61,7 @@ class Rig:
 
     def frame_bytes(self) -> range:
         """Offsets of the file between tail and head, in a ring that has not wrapped since."""
-        return range(self.reader.position[0], self.writer._words[HEAD])
+        return range(self.reader.position[0], self.writer.words[HEAD])
 
     def close(self) -> None:
         self.writer.close()
@@ -95,7 +97,7 @@ def number_of(body: bytes) -> int:
 def fill(rig: Rig, size: int = 1000) -> list[bytes]:
     """Rows until the first one has gone to the spill file."""
     rows = []
-    while not rig.writer._words[9]:
+    while not rig.writer.words[9]:
         rows.append(row(len(rows), size))
         rig.writer.put(rows[-1])
     return rows
@@ -199,11 +201,11 @@ def test_a_full_ring_spills_and_comes_back(rig: Rig) -> None:
         rig.writer.put(rows[-1])
     assert rig.spill.stat().st_mode & 0o777 == 0o600
     assert rig.take_all() == rows
-    written = rig.writer._words[9]
+    written = rig.writer.words[9]
     for _ in range(10):
         rows.append(row(len(rows), 100))
         rig.writer.put(rows[-1])
-    assert rig.writer._words[9] == written  # back on the ring
+    assert rig.writer.words[9] == written  # back on the ring
     assert rig.take_all() == rows
 
 
@@ -361,10 +363,10 @@ def test_a_flipped_byte_is_never_decoded(before: int, sizes: list[int], where: f
         start = rig.reader.position[0]
         for body in rows:
             rig.writer.put(body)
-        head = rig.writer._words[HEAD]
+        head = rig.writer.words[HEAD]
         spots = range(start, head) if head > start else [*range(start, MIN_BYTES), *range(BASE, head)]
         at = spots[int(where * len(spots))]
-        rig.writer._map[at] ^= mask
+        rig.writer.memory[at] ^= mask
         patient = rig.reader.read()
         assert patient.rows == rows[: len(patient.rows)]  # waits in front of it
         rig.take_all(give_up=True)
@@ -391,12 +393,12 @@ def test_a_torn_write_is_never_decoded(before: int, sizes: list[int], garbage: b
         start = rig.reader.position[0]
         for body in rows:
             rig.writer.put(body)
-        head = rig.writer._words[HEAD]
+        head = rig.writer.words[HEAD]
         if head < start:
             return
         at = start + int(where * (head - start))
         garbage = garbage[: head - at]
-        rig.writer._map[at : at + len(garbage)] = garbage
+        rig.writer.memory[at : at + len(garbage)] = garbage
         rig.take_all(give_up=True)
         assert is_subsequence(rig.rows, rows)
 
@@ -405,15 +407,15 @@ def test_a_length_that_points_past_the_head_leads_to_no_old_frame(rig: Rig) -> N
     for number in range(100):  # every old frame of the first lap is still there
         rig.writer.put(row(number, 500))
         rig.take()
-    rig.writer._off = rig.writer._words[HEAD]
+    rig.writer.off = rig.writer.words[HEAD]
     rig.rows.clear()
     rows = [row(1000 + number, 500) for number in range(40)]
     start = rig.reader.position[0]
     for body in rows:
         rig.writer.put(body)
-    assert rig.writer._words[HEAD] < start  # wrapped: the frames of the lap before follow the head
+    assert rig.writer.words[HEAD] < start  # wrapped: the frames of the lap before follow the head
     broken = BASE
-    rig.writer._words[broken >> 3] = 508 * 2 * 20 - 8 | 7 << 32
+    rig.writer.words[broken >> 3] = 508 * 2 * 20 - 8 | 7 << 32
     rig.take_all(give_up=True)
     assert is_subsequence(rig.rows, rows)
 
@@ -423,18 +425,18 @@ def test_the_reader_waits_for_a_damaged_frame_until_it_is_told_to_give_up(rig: R
     for body in rows:
         rig.writer.put(body)
     third = BASE + 2 * 48 + 20
-    rig.writer._map[third] ^= 1
+    rig.writer.memory[third] ^= 1
     for _ in range(3):
         frames = rig.take()
         assert frames.damaged == 0
         assert frames.more
     assert rig.rows == rows[:2]
-    rig.writer._map[third] ^= 1  # it was only late
+    rig.writer.memory[third] ^= 1  # it was only late
     assert rig.take_all() == rows
     for body in rows:
         rig.writer.put(body)
     rig.rows.clear()
-    rig.writer._map[BASE + 7 * 48 + 20] ^= 1
+    rig.writer.memory[BASE + 7 * 48 + 20] ^= 1
     frames = rig.take(give_up=True)
     assert (frames.damaged, frames.more) == (1, False)
     assert rig.rows == [*rows[:2], *rows[3:]]
@@ -443,7 +445,7 @@ def test_the_reader_waits_for_a_damaged_frame_until_it_is_told_to_give_up(rig: R
 def test_rows_behind_a_frame_without_a_believable_length_are_given_up_together(rig: Rig) -> None:
     for number in range(5):
         rig.writer.put(row(number, 40))
-    rig.writer._words[(BASE + 48) >> 3] = 0
+    rig.writer.words[(BASE + 48) >> 3] = 0
     frames = rig.take(give_up=True)
     assert [number_of(body) for body in frames.rows] == [0]
     assert (frames.damaged, frames.more) == (1, False)
@@ -453,7 +455,7 @@ def test_rows_behind_a_frame_without_a_believable_length_are_given_up_together(r
 
 def test_spilled_rows_wait_behind_a_damaged_frame(rig: Rig) -> None:
     rows = fill(rig)
-    rig.writer._map[BASE + 20] ^= 1
+    rig.writer.memory[BASE + 20] ^= 1
     assert rig.take().rows == []
     frames = rig.take(give_up=True)
     assert frames.damaged == 1
@@ -463,7 +465,7 @@ def test_spilled_rows_wait_behind_a_damaged_frame(rig: Rig) -> None:
 @pytest.mark.parametrize("offset", [3, 4097, 1 << 40, 8])
 def test_a_tail_that_is_no_position_is_not_followed(rig: Rig, offset: int) -> None:
     rig.writer.put(b"hello")
-    rig.writer._words[TAIL] = offset
+    rig.writer.words[TAIL] = offset
     assert rig.reader.read().rows == []
     frames = rig.take(give_up=True)
     assert (frames.rows, frames.damaged, frames.more) == ([], 1, False)
@@ -473,7 +475,7 @@ def test_a_tail_that_is_no_position_is_not_followed(rig: Rig, offset: int) -> No
     ("word", "value"), [(0, 1), (1, 99), (2, 0), (2, BASE), (2, MIN_BYTES + 8), (2, 1 << 60)], ids=str
 )
 def test_what_is_no_ring_is_refused(rig: Rig, word: int, value: int) -> None:
-    rig.writer._words[word] = value
+    rig.writer.words[word] = value
     with pytest.raises(SessionError, match="no ring"):
         RingReader(rig.path, rig.spill)
 
@@ -707,7 +709,7 @@ def test_an_interruption_while_another_thread_has_the_lock_leaves_it_to_that_thr
 
     def hold() -> None:
         with rig.writer._lock:
-            rig.writer._limit = -1  # as it is while somebody makes room
+            rig.writer.limit = -1  # as it is while somebody makes room
             holding.set()
             done.wait(10)
 
@@ -762,6 +764,16 @@ def test_four_threads_lose_nothing_under_a_debugger_that_lets_others_run_at_ever
         four_threads_write(400)
     finally:
         threading.settrace(None)  # type: ignore[arg-type]
+
+
+def test_the_body_of_put_stands_in_log_word_for_word() -> None:
+    def lines(function: Callable[..., object], first: str) -> list[str]:
+        code = [line.strip() for line in inspect.getsource(function).splitlines()]
+        body = code[code.index(first) :]
+        return [line.replace("self.", "ring.") for line in body[: body.index("return None") + 1] if line[:1] != "#"]
+
+    log = make_log(types.SimpleNamespace(channel=None))  # type: ignore[arg-type]
+    assert lines(RingWriter.put, "size = len(row)") == lines(log, "size = len(row)")
 
 
 def four_threads_write(each: int, threads: int = 4) -> None:
@@ -845,14 +857,14 @@ def test_a_process_killed_at_any_moment_leaves_every_row_that_it_knew_to_be_put(
 
 
 def test_a_head_that_is_seen_before_its_frame_brings_no_frame_of_the_lap_before(rig: Rig) -> None:
-    while rig.writer._words[HEAD] + 4 * 48 < MIN_BYTES:
+    while rig.writer.words[HEAD] + 4 * 48 < MIN_BYTES:
         rig.writer.put(row(1, 40))
         rig.take()
-    while rig.writer._words[HEAD] > BASE + 4 * 48:
+    while rig.writer.words[HEAD] > BASE + 4 * 48:
         rig.writer.put(row(2, 40))
         rig.take()
     rig.rows.clear()
-    rig.writer._words[HEAD] += 48  # on a machine with weak ordering, the head may be seen before the frame
+    rig.writer.words[HEAD] += 48  # on a machine with weak ordering, the head may be seen before the frame
     assert rig.take().rows == []
 
 

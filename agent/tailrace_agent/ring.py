@@ -11,10 +11,10 @@ Invariants
 5. A full ring never blocks the writer: rows go to the spill file until the reader has caught up with it, so that the
    order of one process's rows is kept.
 6. `put` takes no lock while there is room. CPython switches threads and runs signal handlers where a function is
-   entered or left and where it jumps back, and nowhere else: so from the look at `_off` to the frame's length no other
+   entered or left and where it jumps back, and nowhere else: so from the look at `off` to the frame's length no other
    caller gets in between. A finalizer (the garbage collector may run at the slice) can, and so another thread: they put
    their frames behind ours, and move the head past it, where the reader waits until our checksum is right.
-7. Where `put` finds no room it takes a lock, and `_limit` sends all others there too. What re-enters it in the same
+7. Where `put` finds no room it takes a lock, and `limit` sends all others there too. What re-enters it in the same
    thread (a signal handler, a finalizer) is parked. Without a GIL every call goes that way.
 
 Format (little-endian 64-bit words)
@@ -46,11 +46,11 @@ from zlib import adler32
 from tailrace_agent.errors import SessionError
 from tailrace_agent.records import FORMAT
 
-__all__ = ["MIN_BYTES", "Frames", "RingReader", "RingWriter"]
+__all__ = ["HEAD", "MIN_BYTES", "Frames", "RingReader", "RingWriter"]
 
 _MAGIC: Final = int.from_bytes(b"tailrace", "little")
 _BASE: Final = 4096
-_END, _PID, _HEAD, _SPILLED, _TAIL, _UNSPILLED, _NOTICES = 2, 3, 8, 9, 16, 17, 18
+_END, _PID, HEAD, _SPILLED, _TAIL, _UNSPILLED, _NOTICES = 2, 3, 8, 9, 16, 17, 18
 _PAD: Final = 0xFFFFFFFF
 _FIRST_SAMPLE: Final = 512
 _SAMPLE_EVERY: Final = 16 * 1024
@@ -95,6 +95,12 @@ class RingWriter:
         on_sample: Called about once in 200 rows with the row, `time_ns()` at the entry of `put`, and the nanoseconds
             that the copy took.
 
+    Attributes:
+        off: Where the next frame begins.
+        limit: How far it may reach; beyond it, `put_slowly` finds another place.
+        words: The file as 64-bit words.
+        memory: The file as bytes.
+
     Raises:
         OSError: The room cannot be had.
 
@@ -115,21 +121,21 @@ class RingWriter:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             _reserve(fd, size)
-            self._map = _map(fd, size)
+            self.memory = _map(fd, size)
         except OSError:
             path.unlink(missing_ok=True)
             raise
         finally:
             os.close(fd)
         self.path = path
-        self._words = memoryview(self._map).cast("Q")
-        self._words[_END], self._words[_PID] = size, os.getpid()
-        self._words[_HEAD] = self._words[_TAIL] = _BASE
-        self._words[1], self._words[0] = FORMAT, _MAGIC
+        self.words = memoryview(self.memory).cast("Q")
+        self.words[_END], self.words[_PID] = size, os.getpid()
+        self.words[HEAD] = self.words[_TAIL] = _BASE
+        self.words[1], self.words[0] = FORMAT, _MAGIC
         self._lock = threading.RLock()
-        self._off = _BASE
+        self.off = _BASE
         self._stride = _FIRST_SAMPLE
-        self._limit = _BASE + self._stride if _GIL else -1
+        self.limit = _BASE + self._stride if _GIL else -1
         self._end = size
         self._busy = False
         self._parked: deque[bytes] = deque()
@@ -140,42 +146,44 @@ class RingWriter:
     def put(self, row: bytes) -> None:
         """Accepts one row. Returns when it is in shared memory (or in the spill file).
 
-        Costs about 0.5 µs. Never raises for what the outside world does: see `on_drop`.
+        Costs about 0.5 µs. Never raises for what the outside world does: see `on_drop`. The body stands once more in
+        `tailrace._hot.make_log`, word for word: change both.
         """
         size = len(row)
         word = size | adler32(row) << 32
         # One line, so that not even a tracer written in Python gets between the look and the reservation.
-        if (end := (off := self._off) + ((size + 15) & -8)) <= self._limit: self._off = end  # noqa: E701  # fmt: skip
+        if (end := (off := self.off) + ((size + 15) & -8)) <= self.limit: self.off = end  # noqa: E701  # fmt: skip
         else:
-            return self._put_slowly(row)
-        words = self._words
+            return self.put_slowly(row)
+        words = self.words
         words[off >> 3] = word
         off += 8
-        self._map[off : off + size] = row
-        words[_HEAD] = self._off
+        self.memory[off : off + size] = row
+        words[HEAD] = self.off
         return None
 
     @property
     def notices(self) -> int:
         """How often the agent has had something to tell this process."""
-        return self._words[_NOTICES]
+        return self.words[_NOTICES]
 
     @property
     def unread(self) -> int:
         """Bytes that the agent has not taken over yet."""
-        used = self._off - self._words[_TAIL]
-        spilled = self._words[_SPILLED] - self._words[_UNSPILLED]
+        used = self.off - self.words[_TAIL]
+        spilled = self.words[_SPILLED] - self.words[_UNSPILLED]
         return (used if used >= 0 else used + self._end - _BASE) + spilled
 
     def close(self) -> None:
         """Forgets the mapping; the file stays for the reader. Rows put later go to `on_drop`."""
         with self._lock:
-            self._closed, self._limit = True, -1
+            self._closed, self.limit = True, -1
             if self._spill_fd >= 0:
                 os.close(self._spill_fd)
                 self._spill_fd = -1
 
-    def _put_slowly(self, row: bytes) -> None:
+    def put_slowly(self, row: bytes) -> None:
+        """What `put` does with a row beyond `limit`: samples it, goes back to the first frame, or spills."""
         with self._lock:
             if self._busy:  # re-entered in this thread: the outer call takes it along before it returns
                 self._parked.append(row)
@@ -184,7 +192,7 @@ class RingWriter:
 
     def _make_room_for(self, row: bytes) -> None:
         entered = time_ns()
-        self._busy, self._limit = True, -1
+        self._busy, self.limit = True, -1
         try:
             self._place(row, entered)
             self._place_parked()
@@ -192,7 +200,7 @@ class RingWriter:
             try:  # nothing but this, since a second Ctrl-C may strike right behind it
                 self._busy = False
             finally:
-                self._limit = -1 if self._closed or self._parked else self._next_limit()
+                self.limit = -1 if self._closed or self._parked else self._next_limit()
 
     def _place_parked(self) -> None:
         while self._parked:
@@ -201,48 +209,48 @@ class RingWriter:
 
     def _place(self, row: bytes, entered: int) -> None:
         size = (len(row) + 15) & -8
-        spilled = self._words[_SPILLED]
+        spilled = self.words[_SPILLED]
         if self._closed:
             self._drop(row, "ring closed")
-        elif spilled == self._words[_UNSPILLED] and size <= (self._end - _BASE) // _MAX_SHARE and self._room(size):
-            length, words = len(row), self._words
+        elif spilled == self.words[_UNSPILLED] and size <= (self._end - _BASE) // _MAX_SHARE and self._room(size):
+            length, words = len(row), self.words
             word = length | adler32(row) << 32
             started = time_ns()
-            off = self._off
-            self._off = off + size  # from here to the head no call, as in `put`: Ctrl-C must not leave a hole
+            off = self.off
+            self.off = off + size  # from here to the head no call, as in `put`: Ctrl-C must not leave a hole
             words[off >> 3] = word
             off += 8
-            self._map[off : off + length] = row
-            words[_HEAD] = self._off
+            self.memory[off : off + length] = row
+            words[HEAD] = self.off
             if entered and self._on_sample is not None:
                 self._on_sample(row, entered, time_ns() - started)
         else:
             self._spill(row, spilled)
 
     def _room(self, size: int) -> bool:
-        """Whether a frame fits at `_off`, after going back to the first frame if need be."""
-        tail = self._words[_TAIL]
-        if tail > self._off:
-            return self._off + size <= tail - 8
-        if self._off + size <= self._end:
+        """Whether a frame fits at `off`, after going back to the first frame if need be."""
+        tail = self.words[_TAIL]
+        if tail > self.off:
+            return self.off + size <= tail - 8
+        if self.off + size <= self._end:
             return True
         if _BASE + size > tail - 8:
             return False
-        if self._off < self._end:
-            self._words[self._off >> 3] = _PAD
-        self._off = _BASE
+        if self.off < self._end:
+            self.words[self.off >> 3] = _PAD
+        self.off = _BASE
         return True
 
     def _next_limit(self) -> int:
-        if self._words[_SPILLED] != self._words[_UNSPILLED] or not _GIL:
+        if self.words[_SPILLED] != self.words[_UNSPILLED] or not _GIL:
             return -1
-        tail = self._words[_TAIL]
-        hard = tail - 8 if tail > self._off else self._end
+        tail = self.words[_TAIL]
+        hard = tail - 8 if tail > self.off else self._end
         self._stride = min(self._stride * 2, _SAMPLE_EVERY)
-        return min(hard, self._off + self._stride)
+        return min(hard, self.off + self._stride)
 
     def _spill(self, row: bytes, at: int) -> None:
-        if at - self._words[_UNSPILLED] + len(row) > self._spill_max:
+        if at - self.words[_UNSPILLED] + len(row) > self._spill_max:
             return self._drop(row, "spill file at its bound")
         if row[:1] == _METRICS and self._disk_is_short():
             return self._drop(row, "disk full")
@@ -251,13 +259,13 @@ class RingWriter:
             if self._spill_fd < 0:
                 flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
                 self._spill_fd = os.open(self._spill_path, flags, 0o600)
-            if at == self._words[_UNSPILLED]:  # all of it was read: give its blocks back, keep counting offsets
+            if at == self.words[_UNSPILLED]:  # all of it was read: give its blocks back, keep counting offsets
                 os.ftruncate(self._spill_fd, 0)
             if os.pwrite(self._spill_fd, frame, at) != len(frame):
                 return self._drop(row, "disk full")
         except OSError as error:
             return self._drop(row, f"spill file: {error.strerror}")
-        self._words[_SPILLED] = at + len(frame)
+        self.words[_SPILLED] = at + len(frame)
         return None
 
     def _disk_is_short(self) -> bool:
@@ -332,7 +340,7 @@ class RingReader:
     @property
     def unread(self) -> int:
         """Bytes between tail and head, spill file included."""
-        used = self._words[_HEAD] - self._words[_TAIL]
+        used = self._words[HEAD] - self._words[_TAIL]
         spilled = self._words[_SPILLED] - self._words[_UNSPILLED]
         return (used if used >= 0 else used + self._end - _BASE) + spilled
 
@@ -345,7 +353,7 @@ class RingReader:
                 have been wrong for seconds.
         """
         spill_end = self._words[_SPILLED]  # before head: what is in the spill file came after that much of the ring
-        head = self._words[_HEAD]
+        head = self._words[HEAD]
         rows: list[bytes] = []
         pos, damaged, budget = self._words[_TAIL], 0, max_bytes
         while pos != head and budget > 0:

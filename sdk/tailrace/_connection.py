@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from tailrace._hot import Elsewhere
 from tailrace._keeper import Keeper
 from tailrace._values import as_utf8
 from tailrace_agent import status
@@ -84,9 +85,9 @@ class Connection:
     # -- rows --------------------------------------------------------------------------------------------------------
 
     def attach(self, channel: Channel) -> None:
-        """Keeps a channel's `put` on this process's ring, also after a fork."""
+        """Keeps a channel on this process's ring, also after a fork."""
         with self._lock:
-            channel.put = self.put_first if self._ring is None else self._ring.put
+            channel.ring = Elsewhere(self.put_first) if self._ring is None else self._ring
             self._channels.add(channel)
 
     def put(self, record: object) -> None:
@@ -231,7 +232,7 @@ class Connection:
     def _make_ring(self, session: Session) -> RingWriter:
         self._ring = session.new_ring(on_drop=self._dropped, on_sample=self._sampled)
         for channel in self._channels:
-            channel.put = self._ring.put
+            channel.ring = self._ring
         return self._ring
 
     def _after_fork(self) -> None:
@@ -243,7 +244,7 @@ class Connection:
         self._lost, self._unsent = {}, []
         self.timings = {}
         for channel in self._channels:
-            channel.put = self.put_first
+            channel.ring = Elsewhere(self.put_first)
 
 
 def _temporary_directory() -> str:
