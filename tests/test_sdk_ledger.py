@@ -11,6 +11,9 @@ import pytest
 
 from sdk_tools import Store, eventually, tracking
 from tailrace import Ledger, Tracker
+from tailrace._wait import until
+from tailrace_agent.ledger import Counts
+from tailrace_agent.status import RunStatus
 
 
 @pytest.fixture
@@ -89,3 +92,27 @@ def test_the_trackers_ledger_is_that_of_all_its_runs(sdk: Tracker) -> None:
             sdk.log(x=1, y=2)
             ledger = sdk.flush()
     assert (ledger.of("metric").delivered, ledger.calls) == (3, 2)
+
+
+def test_a_wait_that_ended_before_the_agent_had_counted_everything_is_not_settled() -> None:
+    def told() -> RunStatus:
+        return RunStatus(run=1, ledger=Ledger(kinds={"metric": Counts(accepted=3, delivered=3)}))
+
+    enough = until(told, lambda _: True, timeout=0)
+    short = until(told, lambda _: False, timeout=0)
+    assert enough is not None
+    assert short is not None
+    assert (enough.ledger.settled, short.ledger.settled) == (True, False)
+    assert not enough.ledger.add(short.ledger).settled
+
+
+def test_a_flush_before_the_agent_has_said_anything_is_not_settled(
+    sdk: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with sdk.start_run() as run:
+        run.log(loss=0.5)
+        with monkeypatch.context() as silent:
+            silent.setattr(run, "_status", lambda: None)
+            assert not run.flush(0).settled
+            assert not sdk.flush(0).settled
+        assert run.flush().settled

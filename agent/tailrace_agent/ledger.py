@@ -51,6 +51,9 @@ class Counts(msgspec.Struct, kw_only=True):
 class Ledger(msgspec.Struct, kw_only=True):
     """Counts by kind (`metric`, `param`, `tag`, `artifact`); the requests that delivered them; calls of `log()`.
 
+    Attributes:
+        partial: From a wait that ended before the agent had counted all that was said until then.
+
     Example:
         >>> ledger = Ledger(kinds={"metric": Counts(accepted=3, delivered=2)})
         >>> ledger.accepted, ledger.pending, ledger.balanced
@@ -60,6 +63,7 @@ class Ledger(msgspec.Struct, kw_only=True):
     kinds: dict[str, Counts] = {}
     requests: int = 0
     calls: int = 0
+    partial: bool = False
 
     def of(self, kind: str) -> Counts:
         """Counts of one kind."""
@@ -105,8 +109,8 @@ class Ledger(msgspec.Struct, kw_only=True):
 
     @property
     def settled(self) -> bool:
-        """Whether nothing is on the way."""
-        return self.pending == 0
+        """Whether nothing is on the way: neither what the agent has counted, nor what it has not."""
+        return self.pending == 0 and not self.partial
 
     @property
     def balanced(self) -> bool:
@@ -119,7 +123,8 @@ class Ledger(msgspec.Struct, kw_only=True):
         for ledger in (self, other):
             for kind, counts in ledger.kinds.items():
                 kinds[kind].add(counts)
-        return Ledger(kinds=kinds, requests=self.requests + other.requests, calls=self.calls + other.calls)
+        requests, calls = self.requests + other.requests, self.calls + other.calls
+        return Ledger(kinds=kinds, requests=requests, calls=calls, partial=self.partial or other.partial)
 
     def summary(self) -> dict[str, object]:
         """As plain data, for JSON and for the tag `tailrace.ledger`."""

@@ -245,7 +245,7 @@ class Run(ResultCalls, AlertCalls):
             The ledger; `ledger.settled` says whether the time was enough.
         """
         status = self._settle(self._settings.end_timeout if timeout is None else timeout)
-        return status.ledger if status is not None else Ledger()
+        return status.ledger if status is not None else Ledger(partial=self._connection is not None)
 
     def ledger(self) -> Ledger:
         """What became of everything so far; counts what the agent has taken over (a tenth of a second ago)."""

@@ -42,7 +42,7 @@ def until(
         quiet: Show nothing.
 
     Returns:
-        The last status seen; None when there was none within the time.
+        The last status seen, its ledger marked as partial where the time was not enough; None when there was none.
     """
     began = time.monotonic()
     deadline, nudge_at, pause = began + timeout, began + 1.0, _FASTEST
@@ -51,7 +51,11 @@ def until(
         while True:
             status = look()
             now = time.monotonic()
-            if (status is not None and done(status)) or now >= deadline:
+            if status is not None and done(status):
+                return status
+            if now >= deadline:
+                if status is not None:
+                    status.ledger.partial = True
                 return status
             if nudge is not None and now >= nudge_at:
                 nudge()
