@@ -1,6 +1,6 @@
 """Who looks on at what passes through the pipeline: alert rules, the webhook, the endpoint for Prometheus.
 
-None of them can hold up or change what is delivered: an onlooker that fails is logged and left out from then on.
+None of them holds up or changes what is delivered: judging a row is arithmetic, and all else has a thread of its own.
 """
 
 from __future__ import annotations
@@ -8,15 +8,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tailrace_agent.alerts import Alerts, as_tags, describe
 from tailrace_agent.delivery import Log
 from tailrace_agent.intake import Changes
+from tailrace_agent.latest import Latest
 from tailrace_agent.records import Alert, encode, run_hex
 from tailrace_agent.runs import RunBook
 from tailrace_agent.settings import Settings
+from tailrace_agent.spool import Spool
 from tailrace_agent.webhook import Webhook
+
+if TYPE_CHECKING:
+    from tailrace_agent.exporter import Endpoint
 
 __all__ = ["Onlookers"]
 
@@ -30,14 +35,20 @@ class Onlookers:
     Args:
         settings: In force; the webhook's URL without its secrets.
         book: The runs, and what was told of the webhook's URL.
+        spool: What waits.
+        session: The session's id.
         host: This machine's name.
         log: Where operators read.
 
     Thread safety: `take`, `saw` and `done` from the drain's thread, the steps in `helpers` from one thread each.
     """
 
-    def __init__(self, settings: Settings, book: RunBook, host: str, log: Log) -> None:
-        self._book, self._host, self._log = book, host, log
+    def __init__(self, settings: Settings, book: RunBook, spool: Spool, *, session: str, host: str, log: Log) -> None:
+        self._settings, self._book, self._host, self._log = settings, book, host, log
+        self._spool, self._session = spool, session
+        self._latest = Latest() if settings.prometheus_port is not None else None
+        self._endpoint: Endpoint | None = None
+        self._served: str | None = None
         self.alerts = Alerts(settings.alerts, book)
         self._taken: list[Alert] = []
         self._raised: list[Alert] = []
@@ -47,10 +58,17 @@ class Onlookers:
     @property
     def saw(self) -> Callable[..., None] | None:
         """To be called with each row, if anybody looks."""
-        return self._saw if self.alerts.watching else None
+        return self._saw if self.alerts.watching or self._latest is not None else None
+
+    @property
+    def url(self) -> str | None:
+        """Where the metrics are served to Prometheus, if they are."""
+        return self._endpoint.url if self._endpoint is not None else None
 
     def take(self, changes: Changes, now: float) -> list[bytes]:
         """Alerts that are due: their rows, to be written with the changes; `done` follows when they are."""
+        if self._served is not None:
+            changes.notices += [(start.spec.run, self._served) for start, _ in changes.starts]
         self.alerts.look(now, time.time_ns() // 1_000_000)
         found = self.alerts.due()
         if not found and not changes.alerts:
@@ -85,15 +103,48 @@ class Onlookers:
     @property
     def helpers(self) -> dict[str, Callable[[float], float]]:
         """What has to be done in threads of its own, by name."""
-        return {"post": self._webhook.step} if self._webhook is not None else {}
+        steps: dict[str, Callable[[float], float]] = {}
+        if self._webhook is not None:
+            steps["post"] = self._webhook.step
+        if self._latest is not None:
+            steps["serve"] = self._serve
+        return steps
+
+    def after_fork(self) -> None:
+        """In a forked child of a thread-hosted agent."""
+        if self._endpoint is not None:
+            self._endpoint.after_fork()
 
     def close(self) -> None:
         """The agent ends."""
+        if self._endpoint is not None:
+            self._endpoint.close()
         if self._webhook is not None:
             self._webhook.finish(_LAST_POSTS)
 
     def _saw(self, run: int, step: int, time_ns: int, values: Mapping[str, float], *, system: bool) -> None:
-        self.alerts.saw(run, step, time_ns, values, system=system)
+        if self.alerts.watching:
+            self.alerts.saw(run, step, time_ns, values, system=system)
+        if self._latest is not None:
+            self._latest.saw(run, step, time_ns, values, system=system)
+
+    def _serve(self, now: float) -> float:
+        if self._endpoint is None:
+            from tailrace_agent.exporter import Endpoint, RunCollector  # 0.1 s, and only where it is asked for
+
+            assert self._latest is not None
+            assert self._settings.prometheus_port is not None
+            collector = RunCollector(self._latest, self._book, self._spool, self._session)
+            host, port = self._settings.prometheus_host, self._settings.prometheus_port
+            self._endpoint = Endpoint(collector, host, port, self._tell, self._log)
+        return self._endpoint.step(now)
+
+    def _tell(self, text: str) -> None:
+        """To the users of the runs that there are, and of those that come."""
+        self._served = text
+        for state in self._book.all():
+            if state.end is None:
+                self._book.notice(state.run, text)
 
     def _post(self, alert: Alert) -> None:
         if self._masked is None:

@@ -102,7 +102,9 @@ class Pipeline:
         self.book.reopen(state.run for state in self.book.all() if self.spool.backlog(state.run))
         self.book.remember(credentials or {})
         self.channels: dict[str | None, Channel] = {}
-        self.onlookers = Onlookers(self._settings, self.book, session.info.hostname, log)
+        self.onlookers = Onlookers(
+            self._settings, self.book, self.spool, session=session.id, host=session.info.hostname, log=log
+        )
         self._intake = Intake(self._stage_text, saw=self.onlookers.saw)
         self._sources: dict[str, _Source] = {}
         self._status = AgentStatus(pid=os.getpid(), host=host, started=time.time(), seen=time.time())
@@ -349,7 +351,7 @@ class Pipeline:
             if state.end is None and state.ring not in rings:
                 self._owner_gone(state)
         self._status.seen, self._status.pending = time.time(), self.spool.points
-        self._status.spool_bytes = self.spool.bytes
+        self._status.spool_bytes, self._status.metrics_url = self.spool.bytes, self.onlookers.url
         try:
             status.write(self.session.shared / "agent.status", self._status)
         except OSError as error:

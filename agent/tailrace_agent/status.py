@@ -62,7 +62,8 @@ class RunStatus(msgspec.Struct, kw_only=True):
 class AgentStatus(msgspec.Struct, kw_only=True):
     """The agent itself: process id, host (`process` or `thread`), start and last sign of life (epoch seconds).
 
-    `problem` is what keeps it from taking over what the rings hold (a full disk), or None.
+    `problem` is what keeps it from taking over what the rings hold (a full disk), or None; `metrics_url` is where
+    Prometheus finds the metrics, if it was asked to serve them.
     """
 
     pid: int
@@ -72,6 +73,7 @@ class AgentStatus(msgspec.Struct, kw_only=True):
     pending: int = 0
     spool_bytes: int = 0
     problem: str | None = None
+    metrics_url: str | None = None
 
 
 class SessionInfo(msgspec.Struct, kw_only=True):

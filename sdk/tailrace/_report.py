@@ -25,7 +25,9 @@ def start_line(spec: RunSpec, settings: Settings) -> str:
     experiment = spec.experiment_name or (f"id {spec.experiment_id}" if spec.experiment_id else "Default")
     where = spec.tracking_uri or f"MLflow's default store in {spec.cwd}"
     agent = "" if settings.agent == "process" else f" (agent: {settings.agent})"
-    return f"{what} in experiment {experiment!r} → {where}{agent}"
+    port = settings.prometheus_port
+    served = f", Prometheus at {settings.prometheus_host}:{port}" if port else ""
+    return f"{what} in experiment {experiment!r} → {where}{agent}{served}"
 
 
 def end_lines(status: RunStatus, cost: LogCost, spec: RunSpec) -> list[str]:

@@ -129,7 +129,7 @@ def _look_at_live(session: Session, view: SessionView) -> None:
     view.state = "live"
     agent = status.read(session.shared / "agent.status", AgentStatus)
     if agent is not None:
-        view.agent_pid = agent.pid
+        view.agent_pid, view.metrics_url = agent.pid, agent.metrics_url
         view.problem = agent.problem
         silent = time.time() - agent.seen
         if silent > _SILENT_AFTER:

@@ -44,6 +44,7 @@ class SessionView(msgspec.Struct, kw_only=True):
     created: float
     directory: str
     agent_pid: int | None = None
+    metrics_url: str | None = None
     trainer_alive: bool = False
     in_ring_bytes: int = 0
     problem: str | None = None

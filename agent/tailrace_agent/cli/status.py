@@ -132,6 +132,8 @@ def _title(view: SessionView, now: float) -> Text:
         facts.append(f"on {view.host}")
     if view.agent_pid is not None:
         facts.append(f"agent {view.agent_pid}")
+    if view.metrics_url is not None:
+        facts.append(f"metrics at {view.metrics_url}")
     if view.state == "live" and not view.trainer_alive:
         facts.append("its program has ended")
     if view.in_ring_bytes:
