@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -89,6 +90,7 @@ def test_help_names_every_command_and_exit_code_and_loads_nothing_heavy() -> Non
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
     for word in ("status", "sync", "verify", "dead", "ui", "demo", "doctor", "clean", "Exit codes", "130"):
         assert word in done.stdout
+    assert re.search(r"(?m)^  tailrace status +what goes on here$", done.stdout)
     assert done.stdout.splitlines()[-1] == "set()"
 
 
@@ -97,6 +99,7 @@ def test_every_command_has_help_of_its_own(name: str, tailrace: Tailrace) -> Non
     result = tailrace(name, "--help")
     assert result.exit_code == 0
     assert result.output.startswith("Usage:")
+    assert "\\b" not in result.output
 
 
 def test_a_mistyped_command_is_a_usage_error_that_knows_what_was_meant(tailrace: Tailrace) -> None:

@@ -132,11 +132,11 @@ def _show_version(ctx: click.Context, param: click.Parameter, value: bool) -> No
 )
 @click.pass_context
 def main(ctx: click.Context, directory: str | None) -> None:
-    r"""MLflow tracking that training does not feel: look after its runs.
+    """MLflow tracking that training does not feel: look after its runs.
 
     \b
     tailrace status             what goes on here
     tailrace sync               deliver what a crash, a reboot or a lost server has left
     tailrace verify RUN         is every point in MLflow?
-    """
+    """  # noqa: D301 - click reads the backspace
     ctx.obj = App(directory)

@@ -71,14 +71,14 @@ def list_(app: App, run: str | None, json_: bool) -> None:
 @json_option
 @click.pass_obj
 def retry(app: App, ids: tuple[str, ...], all_: bool, run: str | None, rename: tuple[str, ...], json_: bool) -> None:
-    r"""Put dead letters on the way again, and deliver them.
+    """Put dead letters on the way again, and deliver them.
 
     \b
     tailrace dead retry ab12cd:1 ab12cd:2
     tailrace dead retry --all --run baseline --rename "loss!=loss"
 
     Exit codes: 0 all were delivered; 1 some were refused again, or are left; 3 a store cannot be reached; 5 live.
-    """
+    """  # noqa: D301 - click reads the backspace
     names = _names(rename)
     quieten_mlflow()
     settings = app.settings()
