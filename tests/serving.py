@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -22,16 +23,20 @@ _DEADLINE = 90.0
 
 
 @contextmanager
-def serving(directory: Path, *arguments: str, **variables: str) -> Iterator[str]:
+def serving(directory: Path, *arguments: str, tls: Path | None = None, **variables: str) -> Iterator[str]:
     """An MLflow server while the block lasts; gives its address.
 
     Args:
         directory: Where it runs, and where its log goes.
         *arguments: Of `mlflow server`, besides host, port and workers.
+        tls: A file with its key and its certificate, to be spoken to over TLS.
         **variables: For its environment.
     """
     port = free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    if tls is not None:
+        command += ["--uvicorn-opts", f"--ssl-certfile {tls} --ssl-keyfile {tls}"]
+    address = f"{'https' if tls is not None else 'http'}://127.0.0.1:{port}"
     environ = {
         **clean_environ(),
         "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -44,8 +49,8 @@ def serving(directory: Path, *arguments: str, **variables: str) -> Iterator[str]
             [*command, *arguments], stdout=output, stderr=output, env=environ, cwd=directory, start_new_session=True
         )
     try:
-        _wait_until_healthy(server, port, log)
-        yield f"http://127.0.0.1:{port}"
+        _wait_until_healthy(server, address, ssl.create_default_context(cafile=tls), log)
+        yield address
     finally:
         end_group(server)
 
@@ -71,10 +76,10 @@ def end_group(leader: subprocess.Popen[bytes]) -> None:
             leader.wait(patience)
 
 
-def _wait_until_healthy(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def _wait_until_healthy(server: subprocess.Popen[bytes], address: str, trust: ssl.SSLContext, log: Path) -> None:
     deadline = time.monotonic() + _DEADLINE
     while time.monotonic() < deadline and server.poll() is None:
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2):
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=2, context=trust):
             return
         time.sleep(0.05)
     pytest.fail(f"the MLflow server did not start:\n{log.read_text(errors='replace')[-3000:]}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -103,7 +104,8 @@ def object_store() -> Iterator[S3]:
 
 @contextmanager
 def authenticated_server(directory: Path, database: Path) -> Iterator[Backend]:
-    """MLflow's server with its basic auth, and one user who may do everything."""
+    """MLflow's server with basic auth, over TLS with an authority of its own, and one user who may do everything."""
+    tls = _certificate(directory)
     config = directory / "auth.ini"
     lines = ["[mlflow]", "default_permission = NO_PERMISSIONS", f"database_uri = sqlite:///{directory / 'auth.db'}"]
     lines += [f"admin_username = {LOGIN['MLFLOW_TRACKING_USERNAME']}"]
@@ -114,9 +116,25 @@ def authenticated_server(directory: Path, database: Path) -> Iterator[Backend]:
     arguments = ["--app-name", "basic-auth", "--backend-store-uri", f"sqlite:///{database}"]
     arguments += ["--artifacts-destination", str(directory / "artifacts")]
     secret = {"MLFLOW_AUTH_CONFIG_PATH": str(config), "MLFLOW_FLASK_SERVER_SECRET_KEY": "of-the-tests"}
-    with serving(directory, *arguments, **secret) as url:
+    with serving(directory, *arguments, tls=tls, **secret) as url:
         wrong = {"MLFLOW_TRACKING_URI": url, "MLFLOW_TRACKING_PASSWORD": _WRONG}
-        yield Backend(url, LOGIN, wrong, (LOGIN["MLFLOW_TRACKING_PASSWORD"], _WRONG))
+        yield Backend(
+            url,
+            {**LOGIN, "MLFLOW_TRACKING_SERVER_CERT_PATH": str(tls)},
+            wrong,
+            (LOGIN["MLFLOW_TRACKING_PASSWORD"], _WRONG),
+        )
+
+
+def _certificate(directory: Path) -> Path:
+    """A key and its certificate for this machine's loopback address, signed by itself."""
+    path = directory / "tls.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=tests"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(path), "-out", str(directory / "certificate")]
+    subprocess.run(command, check=True, capture_output=True)
+    with path.open("a") as both:
+        both.write((directory / "certificate").read_text())
+    return path
 
 
 @contextmanager
