@@ -13,16 +13,22 @@ from tailrace import Run, Tracker
 
 OURS = {
     "alert",
+    "archive_model",
     "best_run",
     "compare_runs",
     "flush",
     "get_run_info",
+    "list_models",
+    "load_model",
     "log",
     "log_backtest",
     "log_config",
     "log_dataframe",
+    "log_model",
     "log_training_metrics",
     "metric_history",
+    "promote_model",
+    "register_model",
     "system_monitor",
 }
 """Functions that MLflow's fluent API does not have."""

@@ -34,7 +34,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tailrace_agent.errors import Refused, RunGone
-from tailrace_agent.records import Kind, Point, RunSpec, run_hex
+from tailrace_agent.records import Kind, ModelOutcome, ModelSpec, Point, RunSpec, run_hex
 from tailrace_agent.sink import Limits, RunRef, StoredRun
 
 __all__ = ["MemoryRun", "MemorySink"]
@@ -90,6 +90,7 @@ class MemorySink:
     Attributes:
         runs: All runs by MLflow's id, deleted ones included.
         experiments: Experiment ids by name.
+        models: Tokens of the versions of each registered model.
         fail: Called with the method's name before the method does anything; raises to make it fail.
         fail_after: The same when everything has been stored: the answer is lost.
     """
@@ -97,6 +98,7 @@ class MemorySink:
     def __init__(self) -> None:
         self.runs: dict[str, MemoryRun] = {}
         self.experiments: dict[str, str] = {"Default": "0"}
+        self.models: dict[str, list[str]] = {}
         self.fail: Callable[[str], None] | None = None
         self.fail_after: Callable[[str], None] | None = None
         self._lock = threading.Lock()
@@ -162,6 +164,18 @@ class MemorySink:
         path = directory / Path(artifact_file).name
         path.write_bytes(body)
         return path
+
+    def log_model(self, run_id: str, directory: Path, spec: ModelSpec) -> ModelOutcome:
+        """Keeps the files as artifacts of the run, and a version by its token."""
+        with self._call("log_model"):
+            self._store(self._active(run_id), directory, spec.name)
+            uri = f"runs:/{run_id}/{spec.name}"
+            if spec.registered_name is None:
+                return ModelOutcome(uri)
+            versions = self.models.setdefault(spec.registered_name, [])
+            if spec.token not in versions:
+                versions.append(spec.token)
+            return ModelOutcome(uri, str(versions.index(spec.token) + 1))
 
     def end_run(self, run_id: str, status: str, end_time: int) -> None:
         """Sets status and end time."""

@@ -29,11 +29,13 @@ from typing import TYPE_CHECKING, Any, Final
 from tailrace_agent.errors import Refused, RunGone, StoreRefused
 from tailrace_agent.mlflow_errors import mask, opening_failed, public_uri, refused_code, stored_already, translate
 from tailrace_agent.mlflow_wire import batch_body
-from tailrace_agent.records import Kind, Point, RunSpec, run_hex
+from tailrace_agent.records import Kind, ModelOutcome, ModelSpec, Point, RunSpec, run_hex
 from tailrace_agent.sink import Limits, RunRef, Sink, StoredRun
 from tailrace_agent.uris import check_uri
 
 if TYPE_CHECKING:
+    from tailrace_agent.mlflow_models import Placed
+    from tailrace_agent.mlflow_registry import Registry
     from tailrace_agent.mlflow_store import Store
 
 __all__ = ["MlflowSink", "open_sink"]
@@ -93,6 +95,7 @@ class MlflowSink:
         self._post: Callable[[bytes], None] | None = batch_poster(store)
         self._lock = threading.Lock()
         self._repositories: OrderedDict[str, Any] = OrderedDict()
+        self._registries: dict[str, Registry] = {}
 
     @property
     def limits(self) -> Limits:
@@ -159,6 +162,55 @@ class MlflowSink:
             ):
                 return None
             return Path(repository.download_artifacts(artifact_file, dst_path=str(directory)))
+
+    def log_model(self, run_id: str, directory: Path, spec: ModelSpec) -> ModelOutcome:
+        """Makes a model of the run from a directory, and then, if that is wanted, a version of a registered model."""
+        from tailrace_agent.mlflow_models import place_model
+        from tailrace_agent.mlflow_store import open_repository
+
+        def repository(location: str) -> Any:
+            return open_repository(location, self._uri, self._timeout)
+
+        if not directory.is_dir():
+            raise Refused(f"the model to upload is gone: {directory}")
+        with self._edge(about_run=False):
+            placed = place_model(self._store, repository, run_id, directory, spec)
+        if spec.registered_name is None:
+            return ModelOutcome(placed.uri)
+        try:
+            return ModelOutcome(placed.uri, self._register(run_id, directory, spec, placed))
+        except Refused as error:
+            return ModelOutcome(placed.uri, None, f"the registry refused it: {error}")
+
+    def _register(self, run_id: str, directory: Path, spec: ModelSpec, placed: Placed) -> str:
+        from tailrace_agent.mlflow_models import link_version
+        from tailrace_agent.mlflow_store import is_remote
+
+        registry = self._registry(spec)
+        beside_the_runs = spec.registry_uri in (None, self._uri)
+        # A server resolves `models:/…` itself; a database store would ask MLflow's global tracking URI.
+        source = placed.uri if beside_the_runs and self._remote else placed.location
+        try:
+            version = registry.register(spec, source, run_id, placed.model_id, directory)
+            if placed.model_id is not None and beside_the_runs:
+                link_version(self._store, placed.model_id, spec.registered_name or "", version)
+        except Exception as error:  # noqa: BLE001  # as in `_edge`
+            uri = spec.registry_uri or self._uri
+            raise translate(error, uri, remote=is_remote(registry.store), about_run=False) from None
+        return version
+
+    def _registry(self, spec: ModelSpec) -> Registry:
+        from tailrace_agent.mlflow_registry import Registry
+        from tailrace_agent.mlflow_store import open_registry
+
+        uri = spec.registry_uri or self._uri
+        registry = self._registries.get(uri)
+        if registry is None:
+            try:
+                registry = self._registries[uri] = Registry(open_registry(uri, self._uri, self._timeout))
+            except Exception as error:  # noqa: BLE001  # whatever a database driver or a plug-in raises
+                raise opening_failed(error, uri) from None
+        return registry
 
     def end_run(self, run_id: str, status: str, end_time: int) -> None:
         """Sets the run's status and its end time (milliseconds)."""

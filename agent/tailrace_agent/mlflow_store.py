@@ -18,6 +18,7 @@ Importing this module imports MLflow, which takes a second; only `mlflow_sink.op
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import posixpath
@@ -37,19 +38,30 @@ from mlflow.store.artifact.artifact_repo import verify_artifact_path
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.artifact.http_artifact_repo import HttpArtifactRepository
 from mlflow.store.db.db_types import DATABASE_ENGINES
+from mlflow.store.model_registry.rest_store import RestStore as RegistryRestStore
 from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH, DEFAULT_TRACKING_URI
 from mlflow.store.tracking.rest_store import RestStore
 from mlflow.tracking import get_tracking_uri, is_tracking_uri_set
+from mlflow.tracking._model_registry.utils import _get_store_registry as _get_registry_builder
 from mlflow.tracking._tracking_service.utils import _tracking_store_registry
 from mlflow.utils.mime_type_utils import _guess_mime_type
 from mlflow.utils.proto_json_utils import parse_dict
 from mlflow.utils.rest_utils import http_request, verify_rest_response
 from mlflow.utils.uri import add_databricks_profile_info_to_artifact_uri, get_uri_scheme
 
-from tailrace_agent.mlflow_errors import attach
+from tailrace_agent.mlflow_errors import attach, refused_code
 from tailrace_agent.uris import resolve_uri
 
-__all__ = ["Store", "batch_poster", "is_remote", "open_repository", "open_store", "page_fetcher", "store_uri"]
+__all__ = [
+    "Store",
+    "batch_poster",
+    "is_remote",
+    "open_registry",
+    "open_repository",
+    "open_store",
+    "page_fetcher",
+    "store_uri",
+]
 
 _ARTIFACT_ROOT_OF_A_SERVER: Final = "_MLFLOW_SERVER_ARTIFACT_ROOT"
 _CONNECT_TIMEOUT: Final = {"postgresql": "connect_timeout", "mysql": "connect_timeout"}
@@ -84,9 +96,28 @@ def open_store(uri: str, cwd: str, request_timeout: float) -> Store:
     return store
 
 
+def open_registry(uri: str, tracking_uri: str, request_timeout: float) -> Store:
+    """Opens the model registry of a URI that `store_uri` has made absolute; made as prompt as the tracking store.
+
+    Raises:
+        Exception: Anything that MLflow and the database driver come up with.
+    """
+    build = _get_registry_builder().get_store_builder(uri)
+    if get_uri_scheme(uri) in DATABASE_ENGINES:
+        _prepare_database(uri)
+        store: Any = build(store_uri=uri)
+        _bound_waiting(store, request_timeout)
+        return store
+    knows_both = "tracking_uri" in inspect.signature(build).parameters  # older plug-ins do not
+    store = build(store_uri=uri, tracking_uri=tracking_uri) if knows_both else build(store_uri=uri)
+    if isinstance(store, RegistryRestStore):
+        _make_prompt(store, RegistryRestStore, _PromptRegistry, request_timeout)
+    return store
+
+
 def is_remote(store: Store) -> bool:
     """Whether the store is behind HTTP, so that only an answer can be a refusal."""
-    return isinstance(store, RestStore)
+    return isinstance(store, (RestStore, RegistryRestStore))
 
 
 def batch_poster(store: Store) -> Callable[[bytes], None] | None:
@@ -127,26 +158,11 @@ def open_repository(artifact_uri: str, tracking_uri: str, request_timeout: float
     return repository
 
 
-class _PromptStore(RestStore):  # type: ignore[misc]  # MLflow is untyped
-    """Stands right before `RestStore` among the classes of a REST store, and sends its requests once."""
+class _Prompt:
+    """What a REST store needs in order to send its requests once. Stands before MLflow's classes."""
 
     tailrace_timeout: float
-
-    def _call_endpoint(
-        self,
-        api: Any,
-        json_body: str | None = None,
-        endpoint: str | None = None,
-        retry_timeout_seconds: float | None = None,  # noqa: ARG002  # MLflow's signature
-        response_proto: Any = None,
-    ) -> Any:
-        path, method = self._METHOD_TO_INFO[api]
-        body = json.loads(json_body) if json_body else None
-        content = {"params" if method == "GET" else "json": body}
-        response = self.exchange(endpoint or path, method, **content)
-        message = response_proto or api.Response()
-        parse_dict(js_dict=response.json(), message=message)
-        return message
+    get_host_creds: Callable[[], Any]
 
     def exchange(self, path: str, method: str, **content: Any) -> requests.Response:
         """One request, one answer, checked as MLflow checks it."""
@@ -160,6 +176,49 @@ class _PromptStore(RestStore):  # type: ignore[misc]  # MLflow is untyped
             attach(error, response)
             raise
         return response
+
+    def ask(self, path: str, method: str, json_body: str | None, message: Any) -> Any:
+        """Sends a message of MLflow's, and fills in the one that is the answer."""
+        body = json.loads(json_body) if json_body else None
+        content = {"params" if method == "GET" else "json": body}
+        parse_dict(js_dict=self.exchange(path, method, **content).json(), message=message)
+        return message
+
+
+class _PromptStore(_Prompt, RestStore):  # type: ignore[misc]  # MLflow is untyped
+    """Stands right before `RestStore` among the classes of a REST store, and sends its requests once."""
+
+    def _call_endpoint(
+        self,
+        api: Any,
+        json_body: str | None = None,
+        endpoint: str | None = None,
+        retry_timeout_seconds: float | None = None,  # noqa: ARG002  # MLflow's signature
+        response_proto: Any = None,
+    ) -> Any:
+        path, method = self._METHOD_TO_INFO[api]
+        return self.ask(endpoint or path, method, json_body, response_proto or api.Response())
+
+
+class _PromptRegistry(_Prompt, RegistryRestStore):  # type: ignore[misc]  # MLflow is untyped
+    """The same for the registry's store."""
+
+    def _call_endpoint(
+        self,
+        api: Any,
+        json_body: str | None = None,
+        call_all_endpoints: bool = False,
+        extra_headers: dict[str, str] | None = None,  # noqa: ARG002  # MLflow's signature
+    ) -> Any:
+        endpoints = self._get_all_endpoints_from_method(api) if call_all_endpoints else []
+        for path, method in endpoints[:-1]:
+            try:
+                return self.ask(path, method, json_body, self._get_response_from_method(api))
+            except MlflowException as error:
+                if not refused_code(error, "ENDPOINT_NOT_FOUND"):
+                    raise
+        path, method = endpoints[-1] if endpoints else self._get_endpoint_from_method(api)
+        return self.ask(path, method, json_body, self._get_response_from_method(api))
 
 
 class _PromptUploads(HttpArtifactRepository):  # type: ignore[misc]  # MLflow is untyped
@@ -205,7 +264,8 @@ def _send_once(creds: Any, path: str, method: str, timeout: float, **content: An
     return response
 
 
-def _open_database(build: Callable[..., Any], uri: str, cwd: str, request_timeout: float) -> Store:
+def _prepare_database(uri: str) -> None:
+    """Makes sure that the database answers, and has its tables."""
     mlflow_db._make_parent_dirs_if_sqlite(uri)
     # MLflow's own way into a database tries ten times with growing pauses, and creates the tables without a lock.
     engine = mlflow_db.create_sqlalchemy_engine(uri)
@@ -215,6 +275,10 @@ def _open_database(build: Callable[..., Any], uri: str, cwd: str, request_timeou
         mlflow_db._safe_initialize_tables(engine)
     finally:
         engine.dispose()
+
+
+def _open_database(build: Callable[..., Any], uri: str, cwd: str, request_timeout: float) -> Store:
+    _prepare_database(uri)
     root = None if os.environ.get(_ARTIFACT_ROOT_OF_A_SERVER) else str(Path(cwd, "mlruns"))
     store = build(store_uri=uri, artifact_uri=root)
     _bound_waiting(store, request_timeout)

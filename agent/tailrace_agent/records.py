@@ -28,6 +28,8 @@ __all__ = [
     "Kind",
     "LogCost",
     "MetricRow",
+    "ModelOutcome",
+    "ModelSpec",
     "Monitor",
     "Params",
     "Point",
@@ -163,6 +165,46 @@ class Tags(msgspec.Struct, frozen=True, array_like=True, tag="tags"):
     tags: dict[str, str]
 
 
+class ModelSpec(msgspec.Struct, frozen=True, array_like=True):
+    """What a staged model is to become in MLflow: a logged model of its run, and perhaps a registered version.
+
+    Attributes:
+        token: Stored as the tag `tailrace.model`, so that nothing is created twice.
+        name: Of the logged model; its directory, where the store keeps models as artifacts of the run.
+        step: Training step.
+        tags: Of the logged model, and of the version.
+        registered_name: Registered model that gets a new version; None for none.
+        aliases: That point to the version.
+        stage: Of the version, as `mlflow_registry` maps it to aliases.
+        description: Of the version.
+        registry_uri: Where the registry is, without a password; None means beside the runs.
+    """
+
+    token: str
+    name: str
+    step: int = 0
+    tags: dict[str, str] = {}
+    registered_name: str | None = None
+    aliases: tuple[str, ...] = ()
+    stage: str | None = None
+    description: str | None = None
+    registry_uri: str | None = None
+
+
+class ModelOutcome(msgspec.Struct, frozen=True):
+    """What became of a model.
+
+    Attributes:
+        uri: Where MLflow has it (`models:/m-…`, or `runs:/…` in a store without logged models); None: nowhere.
+        version: Of the registered model, if it was to be registered.
+        error: Why it was not delivered, or not registered; None when all is well.
+    """
+
+    uri: str | None = None
+    version: str | None = None
+    error: str | None = None
+
+
 class Artifact(msgspec.Struct, frozen=True, array_like=True, tag="artifact"):
     """A file or directory that was snapshotted into the session's `artifacts/` directory.
 
@@ -173,6 +215,7 @@ class Artifact(msgspec.Struct, frozen=True, array_like=True, tag="artifact"):
         artifact_path: Directory in the run's artifact store, or None for its root.
         contents: True for `log_artifacts`.
         append: True for a part of a table that grows call by call (`log_table`).
+        model: The entry is a model in MLflow's format, and this is what it is to become.
     """
 
     run: int
@@ -180,6 +223,7 @@ class Artifact(msgspec.Struct, frozen=True, array_like=True, tag="artifact"):
     artifact_path: str | None = None
     contents: bool = False
     append: bool = False
+    model: ModelSpec | None = None
 
 
 class End(msgspec.Struct, frozen=True, array_like=True, tag="end"):

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from tailrace_agent.ledger import Ledger
-from tailrace_agent.records import End, LogCost, Monitor, RunSpec, Samples, Start
+from tailrace_agent.records import End, LogCost, ModelOutcome, Monitor, RunSpec, Samples, Start
 from tailrace_agent.sink import RunRef
 from tailrace_agent.status import RunStatus
 
@@ -56,6 +56,7 @@ class RunState(msgspec.Struct, kw_only=True):
         samples: How far their samples have come, by prefix and node.
         description: Where it comes from, once that is gathered.
         alerts: How many were raised.
+        models: What became of its models, by `ModelSpec.token`.
     """
 
     spec: RunSpec
@@ -76,6 +77,7 @@ class RunState(msgspec.Struct, kw_only=True):
     samples: dict[str, Samples] = {}
     description: Description | None = None
     alerts: int = 0
+    models: dict[str, ModelOutcome] = {}
 
     @property
     def described(self) -> bool:
@@ -179,6 +181,7 @@ class RunBook:
                 notices=list(state.notices),
                 lag=lag,
                 cost=state.end.cost if state.end else LogCost(),
+                models=dict(state.models),
             )
 
     # -- changing ----------------------------------------------------------------------------------------------------
@@ -224,6 +227,12 @@ class RunBook:
         state = self._states.get(run)
         if state is not None:
             self.update(run, samples={**state.samples, **samples})
+
+    def model(self, run: int, token: str, outcome: ModelOutcome) -> None:
+        """What became of a model of a run."""
+        state = self._states.get(run)
+        if state is not None:
+            self.update(run, models={**state.models, token: outcome})
 
     def remember(self, credentials: dict[str, str]) -> None:
         """Credentials by URI that an earlier agent had been told."""

@@ -55,6 +55,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         agent: `process` delivers from a process of its own, `thread` from a thread of the training process, `off`
             makes every call a no-op.
         tracking_uri: Where MLflow is; None means MLflow's default.
+        registry_uri: Where its model registry is; None means beside the runs.
         experiment_name: Created when missing; None means MLflow's default experiment.
         on_error: What happens when tracking cannot work at all: `warn` once and keep the run locally, or `raise`.
         strict: Raise on a call with arguments that can never work, instead of warning once and counting it.
@@ -89,6 +90,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     agent: Literal["process", "thread", "off"] = "process"
     tracking_uri: str | None = None
+    registry_uri: str | None = None
     experiment_name: str | None = None
     on_error: Literal["warn", "raise"] = "warn"
     strict: bool = False
@@ -198,6 +200,7 @@ def _environment(environ: Mapping[str, str]) -> _Source:
 
 _MLFLOW_VARIABLES: Final = {
     "tracking_uri": "MLFLOW_TRACKING_URI",
+    "registry_uri": "MLFLOW_REGISTRY_URI",
     "experiment_name": "MLFLOW_EXPERIMENT_NAME",
     "log_system_metrics": "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING",
     "system_metrics_interval": "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL",
@@ -351,13 +354,13 @@ _HOUR_RULE = _Rule(parse_duration, 'more than 0 and at most 3600 seconds, as a n
 _DAY_RULE = _Rule(parse_duration, 'from 0 to 86400 seconds, as a number or text such as "500ms", "30s", "2min"')
 _FLAG_RULE = _Rule(_flag, "true or false (also 1/0, yes/no, on/off)")
 _TEXT_RULE = _Rule(_text, "a text that is not empty")
+_URI_RULE = _Rule(lambda value: _text(_uri(value)), "a tracking URI as MLflow takes it, e.g. sqlite:///mlflow.db")
 _PATH_RULE = _Rule(lambda value: _text(_path(value)), "the path of a directory")
 
 _RULES: Final[dict[str, _Rule]] = {
     "agent": _Rule(_word, "process, thread or off"),
-    "tracking_uri": _Rule(
-        lambda value: _text(_uri(value)), "a tracking URI as MLflow takes it, e.g. sqlite:///mlflow.db"
-    ),
+    "tracking_uri": _URI_RULE,
+    "registry_uri": _URI_RULE,
     "experiment_name": _TEXT_RULE,
     "on_error": _Rule(_word, "warn or raise"),
     "strict": _FLAG_RULE,
@@ -417,7 +420,7 @@ def _anchor(key: str, value: object, directory: str | None) -> object:
         return value
     if key in ("dir", "ring_dir"):
         return str(Path(directory or Path.cwd(), value))
-    if key == "tracking_uri" and directory is not None:
+    if key in ("tracking_uri", "registry_uri") and directory is not None:
         return resolve_uri(value, directory)
     return value
 

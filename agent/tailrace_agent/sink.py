@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from tailrace_agent.records import Kind, Point, RunSpec
+from tailrace_agent.records import Kind, ModelOutcome, ModelSpec, Point, RunSpec
 
 __all__ = ["Limits", "RunRef", "Sink", "SinkFactory", "StoredRun"]
 
@@ -85,6 +85,13 @@ class Sink(Protocol):
 
     def fetch_artifact(self, run_id: str, artifact_file: str, directory: Path) -> Path | None:
         """Downloads one file of the run's artifacts into a directory; None when the run has none of that name."""
+
+    def log_model(self, run_id: str, directory: Path, spec: ModelSpec) -> ModelOutcome:
+        """Makes a model of the run from a directory in MLflow's format, and registers it if that is wanted.
+
+        May be repeated: what an earlier attempt has created, found by `spec.token`, is used again. The version appears
+        in the registry when all files are there, and a registry's refusal is in the outcome's `error`.
+        """
 
     def end_run(self, run_id: str, status: str, end_time: int) -> None:
         """Sets the run's status and its end time (milliseconds)."""

@@ -13,7 +13,7 @@ from typing import TypeVar
 import msgspec
 
 from tailrace_agent.ledger import Ledger
-from tailrace_agent.records import LogCost, run_hex
+from tailrace_agent.records import LogCost, ModelOutcome, run_hex
 from tailrace_agent.settings import Settings
 
 __all__ = ["AgentStatus", "RunStatus", "SessionInfo", "read", "run_file", "write"]
@@ -39,6 +39,7 @@ class RunStatus(msgspec.Struct, kw_only=True):
         notices: What the user should be told, once each, in order.
         lag: Seconds between the oldest pending point's call and now; 0 when nothing is pending.
         cost: What `log()` cost, as told by the training process at the end.
+        models: What became of its models so far, by `ModelSpec.token`.
     """
 
     run: int
@@ -57,6 +58,7 @@ class RunStatus(msgspec.Struct, kw_only=True):
     notices: list[str] = []
     lag: float = 0.0
     cost: LogCost = LogCost()
+    models: dict[str, ModelOutcome] = {}
 
 
 class AgentStatus(msgspec.Struct, kw_only=True):

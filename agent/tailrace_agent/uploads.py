@@ -21,11 +21,12 @@ import msgspec
 from tailrace_agent import tables
 from tailrace_agent.delivery import Delivery, Log
 from tailrace_agent.errors import Refused, RunGone, Unavailable
-from tailrace_agent.records import Artifact, run_hex
+from tailrace_agent.records import Artifact, ModelOutcome, ModelSpec, run_hex
 from tailrace_agent.retry import Backoff
 from tailrace_agent.runs import RunBook, RunState
 from tailrace_agent.sink import Sink
 from tailrace_agent.spool import Block, Outcome, Spool
+from tailrace_agent.uris import unmask_uri
 
 __all__ = ["Uploads"]
 
@@ -145,8 +146,11 @@ class Uploads:
             self._book.notice(state.run, f"artifact {record.staged} is gone from {self._staging}: not uploaded")
             return
         try:
-            send = sink.log_artifacts if record.contents else sink.log_artifact
-            send(state.ref.run_id, source, record.artifact_path)
+            if record.model is not None:
+                self._upload_model(sink, state, source, record.model)
+            else:
+                send = sink.log_artifacts if record.contents else sink.log_artifact
+                send(state.ref.run_id, source, record.artifact_path)
         except (Refused, RunGone) as error:
             self._refuse(state, block, str(error))
             return
@@ -154,11 +158,28 @@ class Uploads:
         shutil.rmtree(entry, ignore_errors=True)
         self._log.info("artifact uploaded", name=source.name, run_id=state.ref.run_id)
 
+    def _upload_model(self, sink: Sink, state: RunState, source: Path, spec: ModelSpec) -> None:
+        assert state.ref is not None
+        if spec.registry_uri is not None:
+            whole = unmask_uri(spec.registry_uri, self._book.credentials(spec.registry_uri))
+            outcome = sink.log_model(state.ref.run_id, source, msgspec.structs.replace(spec, registry_uri=whole))
+        else:
+            outcome = sink.log_model(state.ref.run_id, source, spec)
+        self._book.model(state.run, spec.token, outcome)
+        if outcome.error is not None:
+            raise Refused(outcome.error)
+
     def _refuse(self, state: RunState, block: Block, reason: str) -> None:
         record = _decoder.decode(block.body)
         name = _artifact_file(record, self._staging / record.staged)
         self._settle(block, dead=(name, reason))
-        self._book.notice(state.run, f"artifact {name!r} was refused: {reason}")
+        if record.model is None:
+            self._book.notice(state.run, f"artifact {name!r} was refused: {reason}")
+            return
+        logged = state.models.get(record.model.token, ModelOutcome())
+        self._book.model(state.run, record.model.token, ModelOutcome(logged.uri, None, reason))
+        where = f" It is logged as {logged.uri}." if logged.uri else ""
+        self._book.notice(state.run, f"model {record.model.name!r} was refused: {reason}.{where}")
 
     def _settle(self, block: Block, *, dead: tuple[str, str] | None = None, dropped: str | None = None) -> None:
         self._spool.settle(

@@ -19,6 +19,7 @@ MLflow's fluent API has the function, so `import tailrace as mlflow` carries a p
 import typing as _typing
 
 from tailrace._info import RunInfo
+from tailrace._model_handle import ModelHandle
 from tailrace._run import Run
 from tailrace._tracker import Tracker
 from tailrace_agent.errors import (
@@ -45,6 +46,7 @@ __all__ = [
     "Comparison",
     "Counts",
     "Ledger",
+    "ModelHandle",
     "NotFound",
     "Run",
     "RunInfo",
@@ -60,12 +62,15 @@ __all__ = [
     "Tracker",
     "active_run",
     "alert",
+    "archive_model",
     "best_run",
     "compare_runs",
     "end_run",
     "flush",
     "get_run_info",
     "get_tracking_uri",
+    "list_models",
+    "load_model",
     "log",
     "log_artifact",
     "log_artifacts",
@@ -77,12 +82,15 @@ __all__ = [
     "log_image",
     "log_metric",
     "log_metrics",
+    "log_model",
     "log_param",
     "log_params",
     "log_table",
     "log_text",
     "log_training_metrics",
     "metric_history",
+    "promote_model",
+    "register_model",
     "search_runs",
     "set_experiment",
     "set_tag",
@@ -97,12 +105,15 @@ _default._exports = True
 
 active_run = _default.active_run
 alert = _default.alert
+archive_model = _default.archive_model
 best_run = _default.best_run
 compare_runs = _default.compare_runs
 end_run = _default.end_run
 flush = _default.flush
 get_run_info = _default.get_run_info
 get_tracking_uri = _default.get_tracking_uri
+list_models = _default.list_models
+load_model = _default.load_model
 log = _default.log
 log_artifact = _default.log_artifact
 log_artifacts = _default.log_artifacts
@@ -114,12 +125,15 @@ log_figure = _default.log_figure
 log_image = _default.log_image
 log_metric = _default.log_metric
 log_metrics = _default.log_metrics
+log_model = _default.log_model
 log_param = _default.log_param
 log_params = _default.log_params
 log_table = _default.log_table
 log_text = _default.log_text
 log_training_metrics = _default.log_training_metrics
 metric_history = _default.metric_history
+promote_model = _default.promote_model
+register_model = _default.register_model
 search_runs = _default.search_runs
 set_experiment = _default.set_experiment
 set_tag = _default.set_tag

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from tailrace._model_handle import ModelHandle
     from tailrace._run import Run
     from tailrace._say import Voice
 
@@ -114,6 +115,57 @@ class ActiveCalls:
     def alert(self, title: str, text: str = "", level: Literal["info", "warning", "error"] = "warning") -> None:
         """As `Run.alert`: tells people something about the active run."""
         self._to(None).alert(title, text, level)
+
+    def log_model(  # noqa: PLR0913 - as of `Run.log_model`
+        self,
+        model: Any,
+        name: str = "model",
+        *,
+        input_example: Any = None,
+        signature: Any = "infer",
+        metadata: Mapping[str, Any] | None = None,
+        registered_model_name: str | None = None,
+        alias: str | Sequence[str] | None = None,
+        stage: str | None = None,
+        tags: Mapping[str, Any] | None = None,
+        description: str | None = None,
+        step: int | None = None,
+        flavor: str | None = None,
+        save_options: Mapping[str, Any] | None = None,
+        run_id: str | None = None,
+    ) -> ModelHandle:
+        """As `Run.log_model`."""
+        return self._to(run_id).log_model(
+            model,
+            name,
+            input_example=input_example,
+            signature=signature,
+            metadata=metadata,
+            registered_model_name=registered_model_name,
+            alias=alias,
+            stage=stage,
+            tags=tags,
+            description=description,
+            step=step,
+            flavor=flavor,
+            save_options=save_options,
+        )
+
+    def register_model(
+        self,
+        model: Any,
+        model_name: str,
+        sample_input: Any = None,
+        stage: str | None = None,
+        tags: Mapping[str, Any] | None = None,
+        description: str | None = None,
+        *,
+        alias: str | Sequence[str] | None = None,
+        run_id: str | None = None,
+    ) -> ModelHandle:
+        """As `Run.register_model`."""
+        run = self._to(run_id)
+        return run.register_model(model, model_name, sample_input, stage, tags, description, alias=alias)
 
     def _to(self, run_id: str | None) -> Run:
         raise NotImplementedError  # Tracker has it

@@ -195,8 +195,9 @@ class Connection:
         return session, False
 
     def _create(self, settings: Settings) -> Session:
-        if settings.tracking_uri:
-            settings = msgspec.structs.replace(settings, tracking_uri=mask_uri(settings.tracking_uri)[0])
+        for name in ("tracking_uri", "registry_uri"):
+            uri = getattr(settings, name)
+            settings = msgspec.structs.replace(settings, **{name: mask_uri(uri)[0] if uri else None})
         if settings.alert_webhook:
             settings = msgspec.structs.replace(settings, alert_webhook=mask_url(settings.alert_webhook))
         try:

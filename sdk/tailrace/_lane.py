@@ -29,7 +29,7 @@ from tailrace._watches import Barrier, Watch, Watches, tell
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["LANE", "Lane"]
+__all__ = ["LANE", "SAVES", "Lane", "drain"]
 
 
 class _Job(NamedTuple):
@@ -154,6 +154,11 @@ class Lane:
         self._wake_up()
         return barrier.passed.wait(timeout)
 
+    @property
+    def waiting(self) -> int:
+        """Pieces of work that the thread has not begun."""
+        return len(self._inbox)
+
     def _idle_or_unstarted(self) -> bool:
         return self._idle or bool(self._may_start)
 
@@ -270,3 +275,11 @@ os.register_at_fork(after_in_child=_fresh_in_child)
 
 LANE: Final = Lane()
 """The process's own lane."""
+SAVES: Final = Lane()
+"""One for models, which take seconds, so that nothing else waits for them."""
+
+
+def drain(timeout: float) -> bool:
+    """Waits until everything submitted to both of them is done; whether it is."""
+    deadline = time.monotonic() + timeout
+    return LANE.drain(timeout) and SAVES.drain(max(0.0, deadline - time.monotonic()))

@@ -33,6 +33,7 @@ __all__ = ["Launcher", "context_tags", "describe", "verdict"]
 
 _PER_RUN = {
     "tracking_uri": None,
+    "registry_uri": None,
     "experiment_name": None,
     "quiet": False,
     "strict": False,

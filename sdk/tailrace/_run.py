@@ -11,7 +11,8 @@ import msgspec
 from tailrace._alerts import AlertCalls
 from tailrace._hot import Channel, make_log
 from tailrace._info import RunInfo
-from tailrace._lane import LANE
+from tailrace._lane import LANE, drain
+from tailrace._models import ModelCalls
 from tailrace._params import flatten_params
 from tailrace._report import end_lines, left_line
 from tailrace._results import ResultCalls
@@ -59,7 +60,7 @@ class _Fault(NamedTuple):
     n: int
 
 
-class Run(ResultCalls, AlertCalls):
+class Run(ResultCalls, AlertCalls, ModelCalls):
     """A run that is being tracked. Use it as a context manager, or end it with `end()`.
 
     Leaving the `with` block by an exception ends it as FAILED, with the tags `error.type` and `error.message`.
@@ -429,7 +430,7 @@ class Run(ResultCalls, AlertCalls):
         if connection is None:
             return None
         deadline = time.monotonic() + timeout
-        LANE.drain(timeout)
+        drain(timeout)
         token, ring = connection.next_token(), connection.ring_name
 
         def ask() -> None:
@@ -447,7 +448,7 @@ class Run(ResultCalls, AlertCalls):
     def _finish(self, name: str, timeout: float) -> None:
         assert self._connection is not None
         deadline = time.monotonic() + timeout
-        LANE.drain(timeout)
+        drain(timeout)
         cost = self._cost()
         self._connection.put(Start(self._spec, again=True))
         self._connection.put(End(self._spec.run, name, time.time_ns() // 1_000_000, cost))

@@ -19,6 +19,7 @@ from tailrace._info import Experiment
 from tailrace._lane import LANE
 from tailrace._launch import Launcher, context_tags, describe, verdict
 from tailrace._reading import ReadCalls
+from tailrace._registry import RegistryCalls
 from tailrace._report import start_line
 from tailrace._results import ActiveResultCalls
 from tailrace._run import Run
@@ -42,7 +43,7 @@ RUN = "TAILRACE_RUN"
 """Environment variable that tells spawned children which run is active: tailrace's id of it."""
 
 
-class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls):
+class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls, RegistryCalls):
     """Starts runs and logs to the active one. `tailrace`'s module-level functions are those of one tracker.
 
     Args:

@@ -1,0 +1,87 @@
+"""The handle of a model that is being logged."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from tailrace._lane import SAVES
+from tailrace._wait import until
+
+if TYPE_CHECKING:
+    from tailrace._run import Run
+    from tailrace_agent.records import ModelOutcome
+
+__all__ = ["ModelHandle"]
+
+
+class ModelHandle:
+    """A model on its way to MLflow: what `log_model` and `register_model` return.
+
+    Nothing here raises for what the outside world does: `error` says why a model has not arrived.
+
+    Attributes:
+        name: The model's name.
+
+    Thread safety: every method from any thread.
+
+    Example:
+        >>> handle = tailrace.log_model(model, "net", registered_model_name="digits", alias="champion")
+        >>> handle.wait(60)
+        True
+        >>> handle.model_uri, handle.version
+        ('models:/m-5e0c…', '3')
+    """
+
+    def __init__(self, run: Run, name: str, token: str) -> None:
+        self.name = name
+        self._run, self._token = run, token
+        self._failed: str | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether it is over: the model is in MLflow (and registered, if asked for), or `error` says why not."""
+        return self._failed is not None or self._outcome() is not None
+
+    @property
+    def model_uri(self) -> str | None:
+        """Where MLflow has it: `models:/m-…`. None before it is there."""
+        outcome = self._outcome()
+        return outcome.uri if outcome is not None else None
+
+    @property
+    def version(self) -> str | None:
+        """The version of the registered model that it has become; None before that, or if it is not registered."""
+        outcome = self._outcome()
+        return outcome.version if outcome is not None else None
+
+    @property
+    def error(self) -> str | None:
+        """Why it was not saved, not delivered or not registered; None while all is well."""
+        outcome = self._outcome()
+        return self._failed or (outcome.error if outcome is not None else None)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Waits until it is over.
+
+        Args:
+            timeout: Seconds; the run's `end_timeout` by default.
+
+        Returns:
+            `done`.
+        """
+        timeout = self._run._settings.end_timeout if timeout is None else timeout
+        deadline = time.monotonic() + timeout
+        SAVES.drain(timeout)
+        if not self.done:
+            left = max(0.0, deadline - time.monotonic())
+            until(self._run._status, lambda _: self.done, timeout=left, quiet=True)
+        return self.done
+
+    def __repr__(self) -> str:
+        state = self.error or self.model_uri or "on its way"
+        return f"<tailrace.ModelHandle {self.name!r}: {state}>"
+
+    def _outcome(self) -> ModelOutcome | None:
+        status = self._run._status()
+        return status.models.get(self._token) if status is not None else None

@@ -1,0 +1,163 @@
+"""Saves a frozen model in MLflow's format, in the background thread: the classes of a script can only be saved there.
+
+What this module promises:
+
+* MLflow is imported here, at the first model. That takes about a second of a core, in slices of the interpreter's
+  switch interval.
+* The environment that is written down is that of this process, by package metadata. MLflow would start another
+  process, load the model there, and watch what is imported, which takes many seconds; `MLMODEL` holds the same.
+* MLflow's module state and its environment variables are left alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import inspect
+import logging
+import shutil
+import sys
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+    from types import ModuleType
+
+    from tailrace._model_copy import FrozenModel
+
+__all__ = ["save_model"]
+
+_ENVIRONMENT: Final = ("conda_env", "pip_requirements")
+_FORMATS: Final = {"sklearn": ("skops",)}
+_CAUTION: Final = "requires exercising caution"
+
+
+def save_model(
+    frozen: FrozenModel,
+    path: Path,
+    *,
+    signature: Any,
+    metadata: Mapping[str, Any] | None,
+    options: Mapping[str, Any],
+) -> None:
+    """Writes a model to a directory that does not exist yet.
+
+    Args:
+        frozen: The model and its input example.
+        path: The directory.
+        signature: `infer` takes it from the example; None and False write none; else an MLflow `ModelSignature`.
+        metadata: Kept in `MLmodel`.
+        options: Passed to the flavour's own `save_model`.
+
+    Raises:
+        Exception: Whatever MLflow and the model's framework raise.
+    """
+    flavor = importlib.import_module(f"mlflow.{frozen.flavor}")
+    model = _on_cpu(frozen.model)
+    arguments = {
+        "signature": (None if frozen.example is not None else False) if signature == "infer" else signature or False,
+        "input_example": _as_arrays(frozen.example),
+        "metadata": None if metadata is None else dict(metadata),
+        **options,
+    }
+    if not any(name in arguments for name in _ENVIRONMENT):
+        extra = list(arguments.pop("extra_pip_requirements", None) or [])
+        arguments["pip_requirements"] = _requirements(frozen.flavor, model) + extra
+    first: dict[str, Any] = {"python_model": model} if frozen.flavor == "pyfunc" else {_first_of(flavor): model}
+    with _without_caution(flavor):
+        _save(flavor, {**first, "path": str(path), **arguments}, path)
+
+
+def _save(flavor: ModuleType, arguments: dict[str, Any], path: Path) -> None:
+    formats = "serialization_format" in inspect.signature(flavor.save_model).parameters
+    chosen = arguments.get("serialization_format")
+    if formats and chosen is None and flavor.__name__ == "mlflow.pytorch":
+        # The module itself comes back, whatever it is. MLflow's own default is a traced graph, and needs an example.
+        arguments = {**arguments, "serialization_format": "pickle"}
+    try:
+        flavor.save_model(**arguments)
+    except Exception:
+        # skops, which newer MLflow prefers, takes no classes but those that it trusts.
+        if not formats or chosen is not None or flavor.__name__ != "mlflow.sklearn":
+            raise
+        shutil.rmtree(path, ignore_errors=True)
+        flavor.save_model(**{**arguments, "serialization_format": "cloudpickle"})
+
+
+def _first_of(flavor: ModuleType) -> str:
+    """What the flavour calls its model: `sk_model`, `pytorch_model` and so on."""
+    return next(iter(inspect.signature(flavor.save_model).parameters))
+
+
+def _on_cpu(model: Any) -> Any:
+    """The copy of a PyTorch module, moved to the CPU when it is complete, so that it loads where there is no GPU."""
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(model, torch.nn.Module):
+        return model
+    tensors = (*model.parameters(), *model.buffers())
+    for device in {tensor.device for tensor in tensors if tensor.device.type == "cuda"}:
+        torch.cuda.synchronize(device)
+    return model if all(tensor.device.type == "cpu" for tensor in tensors) else model.cpu()
+
+
+def _as_arrays(example: Any) -> Any:
+    """MLflow takes arrays as input examples, and no tensors."""
+    if isinstance(example, dict):
+        return {key: _as_arrays(value) for key, value in example.items()}
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(example, torch.Tensor):
+        return example.cpu().numpy()
+    return example
+
+
+def _requirements(flavor: str, model: Any) -> list[str]:
+    """The packages that the model's classes come from, each in the version of this process."""
+    from importlib.metadata import version
+
+    wanted = {"cloudpickle", *_FORMATS.get(flavor, ())}
+    for root in _roots(model):
+        wanted.update(_owners().get(root, ())[:1])
+    installed = {name for names in _owners().values() for name in names}
+    # Without the label of a build (2.13.0+cpu), which no package index has.
+    return sorted(f"{name}=={version(name).partition('+')[0]}" for name in wanted & installed)
+
+
+@functools.lru_cache(maxsize=1)
+def _owners() -> Mapping[str, list[str]]:
+    """The packages that are installed here, by the modules that they bring."""
+    from importlib.metadata import packages_distributions
+
+    return packages_distributions()
+
+
+def _roots(model: Any) -> set[str]:
+    """Top-level modules that a model, or the classes of it and of its parts, come from."""
+    if inspect.isfunction(model):
+        return {model.__module__.partition(".")[0]}
+    parts = list(model.modules()) if hasattr(model, "modules") else [model, *_steps(model)]
+    return {kind.__module__.partition(".")[0] for part in parts for kind in type(part).__mro__}
+
+
+def _steps(model: Any) -> list[Any]:
+    """The estimators inside a scikit-learn pipeline or search."""
+    params = model.get_params() if hasattr(model, "get_params") and not isinstance(model, type) else {}
+    return [value for value in params.values() if hasattr(value, "fit")]
+
+
+@contextlib.contextmanager
+def _without_caution(flavor: ModuleType) -> Iterator[None]:
+    """MLflow warns of pickles whenever it writes one; docs/models.md says it once, and not at each checkpoint."""
+    saver = threading.get_ident()
+
+    def other(record: logging.LogRecord) -> bool:
+        return record.thread != saver or _CAUTION not in record.getMessage()
+
+    logger = logging.getLogger(flavor.__name__)
+    logger.addFilter(other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(other)

@@ -1,0 +1,226 @@
+"""The model calls of a run: the model is copied at the call, saved and uploaded in the background."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from tailrace._lane import SAVES
+from tailrace._model_copy import SAVED, FrozenModel, freeze_model
+from tailrace._model_handle import ModelHandle
+from tailrace_agent.errors import CallError
+from tailrace_agent.records import Artifact, Drop, ModelSpec
+from tailrace_agent.uris import mask_uri, resolve_uri
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from tailrace._connection import Connection
+    from tailrace._run import Run
+    from tailrace._say import Voice
+    from tailrace_agent.records import RunSpec
+    from tailrace_agent.settings import Settings
+
+__all__ = ["ModelCalls"]
+
+_MOST_WAITING: Final = 4
+"""Copies that may wait for being saved; each takes as much memory as the model."""
+_NOT_IN_A_NAME: Final = re.compile(r"[/:.%\"']")
+_ALIAS: Final = re.compile(r"(?!(?i:latest|v\d+)$)[\w-]{1,255}")
+
+
+class ModelCalls:
+    """`log_model` and `register_model`. A base of `Run`."""
+
+    _connection: Connection | None
+    _settings: Settings
+    _spec: RunSpec
+    _voice: Voice
+
+    def _lose(self, text: str) -> None:
+        raise NotImplementedError  # ArtifactCalls has it
+
+    def log_model(  # noqa: PLR0913 - what MLflow's own calls take
+        self,
+        model: Any,
+        name: str = "model",
+        *,
+        input_example: Any = None,
+        signature: Any = "infer",
+        metadata: Mapping[str, Any] | None = None,
+        registered_model_name: str | None = None,
+        alias: str | Sequence[str] | None = None,
+        stage: str | None = None,
+        tags: Mapping[str, Any] | None = None,
+        description: str | None = None,
+        step: int | None = None,
+        flavor: str | None = None,
+        save_options: Mapping[str, Any] | None = None,
+    ) -> ModelHandle:
+        """Logs a model as it is now. Returns when a copy of it is made; saving and uploading go on in the background.
+
+        Args:
+            model: A PyTorch module, a scikit-learn or XGBoost model, an `mlflow.pyfunc.PythonModel`, a function, or
+                the path of a model that MLflow has saved.
+            name: Of the model in the run; without any of `/ : . % " '`.
+            input_example: A small input; copied, kept with the model, and the source of its signature.
+            signature: `infer` (from the example), None, or an MLflow `ModelSignature`.
+            metadata: Kept with the model.
+            registered_model_name: Registers it as a new version of this model, as soon as all its files are stored.
+            alias: One or several aliases that then point to this version.
+            stage: `production`, `staging`, or any other word, which is then an alias; see docs/models.md.
+            tags: Of the logged model and of the version.
+            description: Of the version.
+            step: Training step; 0 by default.
+            flavor: One of MLflow's flavours, for models of other kinds: `lightgbm`, `spacy`, …
+            save_options: Passed to the flavour's `save_model`: `code_paths`, `pip_requirements`, …
+
+        Returns:
+            A handle to wait on. `end_run` waits for it, too.
+
+        Raises:
+            CallError: Under `strict=True`: it is no model, cannot be copied, or a name is not allowed.
+
+        Example:
+            >>> handle = run.log_model(model, "net", input_example=batch[:1], registered_model_name="digits")
+            >>> handle.wait()
+            True
+        """
+        handle = ModelHandle(cast("Run", self), name, os.urandom(8).hex())
+        if self._connection is None:
+            handle._failed = "nothing is tracked (agent=off)"
+            return handle
+        try:
+            _check(name, registered_model_name, alias, stage)
+            spec = ModelSpec(
+                token=handle._token,
+                name=name,
+                step=step or 0,
+                tags={str(key): str(value) for key, value in (tags or {}).items()},
+                registered_name=registered_model_name,
+                aliases=(alias,) if isinstance(alias, str) else tuple(alias or ()),
+                stage=stage,
+                description=description,
+                registry_uri=self._registry_uri(),
+            )
+            _make_room(self._voice)
+            frozen = freeze_model(model, flavor, input_example)
+            if frozen.flavor == SAVED:
+                self._take_model(frozen.model, spec)
+                return handle
+        except (CallError, OSError, AttributeError) as error:
+            handle._failed = str(error)
+            self._lose(f"log_model {name!r}: {error}")
+            return handle
+        arguments = {"signature": signature, "metadata": metadata, "options": dict(save_options or {})}
+        _finish_before_exit(self._settings.exit_timeout)
+        SAVES.submit(partial(self._save_model, [frozen], spec, arguments), on_error=partial(self._model_failed, handle))
+        return handle
+
+    def register_model(
+        self,
+        model: Any,
+        model_name: str,
+        sample_input: Any = None,
+        stage: str | None = None,
+        tags: Mapping[str, Any] | None = None,
+        description: str | None = None,
+        *,
+        alias: str | Sequence[str] | None = None,
+    ) -> ModelHandle:
+        """Logs a model and registers it as a new version of `model_name`; the signature comes from `sample_input`.
+
+        Arguments, errors and the handle are those of `log_model`.
+        """
+        return self.log_model(
+            model,
+            _NOT_IN_A_NAME.sub("-", str(model_name)) or "model",
+            input_example=sample_input,
+            registered_model_name=model_name,
+            alias=alias,
+            stage=stage,
+            tags=tags,
+            description=description,
+        )
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _registry_uri(self) -> str | None:
+        """The registry's URI without its password, which the agent is told apart."""
+        uri = self._settings.registry_uri
+        if uri is None or self._connection is None:
+            return None
+        masked, credentials = mask_uri(resolve_uri(uri, str(Path.cwd())))
+        if credentials:
+            self._connection.keeper.remember(masked, credentials)
+        return masked
+
+    def _take_model(self, path: Path, spec: ModelSpec) -> None:
+        """A model that is saved already."""
+        from tailrace._snapshot import snapshot
+
+        assert self._connection is not None
+        taken = snapshot(path, self._connection.session.artifacts, mode=self._settings.artifact_snapshot)
+        self._connection.put(Artifact(run=self._spec.run, staged=taken.name, model=spec))
+
+    def _save_model(self, frozen: list[FrozenModel], spec: ModelSpec, arguments: dict[str, Any]) -> None:
+        """Saves the copy, which is then free, and hands it over. In the background."""
+        from tailrace._model_save import save_model
+        from tailrace._snapshot import stage
+
+        assert self._connection is not None
+        model = frozen.pop()
+        staged = stage(self._connection.session.artifacts, spec.name, lambda path: save_model(model, path, **arguments))
+        self._connection.put(Artifact(run=self._spec.run, staged=staged.name, model=spec))
+
+    def _model_failed(self, handle: ModelHandle, error: BaseException) -> None:
+        handle._failed = f"it could not be saved: {error}"
+        if self._connection is not None:
+            self._connection.put(Drop(self._spec.run, "artifact", "could not be saved", 1))
+        text = f"model {handle.name!r} could not be saved: {error}"
+        self._voice.warn(text, once=text)
+
+
+def _check(name: Any, registered: Any, alias: Any, stage: Any) -> None:
+    """MLflow's rules for names, so that a slip is known at the call and not after the upload."""
+    if not isinstance(name, str) or not name or _NOT_IN_A_NAME.search(name):
+        raise CallError(f"the name must be a text without any of / : . % \" ', not {name!r}")
+    if registered is None:
+        if alias is not None or stage is not None:
+            raise CallError("alias and stage are a version's: pass registered_model_name, too")
+        return
+    if not isinstance(registered, str) or not registered.strip() or re.search("[/:]", registered):
+        raise CallError(f"registered_model_name must be a text without / and :, not {registered!r}")
+    for word in (*((alias,) if isinstance(alias, str) else alias or ()), *((stage,) if stage is not None else ())):
+        if not isinstance(word, str) or not _ALIAS.fullmatch(word):
+            raise CallError(
+                f"an alias or stage holds letters, digits, _ and -, and is neither latest nor v1, v2, …: not {word!r}"
+            )
+
+
+def _make_room(voice: Voice) -> None:
+    """Copies are as large as the model: whoever logs faster than models can be saved waits here."""
+    if SAVES.waiting < _MOST_WAITING:
+        return
+    voice.warn("models are logged faster than they can be saved: log_model waits", once="models wait")
+    SAVES.drain()
+
+
+_hooked = False
+
+
+def _finish_before_exit(timeout: float) -> None:
+    """Models that a script leaves to the interpreter's exit are saved while there can still be threads and imports."""
+    global _hooked
+    if _hooked:
+        return
+    _hooked = True
+    import concurrent.futures.thread  # noqa: F401 - registers its own end first, which then comes after ours
+
+    register = getattr(threading, "_register_atexit", None)
+    if register is not None:
+        register(partial(SAVES.drain, timeout))

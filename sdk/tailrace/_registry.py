@@ -1,0 +1,205 @@
+"""The model registry as users call it: loading, listing and moving versions, in the caller, by MLflow.
+
+These calls answer, or raise; they are not for the training loop. MLflow is imported by the first of them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from tempfile import TemporaryDirectory
+
+    import pandas as pd
+
+    from tailrace_agent.mlflow_registry import Registry
+    from tailrace_agent.settings import Settings
+
+__all__ = ["RegistryCalls"]
+
+_RUN_URI: Final = re.compile(r"runs:/([^/]+)/(.+)")
+_MODEL_URI: Final = re.compile(r"models:/([^/@]+)(?:@(.+)|/(\d+)|/(.+))?")
+_COLUMNS: Final = ("name", "version", "aliases", "stage", "description", "run_id", "created", "tags", "source")
+
+_downloads: list[TemporaryDirectory[str]] = []
+"""Files that loaded models may still read; deleted when the interpreter ends."""
+
+
+class RegistryCalls:
+    """`load_model`, `list_models` and their kin. A base of `Tracker`."""
+
+    def load_model(
+        self,
+        name: str,
+        *,
+        alias: str | None = None,
+        version: str | int | None = None,
+        stage: str | None = None,
+        run_id: str | None = None,
+        pyfunc: bool = False,
+    ) -> Any:
+        """Loads a model, as what it was when it was logged.
+
+        Its files may hold pickles: load only what you trust.
+
+        Args:
+            name: A registered model; with `run_id`, a model of that run; or a URI: `models:/m-…`, `models:/name@alias`,
+                `runs:/…`.
+            alias: The version with this alias.
+            version: This version.
+            stage: The version in this stage. Without any of these: the newest version.
+            run_id: MLflow's id of a run.
+            pyfunc: Load it as an `mlflow.pyfunc` model, which takes and gives arrays and frames, whatever it is.
+
+        Raises:
+            NotFound: There is no such model; the message says which there are.
+            TailraceError: MLflow cannot be reached, or refuses.
+
+        Example:
+            >>> model = tailrace.load_model("digits", alias="champion")
+        """
+        uri = _MODEL_URI.fullmatch(name)
+        if uri is not None:
+            name, alias, version, stage = uri[1], uri[2] or alias, uri[3] or version, uri[4] or stage
+        of_run = _RUN_URI.fullmatch(name)
+        if of_run is not None:
+            run_id, name = of_run[1], of_run[2]
+        by_id = uri is not None and name.startswith("m-") and uri[0] == f"models:/{name}"
+        with _Stores(self._settings({})) as stores:
+            if by_id:
+                location = stores.tracking.get_logged_model(name).artifact_location
+            elif run_id is not None:
+                location = stores.of_run(run_id, name)
+            else:
+                found = stores.registry.find(name, alias, None if version is None else str(version), stage)
+                location = stores.registry.location(name, found.version)
+            path = stores.download(location)
+        return _load(path, pyfunc=pyfunc)
+
+    def list_models(self, name: str | None = None) -> pd.DataFrame:
+        """All versions of one registered model or of all of them, by name, the newest version first.
+
+        Returns:
+            A DataFrame with the columns `name`, `version`, `aliases`, `stage`, `description`, `run_id`, `created`,
+            `tags` and `source`.
+
+        Raises:
+            TailraceError: MLflow cannot be reached, or refuses.
+        """
+        import pandas as pd
+
+        with _Stores(self._settings({})) as stores:
+            rows = [_row(version) for version in stores.registry.versions(name)]
+        return pd.DataFrame(rows, columns=list(_COLUMNS))
+
+    def promote_model(
+        self,
+        name: str,
+        version: str | int,
+        *,
+        alias: str | Sequence[str] | None = None,
+        stage: str | None = None,
+    ) -> None:
+        """Points aliases to a version, or puts it into a stage: `production`, `staging`, `archived`, `none`.
+
+        Raises:
+            NotFound: There is no such version.
+            TailraceError: MLflow cannot be reached, or refuses.
+
+        Example:
+            >>> tailrace.promote_model("digits", 3, alias="champion")
+        """
+        with _Stores(self._settings({})) as stores:
+            found = stores.registry.find(name, version=str(version))
+            aliases = (alias,) if isinstance(alias, str) else tuple(alias or ())
+            stores.registry.point(name, str(found.version), aliases, stage)
+
+    def archive_model(self, name: str, version: str | int) -> None:
+        """Puts a version aside: it loses the aliases `production` and `staging`. Errors as in `promote_model`."""
+        self.promote_model(name, version, stage="archived")
+
+    def _settings(self, arguments: Mapping[str, Any]) -> Settings:
+        raise NotImplementedError  # Tracker has it
+
+
+class _Stores:
+    """MLflow's stores for these settings. What they raise becomes one of our errors, without a password."""
+
+    def __init__(self, settings: Settings) -> None:
+        from tailrace_agent import mlflow_store
+
+        self._mlflow_store, self._settings = mlflow_store, settings
+        self._cwd = str(Path.cwd())
+        self.uri = mlflow_store.store_uri(settings.tracking_uri, self._cwd)
+
+    def __enter__(self) -> _Stores:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        from tailrace_agent.mlflow_errors import translate
+
+        if isinstance(error, Exception):
+            remote = self.uri.startswith("http")
+            raise translate(error, self.uri, remote=remote, about_run=False) from None
+
+    @property
+    def tracking(self) -> Any:
+        return self._mlflow_store.open_store(self.uri, self._cwd, self._settings.request_timeout)
+
+    @property
+    def registry(self) -> Registry:
+        from tailrace_agent.mlflow_registry import Registry
+
+        named = self._settings.registry_uri
+        uri = self._mlflow_store.store_uri(named, self._cwd) if named else self.uri
+        return Registry(self._mlflow_store.open_registry(uri, self.uri, self._settings.request_timeout))
+
+    def of_run(self, run_id: str, name: str) -> str:
+        from tailrace_agent.mlflow_models import find_model
+
+        return find_model(self.tracking, run_id, name)
+
+    def download(self, location: str) -> Path:
+        """Fetches a model's files."""
+        from tempfile import TemporaryDirectory
+
+        folder = TemporaryDirectory(prefix="tailrace-model-")
+        _downloads.append(folder)
+        repository = self._mlflow_store.open_repository(location, self.uri, self._settings.request_timeout)
+        return Path(repository.download_artifacts("", dst_path=folder.name))
+
+
+def _load(path: Path, *, pyfunc: bool) -> Any:
+    """Loads a model's files by the flavour that it was saved with."""
+    import yaml
+
+    flavors = yaml.safe_load((path / "MLmodel").read_text(encoding="utf-8"))["flavors"]
+    native = next((name for name in flavors if name != "python_function"), None)
+    module = importlib.import_module("mlflow.pyfunc" if pyfunc or native is None else f"mlflow.{native}")
+    load: Callable[[str], Any] = module.load_model
+    return load(str(path))
+
+
+def _row(version: Any) -> tuple[Any, ...]:
+    import pandas as pd
+
+    from tailrace_agent.mlflow_registry import stage_of
+
+    own = {key: value for key, value in version.tags.items() if not key.startswith("tailrace.")}
+    created = pd.Timestamp(version.creation_timestamp, unit="ms", tz="UTC")
+    text = version.description or ""
+    return (
+        version.name,
+        int(version.version),
+        version.aliases,
+        stage_of(version),
+        text,
+        version.run_id,
+        created,
+        own,
+        version.source,
+    )
