@@ -11,7 +11,7 @@ Nothing here imports more than msgspec, since the training process loads it.
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
@@ -20,6 +20,7 @@ __all__ = [
     "RAW",
     "Alert",
     "Artifact",
+    "Codec",
     "Control",
     "Drop",
     "End",
@@ -44,6 +45,9 @@ __all__ = [
 ]
 
 FORMAT: Final = 1
+
+Codec = Literal["gzip", "zstd"]
+"""How an artifact can be compressed."""
 
 Kind = str
 """`metric`, `param`, `tag` or `artifact`: what a ledger counts apart."""
@@ -216,6 +220,7 @@ class Artifact(msgspec.Struct, frozen=True, array_like=True, tag="artifact"):
         contents: True for `log_artifacts`.
         append: True for a part of a table that grows call by call (`log_table`).
         model: The entry is a model in MLflow's format, and this is what it is to become.
+        compress: How the agent compresses it before the upload, if at all.
     """
 
     run: int
@@ -224,6 +229,7 @@ class Artifact(msgspec.Struct, frozen=True, array_like=True, tag="artifact"):
     contents: bool = False
     append: bool = False
     model: ModelSpec | None = None
+    compress: Codec | None = None
 
 
 class End(msgspec.Struct, frozen=True, array_like=True, tag="end"):

@@ -4,7 +4,7 @@ After the artifacts of a run comes its metadata. It is outside of the ledger, an
 artifact store that does not take it in `_METADATA_TRIES` does without.
 
 Uploading again what was uploaded before writes the same bytes to the same place, so a lost answer costs only time.
-A staged copy is deleted after the spool knows that it has arrived.
+A staged copy is deleted after the spool knows that it has arrived, and so is what was compressed of it.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from pathlib import Path
 import msgspec
 
 from tailrace_agent import tables
+from tailrace_agent.compress import compressed, forget
 from tailrace_agent.delivery import Delivery, Log
 from tailrace_agent.errors import Refused, RunGone, Unavailable
-from tailrace_agent.records import Artifact, ModelOutcome, ModelSpec, run_hex
+from tailrace_agent.records import Artifact, Codec, ModelOutcome, ModelSpec, run_hex
 from tailrace_agent.retry import Backoff
 from tailrace_agent.runs import RunBook, RunState
 from tailrace_agent.sink import Sink
@@ -145,6 +146,8 @@ class Uploads:
             self._settle(block, dropped="staged copy is gone")
             self._book.notice(state.run, f"artifact {record.staged} is gone from {self._staging}: not uploaded")
             return
+        if record.compress is not None:
+            source = _compressed(source, record.compress)
         try:
             if record.model is not None:
                 self._upload_model(sink, state, source, record.model)
@@ -155,6 +158,7 @@ class Uploads:
             self._refuse(state, block, str(error))
             return
         self._settle(block)
+        forget(entry)
         shutil.rmtree(entry, ignore_errors=True)
         self._log.info("artifact uploaded", name=source.name, run_id=state.ref.run_id)
 
@@ -171,7 +175,9 @@ class Uploads:
 
     def _refuse(self, state: RunState, block: Block, reason: str) -> None:
         record = _decoder.decode(block.body)
-        name = _artifact_file(record, self._staging / record.staged)
+        entry = self._staging / record.staged
+        forget(entry)
+        name = _artifact_file(record, entry)
         self._settle(block, dead=(name, reason))
         if record.model is None:
             self._book.notice(state.run, f"artifact {name!r} was refused: {reason}")
@@ -234,6 +240,13 @@ class Uploads:
 
 def _entries(entry: Path) -> list[Path]:
     return sorted(entry.iterdir()) if entry.is_dir() else []
+
+
+def _compressed(source: Path, codec: Codec) -> Path:
+    try:
+        return compressed(source, codec)
+    except OSError as error:  # a full disk, most of all: there may be room later
+        raise Unavailable(f"{source.name} cannot be compressed: {error.strerror or error}") from error
 
 
 def _artifact_file(record: Artifact, entry: Path) -> str:

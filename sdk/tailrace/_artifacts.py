@@ -6,11 +6,11 @@ import os
 import posixpath
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from tailrace._frozen import BadArtifact
 from tailrace._lane import LANE
-from tailrace_agent.records import Artifact, Drop, Tags
+from tailrace_agent.records import Artifact, Codec, Drop, Tags
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +33,9 @@ class ArtifactCalls:
     _voice: Voice
     _tables: str | None
 
-    def log_artifact(self, local_path: str | os.PathLike[str], artifact_path: str | None = None) -> None:
+    def log_artifact(
+        self, local_path: str | os.PathLike[str], artifact_path: str | None = None, *, compress: Codec | None = None
+    ) -> None:
         """Logs a file or directory as it is now; a checkpoint that is overwritten a moment later is uploaded as it was.
 
         Returns when the snapshot is taken: at once by reflink (XFS, Btrfs) or hard link (`artifact_snapshot="link"`,
@@ -42,15 +44,22 @@ class ArtifactCalls:
         Args:
             local_path: File or directory.
             artifact_path: Directory in the run's artifacts.
+            compress: `gzip` or `zstd`: the agent compresses it before the upload, `model.bin` to `model.bin.gz` or
+                `model.bin.zst`, and a directory file by file.
 
         Raises:
-            CallError: Under `strict=True`: the file cannot be read.
-        """
-        self._take(local_path, artifact_path, contents=False)
+            CallError: Under `strict=True`: the file cannot be read, or `compress` is none of the two.
 
-    def log_artifacts(self, local_dir: str | os.PathLike[str], artifact_path: str | None = None) -> None:
+        Example:
+            >>> run.log_artifact("weights.bin", "models", compress="zstd")
+        """
+        self._take(local_path, artifact_path, compress, contents=False)
+
+    def log_artifacts(
+        self, local_dir: str | os.PathLike[str], artifact_path: str | None = None, *, compress: Codec | None = None
+    ) -> None:
         """Logs everything in a directory as it is now. Arguments and errors as in `log_artifact`."""
-        self._take(local_dir, artifact_path, contents=True)
+        self._take(local_dir, artifact_path, compress, contents=True)
 
     def log_text(self, text: str, artifact_file: str) -> None:
         """Logs a text as the file `artifact_file` of the run."""
@@ -98,10 +107,20 @@ class ArtifactCalls:
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
-    def _take(self, local_path: str | os.PathLike[str], artifact_path: str | None, *, contents: bool) -> None:
+    def _take(
+        self,
+        local_path: str | os.PathLike[str],
+        artifact_path: str | None,
+        compress: Codec | None,
+        *,
+        contents: bool,
+    ) -> None:
         connection = self._connection
         if connection is None:
             return
+        if compress is not None and compress not in get_args(Codec):
+            self._fault(f"compress={compress!r} is none of {get_args(Codec)}: not compressed", once=("codec", compress))
+            compress = None
         from tailrace._snapshot import snapshot
 
         try:
@@ -119,7 +138,9 @@ class ArtifactCalls:
             return
         for skipped in taken.skipped:
             self._voice.warn(f"not part of the artifact {os.fspath(local_path)}: {skipped}")
-        connection.put(Artifact(run=self._spec.run, staged=taken.name, artifact_path=folder, contents=contents))
+        connection.put(
+            Artifact(run=self._spec.run, staged=taken.name, artifact_path=folder, contents=contents, compress=compress)
+        )
 
     def _freeze(self, how: str, *args: Any, **kwargs: Any) -> None:
         if self._connection is None:
@@ -150,13 +171,19 @@ class ArtifactCalls:
         )
 
     def _stage_failed(self, artifact_file: str, error: BaseException) -> None:
-        self._lose(f"artifact {artifact_file!r} could not be written: {error}")
+        """In the lane's thread, where nobody would hear an exception."""
+        self._count_lost()
+        text = f"artifact {artifact_file!r} could not be written: {error}"
+        self._voice.warn(text, once=text)
 
     def _lose(self, text: str) -> None:
-        """An artifact that never came to be: counted, and said once."""
+        """An artifact that never came to be: counted, and said once, or raised under `strict`."""
+        self._count_lost()
+        self._fault(text, once=text)
+
+    def _count_lost(self) -> None:
         if self._connection is not None:
             self._connection.put(Drop(self._spec.run, "artifact", "could not be read or drawn", 1))
-        self._fault(text, once=text)
 
     def _with_earlier_tables(self, tags: dict[str, str], artifact_file: str) -> dict[str, str]:
         """MLflow's UI finds tables by one tag that names all of them."""

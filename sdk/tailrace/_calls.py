@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from tailrace._model_handle import ModelHandle
     from tailrace._run import Run
     from tailrace._say import Voice
+    from tailrace_agent.records import Codec
 
 __all__ = ["ActiveCalls"]
 
@@ -72,16 +73,26 @@ class ActiveCalls:
         self._wait_if(synchronous, None)
 
     def log_artifact(
-        self, local_path: str | os.PathLike[str], artifact_path: str | None = None, run_id: str | None = None
+        self,
+        local_path: str | os.PathLike[str],
+        artifact_path: str | None = None,
+        run_id: str | None = None,
+        *,
+        compress: Codec | None = None,
     ) -> None:
         """As `Run.log_artifact`."""
-        self._to(run_id).log_artifact(local_path, artifact_path)
+        self._to(run_id).log_artifact(local_path, artifact_path, compress=compress)
 
     def log_artifacts(
-        self, local_dir: str | os.PathLike[str], artifact_path: str | None = None, run_id: str | None = None
+        self,
+        local_dir: str | os.PathLike[str],
+        artifact_path: str | None = None,
+        run_id: str | None = None,
+        *,
+        compress: Codec | None = None,
     ) -> None:
         """As `Run.log_artifacts`."""
-        self._to(run_id).log_artifacts(local_dir, artifact_path)
+        self._to(run_id).log_artifacts(local_dir, artifact_path, compress=compress)
 
     def log_text(self, text: str, artifact_file: str, run_id: str | None = None) -> None:
         """As `Run.log_text`."""

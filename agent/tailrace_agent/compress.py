@@ -1,0 +1,86 @@
+"""Artifacts compressed before they are uploaded: a file as a whole, a directory file by file.
+
+* Bounded memory: what is read at once is `_CHUNK`.
+* The compressed copy appears beside the staged one under its final name whole, by a rename, or not at all. So an agent
+  that is killed meanwhile leaves nothing that could be taken for it, and an upload that is tried again does not
+  compress again.
+* The same file gives the same bytes: no time and no name are written into a gzip header.
+
+Thread safety: one thread at a time for one staged entry.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import IO, Any, Final
+
+from tailrace_agent.records import Codec
+
+__all__ = ["SUFFIXES", "compressed", "forget"]
+
+SUFFIXES: Final[dict[Codec, str]] = {"gzip": ".gz", "zstd": ".zst"}
+"""What is added to a file's name."""
+
+_CHUNK: Final = 1 << 20
+_DONE: Final = ".compressed"
+_UNDER_WAY: Final = ".compressing"
+
+
+def compressed(source: Path, codec: Codec) -> Path:
+    """The compressed twin of a staged file or directory: `model.bin.gz`, or a directory with such files in it.
+
+    Args:
+        source: The staged file or directory, `staging/<entry>/<name>`; it stays as it is.
+        codec: How.
+
+    Raises:
+        OSError: There is no room, or it cannot be read.
+
+    Example:
+        >>> compressed(staging / "18c2f" / "model.bin", "gzip").name
+        'model.bin.gz'
+    """
+    done, under_way = _beside(source.parent, _DONE), _beside(source.parent, _UNDER_WAY)
+    name = source.name if source.is_dir() else source.name + SUFFIXES[codec]
+    if not done.exists():
+        shutil.rmtree(under_way, ignore_errors=True)
+        under_way.mkdir(mode=0o700)
+        try:
+            _compress(source, under_way / name, codec)
+            under_way.rename(done)
+        except BaseException:
+            shutil.rmtree(under_way, ignore_errors=True)  # a full disk needs the room
+            raise
+    return done / name
+
+
+def forget(entry: Path) -> None:
+    """Removes what was compressed of a staged entry."""
+    for suffix in (_DONE, _UNDER_WAY):
+        shutil.rmtree(_beside(entry, suffix), ignore_errors=True)
+
+
+def _beside(entry: Path, suffix: str) -> Path:
+    return entry.with_name(entry.name + suffix)
+
+
+def _compress(source: Path, target: Path, codec: Codec) -> None:
+    if source.is_dir():
+        target.mkdir(mode=0o700)
+        for below in sorted(source.iterdir()):
+            _compress(below, target / (below.name if below.is_dir() else below.name + SUFFIXES[codec]), codec)
+        return
+    target.touch(mode=0o600)
+    with source.open("rb") as plain, target.open("wb") as file, _writer(file, codec) as packed:
+        shutil.copyfileobj(plain, packed, _CHUNK)
+
+
+def _writer(file: IO[bytes], codec: Codec) -> Any:
+    if codec == "gzip":
+        import gzip
+
+        return gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0)
+    import pyarrow as pa
+
+    return pa.CompressedOutputStream(pa.PythonFile(file, "w"), "zstd")
