@@ -208,7 +208,7 @@ def test_a_working_directory_that_is_gone_costs_the_monitor_nothing_else(
 
 def test_a_tracker_that_is_off_takes_it_all(tmp_path: Path) -> None:
     with (
-        tracking(str(tmp_path), agent="off") as tracker,
+        tracking(str(tmp_path), agent="off", reports_dir=str(tmp_path / "reports")) as tracker,
         tracker.start_run(log_system_metrics=True),
         tracker.system_monitor() as monitor,
     ):

@@ -178,12 +178,12 @@ def test_where_no_state_can_be_kept_at_all_training_goes_on_with_one_warning(
     assert "Set TAILRACE_DIR" in said
 
 
-def test_off_makes_every_call_a_no_op_that_leaves_nothing_behind(
+def test_the_backend_none_makes_every_call_a_no_op_that_leaves_nothing_behind(
     sqlite_uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rings = set(Path("/dev/shm").glob("tailrace-*"))
     threads = set(threading.enumerate())
-    sdk = Tracker(tracking_uri=sqlite_uri, agent="off")
+    sdk = Tracker(tracking_uri=sqlite_uri, backend="none")
     sdk.set_experiment("never made")
     sdk.log(before=1)  # starts a run, as ever
     sdk.end_run()

@@ -309,7 +309,7 @@ def test_a_wrong_setting_is_an_error_even_where_a_stronger_source_overrides_it(p
 def test_an_unknown_name_is_an_error_that_offers_the_nearest_one(place: Path) -> None:
     assert "did you mean 'flush_interval'?" in _error(place, {"flush_intervall": 1})
     assert "did you mean TAILRACE_TRACKING_URI?" in _error(place, None, TAILRACE_TRACKING_URL="x")
-    assert "known settings: agent, tracking_uri" in _error(place, {"qqqqqq": 1})
+    assert "known settings: enabled, backend, agent" in _error(place, {"qqqqqq": 1})
     (place / "tailrace.toml").write_text("retry-max-delay = 3\n")
     message = _error(place)
     assert "'retry-max-delay'" in message

@@ -23,12 +23,13 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 import msgspec
 
 from tailrace_agent.errors import SettingsError
-from tailrace_agent.units import finite, parse_duration, parse_size
+from tailrace_agent.units import as_flag, as_number, as_path, as_text, as_whole, as_word, parse_duration, parse_size
 from tailrace_agent.uris import mask_uri, mask_url, resolve_uri
 
 __all__ = [
     "INTERNAL_VARIABLES",
     "Settings",
+    "check_setting",
     "load_settings",
     "parse_duration",
     "parse_size",
@@ -52,8 +53,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """All settings, checked. Built by `load_settings`.
 
     Attributes:
+        enabled: False is `agent = "off"`.
+        backend: `mlflow`; `local` keeps nothing but local reports; `none` not even those.
         agent: `process` delivers from a process of its own, `thread` from a thread of the training process, `off`
-            makes every call a no-op.
+            tracks nothing and leaves local reports.
+        reports_dir: Directory of the local reports.
         tracking_uri: Where MLflow is; None means MLflow's default.
         registry_uri: Where its model registry is; None means beside the runs.
         experiment_name: Created when missing; None means MLflow's default experiment.
@@ -81,6 +85,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         system_metrics_node: Name of this machine among several that log to one run.
         metadata: Store with each new run where it comes from: git, command line, host, Python, packages, GPUs.
         git_diff: Store the uncommitted changes too, as an artifact.
+        log_params: False makes `log_params` a no-op; so do the next three for their calls.
+        log_metrics: `log`, `log_metric`, `log_metrics`.
+        log_artifacts: Files, texts, figures, images and tables.
+        log_model: Models.
+        log_input_example: Keep a model's input example with it.
+        log_model_signature: Keep a model's signature with it.
+        register_model: Register each logged model under `model_name`.
+        model_name: Name in the registry.
+        model_stage: Stage or alias of the new version.
+        model_description: Description of the new version.
         prometheus_port: Port on which the agent serves the latest metrics to Prometheus: None for not at all, 0 for any
             that is free.
         prometheus_host: Address that it serves on.
@@ -88,7 +102,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         alert_webhook: URL to which each alert is posted as JSON.
     """
 
+    enabled: bool = True
+    backend: Literal["mlflow", "local", "none"] = "mlflow"
     agent: Literal["process", "thread", "off"] = "process"
+    reports_dir: str = "reports"
     tracking_uri: str | None = None
     registry_uri: str | None = None
     experiment_name: str | None = None
@@ -114,6 +131,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     system_metrics_node: str | None = None
     metadata: bool = True
     git_diff: bool = False
+    log_params: bool = True
+    log_metrics: bool = True
+    log_artifacts: bool = True
+    log_model: bool = True
+    log_input_example: bool = True
+    log_model_signature: bool = True
+    register_model: bool = False
+    model_name: str | None = None
+    model_stage: str | None = None
+    model_description: str | None = None
     prometheus_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] | None = None
     prometheus_host: str = "127.0.0.1"
     alerts: tuple[str, ...] = ()
@@ -159,7 +186,24 @@ def load_settings(
     for source in (_mlflow(environ), _file(start_dir), _environment(environ), _arguments(overrides or {})):
         for key, value in source.values.items():
             resolved[key] = _check(key, value, source)
+    if resolved.get("enabled") is False or resolved.get("backend", "mlflow") != "mlflow":
+        resolved["agent"] = "off"
     return msgspec.convert(resolved, Settings)
+
+
+def check_setting(key: str, value: object, name: Callable[[str], str], path: Path | None = None) -> object:
+    """One setting from another kind of file, checked as `load_settings` would.
+
+    Args:
+        key: Name of a setting.
+        value: What stands there.
+        name: What to call a key in a message.
+        path: The file, whose directory relative paths are meant from.
+
+    Raises:
+        SettingsError: The value is wrong.
+    """
+    return _check(key, value, _Source({}, name, path))
 
 
 def settings_file(start_dir: Path | None = None) -> Path | None:
@@ -248,6 +292,7 @@ def _read_file(path: Path, *, table: bool) -> _Source | None:
     where = f"{path} [tool.tailrace]" if table else str(path)
     if not isinstance(values, dict):
         raise SettingsError(f"{where}: must be a table of settings, not {_show(values)}")
+    values = {key: value for key, value in values.items() if key != "tracking"}  # tailrace.config reads that table
     for key in values:
         _require_known(key, f"{where}: {key!r}")
     return _Source(values, lambda key: f"{where}: {key}", path)
@@ -285,34 +330,6 @@ def _require_known(key: object, origin: str, spell: Callable[[str], str] = repr)
 # ── Values ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _number(value: object) -> object:
-    return finite(float(value)) if isinstance(value, (str, float)) else value
-
-
-def _whole(value: object) -> object:
-    return int(value) if isinstance(value, str) else value
-
-
-_FLAGS: Final = {
-    "1": True,
-    "true": True,
-    "yes": True,
-    "on": True,
-    "0": False,
-    "false": False,
-    "no": False,
-    "off": False,
-}
-
-
-def _flag(value: object) -> object:
-    return _FLAGS.get(value.strip().lower()) if isinstance(value, str) else value
-
-
-def _word(value: object) -> object:
-    return value.strip().lower() if isinstance(value, str) else value
-
-
 def _rules(value: object) -> object:
     """Alert rules: a list, or one text with a semicolon between two rules."""
     from tailrace_agent.alert_rules import parse_rule
@@ -332,18 +349,6 @@ def _webhook(value: object) -> object:
     return value
 
 
-def _text(value: object) -> object:
-    if isinstance(value, str) and not value.strip():
-        raise ValueError("empty")
-    return value
-
-
-def _path(value: object) -> object:
-    if isinstance(value, os.PathLike):
-        value = os.fspath(value)
-    return os.path.expanduser(value) if isinstance(value, str) else value  # noqa: PTH111 - it must stay a str
-
-
 class _Rule(NamedTuple):
     parse: Callable[[object], object]
     allowed: str
@@ -352,17 +357,20 @@ class _Rule(NamedTuple):
 _MINUTE_RULE = _Rule(parse_duration, 'more than 0 and at most 60 seconds, as a number or text such as "500ms"')
 _HOUR_RULE = _Rule(parse_duration, 'more than 0 and at most 3600 seconds, as a number or text such as "30s"')
 _DAY_RULE = _Rule(parse_duration, 'from 0 to 86400 seconds, as a number or text such as "500ms", "30s", "2min"')
-_FLAG_RULE = _Rule(_flag, "true or false (also 1/0, yes/no, on/off)")
-_TEXT_RULE = _Rule(_text, "a text that is not empty")
-_URI_RULE = _Rule(lambda value: _text(_uri(value)), "a tracking URI as MLflow takes it, e.g. sqlite:///mlflow.db")
-_PATH_RULE = _Rule(lambda value: _text(_path(value)), "the path of a directory")
+_FLAG_RULE = _Rule(as_flag, "true or false (also 1/0, yes/no, on/off)")
+_TEXT_RULE = _Rule(as_text, "a text that is not empty")
+_URI_RULE = _Rule(lambda value: as_text(_uri(value)), "a tracking URI as MLflow takes it, e.g. sqlite:///mlflow.db")
+_PATH_RULE = _Rule(lambda value: as_text(as_path(value)), "the path of a directory")
 
 _RULES: Final[dict[str, _Rule]] = {
-    "agent": _Rule(_word, "process, thread or off"),
+    "enabled": _FLAG_RULE,
+    "backend": _Rule(as_word, "mlflow, local or none"),
+    "agent": _Rule(as_word, "process, thread or off"),
+    "reports_dir": _PATH_RULE,
     "tracking_uri": _URI_RULE,
     "registry_uri": _URI_RULE,
     "experiment_name": _TEXT_RULE,
-    "on_error": _Rule(_word, "warn or raise"),
+    "on_error": _Rule(as_word, "warn or raise"),
     "strict": _FLAG_RULE,
     "quiet": _FLAG_RULE,
     "dir": _PATH_RULE,
@@ -375,9 +383,9 @@ _RULES: Final[dict[str, _Rule]] = {
     "exit_timeout": _DAY_RULE,
     "request_timeout": _HOUR_RULE,
     "retry_max_delay": _HOUR_RULE,
-    "artifact_snapshot": _Rule(_word, "copy or link"),
-    "nice": _Rule(_whole, "a whole number from 0 to 19"),
-    "keep_days": _Rule(_number, "a number of days, 0 or more"),
+    "artifact_snapshot": _Rule(as_word, "copy or link"),
+    "nice": _Rule(as_whole, "a whole number from 0 to 19"),
+    "keep_days": _Rule(as_number, "a number of days, 0 or more"),
     "linger": _DAY_RULE,
     "log_system_metrics": _FLAG_RULE,
     "system_metrics_interval": _Rule(
@@ -386,11 +394,21 @@ _RULES: Final[dict[str, _Rule]] = {
     "system_metrics_node": _TEXT_RULE,
     "metadata": _FLAG_RULE,
     "git_diff": _FLAG_RULE,
-    "prometheus_port": _Rule(_whole, "a port from 0 (any that is free) to 65535"),
+    "log_params": _FLAG_RULE,
+    "log_metrics": _FLAG_RULE,
+    "log_artifacts": _FLAG_RULE,
+    "log_model": _FLAG_RULE,
+    "log_input_example": _FLAG_RULE,
+    "log_model_signature": _FLAG_RULE,
+    "register_model": _FLAG_RULE,
+    "model_name": _TEXT_RULE,
+    "model_stage": _TEXT_RULE,
+    "model_description": _TEXT_RULE,
+    "prometheus_port": _Rule(as_whole, "a port from 0 (any that is free) to 65535"),
     "prometheus_host": _TEXT_RULE,
     "alerts": _Rule(_rules, 'a list of rules such as "loss is NaN"'),
     "alert_webhook": _Rule(_webhook, "a URL that begins with http:// or https://"),
-    "log_level": _Rule(_word, "debug, info, warning or error"),
+    "log_level": _Rule(as_word, "debug, info, warning or error"),
 }
 """How each setting is read, and what a person is told when it is wrong. The bounds are those of `Settings`."""
 
@@ -420,6 +438,8 @@ def _anchor(key: str, value: object, directory: str | None) -> object:
         return value
     if key in ("dir", "ring_dir"):
         return str(Path(directory or Path.cwd(), value))
+    if key == "reports_dir":
+        return str(Path(directory or "", value))
     if key in ("tracking_uri", "registry_uri") and directory is not None:
         return resolve_uri(value, directory)
     return value

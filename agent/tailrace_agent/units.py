@@ -1,12 +1,23 @@
-"""Numbers with units, as people write them: `64 KiB`, `500ms`, `10 min`."""
+"""Values as people write them: numbers with units (`64 KiB`, `500ms`, `10 min`), flags, words, paths."""
 
 from __future__ import annotations
 
 import math
+import os
 import re
 from typing import Final
 
-__all__ = ["finite", "parse_duration", "parse_size"]
+__all__ = [
+    "as_flag",
+    "as_number",
+    "as_path",
+    "as_text",
+    "as_whole",
+    "as_word",
+    "finite",
+    "parse_duration",
+    "parse_size",
+]
 
 
 def parse_size(value: object) -> int:
@@ -69,3 +80,49 @@ def finite(number: float) -> float:
     if not math.isfinite(number):
         raise ValueError("not finite")
     return number
+
+
+def as_number(value: object) -> object:
+    """A float from text; finite."""
+    return finite(float(value)) if isinstance(value, (str, float)) else value
+
+
+def as_whole(value: object) -> object:
+    """An int from text."""
+    return int(value) if isinstance(value, str) else value
+
+
+_FLAGS: Final = {
+    "1": True,
+    "true": True,
+    "yes": True,
+    "on": True,
+    "0": False,
+    "false": False,
+    "no": False,
+    "off": False,
+}
+
+
+def as_flag(value: object) -> object:
+    """True or False from one of the usual words; None from any other text."""
+    return _FLAGS.get(value.strip().lower()) if isinstance(value, str) else value
+
+
+def as_word(value: object) -> object:
+    """A text without case and blanks around it."""
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+def as_text(value: object) -> object:
+    """A text that is not empty."""
+    if isinstance(value, str) and not value.strip():
+        raise ValueError("empty")
+    return value
+
+
+def as_path(value: object) -> object:
+    """A path as text, the home directory spelled out."""
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    return os.path.expanduser(value) if isinstance(value, str) else value  # noqa: PTH111 - it must stay a str

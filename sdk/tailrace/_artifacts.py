@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from tailrace._connection import Connection
     from tailrace._frozen import Frozen, Part
+    from tailrace._local import LocalReport
     from tailrace._say import Voice
     from tailrace_agent.records import RunSpec
     from tailrace_agent.settings import Settings
@@ -32,6 +33,7 @@ class ArtifactCalls:
     _spec: RunSpec
     _voice: Voice
     _tables: str | None
+    _local: LocalReport | None
 
     def log_artifact(
         self, local_path: str | os.PathLike[str], artifact_path: str | None = None, *, compress: Codec | None = None
@@ -116,7 +118,7 @@ class ArtifactCalls:
         contents: bool,
     ) -> None:
         connection = self._connection
-        if connection is None:
+        if connection is None or not self._settings.log_artifacts:
             return
         if compress is not None and compress not in get_args(Codec):
             self._fault(f"compress={compress!r} is none of {get_args(Codec)}: not compressed", once=("codec", compress))
@@ -143,7 +145,7 @@ class ArtifactCalls:
         )
 
     def _freeze(self, how: str, *args: Any, **kwargs: Any) -> None:
-        if self._connection is None:
+        if not self._settings.log_artifacts or (self._connection is None and not self._draws(how, kwargs)):
             return
         from tailrace import _render
 
@@ -153,18 +155,29 @@ class ArtifactCalls:
         except Exception as error:  # noqa: BLE001 - foreign objects may raise anything; it must not reach training
             self._lose(f"{how.replace('freeze', 'log')}: {error}")
             return
-        if frozen.tags:
+        if frozen.tags and self._connection is not None:
             self._connection.put(
                 Tags(self._spec.run, self._with_earlier_tables(frozen.tags, frozen.parts[-1].artifact_file))
             )
         for part in frozen.parts:
             LANE.submit(partial(self._stage, part), on_error=partial(self._stage_failed, part.artifact_file))
 
+    def _draws(self, how: str, arguments: dict[str, Any]) -> bool:
+        """Whether this is a figure for the local reports; the images of each step are not."""
+        if self._local is None:
+            return False
+        if how == "freeze_image":
+            return arguments.get("key") is None
+        return how == "freeze_figure" or bool(arguments.get("draw"))
+
     def _stage(self, part: Part) -> None:
         """Writes one file and hands it over. In the lane's thread."""
         from tailrace._snapshot import stage
 
-        assert self._connection is not None
+        if self._connection is None:
+            assert self._local is not None
+            self._local.draw(part)
+            return
         staged = stage(self._connection.session.artifacts, part.name, part.write)
         self._connection.put(
             Artifact(run=self._spec.run, staged=staged.name, artifact_path=part.artifact_path, append=part.append)

@@ -31,6 +31,9 @@ _MAX_STEP = 2**63 - 1
 _encode = msgspec.msgpack.Encoder(enc_hook=to_number, decimal_format="number").encode
 
 
+_NEW = LookupError("a name that was not there before")
+
+
 def _encode_checked(row: tuple[int, object, int, Mapping[Any, object]]) -> bytes:
     """The encoder under `strict=True`: stops at what the encoder could write, but MLflow could not take."""
     _, step, _, values = row
@@ -83,12 +86,15 @@ class Channel:
     Attributes:
         run: tailrace's id of the run.
         ring: Takes the rows' bytes.
-        encode: The encoder; one that raises sends every call to `odd`; None makes every call a no-op.
+        encode: The encoder; one that raises sends every call to `odd`; None: the run is not delivered, and all that is
+            kept of it is `latest`.
+        latest: The last value of each metric of a run that is not delivered; see `_latest`.
+        known: Names in `latest` that have been looked at.
         steps: The run's own counter, for calls without a step.
         odd: `(values, metrics, step, time_ns, error)` of a call that the fast path could not take.
     """
 
-    __slots__ = ("__weakref__", "encode", "odd", "ring", "run", "steps")
+    __slots__ = ("__weakref__", "encode", "known", "latest", "odd", "ring", "run", "steps")
 
     def __init__(
         self, run: int, put: Callable[[bytes], None], odd: Callable[..., None], *, strict: bool = False
@@ -97,6 +103,8 @@ class Channel:
         self.ring: Ring = Elsewhere(put)
         self.odd = odd
         self.steps: Iterator[int | None] = itertools.count()
+        self.latest: dict[str, Any] = {}
+        self.known = 0
         self.encode: Callable[[Any], bytes] | None = _encode_checked if strict else _encode
 
     def put(self, row: bytes) -> None:
@@ -151,6 +159,14 @@ def make_log(pointer: Pointer) -> LogCall:
         steps = channel.steps  # before `encode`: see Channel.close
         encode = channel.encode
         if encode is None:
+            latest = channel.latest
+            try:
+                latest |= values if metrics is None else {**metrics, **values}
+            except Exception as error:  # noqa: BLE001 - as below
+                channel.odd(values, metrics, step, 0, error)
+                return None
+            if len(latest) > channel.known:
+                channel.odd(values, metrics, step, 0, _NEW)
             return None
         now = time_ns()
         at = next(steps) if step is None else step

@@ -20,6 +20,7 @@ from tailrace._wait import until
 from tailrace_agent.errors import SessionError, StateDirError
 from tailrace_agent.records import RunSpec
 from tailrace_agent.session import program_name
+from tailrace_agent.settings import Settings
 from tailrace_agent.uris import check_uri, mask_uri, mask_url, resolve_uri
 
 if TYPE_CHECKING:
@@ -27,23 +28,16 @@ if TYPE_CHECKING:
 
     from tailrace._run import Run
     from tailrace._say import Voice
-    from tailrace_agent.settings import Settings
 
 __all__ = ["Launcher", "context_tags", "describe", "verdict"]
 
-_PER_RUN = {
-    "tracking_uri": None,
-    "registry_uri": None,
-    "experiment_name": None,
-    "quiet": False,
-    "strict": False,
-    "on_error": "warn",
-    "end_timeout": 0.0,
-    "exit_timeout": 0.0,
-    "metadata": True,
-    "git_diff": False,
-}
+_OF_A_RUN = frozenset({
+    "tracking_uri", "registry_uri", "experiment_name", "quiet", "strict", "on_error", "end_timeout", "exit_timeout",
+    "metadata", "git_diff", "log_params", "log_metrics", "log_artifacts", "log_model", "log_input_example",
+    "log_model_signature", "register_model", "model_name", "model_stage", "model_description", "reports_dir",
+})  # fmt: skip
 """Settings that two runs of one session may have differently; all others are the agent's."""
+_PER_RUN = {name: getattr(Settings(), name) for name in _OF_A_RUN}
 _VERDICT_TIMEOUT = 20.0
 
 

@@ -66,7 +66,7 @@ class ResultCalls(ArtifactCalls):
         Example:
             >>> run.log_backtest("momentum", {"Sharpe Ratio": 1.4}, equity=[100.0, 101.5, 99.0])
         """
-        if self._connection is None:
+        if self._connection is None and self._local is None:
             return
         from tailrace._backtest import can_draw, metrics_of
         from tailrace._frozen import BadArtifact
@@ -133,7 +133,7 @@ class ResultCalls(ArtifactCalls):
         Example:
             >>> run.log_config({"model": {"layers": 12}, "lr": 3e-4})
         """
-        if self._connection is None:
+        if self._connection is None and self._local is None:
             return
         try:
             whole = plain_config(config)

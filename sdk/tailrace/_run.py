@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from tailrace._alerts import AlertCalls
+from tailrace._faults import REFUSED, Fault, as_step, bad_value, shown, topic
 from tailrace._hot import Channel, make_log
 from tailrace._info import RunInfo
 from tailrace._lane import LANE, drain
+from tailrace._latest import Latest
+from tailrace._local import LocalReport
 from tailrace._models import ModelCalls
 from tailrace._params import flatten_params
 from tailrace._report import end_lines, left_line
@@ -39,8 +42,6 @@ __all__ = ["Run"]
 
 _STATUSES = ("FINISHED", "FAILED", "KILLED")
 _MAX_MESSAGE = 5000
-_NOT_LOGGED = " was not logged"
-_REFUSED = "MLflow refused "
 _AWAY = "MLflow cannot be reached"
 _MAX_TIMESTAMP = (2**63 - 1) // 1_000_000
 
@@ -52,14 +53,6 @@ class _Fixed:
         self.channel = channel
 
 
-class _Fault(NamedTuple):
-    """Something that cannot be logged: what to say, why (for the ledger), and how many."""
-
-    text: str
-    reason: str
-    n: int
-
-
 class Run(ResultCalls, AlertCalls, ModelCalls):
     """A run that is being tracked. Use it as a context manager, or end it with `end()`.
 
@@ -67,7 +60,7 @@ class Run(ResultCalls, AlertCalls, ModelCalls):
 
     Args:
         spec: What the run is.
-        connection: This process's session; None for a run that tracks nothing (`agent="off"`).
+        connection: This process's session; None for a run that is not delivered (`agent="off"`).
         settings: In force for this run.
         voice: Says what has to be said.
         on_end: Called once, when it has ended.
@@ -96,13 +89,12 @@ class Run(ResultCalls, AlertCalls, ModelCalls):
         self._seen: RunStatus | None = None
         self._ended = False
         self._outcome: str | None = None
+        self._end_time: int | None = None
         self._began = time.monotonic_ns()
-        self._channel = Channel(spec.run, lambda _: None, self._odd, strict=settings.strict)
         self._implicit: Channel | None = None
-        if connection is None:
-            self._channel.encode = None
-        else:
-            connection.attach(self._channel)
+        self._latest = Latest() if connection is None or not settings.log_metrics else None
+        self._local = LocalReport(spec, settings, voice) if connection is None and settings.backend != "none" else None
+        self._channel = self._attached(Channel(spec.run, lambda _: None, self._odd, strict=settings.strict))
         # In the instance, so that a call costs what `tailrace.log` costs; the method below is its documentation.
         self.__dict__["log"] = make_log(_Fixed(self._channel))
 
@@ -126,9 +118,9 @@ class Run(ResultCalls, AlertCalls, ModelCalls):
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None, timestamp: int | None = None) -> None:
         """Logs several metrics at one step, as MLflow's function does: step 0 when none is given."""
         step = 0 if step is None else step
-        if timestamp is None:
+        if timestamp is None or self._latest is not None:
             self._log(metrics, step=step)
-        elif self._connection is not None:
+        else:
             self._log_at(metrics, step, self._as_time(timestamp))
 
     def log_param(self, key: str, value: Any) -> Any:
@@ -142,13 +134,15 @@ class Run(ResultCalls, AlertCalls, ModelCalls):
         A param that has another value already stays as it is: MLflow's params never change. The new value becomes a
         dead letter, with a warning.
         """
-        if self._connection is None:
+        if not self._settings.log_params or (self._connection is None and self._local is None):
             return
         try:
             flat, collisions = flatten_params(params)
         except TypeError as error:
             self._fault(f"log_params: {error}", once=("params", str(error)))
             return
+        if self._local is not None:
+            self._local.add_params(params)
         for name in collisions:
             self._fault(
                 f"param {name!r} comes up twice after flattening; the first value is kept", once=("twice", name)
@@ -158,9 +152,9 @@ class Run(ResultCalls, AlertCalls, ModelCalls):
                 self._voice.warn(
                     f"param {name!r} is {self._params[name]!r} already and cannot become {value!r}: "
                     "it will be a dead letter (`tailrace dead list`)",
-                    once=(self._spec.run, f"{_REFUSED}param {name!r}"),
+                    once=(self._spec.run, f"{REFUSED}param {name!r}"),
                 )
-        if flat:
+        if flat and self._connection is not None:
             self._connection.put(Params(self._spec.run, flat))
 
     def set_tag(self, key: str, value: Any) -> None:
@@ -169,14 +163,14 @@ class Run(ResultCalls, AlertCalls, ModelCalls):
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Sets tags; the last value of a key wins."""
-        if self._connection is None:
-            return
         try:
             texts = {str(key): str(value) for key, value in tags.items()}
         except Exception as error:  # noqa: BLE001 - a foreign __str__ may raise anything, and must not reach training
             self._fault(f"set_tags cannot use {type(tags).__name__}: {error}", once=("tags", str(error)))
             return
-        if texts:
+        if self._local is not None:
+            self._local.tags.update(texts)
+        if texts and self._connection is not None:
             self._connection.put(Tags(self._spec.run, texts))
 
     # -- who it is ---------------------------------------------------------------------------------------------------
@@ -279,6 +273,8 @@ class Run(ResultCalls, AlertCalls, ModelCalls):
         self._on_end(self)
         if self._connection is not None:
             self._finish(name, timeout)
+        elif self._local is not None:
+            self._local.finish(name, self._latest, timeout)
 
     def __enter__(self) -> Run:
         return self
@@ -304,6 +300,14 @@ class Run(ResultCalls, AlertCalls, ModelCalls):
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
+    def _attached(self, channel: Channel) -> Channel:
+        """A channel of this run, led to where its rows go."""
+        if self._connection is not None:
+            self._connection.attach(channel)
+        if self._latest is not None:
+            self._latest.attach(channel)
+        return channel
+
     def _log(self, metrics: Mapping[str, Any], *, step: int | None) -> None:
         self.__dict__["log"](metrics, step=step)
 
@@ -320,26 +324,31 @@ class Run(ResultCalls, AlertCalls, ModelCalls):
 
     def _odd(self, values: Mapping[str, Any], metrics: Any, step: Any, time_ns: int, _: BaseException) -> None:
         """A `log()` call that the fast path could not take: what is good of it is logged all the same."""
-        faults: list[_Fault] = []
+        faults: list[Fault] = []
         try:
             parts = split(values if metrics is None else {**metrics, **values})
         except Exception:  # noqa: BLE001 - metrics that are no mapping, or whose own methods raise
             faults.append(
-                _Fault(f"log() takes a mapping or keywords, not {name_of(metrics)}", "metrics are no mapping", 1)
+                Fault(f"log() takes a mapping or keywords, not {name_of(metrics)}", "metrics are no mapping", 1)
             )
             parts = split(values)
         numbers, deferred, bad = parts
+        if self._latest is not None:
+            self._latest.keep(values if faults or metrics is None else {**metrics, **values}, parts)
+            if self._local is not None and self._settings.log_metrics:
+                self._reject([*faults, *map(bad_value, bad)])
+            return
         try:
-            step = next(self._channel.steps) if step is None else _as_step(step)
+            step = next(self._channel.steps) if step is None else as_step(step)
         except (NotANumber, NotReady, TypeError, ValueError, OverflowError):
             n = len(numbers) + len(deferred) + len(bad)
-            self._reject([*faults, _Fault(f"step {_shown(step)} is no integer", "step is no integer", n)])
+            self._reject([*faults, Fault(f"step {shown(step)} is no integer", "step is no integer", n)])
             return
         if numbers:
             self._channel.put(encode((self._spec.run, step, time_ns, numbers)))
         if deferred:
             bad += self._defer(deferred, step, time_ns)
-        self._reject([*faults, *map(_bad_value, bad)])
+        self._reject([*faults, *map(bad_value, bad)])
 
     def _defer(self, deferred: dict[str, object], step: int, time_ns: int) -> list[tuple[str, str]]:
         """Values that are on a device: copied without a sync now, put on the ring when they have arrived.
@@ -355,23 +364,23 @@ class Run(ResultCalls, AlertCalls, ModelCalls):
             numbers = values.numbers()
             if numbers:
                 self._channel.put(encode((self._spec.run, step, time_ns, numbers)))
-            self._reject([_bad_value(entry) for entry in values.bad[len(known) :]], later=True)
+            self._reject([bad_value(entry) for entry in values.bad[len(known) :]], later=True)
 
         def failed(error: BaseException) -> None:
-            self._reject([_Fault(f"values on a device were lost: {error}", "device failed", under_way)], later=True)
+            self._reject([Fault(f"values on a device were lost: {error}", "device failed", under_way)], later=True)
 
         under_way = len(values)
         if under_way and not LANE.watch(values.ready, done, on_error=failed):
-            self._reject([_Fault("too many values on a device are waiting", "too many waiting", under_way)], later=True)
+            self._reject([Fault("too many values on a device are waiting", "too many waiting", under_way)], later=True)
         return known
 
-    def _reject(self, faults: list[_Fault], *, later: bool = False) -> None:
+    def _reject(self, faults: list[Fault], *, later: bool = False) -> None:
         """What cannot be logged: all of it counted, then said once a key, or raised under `strict` (not `later`)."""
         for fault in faults:
             if self._connection is not None:
                 self._connection.put(Drop(self._spec.run, "metric", fault.reason, fault.n))
         for fault in faults:
-            text, once = fault.text, (self._spec.run, _topic(fault.text))
+            text, once = fault.text, (self._spec.run, topic(fault.text))
             if later:
                 self._voice.warn(text, once=once)
             else:
@@ -385,7 +394,7 @@ class Run(ResultCalls, AlertCalls, ModelCalls):
             milliseconds = -1
         if not 0 <= milliseconds <= _MAX_TIMESTAMP:
             self._fault(
-                f"timestamp {_shown(timestamp)} is no time in milliseconds since the epoch; taken as now",
+                f"timestamp {shown(timestamp)} is no time in milliseconds since the epoch; taken as now",
                 once=("timestamp", self._spec.run),
             )
             return time.time_ns()
@@ -410,7 +419,7 @@ class Run(ResultCalls, AlertCalls, ModelCalls):
         notices, self._told = status.notices[self._told :], max(self._told, len(status.notices))
         for text in notices:
             # A server that is away is the same for all runs; what else the agent says is about this one.
-            self._voice.warn(text, once=text if text.startswith(_AWAY) else (self._spec.run, _topic(text)))
+            self._voice.warn(text, once=text if text.startswith(_AWAY) else (self._spec.run, topic(text)))
 
     def _known(self) -> RunStatus:
         timeout = self._settings.end_timeout
@@ -451,7 +460,7 @@ class Run(ResultCalls, AlertCalls, ModelCalls):
         drain(timeout)
         cost = self._cost()
         self._connection.put(Start(self._spec, again=True))
-        self._connection.put(End(self._spec.run, name, time.time_ns() // 1_000_000, cost))
+        self._connection.put(End(self._spec.run, name, self._end_time or time.time_ns() // 1_000_000, cost))
         try:
             status = self._settle(max(0.0, deadline - time.monotonic()), closed=True)
         except KeyboardInterrupt:
@@ -469,30 +478,3 @@ class Run(ResultCalls, AlertCalls, ModelCalls):
         timings = sorted(self._connection.timings.pop(self._spec.run, ())) if self._connection is not None else []
         typical = timings[len(timings) // 2] if timings else 0
         return LogCost(len(timings), typical, time.monotonic_ns() - self._began)
-
-
-def _bad_value(entry: tuple[str, str]) -> _Fault:
-    key, reason = entry
-    return _Fault(f"metric {key!r}{_NOT_LOGGED}: {reason}", "value is no number", 1)
-
-
-def _topic(text: str) -> str:
-    """What a warning is given once for: one metric that was not logged, one entry that was refused, or the text."""
-    if text.startswith(_REFUSED):
-        return text.partition(": ")[0]
-    return text.partition(_NOT_LOGGED)[0]
-
-
-def _shown(value: object) -> str:
-    """A value for a message, short; one on a device is not asked for."""
-    return repr(value)[:100] if isinstance(value, (str, int, float, bytes, type(None))) else f"of {name_of(value)}"
-
-
-def _as_step(step: Any) -> int:
-    """A step that the encoder did not take: a NumPy integer, a one-element tensor on the CPU, 7.0."""
-    from tailrace._values import to_number
-
-    number = step if isinstance(step, int) else to_number(step)
-    if number != int(number) or not -(2**63) < number < 2**63:
-        raise ValueError("no step")
-    return int(number)

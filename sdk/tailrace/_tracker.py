@@ -314,9 +314,7 @@ class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls, RegistryCalls):
 
     def _activate(self, spec: RunSpec, config: Settings, connection: Connection | None) -> Run:
         run = Run(spec, connection, config, self._voice, self._ended)
-        run._implicit = run._channel.twin(self._odd)
-        if connection is not None:
-            connection.attach(run._implicit)
+        run._implicit = run._attached(run._channel.twin(self._odd))
         self._active.push(run, run._implicit)
         return run
 
@@ -343,8 +341,7 @@ class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls, RegistryCalls):
             run = self._active.current()
             if run is None or run._ended:
                 run = self._to(None)
-        if run._connection is not None:
-            run._odd(values, metrics, step, time_ns, error)
+        run._odd(values, metrics, step, time_ns, error)
 
     def _to(self, run_id: str | None) -> Run:
         """The run that a call means: the one named, the active one, the parent process's, or a new one."""
