@@ -31,6 +31,8 @@ _COMMANDS: Final = {
     "sync": "Deliver what is left of sessions, with progress.",
     "verify": "Read a run back from MLflow and compare it with the ledger.",
     "dead": "List, retry or drop what MLflow has refused.",
+    "runs": "List runs in MLflow: search, sort, choose metrics.",
+    "compare": "Put runs side by side: what differs first; with a figure.",
     "ui": "Open MLflow's UI on the configured store.",
     "demo": "Train a small model on real data, logging every step.",
     "doctor": "Check what would stop this machine from working, and say the mend.",
@@ -43,7 +45,7 @@ Exit codes:
   1    something is undelivered, dead, different, or failed; the output says what
   2    wrong usage, or a wrong setting
   3    the tracking store cannot be reached, or MLflow refuses it
-  4    there is no such session, run or dead letter, or the name fits several
+  4    there is no such session, run, experiment or dead letter, or the name fits several
   5    a live agent holds the session: wait for its end
   130  interrupted by Ctrl-C
 

@@ -20,15 +20,19 @@ __all__ = [
     "App",
     "Code",
     "Fail",
+    "age",
     "ago",
     "as_json",
+    "ask",
     "broken",
     "console",
     "count",
     "duration",
     "json_option",
     "leave",
+    "number",
     "own_version",
+    "plain",
     "quieten_mlflow",
     "size",
     "tell",
@@ -36,6 +40,7 @@ __all__ = [
 ]
 
 _PIPE_WIDTH = 160
+_AGES = {"d": 86400, "h": 3600, "m": 60}
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -60,7 +65,7 @@ class Fail(click.ClickException):
 
     def show(self, file: Any = None) -> None:
         """One line, whatever the message holds."""
-        click.echo(f"tailrace: {' '.join(self.message.split())}", file=file, err=file is None)
+        click.echo(f"tailrace: {plain(' '.join(self.message.split()))}", file=file, err=file is None)
 
 
 class App:
@@ -114,12 +119,26 @@ def leave(code: int) -> NoReturn:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A rich console that prints text as it is; in a pipe it is wide, so that nothing is cut."""
+    """A rich console that prints text as it is; in a pipe it is wide, so that nothing is cut.
+
+    Control characters are shown, not sent: names and messages are foreign text, and must not steer a terminal.
+    """
     from rich.console import Console
+
+    class Harmless(Console):
+        def render_str(self, text: str, **options: Any) -> Any:
+            return super().render_str(plain(text), **options)
 
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() or os.environ.get("COLUMNS") else _PIPE_WIDTH
-    return Console(stderr=stderr, width=width, markup=False, highlight=False, emoji=False)
+    return Harmless(stderr=stderr, width=width, markup=False, highlight=False, emoji=False)
+
+
+def plain(text: str) -> str:
+    r"""The text with control characters written out (`\x1b`); line breaks stay."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
 def tell(out: Console, text: str, style: str = "", indent: int = 0) -> None:
@@ -146,6 +165,43 @@ def as_json(value: object) -> None:
     click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
 
 
+def age(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """A click callback: seconds from `7d`, `12h`, `30m`, or a number of days."""
+    del ctx, param
+    if value is None:
+        return None
+    text = value.strip().lower()
+    unit = text[-1:] if text[-1:] in _AGES else ""
+    try:
+        seconds = float(text.removesuffix(unit)) * _AGES[unit or "d"]
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise click.BadParameter(f"{value!r} is no age; write 7d, 12h or 30m")
+    return seconds
+
+
+def ask(question: str, *, json_: bool = False) -> None:
+    """Goes on when the answer is yes. Where nobody answers, it says so and ends.
+
+    Raises:
+        Fail: There is no answer to be had: `--json`, or standard input is at its end.
+        click.Abort: The answer is no.
+    """
+    hint = "nothing was changed, for there is nobody to ask; --yes does it without asking"
+    if json_:
+        raise Fail(hint, Code.USAGE)
+    try:
+        agreed = click.confirm(question)
+    except click.Abort:
+        if sys.stdin.isatty():
+            raise
+        click.echo()
+        raise Fail(hint, Code.USAGE) from None
+    if not agreed:
+        raise click.Abort
+
+
 def quieten_mlflow() -> None:
     """MLflow is about to be imported into this process: none of its chatter, no telemetry, no git, no thread pools."""
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -166,6 +222,11 @@ def own_version() -> str:
 def count(n: int, noun: str, plural: str | None = None) -> str:
     """`1 point`, `1,234 points`."""
     return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
+
+
+def number(value: float | None) -> str:
+    """A metric's value in at most five digits; `-` for none."""
+    return "-" if value is None else f"{value:,.0f}" if value.is_integer() and abs(value) < 1e9 else f"{value:.5g}"
 
 
 def size(n: float) -> str:

@@ -6,34 +6,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tailrace_agent.cli._app import App, Code, as_json, console, count, json_option, leave, size, tell
+from tailrace_agent.cli._app import App, Code, age, as_json, ask, console, count, json_option, leave, size, tell
 
 if TYPE_CHECKING:
     from tailrace_agent.cli._litter import Litter
 
 
-_UNITS = {"d": 86400, "h": 3600, "m": 60}
-
-
-def _age(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
-    """Seconds from `7d`, `12h`, `30m`, or a number of days."""
-    del ctx, param
-    if value is None:
-        return None
-    text = value.strip().lower()
-    unit = text[-1:] if text[-1:] in _UNITS else ""
-    try:
-        seconds = float(text.removesuffix(unit)) * _UNITS[unit or "d"]
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds < float("inf"):
-        raise click.BadParameter(f"{value!r} is no age; write 7d, 12h or 30m")
-    return seconds
-
-
 @click.command("clean")
 @click.option(
-    "--older-than", callback=_age, metavar="AGE", help="Age of finished sessions, as 7d or 12h (default: keep_days)."
+    "--older-than", callback=age, metavar="AGE", help="Age of finished sessions, as 7d or 12h (default: keep_days)."
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be deleted, and delete nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -54,8 +35,8 @@ def command(
     from tailrace_agent.cli._litter import find, remove
 
     settings = app.settings()
-    age = settings.keep_days * 86400 if older_than is None else older_than
-    found = find(settings, age)
+    least = settings.keep_days * 86400 if older_than is None else older_than
+    found = find(settings, least)
     chosen = [litter for litter in found if not litter.undelivered or discard_undelivered]
     kept = [litter for litter in found if litter not in chosen]
     if not json_:
@@ -64,7 +45,7 @@ def command(
         if not yes:
             lost = sum(litter.undelivered is not None for litter in chosen)
             warning = f", {lost} of them UNDELIVERED," if lost else ""
-            click.confirm(f"Delete {count(len(chosen), 'item')}{warning} for good?", abort=True, err=json_)
+            ask(f"Delete {count(len(chosen), 'item')}{warning} for good?", json_=json_)
         chosen = [litter for litter in chosen if remove(settings, litter)]
     freed = sum(litter.bytes for litter in chosen)
     if json_:

@@ -16,6 +16,7 @@ from tailrace_agent.cli._app import (
     Fail,
     ago,
     as_json,
+    ask,
     console,
     count,
     json_option,
@@ -109,7 +110,7 @@ def drop(app: App, ids: tuple[str, ...], all_: bool, run: str | None, yes: bool)
     entries = sum(letter.letter.n for letter in letters)
     if not yes:
         _print(letters)
-        click.confirm(f"Delete {count(entries, 'entry', 'entries')} for good?", abort=True)
+        ask(f"Delete {count(entries, 'entry', 'entries')} for good?")
     for _, group in groupby(letters, key=lambda letter: letter.session.id):
         several = list(group)
         lock = _lock(several[0])

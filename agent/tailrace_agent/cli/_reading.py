@@ -1,0 +1,76 @@
+"""What the commands that read MLflow share: the store, its runs as rows, and columns that a person would choose."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from tailrace_agent.cli._app import App, Code, Fail, quieten_mlflow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from tailrace_agent.mlflow_reader import Reader, RunRecord
+
+__all__ = ["chosen_metrics", "open_store", "rows_of_json", "shortest_ids", "table"]
+
+_SHORT: Final = 8
+
+
+def open_store(app: App, tracking_uri: str | None) -> Reader:
+    """The store in force, opened for reading.
+
+    Raises:
+        StoreRefused: It cannot be used, or is not there yet.
+    """
+    quieten_mlflow()
+    from tailrace_agent.mlflow_reader import open_reader
+
+    return open_reader(app.store(app.settings(tracking_uri)), str(Path.cwd()))
+
+
+def table(columns: Sequence[tuple[str, str]]) -> Any:
+    """An empty table in the look of all others; columns are `(name, "left" or "right")`."""
+    from rich.table import Table
+
+    empty = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
+    for name, side in columns:
+        empty.add_column(name, justify=side, overflow="fold", no_wrap=side == "right")  # type: ignore[arg-type]
+    return empty
+
+
+def shortest_ids(ids: Iterable[str]) -> dict[str, str]:
+    """Beginnings of ids that tell them apart, eight characters at least."""
+    whole = list(ids)
+    length = _SHORT
+    while length < 32 and len({run_id[:length] for run_id in whole}) < len(set(whole)):
+        length += 1
+    return {run_id: run_id[:length] for run_id in whole}
+
+
+def chosen_metrics(records: Sequence[RunRecord], wanted: Sequence[str], most: int) -> list[str]:
+    """The metrics to show: those that fit what was asked for, else the ones that most runs have, system metrics aside.
+
+    Raises:
+        Fail: Nothing fits one of the patterns.
+    """
+    from collections import Counter
+
+    from tailrace_agent.comparison import matching
+    from tailrace_agent.errors import NotFound
+
+    counted = Counter(key for record in records for key in record.metrics)
+    if wanted:
+        try:
+            return matching(sorted(counted), wanted)
+        except NotFound as error:
+            raise Fail(str(error), Code.UNKNOWN) from error
+    usual = sorted((key for key in counted if not key.startswith("system/")), key=lambda key: (-counted[key], key))
+    return usual[:most]
+
+
+def rows_of_json(records: Iterable[RunRecord]) -> list[dict[str, Any]]:
+    """Runs as plain data, times in ISO format."""
+    import msgspec
+
+    return [{**msgspec.to_builtins(record), "duration": record.duration} for record in records]

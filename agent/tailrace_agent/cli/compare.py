@@ -1,0 +1,133 @@
+"""`tailrace compare`: runs side by side, what differs first."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tailrace_agent.cli._app import (
+    App,
+    Fail,
+    as_json,
+    console,
+    count,
+    duration,
+    json_option,
+    number,
+    tell,
+    uri_option,
+)
+
+if TYPE_CHECKING:
+    from tailrace_agent.comparison import Comparison
+
+_PARAMS, _METRICS = "params.", "metrics."
+
+
+@click.command("compare")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN RUN…")
+@click.option("--metric", multiple=True, metavar="NAME", help="Metrics to compare by last, smallest and largest value.")
+@click.option("--plot", metavar="FILE", help="Draw the metrics over the steps into a .png, .svg or .pdf file.")
+@click.option("--all", "all_", is_flag=True, help="Also what is the same in every run.")
+@uri_option("The store to look at (default: the setting).")
+@json_option
+@click.pass_obj
+def command(
+    app: App,
+    runs: tuple[str, ...],
+    metric: tuple[str, ...],
+    plot: str | None,
+    all_: bool,
+    tracking_uri: str | None,
+    json_: bool,
+) -> None:
+    r"""Put runs side by side: the params and metrics that differ.
+
+    RUN is MLflow's run id, tailrace's id, the beginning of one, the run's name, or the beginning of its name.
+
+    \b
+    tailrace compare baseline wide
+    tailrace compare baseline wide --metric 'val/*' --plot runs.png
+
+    --metric takes names and patterns, and may be repeated. The smallest and largest values take a moment: over HTTP
+    the whole history of each metric has to be read.
+    """
+    from tailrace_agent.cli._reading import open_store
+
+    reader = open_store(app, tracking_uri)
+    from tailrace_agent.comparison import compare
+
+    records = [reader.record(run) for run in reader.find_all(runs)]
+    comparison = compare(reader, list({record.run_id: record for record in records}.values()), metric or None)
+    if json_:
+        as_json(_plain(comparison, reader.name))
+    else:
+        _print(comparison, all_=all_)
+    if plot is not None:
+        try:
+            comparison.plot(list(metric) or None, save=plot)
+        except ValueError as error:  # of matplotlib: an ending that it does not know
+            raise Fail(f"{plot}: {error}") from error
+        click.echo(f"drawn into {plot}", err=True)
+
+
+def _plain(comparison: Comparison, store: str) -> dict[str, Any]:
+    rows = []
+    for run_id, row in comparison.iterrows():
+        facts = {"run_id": str(run_id), "run_name": row["run_name"], "status": row["status"]}
+        values = {str(key): value for key, value in row.items() if str(key).startswith((_PARAMS, _METRICS))}
+        rows.append({**facts, **{key: None if value != value else value for key, value in values.items()}})  # noqa: PLR0124
+    return {"store": store, "differing": comparison.differing, "runs": rows}
+
+
+def _print(comparison: Comparison, *, all_: bool) -> None:
+    from tailrace_agent.cli._reading import shortest_ids, table
+
+    ids = shortest_ids(str(run_id) for run_id in comparison.index)
+    names = [
+        str(name) or ids[str(run_id)] for run_id, name in zip(comparison.index, comparison["run_name"], strict=True)
+    ]
+    out = table([("", "left"), *((name, "left") for name in names)])
+    out.add_row("run", *ids.values(), style="dim")
+    out.add_row("status", *comparison["status"])
+    out.add_row("took", *(duration(s) if s == s else "-" for s in comparison["duration"]))  # noqa: PLR0124 - NaN
+    differing = set(comparison.differing)
+    columns = [str(column) for column in comparison.columns if str(column).startswith((_PARAMS, _METRICS))]
+    same = 0
+    for column in columns:
+        if _of(column, columns) is not None:
+            continue  # shown beside the last value
+        group = {column, f"{column}.min", f"{column}.max"}
+        if not all_ and not group & differing:
+            same += 1
+            continue
+        out.add_row(column.partition(".")[2], *_cells(comparison, column), style="" if group & differing else "dim")
+    console().print(out)
+    if same:
+        tell(
+            console(),
+            f"{count(same, 'param or metric is', 'params and metrics are')} the same; --all shows them",
+            "dim",
+        )
+
+
+def _of(column: str, columns: list[str]) -> str | None:
+    """The metric whose smallest or largest value this column holds."""
+    base, _, end = column.rpartition(".")
+    whole = column.startswith(_METRICS) and end in ("min", "max") and {base, f"{base}.min", f"{base}.max"} <= {*columns}
+    return base if whole else None
+
+
+def _cells(comparison: Comparison, column: str) -> list[str]:
+    if column.startswith(_PARAMS):
+        return ["-" if value is None or value != value else str(value) for value in comparison[column]]  # noqa: PLR0124
+    last = [_shown(value) for value in comparison[column]]
+    if f"{column}.min" not in comparison.columns:
+        return last
+    ends = zip(comparison[f"{column}.min"], comparison[f"{column}.max"], strict=True)
+    return [f"{value}  ({_shown(low)} … {_shown(high)})" for value, (low, high) in zip(last, ends, strict=True)]
+
+
+def _shown(value: float) -> str:
+    return number(None if value != value else float(value))  # noqa: PLR0124 - NaN: the run does not have it
