@@ -6,6 +6,7 @@ TailraceError
 ├── StateDirError        no directory to keep state in
 ├── StoreRefused         this MLflow cannot use the tracking URI at all
 ├── NotFound             no run (experiment, model) fits what was asked for, or several do
+├── ArchiveError         a file is no archive of runs, or it is damaged
 ├── CallError            a programmer's error in one call (raised under strict=True only)
 ├── SessionError         a session that cannot be opened, or is gone
 └── SinkError            what went wrong while talking to MLflow
@@ -20,6 +21,7 @@ Foreign exceptions (MLflow's, requests', SQLAlchemy's) become a `SinkError` at o
 from __future__ import annotations
 
 __all__ = [
+    "ArchiveError",
     "CallError",
     "NotFound",
     "Refused",
@@ -48,6 +50,10 @@ class StateDirError(TailraceError):
 
 class StoreRefused(TailraceError):
     """This MLflow cannot use the tracking URI, now or later. The message says what to do."""
+
+
+class ArchiveError(TailraceError):
+    """A file is no archive of runs, is damaged, or names files that must not be written. The message says which."""
 
 
 class NotFound(TailraceError):

@@ -77,12 +77,13 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
         return (self.end_time - self.start_time).total_seconds() if self.end_time else None
 
 
-def open_reader(tracking_uri: str | None, cwd: str) -> Reader:
+def open_reader(tracking_uri: str | None, cwd: str, *, create: bool = False) -> Reader:
     """Opens a store for reading.
 
     Args:
         tracking_uri: None means what MLflow would take in `cwd`.
         cwd: Directory from which relative paths are meant.
+        create: An SQLite file that is not there is made, and no error: for an import.
 
     Raises:
         StoreRefused: MLflow can make no use of this URI, or there is no such store yet.
@@ -97,7 +98,7 @@ def open_reader(tracking_uri: str | None, cwd: str) -> Reader:
         if fault is not None:
             raise StoreRefused(f"MLflow cannot use {mask(uri)}: {fault}")
         absent = missing_file(uri)
-        if absent is not None:
+        if absent is not None and not create:
             raise StoreRefused(
                 f"there is no store {absent} yet: nothing was logged to it, or the tracking URI is another"
             )

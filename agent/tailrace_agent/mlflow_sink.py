@@ -267,15 +267,16 @@ class MlflowSink:
         from mlflow.tracking.default_experiment.registry import get_experiment_id
 
         if spec.experiment_name is not None:
-            return self._experiment_named(spec.experiment_name)
+            return self.experiment_named(spec.experiment_name)
         if spec.experiment_id is not None:
             return spec.experiment_id
         name: str | None = MLFLOW_EXPERIMENT_NAME.get()
         if name is not None:
-            return self._experiment_named(name)
+            return self.experiment_named(name)
         return str(MLFLOW_EXPERIMENT_ID.get() or get_experiment_id())
 
-    def _experiment_named(self, name: str) -> str:
+    def experiment_named(self, name: str) -> str:
+        """The id of an experiment; created when missing."""
         experiment = self._store.get_experiment_by_name(name)
         if experiment is None:
             try:

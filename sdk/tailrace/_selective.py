@@ -154,7 +154,9 @@ class Selection:
         run, step, now, values = row
         numbers, deferred, bad = split(values)
         if bad:
-            self.odd({k: v for k, v in values.items() if k not in numbers and k not in deferred}, None, step, now, error)
+            self.odd(
+                {k: v for k, v in values.items() if k not in numbers and k not in deferred}, None, step, now, error
+            )
         if deferred:
             return Late(step, now, {**numbers, **{key: _copy(value) for key, value in deferred.items()}})
         return self.plain((run, step, now, numbers)) if numbers else None

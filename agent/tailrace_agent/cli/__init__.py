@@ -33,11 +33,16 @@ _COMMANDS: Final = {
     "dead": "List, retry or drop what MLflow has refused.",
     "runs": "List runs in MLflow: search, sort, choose metrics.",
     "compare": "Put runs side by side: what differs first; with a figure.",
+    "export": "Write runs into an archive, with all of their points and artifacts.",
+    "import": "Put the runs of an archive into MLflow, each once.",
+    "gc": "Delete old, failed or empty runs in MLflow.",
     "ui": "Open MLflow's UI on the configured store.",
     "demo": "Train a small model on real data, logging every step.",
     "doctor": "Check what would stop this machine from working, and say the mend.",
     "clean": "Delete finished sessions and what dead ones left in shared memory.",
 }
+_MODULES: Final = {"import": "import_"}
+"""Where the module of a command has another name."""
 _EXIT_CODES: Final = """\
 \b
 Exit codes:
@@ -73,7 +78,7 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in _COMMANDS:
             return None
-        command: click.Command = import_module(f"tailrace_agent.cli.{cmd_name}").command
+        command: click.Command = import_module(f"tailrace_agent.cli.{_MODULES.get(cmd_name, cmd_name)}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002

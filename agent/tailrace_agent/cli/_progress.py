@@ -29,7 +29,7 @@ class Progress:
         self._console = None if quiet else console(stderr=True)
         self._bar: Any = None
         self._task: Any = None
-        self._name = ""
+        self.name = ""
         self._line_at = 0.0
         self._problem: str | None = None
 
@@ -57,7 +57,7 @@ class Progress:
 
     def begin(self, name: str) -> None:
         """The next session."""
-        self._name, self._line_at, self._problem = name, time.monotonic() + _LINE_EVERY, None
+        self.name, self._line_at, self._problem = name, time.monotonic() + _LINE_EVERY, None
         if self._bar is not None:
             if self._task is not None:
                 self._bar.remove_task(self._task)
@@ -67,7 +67,7 @@ class Progress:
         """How far it is now."""
         if self._bar is not None:
             if at.problem not in (None, self._problem):
-                self.say(f"{self._name}: {at.problem}", "yellow")
+                self.say(f"{self.name}: {at.problem}", "yellow")
             self._problem = at.problem
             doing = "waiting" if at.problem else at.note or ""
             self._bar.update(self._task, completed=at.done, total=at.total or None, doing=doing)
@@ -75,7 +75,7 @@ class Progress:
             self._line_at = time.monotonic() + _LINE_EVERY
             problem = f"waiting: {at.problem}" if at.problem else at.note or ""
             click.echo(
-                f"{self._name}: {at.done:,} of {count(at.total, 'entry', 'entries')}  {problem}".rstrip(), err=True
+                f"{self.name}: {at.done:,} of {count(at.total, 'entry', 'entries')}  {problem}".rstrip(), err=True
             )
 
     def say(self, text: str, style: str = "", indent: int = 0) -> None:

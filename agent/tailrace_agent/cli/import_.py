@@ -1,0 +1,80 @@
+"""`tailrace import`: what was kept elsewhere, into MLflow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tailrace_agent.cli._app import (
+    App,
+    Code,
+    Fail,
+    as_json,
+    console,
+    count,
+    json_option,
+    quieten_mlflow,
+    tell,
+    uri_option,
+)
+
+if TYPE_CHECKING:
+    from tailrace_agent.mlflow_import import Imported
+
+
+@click.command("import")
+@click.argument("path", metavar="FILE", type=click.Path(exists=True, path_type=Path))
+@click.option("--experiment", metavar="NAME", help="Experiment for all of them (default: each keeps its own).")
+@uri_option("The store that they go to (default: the setting).")
+@json_option
+@click.pass_obj
+def command(app: App, path: Path, experiment: str | None, tracking_uri: str | None, json_: bool) -> None:
+    """Put the runs of an archive into MLflow, with their steps, times, status and nesting.
+
+    FILE is what `tailrace export` has written. Each run arrives once: one that is there already is left alone, and one
+    that an import left half done is deleted and imported anew. So if anything goes wrong, do it again.
+    """
+    if path.is_dir():
+        raise Fail(f"{path} is a directory: give a file that `tailrace export` has written", Code.USAGE)
+    _import_archive(app, path, experiment, tracking_uri, json_=json_)
+
+
+def _import_archive(app: App, path: Path, experiment: str | None, tracking_uri: str | None, *, json_: bool) -> None:
+    from tailrace_agent.archive import ArchiveReader
+    from tailrace_agent.cli._deliver import Tick
+    from tailrace_agent.cli._progress import Progress
+
+    quieten_mlflow()
+    done: list[Imported] = []
+    with ArchiveReader(path) as archive, Progress(quiet=json_) as progress:
+        from tailrace_agent.mlflow_import import import_runs
+        from tailrace_agent.mlflow_reader import open_reader
+
+        uri = app.store(app.settings(tracking_uri))
+        reader = open_reader(uri, str(Path.cwd()), create=True)
+
+        def show(name: str, at: int, total: int, note: str) -> None:
+            if name != progress.name:
+                progress.begin(name)
+            progress.tick(Tick(at, total, note=note))
+
+        for each in import_runs(reader, archive, experiment, show):
+            done.append(each)
+            if not json_:
+                _say(each)
+    imported = sum(each.outcome == "imported" for each in done)
+    if json_:
+        as_json({"store": reader.name, "runs": done})
+    else:
+        there = f", {len(done) - imported} there before" if imported < len(done) else ""
+        tell(console(), f"{count(imported, 'run')} imported into {reader.name}{there}")
+
+
+def _say(each: Imported) -> None:
+    name = f"{each.run_name or each.source_run_id[:8]} → {each.run_id} ({each.experiment})"
+    if each.outcome == "there":
+        tell(console(), f"{name}: is there already", "dim")
+        return
+    tell(console(), f"{name}: {count(each.points, 'point')}, {count(each.artifacts, 'artifact')}")
