@@ -263,8 +263,14 @@ def test_waiting_for_a_live_agent_ends_when_it_has_delivered(tailrace: Tailrace)
     assert lock is not None
     try:
         assert tailrace("sync", session.id).exit_code == 0
+        assert "or on its way" in tailrace("sync").stdout
+        # The last line of a CI job: its program has ended, and nothing may be on its way any more.
+        waited = tailrace("sync", "--wait", "--timeout", "0.3")
+        assert (waited.exit_code, session.id in waited.stderr + waited.stdout) == (1, True)
     finally:
         os.close(lock)
+    (session.dir / "finished").touch()
+    assert "all is delivered\n" in tailrace("sync", "--wait").stdout
 
 
 def _live(pending: int = 3) -> Session:

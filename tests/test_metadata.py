@@ -243,6 +243,20 @@ def test_on_another_machine_only_what_the_program_said_is_stored(rig: Rig, repos
     assert list(rig.stored.artifacts) == ["environment/environment.json"]
 
 
+def test_a_ci_job_says_which_branch_it_builds(rig: Rig, repository: Path) -> None:
+    job = {"GITHUB_SHA": "f" * 40, "GITHUB_REF_NAME": "7/merge", "GITHUB_HEAD_REF": "feature"}
+    facts = Facts(command=["x"], script=None, executable="", python="3.11.7", pid=7, host="here", environment=job)
+    git(repository, "checkout", "-q", "--detach")
+    rig.start(facts=facts, cwd=str(repository))
+    rig.start(run=2, facts=facts)  # where there is no repository
+    rig.metadata.step(rig.now)
+    rig.metadata.step(rig.now)
+    rig.deliver()
+    tags = {key: run.tags["mlflow.source.git.commit"] for key, run in rig.sink.runs.items()}
+    assert sorted(tags.values()) == sorted([git(repository, "rev-parse", "HEAD"), "f" * 40])
+    assert {run.tags["mlflow.source.git.branch"] for run in rig.sink.runs.values()} == {"feature"}
+
+
 def test_what_cannot_be_gathered_does_not_keep_the_run_open(rig: Rig) -> None:
     rig.staging.rmdir()
     rig.start()

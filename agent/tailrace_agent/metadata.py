@@ -131,12 +131,20 @@ def _tags(facts: Facts, git: GitFacts | None, names: list[str]) -> dict[str, str
         "tailrace.python": facts.python,
         "tailrace.gpu": _counted(names),
     }
+    commit, branch = _told_by_ci(facts.environment)
     if git is not None:
-        tags["mlflow.source.git.commit"] = git.commit or ""
-        tags["mlflow.source.git.branch"] = git.branch or ""
+        commit = git.commit or commit
+        branch = git.branch if git.branch not in (None, "HEAD") else branch or git.branch
         tags["mlflow.source.git.repoURL"] = git.remote or ""
         tags["tailrace.git.dirty"] = "" if git.dirty is None else str(git.dirty).lower()
-    return tags
+    return {**tags, "mlflow.source.git.commit": commit or "", "mlflow.source.git.branch": branch or ""}
+
+
+def _told_by_ci(environment: dict[str, str]) -> tuple[str | None, str | None]:
+    """Commit and branch of the CI job: it checks out a commit and no branch, and may have no git where it runs."""
+    commit = environment.get("GITHUB_SHA") or environment.get("CI_COMMIT_SHA")
+    names = ("GITHUB_HEAD_REF", "GITHUB_REF_NAME", "CI_COMMIT_REF_NAME")
+    return commit, next((branch for name in names if (branch := environment.get(name))), None)
 
 
 def _counted(names: list[str]) -> str:

@@ -19,8 +19,12 @@ __all__ = ["wait_for_agent"]
 _TICK: Final = 0.2
 
 
-def wait_for_agent(session: Session, tick: Callable[[Tick], None], patience: Patience) -> Result | None:
+def wait_for_agent(
+    session: Session, tick: Callable[[Tick], None], patience: Patience, *, wait: bool = False
+) -> Result | None:
     """Waits until the session's agent has settled everything that was accepted when the waiting began.
+
+    With `wait`, where its programs have ended, until it has finished: the runs' ends and their metadata count too.
 
     Returns:
         What became of it; None when the agent and its programs are gone with something left, which is ours to deliver.
@@ -36,7 +40,8 @@ def wait_for_agent(session: Session, tick: Callable[[Tick], None], patience: Pat
         tick(Tick(settled - before, max(settled, goal) - before, problem))
         if view.state == "leftover":
             return None
-        if view.state == "finished" or (view.state == "live" and view.runs and settled >= goal):
+        goes_on = view.state == "live" and bool(view.runs) and (view.trainer_alive or not wait)
+        if view.state == "finished" or (goes_on and settled >= goal):
             return _result(view, settled - before, "delivered", [])
         given_up = patience.timeout is not None and now - began > patience.timeout
         if given_up or now - moved > patience.without_progress:

@@ -27,16 +27,25 @@ __all__ = ["command", "deliver", "report"]
 )
 @uri_option("Send it there instead: for runs whose store was refused, has moved, or is lost.")
 @click.option("--force", is_flag=True, help="Also sessions of another host, if you know that they are dead.")
+@click.option("--wait", is_flag=True, help="Also wait for live agents: the last line of a CI job.")
 @json_option
 @click.pass_obj
 def command(
-    app: App, sessions: tuple[str, ...], timeout: float | None, tracking_uri: str | None, force: bool, json_: bool
+    app: App,
+    sessions: tuple[str, ...],
+    timeout: float | None,
+    tracking_uri: str | None,
+    force: bool,
+    wait: bool,
+    json_: bool,
 ) -> None:
     """Deliver what is left of sessions: after a crash, a reboot, or days without a server.
 
     Without SESSION: every session of this machine that has something undelivered and nobody who delivers it. SESSION is
     an id from `tailrace status`, or the end of it after the last dash. Where a live agent is at work, its progress is
     shown until it has delivered what was there at the call.
+
+    --wait takes in every session of this machine that is not finished: after it, nothing is on its way any more.
 
     --tracking-uri changes the destination for good, once the program has ended. Where that store knows the run already
     (it has moved), the run goes on there; otherwise it begins anew with what is left.
@@ -52,17 +61,17 @@ def command(
     from tailrace_agent.cli._progress import Progress
 
     settings = app.settings()
-    chosen = [find_session(settings, text) for text in sessions] or _leftovers(settings, force)
+    chosen = [find_session(settings, text) for text in sessions] or _leftovers(settings, force, wait)
     results: list[Result] = []
     with Progress(quiet=json_) as progress:
         for session in chosen:
-            result = deliver(session, settings, progress, Patience(timeout), tracking_uri, force=force)
+            result = deliver(session, settings, progress, Patience(timeout), tracking_uri, force=force, wait=wait)
             report(result, progress)
             results.append(result)
     if json_:
         as_json({"sessions": results})
     elif not chosen:
-        click.echo("nothing is left over: all is delivered, or on its way")
+        click.echo(f"nothing is left over: all is delivered{'' if wait else ', or on its way'}")
     leave(max((result.code for result in results), default=Code.FINE))
 
 
@@ -74,6 +83,7 @@ def deliver(
     tracking_uri: str | None = None,
     *,
     force: bool = False,
+    wait: bool = False,
 ) -> Result:
     """Delivers one session, or waits for the agent that does. `tracking_uri` moves its runs there first."""
     from tailrace_agent.cli._deliver import Foreground, Result, known_credentials
@@ -92,7 +102,7 @@ def deliver(
         reason = "it is live: its destination can be changed when its program has ended"
         return Result(session=session.id, outcome="skipped", reasons=[reason], code=Code.BUSY)
     while lock is None:
-        result = wait_for_agent(session, progress.tick, patience)
+        result = wait_for_agent(session, progress.tick, patience, wait=wait)
         if result is not None:
             return result
         lock = take_over(session)
@@ -126,13 +136,14 @@ def report(result: Result, progress: Progress) -> None:
         progress.say(mend, "dim", indent=2)
 
 
-def _leftovers(settings: Settings, force: bool) -> list[Session]:
+def _leftovers(settings: Settings, force: bool, wait: bool) -> list[Session]:
     from tailrace_agent.leftovers import is_leftover
     from tailrace_agent.session import Session
 
     def left(session: Session) -> bool:
-        of_another_host = force and session.elsewhere and not (session.dir / "finished").exists()
-        return of_another_host or is_leftover(session) or _locked_out(session)
+        wanted = force if session.elsewhere else wait
+        unfinished = wanted and not (session.dir / "finished").exists()
+        return unfinished or is_leftover(session) or _locked_out(session)
 
     return [session for session in Session.all(settings) if left(session)]
 
