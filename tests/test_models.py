@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -239,6 +240,24 @@ def test_stages_are_aliases_and_an_archived_version_loses_them(tracker: Tracker,
         tracker.load_model("models:/m-0")
 
 
+def test_a_model_that_mlflow_has_is_registered_by_its_uri(
+    sunk: Sunk, store_uri: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = f"u{sunk.spec.registered_name}"
+    sunk.spec = msgspec.structs.replace(sunk.spec, registered_name=None, aliases=())
+    uri = str(sunk.log().uri)
+    tracker = Tracker(tracking_uri=store_uri)
+    for number, source in enumerate((uri, f"runs:/{sunk.run_id}/m"), 1):
+        handle = tracker.register_model(source, name, alias="best", stage="staging", tags={"a": 1}, description="d")
+        assert handle.wait()
+        assert (handle.error, handle.version, handle.model_uri) == (None, str(number), source)
+    assert tracker.load_model(f"models:/{name}@best").coef_.any()
+    assert tracker.list_models(name)["tags"].tolist() == [{"a": "1"}] * 2
+    for bad in ("models:/m-0", "runs:/nowhere/m", f"models:/{name}/1"):
+        assert tracker.register_model(bad, name).error
+        assert f"{bad} was not registered as" in caplog.text
+
+
 def test_the_registry_may_be_another_store(sqlite_uri: str, tmp_path: Path) -> None:
     registry = f"sqlite:///{tmp_path}/registry.db"
     Path(tmp_path, "registry.db").write_bytes(Path(sqlite_uri.removeprefix("sqlite:///")).read_bytes())
@@ -394,30 +413,24 @@ def test_a_directory_that_is_no_model_and_a_run_that_is_gone_are_refused(
 # -- processes -------------------------------------------------------------------------------------------------------
 
 KILLED = """
-import os, signal, sys
-import numpy as np
-from sklearn.linear_model import LogisticRegression
+import os, signal
 import tailrace
-from tailrace._lane import SAVES
 from tailrace_agent.status import AgentStatus, read
 
-class Mine(LogisticRegression):
-    pass
-
-model = Mine().fit(np.array([[0.0], [1.0]]), [0, 1])
 run = tailrace.start_run(run_name="killed")
 run.run_id
-shared = run._connection.session.shared
-os.kill(read(shared / "agent.status", AgentStatus).pid, signal.SIGSTOP)
-tailrace.log_model(model, "mine", registered_model_name="mine")
-SAVES.drain(60)
-os.kill(read(shared / "agent.status", AgentStatus).pid, signal.SIGKILL)
+agent = read(run._connection.session.shared / "agent.status", AgentStatus).pid
+os.kill(agent, signal.SIGSTOP)
+tailrace.log_model({path!r}, "mine", registered_model_name="mine")
+os.kill(agent, signal.SIGKILL)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_a_model_outlives_its_trainer_and_its_agent_and_is_registered_once(sqlite_uri: str, tmp_path: Path) -> None:
-    done = script(tmp_path, KILLED, check=False, TAILRACE_TRACKING_URI=sqlite_uri)
+def test_a_model_outlives_its_trainer_and_its_agent_and_is_registered_once(
+    sqlite_uri: str, saved: Path, tmp_path: Path
+) -> None:
+    done = script(tmp_path, KILLED.format(path=str(saved)), check=False, TAILRACE_TRACKING_URI=sqlite_uri)
     assert done.returncode == -signal.SIGKILL, done.stderr
     command = [sys.executable, "-c", "from tailrace_agent.cli import main; main()", "sync"]
     environ = {**os.environ, "TAILRACE_DIR": str(tmp_path / "tailrace")}

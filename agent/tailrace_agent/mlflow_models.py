@@ -84,8 +84,8 @@ def place_model(
     return Placed(f"models:/{model.model_id}", model.artifact_location, model.model_id)
 
 
-def find_model(store: Store, run_id: str, name: str) -> str:
-    """The location of a run's model of that name, the last one if there are several.
+def find_model(store: Store, run_id: str, name: str) -> Placed:
+    """A run's model of that name, the last one if there are several.
 
     Raises:
         NotFound: The run has none; the message says which it has.
@@ -102,10 +102,10 @@ def find_model(store: Store, run_id: str, name: str) -> str:
     whole = [model for model in found if model.status == LoggedModelStatus.READY]
     named = sorted((model for model in whole if model.name == name), key=lambda model: model.creation_timestamp)
     if named:
-        return str(named[-1].artifact_location)
+        return Placed(f"models:/{named[-1].model_id}", named[-1].artifact_location, named[-1].model_id)
     entries = json.loads(run.data.tags.get(MLFLOW_LOGGED_MODELS, "[]"))
     if any(entry.get("artifact_path") == name for entry in entries):
-        return posixpath.join(run.info.artifact_uri, name)
+        return Placed(f"runs:/{run_id}/{name}", posixpath.join(run.info.artifact_uri, name), None)
     known = sorted({model.name for model in whole} | {entry.get("artifact_path", "") for entry in entries})
     raise NotFound(f"run {run_id} has no model {name!r}; it has: {', '.join(known) or 'none'}")
 

@@ -36,7 +36,7 @@ _STAGE_TAG: Final = "tailrace.stage"
 _ALIASED: Final = ("production", "staging")
 _MLFLOW_STAGES: Final = {"production": "Production", "staging": "Staging", "archived": "Archived", "none": "None"}
 _TAKEN: Final = ("RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS")
-_NO_STAGES: Final = ("ENDPOINT_NOT_FOUND", "FEATURE_DISABLED", "NOT_IMPLEMENTED", "BAD_REQUEST")
+_NO_STAGES: Final = ("ENDPOINT_NOT_FOUND", "FEATURE_DISABLED", "NOT_IMPLEMENTED")
 _PAGE: Final = 1000
 
 
@@ -105,7 +105,8 @@ class Registry:
         try:
             self.store.transition_model_version_stage(name, version, _MLFLOW_STAGES[known], known in _ALIASED)
         except (MlflowException, NotImplementedError) as error:
-            if not isinstance(error, NotImplementedError) and getattr(error, "error_code", "") not in _NO_STAGES:
+            # Unity Catalog has no code for it, only words.
+            if getattr(error, "error_code", None) not in (None, *_NO_STAGES) and "unsupported" not in str(error):
                 raise
 
     def _make(self, name: str) -> None:

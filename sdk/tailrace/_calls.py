@@ -162,22 +162,6 @@ class ActiveCalls:
             save_options=save_options,
         )
 
-    def register_model(
-        self,
-        model: Any,
-        model_name: str,
-        sample_input: Any = None,
-        stage: str | None = None,
-        tags: Mapping[str, Any] | None = None,
-        description: str | None = None,
-        *,
-        alias: str | Sequence[str] | None = None,
-        run_id: str | None = None,
-    ) -> ModelHandle:
-        """As `Run.register_model`."""
-        run = self._to(run_id)
-        return run.register_model(model, model_name, sample_input, stage, tags, description, alias=alias)
-
     def _to(self, run_id: str | None) -> Run:
         raise NotImplementedError  # Tracker has it
 

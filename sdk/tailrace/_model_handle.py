@@ -33,15 +33,19 @@ class ModelHandle:
         ('models:/m-5e0c…', '3')
     """
 
-    def __init__(self, run: Run, name: str, token: str) -> None:
+    def __init__(self, run: Run | None, name: str, token: str, outcome: ModelOutcome | None = None) -> None:
         self.name = name
         self._run, self._token = run, token
-        self._failed: str | None = None
+        self._known = outcome
+
+    def _settle(self, outcome: ModelOutcome) -> None:
+        """What this process knows of its own, without the agent."""
+        self._known = outcome
 
     @property
     def done(self) -> bool:
         """Whether it is over: the model is in MLflow (and registered, if asked for), or `error` says why not."""
-        return self._failed is not None or self._outcome() is not None
+        return self._outcome() is not None
 
     @property
     def model_uri(self) -> str | None:
@@ -59,7 +63,7 @@ class ModelHandle:
     def error(self) -> str | None:
         """Why it was not saved, not delivered or not registered; None while all is well."""
         outcome = self._outcome()
-        return self._failed or (outcome.error if outcome is not None else None)
+        return outcome.error if outcome is not None else None
 
     def wait(self, timeout: float | None = None) -> bool:
         """Waits until it is over.
@@ -70,6 +74,8 @@ class ModelHandle:
         Returns:
             `done`.
         """
+        if self._run is None:
+            return self.done
         timeout = self._run._settings.end_timeout if timeout is None else timeout
         deadline = time.monotonic() + timeout
         SAVES.drain(timeout)
@@ -83,5 +89,7 @@ class ModelHandle:
         return f"<tailrace.ModelHandle {self.name!r}: {state}>"
 
     def _outcome(self) -> ModelOutcome | None:
+        if self._known is not None or self._run is None:
+            return self._known
         status = self._run._status()
         return status.models.get(self._token) if status is not None else None

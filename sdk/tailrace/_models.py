@@ -9,11 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from tailrace._lane import SAVES
+from tailrace._lane import SAVES, drain
 from tailrace._model_copy import SAVED, FrozenModel, freeze_model
 from tailrace._model_handle import ModelHandle
 from tailrace_agent.errors import CallError
-from tailrace_agent.records import Artifact, Drop, ModelSpec
+from tailrace_agent.records import Artifact, Drop, ModelOutcome, ModelSpec
 from tailrace_agent.uris import mask_uri, resolve_uri
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tailrace_agent.records import RunSpec
     from tailrace_agent.settings import Settings
 
-__all__ = ["ModelCalls"]
+__all__ = ["ModelCalls", "aliases_of", "check_names"]
 
 _MOST_WAITING: Final = 4
 """Copies that may wait for being saved; each takes as much memory as the model."""
@@ -92,17 +92,17 @@ class ModelCalls:
         """
         handle = ModelHandle(cast("Run", self), name, os.urandom(8).hex())
         if self._connection is None:
-            handle._failed = "nothing is tracked (agent=off)"
+            handle._settle(ModelOutcome(error="nothing is tracked (agent=off)"))
             return handle
         try:
-            _check(name, registered_model_name, alias, stage)
+            check_names(name, registered_model_name, alias, stage)
             spec = ModelSpec(
                 token=handle._token,
                 name=name,
                 step=step or 0,
                 tags={str(key): str(value) for key, value in (tags or {}).items()},
                 registered_name=registered_model_name,
-                aliases=(alias,) if isinstance(alias, str) else tuple(alias or ()),
+                aliases=aliases_of(alias),
                 stage=stage,
                 description=description,
                 registry_uri=self._registry_uri(),
@@ -113,7 +113,7 @@ class ModelCalls:
                 self._take_model(frozen.model, spec)
                 return handle
         except (CallError, OSError, AttributeError) as error:
-            handle._failed = str(error)
+            handle._settle(ModelOutcome(error=str(error)))
             self._lose(f"log_model {name!r}: {error}")
             return handle
         arguments = {"signature": signature, "metadata": metadata, "options": dict(save_options or {})}
@@ -134,7 +134,8 @@ class ModelCalls:
     ) -> ModelHandle:
         """Logs a model and registers it as a new version of `model_name`; the signature comes from `sample_input`.
 
-        Arguments, errors and the handle are those of `log_model`.
+        Arguments, errors and the handle are those of `log_model`; `tailrace.register_model` also takes the URI of a
+        model that MLflow has (`models:/m-…`, `runs:/…`), and registers that one at once.
         """
         return self.log_model(
             model,
@@ -146,6 +147,15 @@ class ModelCalls:
             tags=tags,
             description=description,
         )
+
+    def _drain(self, timeout: float) -> None:
+        """Waits for the background at a run's end, and says what it leaves behind."""
+        if not drain(timeout) and not SAVES.drain(0.0):
+            self._voice.warn(
+                f"a model is still being saved after {timeout:.0f} s, and is lost if the program ends before that is "
+                "done: give end_run a longer timeout",
+                once=("unsaved", self._spec.run),
+            )
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
@@ -178,14 +188,19 @@ class ModelCalls:
         self._connection.put(Artifact(run=self._spec.run, staged=staged.name, model=spec))
 
     def _model_failed(self, handle: ModelHandle, error: BaseException) -> None:
-        handle._failed = f"it could not be saved: {error}"
+        handle._settle(ModelOutcome(error=f"it could not be saved: {error}"))
         if self._connection is not None:
             self._connection.put(Drop(self._spec.run, "artifact", "could not be saved", 1))
         text = f"model {handle.name!r} could not be saved: {error}"
         self._voice.warn(text, once=text)
 
 
-def _check(name: Any, registered: Any, alias: Any, stage: Any) -> None:
+def aliases_of(alias: str | Sequence[str] | None) -> tuple[str, ...]:
+    """One alias, several, or none."""
+    return (alias,) if isinstance(alias, str) else tuple(alias or ())
+
+
+def check_names(name: Any, registered: Any, alias: Any, stage: Any) -> None:
     """MLflow's rules for names, so that a slip is known at the call and not after the upload."""
     if not isinstance(name, str) or not name or _NOT_IN_A_NAME.search(name):
         raise CallError(f"the name must be a text without any of / : . % \" ', not {name!r}")
@@ -195,7 +210,7 @@ def _check(name: Any, registered: Any, alias: Any, stage: Any) -> None:
         return
     if not isinstance(registered, str) or not registered.strip() or re.search("[/:]", registered):
         raise CallError(f"registered_model_name must be a text without / and :, not {registered!r}")
-    for word in (*((alias,) if isinstance(alias, str) else alias or ()), *((stage,) if stage is not None else ())):
+    for word in (*aliases_of(alias), *(() if stage is None else (stage,))):
         if not isinstance(word, str) or not _ALIAS.fullmatch(word):
             raise CallError(
                 f"an alias or stage holds letters, digits, _ and -, and is neither latest nor v1, v2, …: not {word!r}"

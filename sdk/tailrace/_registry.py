@@ -6,9 +6,15 @@ These calls answer, or raise; they are not for the training loop. MLflow is impo
 from __future__ import annotations
 
 import importlib
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+from tailrace._model_handle import ModelHandle
+from tailrace._models import aliases_of, check_names
+from tailrace_agent.errors import NotFound, TailraceError
+from tailrace_agent.records import ModelOutcome, ModelSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -16,13 +22,17 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from tailrace._run import Run
+    from tailrace._say import Voice
+    from tailrace_agent.mlflow_models import Placed
     from tailrace_agent.mlflow_registry import Registry
     from tailrace_agent.settings import Settings
 
 __all__ = ["RegistryCalls"]
 
 _RUN_URI: Final = re.compile(r"runs:/([^/]+)/(.+)")
-_MODEL_URI: Final = re.compile(r"models:/([^/@]+)(?:@(.+)|/(\d+)|/(.+))?")
+_MODEL_URI: Final = re.compile(r"models:/(m-[0-9a-f]+)")
+_VERSION_URI: Final = re.compile(r"models:/([^/@]+)(?:@(.+)|/(\d+)|/(.+))")
 _COLUMNS: Final = ("name", "version", "aliases", "stage", "description", "run_id", "created", "tags", "source")
 
 _downloads: list[TemporaryDirectory[str]] = []
@@ -31,6 +41,8 @@ _downloads: list[TemporaryDirectory[str]] = []
 
 class RegistryCalls:
     """`load_model`, `list_models` and their kin. A base of `Tracker`."""
+
+    _voice: Voice
 
     def load_model(
         self,
@@ -62,23 +74,36 @@ class RegistryCalls:
         Example:
             >>> model = tailrace.load_model("digits", alias="champion")
         """
-        uri = _MODEL_URI.fullmatch(name)
-        if uri is not None:
-            name, alias, version, stage = uri[1], uri[2] or alias, uri[3] or version, uri[4] or stage
-        of_run = _RUN_URI.fullmatch(name)
-        if of_run is not None:
-            run_id, name = of_run[1], of_run[2]
-        by_id = uri is not None and name.startswith("m-") and uri[0] == f"models:/{name}"
         with _Stores(self._settings({})) as stores:
-            if by_id:
-                location = stores.tracking.get_logged_model(name).artifact_location
-            elif run_id is not None:
-                location = stores.of_run(run_id, name)
-            else:
+            placed = stores.by_uri(name) if run_id is None else stores.of_run(run_id, name)
+            if placed is None:
+                uri = _VERSION_URI.fullmatch(name)
+                if uri is not None:
+                    name, alias, version, stage = uri[1], uri[2] or alias, uri[3] or version, uri[4] or stage
                 found = stores.registry.find(name, alias, None if version is None else str(version), stage)
                 location = stores.registry.location(name, found.version)
+            else:
+                location = placed.location
             path = stores.download(location)
         return _load(path, pyfunc=pyfunc)
+
+    def register_model(
+        self,
+        model: Any,
+        model_name: str,
+        sample_input: Any = None,
+        stage: str | None = None,
+        tags: Mapping[str, Any] | None = None,
+        description: str | None = None,
+        *,
+        alias: str | Sequence[str] | None = None,
+        run_id: str | None = None,
+    ) -> ModelHandle:
+        """As `Run.register_model`. A model's URI (`models:/m-…`, `runs:/…`) is registered at once."""
+        if isinstance(model, str) and model.startswith(("models:/", "runs:/")):
+            return self._register_uri(model, model_name, aliases_of(alias), stage, tags, description)
+        run = self._to(run_id)
+        return run.register_model(model, model_name, sample_input, stage, tags, description, alias=alias)
 
     def list_models(self, name: str | None = None) -> pd.DataFrame:
         """All versions of one registered model or of all of them, by name, the newest version first.
@@ -115,14 +140,44 @@ class RegistryCalls:
         """
         with _Stores(self._settings({})) as stores:
             found = stores.registry.find(name, version=str(version))
-            aliases = (alias,) if isinstance(alias, str) else tuple(alias or ())
-            stores.registry.point(name, str(found.version), aliases, stage)
+            stores.registry.point(name, str(found.version), aliases_of(alias), stage)
 
     def archive_model(self, name: str, version: str | int) -> None:
         """Puts a version aside: it loses the aliases `production` and `staging`. Errors as in `promote_model`."""
         self.promote_model(name, version, stage="archived")
 
+    def _register_uri(
+        self,
+        uri: str,
+        name: str,
+        aliases: tuple[str, ...],
+        stage: str | None,
+        tags: Mapping[str, Any] | None,
+        description: str | None,
+    ) -> ModelHandle:
+        """Registers a model that MLflow has. What goes wrong is in the handle, and warned about."""
+        spec = ModelSpec(
+            os.urandom(8).hex(),
+            name,
+            tags={str(key): str(value) for key, value in (tags or {}).items()},
+            registered_name=name,
+            aliases=aliases,
+            stage=stage,
+            description=description,
+        )
+        try:
+            check_names("model", name, aliases, stage)
+            with _Stores(self._settings({})) as stores:
+                outcome = ModelOutcome(uri, stores.register(spec, uri))
+        except TailraceError as error:
+            outcome = ModelOutcome(error=str(error))
+            self._voice.warn(f"{uri} was not registered as {name!r}: {error}")
+        return ModelHandle(None, name, spec.token, outcome)
+
     def _settings(self, arguments: Mapping[str, Any]) -> Settings:
+        raise NotImplementedError  # Tracker has it
+
+    def _to(self, run_id: str | None) -> Run:
         raise NotImplementedError  # Tracker has it
 
 
@@ -158,10 +213,29 @@ class _Stores:
         uri = self._mlflow_store.store_uri(named, self._cwd) if named else self.uri
         return Registry(self._mlflow_store.open_registry(uri, self.uri, self._settings.request_timeout))
 
-    def of_run(self, run_id: str, name: str) -> str:
+    def of_run(self, run_id: str, name: str) -> Placed:
         from tailrace_agent.mlflow_models import find_model
 
         return find_model(self.tracking, run_id, name)
+
+    def by_uri(self, uri: str) -> Placed | None:
+        """What `models:/m-…` and `runs:/…` mean; None for anything else."""
+        from tailrace_agent.mlflow_models import Placed
+
+        of_run, logged = _RUN_URI.fullmatch(uri), _MODEL_URI.fullmatch(uri)
+        if of_run is not None:
+            return self.of_run(of_run[1], of_run[2])
+        return logged and Placed(uri, self.tracking.get_logged_model(logged[1]).artifact_location, logged[1])
+
+    def register(self, spec: ModelSpec, uri: str) -> str:
+        """A new version of what a URI means."""
+        placed = self.by_uri(uri)
+        if placed is None:
+            raise NotFound(f"{uri} is no model that can be registered: write models:/m-… or runs:/RUN/NAME")
+        of_run = _RUN_URI.fullmatch(uri)
+        run_id = of_run[1] if of_run else self.tracking.get_logged_model(placed.model_id).source_run_id
+        source = placed.uri if self.uri.startswith("http") and not self._settings.registry_uri else placed.location
+        return self.registry.register(spec, source, run_id, placed.model_id, None)
 
     def download(self, location: str) -> Path:
         """Fetches a model's files."""

@@ -457,7 +457,7 @@ class Run(ResultCalls, AlertCalls, ModelCalls):
     def _finish(self, name: str, timeout: float) -> None:
         assert self._connection is not None
         deadline = time.monotonic() + timeout
-        drain(timeout)
+        self._drain(timeout)
         cost = self._cost()
         self._connection.put(Start(self._spec, again=True))
         self._connection.put(End(self._spec.run, name, self._end_time or time.time_ns() // 1_000_000, cost))
