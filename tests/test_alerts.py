@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.server
 import json
 import math
+import os
+import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +15,14 @@ from typing import Any
 import pytest
 
 from sdk_tools import Store, eventually, tracking
-from tailrace import CallError
+from tailrace import CallError, Settings
 from tailrace_agent.alerts import MOST, Alerts, as_tags, describe
-from tailrace_agent.records import Alert, End, RunSpec, Start
+from tailrace_agent.memory_sink import MemorySink
+from tailrace_agent.pipeline import Pipeline
+from tailrace_agent.records import Alert, End, RunSpec, Start, encode
 from tailrace_agent.runs import RunBook
+from tailrace_agent.session import Session
+from tailrace_agent.uris import mask_url
 from tailrace_agent.webhook import Webhook
 
 SECOND = 1_000_000_000
@@ -260,6 +266,46 @@ def test_alerts_are_stored_told_and_posted(
     kept = [path for path in (tmp_path / "tailrace").rglob("*") if path.is_file()]
     assert kept
     assert [path for path in kept if b"geheim7" in path.read_bytes()] == []
+
+
+def test_a_commit_that_fails_raises_no_alert_twice(tmp_path: Path, receiver: Receiver) -> None:
+    settings = Settings(dir=str(tmp_path / "state"), alerts=("loss is NaN",), alert_webhook=mask_url(receiver.url))
+    session = Session.create(settings, cwd="/", program="x")
+    ring, sink, log = session.new_ring(), MemorySink(), Lines()
+    told = {mask_url(receiver.url): receiver.url}
+    pipeline = Pipeline(session, lambda *_, **__: sink, log, own_pid=os.getpid(), credentials=told)
+    for record in (
+        Start(RunSpec(run=1, start_time=5, cwd="/")),
+        (1, 7, SECOND, {"loss": math.nan}),
+        Alert(1, "mine", "", "info", 1000),
+    ):
+        ring.put(encode(record))
+    ingest, failures = pipeline.spool.ingest, iter(range(2))
+
+    def fail(*args: Any, **more: Any) -> None:
+        if next(failures, None) is not None:
+            raise sqlite3.OperationalError("database or disk is full")
+        ingest(*args, **more)
+
+    pipeline.spool.ingest = fail  # type: ignore[method-assign]
+    for now in (1.0, 2.0):
+        with pytest.raises(sqlite3.OperationalError):
+            pipeline.drain(now)
+        assert not pipeline.onlookers.pending
+    pipeline.drain(3.0)
+    assert pipeline.onlookers.pending
+    assert not pipeline.settled
+    for _ in range(3):
+        pipeline.onlookers.helpers["post"](1e9)
+    assert sorted(body["title"] for body in receiver.got) == ["loss is NaN", "mine"]
+    (channel,) = pipeline.channels.values()
+    for now in range(4, 40):
+        pipeline.drain(float(now))
+        pipeline.deliver(channel, float(now))
+    (stored,) = sink.runs.values()
+    assert sorted(key for key in stored.tags if "alert" in key) == ["tailrace.alert.001", "tailrace.alert.002"]
+    pipeline.close()
+    session.remove()
 
 
 def test_what_is_raised_just_before_the_end_is_posted(sqlite_uri: str, receiver: Receiver) -> None:
