@@ -143,20 +143,19 @@ class MlflowSink:
             return
         if not path.exists():
             raise Refused(f"the file to upload is gone: {path}")
-        with self._edge(about_run=True):
-            self._repository(run_id).log_artifact(str(path), artifact_path)
+        with self._artifacts(run_id) as repository:
+            repository.log_artifact(str(path), artifact_path)
 
     def log_artifacts(self, run_id: str, directory: Path, artifact_path: str | None) -> None:
         """Uploads everything in a directory."""
         if not directory.is_dir():
             raise Refused(f"the directory to upload is gone: {directory}")
-        with self._edge(about_run=True):
-            self._repository(run_id).log_artifacts(str(directory), artifact_path)
+        with self._artifacts(run_id) as repository:
+            repository.log_artifacts(str(directory), artifact_path)
 
     def fetch_artifact(self, run_id: str, artifact_file: str, directory: Path) -> Path | None:
         """Downloads one file of the run's artifacts into a directory; None when the run has none of that name."""
-        with self._edge(about_run=True):
-            repository = self._repository(run_id)
+        with self._artifacts(run_id) as repository:
             if not any(
                 info.path == artifact_file for info in repository.list_artifacts(dirname(artifact_file) or None)
             ):
@@ -255,12 +254,23 @@ class MlflowSink:
         return []
 
     @contextmanager
-    def _edge(self, *, about_run: bool) -> Iterator[None]:
+    def _artifacts(self, run_id: str) -> Iterator[Any]:
+        """Where the run's artifacts go. What an object store says is not said by the MLflow server."""
+        from tailrace_agent.mlflow_store import is_proxied
+
+        with self._edge(about_run=True):
+            repository = self._repository(run_id)
+        with self._edge(about_run=True, elsewhere=not is_proxied(repository)):
+            yield repository
+
+    @contextmanager
+    def _edge(self, *, about_run: bool, elsewhere: bool = False) -> Iterator[None]:
         """Nothing foreign gets past this. The cause is left out, since its message may hold a password."""
         try:
             yield
         except Exception as error:  # noqa: BLE001  # MLflow, its plug-ins and drivers raise anything
-            raise translate(error, self._uri, remote=self._remote, about_run=about_run) from None
+            remote = self._remote and not elsewhere
+            raise translate(error, self._uri, remote=remote, about_run=about_run) from None
 
     def _experiment(self, spec: RunSpec) -> str:
         from mlflow.environment_variables import MLFLOW_EXPERIMENT_ID, MLFLOW_EXPERIMENT_NAME

@@ -55,6 +55,7 @@ from tailrace_agent.uris import resolve_uri
 __all__ = [
     "Store",
     "batch_poster",
+    "is_proxied",
     "is_remote",
     "open_registry",
     "open_repository",
@@ -183,6 +184,11 @@ class _Prompt:
         content = {"params" if method == "GET" else "json": body}
         parse_dict(js_dict=self.exchange(path, method, **content).json(), message=message)
         return message
+
+
+def is_proxied(repository: Any) -> bool:
+    """Whether the MLflow server keeps these artifacts, so that what goes wrong is its word or its absence."""
+    return isinstance(repository, HttpArtifactRepository)
 
 
 class _PromptStore(_Prompt, RestStore):  # type: ignore[misc]  # MLflow is untyped

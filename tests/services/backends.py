@@ -66,14 +66,14 @@ class S3:
             "AWS_DEFAULT_REGION": "us-east-1",
         }
 
-    def paths(self) -> list[str]:
-        """Where all objects are."""
-        found = self._client().list_objects_v2(Bucket=BUCKET)
+    def paths(self, bucket: str = BUCKET) -> list[str]:
+        """Where all objects of a bucket are."""
+        found = self._client().list_objects_v2(Bucket=bucket)
         return [item["Key"] for item in found.get("Contents", [])]
 
-    def create(self) -> None:
-        """Creates the bucket."""
-        self._client().create_bucket(Bucket=BUCKET)
+    def create(self, bucket: str = BUCKET) -> None:
+        """Creates a bucket."""
+        self._client().create_bucket(Bucket=bucket)
 
     def _client(self):  # type: ignore[no-untyped-def]  # boto3 makes its classes at run time
         import boto3

@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from faults.oracle import Row, StoredRun, check, check_ledger, eventually, same
 from faults.program import Program
 from sdk_tools import Store, tracking
-from services.backends import Backend
+from services.backends import S3, Backend
 from services.postgresql import PostgreSQL
 from tailrace import Run
 
@@ -149,6 +149,30 @@ def test_what_postgresql_cannot_hold_is_a_dead_letter_and_its_neighbours_arrive(
     assert stored.tags["kind"] == "x"
     assert stored.history("loss") == [(1, 0.5), (2**62, 0.25)]
     assert {kind: ledger.of(kind).dead for kind in ("param", "tag", "metric")} == {"param": 1, "tag": 1, "metric": 0}
+
+
+@_SERVICES
+def test_artifacts_wait_for_their_bucket_while_metrics_arrive_and_the_server_is_not_blamed(
+    mlflow_server: str, s3: S3, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, value in s3.variables.items():
+        monkeypatch.setenv(name, value)
+    experiment = Backend(mlflow_server, artifacts="s3://later/runs").experiment("later")
+    with (
+        tracking(mlflow_server, experiment_name=experiment, retry_max_delay=0.3) as tracker,
+        tracker.start_run() as run,
+    ):
+        run.log_text("some words", "words.txt")
+        eventually(lambda: not run.flush(0).settled and "cannot be uploaded" in caplog.text, 30, "it is said")
+        run.log(loss=0.5)
+        eventually(lambda: run.ledger().of("metric").delivered == 1, 30, "metrics arrive")
+        assert run.ledger().of("artifact").pending == 1
+        said = [text for text in caplog.messages if "cannot be uploaded" in text]
+        s3.create("later")
+        assert run.flush(30).settled
+    assert s3.paths("later") == [f"runs/{run.run_id}/artifacts/words.txt"]
+    assert "NoSuchBucket" in said[0]
+    assert mlflow_server not in said[0]
 
 
 def _problem(run: Run) -> str:
