@@ -183,7 +183,8 @@ def _copy_config(path: Path, folder: Path) -> None:
     except (OSError, UnicodeDecodeError):
         return
     if text is not None:
-        _write(folder / path.name, mask_text(text).encode())
+        taken = (folder / path.name).exists()  # two of one name: the second with its directory's
+        _write(folder / (f"{path.parent.name}-{path.name}" if taken else path.name), mask_text(text).encode())
 
 
 def _write(path: Path, data: bytes) -> None:
