@@ -33,6 +33,7 @@ __all__ = [
     "load_settings",
     "parse_duration",
     "parse_size",
+    "parse_toml",
     "settings_file",
     "state_dir",
 ]
@@ -284,7 +285,7 @@ def _read_file(path: Path, *, table: bool) -> _Source | None:
         raise SettingsError(f"{path} cannot be read: {error.strerror}") from None
     if table and b"tailrace" not in data:  # somebody's project; parsing it is not ours to pay for
         return None
-    values: Any = _parse_toml(path, data)
+    values: Any = parse_toml(path, data)
     if table:
         values = values.get("tool", {}).get("tailrace")
         if values is None:
@@ -298,7 +299,12 @@ def _read_file(path: Path, *, table: bool) -> _Source | None:
     return _Source(values, lambda key: f"{where}: {key}", path)
 
 
-def _parse_toml(path: Path, data: bytes) -> dict[str, Any]:
+def parse_toml(path: Path, data: bytes) -> dict[str, Any]:
+    """A TOML file's content.
+
+    Raises:
+        SettingsError: It is none; the message names the line.
+    """
     if sys.version_info >= (3, 11):
         import tomllib
     else:

@@ -36,6 +36,10 @@ from tailrace_agent.settings import Settings
 
 if _typing.TYPE_CHECKING:
     from tailrace._monitor import SystemMetricsLogger, SystemMonitor
+    from tailrace.config import TrackingConfig, build_tracker_from_config, load_config
+    from tailrace.experiment import Experiment
+    from tailrace.protocol import TrackerLike
+    from tailrace.reports import import_reports
     from tailrace_agent.comparison import Comparison
     from tailrace_agent.mlflow_reader import RunRecord
 
@@ -45,6 +49,7 @@ __all__ = [
     "CallError",
     "Comparison",
     "Counts",
+    "Experiment",
     "Ledger",
     "ModelHandle",
     "NotFound",
@@ -60,16 +65,21 @@ __all__ = [
     "SystemMonitor",
     "TailraceError",
     "Tracker",
+    "TrackerLike",
+    "TrackingConfig",
     "active_run",
     "alert",
     "archive_model",
     "best_run",
+    "build_tracker_from_config",
     "compare_runs",
     "end_run",
     "flush",
     "get_run_info",
     "get_tracking_uri",
+    "import_reports",
     "list_models",
+    "load_config",
     "load_model",
     "log",
     "log_artifact",
@@ -145,14 +155,20 @@ system_monitor = _default.system_monitor
 
 _LATER = {
     "Comparison": "tailrace_agent.comparison",
+    "Experiment": "tailrace.experiment",
     "RunRecord": "tailrace_agent.mlflow_reader",
     "SystemMetricsLogger": "tailrace._monitor",
     "SystemMonitor": "tailrace._monitor",
+    "TrackerLike": "tailrace.protocol",
+    "TrackingConfig": "tailrace.config",
+    "build_tracker_from_config": "tailrace.config",
+    "import_reports": "tailrace.reports",
+    "load_config": "tailrace.config",
 }
 
 
 def __getattr__(name: str) -> object:
-    """Classes that are loaded when they are asked for: they cost every import otherwise."""
+    """What is loaded when they are asked for: they cost every import otherwise."""
     if name in _LATER:
         from importlib import import_module
 

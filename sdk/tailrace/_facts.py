@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -29,8 +30,8 @@ _TELLING: Final = (
 """Variables that say where a run belongs. None of them holds a secret; all others stay unread."""
 
 
-def facts() -> Facts:
-    """Of this process, now."""
+def facts(files: Iterable[str] = ()) -> Facts:
+    """Of this process, now; `files` are configuration files beside the one with the settings."""
     config = settings_file()
     told = [name for name in _TELLING if name in os.environ]
     return Facts(
@@ -41,7 +42,7 @@ def facts() -> Facts:
         pid=os.getpid(),
         host=os.uname().nodename,
         environment=dict(zip(told, mask_arguments(os.environ[name][:_LONGEST] for name in told), strict=True)),
-        config_files=[str(config)] if config is not None else [],
+        config_files=list(dict.fromkeys([*([str(config)] if config is not None else []), *files])),
     )
 
 

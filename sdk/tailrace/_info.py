@@ -8,10 +8,10 @@ if TYPE_CHECKING:
     from tailrace._active import Active
     from tailrace._run import Run
 
-__all__ = ["Experiment", "RunInfo"]
+__all__ = ["ExperimentInfo", "RunInfo"]
 
 
-class Experiment:
+class ExperimentInfo:
     """An experiment, by name or by MLflow's id; the other one is known once a run of it has been created."""
 
     def __init__(self, name: str | None, experiment_id: str | None, active: Active) -> None:

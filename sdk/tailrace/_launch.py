@@ -24,7 +24,7 @@ from tailrace_agent.settings import Settings
 from tailrace_agent.uris import check_uri, mask_uri, mask_url, resolve_uri
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from tailrace._run import Run
     from tailrace._say import Voice
@@ -52,6 +52,7 @@ def describe(  # noqa: PLR0913 - MLflow's own arguments of start_run
     tags: Mapping[str, str] | None = None,
     description: str | None = None,
     owned: bool = True,
+    files: Sequence[str] = (),
 ) -> tuple[RunSpec, str | None]:
     """What a run is, from arguments, settings and MLflow's variables; and the password cut out of its URI."""
     cwd = str(Path.cwd())
@@ -73,7 +74,7 @@ def describe(  # noqa: PLR0913 - MLflow's own arguments of start_run
         tags=dict(tags or {}),
         description=description,
         owned=owned,
-        facts=facts() if config.metadata and owned and run_id is None else None,
+        facts=facts(files) if config.metadata and owned and run_id is None else None,
         git_diff=config.git_diff,
     )
     return spec, credentials

@@ -15,9 +15,10 @@ from tailrace._active import Active
 from tailrace._calls import ActiveCalls
 from tailrace._connection import SESSION
 from tailrace._hot import Channel, make_log
-from tailrace._info import Experiment
+from tailrace._info import ExperimentInfo
 from tailrace._lane import LANE
 from tailrace._launch import Launcher, context_tags, describe, verdict
+from tailrace._managed import Managed, given
 from tailrace._reading import ReadCalls
 from tailrace._registry import RegistryCalls
 from tailrace._report import start_line
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from tailrace._connection import Connection
     from tailrace._monitor import SystemMonitor
+    from tailrace.config import TrackingConfig
     from tailrace_agent.settings import Settings
 
 __all__ = ["RUN", "Tracker"]
@@ -43,10 +45,17 @@ RUN = "TAILRACE_RUN"
 """Environment variable that tells spawned children which run is active: tailrace's id of it."""
 
 
-class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls, RegistryCalls):
+class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls, RegistryCalls, Managed):
     """Starts runs and logs to the active one. `tailrace`'s module-level functions are those of one tracker.
 
+    As a context manager it starts a run, and ends it, FAILED when an exception goes through. `tailrace.protocol` says
+    what an engine that is given one may expect of it.
+
     Args:
+        tracking_uri: Where to; a setting like any other.
+        experiment_name: MLflow's experiment; a setting like any other.
+        auto_start_run: Whether entering the `with` block starts a run.
+        config: What a configuration says; weaker than all other arguments. See `build_tracker_from_config`.
         **settings: Any setting; stronger than environment and files. See docs/settings.md.
 
     Raises:
@@ -55,15 +64,23 @@ class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls, RegistryCalls):
     Thread safety: every method from any thread. Forked and spawned children join the active run.
 
     Example:
-        >>> tracker = Tracker(tracking_uri="http://localhost:5000", experiment_name="digits")
-        >>> with tracker.start_run():
+        >>> with Tracker("http://localhost:5000", "digits") as tracker:
         ...     tracker.log(step=0, loss=0.5)
     """
 
-    def __init__(self, **settings: Any) -> None:
-        self._given = settings
-        if settings:
-            load_settings(settings)  # what is wrong is said now
+    def __init__(
+        self,
+        tracking_uri: str | os.PathLike[str] | None = None,
+        experiment_name: str | None = None,
+        auto_start_run: bool = True,
+        *,
+        config: TrackingConfig | None = None,
+        **settings: Any,
+    ) -> None:
+        self._config, self._auto_start = config, auto_start_run
+        self._given = given(config, tracking_uri, experiment_name, settings)
+        if self._given:
+            load_settings(self._given)  # what is wrong is said now
         self._experiment_id: str | None = None
         self._voice = Voice()
         self._idle = Channel(0, lambda _: None, self._odd)
@@ -94,7 +111,7 @@ class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls, RegistryCalls):
         uri = self._settings({}).tracking_uri
         return mask_uri(resolve_uri(uri or "sqlite:///mlflow.db", str(Path.cwd())))[0]
 
-    def set_experiment(self, experiment_name: str | None = None, experiment_id: str | None = None) -> Experiment:
+    def set_experiment(self, experiment_name: str | None = None, experiment_id: str | None = None) -> ExperimentInfo:
         """The experiment of runs started from now on; created when missing.
 
         Args:
@@ -114,7 +131,7 @@ class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls, RegistryCalls):
         self._given = {**self._given, "experiment_name": experiment_name}
         self._experiment_id = None if experiment_id is None else str(experiment_id)
         self._export(MLFLOW_EXPERIMENT_NAME=experiment_name, MLFLOW_EXPERIMENT_ID=self._experiment_id)
-        return Experiment(experiment_name, self._experiment_id, self._active)
+        return ExperimentInfo(experiment_name, self._experiment_id, self._active)
 
     def _export(self, **variables: str | None) -> None:
         """Tells programs that this one starts, as MLflow does; for the module's own tracker only."""
@@ -182,11 +199,12 @@ class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls, RegistryCalls):
             config,
             run_id=run_id or os.environ.pop("MLFLOW_RUN_ID", None),
             experiment_id=self._experiment_id if experiment_id is None and not experiment_name else experiment_id,
-            run_name=run_name,
+            run_name=run_name or (self._run_name() if parent is None else None),
             parent=parent._spec.run if parent is not None else None,
             parent_run_id=parent_run_id,
-            tags={**context_tags(), **_texts(tags or {})},
+            tags={**context_tags(), **self._tags(), **_texts(tags or {})},
             description=description,
+            files=self._files(),
         )
         run = self._begin(spec, config, credentials)
         if params:
@@ -251,6 +269,9 @@ class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls, RegistryCalls):
             prefix=prefix,
             node=config.system_metrics_node if node is None else node,
         )
+
+    def _start(self) -> Run:
+        return self.start_run()
 
     def end_run(
         self, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED", timeout: float | None = None
