@@ -187,7 +187,8 @@ class Posting:
 
     def __init__(self, url: str) -> None:
         self.log, self.now = Lines(), 0.0
-        self.webhook = Webhook(url, self.log, lambda: self.now)
+        self.told: list[str] = []
+        self.webhook = Webhook(url, self.log, self.told.append, lambda: self.now)
         self.webhook.put("first", lambda: {"n": 1})
         self.webhook.put("second", lambda: {"n": 2})
 
@@ -213,6 +214,8 @@ def test_a_refusal_costs_one_alert_and_a_redirect_is_not_followed(receiver: Rece
     posting.run(100)
     assert receiver.got == [{"n": 2}]
     assert f"HTTP {status}" in posting.log.lines[0]
+    host = receiver.url.removesuffix("/services/geheim7")
+    assert posting.told == [f"the alert 'first' could not be posted to {host}/…: HTTP {status}"]
 
 
 def test_a_server_that_is_away_is_given_up_and_no_line_shows_the_url() -> None:
@@ -224,7 +227,8 @@ def test_a_server_that_is_away_is_given_up_and_no_line_shows_the_url() -> None:
     posting.webhook.finish(1.0)
     assert any("ConnectionError" in line for line in posting.log.lines)
     assert any("alert not posted" in line and "first" in line for line in posting.log.lines)
-    assert "geheim7" not in "".join(posting.log.lines)
+    assert posting.told[1] == "the alert 'second' could not be posted to http://127.0.0.1:1/…: ConnectionError"
+    assert "geheim7" not in "".join([*posting.log.lines, *posting.told])
 
 
 # ── As a user sees it ────────────────────────────────────────────────────────────────────────────────────────────────

@@ -21,8 +21,12 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from sdk_tools import eventually, tracking
+from tailrace import Settings
+from tailrace._report import start_line
 from tailrace_agent import latest as latest_module
 from tailrace_agent.cli._look import look
+from tailrace_agent.cli._views import SessionView
+from tailrace_agent.cli.status import _title
 from tailrace_agent.exporter import Endpoint, RunCollector
 from tailrace_agent.latest import Latest
 from tailrace_agent.records import End, RunSpec, Start
@@ -191,6 +195,17 @@ def test_an_address_that_cannot_be_used_is_told_and_tried_again(rig: Rig) -> Non
     assert told[0].startswith("metrics cannot be served to Prometheus on 203.0.113.1 port 0: ")
     assert served.url is None
     served.close()
+
+
+def test_where_it_serves_is_shown_when_a_run_starts_and_by_status() -> None:
+    spec = RunSpec(run=1, start_time=5, cwd="/", tracking_uri="http://mlflow")
+    asked = Settings(prometheus_port=9400)
+    assert start_line(spec, asked) == "run in experiment 'Default' → http://mlflow, Prometheus at 127.0.0.1:9400"
+    assert "Prometheus" not in start_line(spec, Settings(prometheus_port=0)), "the agent tells which one it is"
+    view = SessionView(id="s", state="live", program="x", host="h", created=0, directory="/", trainer_alive=True)
+    assert "metrics at" not in str(_title(view, 1.0))
+    view.metrics_url = "http://127.0.0.1:9401/metrics"
+    assert str(_title(view, 1.0)).endswith(", metrics at http://127.0.0.1:9401/metrics")
 
 
 def fetch(url: str) -> str:

@@ -136,12 +136,15 @@ class Onlookers:
             assert self._settings.prometheus_port is not None
             collector = RunCollector(self._latest, self._book, self._spool, self._session)
             host, port = self._settings.prometheus_host, self._settings.prometheus_port
-            self._endpoint = Endpoint(collector, host, port, self._tell, self._log)
+            self._endpoint = Endpoint(collector, host, port, self._tell_served, self._log)
         return self._endpoint.step(now)
 
-    def _tell(self, text: str) -> None:
+    def _tell_served(self, text: str) -> None:
         """To the users of the runs that there are, and of those that come."""
         self._served = text
+        self._tell(text)
+
+    def _tell(self, text: str) -> None:
         for state in self._book.all():
             if state.end is None:
                 self._book.notice(state.run, text)
@@ -154,7 +157,7 @@ class Onlookers:
             if url.endswith("…"):
                 self._log.warning("alert not posted: this agent was not told the whole URL", host=self._masked)
                 return
-            self._webhook = Webhook(url, self._log)
+            self._webhook = Webhook(url, self._log, self._tell)
         self._webhook.put(alert.title, partial(self._payload, alert))
 
     def _payload(self, alert: Alert) -> dict[str, Any]:
