@@ -28,6 +28,7 @@ _QUESTIONS = (
     "lag",
     "memory",
     "monitor",
+    "reading",
     "rivals",
 )
 _VERDICTS = {True: "[green]met[/]", False: "[bold red]MISSED[/]", None: "[dim]-[/]"}
