@@ -158,6 +158,18 @@ def test_a_model_whose_classes_only_pickle_can_hold_is_saved_with_its_packages(
     assert {line.partition("==")[0] for line in lines} >= {"mlflow", "scikit-learn", "cloudpickle", "six"}
 
 
+def test_a_module_is_taken_out_of_its_wrappers_and_keeps_nothing_of_the_original() -> None:
+    module = net()
+    module[0].weight.grad = torch.ones(3, 2)
+    frozen = freeze_model(torch.nn.DataParallel(module), None, {"rows": [torch.tensor(X, requires_grad=True) * 2]})
+    assert (frozen.flavor, type(frozen.model)) == ("pytorch", torch.nn.Sequential)
+    for ours, theirs in zip(frozen.model.parameters(), module.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+        assert ours.data_ptr() != theirs.data_ptr()
+        assert (ours.grad, ours.requires_grad) == (None, True)
+    assert not frozen.example["rows"][0].requires_grad
+
+
 def test_what_cannot_be_a_model_is_said_and_counted_and_raises_only_when_strict(
     tracker: Tracker, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -185,7 +197,27 @@ def test_what_cannot_be_a_model_is_said_and_counted_and_raises_only_when_strict(
     with tracker.start_run(strict=True) as run, pytest.raises(CallError, match="name must be a text"):
         run.log_model(fitted(), "a/b")
     with tracker.start_run(agent="off") as run:
-        assert "nothing is tracked" in str(run.log_model(fitted()).error)
+        assert "tracking is off" in str(run.log_model(fitted()).error)
+
+
+def test_the_settings_say_what_is_kept_and_registered(tracker: Tracker, sqlite_uri: str) -> None:
+    register: Any = {"register_model": True, "model_stage": "canary", "model_description": "of the settings"}
+    with tracker.start_run(**register, log_input_example=False) as run:
+        assert run.log_model(fitted(), "m", input_example=X[:1]).wait()
+    with tracker.start_run(**register, model_name="named", log_model_signature=False) as run:
+        assert run.log_model(fitted(), "m", input_example=X[:1], description="mine").wait()
+    with tracker.start_run(log_model=False) as run:
+        assert "log_model is false" in str(run.log_model(fitted()).error)
+    listed = tracker.list_models()
+    assert listed["name"].tolist() == ["m", "named"]
+    assert listed["aliases"].tolist() == [["canary"], ["canary"]]
+    assert listed["description"].tolist() == ["of the settings", "mine"]
+    mlflow.set_tracking_uri(sqlite_uri)
+    without_example, without_signature = (mlflow.models.get_model_info(f"models:/{name}/1") for name in listed["name"])
+    assert without_example.signature.inputs is not None
+    assert without_example.saved_input_example_info is None
+    assert without_signature.signature is None
+    assert without_signature.saved_input_example_info is not None
 
 
 def test_a_registry_that_refuses_leaves_the_logged_model_and_a_dead_letter(
@@ -194,11 +226,11 @@ def test_a_registry_that_refuses_leaves_the_logged_model_and_a_dead_letter(
     with tracker.start_run() as run:
         handle = run.register_model(fitted(), "..", X[:1], stage="staging")
         assert handle.wait()
-        assert "the registry refused it" in str(handle.error)
+        assert "not registered as '..': Invalid value" in str(handle.error)
         assert tracker.load_model(str(handle.model_uri)).coef_.any()
         ledger = run.flush()
     assert (ledger.of("artifact").dead, ledger.of("artifact").pending) == (1, 0)
-    assert f"It is logged as {handle.model_uri}" in caplog.text
+    assert f"model '--' is logged as {handle.model_uri}, but not registered as '..'" in caplog.text
 
 
 def test_stages_are_aliases_and_an_archived_version_loses_them(tracker: Tracker, sqlite_uri: str) -> None:
@@ -276,7 +308,7 @@ def test_the_registry_may_be_another_store(sqlite_uri: str, tmp_path: Path) -> N
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model in MLflow's format."""
     path = tmp_path_factory.mktemp("saved") / "model"
-    save_model(freeze_model(fitted(), None, X[:1]), path, signature="infer", metadata=None, options={})
+    save_model(freeze_model(fitted(), None, X[:1]), path, signature="infer")
     return path
 
 

@@ -179,7 +179,7 @@ class MlflowSink:
         try:
             return ModelOutcome(placed.uri, self._register(run_id, directory, spec, placed))
         except Refused as error:
-            return ModelOutcome(placed.uri, None, f"the registry refused it: {error}")
+            return ModelOutcome(placed.uri, None, f"not registered as {spec.registered_name!r}: {error}")
 
     def _register(self, run_id: str, directory: Path, spec: ModelSpec, placed: Placed) -> str:
         from tailrace_agent.mlflow_models import link_version

@@ -184,8 +184,8 @@ class Uploads:
             return
         logged = state.models.get(record.model.token, ModelOutcome())
         self._book.model(state.run, record.model.token, ModelOutcome(logged.uri, None, reason))
-        where = f" It is logged as {logged.uri}." if logged.uri else ""
-        self._book.notice(state.run, f"model {record.model.name!r} was refused: {reason}.{where}")
+        what = f"is logged as {logged.uri}, but {reason}" if logged.uri else f"was refused: {reason}"
+        self._book.notice(state.run, f"model {record.model.name!r} {what}")
 
     def _settle(self, block: Block, *, dead: tuple[str, str] | None = None, dropped: str | None = None) -> None:
         self._spool.settle(

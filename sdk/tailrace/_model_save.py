@@ -19,12 +19,12 @@ import logging
 import shutil
 import sys
 import threading
+import types
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
-    from types import ModuleType
 
     from tailrace._model_copy import FrozenModel
 
@@ -40,8 +40,9 @@ def save_model(
     path: Path,
     *,
     signature: Any,
-    metadata: Mapping[str, Any] | None,
-    options: Mapping[str, Any],
+    keep_example: bool = True,
+    metadata: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] = types.MappingProxyType({}),
 ) -> None:
     """Writes a model to a directory that does not exist yet.
 
@@ -49,6 +50,7 @@ def save_model(
         frozen: The model and its input example.
         path: The directory.
         signature: `infer` takes it from the example; None and False write none; else an MLflow `ModelSignature`.
+        keep_example: Keep the example with the model; it serves for the signature either way.
         metadata: Kept in `MLmodel`.
         options: Passed to the flavour's own `save_model`.
 
@@ -69,9 +71,11 @@ def save_model(
     first: dict[str, Any] = {"python_model": model} if frozen.flavor == "pyfunc" else {_first_of(flavor): model}
     with _without_caution(flavor):
         _save(flavor, {**first, "path": str(path), **arguments}, path)
+    if not keep_example:
+        _forget_example(path)
 
 
-def _save(flavor: ModuleType, arguments: dict[str, Any], path: Path) -> None:
+def _save(flavor: types.ModuleType, arguments: dict[str, Any], path: Path) -> None:
     formats = "serialization_format" in inspect.signature(flavor.save_model).parameters
     chosen = arguments.get("serialization_format")
     if formats and chosen is None and flavor.__name__ == "mlflow.pytorch":
@@ -87,7 +91,18 @@ def _save(flavor: ModuleType, arguments: dict[str, Any], path: Path) -> None:
         flavor.save_model(**{**arguments, "serialization_format": "cloudpickle"})
 
 
-def _first_of(flavor: ModuleType) -> str:
+def _forget_example(path: Path) -> None:
+    from mlflow.models import Model
+
+    model = Model.load(str(path))
+    if model.saved_input_example_info is not None:
+        model.saved_input_example_info = None
+        model.save(str(path / "MLmodel"))
+        for file in path.glob("*input_example.json"):
+            file.unlink()
+
+
+def _first_of(flavor: types.ModuleType) -> str:
     """What the flavour calls its model: `sk_model`, `pytorch_model` and so on."""
     return next(iter(inspect.signature(flavor.save_model).parameters))
 
@@ -148,7 +163,7 @@ def _steps(model: Any) -> list[Any]:
 
 
 @contextlib.contextmanager
-def _without_caution(flavor: ModuleType) -> Iterator[None]:
+def _without_caution(flavor: types.ModuleType) -> Iterator[None]:
     """MLflow warns of pickles whenever it writes one; docs/models.md says it once, and not at each checkpoint."""
     saver = threading.get_ident()
 

@@ -91,9 +91,15 @@ class ModelCalls:
             True
         """
         handle = ModelHandle(cast("Run", self), name, os.urandom(8).hex())
-        if self._connection is None:
-            handle._settle(ModelOutcome(error="nothing is tracked (agent=off)"))
+        settings = self._settings
+        if self._connection is None or not settings.log_model:
+            handle._settle(ModelOutcome(error="models are not tracked: tracking is off, or log_model is false"))
             return handle
+        if registered_model_name is None and settings.register_model:
+            registered_model_name = settings.model_name or name
+        if registered_model_name is not None:
+            stage = stage or (settings.model_stage if alias is None else None)
+            description = description or settings.model_description
         try:
             check_names(name, registered_model_name, alias, stage)
             spec = ModelSpec(
@@ -116,8 +122,13 @@ class ModelCalls:
             handle._settle(ModelOutcome(error=str(error)))
             self._lose(f"log_model {name!r}: {error}")
             return handle
-        arguments = {"signature": signature, "metadata": metadata, "options": dict(save_options or {})}
-        _finish_before_exit(self._settings.exit_timeout)
+        arguments = {
+            "signature": signature if settings.log_model_signature else None,
+            "keep_example": settings.log_input_example,
+            "metadata": metadata,
+            "options": dict(save_options or {}),
+        }
+        _finish_before_exit(settings.exit_timeout)
         SAVES.submit(partial(self._save_model, [frozen], spec, arguments), on_error=partial(self._model_failed, handle))
         return handle
 

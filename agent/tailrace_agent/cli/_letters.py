@@ -55,11 +55,10 @@ class Letter(NamedTuple):
             if kind == "metric":
                 ((_, step, _, values),) = decode_rows(body)
                 return f"{next(iter(values.values())):g} at step {step}"
-            return (
-                _artifact.decode(body).artifact_path or ""
-                if kind == "artifact"
-                else _texts.decode(body)[self.letter.key]
-            )
+            if kind == "artifact":
+                artifact = _artifact.decode(body)
+                return f"model {artifact.model.name}" if artifact.model is not None else artifact.artifact_path or ""
+            return _texts.decode(body)[self.letter.key]
         except (msgspec.DecodeError, ValueError, KeyError):
             return "?"
 
