@@ -93,19 +93,29 @@ def test_a_condition_with_a_time_has_to_hold_that_long(book: RunBook) -> None:
 def test_no_progress_ends_with_the_next_metrics_and_with_the_run(book: RunBook) -> None:
     watch = Watch(book, "no progress for 10 s")
     assert watch.look(0) == []
-    assert watch.look(9) == []
     watch.row(9, loss=1.0)
+    assert watch.look(9) == []
     assert watch.look(11) == ["no metric came for 10 s"], "run 2; run 3 is somebody else's"
     assert watch.look(19) == []
-    watch.row(0, cpu=1.0, system=True)
-    assert watch.look(21) == ["no metric came for 10 s"], "a sample of the machine is no progress"
+    watch.row(19, cpu=1.0, system=True)
+    assert watch.look(20.5) == ["no metric came for 10 s"], "a sample of the machine is no progress"
     assert watch.look(40) == []
-    watch.row(0, loss=1.0)
-    assert watch.look(49) == []
-    assert watch.look(51) == ["no metric came for 10 s"]
-    watch.row(0, loss=1.0)
+    watch.row(41, loss=1.0)
+    assert watch.look(41) == []
+    assert watch.look(50) == []
+    assert watch.look(52) == ["no metric came for 10 s"]
+    watch.row(53, loss=1.0)
+    assert watch.look(53) == []
     book.end(End(1, "FINISHED", 9))
     assert watch.look(90) == []
+
+
+def test_rows_that_were_waiting_for_an_agent_are_progress(book: RunBook) -> None:
+    watch = Watch(book, "no progress for 10 s")
+    watch.row(3, loss=1.0, run=1)
+    watch.row(3, loss=1.0, run=2)
+    assert watch.look(50_000) == [], "the clock of this machine has run for hours already"
+    assert watch.look(50_011) == ["no metric came for 10 s"] * 2
 
 
 def test_an_alert_is_due_until_it_is_written(book: RunBook) -> None:
@@ -323,5 +333,15 @@ def test_a_level_that_is_none_is_a_mistake_of_the_caller(sqlite_uri: str) -> Non
     wrong: Any = "fatal"
     with tracking(sqlite_uri, strict=True) as sdk, sdk.start_run() as run, pytest.raises(CallError, match="'fatal'"):
         run.alert("x", level=wrong)
-    with tracking(sqlite_uri, agent="off") as sdk, sdk.start_run() as run:
-        run.alert("nobody hears it")
+
+
+def test_without_tracking_an_alert_is_still_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for settings in ({"enabled": False}, {"backend": "none"}):
+        with tracking("http://127.0.0.1:9", **settings) as sdk, sdk.start_run() as run:
+            run.alert("it diverges", str(settings))
+    assert [record.getMessage() for record in caplog.records if "alert" in record.getMessage()] == [
+        "tailrace: alert: it diverges ({'enabled': False})"
+    ]

@@ -59,7 +59,8 @@ class Alerts:
         self._rules_of: dict[str, list[Rule]] = {}
         self._progress: dict[int, float] = {}
         self._said: set[tuple[int, str]] = set()
-        self._now = self._look_at = 0.0
+        self._moved: set[int] = set()
+        self._look_at = 0.0
 
     @property
     def watching(self) -> bool:
@@ -68,11 +69,8 @@ class Alerts:
 
     def saw(self, run: int, step: int, time_ns: int, values: Mapping[str, float], *, system: bool) -> None:
         """A row passes by."""
-        if self._silences and not system:
-            self._progress[run] = self._now
-            self._said -= {(run, rule.text) for rule in self._silences}
-        if not self._rules:
-            return
+        if not system:
+            self._moved.add(run)
         for key, value in values.items():
             for rule in self._of(key):
                 if self._judge(rule, run, key, float(value), time_ns):
@@ -80,8 +78,11 @@ class Alerts:
                     self._raise(run, rule.text, f"{key} is {value:g}{lasting} at step {step}", time_ns // 1_000_000)
 
     def look(self, now: float, time_ms: int) -> None:
-        """Looks for runs without progress; at most once a second."""
-        self._now = now
+        """Looks for runs without progress, after the rows that came; at most once a second."""
+        for run in self._moved:
+            self._progress[run] = now
+        self._said = {said for said in self._said if said[0] not in self._moved} if self._moved else self._said
+        self._moved.clear()
         if not self._silences or now < self._look_at:
             return
         self._look_at = now + _LOOK_EVERY

@@ -32,7 +32,8 @@ class AlertCalls:
     def alert(self, title: str, text: str = "", level: Literal["info", "warning", "error"] = "warning") -> None:
         """Tells people something about this run: a tag on it, a line here and in the agent's log, the webhook.
 
-        The same title and text are said here once. A run keeps its first 100 alerts, as `tailrace.alert.001` and so on.
+        The same title and text are said here once; with tracking off, that is all. A run
+        keeps its first 100 alerts, as `tailrace.alert.001` and so on.
 
         Args:
             title: What happened, in a few words.
@@ -51,14 +52,15 @@ class AlertCalls:
                 f"alert level {level!r} is none of {', '.join(_LEVELS)}; taken as warning", once=("level", level)
             )
             level = "warning"
-        if self._connection is None:
+        if self._settings.backend == "none":
             return
         line = f"alert: {title} ({text})" if text else f"alert: {title}"
         if level != "info":
             self._voice.warn(line, once=(self._spec.run, line))
         elif not self._settings.quiet:
             say(line)
-        self._connection.put(Alert(self._spec.run, title, text, level, time.time_ns() // 1_000_000))
+        if self._connection is not None:
+            self._connection.put(Alert(self._spec.run, title, text, level, time.time_ns() // 1_000_000))
 
     def _fault(self, text: str, *, once: object) -> None:
         raise NotImplementedError  # Run has it
