@@ -28,7 +28,7 @@ test-faults: $(STAMPS)/test ## Run the long fault-injection tests
 
 test-services: $(STAMPS)/services ## Run the tests that need outside services (they skip with a reason without them)
 	@tests/services/install.sh
-	$(BIN)/python -m pytest -m services $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m services $(ARGS)
 
 lint: $(STAMPS)/lint ## Check style, formatting, types and the direction of imports
 	$(BIN)/ruff check .

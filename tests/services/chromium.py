@@ -90,7 +90,8 @@ def browser(directory: Path, *, width: int = 1280, height: int = 960) -> Iterato
         base = f"{_HERE}:{_port(log)}/session"
         arguments = [*_ARGUMENTS, f"--user-data-dir={directory / 'profile'}", f"--window-size={width},{height}"]
         options = {"binary": shutil.which("chromium"), "args": arguments}
-        wanted = {"capabilities": {"alwaysMatch": {"goog:chromeOptions": options}}}
+        patience = {"script": 150_000, "pageLoad": 150_000}  # a busy machine draws charts in software
+        wanted = {"capabilities": {"alwaysMatch": {"goog:chromeOptions": options, "timeouts": patience}}}
         session = f"{base}/{_call(base, wanted)['sessionId']}"
         try:
             yield Browser(session)
@@ -116,7 +117,7 @@ def _port(log: Path) -> int:
 def _call(url: str, body: dict[str, Any]) -> Any:
     request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
     try:
-        with urllib.request.urlopen(request, timeout=120) as answer:
+        with urllib.request.urlopen(request, timeout=180) as answer:
             return json.load(answer)["value"]
     except urllib.error.HTTPError as error:
         raise AssertionError(error.read().decode()[:2000]) from None
