@@ -23,7 +23,17 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 import msgspec
 
 from tailrace_agent.errors import SettingsError
-from tailrace_agent.units import as_flag, as_number, as_path, as_text, as_whole, as_word, parse_duration, parse_size
+from tailrace_agent.units import (
+    as_flag,
+    as_number,
+    as_path,
+    as_text,
+    as_whole,
+    as_word,
+    by_pattern,
+    parse_duration,
+    parse_size,
+)
 from tailrace_agent.uris import mask_uri, mask_url, resolve_uri
 
 __all__ = [
@@ -77,6 +87,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         retry_max_delay: Longest pause between two attempts, in seconds.
         artifact_snapshot: How an artifact is kept as it was at the call: `copy`, or `link` for files that are only
             ever replaced, never written in place.
+        every: Pattern of a metric's key to n: of its values, only each n-th is logged, and the last one.
+        min_interval: Pattern of a metric's key to the least number of seconds between two values of it that are logged.
         nice: Added to the niceness of the agent process.
         keep_days: Days that a finished session stays for `tailrace verify`.
         linger: Seconds that the agent goes on trying to deliver after its programs have ended.
@@ -124,6 +136,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     request_timeout: _Hour = 30.0
     retry_max_delay: _Hour = 30.0
     artifact_snapshot: Literal["copy", "link"] = "copy"
+    every: dict[str, Annotated[int, msgspec.Meta(ge=1)]] | None = None
+    min_interval: dict[str, _Day] | None = None
     nice: Annotated[int, msgspec.Meta(ge=0, le=19)] = 10
     keep_days: Annotated[float, msgspec.Meta(ge=0, le=36500)] = 7.0
     linger: _Day = 86400.0
@@ -390,6 +404,14 @@ _RULES: Final[dict[str, _Rule]] = {
     "request_timeout": _HOUR_RULE,
     "retry_max_delay": _HOUR_RULE,
     "artifact_snapshot": _Rule(as_word, "copy or link"),
+    "every": _Rule(
+        lambda value: by_pattern(value, as_whole),
+        'a whole number from 1, or one for each pattern: {"train/*": 10}, or as text "train/*=10, grad/*=100"',
+    ),
+    "min_interval": _Rule(
+        lambda value: by_pattern(value, parse_duration),
+        'from 0 to 86400 seconds, or a duration for each pattern: {"train/*": "500ms"}, or as text "train/*=500ms"',
+    ),
     "nice": _Rule(as_whole, "a whole number from 0 to 19"),
     "keep_days": _Rule(as_number, "a number of days, 0 or more"),
     "linger": _DAY_RULE,

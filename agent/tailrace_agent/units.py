@@ -1,10 +1,11 @@
-"""Values as people write them: numbers with units (`64 KiB`, `500ms`, `10 min`), flags, words, paths."""
+"""Values as people write them: numbers with units (`64 KiB`, `500ms`, `10 min`), flags, words, paths; by pattern."""
 
 from __future__ import annotations
 
 import math
 import os
 import re
+from collections.abc import Callable, Mapping
 from typing import Final
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "as_text",
     "as_whole",
     "as_word",
+    "by_pattern",
     "finite",
     "parse_duration",
     "parse_size",
@@ -46,6 +48,30 @@ def parse_duration(value: object) -> float:
     if factor is None:
         raise ValueError("no duration")
     return finite(number * factor)
+
+
+def by_pattern(value: object, parse: Callable[[object], object]) -> dict[str, object]:
+    """Values by pattern, in order: a mapping, text such as `train/*=10, grad/*=100`, or one value for all names (`*`).
+
+    Args:
+        value: What was given.
+        parse: Reads one of the values.
+
+    Raises:
+        ValueError: It is nothing of the kind.
+
+    Example:
+        >>> by_pattern("train/*=500ms, *=2s", parse_duration)
+        {'train/*': 0.5, '*': 2.0}
+    """
+    if isinstance(value, str) and "=" in value:
+        entries = [entry.rpartition("=") for entry in value.split(",") if entry.strip()]
+        value = {pattern.strip(): number.strip() for pattern, _, number in entries}
+    if not isinstance(value, Mapping):
+        value = {"*": value}
+    if not all(isinstance(pattern, str) and pattern for pattern in value):
+        raise ValueError("no pattern")
+    return {pattern: parse(number) for pattern, number in value.items()}
 
 
 _SIZE_UNITS: Final = {

@@ -87,7 +87,7 @@ class Connection:
     def attach(self, channel: Channel) -> None:
         """Keeps a channel on this process's ring, also after a fork."""
         with self._lock:
-            channel.ring = Elsewhere(self.put_first) if self._ring is None else self._ring
+            channel.lead_to(Elsewhere(self.put_first) if self._ring is None else self._ring)
             self._channels.add(channel)
 
     def put(self, record: object) -> None:
@@ -233,7 +233,7 @@ class Connection:
     def _make_ring(self, session: Session) -> RingWriter:
         self._ring = session.new_ring(on_drop=self._dropped, on_sample=self._sampled)
         for channel in self._channels:
-            channel.ring = self._ring
+            channel.lead_to(self._ring)
         return self._ring
 
     def _after_fork(self) -> None:
@@ -245,7 +245,9 @@ class Connection:
         self._lost, self._unsent = {}, []
         self.timings = {}
         for channel in self._channels:
-            channel.ring = Elsewhere(self.put_first)
+            channel.lead_to(Elsewhere(self.put_first))
+            if channel.selection is not None:
+                channel.selection.forget()
 
 
 def _temporary_directory() -> str:

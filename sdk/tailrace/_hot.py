@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import mmap
     from collections.abc import Callable, Iterator, Mapping
 
+    from tailrace._selective import Selection
+
 __all__ = ["Channel", "Elsewhere", "LogCall", "Pointer", "make_log"]
 
 _MAX_STEP = 2**63 - 1
@@ -92,20 +94,33 @@ class Channel:
         known: Names in `latest` that have been looked at.
         steps: The run's own counter, for calls without a step.
         odd: `(values, metrics, step, time_ns, error)` of a call that the fast path could not take.
+        selection: Which values are logged, where not all of them are.
     """
 
-    __slots__ = ("__weakref__", "encode", "known", "latest", "odd", "ring", "run", "steps")
+    __slots__ = ("__weakref__", "encode", "known", "latest", "odd", "ring", "run", "selection", "steps")
 
     def __init__(
-        self, run: int, put: Callable[[bytes], None], odd: Callable[..., None], *, strict: bool = False
+        self,
+        run: int,
+        put: Callable[[bytes], None],
+        odd: Callable[..., None],
+        *,
+        strict: bool = False,
+        selection: Selection | None = None,
     ) -> None:
         self.run = run
-        self.ring: Ring = Elsewhere(put)
         self.odd = odd
+        self.selection = selection
         self.steps: Iterator[int | None] = itertools.count()
         self.latest: dict[str, Any] = {}
         self.known = 0
-        self.encode: Callable[[Any], bytes] | None = _encode_checked if strict else _encode
+        encode = _encode_checked if strict else _encode
+        self.encode: Callable[[Any], bytes] | None = encode if selection is None else selection.encoder(encode, odd)
+        self.lead_to(Elsewhere(put))
+
+    def lead_to(self, ring: Ring) -> None:
+        """Rows go there from now on."""
+        self.ring: Ring = ring if self.selection is None else self.selection.gate(ring.put)
 
     def put(self, row: bytes) -> None:
         """Takes a row's bytes."""
@@ -114,6 +129,7 @@ class Channel:
     def twin(self, odd: Callable[..., None]) -> Channel:
         """A channel to the same run that can be closed on its own; it shares the counter."""
         twin = Channel(self.run, self.put, odd)
+        twin.selection = self.selection
         twin.ring, twin.steps, twin.encode = self.ring, self.steps, self.encode
         return twin
 

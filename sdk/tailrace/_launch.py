@@ -35,6 +35,7 @@ _OF_A_RUN = frozenset({
     "tracking_uri", "registry_uri", "experiment_name", "quiet", "strict", "on_error", "end_timeout", "exit_timeout",
     "metadata", "git_diff", "log_params", "log_metrics", "log_artifacts", "log_model", "log_input_example",
     "log_model_signature", "register_model", "model_name", "model_stage", "model_description", "reports_dir",
+    "every", "min_interval",
 })  # fmt: skip
 """Settings that two runs of one session may have differently; all others are the agent's."""
 _PER_RUN = {name: getattr(Settings(), name) for name in _OF_A_RUN}

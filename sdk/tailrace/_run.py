@@ -20,6 +20,7 @@ from tailrace._params import flatten_params
 from tailrace._report import end_lines, left_line
 from tailrace._results import ResultCalls
 from tailrace._say import say
+from tailrace._selective import Selection, log_rest
 from tailrace._values import NotANumber, NotReady, name_of, split
 from tailrace._wait import until
 from tailrace_agent.errors import CallError, StoreRefused
@@ -94,7 +95,9 @@ class Run(ResultCalls, AlertCalls, ModelCalls):
         self._implicit: Channel | None = None
         self._latest = Latest() if connection is None or not settings.log_metrics else None
         self._local = LocalReport(spec, settings, voice) if connection is None and settings.backend != "none" else None
-        self._channel = self._attached(Channel(spec.run, lambda _: None, self._odd, strict=settings.strict))
+        selection = Selection.of(settings.every, settings.min_interval)
+        channel = Channel(spec.run, lambda _: None, self._odd, strict=settings.strict, selection=selection)
+        self._channel = self._attached(channel)
         # In the instance, so that a call costs what `tailrace.log` costs; the method below is its documentation.
         self.__dict__["log"] = make_log(_Fixed(self._channel))
 
@@ -267,6 +270,7 @@ class Run(ResultCalls, AlertCalls, ModelCalls):
             self._fault(f"status {status!r} is none of {', '.join(_STATUSES)}; taken as FINISHED", once=("end", name))
             name = "FINISHED"
         if os.getpid() != self._pid or not self._spec.owned:
+            log_rest(self._channel, self._odd, self._voice)
             self.flush(timeout)
             return
         self._ended, self._outcome = True, name
@@ -457,6 +461,7 @@ class Run(ResultCalls, AlertCalls, ModelCalls):
     def _finish(self, name: str, timeout: float) -> None:
         assert self._connection is not None
         deadline = time.monotonic() + timeout
+        log_rest(self._channel, self._odd, self._voice)
         self._drain(timeout)
         cost = self._cost()
         self._connection.put(Start(self._spec, again=True))

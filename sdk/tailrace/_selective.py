@@ -4,13 +4,13 @@
   With both, a value has to be due by both. Of several patterns that fit a key, the first one decides.
 * Keys of one call that fall under the same rule are counted together, for each set of such keys. In a loop that logs
   the same keys at every step that is the same as key by key, and costs one look instead of one for each key.
-* The newest value that was skipped is held, encoded, until a newer one is logged. At the end of the run what is held is
+* The newest value that was skipped is held until a newer one is logged. At the end of the run what is held is
   logged, at its own step and time (`Selection.rest`).
-* What is skipped was never accepted: no ledger counts it, and a `kill -9` takes what is held along.
+* What is skipped is not looked at, and was never accepted: no ledger counts it, and a `kill -9` takes what is held.
 
 A run without either setting has none of this: its channel holds the bare encoder and the bare ring. With one, the
-channel's encoder is `Selection.encoder`, which answers `SKIPPED`, and before the ring stands a gate that lets
-everything through but that.
+channel's encoder is `Selection.encoder`, which puts on the ring what is due, by itself, and always answers `DONE`; in
+the place of the ring is a `Gate`, at which that ends.
 
 Thread safety: none of it takes a lock. Two threads that log the same keys at the same moment may be counted as one, so
 a value more or less is logged; what is logged is whole in any case.
@@ -19,31 +19,48 @@ a value more or less is logged; what is logged is whole in any case.
 from __future__ import annotations
 
 import math
+from collections import deque
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
-from tailrace._values import split
+from tailrace._values import NotReady, are_plain, split
+from tailrace_agent.errors import CallError
 
 if TYPE_CHECKING:
+    import mmap
     from collections.abc import Callable, Iterable, Mapping
 
-__all__ = ["SKIPPED", "Late", "Selection"]
+    from tailrace._hot import Channel
+    from tailrace._say import Voice
 
-SKIPPED: Final = b""
-"""In place of a row's bytes: nothing is to be logged."""
+__all__ = ["DONE", "Gate", "Row", "Selection", "log_rest"]
+
+DONE: Final = b""
+"""In place of a row's bytes: there is nothing left to be put anywhere."""
 
 _MOST_SETS: Final = 4096
 """Sets of keys that are remembered; what comes up beyond them is logged as it comes."""
 
 Row = tuple[int, Any, int, dict[str, Any]]
+"""Run, step, time in nanoseconds, values."""
 
 
-class Late(NamedTuple):
-    """A row that was held back with values that are on a device; they are copies."""
+class Gate:
+    """Stands where a channel's ring is; `log` comes to `put_slowly`, always with `DONE`."""
 
-    step: Any
-    time_ns: int
-    values: dict[str, Any]
+    off, limit = 0, -1
+    words: memoryview[int]
+    memory: mmap.mmap
+
+    def __init__(self, put: Callable[[bytes], None]) -> None:
+        self._put = put
+        # A method in C that does nothing with its argument.
+        self.put_slowly: Callable[[bytes], None] = deque[bytes](maxlen=0).append
+
+    def put(self, row: bytes) -> None:
+        """Takes rows that went another way."""
+        if row:
+            self._put(row)
 
 
 class _Group:
@@ -53,20 +70,30 @@ class _Group:
         keys: The keys.
         every: Each how-manieth value is logged.
         interval: Nanoseconds between two that are logged.
-        left: Values to skip until the next one is due.
+        left: Values to skip until the next one is due; below zero while the interval has not passed.
         logged_at: Time of the one that was logged last.
         held: The newest one that was skipped, if none was logged after it.
+        plain: Whether all values of the one that was logged last were plain numbers, which nobody can change. Those
+            that follow it are then held as they are, and encoded at the end; all others are encoded at once.
         parts: The groups that a call's keys fall into, where there are several.
     """
 
-    __slots__ = ("every", "held", "interval", "keys", "left", "logged_at", "parts")
+    __slots__ = ("every", "held", "interval", "keys", "left", "logged_at", "parts", "plain")
 
     def __init__(self, keys: tuple[str, ...], every: int = 1, interval: int = 0, parts: Iterable[_Group] = ()) -> None:
         self.keys, self.every, self.interval = keys, every, interval
         self.left = 0
         self.logged_at: float = -math.inf
-        self.held: bytes | Late | None = None
+        self.held: bytes | Row | None = None
+        self.plain = False
         self.parts = tuple(parts)
+
+    def passes(self, now: int) -> bool:
+        """Whether a value that is due by its count is due by the interval too; if so, it is taken as logged."""
+        if 0 <= now - self.logged_at < self.interval:  # a clock that was set back stops nothing
+            return False
+        self.left, self.logged_at, self.held = self.every - 1, now, None
+        return True
 
 
 class Selection:
@@ -77,11 +104,13 @@ class Selection:
         min_interval: Pattern of a key to seconds between two values.
 
     Attributes:
-        plain: The encoder without a selection, once there is one.
+        encode: The encoder without a selection, once there is one.
+        put: Takes what is due.
         odd: Takes what the encoder cannot; as `Channel.odd`.
     """
 
-    plain: Callable[[Row], bytes]
+    encode: Callable[[Row], bytes]
+    put: Callable[[bytes], None]
     odd: Callable[..., None]
 
     def __init__(self, every: Mapping[str, int], min_interval: Mapping[str, float]) -> None:
@@ -95,29 +124,27 @@ class Selection:
         return Selection(every or {}, min_interval or {}) if every or min_interval else None
 
     def encoder(self, encode: Callable[[Row], bytes], odd: Callable[..., None]) -> Callable[[Row], bytes]:
-        """An encoder that encodes what is to be logged now and answers `SKIPPED` for the rest. In the hot path."""
-        self.plain, self.odd = encode, odd
-        known, learn, mixed, hold = self._plans.get, self._learn, self._mixed, self._hold
+        """An encoder that puts on the ring what is due, holds the rest, and answers `DONE`. In the hot path."""
+        self.encode, self.odd = encode, odd
+        known, learn, otherwise, hold = self._plans.get, self._learn, self._due, self._hold
 
         def choose(row: Row) -> bytes:
             group = known(tuple(row[3])) or learn(row[3])
-            if group.parts:
-                return mixed(group, row)
-            if group.left > 0:
-                group.left -= 1
-            elif not 0 <= row[2] - group.logged_at < group.interval:  # also when the clock was set back
-                group.left, group.logged_at, group.held = group.every - 1, row[2], None
-                return encode(row)
-            try:
-                group.held = encode(row)
-            except Exception as error:  # noqa: BLE001 - as in the hot path
-                group.held = hold(row, error)
-            return SKIPPED
+            if group.left <= 0 and otherwise(group, row):
+                return DONE
+            group.left -= 1
+            group.held = row if group.plain else hold(row)
+            return DONE
 
         return choose
 
-    def rest(self) -> list[bytes | Late]:
-        """What is held back, and from now on is not any more."""
+    def gate(self, put: Callable[[bytes], None]) -> Gate:
+        """Rows go there from now on; what stands in the place of the ring."""
+        self.put = put
+        return Gate(put)
+
+    def rest(self) -> list[bytes | Row]:
+        """What is held back, and from now on is not any more. What is not encoded yet may hold anything."""
         held = [group.held for group in self._groups.values()]
         self.forget()
         return [row for row in held if row is not None]
@@ -127,30 +154,43 @@ class Selection:
         for group in self._groups.values():
             group.held = None
 
-    def _mixed(self, plan: _Group, row: Row) -> bytes:
+    def _due(self, group: _Group, row: Row) -> bool:
+        """Logs a row if it is due by the interval too, or part by part; whether there is nothing left to hold."""
+        if group.parts:
+            self._mixed(group, row)
+            return True
+        if not group.passes(row[2]):
+            return False
+        group.plain = are_plain(row[3].values())
+        self.put(self.encode(row))
+        return True
+
+    def _mixed(self, plan: _Group, row: Row) -> None:
         """A call whose keys fall under several rules: each part as if it were a call of its own."""
         run, step, now, values = row
         due: dict[str, Any] = {}
         for group in plan.parts:
             part = {key: values[key] for key in group.keys}
-            if group.left > 0:
-                group.left -= 1
-            elif not 0 <= now - group.logged_at < group.interval:
-                group.left, group.logged_at, group.held = group.every - 1, now, None
+            if group.left <= 0 and group.passes(now):
                 due.update(part)
                 continue
+            group.left -= 1
+            group.held = self._hold((run, step, now, part))
+        if due:
             try:
-                group.held = self.plain((run, step, now, part))
+                self.put(self.encode((run, step, now, due)))
             except Exception as error:  # noqa: BLE001
-                group.held = self._hold((run, step, now, part), error)
-        try:
-            return self.plain((run, step, now, due)) if due else SKIPPED
-        except Exception as error:  # noqa: BLE001
-            self.odd(due, None, step, now, error)  # not the whole call, whose other part is skipped
-            return SKIPPED
+                self.odd(due, None, step, now, error)  # not the whole call, whose other part is skipped
 
-    def _hold(self, row: Row, error: BaseException) -> bytes | Late | None:
-        """A skipped row that the encoder could not take. Values on a device are copied there: they may change."""
+    def _hold(self, row: Row) -> bytes | Row | None:
+        """A row as it is now."""
+        try:
+            return self.encode(row)
+        except Exception as error:  # noqa: BLE001 - as in the hot path
+            return self._hold_odd(row, error)
+
+    def _hold_odd(self, row: Row, error: BaseException) -> bytes | Row | None:
+        """A row that the encoder could not take. Values on a device are copied there: they may change."""
         run, step, now, values = row
         numbers, deferred, bad = split(values)
         if bad:
@@ -158,8 +198,8 @@ class Selection:
                 {k: v for k, v in values.items() if k not in numbers and k not in deferred}, None, step, now, error
             )
         if deferred:
-            return Late(step, now, {**numbers, **{key: _copy(value) for key, value in deferred.items()}})
-        return self.plain((run, step, now, numbers)) if numbers else None
+            return run, step, now, {**numbers, **{key: _copy(value) for key, value in deferred.items()}}
+        return self.encode((run, step, now, numbers)) if numbers else None
 
     def _learn(self, values: Mapping[Any, Any]) -> _Group:
         """The plan for a set of keys that has not come up before."""
@@ -179,6 +219,19 @@ class Selection:
     def _rule(self, key: Any) -> tuple[int, int]:
         seconds = _first(self._min_interval, key, 0.0)
         return _first(self._every, key, 1), round(seconds * 1e9)
+
+
+def log_rest(channel: Channel, odd: Callable[..., None], voice: Voice) -> None:
+    """Logs what a run's channel holds back, at its end. Never raises: the calls are long past."""
+    for held in channel.selection.rest() if channel.selection is not None else ():
+        if isinstance(held, bytes):
+            channel.put(held)
+            continue
+        _, step, time_ns, values = held
+        try:
+            odd(values, None, step, time_ns, NotReady(None))
+        except CallError as error:  # under `strict`
+            voice.warn(str(error))
 
 
 def _first(patterns: Mapping[str, Any], key: Any, default: Any) -> Any:

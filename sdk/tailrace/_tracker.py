@@ -25,6 +25,7 @@ from tailrace._report import start_line
 from tailrace._results import ActiveResultCalls
 from tailrace._run import Run
 from tailrace._say import Voice, say
+from tailrace._selective import log_rest
 from tailrace_agent.errors import CallError, StoreRefused
 from tailrace_agent.ledger import Ledger
 from tailrace_agent.records import RunSpec, Start
@@ -416,6 +417,7 @@ class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls, RegistryCalls, Managed)
         for run in reversed(ours):
             left = max(0.0, deadline - time.monotonic())
             if not run._spec.owned and run._settings.agent == "process":
+                log_rest(run._channel, run._odd, run._voice)
                 continue  # somebody else's run: what it was told is safe, and the agent lives on
             if error is not None and run._spec.owned:
                 run.fail(error, left)
