@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from faults.oracle import Store, check, check_ledger, eventually
@@ -39,6 +41,14 @@ def test_a_killed_trainer_loses_nothing_and_its_run_is_killed_within_five_second
     check(noted, rows, cut_short=1, expected=value_of)
     check_ledger(run, len(rows))
     assert "disappeared without ending the run" in run.tags["tailrace.end_reason"]
+
+
+def test_an_agent_whose_state_was_deleted_ends_when_its_program_is_gone(state: Path, tmp_path: Path) -> None:
+    with Program(tmp_path / "a", "http://127.0.0.1:9", state, pause=0.01) as program:
+        agent = program.agent_pid()
+        shutil.rmtree(state)
+        program.kill()
+        eventually(lambda: not psutil.pid_exists(agent), 15, "the agent is gone")
 
 
 def test_an_agent_killed_in_the_write_the_commit_the_send_and_the_ack_loses_and_doubles_nothing(

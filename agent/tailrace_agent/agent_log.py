@@ -20,6 +20,13 @@ _MAX_BYTES = 5 << 20
 _BACKUPS = 2
 
 
+class _Handler(logging.handlers.RotatingFileHandler):
+    """Says nothing of a line that cannot be written (full disk, deleted directory): stderr is the user's terminal."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        pass
+
+
 def open_log(path: Path, level: str, **context: object) -> Log:
     """A structlog logger that writes to `path` (0600), and to two older files of 5 MiB.
 
@@ -34,7 +41,7 @@ def open_log(path: Path, level: str, **context: object) -> Log:
     # Not from `getLogger`: it would stay in the registry of the user's process.
     logger = logging.Logger(f"tailrace.{path.parent.name}", logging.getLevelName(level.upper()))  # noqa: LOG001 - see above
     path.touch(0o600)
-    handler = logging.handlers.RotatingFileHandler(path, maxBytes=_MAX_BYTES, backupCount=_BACKUPS, encoding="utf-8")
+    handler = _Handler(path, maxBytes=_MAX_BYTES, backupCount=_BACKUPS, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger.addHandler(handler)
     bound = structlog.wrap_logger(

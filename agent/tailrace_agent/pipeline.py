@@ -152,7 +152,8 @@ class Pipeline:
         self.publish(now)
         if more or self.book.unset_barriers:
             return now
-        return now + self._settings.drain_interval
+        # Without a ring there is nothing to see before the next look around.
+        return now + self._settings.drain_interval if self._sources else max(now, self._look_at)
 
     def deliver(self, channel: Channel, now: float) -> float:
         """One step of a channel's delivery, and an answer to those who wait for it."""

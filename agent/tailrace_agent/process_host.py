@@ -91,6 +91,8 @@ class _Agent:
         if not pipeline.deserted:
             self._deserted_since = None
             return False
+        if not pipeline.session.dir.exists():  # deleted by hand: what it held is not to be delivered
+            return True
         self._deserted_since = self._deserted_since or now
         lingered = now - self._deserted_since > pipeline.session.info.settings.linger
         if not (pipeline.settled or pipeline.stuck or lingered):
@@ -105,6 +107,9 @@ class _Agent:
     def finish(self) -> None:
         """Closes the spool; marks the session finished if it is."""
         pipeline, session = self._pipeline, self._pipeline.session
+        if not session.dir.exists():
+            session.remove_shared()
+            return
         settled = self._closed and pipeline.settled
         runs, dead = len(pipeline.book.all()), pipeline.spool.has_dead
         if pipeline.stuck and not settled:
