@@ -257,6 +257,31 @@ def test_a_ci_job_says_which_branch_it_builds(rig: Rig, repository: Path) -> Non
     assert {run.tags["mlflow.source.git.branch"] for run in rig.sink.runs.values()} == {"feature"}
 
 
+def test_configuration_files_are_copied_without_their_secrets(rig: Rig, tmp_path: Path) -> None:
+    files = [tmp_path / "tailrace.toml", tmp_path / "one" / "config.yaml", tmp_path / "two" / "config.yaml"]
+    for file in files:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(f"path: {file.parent.name}\ndb_password: geheim7\n")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "huge.yaml").write_text("x: 1\n" * 300_000)
+    left_out = [tmp_path / "binary.yaml", tmp_path / "huge.yaml", tmp_path / "gone.yaml", tmp_path]
+    facts = Facts(
+        command=["x"],
+        script=None,
+        executable="",
+        python="3.11.7",
+        pid=7,
+        host="here",
+        config_files=[str(path) for path in [*files, *left_out]],
+    )
+    rig.start(facts=facts)
+    rig.metadata.step(rig.now)
+    rig.deliver()
+    copied = {name: data for name, data in rig.stored.artifacts.items() if name.endswith(("yaml", "toml"))}
+    assert set(copied) == {f"environment/{name}" for name in ("tailrace.toml", "config.yaml", "two-config.yaml")}
+    assert copied["environment/two-config.yaml"] == b"path: two\ndb_password: ***\n"
+
+
 def test_what_cannot_be_gathered_does_not_keep_the_run_open(rig: Rig) -> None:
     rig.staging.rmdir()
     rig.start()

@@ -75,7 +75,7 @@ def describe(  # noqa: PLR0913 - MLflow's own arguments of start_run
         tags=dict(tags or {}),
         description=description,
         owned=owned,
-        facts=facts(files) if config.metadata and owned and run_id is None else None,
+        facts=facts(files) if config.metadata and config.agent != "off" and owned and run_id is None else None,
         git_diff=config.git_diff,
     )
     return spec, credentials
