@@ -13,7 +13,6 @@ import torch
 import yaml
 from matplotlib.figure import Figure
 
-import tailrace
 from sdk_tools import Store, script, tracking
 from tailrace import CallError, Tracker
 from tailrace._latest import MOST
@@ -185,4 +184,3 @@ def test_the_switches_switch_off_what_they_name(sqlite_uri: str) -> None:
         stored = Store(sqlite_uri, nothing)
     assert (stored.params, stored.metrics(), stored.artifacts()) == ({}, {}, [])
     assert stored.tags["kept"] == "yes"
-    assert tailrace.Settings().log_metrics

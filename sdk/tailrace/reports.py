@@ -165,6 +165,7 @@ def _main(arguments: Sequence[str]) -> int:
     parser.add_argument("directory")
     parser.add_argument("--tracking-uri")
     parser.add_argument("--experiment-name")
+    parser.add_argument("--json", action="store_true")
     asked = parser.parse_args(arguments)
     try:
         runs = import_reports(asked.directory, asked.tracking_uri, asked.experiment_name)
@@ -173,9 +174,21 @@ def _main(arguments: Sequence[str]) -> int:
         if isinstance(error, (SinkError, StoreRefused, TimeoutError)):
             return 3
         return 2 if isinstance(error, SettingsError) else 1
+    if asked.json:
+        told = [
+            {
+                "run_name": run.name,
+                "run_id": run.run_id,
+                "outcome": "imported" if run.new else "there",
+                "path": str(run.path),
+            }
+            for run in runs
+        ]
+        sys.stdout.write(json.dumps({"runs": told}, indent=2) + "\n")
+        return 0
     for run in runs:
-        what = "imported" if run.new else "there already"
-        sys.stdout.write(f"{what}: {run.name or '(no name)'}  {run.run_id}  from {run.path}\n")
+        what = f"from {run.path}" if run.new else "is there already"
+        sys.stdout.write(f"{run.name or '(no name)'} → {run.run_id}: {what}\n")
     return 0
 
 

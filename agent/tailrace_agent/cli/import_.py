@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -15,6 +17,7 @@ from tailrace_agent.cli._app import (
     console,
     count,
     json_option,
+    leave,
     quieten_mlflow,
     tell,
     uri_option,
@@ -33,12 +36,26 @@ if TYPE_CHECKING:
 def command(app: App, path: Path, experiment: str | None, tracking_uri: str | None, json_: bool) -> None:
     """Put the runs of an archive into MLflow, with their steps, times, status and nesting.
 
-    FILE is what `tailrace export` has written. Each run arrives once: one that is there already is left alone, and one
-    that an import left half done is deleted and imported anew. So if anything goes wrong, do it again.
+    FILE is what `tailrace export` has written, or the directory `reports` that runs leave with tracking off. Each run
+    arrives once: one that is there already is left alone, and one that an import left half done is deleted and imported
+    anew. So if anything goes wrong, do it again.
     """
     if path.is_dir():
-        raise Fail(f"{path} is a directory: give a file that `tailrace export` has written", Code.USAGE)
+        _import_reports(app, path, experiment, tracking_uri, json_=json_)
     _import_archive(app, path, experiment, tracking_uri, json_=json_)
+
+
+def _import_reports(app: App, path: Path, experiment: str | None, tracking_uri: str | None, *, json_: bool) -> NoReturn:
+    """Local reports, by a program: it logs them as a user would, and the machinery does not import its users."""
+    if not (path / "metrics.json").exists():
+        raise Fail(f"{path} holds no local reports (no metrics.json), and is no file of `tailrace export`", Code.USAGE)
+    app.settings(tracking_uri)  # what is wrong is said before anything runs
+    quieten_mlflow()
+    command_line = [sys.executable, "-m", "tailrace.reports", str(path)]
+    command_line += ["--tracking-uri", tracking_uri] if tracking_uri else []
+    command_line += ["--experiment-name", experiment] if experiment else []
+    command_line += ["--json"] if json_ else []
+    leave(subprocess.run(command_line, env=app.environment(), check=False).returncode)
 
 
 def _import_archive(app: App, path: Path, experiment: str | None, tracking_uri: str | None, *, json_: bool) -> None:
