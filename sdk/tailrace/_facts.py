@@ -19,7 +19,7 @@ from tailrace_agent.settings import settings_file
 
 __all__ = ["facts"]
 
-_MOST_ARGUMENTS: Final = 1000
+_MOST_ARGUMENTS: Final = 300
 _LONGEST: Final = 1000
 _TELLING: Final = (
     "RANK", "LOCAL_RANK", "WORLD_SIZE", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS",
