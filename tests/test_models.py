@@ -28,7 +28,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from sdk_tools import Store, named, script, tracking
+from sdk_tools import Store, eventually, named, script, tracking
 from tailrace import CallError, NotFound, Tracker
 from tailrace._model_copy import freeze_model
 from tailrace._model_save import save_model
@@ -233,11 +233,11 @@ def test_a_registry_that_refuses_leaves_the_logged_model_and_a_dead_letter(
     assert f"model '--' is logged as {handle.model_uri}, but not registered as '..'" in caplog.text
 
 
-def test_stages_are_aliases_and_an_archived_version_loses_them(tracker: Tracker, sqlite_uri: str) -> None:
+def test_stages_are_aliases_and_an_archived_version_loses_them(tracker: Tracker, sqlite_uri: str, saved: Path) -> None:
     with tracker.start_run() as run:
         for stage in ("staging", "production", "canary"):
-            run.register_model(fitted(), "m", stage=stage, description=stage)
-        run.register_model(fitted(), "other")
+            run.register_model(saved, "m", stage=stage, description=stage)
+        run.register_model(saved, "other")
     client = MlflowClient(sqlite_uri)
 
     def state() -> list[tuple[list[str], str, str]]:
@@ -288,6 +288,22 @@ def test_a_model_that_mlflow_has_is_registered_by_its_uri(
     for bad in ("models:/m-0", "runs:/nowhere/m", f"models:/{name}/1"):
         assert tracker.register_model(bad, name).error
         assert f"{bad} was not registered as" in caplog.text
+
+
+def test_a_registry_that_is_away_is_waited_for_and_its_password_is_written_nowhere(
+    sqlite_uri: str, saved: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with tracking(sqlite_uri, registry_uri="http://ada:hush@127.0.0.1:9") as tracker:
+        run = tracker.start_run()
+        handle = run.register_model(saved, "m")
+        eventually(lambda: "upload failed" in "".join(log.read_text() for log in tmp_path.rglob("agent.log")))
+        assert not handle.wait(0)
+        assert run.ledger().of("artifact").pending == 1
+        run.end(timeout=0.0)
+        written = [path.read_bytes() for path in (tmp_path / "tailrace").rglob("*") if path.is_file()]
+        assert any(b"ada@127.0.0.1:9" in body for body in written)
+        assert not any(b"hush" in body for body in written)
+    assert "hush" not in caplog.text
 
 
 def test_the_registry_may_be_another_store(sqlite_uri: str, tmp_path: Path) -> None:
