@@ -475,6 +475,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+@pytest.mark.faults
 def test_a_model_outlives_its_trainer_and_its_agent_and_is_registered_once(
     sqlite_uri: str, saved: Path, tmp_path: Path
 ) -> None:

@@ -16,7 +16,7 @@ from tailrace_agent.errors import Refused, RunGone, StoreRefused, Unavailable
 from tailrace_agent.intake import Intake
 from tailrace_agent.ledger import Counts
 from tailrace_agent.memory_sink import MemoryRun, MemorySink
-from tailrace_agent.records import Artifact, End, RunSpec, Start, encode, run_hex
+from tailrace_agent.records import Artifact, End, ModelOutcome, ModelSpec, RunSpec, Start, encode, run_hex
 from tailrace_agent.runs import RunBook
 from tailrace_agent.spool import Spool
 from tailrace_agent.uploads import Uploads
@@ -196,6 +196,37 @@ def test_an_answer_that_was_lost_costs_only_time(rig: Rig) -> None:
     rig.run()
     assert rig.of().artifacts == {"a.txt": b"a"}
     assert (rig.counts().delivered, rig.counts().pending) == (1, 0)
+
+
+def test_a_model_whose_answer_was_lost_is_registered_once_and_its_fate_outlives_the_agent(rig: Rig) -> None:
+    rig.start()
+    for token in ("t1", "t2"):
+        rig.stage({"net/MLmodel": token}, model=ModelSpec(token, "net", registered_name="digits"))
+    fails(rig, Unavailable("lost"), "log_model", times=2, after=True)
+    rig.delivery.step(rig.now)
+    rig.uploads.step(rig.now)
+    rig.restart()
+    rig.run()
+    assert rig.sink.models == {"digits": ["t1", "t2"]}
+    assert (rig.counts().delivered, rig.counts().pending) == (2, 0)
+    uri = f"runs:/{rig.of().run_id}/net"
+    rig.restart()
+    state = rig.book.get(1)
+    assert state is not None
+    assert state.models == {"t1": ModelOutcome(uri, "1"), "t2": ModelOutcome(uri, "2")}
+
+
+def test_a_model_that_is_refused_is_a_dead_letter_and_says_where_it_is_logged(rig: Rig) -> None:
+    rig.start()
+    entry = rig.stage({"net/MLmodel": ""}, model=ModelSpec("t", "net"))
+    fails(rig, Refused("no such name"), "log_model")
+    rig.run()
+    assert (rig.counts().dead, rig.counts().pending) == (1, 0)
+    assert rig.notices() == ["model 'net' was refused: no such name"]
+    assert (entry / "net" / "MLmodel").exists(), "for `tailrace dead retry`"
+    state = rig.book.get(1)
+    assert state is not None
+    assert state.models == {"t": ModelOutcome(error="no such name")}
 
 
 @pytest.mark.parametrize("error", [Refused("too large"), RunGone("deleted")])
