@@ -53,7 +53,7 @@ def sustained(uri: str, calls: int) -> dict[str, Any]:
     slices, spilled = [], 0
     for _ in range(calls // 5000):
         slices.append(loop(log, 5000))
-        spilled += ring._words[9] != ring._words[17]  # written and read bytes of the spill file
+        spilled += ring.words[9] != ring.words[17]  # written and read bytes of the spill file
     began = time.monotonic()
     whole = drained(run, 300.0)
     seconds = time.monotonic() - began

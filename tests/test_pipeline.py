@@ -374,9 +374,9 @@ def test_a_damaged_frame_of_a_living_owner_is_skipped_after_a_while(rig: Rig) ->
     ring = rig.ring()
     put(ring, start(), rig.row("a"))
     rig.run(1)
-    at = ring._off
+    at = ring.off
     put(ring, rig.row("b"), rig.row("c"))
-    ring._map[at + 12] ^= 1
+    ring.memory[at + 12] ^= 1
     rig.run(4)
     assert rig.ledger().accepted == 1
     rig.run(10)
