@@ -181,6 +181,15 @@ def test_named_metrics_come_with_their_smallest_and_largest_value(tracker: Track
         tracker.compare_runs(["read-small"], metrics=["acc"])
 
 
+def test_the_extremes_of_long_histories_are_whole(
+    tracker: Tracker, runs: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mlflow_history, "HISTORY_AT_MOST", 9)  # both together have ten points, each alone five
+    comparison = tracker.compare_runs([runs["read-small"], runs["read-wide"]], "loss")
+    assert comparison["metrics.loss.max"].tolist() == pytest.approx([0.4, 0.8])
+    assert comparison["metrics.loss.min"].tolist() == [0, 0]
+
+
 def test_a_comparison_draws_a_panel_for_each_metric_and_a_line_for_each_run(
     tracker: Tracker, runs: dict[str, str], tmp_path: Path
 ) -> None:

@@ -21,7 +21,7 @@ from mlflow.store.tracking import GET_METRIC_HISTORY_MAX_RESULTS
 from mlflow.store.tracking.dbmodels.models import SqlMetric
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-from tailrace_agent.mlflow_store import page_fetcher
+from tailrace_agent.mlflow_store import HISTORY_AT_MOST, bulk_fetcher, page_fetcher
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,6 +32,7 @@ __all__ = ["Columns", "extremes", "read", "unbounded"]
 
 _ROWS: Final = 65_536
 _RUNS_AT_ONCE: Final = 200
+_RUNS_IN_A_URL: Final = 50
 _LARGEST: Final = sys.float_info.max
 
 
@@ -72,18 +73,14 @@ def read(store: Store, run_id: str, key: str) -> Iterator[Columns]:
 def extremes(store: Store, run_ids: Sequence[str], keys: Sequence[str]) -> dict[tuple[str, str], tuple[float, float]]:
     """Smallest and largest value, NaN aside, by `(run_id, key)`; a metric that has no other value is left out.
 
-    One grouped query in a database. Elsewhere the histories have to be read.
+    One grouped query in a database; some requests for each metric over HTTP. Elsewhere the histories are read.
     """
     if isinstance(store, SqlAlchemyStore):
         return _grouped(store, run_ids, keys)
     found = {}
-    for run_id in run_ids:
-        for key in keys:
-            bounds = [
-                (numbers.min(), numbers.max())
-                for piece in read(store, run_id, key)
-                if (numbers := piece.value[~np.isnan(piece.value)]).size
-            ]
+    for key in keys:
+        for run_id, pieces in _values(store, run_ids, key):
+            bounds = [(numbers.min(), numbers.max()) for piece in pieces if (numbers := piece[~np.isnan(piece)]).size]
             if bounds:
                 found[run_id, key] = (float(min(low for low, _ in bounds)), float(max(high for _, high in bounds)))
     return found
@@ -140,6 +137,35 @@ def _from_pages(store: Store, run_id: str, key: str) -> Iterator[Columns]:
         token = page.token
         if not token:
             return
+
+
+def _values(store: Store, run_ids: Sequence[str], key: str) -> Iterator[tuple[str, list[NDArray[np.float64]]]]:
+    """The values of one metric, run by run."""
+    fetch = bulk_fetcher(store)
+    for start in range(0, len(run_ids), _RUNS_IN_A_URL if fetch is not None else 1):
+        some = run_ids[start : start + _RUNS_IN_A_URL] if fetch is not None else [run_ids[start]]
+        yield from _bulk(store, fetch, some, key)
+
+
+def _bulk(
+    store: Store, fetch: Any, run_ids: Sequence[str], key: str
+) -> Iterator[tuple[str, list[NDArray[np.float64]]]]:
+    """Several runs in one request, halved for as long as the answer is full, and so may be cut off."""
+    if fetch is None or len(run_ids) == 1:
+        for run_id in run_ids:
+            yield run_id, [piece.value for piece in read(store, run_id, key)]
+        return
+    points = fetch(run_ids, key)
+    if len(points) >= HISTORY_AT_MOST:
+        middle = len(run_ids) // 2
+        yield from _bulk(store, fetch, run_ids[:middle], key)
+        yield from _bulk(store, fetch, run_ids[middle:], key)
+        return
+    by_run: dict[str, list[float]] = {}
+    for point in points:
+        by_run.setdefault(point["run_id"], []).append(float(point["value"]))
+    for run_id, values in by_run.items():
+        yield run_id, [_columns([0], [0], values).value]
 
 
 def _grouped(store: Store, run_ids: Sequence[str], keys: Sequence[str]) -> dict[tuple[str, str], tuple[float, float]]:

@@ -142,7 +142,7 @@ class ReadCalls:
             run_ids: Runs, each as `get_run_info` takes it. Whole ids are read in one search, however many there are.
             metrics: Names or patterns (`["loss", "val/*"]`; `"*"` for all) of metrics to compare by their last,
                 smallest and largest value. By default the last value of every metric: reading the others takes one
-                grouped query in a database, but the whole histories over HTTP.
+                grouped query in a database, but reads histories over HTTP.
 
         Returns:
             A pandas DataFrame, one row for each run, columns `params.lr`, `metrics.loss`, `metrics.loss.min`, …;
