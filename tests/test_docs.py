@@ -113,3 +113,13 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
 def test_the_index_lists_every_page() -> None:
     index = (DOCS / "README.md").read_text(encoding="utf-8")
     assert [page.name for page in DOCS.glob("*.md") if page.name != "README.md" and f"({page.name})" not in index] == []
+
+
+def test_every_feature_names_a_test_that_exists() -> None:
+    rows = [line for line in (DOCS / "features.md").read_text(encoding="utf-8").splitlines() if line.startswith("| ✓")]
+    assert len(rows) > 30
+    for row in rows:
+        named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", row)
+        assert named, row
+        for file, test in named:
+            assert f"def {test}(" in (ROOT / file).read_text(encoding="utf-8"), (file, test)
