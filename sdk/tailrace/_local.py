@@ -13,7 +13,6 @@ What this module promises:
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import time
 from pathlib import Path
@@ -85,8 +84,8 @@ class LocalReport:
             self._own.joinpath(FIGURES).mkdir(parents=True, exist_ok=True)
             figures = sum(path.is_file() for path in self._own.joinpath(FIGURES).rglob("*"))
             _write(self._own / CONFIG, _as_yaml(self._params))
-            _write(self._own / METRICS, json.dumps(metrics, indent=2))
-            _write(self._own / RUN, json.dumps(self._described(status), indent=2))
+            _write(self._own / METRICS, _as_json(metrics))
+            _write(self._own / RUN, _as_json(self._described(status)))
             self._put_in_place()
         except OSError as error:
             self._voice.warn(f"the local reports could not be written to {self._root}: {error}")
@@ -138,6 +137,8 @@ def _alone(directory: Path) -> Iterator[None]:
 
 def _name_of(report: Path) -> str:
     """A name for an earlier report: when it began, and which run it was."""
+    import json
+
     try:
         told = json.loads((report / RUN).read_text(encoding="utf-8"))
         when, run = time.localtime(told["start_time"] / 1000), str(int(told["run"], 16))
@@ -148,6 +149,12 @@ def _name_of(report: Path) -> str:
 
 def _write(path: Path, text: str) -> None:
     path.write_text(text + "\n", encoding="utf-8")
+
+
+def _as_json(value: object) -> str:
+    import json  # 5 ms that only a run without tracking needs
+
+    return json.dumps(value, indent=2)
 
 
 def _as_yaml(params: dict[str, Any]) -> str:
