@@ -491,6 +491,7 @@ def test_a_model_outlives_its_trainer_and_its_agent_and_is_registered_once(
     assert len(store.run.outputs.model_outputs) == 1
 
 
+@pytest.mark.faults
 def test_a_script_that_just_ends_has_its_model_saved(sqlite_uri: str, tmp_path: Path) -> None:
     code = """
     import tailrace
