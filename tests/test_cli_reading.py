@@ -15,8 +15,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 
 from sdk_tools import tracking
-from tailrace_agent.cli import main
+from tailrace_agent.cli import gc, main
 from tailrace_agent.cli._app import number, plain
+from tailrace_agent.settings import load_settings
 
 DAY = 86_400_000
 NOW = int(time.time() * 1000)
@@ -212,10 +213,15 @@ def test_gc_deletes_into_mlflows_bin_or_for_good(
 
 
 def test_gc_keeps_a_run_to_which_something_is_on_its_way(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tailrace_agent.cli import gc
-
     monkeypatch.setattr(gc, "_busy", lambda settings: {world.ids["failed-old"]})
     assert "failed-old" not in world.going("--status", "FAILED")
+
+
+def test_a_run_of_a_live_program_has_something_on_its_way(sqlite_uri: str) -> None:
+    with tracking(sqlite_uri) as tracker, tracker.start_run() as run:
+        run.flush()
+        assert run.run_id in gc._busy(load_settings())
+    assert gc._busy(load_settings()) == set()
 
 
 def test_a_server_deletes_nothing_for_good(mlflow_server: str) -> None:

@@ -105,3 +105,16 @@ def test_the_constraints_pin_every_line_exactly_and_name_no_index() -> None:
         assert not line.startswith("-")
         assert "+" not in line.split(";")[0]
         assert "://" not in line
+
+
+def test_make_clean_removes_caches_and_keeps_every_run(tmp_path: Path) -> None:
+    runs = ["mlflow.db", "mlruns/1/meta.yaml", "runs.tailrace.zip", "reports/metrics.json"]
+    caches = ["build/x", ".pytest_cache/x", ".mypy_cache/x", "sdk/__pycache__/x.pyc"]
+    for name in (*runs, *caches):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    _run("make", "-f", ROOT / "Makefile", "clean", cwd=tmp_path)
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == set(runs)
+    ignored = (ROOT / ".gitignore").read_text().split()
+    assert {"mlflow.db", "mlruns/", "reports/", "*.tailrace.zip"} <= set(ignored)

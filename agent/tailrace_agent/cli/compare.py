@@ -42,7 +42,7 @@ def command(
     tracking_uri: str | None,
     json_: bool,
 ) -> None:
-    r"""Put runs side by side: the params and metrics that differ.
+    """Put runs side by side: the params and metrics that differ.
 
     RUN is MLflow's run id, tailrace's id, the beginning of one, the run's name, or the beginning of its name.
 
@@ -51,8 +51,8 @@ def command(
     tailrace compare baseline wide --metric 'val/*' --plot runs.png
 
     --metric takes names and patterns, and may be repeated. The smallest and largest values take a moment: over HTTP
-    the whole history of each metric has to be read.
-    """
+    the histories have to be read.
+    """  # noqa: D301 - click wants the character itself
     from tailrace_agent.cli._reading import open_store
 
     reader = open_store(app, tracking_uri)

@@ -22,7 +22,7 @@ from tailrace_agent.cli._app import App, Fail, as_json, console, count, json_opt
 def command(
     app: App, runs: tuple[str, ...], output: str, nested: bool, force: bool, tracking_uri: str | None, json_: bool
 ) -> None:
-    r"""Write runs into an archive: points, params, tags, inputs and artifacts, each with its checksum.
+    """Write runs into an archive: points, params, tags, inputs and artifacts, each with its checksum.
 
     \b
     tailrace export baseline wide -o runs.tailrace.zip
@@ -30,7 +30,7 @@ def command(
 
     RUN is MLflow's run id, tailrace's id, the beginning of one, the run's name, or the beginning of its name. The
     archive is a zip file of Parquet and JSON: pandas.read_parquet reads its metrics. It appears whole or not at all.
-    """
+    """  # noqa: D301 - click wants the character itself
     from tailrace_agent.cli._deliver import Tick
     from tailrace_agent.cli._progress import Progress
     from tailrace_agent.cli._reading import open_store

@@ -63,7 +63,7 @@ def command(  # noqa: PLR0913, PLR0917 - an argument for each option
     tracking_uri: str | None,
     json_: bool,
 ) -> None:
-    r"""Delete runs in MLflow that fit everything that is asked for.
+    """Delete runs in MLflow that fit everything that is asked for.
 
     \b
     tailrace gc --status FAILED,KILLED --older-than 30d --dry-run
@@ -72,7 +72,7 @@ def command(  # noqa: PLR0913, PLR0917 - an argument for each option
     They go into MLflow's bin, from which `mlflow runs restore` brings them back and `mlflow gc` deletes them. Never
     touched are runs that are running, that hold a registered model, under which a run is nested that stays, or to
     which something is on its way from this machine.
-    """
+    """  # noqa: D301 - click wants the character itself
     from tailrace_agent.cli._reading import open_store
 
     if older_than is None and not status and not empty:

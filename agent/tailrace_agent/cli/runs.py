@@ -52,14 +52,14 @@ def command(  # noqa: PLR0913, PLR0917 - an argument for each option
     tracking_uri: str | None,
     json_: bool,
 ) -> None:
-    r"""List runs in MLflow, with the last value of their metrics.
+    """List runs in MLflow, with the last value of their metrics.
 
     \b
     tailrace runs --experiment digits --order-by "metrics.val/loss ASC" --limit 5
     tailrace runs --filter "params.lr = '0.1' and attributes.status = 'FINISHED'" --metric 'val/*' --param lr
 
     What is still on its way to MLflow is not there: `tailrace status` shows it.
-    """
+    """  # noqa: D301 - click wants the character itself
     from tailrace_agent.cli._reading import chosen_metrics, open_store, rows_of_json
     from tailrace_agent.errors import Refused
 
