@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -44,6 +45,18 @@ def bursts(uri: str, rounds: int, calls: int, singles: int) -> dict[str, list[fl
         each += call_times(log, 4 * calls)
         assert drained(run)
     return {**found, "each": each}
+
+
+def disabled(rounds: int, calls: int) -> dict[str, list[float]]:
+    """The same loop with tracking off, through the module's function and through the run's."""
+    import tailrace as sdk
+
+    run = sdk.start_run(enabled=False, reports_dir=tempfile.mkdtemp(), quiet=True)
+    arms: dict[str, Callable[[], float]] = {
+        name: partial(undisturbed, partial(loop, call, calls))
+        for name, call in (("module", sdk.log), ("run", run.log), ("empty", empty))
+    }
+    return interleave(rounds, arms)
 
 
 def sustained(uri: str, calls: int) -> dict[str, Any]:
@@ -90,6 +103,15 @@ def measure(bench: Bench) -> Iterator[Figure]:
         value=each.quantile(0.99),
         most=10e-6,
         note=f"of {len(each.values):,}; p50 {each.median * 1e6:.2f}, p99.9 {each.quantile(0.999) * 1e6:.1f} µs",
+    )
+    off = bench.child("tight_loop", "disabled", rounds=bench.scale(400, 60), calls=1000)
+    yield judged(
+        "… with tracking off / an empty function that takes **keywords",
+        Samples(a / b for a, b in zip(off["module"], off["empty"], strict=True)),
+        most=2,
+        unit="x",
+        note=f"{Samples(off['module']).median * 1e6:.2f} µs; the run's own log(): "
+        f"{Samples(a / b for a, b in zip(off['run'], off['empty'], strict=True)).median:.2f} x",
     )
     endless = bench.child("tight_loop", "sustained", uri=uri, calls=bench.scale(1_000_000, 150_000))
     slices = Samples(endless["slices"])

@@ -96,6 +96,7 @@ def world(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     with pytest.MonkeyPatch.context() as patch:
         directory = tmp_path_factory.mktemp("world")
         patch.chdir(directory)
+        patch.setenv("COLUMNS", "160")  # so that no name is wrapped
         yield World(copied(sqlite_template, directory))
 
 

@@ -211,10 +211,10 @@ def test_a_board_is_never_read_half(tmp_path: Path) -> None:
     assert reader.read() == {}
     writer.write({"a": 1.0})
     assert reader.read() == {"a": 1.0}
-    writer.words[0] += 1  # in the middle of a write
-    writer.memory[24:26] = b"xx"
+    writer._words[0] += 1  # in the middle of a write
+    writer._map[24:26] = b"xx"
     assert reader.read() == {"a": 1.0}
-    writer.words[0] += 1  # said to be whole, but it is not
+    writer._words[0] += 1  # said to be whole, but it is not
     assert reader.read() == {"a": 1.0}
     writer.write({"a": 2.0})
     assert reader.read() == {"a": 2.0}
