@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
+import logging
 import os
 import shutil
 import signal
@@ -31,7 +34,7 @@ from sklearn.preprocessing import FunctionTransformer
 from sdk_tools import Store, eventually, named, script, tracking
 from tailrace import CallError, NotFound, Tracker
 from tailrace._model_copy import freeze_model
-from tailrace._model_save import save_model
+from tailrace._model_save import flavor_module, save_model
 from tailrace_agent.errors import Refused, TailraceError, Unavailable
 from tailrace_agent.mlflow_sink import MlflowSink, open_sink
 from tailrace_agent.records import ModelSpec, RunSpec
@@ -181,6 +184,12 @@ def test_what_cannot_be_a_model_is_said_and_counted_and_raises_only_when_strict(
         (7, {}, "none that log_model knows"),
         (Held(), {}, "cannot be copied"),
         ("/nowhere", {}, "no file MLmodel"),
+        (fitted(), {"registered_model_name": "m", "alias": 5}, "alias must be a text or several"),
+        (fitted(), {"registered_model_name": "m", "description": 5}, "description must be a text"),
+        (fitted(), {"step": "x"}, "step must be an integer"),
+        (fitted(), {"step": 2**63}, "step must be an integer"),
+        (fitted(), {"tags": ["v1"]}, "tags must be a mapping, not list"),
+        (fitted(), {"save_options": 5}, "save_options must be a mapping, not int"),
         (Held(inside=True), {}, "Failed to serialize"),
     ]
     with tracker.start_run() as run:
@@ -198,6 +207,22 @@ def test_what_cannot_be_a_model_is_said_and_counted_and_raises_only_when_strict(
         run.log_model(fitted(), "a/b")
     with tracker.start_run(agent="off") as run:
         assert "tracking is off" in str(run.log_model(fitted()).error)
+
+
+def test_importing_a_flavour_leaves_the_programs_logging_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    root, culprit = logging.getLogger(), "pytorch._lightning_autolog"
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(root, "level", logging.INFO)
+    monkeypatch.delitem(sys.modules, f"mlflow.{culprit}", raising=False)
+    with contextlib.suppress(ImportError):  # without Lightning, which it looks for when the harm is done
+        importlib.import_module(f"mlflow.{culprit}")
+    assert root.level == logging.ERROR
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(root, "level", logging.INFO)
+    monkeypatch.delitem(sys.modules, f"mlflow.{culprit}", raising=False)
+    with contextlib.suppress(ImportError):
+        flavor_module(culprit)
+    assert (root.level, root.handlers) == (logging.INFO, [])
 
 
 def test_the_settings_say_what_is_kept_and_registered(tracker: Tracker, sqlite_uri: str) -> None:

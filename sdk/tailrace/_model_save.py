@@ -6,7 +6,7 @@ What this module promises:
   switch interval.
 * The environment that is written down is that of this process, by package metadata. MLflow would start another
   process, load the model there, and watch what is imported, which takes many seconds; `MLMODEL` holds the same.
-* MLflow's module state and its environment variables are left alone.
+* MLflow's module state, its environment variables and the program's logging are left alone.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from tailrace._model_copy import FrozenModel
 
-__all__ = ["save_model"]
+__all__ = ["flavor_module", "save_model"]
 
 _ENVIRONMENT: Final = ("conda_env", "pip_requirements")
 _FORMATS: Final = {"sklearn": ("skops",)}
@@ -57,7 +57,7 @@ def save_model(
     Raises:
         Exception: Whatever MLflow and the model's framework raise.
     """
-    flavor = importlib.import_module(f"mlflow.{frozen.flavor}")
+    flavor = flavor_module(frozen.flavor)
     model = _on_cpu(frozen.model)
     arguments = {
         "signature": (None if frozen.example is not None else False) if signature == "infer" else signature or False,
@@ -73,6 +73,26 @@ def save_model(
         _save(flavor, {**first, "path": str(path), **arguments}, path)
     if not keep_example:
         _forget_example(path)
+
+
+def flavor_module(flavor: str) -> Any:
+    """Imports one of MLflow's flavours, and leaves the program's logging as it is.
+
+    `mlflow.pytorch` calls `logging.basicConfig(level=ERROR)` as it is imported, after which the program's own
+    `basicConfig` does nothing, and nobody sees a warning any more. Exactly that is undone.
+
+    Example:
+        >>> flavor_module("sklearn").load_model(path)
+    """
+    root = logging.getLogger()
+    level, configured = root.level, bool(root.handlers)
+    try:
+        return importlib.import_module(f"mlflow.{flavor}")
+    finally:
+        now = root.handlers[:]
+        if not configured and root.level == logging.ERROR and [type(one) for one in now] == [logging.StreamHandler]:
+            root.removeHandler(now[0])
+            root.setLevel(level)
 
 
 def _save(flavor: types.ModuleType, arguments: dict[str, Any], path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import re
 import threading
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from tailrace_agent.records import RunSpec
     from tailrace_agent.settings import Settings
 
-__all__ = ["ModelCalls", "aliases_of", "check_names"]
+__all__ = ["ModelCalls", "aliases_of", "check_names", "tags_of"]
 
 _MOST_WAITING: Final = 4
 """Copies that may wait for being saved; each takes as much memory as the model."""
@@ -101,12 +102,12 @@ class ModelCalls:
             stage = stage or (settings.model_stage if alias is None else None)
             description = description or settings.model_description
         try:
-            check_names(name, registered_model_name, alias, stage)
+            check_names(name, registered_model_name, alias, stage, description)
             spec = ModelSpec(
                 token=handle._token,
                 name=name,
-                step=step or 0,
-                tags={str(key): str(value) for key, value in (tags or {}).items()},
+                step=_step(step),
+                tags=tags_of(tags),
                 registered_name=registered_model_name,
                 aliases=aliases_of(alias),
                 stage=stage,
@@ -114,20 +115,20 @@ class ModelCalls:
                 registry_uri=self._registry_uri(),
             )
             _make_room(self._voice)
+            arguments = {
+                "signature": signature if settings.log_model_signature else None,
+                "keep_example": settings.log_input_example,
+                "metadata": _mapping("metadata", metadata),
+                "options": _mapping("save_options", save_options) or {},
+            }
             frozen = freeze_model(model, flavor, input_example)
             if frozen.flavor == SAVED:
                 self._take_model(frozen.model, spec)
                 return handle
-        except (CallError, OSError, AttributeError) as error:
+        except Exception as error:  # noqa: BLE001 - foreign objects may raise anything; it must not reach training
             handle._settle(ModelOutcome(error=str(error)))
             self._lose(f"log_model {name!r}: {error}")
             return handle
-        arguments = {
-            "signature": signature if settings.log_model_signature else None,
-            "keep_example": settings.log_input_example,
-            "metadata": metadata,
-            "options": dict(save_options or {}),
-        }
         _finish_before_exit(settings.exit_timeout)
         SAVES.submit(partial(self._save_model, [frozen], spec, arguments), on_error=partial(self._model_failed, handle))
         return handle
@@ -207,12 +208,47 @@ class ModelCalls:
 
 
 def aliases_of(alias: str | Sequence[str] | None) -> tuple[str, ...]:
-    """One alias, several, or none."""
-    return (alias,) if isinstance(alias, str) else tuple(alias or ())
+    """One alias, several, or none.
+
+    Raises:
+        CallError: It is something else.
+    """
+    if alias is None or isinstance(alias, str):
+        return () if alias is None else (alias,)
+    if not isinstance(alias, (list, tuple, set, frozenset)):
+        raise CallError(f"alias must be a text or several, not {alias!r}")
+    return tuple(alias)
 
 
-def check_names(name: Any, registered: Any, alias: Any, stage: Any) -> None:
+def tags_of(tags: Mapping[str, Any] | None) -> dict[str, str]:
+    """Tags as texts.
+
+    Raises:
+        CallError: They have no names.
+    """
+    return {str(key): str(value) for key, value in (_mapping("tags", tags) or {}).items()}
+
+
+def _mapping(what: str, value: Any) -> dict[Any, Any] | None:
+    if value is not None and not hasattr(value, "items"):
+        raise CallError(f"{what} must be a mapping, not {type(value).__name__}")
+    return None if value is None else dict(value)
+
+
+def _step(step: Any) -> int:
+    try:
+        number = 0 if step is None else operator.index(step)
+    except TypeError:
+        number = None
+    if number is None or not -(2**63) <= number < 2**63:
+        raise CallError(f"step must be an integer of 64 bits, not {step!r}")
+    return number
+
+
+def check_names(name: Any, registered: Any, alias: Any, stage: Any, description: Any = None) -> None:
     """MLflow's rules for names, so that a slip is known at the call and not after the upload."""
+    if description is not None and not isinstance(description, str):
+        raise CallError(f"the description must be a text, not {description!r}")
     if not isinstance(name, str) or not name or _NOT_IN_A_NAME.search(name):
         raise CallError(f"the name must be a text without any of / : . % \" ', not {name!r}")
     if registered is None:

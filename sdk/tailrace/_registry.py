@@ -5,14 +5,13 @@ These calls answer, or raise; they are not for the training loop. MLflow is impo
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from tailrace._model_handle import ModelHandle
-from tailrace._models import aliases_of, check_names
+from tailrace._models import aliases_of, check_names, tags_of
 from tailrace_agent.errors import NotFound, TailraceError
 from tailrace_agent.records import ModelOutcome, ModelSpec
 
@@ -101,7 +100,7 @@ class RegistryCalls:
     ) -> ModelHandle:
         """As `Run.register_model`. A model's URI (`models:/m-…`, `runs:/…`) is registered at once."""
         if isinstance(model, str) and model.startswith(("models:/", "runs:/")):
-            return self._register_uri(model, model_name, aliases_of(alias), stage, tags, description)
+            return self._register_uri(model, model_name, alias, stage, tags, description)
         run = self._to(run_id)
         return run.register_model(model, model_name, sample_input, stage, tags, description, alias=alias)
 
@@ -150,29 +149,30 @@ class RegistryCalls:
         self,
         uri: str,
         name: str,
-        aliases: tuple[str, ...],
+        alias: str | Sequence[str] | None,
         stage: str | None,
         tags: Mapping[str, Any] | None,
         description: str | None,
     ) -> ModelHandle:
         """Registers a model that MLflow has. What goes wrong is in the handle, and warned about."""
-        spec = ModelSpec(
-            os.urandom(8).hex(),
-            name,
-            tags={str(key): str(value) for key, value in (tags or {}).items()},
-            registered_name=name,
-            aliases=aliases,
-            stage=stage,
-            description=description,
-        )
+        token = os.urandom(8).hex()
         try:
-            check_names("model", name, aliases, stage)
+            check_names("model", name, alias, stage, description)
+            spec = ModelSpec(
+                token,
+                name,
+                tags=tags_of(tags),
+                registered_name=name,
+                aliases=aliases_of(alias),
+                stage=stage,
+                description=description,
+            )
             with _Stores(self._settings({})) as stores:
                 outcome = ModelOutcome(uri, stores.register(spec, uri))
         except TailraceError as error:
             outcome = ModelOutcome(error=str(error))
             self._voice.warn(f"{uri} was not registered as {name!r}: {error}")
-        return ModelHandle(None, name, spec.token, outcome)
+        return ModelHandle(None, name, token, outcome)
 
     def _settings(self, arguments: Mapping[str, Any]) -> Settings:
         raise NotImplementedError  # Tracker has it
@@ -251,9 +251,11 @@ def _load(path: Path, *, pyfunc: bool) -> Any:
     """Loads a model's files by the flavour that it was saved with."""
     import yaml
 
+    from tailrace._model_save import flavor_module
+
     flavors = yaml.safe_load((path / "MLmodel").read_text(encoding="utf-8"))["flavors"]
     native = next((name for name in flavors if name != "python_function"), None)
-    module = importlib.import_module("mlflow.pyfunc" if pyfunc or native is None else f"mlflow.{native}")
+    module = flavor_module("pyfunc" if pyfunc or native is None else native)
     load: Callable[[str], Any] = module.load_model
     return load(str(path))
 
