@@ -89,6 +89,7 @@ def log_frames(sdk: Tracker) -> None:
     sdk.log_dataframe(timed, "frames/timed.csv")
     sdk.log_dataframe(frame, "frames/mixed", "csv")
     sdk.log_dataframe(pd.DataFrame({"m": [1, "x", [2]]}), "frames/objects.csv")
+    sdk.log_dataframe(pd.DataFrame([[1, 2]], columns=["n", "n"]), "frames/twins.csv")
     sdk.log_dataframe(pa.table({"n": [1, 2]}), "frames/arrow.parquet")
     sdk.log_dataframe(Capsule(pa.table({"n": [1, 2]})), "frames/capsule")
     sdk.log_dataframe(Interchange(below), "frames/interchange")
@@ -151,6 +152,7 @@ def test_an_index_that_is_more_than_row_numbers_is_kept(logged: Logged) -> None:
     assert list(timed.index) == list(TIMES)
     assert timed.index.name == "day"
     read = pd.read_csv(io.BytesIO(logged.read("frames/timed.csv")), parse_dates=["day"])
+    assert list(read.columns) == ["day", "a", "b", "kind"]
     assert list(read["day"]) == list(TIMES)
     assert list(read["a"]) == [1, 2, 3, 4]
 
@@ -160,6 +162,7 @@ def test_a_csv_takes_what_arrow_has_no_type_for(logged: Logged) -> None:
     assert list(mixed.columns) == ["a", "b", "kind"]
     assert list(mixed["kind"]) == list("ssml")
     assert list(pd.read_csv(io.BytesIO(logged.read("frames/objects.csv")))["m"]) == ["1", "x", "[2]"]
+    assert logged.read("frames/twins.csv").split() == [b"n,n", b"1,2"]
 
 
 def test_a_backtest_is_metrics_files_and_a_picture(logged: Logged) -> None:
@@ -314,9 +317,11 @@ def test_a_long_curve_is_drawn_by_the_points_that_decide_on_how_it_looks() -> No
     assert np.nanmin(curve.drawdown) == pytest.approx(50 / 101 - 1, abs=1e-4)
 
 
-@pytest.mark.parametrize("values", [[1.0], [0.0, 0.0], [5, 4, 3], [float("nan"), 2.0, 1.0], [-3.0, -5.0]])
+@pytest.mark.parametrize(
+    "values", [[1.0], [0.0, 0.0], [5, 4, 3], [float("nan"), 2.0, 1.0], [-3.0, -5.0], [float("inf"), 1.0]]
+)
 def test_every_curve_can_be_drawn(tmp_path: Path, values: list[float]) -> None:
-    draw_equity(take(values, "equity"), "it", tmp_path / "equity.png")
+    draw_equity(take(values, "equity"), "cost $x_{ y", tmp_path / "equity.png")
     assert Image.open(tmp_path / "equity.png").size == (1350, 810)
 
 

@@ -35,7 +35,7 @@ from sdk_tools import Store, eventually, named, script, tracking
 from tailrace import CallError, NotFound, Tracker
 from tailrace._model_copy import freeze_model
 from tailrace._model_save import flavor_module, save_model
-from tailrace_agent.errors import Refused, TailraceError, Unavailable
+from tailrace_agent.errors import Refused, Unavailable
 from tailrace_agent.mlflow_sink import MlflowSink, open_sink
 from tailrace_agent.records import ModelSpec, RunSpec
 
@@ -293,8 +293,13 @@ def test_stages_are_aliases_and_an_archived_version_loses_them(tracker: Tracker,
         tracker.archive_model("n", 1)
     with pytest.raises(NotFound, match="has no model 'x'; it has: m, other"):
         tracker.load_model("x", run_id=run.run_id)
-    with pytest.raises(TailraceError, match="m-0"):
+    with pytest.raises(NotFound, match="m-0"):
         tracker.load_model("models:/m-0")
+    with pytest.raises(NotFound, match="not found"):
+        tracker.load_model("m", run_id="0" * 32)
+    with pytest.raises(CallError, match="alias and version were passed"):
+        tracker.load_model("m", alias="canary", version=3)
+    assert tracker.load_model("models:/m/latest").coef_.any()
 
 
 def test_a_model_that_mlflow_has_is_registered_by_its_uri(

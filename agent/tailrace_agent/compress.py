@@ -4,6 +4,7 @@
 * The compressed copy appears beside the staged one under its final name whole, by a rename, or not at all. So an agent
   that is killed meanwhile leaves nothing that could be taken for it, and an upload that is tried again does not
   compress again.
+* A file whose new name would be too long, or is that of a directory beside it, stays as it is.
 * The same file gives the same bytes: no time and no name are written into a gzip header.
 
 Thread safety: one thread at a time for one staged entry.
@@ -11,6 +12,7 @@ Thread safety: one thread at a time for one staged entry.
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import IO, Any, Final
@@ -23,6 +25,7 @@ SUFFIXES: Final[dict[Codec, str]] = {"gzip": ".gz", "zstd": ".zst"}
 """What is added to a file's name."""
 
 _CHUNK: Final = 1 << 20
+_LONGEST_NAME: Final = 255
 _DONE: Final = ".compressed"
 _UNDER_WAY: Final = ".compressing"
 
@@ -42,7 +45,7 @@ def compressed(source: Path, codec: Codec) -> Path:
         'model.bin.gz'
     """
     done, under_way = _beside(source.parent, _DONE), _beside(source.parent, _UNDER_WAY)
-    name = source.name if source.is_dir() else source.name + SUFFIXES[codec]
+    name = _name_of(source, codec)
     if not done.exists():
         shutil.rmtree(under_way, ignore_errors=True)
         under_way.mkdir(mode=0o700)
@@ -69,11 +72,22 @@ def _compress(source: Path, target: Path, codec: Codec) -> None:
     if source.is_dir():
         target.mkdir(mode=0o700)
         for below in sorted(source.iterdir()):
-            _compress(below, target / (below.name if below.is_dir() else below.name + SUFFIXES[codec]), codec)
+            _compress(below, target / _name_of(below, codec), codec)
         return
     target.touch(mode=0o600)
+    if target.name == source.name:
+        shutil.copyfile(source, target)
+        return
     with source.open("rb") as plain, target.open("wb") as file, _writer(file, codec) as packed:
         shutil.copyfileobj(plain, packed, _CHUNK)
+
+
+def _name_of(source: Path, codec: Codec) -> str:
+    """What it is called when it is compressed; its own name for a directory and for what stays as it is."""
+    name = source.name + SUFFIXES[codec]
+    if source.is_dir() or len(os.fsencode(name)) > _LONGEST_NAME or source.with_name(name).is_dir():
+        return source.name
+    return name
 
 
 def _writer(file: IO[bytes], codec: Codec) -> Any:

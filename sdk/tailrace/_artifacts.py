@@ -121,7 +121,9 @@ class ArtifactCalls:
         if connection is None or not self._settings.log_artifacts:
             return
         if compress is not None and compress not in get_args(Codec):
-            self._fault(f"compress={compress!r} is none of {get_args(Codec)}: not compressed", once=("codec", compress))
+            self._fault(
+                f"compress={compress!r} is none of {get_args(Codec)}: not compressed", once=("codec", repr(compress))
+            )
             compress = None
         from tailrace._snapshot import snapshot
 

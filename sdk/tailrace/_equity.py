@@ -52,7 +52,8 @@ def curve_of(table: Any) -> Curve:
     import numpy as np
 
     equity = np.asarray(table.column(_equity_column(table)).to_numpy(), dtype=float)
-    if not np.isfinite(equity).any():
+    equity = np.where(np.isfinite(equity), equity, np.nan)  # nothing can be drawn at infinity
+    if np.isnan(equity).all():
         raise ValueError("the equity holds no number")
     peak = np.fmax.accumulate(equity)
     relative = bool(np.nanmin(equity) >= 0 and np.nanmin(peak) > 0)
@@ -128,7 +129,7 @@ def _draw_equity(axes: Any, curve: Curve, title: str) -> None:
     first, last = curve.equity[known[0]], curve.equity[known[-1]]
     axes.plot(curve.x, np.fmax.accumulate(curve.equity), color=_GREY, linewidth=0.8, linestyle=":", label="peak")
     axes.plot(curve.x, curve.equity, color=_BLUE, linewidth=1.4, label="equity")
-    axes.set_title(title, loc="left", fontsize=12, fontweight="bold")
+    axes.set_title(title, loc="left", fontsize=12, fontweight="bold", parse_math=False)
     change = f"{last / first - 1:+.1%}" if first > 0 and curve.relative else f"{last - first:+,.4g}"
     axes.set_title(f"{change}, {curve.bars:,} bars", loc="right", fontsize=10, color=_GREY)
     axes.set_ylabel("equity")

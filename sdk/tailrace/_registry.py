@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tailrace._model_handle import ModelHandle
 from tailrace._models import aliases_of, check_names, tags_of
-from tailrace_agent.errors import NotFound, TailraceError
+from tailrace_agent.errors import CallError, NotFound, TailraceError
 from tailrace_agent.records import ModelOutcome, ModelSpec
 
 if TYPE_CHECKING:
@@ -68,17 +68,26 @@ class RegistryCalls:
 
         Raises:
             NotFound: There is no such model; the message says which there are.
+            CallError: More than one of `alias`, `version`, `stage` and `run_id` was passed.
             TailraceError: MLflow cannot be reached, or refuses.
 
         Example:
             >>> model = tailrace.load_model("digits", alias="champion")
         """
+        choices = {"alias": alias, "version": version, "stage": stage, "run_id": run_id}
+        chosen = [key for key, value in choices.items() if value is not None]
+        if len(chosen) > 1:
+            raise CallError(
+                f"load_model takes one of alias, version, stage and run_id: {' and '.join(chosen)} were passed"
+            )
+        name = str(name)
         with _Stores(self._settings({})) as stores:
             placed = stores.by_uri(name) if run_id is None else stores.of_run(run_id, name)
             if placed is None:
                 uri = _VERSION_URI.fullmatch(name)
                 if uri is not None:
-                    name, alias, version, stage = uri[1], uri[2] or alias, uri[3] or version, uri[4] or stage
+                    name, alias, version = uri[1], uri[2] or alias, uri[3] or version
+                    stage = stage if uri[4] in (None, "latest") else uri[4]  # as MLflow reads it
                 found = stores.registry.find(name, alias, None if version is None else str(version), stage)
                 location = stores.registry.location(name, found.version)
             else:
@@ -195,9 +204,11 @@ class _Stores:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        from tailrace_agent.mlflow_errors import translate
+        from tailrace_agent.mlflow_errors import refused_code, translate
 
         if isinstance(error, Exception):
+            if refused_code(error, "RESOURCE_DOES_NOT_EXIST"):
+                raise NotFound(str(translate(error, self.uri, remote=False, about_run=False))) from None
             remote = self.uri.startswith("http")
             raise translate(error, self.uri, remote=remote, about_run=False) from None
 

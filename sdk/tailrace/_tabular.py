@@ -32,6 +32,10 @@ _UNNAMED_INDEX: Final = "__index_level_0__"
 """What Arrow calls the index of a pandas frame that has no name."""
 
 
+_NO_TABLE: Final = (TypeError, ValueError, NotImplementedError, OverflowError)
+"""What Arrow raises for data that it has no table for; its own errors are among these."""
+
+
 def freeze_dataframe(df: Any, name: str, format: str | None = None) -> Frozen:  # noqa: A002 - the public name
     """A data frame as one file.
 
@@ -102,7 +106,7 @@ def take(data: Any, column: str = "value") -> Taken:
         return Taken(data.to_frame(data.name if data.name is not None else column).copy())
     try:
         return Taken(_table(data, column))
-    except (TypeError, ValueError, NotImplementedError, OverflowError) as error:  # Arrow's own errors are among these
+    except _NO_TABLE as error:
         raise BadArtifact(f"{name_of(data)} cannot be made a table: {error}") from error
 
 
@@ -149,23 +153,34 @@ def _is_of_pandas(data: object, name: str) -> bool:
 
 
 def write_parquet(taken: Taken, path: Path) -> None:
-    """Writes it as Parquet, compressed with Zstandard; pandas finds its index and types again."""
+    """Writes it as Parquet, compressed with Zstandard; pandas finds its index and types again.
+
+    Raises:
+        BadArtifact: Arrow has no type for a column.
+    """
     import pyarrow.parquet
 
-    pyarrow.parquet.write_table(taken.table, path, compression="zstd")
+    try:
+        pyarrow.parquet.write_table(taken.table, path, compression="zstd")
+    except _NO_TABLE as error:
+        reason = "; ".join(map(str, error.args))
+        raise BadArtifact(f"Parquet cannot hold it ({reason}); format='csv' may") from error
 
 
 def write_csv(taken: Taken, path: Path) -> None:
-    """Writes it as CSV; an index of pandas becomes columns where it is more than row numbers."""
-    import pyarrow as pa
+    """Writes it as CSV; an index of pandas becomes the first columns where it is more than row numbers."""
     import pyarrow.csv
 
     try:
         table = taken.table
+        index = [
+            name for name in (table.schema.pandas_metadata or {}).get("index_columns", []) if isinstance(name, str)
+        ]
+        table = table.select([*index, *(name for name in table.column_names if name not in index)])
         names = ["index" if name == _UNNAMED_INDEX else name for name in table.column_names]
         pyarrow.csv.write_csv(table.rename_columns(names), path)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
-        # Cells of several types in one column, lists, categories: pandas writes them by their `str()`.
+    except _NO_TABLE:
+        # Cells of several types in one column, lists, names that come up twice: pandas writes them by their `str()`.
         frame = taken.frame
         frame.to_csv(path, index=not _is_of_pandas(frame.index, "RangeIndex"))
 
