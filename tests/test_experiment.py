@@ -63,6 +63,14 @@ def test_an_experiment_logs_its_config_metrics_figures_and_seed(tracked: tuple[T
     assert stored.artifacts() == ["config/config.yaml", "figures/confusion.png"]
 
 
+def test_an_experiment_seeds_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    seeds: list[int] = []
+    monkeypatch.setattr("tailrace.experiment.random.seed", seeds.append)
+    Digits({**document(), "mlflow_tracking": False}).run()
+    assert seeds == [7]
+
+
 def test_an_experiment_that_fails_says_so_and_raises(tracked: tuple[Tracker, str]) -> None:
     tracker, uri = tracked
     with pytest.raises(ValueError, match="no data"):
@@ -192,3 +200,8 @@ def test_a_directory_without_reports_or_with_broken_ones_is_an_error(tmp_path: P
     (tmp_path / "metrics.json").write_text("{")
     with pytest.raises(CallError, match=f"the report in {tmp_path} cannot be read: JSONDecodeError"):
         import_reports(tmp_path)
+    (tmp_path / "metrics.json").write_text("{}")
+    for told in ('{"run": "ff", "start_time": 5, "tags": 5}', '{"run": "ffffffffffffffffff", "start_time": 5}'):
+        (tmp_path / "run.json").write_text(told)
+        with pytest.raises(CallError, match=r"run\.json is none of tailrace's"):
+            import_reports(tmp_path)

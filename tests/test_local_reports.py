@@ -122,6 +122,15 @@ def test_a_wrong_value_is_said_once_and_left_out(
     ]
 
 
+def test_a_changed_param_is_no_dead_letter_where_nothing_is_delivered(
+    off: Tracker, caplog: pytest.LogCaptureFixture
+) -> None:
+    with off.start_run() as run:
+        run.log_params({"lr": 1})
+        run.log_params({"lr": 2})
+    assert caplog.messages == ["tailrace: param 'lr' is '1' already and cannot become '2': the first is kept"]
+
+
 def test_strict_calls_raise_with_tracking_off_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with tracking("http://localhost:1", agent="off", strict=True) as sdk:

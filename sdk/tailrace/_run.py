@@ -154,7 +154,11 @@ class Run(ResultCalls, AlertCalls, ModelCalls):
             if self._params.setdefault(name, value) != value:
                 self._voice.warn(
                     f"param {name!r} is {self._params[name]!r} already and cannot become {value!r}: "
-                    "it will be a dead letter (`tailrace dead list`)",
+                    + (
+                        "it will be a dead letter (`tailrace dead list`)"
+                        if self._local is None
+                        else "the first is kept"
+                    ),
                     once=(self._spec.run, f"{REFUSED}param {name!r}"),
                 )
         if flat and self._connection is not None:

@@ -83,7 +83,6 @@ class Experiment:
             if self.config:
                 run.log_config(self.config)
             self._seed()  # last, since a run that begins may draw numbers, too
-            self._seed()  # last, since a run that begins may draw numbers, too
             metrics = dict(self.train() or {})
             metrics.update(self.evaluate())
             run.log_metrics(metrics)

@@ -111,7 +111,9 @@ def _read(directory: Path) -> _Report:
         params = yaml.safe_load(config.read_text(encoding="utf-8")) if config.exists() else {}
         told = json.loads(run.read_text(encoding="utf-8")) if run.exists() else _guessed(directory)
         report = _Report(directory, dict(params or {}), dict(metrics), dict(told))
-        int(report.told["run"], 16), int(report.told["start_time"])
+        known = 0 < int(report.told["run"], 16) < 1 << 64 and int(report.told["start_time"]) >= 0
+        if not known or not isinstance(report.told.get("tags", {}), dict):
+            raise ValueError(f"{RUN} is none of tailrace's")
     except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:
         raise CallError(f"the report in {directory} cannot be read: {type(error).__name__}: {error}") from None
     return report
