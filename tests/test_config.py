@@ -142,6 +142,8 @@ MISTAKES = {
     "a seed with a fraction": ({"seed": 1.5}, "the config: seed is 1.5; allowed: a whole number"),
     "a name that is none": ({"name": 5}, "the config: name is 5; allowed: a text that is not empty"),
     "tags that are none": ({"tracking": {"tags": 3}}, "[tracking] tags is 3; allowed: a table"),
+    "settings that are none": ({"tracking": {"settings": [1]}}, "[tracking.settings] must be a table, not [1]"),
+    "a source that is none": (5, "a configuration is a file, a dictionary or a TrackingConfig, not int"),
     "a table that is none": ({"tracking": {"mlflow": 3}}, "[tracking.mlflow] must be a table, not 3"),
     "a setting out of bounds": ({"tracking": {"settings": {"nice": 99}}}, "[tracking.settings] nice is 99; allowed"),
     "a variable that is not set": ({"tracking": {"run_name": "${NOPE_}"}}, "variable NOPE_, which is not set"),
@@ -184,6 +186,19 @@ def test_an_object_built_by_hand_is_checked_too() -> None:
         TrackingConfig(log_model="maybe")  # type: ignore[arg-type]
     with pytest.raises(SettingsError, match=r"settings.nise is no key of tailrace; did you mean 'nice'"):
         TrackingConfig(settings={"nise": 1})
+    with pytest.raises(SettingsError, match="settings is 5; allowed: a table"):
+        TrackingConfig(settings=5)  # type: ignore[arg-type]
+
+
+def test_a_table_with_nothing_in_it_is_none() -> None:
+    assert load_config({"tracking": {"enabled": False, "mlflow": None}}).enabled is False
+
+
+def test_an_object_shows_no_password_wherever_it_stands() -> None:
+    uri = "http://ada:hunter2@host"
+    config = TrackingConfig(tags={"at": uri}, settings={"tracking_uri": uri}, experiment={"stores": [{"db": uri}]})
+    assert "hunter2" not in repr(config)
+    assert config.experiment["stores"][0]["db"] == uri
 
 
 @pytest.mark.parametrize("uri", ["http://ada:hunter2@host", "http://ada:${PW:-hunter2}@host"])

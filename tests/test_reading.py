@@ -108,6 +108,9 @@ def test_a_run_is_found_by_any_of_its_names(tracker: Tracker, runs: dict[str, st
     for unknown in ("never", "f" * 32, 'it\'s "both"', ""):
         with pytest.raises(NotFound):
             tracker.get_run_info(unknown)
+    for wrong in (None, 5, info):
+        with pytest.raises(CallError, match="named by its name or id, a text, not by a value of"):
+            tracker.get_run_info(wrong)  # type: ignore[arg-type]
 
 
 def test_the_best_run_has_the_best_last_value_and_never_nan(tracker: Tracker, runs: dict[str, str]) -> None:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from tailrace_agent.errors import NotFound, Refused, RunGone, StoreRefused
+from tailrace_agent.errors import CallError, NotFound, Refused, RunGone, StoreRefused
 from tailrace_agent.mlflow_errors import mask, opening_failed, public_uri, translate
 from tailrace_agent.uris import check_uri, mask_uri, missing_file
 
@@ -210,7 +210,11 @@ class Reader:
 
         Raises:
             NotFound: One of them fits no run, or several.
+            CallError: One of them is no text.
         """
+        for text in texts:
+            if not isinstance(text, str):
+                raise CallError(f"a run is named by its name or id, a text, not by a value of {type(text).__name__}")
         experiments = list(self.experiments())
         by_id = self._by_ids([text for text in texts if _ID.fullmatch(text)], experiments)
         return [by_id[text] if text in by_id else self._named(text, experiments) for text in texts]

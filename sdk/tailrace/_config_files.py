@@ -67,6 +67,8 @@ def read_document(source: str | os.PathLike[str] | Mapping[str, Any] | None) -> 
     """
     if isinstance(source, Mapping):
         return Document(source, "the config")
+    if source is not None and not isinstance(source, (str, os.PathLike)):
+        raise SettingsError(f"a configuration is a file, a dictionary or a TrackingConfig, not {type(source).__name__}")
     path = settings_file() if source is None else Path(os.path.expanduser(source))  # noqa: PTH111 - also of a str
     if path is None:
         return Document({}, "the config")
@@ -127,7 +129,11 @@ def _table(document: Document) -> list[Entry]:
 
 
 def _below(table: Any) -> list[tuple[str, Any]]:
-    return [(f"tracking.{key}", table[key]) for key in _BELOW if key in table] if isinstance(table, Mapping) else []
+    return (
+        [(f"tracking.{key}", table[key]) for key in _BELOW if table.get(key) is not None]
+        if isinstance(table, Mapping)
+        else []
+    )
 
 
 def _entries(values: Mapping[str, Any], where: str) -> list[Entry]:
@@ -159,10 +165,10 @@ def expand(value: Any, environ: Mapping[str, str], place: str) -> Any:
     def replaced(match: re.Match[str]) -> str:
         if match["escaped"]:
             return match[0][1:]
-        found = environ.get(match["name"]) or match["default"]
+        found = environ.get(match["name"]) or match["default"]  # empty is not set, as in a shell's `:-`
         if found is None:
             raise SettingsError(
-                f"{place} needs the environment variable {match['name']}, which is not set; "
+                f"{place} needs the environment variable {match['name']}, which is not set, or empty; "
                 f"set it, or write ${{{match['name']}:-default}}"
             )
         return found

@@ -92,6 +92,9 @@ class TrackingConfig(msgspec.Struct, frozen=True, kw_only=True):
         for key, value in self._said():
             if key not in ("settings", "experiment", "source"):
                 msgspec.structs.force_setattr(self, key, _checked(Entry(key, value, f"TrackingConfig: {key}"), None))
+        for key in ("settings", "experiment"):
+            if not isinstance(table := getattr(self, key), Mapping):
+                raise SettingsError(f"TrackingConfig: {key} is {_shown(table)}; allowed: a table of names and values")
         for key, value in self.settings.items():
             _checked(Entry(key, value, f"TrackingConfig: settings.{key}"), None)
 
@@ -221,4 +224,12 @@ def _warn_of_credentials(entry: Entry, document: Document) -> None:
 
 
 def _shown(value: Any) -> str:
-    return repr(mask_uri(value)[0] if isinstance(value, str) else value)
+    return repr(_masked(value))
+
+
+def _masked(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _masked(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_masked(item) for item in value]
+    return mask_uri(value)[0] if isinstance(value, str) else value
