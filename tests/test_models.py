@@ -98,7 +98,7 @@ def test_a_model_of_each_kind_comes_back_as_it_was_at_the_call(
         handles = [
             run.log_model(
                 module, "net", input_example=example, registered_model_name=name, alias=("champion", "best"),
-                tags={"data": "digits"}, description="the first one", metadata={"classes": 1}, step=7,
+                tags={"data": "digits"}, description="the first one", metadata={"classes": np.int64(1)}, step=7,
             ),
             run.log_model(estimator, "skl", input_example=X[:2], registered_model_name=name, stage="Production"),
             run.log_model(function, "fun"),
@@ -171,6 +171,20 @@ def test_a_module_is_taken_out_of_its_wrappers_and_keeps_nothing_of_the_original
         assert ours.data_ptr() != theirs.data_ptr()
         assert (ours.grad, ours.requires_grad) == (None, True)
     assert not frozen.example["rows"][0].requires_grad
+
+
+def test_a_model_in_training_is_saved_with_its_statistics_and_takes_no_random_numbers(tmp_path: Path) -> None:
+    module = torch.nn.Sequential(torch.nn.BatchNorm1d(2), torch.nn.Dropout())
+    module.kept = module(torch.tensor(X, dtype=torch.float32, requires_grad=True))  # in the middle of a graph
+    mean = module[0].running_mean.clone()
+    frozen = freeze_model(module, None, torch.ones(2, 2))
+    numbers = torch.get_rng_state()
+    save_model(frozen, tmp_path / "model", signature="infer")
+    assert torch.equal(torch.get_rng_state(), numbers)
+    loaded = flavor_module("pytorch").load_model(str(tmp_path / "model"))
+    assert torch.equal(loaded[0].running_mean, mean)
+    assert module.training
+    assert "signature" in (tmp_path / "model" / "MLmodel").read_text()
 
 
 def test_what_cannot_be_a_model_is_said_and_counted_and_raises_only_when_strict(

@@ -109,10 +109,17 @@ def _copied_module(module: Any) -> Any:
     torch = sys.modules["torch"]
     with torch.no_grad():
         try:
-            return copy.deepcopy(module)
+            return copy.deepcopy(module, _within_graphs(module))
         except torch.cuda.OutOfMemoryError:
             on_cpu = {id(tensor): _on_cpu(tensor) for tensor in (*module.parameters(), *module.buffers())}
-            return copy.deepcopy(module, on_cpu)
+            return copy.deepcopy(module, {**_within_graphs(module), **on_cpu})
+
+
+def _within_graphs(module: Any) -> dict[int, Any]:
+    """Copies of what a module has kept of its last call: tensors in the middle of a graph have no deep copy."""
+    tensor = sys.modules["torch"].Tensor
+    kept = (value for part in module.modules() for value in (*vars(part).values(), *part.buffers(recurse=False)))
+    return {id(value): value.detach().clone() for value in kept if isinstance(value, tensor) and not value.is_leaf}
 
 
 def _on_cpu(tensor: Any) -> Any:

@@ -58,7 +58,7 @@ def save_model(
         Exception: Whatever MLflow and the model's framework raise.
     """
     flavor = flavor_module(frozen.flavor)
-    model = _on_cpu(frozen.model)
+    model = _at_rest(frozen.model)
     arguments = {
         "signature": (None if frozen.example is not None else False) if signature == "infer" else signature or False,
         "input_example": _as_arrays(frozen.example),
@@ -127,11 +127,17 @@ def _first_of(flavor: types.ModuleType) -> str:
     return next(iter(inspect.signature(flavor.save_model).parameters))
 
 
-def _on_cpu(model: Any) -> Any:
-    """The copy of a PyTorch module, moved to the CPU when it is complete, so that it loads where there is no GPU."""
+def _at_rest(model: Any) -> Any:
+    """The copy of a PyTorch module, moved to the CPU when it is complete, so that it loads where there is no GPU.
+
+    In evaluation mode, in which it will be loaded: MLflow calls it for the signature, and in training mode that would
+    move the statistics of its batch norms, and take random numbers from the training that goes on.
+    """
     torch = sys.modules.get("torch")
     if torch is None or not isinstance(model, torch.nn.Module):
         return model
+    with contextlib.suppress(NotImplementedError):  # exported programs have no modes
+        model.eval()
     tensors = (*model.parameters(), *model.buffers())
     for device in {tensor.device for tensor in tensors if tensor.device.type == "cuda"}:
         torch.cuda.synchronize(device)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from tailrace._lane import SAVES, drain
 from tailrace._model_copy import SAVED, FrozenModel, freeze_model
 from tailrace._model_handle import ModelHandle
+from tailrace._params import plain_config
 from tailrace_agent.errors import CallError
 from tailrace_agent.records import Artifact, Drop, ModelOutcome, ModelSpec
 from tailrace_agent.uris import mask_uri, resolve_uri
@@ -70,7 +71,7 @@ class ModelCalls:
             name: Of the model in the run; without any of `/ : . % " '`.
             input_example: A small input; copied, kept with the model, and the source of its signature.
             signature: `infer` (from the example), None, or an MLflow `ModelSignature`.
-            metadata: Kept with the model.
+            metadata: Kept with the model; what YAML does not know becomes a plain value or a string.
             registered_model_name: Registers it as a new version of this model, as soon as all its files are stored.
             alias: One or several aliases that then point to this version.
             stage: `production`, `staging`, or any other word, which is then an alias; see docs/models.md.
@@ -118,7 +119,7 @@ class ModelCalls:
             arguments = {
                 "signature": signature if settings.log_model_signature else None,
                 "keep_example": settings.log_input_example,
-                "metadata": _mapping("metadata", metadata),
+                "metadata": metadata and plain_config(_mapping("metadata", metadata)),
                 "options": _mapping("save_options", save_options) or {},
             }
             frozen = freeze_model(model, flavor, input_example)

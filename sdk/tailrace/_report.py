@@ -23,11 +23,12 @@ def start_line(spec: RunSpec, settings: Settings) -> str:
     name = f" {spec.run_name!r}" if spec.run_name else ""
     what = f"resuming run {spec.run_id}" if spec.run_id else f"run{name}"
     experiment = spec.experiment_name or (f"id {spec.experiment_id}" if spec.experiment_id else "Default")
+    there = "" if spec.run_id else f" in experiment {experiment!r}"  # a run that there is stays in its own
     where = spec.tracking_uri or f"MLflow's default store in {spec.cwd}"
     agent = "" if settings.agent == "process" else f" (agent: {settings.agent})"
     port = settings.prometheus_port
     served = f", Prometheus at {settings.prometheus_host}:{port}" if port else ""
-    return f"{what} in experiment {experiment!r} → {where}{agent}{served}"
+    return f"{what}{there} → {where}{agent}{served}"
 
 
 def end_lines(status: RunStatus, cost: LogCost, spec: RunSpec) -> list[str]:
