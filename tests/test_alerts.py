@@ -345,3 +345,12 @@ def test_without_tracking_an_alert_is_still_said(
     assert [record.getMessage() for record in caplog.records if "alert" in record.getMessage()] == [
         "tailrace: alert: it diverges ({'enabled': False})"
     ]
+
+
+def test_what_an_alert_says_here_cannot_steer_the_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with tracking("http://127.0.0.1:9", enabled=False) as sdk, sdk.start_run() as run:
+        run.alert("über\x1b[31m", "a\nb")
+    assert "tailrace: alert: über\\x1b[31m (a\\nb)" in caplog.messages

@@ -54,7 +54,7 @@ class AlertCalls:
             level = "warning"
         if self._settings.backend == "none":
             return
-        line = f"alert: {title} ({text})" if text else f"alert: {title}"
+        line = _one_line(f"alert: {title} ({text})" if text else f"alert: {title}")
         if level != "info":
             self._voice.warn(line, once=(self._spec.run, line))
         elif not self._settings.quiet:
@@ -64,3 +64,8 @@ class AlertCalls:
 
     def _fault(self, text: str, *, once: object) -> None:
         raise NotImplementedError  # Run has it
+
+
+def _one_line(text: str) -> str:
+    """With control characters written out: foreign text must not steer a terminal."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

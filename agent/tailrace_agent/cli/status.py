@@ -150,7 +150,8 @@ def _row(run: RunView, width: int) -> list[str]:
     mlflow = [run.run_id[:8] if run.run_id else "-"] if width >= _WIDE else []
     numbers = [f"{n:,}" for n in (run.delivered, run.pending, run.dead, sum(run.dropped.values()))]
     lag = duration(run.lag) if run.lag and run.pending else "-"
-    return [run.run[:8], run.run_name or "-", *mlflow, run.state, *numbers, lag]
+    name = (run.run_name or "-").replace("\n", "\\n")  # a row is one line
+    return [run.run[:8], name, *mlflow, run.state, *numbers, lag]
 
 
 def _widths(rows: list[list[str]], width: int) -> list[int]:
