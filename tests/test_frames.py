@@ -245,6 +245,12 @@ def test_without_matplotlib_the_files_are_logged_all_the_same(
     ]
 
 
+def test_metrics_that_are_none_do_not_cost_the_equity(sqlite_uri: str) -> None:
+    with tracking(sqlite_uri) as sdk, sdk.start_run() as run:
+        sdk.log_backtest("b", None, trades=[{"side": "buy"}])  # type: ignore[arg-type]
+    assert Store(sqlite_uri, run).artifacts() == ["backtest/b/trades.parquet"]
+
+
 def test_the_caller_pays_for_the_copy_and_no_more() -> None:
     frame = pd.DataFrame({"a": [1.0]})
     taken = take(frame)

@@ -71,17 +71,19 @@ class ResultCalls(ArtifactCalls):
         from tailrace._backtest import can_draw, metrics_of
         from tailrace._frozen import BadArtifact
 
+        found: dict[str, Any] = {}
+        odd: list[str] = []
         try:
             found, odd = metrics_of(name, metrics)
-        except BadArtifact as error:
+        except BadArtifact as error:  # equity and trades may be good all the same
             self._fault(f"log_backtest: {error}", once=("backtest", str(error)))
-            return
         for key in odd:
             self._fault(
                 f"log_backtest: metric {key!r} was not logged: it has no word in it, or has come up before",
                 once=("backtest", name, key),
             )
-        self._log(found, step=0)
+        if found:
+            self._log(found, step=0)
         if equity is not None:
             draw = can_draw()
             if not draw:
