@@ -23,7 +23,7 @@ from tailrace_agent.errors import StoreRefused, Unavailable
 from tailrace_agent.ledger import Ledger
 from tailrace_agent.memory_sink import MemoryRun, MemorySink
 from tailrace_agent.pipeline import Pipeline
-from tailrace_agent.records import Artifact, Drop, End, Flush, Params, RunSpec, Start, encode, run_hex
+from tailrace_agent.records import Alert, Artifact, Drop, End, Flush, Params, RunSpec, Start, encode, run_hex
 from tailrace_agent.ring import MIN_BYTES, RingWriter
 from tailrace_agent.session import Session
 from tailrace_agent.settings import Settings
@@ -638,6 +638,16 @@ def test_a_store_that_cannot_be_used_is_told_and_the_agent_knows_that_it_is_stuc
     assert rig.pipeline.stuck
     assert not rig.pipeline.settled
     assert "tailrace sync" in rig.status().notices[0]
+
+
+def test_an_agent_with_an_alert_to_post_has_something_left_to_do(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, alert_webhook="http://127.0.0.1:9/hook")
+    put(rig.ring(), start(), Alert(1, "odd", "", "warning", 5), End(1, "FINISHED", 99))
+    rig.run()
+    assert rig.pipeline.book.all()[0].finalized
+    assert not rig.pipeline.settled
+    assert not rig.pipeline.stuck
+    rig.pipeline.close()
 
 
 def test_the_agent_shows_that_it_lives(rig: Rig) -> None:

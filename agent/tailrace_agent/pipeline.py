@@ -215,7 +215,8 @@ class Pipeline:
     def stuck(self) -> bool:
         """Whether what is left cannot be delivered by this agent: every store involved was refused."""
         left = {s.spec.tracking_uri for s in self.book.all() if not s.finalized}
-        return all(uri in self.channels and self.channels[uri].delivery.refused for uri in left)
+        refused = all(uri in self.channels and self.channels[uri].delivery.refused for uri in left)
+        return refused and not self.onlookers.pending
 
     def close(self) -> None:
         """Writes the last status and closes the spool."""
