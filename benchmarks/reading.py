@@ -60,7 +60,7 @@ def history(uri: str, run_id: str, way: str, points: int) -> float:
     return seconds
 
 
-def compare(uri: str, run_ids: list[str], way: str, metrics: str | None = None) -> float:
+def compare(uri: str, run_ids: list[str], way: str, metrics: list[str] | None = None) -> float:
     """Seconds for 100 runs side by side, or for one search of MLflow's that finds as many."""
     from mlflow import MlflowClient
 
@@ -110,11 +110,11 @@ def measure(bench: Bench) -> Iterator[Figure]:
         )
         ratios = Samples(ours / theirs for ours, theirs in zip(taken["ours"], taken["theirs"], strict=True))
         ours, theirs = (Samples(taken[way]).median * 1e3 for way in ("ours", "theirs"))
-        bounds = bench.child("reading", "compare", uri=uri, run_ids=some, way="ours", metrics="m0") * 1e3
+        last = bench.child("reading", "compare", uri=uri, run_ids=some, way="ours", metrics=[]) * 1e3
         yield judged(
             f"compare_runs of {_RUNS} runs / one search of MLflow's, {name}",
             ratios,
             most=3.0,
             unit="x",
-            note=f"{ours:.0f} ms against {theirs:.0f} ms; {bounds:.0f} ms with smallest and largest of one metric",
+            note=f"{ours:.0f} ms against {theirs:.0f} ms; {last:.0f} ms for the last values alone",
         )

@@ -167,7 +167,11 @@ def test_a_comparison_puts_what_differs_first(tracker: Tracker, runs: dict[str, 
     columns = list(comparison.columns)
     assert columns[:4] == ["run_name", "status", "start_time", "duration"]
     assert columns[4] == "params.lr"
-    assert comparison.differing == ["params.lr", "metrics.loss", "metrics.score"]
+    assert comparison.differing == [
+        "params.lr",
+        *("metrics.loss", "metrics.loss.max"),
+        *("metrics.score", "metrics.score.min", "metrics.score.max"),
+    ]
     assert columns.index("metrics.loss") < columns.index("params.seed") < columns.index("metrics.ok")
     assert comparison.loc[runs["read-small"], "params.lr"] == "0.1"
 
@@ -180,6 +184,9 @@ def test_named_metrics_come_with_their_smallest_and_largest_value(tracker: Track
     assert (small["metrics.odd.min"], small["metrics.odd.max"]) == (-math.inf, math.inf)
     assert math.isnan(comparison.loc[runs["read-wide"], "metrics.score.min"]), "NaN alone has no smallest value"
     assert "metrics.ok" not in comparison.columns
+    last = tracker.compare_runs(["read-small", "read-wide"], metrics=[])
+    assert "metrics.ok" in last.columns
+    assert "metrics.loss.max" not in last.columns
     with pytest.raises(NotFound, match="no metric fits 'acc'"):
         tracker.compare_runs(["read-small"], metrics=["acc"])
 

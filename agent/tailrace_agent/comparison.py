@@ -1,8 +1,8 @@
 """Runs side by side: what differs between them first, as a table, a DataFrame and a figure.
 
 A `Comparison` is a pandas DataFrame with one row for each run and MLflow's column names (`params.lr`, `metrics.loss`).
-Columns in which the runs differ come before those in which they do not, params before metrics. Where metrics were
-named, each has its smallest and largest value beside the last (`metrics.loss.min`, `metrics.loss.max`).
+Columns in which the runs differ come before those in which they do not, params before metrics. Each metric has its
+smallest and largest value beside the last (`metrics.loss.min`, `metrics.loss.max`), unless it was asked otherwise.
 
 Its figure reads the metrics' histories when it is asked for, from the store that the comparison came from.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Comparison", "compare", "matching", "metric_history"]
 
+_SYSTEM: Final = "system/"
 _FACTS = ("run_name", "status", "start_time", "duration")
 
 
@@ -88,23 +89,24 @@ def compare(reader: Reader, records: Sequence[RunRecord], metrics: Sequence[str]
     Args:
         reader: Where they come from.
         records: The runs, in the order of the rows.
-        metrics: Names or patterns of the metrics to compare, each with its smallest and largest value; None for the
-            last value of all.
+        metrics: Names or patterns of the metrics to compare, each with its smallest and largest value; None for all
+            metrics (of system metrics the last value only); none at all (`()`) for the last value of all.
 
     Raises:
         NotFound: No metric of these runs fits a name or pattern.
     """
     known = sorted({key for record in records for key in record.metrics})
-    keys = known if metrics is None else matching(known, metrics)
+    keys = matching(known, metrics) if metrics else known
+    bounded = [key for key in keys if metrics or (metrics is None and not key.startswith(_SYSTEM))]
     run_ids = [record.run_id for record in records]
     columns: dict[str, list[Any]] = {}
     for key in sorted({key for record in records for key in record.params}):
         columns[f"params.{key}"] = [record.params.get(key) for record in records]
-    bounds = reader.extremes(run_ids, keys) if metrics is not None else {}
+    bounds = reader.extremes(run_ids, bounded) if bounded else {}
     nothing = (np.nan, np.nan)
     for key in keys:
         columns[f"metrics.{key}"] = [record.metrics.get(key, np.nan) for record in records]
-        if metrics is not None:
+        if key in bounded:
             columns[f"metrics.{key}.min"] = [bounds.get((run_id, key), nothing)[0] for run_id in run_ids]
             columns[f"metrics.{key}.max"] = [bounds.get((run_id, key), nothing)[1] for run_id in run_ids]
     facts = {name: [getattr(record, name) for record in records] for name in _FACTS}
@@ -172,7 +174,7 @@ def _chosen(frame: pd.DataFrame, metrics: Sequence[str] | str | None) -> list[st
     known = [name for name in columns if name not in bounds]
     if metrics is not None:
         return matching(known, metrics)
-    chosen = [name for name in known if not name.startswith("system/")][:6] or known[:6]
+    chosen = [name for name in known if not name.startswith(_SYSTEM)][:6] or known[:6]
     if not chosen:
         raise NotFound("these runs have no metrics to draw")
     return chosen

@@ -59,7 +59,7 @@ def command(
     from tailrace_agent.comparison import compare
 
     records = [reader.record(run) for run in reader.find_all(runs)]
-    comparison = compare(reader, list({record.run_id: record for record in records}.values()), metric or None)
+    comparison = compare(reader, list({record.run_id: record for record in records}.values()), metric)
     if json_:
         as_json(_plain(comparison, reader.name))
     else:
