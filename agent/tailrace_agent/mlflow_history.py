@@ -32,7 +32,7 @@ __all__ = ["Columns", "extremes", "read", "unbounded"]
 
 _ROWS: Final = 65_536
 _RUNS_AT_ONCE: Final = 200
-_RUNS_IN_A_URL: Final = 50
+_RUNS_IN_A_URL: Final = 100
 _LARGEST: Final = sys.float_info.max
 
 
