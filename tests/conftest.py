@@ -25,7 +25,9 @@ settings.load_profile("tailrace")
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in list(os.environ):
-        if name.startswith(("MLFLOW_", "_MLFLOW_", "TAILRACE_")) and not name.startswith("TAILRACE_TEST_"):
+        if name.startswith(("MLFLOW_", "_MLFLOW_", "TAILRACE_")) and not name.startswith(
+            ("TAILRACE_TEST_", "TAILRACE_NATIVE")
+        ):
             monkeypatch.delenv(name)
     if "mlflow" in sys.modules:  # a test before may have set MLflow's own, global URI
         sys.modules["mlflow"].set_tracking_uri(None)

@@ -26,7 +26,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tailrace._hot import make_log
+from tailrace._hot import python_log
 from tailrace_agent import ring
 from tailrace_agent.errors import SessionError
 from tailrace_agent.ring import MIN_BYTES, Frames, RingReader, RingWriter
@@ -772,7 +772,7 @@ def test_the_body_of_put_stands_in_log_word_for_word() -> None:
         body = code[code.index(first) :]
         return [line.replace("self.", "ring.") for line in body[: body.index("return None") + 1] if line[:1] != "#"]
 
-    log = make_log(types.SimpleNamespace(channel=None))  # type: ignore[arg-type]
+    log = python_log(types.SimpleNamespace(channel=None))  # type: ignore[arg-type]
     assert lines(RingWriter.put, "size = len(row)") == lines(log, "size = len(row)")
 
 

@@ -14,7 +14,8 @@ Invariants
    entered or left and where it jumps back, and nowhere else: so from the look at `off` to the frame's length no other
    caller gets in between. A finalizer (the garbage collector may run at the slice) can, and so another thread: they put
    their frames behind ours, and move the head past it, where the reader waits until our checksum is right.
-7. Where `put` finds no room it takes a lock, and `limit` sends all others there too. What re-enters it in the same
+7. The `log()` in C (`_native.c`) does the same with the GIL held throughout, so there nothing at all gets in between.
+8. Where `put` finds no room it takes a lock, and `limit` sends all others there too. What re-enters it in the same
    thread (a signal handler, a finalizer) is parked. Without a GIL every call goes that way.
 
 Format (little-endian 64-bit words)
@@ -44,6 +45,7 @@ from typing import Final, NamedTuple
 from zlib import adler32
 
 from tailrace_agent.errors import SessionError
+from tailrace_agent.native import Cursor
 from tailrace_agent.records import FORMAT
 
 __all__ = ["HEAD", "MIN_BYTES", "Frames", "RingReader", "RingWriter"]
@@ -82,7 +84,7 @@ def _reserve(fd: int, size: int) -> None:
         os.pwrite(fd, bytes(size), 0)
 
 
-class RingWriter:
+class RingWriter(Cursor):
     """The training process's end.
 
     Args:
@@ -98,8 +100,8 @@ class RingWriter:
     Attributes:
         off: Where the next frame begins.
         limit: How far it may reach; beyond it, `put_slowly` finds another place.
+        memory: The file as bytes. These three are `Cursor`'s, where the hot path in C finds them.
         words: The file as 64-bit words.
-        memory: The file as bytes.
 
     Raises:
         OSError: The room cannot be had.
@@ -147,7 +149,7 @@ class RingWriter:
         """Accepts one row. Returns when it is in shared memory (or in the spill file).
 
         Costs about 0.5 µs. Never raises for what the outside world does: see `on_drop`. The body stands once more in
-        `tailrace._hot.make_log`, word for word: change both.
+        `tailrace._hot.make_log`, word for word, and in C in `_native.c`: change all three.
         """
         size = len(row)
         word = size | adler32(row) << 32

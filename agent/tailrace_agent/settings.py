@@ -48,8 +48,10 @@ __all__ = [
     "state_dir",
 ]
 
-INTERNAL_VARIABLES: Final = frozenset({"TAILRACE_SESSION", "TAILRACE_RUN", "TAILRACE_CREDENTIALS"})
-"""Set by tailrace for its own processes; no settings."""
+INTERNAL_VARIABLES: Final = frozenset(
+    {"TAILRACE_SESSION", "TAILRACE_RUN", "TAILRACE_CREDENTIALS", "TAILRACE_NATIVE", "TAILRACE_BUILD_NATIVE"}
+)
+"""No settings: what tailrace sets for its own processes, and what is read before there are any."""
 
 _KIB: Final = 1024
 _MIB: Final = 1024 * _KIB

@@ -1,8 +1,11 @@
 """The hot path: `log()` costs about a microsecond, and when it returns, the values outlive the process.
 
-`make_log` builds every `log` there is (the module's, a tracker's, a run's) from one body, so that what is measured is
+`make_log` makes every `log` there is (the module's, a tracker's, a run's) from one body, so that what is measured is
 what runs. In it: no system call, no logging, no import, no lock, no look at the values' types. The encoder stops at
 what is no plain number and only then the slow path, `Channel.odd`, begins.
+
+Where the hot path in C was built (`tailrace_agent.native`), that one takes the calls with plain numbers, and `log`
+below takes all others; otherwise it takes all. So `log` says what a call means; tests hold the C against it.
 
 The body of `RingWriter.put` stands in `log` once more: a call of it would cost a tenth of a `log()`, in a tight loop as
 between training steps. A test compares the two.
@@ -18,6 +21,7 @@ from zlib import adler32
 import msgspec
 
 from tailrace._values import to_number
+from tailrace_agent import native
 from tailrace_agent.ring import HEAD
 
 if TYPE_CHECKING:
@@ -26,7 +30,7 @@ if TYPE_CHECKING:
 
     from tailrace._selective import Selection
 
-__all__ = ["Channel", "Elsewhere", "LogCall", "Pointer", "make_log"]
+__all__ = ["Channel", "Elsewhere", "LogCall", "Pointer", "make_log", "python_log"]
 
 _MAX_STEP = 2**63 - 1
 
@@ -82,10 +86,10 @@ class Elsewhere:
         self.put = self.put_slowly = put
 
 
-class Channel:
+class Channel(native.Route):
     """Where a run's rows go.
 
-    Attributes:
+    Attributes (all but `odd` and `selection` are `Route`'s, where the hot path in C finds them):
         run: tailrace's id of the run.
         ring: Takes the rows' bytes.
         encode: The encoder; one that raises sends every call to `odd`; None: the run is not delivered, and all that is
@@ -97,7 +101,7 @@ class Channel:
         selection: Which values are logged, where not all of them are.
     """
 
-    __slots__ = ("__weakref__", "encode", "known", "latest", "odd", "ring", "run", "selection", "steps")
+    __slots__ = ("__weakref__", "odd", "selection")
 
     def __init__(
         self,
@@ -149,7 +153,13 @@ class Pointer(Protocol):
 
 
 def make_log(pointer: Pointer) -> LogCall:
-    """The `log` function that follows `pointer.channel`."""
+    """The `log` that follows `pointer.channel`: in C where that was built."""
+    log = python_log(pointer)
+    return log if native.Log is None else native.Log(pointer, log, _encode, _encode_checked).log
+
+
+def python_log(pointer: Pointer) -> LogCall:
+    """The `log` in Python: all of it, or what the one in C hands over."""
 
     def log(metrics: Mapping[str, Any] | None = None, /, *, step: int | None = None, **values: Any) -> None:
         """Logs metrics of one training step: about a microsecond, and never an exception into training.

@@ -15,6 +15,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from tailrace_agent import native
 from tailrace_agent.cli._app import duration, own_version, size
 from tailrace_agent.session import sessions_root, shared_root
 from tailrace_agent.settings import Settings, state_dir
@@ -55,6 +56,16 @@ def program() -> Check:
     return Check(
         name="program", result="ok", text=f"tailrace {own_version()}, Python {python}, SQLite {sqlite3.sqlite_version}"
     )
+
+
+def hot_path() -> Check:
+    """Whether `log()` is the one in C."""
+    name, reason = "hot path", native.why_not
+    if reason is None:
+        return Check(name=name, result="ok", text="log() is compiled")
+    text = f"log() is not compiled, and takes two to five times as long ({reason})"
+    mend = "install a C compiler and Python's headers, then tailrace again; or a wheel that was built for this Python"
+    return Check(name=name, result="warn", text=text, mend=mend)
 
 
 def state(settings: Settings) -> list[Check]:

@@ -21,9 +21,9 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 def command(app: App, tracking_uri: str | None, json_: bool) -> None:
     """Check this machine, and say what to do about what is wrong.
 
-    The state directory (writable, room, file system), shared memory, locks, starting a process, the clock, MLflow, the
-    tracking store (with one request), reflinks for artifacts, the GPU library, and what is left over. Nothing is
-    changed, and no store is created.
+    Whether log() is compiled, the state directory (writable, room, file system), shared memory, locks, starting a
+    process, the clock, MLflow, the tracking store (with one request), reflinks for artifacts, the GPU library, and
+    what is left over. Nothing is changed, and no store is created.
 
     Exit code 1 if anything fails; warnings are no failure.
     """
@@ -41,7 +41,7 @@ def _all(app: App, tracking_uri: str | None) -> list[Check]:
     from tailrace_agent.cli._checks import Check
     from tailrace_agent.errors import SettingsError
 
-    checks = [_checks.program()]
+    checks = [_checks.program(), _checks.hot_path()]
     try:
         settings = app.settings(tracking_uri)
     except SettingsError as error:

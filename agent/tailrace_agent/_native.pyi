@@ -1,0 +1,26 @@
+import mmap
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+class Cursor:
+    off: int
+    limit: int
+    memory: mmap.mmap
+
+class Route:
+    run: int
+    known: int
+    ring: Any
+    encode: Callable[[Any], bytes] | None
+    steps: Iterator[int | None]
+    latest: dict[str, Any]
+
+class Log:
+    def __init__(
+        self,
+        pointer: object,
+        otherwise: Callable[..., Any],
+        encode: Callable[[Any], bytes],
+        encode_checked: Callable[[Any], bytes],
+    ) -> None: ...
+    def log(self, metrics: Mapping[str, Any] | None = None, /, *, step: int | None = None, **values: Any) -> None: ...

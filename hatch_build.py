@@ -1,0 +1,60 @@
+"""Builds the hot path in C into the wheel where there is a C compiler; without one, the wheel is pure Python.
+
+Both kinds do the same: `tailrace_agent.native` says which one is installed, and `tailrace doctor` shows it.
+`TAILRACE_BUILD_NATIVE=0` leaves the C out; `TAILRACE_BUILD_NATIVE=1` makes its failure the build's, for those who
+publish wheels.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+_MODULE = "tailrace_agent._native"
+
+
+class NativeHook(BuildHookInterface[Any]):
+    """Compiles one extension module for the interpreter that builds."""
+
+    PLUGIN_NAME = "custom"
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Adds the module to the wheel, or puts it beside its source for an editable install."""
+        wanted = os.environ.get("TAILRACE_BUILD_NATIVE")
+        if wanted == "0":
+            return
+        package = Path(self.root, "agent", "tailrace_agent")
+        built = _compile(package / "_native.c", Path(self.root, "build", "native"))
+        if not built.exists():
+            if wanted == "1":
+                raise RuntimeError(f"{_MODULE} could not be compiled; see the compiler's messages above")
+            self.app.display_warning(
+                "tailrace: no hot path in C (see above); log() will take two to five times as long"
+            )
+            return
+        if version == "editable":
+            shutil.copy2(built, package / built.name)
+            return
+        build_data["force_include"][str(built)] = f"tailrace_agent/{built.name}"
+        build_data["pure_python"], build_data["infer_tag"] = False, True
+
+
+def _compile(source: Path, out: Path) -> Path:
+    """Where the module is if this went well."""
+    from setuptools import Distribution, Extension
+    from setuptools.command.build_ext import build_ext
+
+    shutil.rmtree(out, ignore_errors=True)
+    # Optional: setuptools itself says what went wrong, and goes on.
+    extension = Extension(_MODULE, [str(source)], extra_compile_args=["-std=gnu11"], optional=True)
+    command = build_ext(Distribution({"name": "tailrace", "ext_modules": [extension]}))
+    command.build_lib, command.build_temp = str(out), str(out / "objects")
+    command.ensure_finalized()
+    command.run()
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    return out / "tailrace_agent" / f"_native{suffix}"
