@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import zipfile
 from email.parser import Parser
 from pathlib import Path
@@ -73,6 +74,28 @@ def test_the_metadata_asks_for_ranges_and_keeps_torch_an_extra(wheel: Path) -> N
     assert not [requirement for requirement in required if "==" in requirement.split(";")[0]]
     assert [requirement for requirement in required if requirement.startswith("mlflow")]
     assert all("extra ==" in requirement for requirement in required if requirement.startswith("torch"))
+
+
+def test_the_installed_wheel_has_the_hot_path_in_c(wheel: Path, clean_python: Path) -> None:
+    script = "from tailrace_agent import native; print(native.why_not)"
+    assert _run(clean_python, "-c", script, cwd=clean_python.parent).split() == ["None"]
+    assert f"-cp{sys.version_info[0]}{sys.version_info[1]}-" in wheel.name
+
+
+def test_without_a_compiler_the_wheel_is_pure_python_unless_the_builder_insists(
+    wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tarfile.open(next(wheel.parent.glob("*.tar.gz"))) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (source,) = tmp_path.iterdir()
+    build = [sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir"]
+    monkeypatch.setenv("CC", "false")  # a compiler that always fails
+    _run(*build, tmp_path / "pure", cwd=source)
+    (pure,) = (tmp_path / "pure").glob("*.whl")
+    assert pure.name.endswith("-py3-none-any.whl")
+    assert not [name for name in zipfile.ZipFile(pure).namelist() if name.endswith(".so")]
+    with pytest.raises(AssertionError, match="could not be compiled"):
+        _run("env", "TAILRACE_BUILD_NATIVE=1", *build, tmp_path / "none", cwd=source)
 
 
 def test_the_installed_wheel_imports_from_a_clean_environment(clean_python: Path) -> None:
