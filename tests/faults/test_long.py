@@ -85,7 +85,7 @@ def test_trainers_killed_at_random_lose_nothing(
                 time.sleep(rng.uniform(0, 2))
             if rng.random() < 0.8:
                 program.hurry()
-            time.sleep(rng.uniform(0, 0.1))
+            time.sleep(rng.uniform(0, 0.03))
             fell[program.kill()] += 1
             killed = time.monotonic()
             took = math.nan
@@ -100,7 +100,7 @@ def test_trainers_killed_at_random_lose_nothing(
         assert run.status == "KILLED"
         tell(f"trainer {n + 1}/{KILLS}: {len(noted)} points, KILLED after {took:.1f} s")
     tell(f"the slowest run was KILLED {slowest:.1f} s after its trainer")
-    _enough("trainer", fell, ("log",), 0.1)
+    _enough("trainer", fell, ("log",), 0.06)
 
 
 def test_agents_killed_at_random_lose_and_double_nothing(
@@ -146,7 +146,7 @@ def test_what_trainers_and_agents_killed_together_leave_is_delivered_by_later_st
             time.sleep(rng.uniform(0, 4))
             if rng.random() < 0.5:
                 program.hurry()
-                time.sleep(rng.uniform(0, 0.05))
+                time.sleep(rng.uniform(0, 0.02))
         program.await_agent(stage, hold=rng.random() < 0.5)
         program.freeze()
         fell[where := program.kill_agent()] += 1
