@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-PINS   := pyproject.toml constraints.txt hatch_build.py agent/tailrace_agent/_native.c
+PINS   := pyproject.toml constraints.txt hatch_build.py $(wildcard agent/native/*)
 ARGS   ?=
 
 .DEFAULT_GOAL := help

@@ -28,8 +28,8 @@ class NativeHook(BuildHookInterface[Any]):
         wanted = os.environ.get("TAILRACE_BUILD_NATIVE")
         if wanted == "0":
             return
-        package = Path(self.root, "agent", "tailrace_agent")
-        built = _compile(package / "_native.c", Path(self.root, "build", "native"))
+        agent = Path(self.root, "agent")
+        built = _compile(agent / "native" / "log.c", Path(self.root, "build", "native"))
         if not built.exists():
             if wanted == "1":
                 raise RuntimeError(f"{_MODULE} could not be compiled; see the compiler's messages above")
@@ -38,7 +38,8 @@ class NativeHook(BuildHookInterface[Any]):
             )
             return
         if version == "editable":
-            shutil.copy2(built, package / built.name)
+            new = shutil.copy2(built, agent / "tailrace_agent" / f"{built.name}.new")
+            new.replace(agent / "tailrace_agent" / built.name)  # whole: a running program may have the old one mapped
             return
         build_data["force_include"][str(built)] = f"tailrace_agent/{built.name}"
         build_data["pure_python"], build_data["infer_tag"] = False, True

@@ -24,6 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tailrace._hot import Channel, LogCall, make_log, python_log
+from tailrace._selective import Selection
 from tailrace_agent import native
 from tailrace_agent.ring import MIN_BYTES, RingReader, RingWriter
 
@@ -41,11 +42,19 @@ def test_the_hot_path_in_c_is_built_where_the_tests_run() -> None:
 class Bench:
     """One channel on a ring of its own, one `log` that leads there, and what that `log` could not take."""
 
-    def __init__(self, folder: Path, make: Callable[[Any], LogCall], *, strict: bool = False, **hooks: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        make: Callable[[Any], LogCall],
+        *,
+        strict: bool = False,
+        selection: Selection | None = None,
+        **hooks: Any,
+    ) -> None:
         self.writer = RingWriter(folder / "ring", MIN_BYTES, folder / "spill", **hooks)
         self.reader = RingReader(folder / "ring", folder / "spill")
         self.odd: list[tuple[Any, ...]] = []
-        self.channel = Channel(7, self.writer.put, self._odd, strict=strict)
+        self.channel = Channel(7, self.writer.put, self._odd, strict=strict, selection=selection)
         self.channel.lead_to(self.writer)
         self.log = make(types.SimpleNamespace(channel=self.channel))
 
@@ -59,8 +68,20 @@ class Bench:
         return frames.rows
 
     def said(self) -> list[str]:
-        """The rows without their times, so that 1, 1.0 and True, or 0.0 and -0.0, differ, and NaN is NaN."""
-        return [repr((run, step, values)) for run, step, _, values in map(msgspec.msgpack.decode, self.rows())]
+        """The rows without their times."""
+        return [said(row) for row in self.rows()]
+
+    def held(self) -> list[str]:
+        """What a selection holds back."""
+        assert self.channel.selection is not None
+        encode = self.channel.selection.encode
+        return [said(row if isinstance(row, bytes) else encode(row)) for row in self.channel.selection.rest()]
+
+
+def said(row: bytes) -> str:
+    """A row without its time, so that 1, 1.0 and True, or 0.0 and -0.0, differ, and NaN is NaN."""
+    run, step, _, values = msgspec.msgpack.decode(row)
+    return repr((run, step, values))
 
 
 @pytest.fixture
@@ -72,11 +93,12 @@ def pair(tmp_path: Path) -> Iterator[tuple[Bench, Bench]]:
 class pairs:  # noqa: N801 - a context manager
     """The same channel twice: with a `log` in C, and with one in Python."""
 
-    def __init__(self, folder: Path, *, strict: bool = False) -> None:
+    def __init__(self, folder: Path, *, strict: bool = False, **rules: Any) -> None:
         for name in ("c", "python"):
             (folder / name).mkdir()
-        self.c = Bench(folder / "c", make_log, strict=strict)
-        self.python = Bench(folder / "python", python_log, strict=strict)
+        some = [Selection.of(rules.get("every"), rules.get("min_interval")) for _ in range(2)]
+        self.c = Bench(folder / "c", make_log, strict=strict, selection=some[0])
+        self.python = Bench(folder / "python", python_log, strict=strict, selection=some[1])
 
     def __enter__(self) -> tuple[Bench, Bench]:
         return self.c, self.python
@@ -128,6 +150,66 @@ def test_both_write_the_same_and_stumble_over_the_same(strict: bool, calls: list
                     bench.log(metrics, **values, **given_step)
         assert repr(c.odd) == repr(python.odd)
         assert c.said() == python.said()
+
+
+# Of a rule with an interval it is known what is due: everything (a nanosecond has passed), or the first value alone.
+RULES = st.fixed_dictionaries(
+    {
+        "every": st.dictionaries(
+            st.sampled_from(["a", "b*", "?", "*"]), st.sampled_from([1, 2, 3, 10**30]), max_size=3
+        ),
+        "min_interval": st.dictionaries(
+            st.sampled_from(["a", "c", "b*"]), st.sampled_from([1e-9, 1e9, 1e30]), max_size=2
+        ),
+    }
+).filter(lambda rules: any(rules.values()))
+FEW = st.dictionaries(
+    st.sampled_from(["a", "b", "bb", "c", "dé"]),
+    st.one_of(st.integers(-5, 5), st.floats(), st.just(np.float32(0.5)), st.just("no number")),
+    max_size=5,
+)
+
+
+@settings(deadline=None, max_examples=150)
+@given(rules=RULES, calls=st.lists(st.tuples(st.booleans(), FEW, st.none() | st.integers(0, 9)), max_size=25))
+def test_both_log_and_hold_the_same_of_a_selection(rules: dict[str, Any], calls: list[Any]) -> None:
+    with tempfile.TemporaryDirectory() as folder, pairs(Path(folder), **rules) as (c, python):
+        for by_keyword, values, step in calls:
+            for bench in (c, python):
+                if by_keyword:
+                    bench.log(**values, step=step)
+                else:
+                    bench.log(values, step=step)
+        assert repr(c.odd) == repr(python.odd)
+        assert c.said() == python.said()
+        assert c.held() == python.held()
+        assert c.held() == []
+
+
+def test_rows_held_in_c_grow_and_shrink_and_are_forgotten(tmp_path: Path) -> None:
+    with pairs(tmp_path, every={"*": 100}) as (c, python):
+        for bench in (c, python):
+            for step, value in enumerate([0, 1, 2**40, -(2**33), 1.5, True, 3]):
+                bench.log({"a": value}, step=step)
+            assert bench.held() == ["(7, 6, {'a': 3})"]
+            assert bench.held() == []
+        many = {f"key {index}": 0.5 for index in range(100)}  # more than C holds
+        for bench in (c, python):
+            bench.log(many, step=0)
+            bench.log(many, step=1)
+        assert c.said() == python.said()
+        assert c.held() == python.held()
+
+
+def test_however_many_sets_of_keywords_there_are_few_are_remembered(tmp_path: Path) -> None:
+    with pairs(tmp_path, every={"*": 2}) as (c, _):
+        for number in range(3):
+            for index in range(5000):
+                c.log(**{f"k{index}": 1.0, "step": number})  # type: ignore[arg-type]
+            c.rows()
+        assert c.channel.selection is not None
+        assert len(c.channel.selection.plans) == 4096
+        assert len(c.channel.selection.names) == 4096
 
 
 NUMBERS = [*range(-200, 400), *(sign * 2**bits + d for bits in range(64) for sign in (1, -1) for d in (-1, 0, 1))]

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from sdk_tools import Store, named, script, tracking
 from tailrace import CallError, SettingsError
+from tailrace._hot import Elsewhere
 from tailrace._selective import DONE, Selection
 from tailrace._values import NotReady, to_number
 from tailrace_agent.settings import load_settings
@@ -35,7 +36,7 @@ class Log:
         self.selection = selection
         self.odd: list[dict[str, Any]] = []
         self.logged: list[tuple[int, dict[str, Any]]] = []
-        self._gate = selection.gate(self._note)
+        self._gate = selection.gate(Elsewhere(self._note))
         self._choose = selection.encoder(encode, lambda values, *_: self.odd.append(values))
 
     def __call__(self, step: int, seconds: float = 0.0, /, **values: Any) -> None:
@@ -178,7 +179,7 @@ def test_endless_new_keys_are_logged_and_not_remembered() -> None:
     for step in range(5000):
         log(step, **{f"key {step}": 1.0})
     assert len(log.logged) == 5000
-    assert len(log.selection._plans) == 4096
+    assert len(log.selection.plans) == 4096
 
 
 def test_a_run_without_these_settings_has_the_bare_encoder_and_the_bare_ring(sqlite_uri: str) -> None:

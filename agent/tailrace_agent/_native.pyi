@@ -14,6 +14,23 @@ class Route:
     encode: Callable[[Any], bytes] | None
     steps: Iterator[int | None]
     latest: dict[str, Any]
+    selection: Any
+
+class Selector:
+    encode: Callable[[Any], bytes]
+    chooser: Callable[[Any], bytes]
+    ring: Any
+    plans: dict[tuple[str, ...], Any]
+    names: dict[tuple[str, ...], Any]
+
+class Group:
+    every: int
+    left: int
+    interval: int
+    logged_at: int
+    held: Any
+    parts: tuple[Any, ...]
+    owners: bytes
 
 class Log:
     def __init__(

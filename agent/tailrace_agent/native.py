@@ -1,8 +1,8 @@
 """The hot path in C where it was built, and what stands in its place where it was not.
 
-`Cursor` and `Route` hold what a `log()` reads and moves; `Log` is a `log()` in C over both, or None: then the Python
-one does all the work, at two to three times the cost. Both write the same bytes. `TAILRACE_NATIVE=0` in the environment
-of a program does without C.
+`Cursor`, `Route`, `Selector` and `Group` hold what a `log()` reads and moves. `Log` is a `log()` in C over them, or
+None: then the one in Python does all the work, at two to five times the cost. Both write the same bytes.
+`TAILRACE_NATIVE=0` in the environment of a program does without C. Its source is in agent/native.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-__all__ = ["Cursor", "Log", "Route", "why_not"]
+__all__ = ["Cursor", "Group", "Log", "Route", "Selector", "why_not"]
 
 why_not: str | None = None
 """Why there is no C here, for `tailrace doctor`; None where there is."""
 
 if TYPE_CHECKING:
-    from tailrace_agent._native import Cursor, Log, Route
+    from tailrace_agent._native import Cursor, Group, Log, Route, Selector
 else:
     try:
         if os.environ.get("TAILRACE_NATIVE") == "0":
             raise ImportError("switched off by TAILRACE_NATIVE=0")
-        from tailrace_agent._native import Cursor, Log, Route
+        from tailrace_agent._native import Cursor, Group, Log, Route, Selector
     except ImportError as error:
         why_not = str(error)
         Log = None
@@ -32,4 +32,12 @@ else:
         class Route:
             """Where a run's rows go."""
 
-            __slots__ = ("encode", "known", "latest", "ring", "run", "steps")
+            __slots__ = ("encode", "known", "latest", "ring", "run", "selection", "steps")
+
+        class Selector:
+            """Which values of a run are logged."""
+
+        class Group:
+            """Keys that are logged together, and how far they are."""
+
+            __slots__ = ("every", "held", "interval", "left", "logged_at", "owners", "parts")

@@ -14,7 +14,7 @@ Invariants
    entered or left and where it jumps back, and nowhere else: so from the look at `off` to the frame's length no other
    caller gets in between. A finalizer (the garbage collector may run at the slice) can, and so another thread: they put
    their frames behind ours, and move the head past it, where the reader waits until our checksum is right.
-7. The `log()` in C (`_native.c`) does the same with the GIL held throughout, so there nothing at all gets in between.
+7. The `log()` in C (agent/native) does the same with the GIL held throughout, so there nothing at all gets in between.
 8. Where `put` finds no room it takes a lock, and `limit` sends all others there too. What re-enters it in the same
    thread (a signal handler, a finalizer) is parked. Without a GIL every call goes that way.
 
@@ -149,7 +149,7 @@ class RingWriter(Cursor):
         """Accepts one row. Returns when it is in shared memory (or in the spill file).
 
         Costs about 0.5 µs. Never raises for what the outside world does: see `on_drop`. The body stands once more in
-        `tailrace._hot.make_log`, word for word, and in C in `_native.c`: change all three.
+        `tailrace._hot.make_log`, word for word, and in C in agent/native/log.c: change all three.
         """
         size = len(row)
         word = size | adler32(row) << 32

@@ -89,7 +89,7 @@ class Elsewhere:
 class Channel(native.Route):
     """Where a run's rows go.
 
-    Attributes (all but `odd` and `selection` are `Route`'s, where the hot path in C finds them):
+    Attributes (all but `odd` are `Route`'s, where the hot path in C finds them):
         run: tailrace's id of the run.
         ring: Takes the rows' bytes.
         encode: The encoder; one that raises sends every call to `odd`; None: the run is not delivered, and all that is
@@ -101,7 +101,7 @@ class Channel(native.Route):
         selection: Which values are logged, where not all of them are.
     """
 
-    __slots__ = ("__weakref__", "odd", "selection")
+    __slots__ = ("__weakref__", "odd")
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ class Channel(native.Route):
     ) -> None:
         self.run = run
         self.odd = odd
-        self.selection = selection
+        self.selection: Selection | None = selection
         self.steps: Iterator[int | None] = itertools.count()
         self.latest: dict[str, Any] = {}
         self.known = 0
@@ -124,7 +124,7 @@ class Channel(native.Route):
 
     def lead_to(self, ring: Ring) -> None:
         """Rows go there from now on."""
-        self.ring: Ring = ring if self.selection is None else self.selection.gate(ring.put)
+        self.ring: Ring = ring if self.selection is None else self.selection.gate(ring)
 
     def put(self, row: bytes) -> None:
         """Takes a row's bytes."""

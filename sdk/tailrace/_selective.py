@@ -10,7 +10,8 @@
 
 A run without either setting has none of this: its channel holds the bare encoder and the bare ring. With one, the
 channel's encoder is `Selection.encoder`, which puts on the ring what is due, by itself, and always answers `DONE`; in
-the place of the ring is a `Gate`, at which that ends.
+the place of the ring is a `Gate`, at which that ends. Where the hot path in C was built, that one counts and holds
+plain numbers whose keys have a plan, by the same fields (agent/native/selection.h); what is here takes the rest.
 
 Thread safety: none of it takes a lock. Two threads that log the same keys at the same moment may be counted as one, so
 a value more or less is logged; what is logged is whole in any case.
@@ -18,19 +19,19 @@ a value more or less is logged; what is logged is whole in any case.
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Final
 
 from tailrace._values import NotReady, are_plain, split
+from tailrace_agent import native
 from tailrace_agent.errors import CallError
 
 if TYPE_CHECKING:
     import mmap
     from collections.abc import Callable, Iterable, Mapping
 
-    from tailrace._hot import Channel
+    from tailrace._hot import Channel, Ring
     from tailrace._say import Voice
 
 __all__ = ["DONE", "Gate", "Row", "Selection", "log_rest"]
@@ -40,6 +41,9 @@ DONE: Final = b""
 
 _MOST_SETS: Final = 4096
 """Sets of keys that are remembered; what comes up beyond them is logged as it comes."""
+
+_FOR_EVER: Final = 2**62
+_MOST_OWNERS: Final = 256
 
 Row = tuple[int, Any, int, dict[str, Any]]
 """Run, step, time in nanoseconds, values."""
@@ -63,7 +67,7 @@ class Gate:
             self._put(row)
 
 
-class _Group:
+class _Group(native.Group):
     """Keys that are logged together under one rule, and how far they are.
 
     Attributes:
@@ -76,17 +80,20 @@ class _Group:
         plain: Whether all values of the one that was logged last were plain numbers, which nobody can change. Those
             that follow it are then held as they are, and encoded at the end; all others are encoded at once.
         parts: The groups that a call's keys fall into, where there are several.
+        owners: For each key the index of its group among them.
     """
 
-    __slots__ = ("every", "held", "interval", "keys", "left", "logged_at", "parts", "plain")
+    __slots__ = ("keys", "plain")
 
     def __init__(self, keys: tuple[str, ...], every: int = 1, interval: int = 0, parts: Iterable[_Group] = ()) -> None:
-        self.keys, self.every, self.interval = keys, every, interval
+        self.keys, self.every, self.interval = keys, min(every, _FOR_EVER), min(interval, _FOR_EVER)
         self.left = 0
-        self.logged_at: float = -math.inf
+        self.logged_at = -_FOR_EVER
         self.held: bytes | Row | None = None
         self.plain = False
-        self.parts = tuple(parts)
+        self.parts: tuple[_Group, ...] = tuple(parts)
+        owner = {key: index for index, part in enumerate(self.parts) for key in part.keys}
+        self.owners = bytes(owner.get(key, 0) for key in keys) if len(self.parts) < _MOST_OWNERS else b""
 
     def passes(self, now: int) -> bool:
         """Whether a value that is due by its count is due by the interval too; if so, it is taken as logged."""
@@ -96,7 +103,7 @@ class _Group:
         return True
 
 
-class Selection:
+class Selection(native.Selector):
     """What of a run's values is logged.
 
     Args:
@@ -105,17 +112,21 @@ class Selection:
 
     Attributes:
         encode: The encoder without a selection, once there is one.
+        chooser: What `encoder` has made.
+        ring: The ring itself.
+        plans: The plan of each set of keys that has come up.
+        names: The same by tuples of keywords as the hot path in C gets them.
         put: Takes what is due.
         odd: Takes what the encoder cannot; as `Channel.odd`.
     """
 
-    encode: Callable[[Row], bytes]
     put: Callable[[bytes], None]
     odd: Callable[..., None]
 
     def __init__(self, every: Mapping[str, int], min_interval: Mapping[str, float]) -> None:
         self._every, self._min_interval = every, min_interval
-        self._plans: dict[tuple[str, ...], _Group] = {}
+        self.plans: dict[tuple[str, ...], _Group] = {}
+        self.names: dict[tuple[str, ...], _Group] = {}
         self._groups: dict[tuple[str, ...], _Group] = {}
 
     @staticmethod
@@ -126,7 +137,7 @@ class Selection:
     def encoder(self, encode: Callable[[Row], bytes], odd: Callable[..., None]) -> Callable[[Row], bytes]:
         """An encoder that puts on the ring what is due, holds the rest, and answers `DONE`. In the hot path."""
         self.encode, self.odd = encode, odd
-        known, learn, otherwise, hold = self._plans.get, self._learn, self._due, self._hold
+        known, learn, otherwise, hold = self.plans.get, self._learn, self._due, self._hold
 
         def choose(row: Row) -> bytes:
             group = known(tuple(row[3])) or learn(row[3])
@@ -136,12 +147,13 @@ class Selection:
             group.held = row if group.plain else hold(row)
             return DONE
 
+        self.chooser = choose
         return choose
 
-    def gate(self, put: Callable[[bytes], None]) -> Gate:
+    def gate(self, ring: Ring) -> Gate:
         """Rows go there from now on; what stands in the place of the ring."""
-        self.put = put
-        return Gate(put)
+        self.ring, self.put = ring, ring.put
+        return Gate(ring.put)
 
     def rest(self) -> list[bytes | Row]:
         """What is held back, and from now on is not any more. What is not encoded yet may hold anything."""
@@ -204,14 +216,14 @@ class Selection:
     def _learn(self, values: Mapping[Any, Any]) -> _Group:
         """The plan for a set of keys that has not come up before."""
         keys = tuple(values)
-        if len(self._plans) >= _MOST_SETS:
+        if len(self.plans) >= _MOST_SETS:
             return _Group(keys)
         by_rule: dict[tuple[int, int], list[str]] = {}
         for key in keys:
             by_rule.setdefault(self._rule(key), []).append(key)
         groups = [self._group(tuple(part), *rule) for rule, part in by_rule.items()]
         plan = groups[0] if len(groups) == 1 else _Group(keys, parts=groups)
-        return self._plans.setdefault(keys, plan)
+        return self.plans.setdefault(keys, plan)
 
     def _group(self, keys: tuple[str, ...], every: int, interval: int) -> _Group:
         return self._groups.setdefault(keys, _Group(keys, every, interval))

@@ -9,18 +9,17 @@
  *    signal handler or finalizer gets in between. Without a GIL this module is not built.
  * 3. No state of its own: it reads `Route` and `Cursor` anew at each call, so forks, ends of runs and new rings are
  *    seen as the Python code sees them.
- *
- * `Cursor` is the base of `RingWriter`, `Route` that of `Channel`; tailrace_agent/native.py has both in Python, for
- * where this module could not be built.
  */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
-#include <structmember.h>
 #include <limits.h>
 #include <stdint.h>
 #include <string.h>
 #include <time.h>
+
+#include "msgpack.h"
+#include "state.h"
 
 #ifdef Py_GIL_DISABLED
 #error "the hot path in C relies on the GIL"
@@ -29,276 +28,14 @@
 #error "the ring is little-endian"
 #endif
 
-enum {
-    HEAD = 8,           /* index of the head among the ring's 64-bit words; see ring.py */
-    ROW_MAX = 2048,     /* bytes of keys and values; longer rows go to Python */
-    PREFIX_MAX = 32,    /* array, run, step, time, map: 1 + 9 + 9 + 9 + 3 bytes at most */
-    ENTRY_EXTRA = 2 + 9 /* what a key's length and a value take beside the key itself */
-};
-
-/* -- Cursor: where the next frame goes ----------------------------------------------------------------------------- */
-
-typedef struct {
-    PyObject_HEAD
-    Py_ssize_t off, limit;
-    PyObject *memory;
-    Py_buffer view;
-} Cursor;
-
-static PyMemberDef cursor_members[] = {
-    {"off", T_PYSSIZET, offsetof(Cursor, off), 0, "Where the next frame begins."},
-    {"limit", T_PYSSIZET, offsetof(Cursor, limit), 0, "How far it may reach."},
-    {NULL},
-};
-
-static PyObject *
-cursor_get_memory(Cursor *self, void *unused)
-{
-    if (self->memory == NULL) {
-        PyErr_SetString(PyExc_AttributeError, "memory");
-        return NULL;
-    }
-    return Py_NewRef(self->memory);
-}
-
-static int
-cursor_set_memory(Cursor *self, PyObject *memory, void *unused)
-{
-    if (memory == NULL || self->memory != NULL) {
-        PyErr_SetString(PyExc_AttributeError, "memory is set once");
-        return -1;
-    }
-    if (PyObject_GetBuffer(memory, &self->view, PyBUF_WRITABLE) < 0) {
-        return -1;
-    }
-    self->memory = Py_NewRef(memory);
-    return 0;
-}
-
-static PyGetSetDef cursor_getset[] = {
-    {"memory", (getter)cursor_get_memory, (setter)cursor_set_memory, "The ring as bytes."},
-    {NULL},
-};
-
-static int
-cursor_traverse(Cursor *self, visitproc visit, void *arg)
-{
-    Py_VISIT(Py_TYPE(self));
-    Py_VISIT(self->memory);
-    return 0;
-}
-
-static int
-cursor_clear(Cursor *self)
-{
-    if (self->memory != NULL) {
-        self->limit = -1;
-        PyBuffer_Release(&self->view);
-        Py_CLEAR(self->memory);
-    }
-    return 0;
-}
-
-static void
-cursor_dealloc(Cursor *self)
-{
-    PyTypeObject *type = Py_TYPE(self);
-    PyObject_GC_UnTrack(self);
-    cursor_clear(self);
-    type->tp_free(self);
-    Py_DECREF(type);
-}
-
-static PyType_Slot cursor_slots[] = {
-    {Py_tp_doc, "Where the next frame of a ring goes."},
-    {Py_tp_members, cursor_members},
-    {Py_tp_getset, cursor_getset},
-    {Py_tp_traverse, cursor_traverse},
-    {Py_tp_clear, cursor_clear},
-    {Py_tp_dealloc, cursor_dealloc},
-    {0},
-};
-
-static PyType_Spec cursor_spec = {
-    .name = "tailrace_agent._native.Cursor",
-    .basicsize = sizeof(Cursor),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
-    .slots = cursor_slots,
-};
-
-/* -- Route: where a run's rows go ---------------------------------------------------------------------------------- */
-
-typedef struct {
-    PyObject_HEAD
-    long long run;
-    Py_ssize_t known;
-    PyObject *ring, *encode, *steps, *latest;
-} Route;
-
-static PyMemberDef route_members[] = {
-    {"run", T_LONGLONG, offsetof(Route, run), 0, NULL},
-    {"known", T_PYSSIZET, offsetof(Route, known), 0, NULL},
-    {"ring", T_OBJECT_EX, offsetof(Route, ring), 0, NULL},
-    {"encode", T_OBJECT_EX, offsetof(Route, encode), 0, NULL},
-    {"steps", T_OBJECT_EX, offsetof(Route, steps), 0, NULL},
-    {"latest", T_OBJECT_EX, offsetof(Route, latest), 0, NULL},
-    {NULL},
-};
-
-static int
-route_traverse(Route *self, visitproc visit, void *arg)
-{
-    Py_VISIT(Py_TYPE(self));
-    Py_VISIT(self->ring);
-    Py_VISIT(self->encode);
-    Py_VISIT(self->steps);
-    Py_VISIT(self->latest);
-    return 0;
-}
-
-static int
-route_clear(Route *self)
-{
-    Py_CLEAR(self->ring);
-    Py_CLEAR(self->encode);
-    Py_CLEAR(self->steps);
-    Py_CLEAR(self->latest);
-    return 0;
-}
-
-static void
-route_dealloc(Route *self)
-{
-    PyTypeObject *type = Py_TYPE(self);
-    PyObject_GC_UnTrack(self);
-    route_clear(self);
-    type->tp_free(self);
-    Py_DECREF(type);
-}
-
-static PyType_Slot route_slots[] = {
-    {Py_tp_doc, "Where a run's rows go."},
-    {Py_tp_members, route_members},
-    {Py_tp_traverse, route_traverse},
-    {Py_tp_clear, route_clear},
-    {Py_tp_dealloc, route_dealloc},
-    {0},
-};
-
-static PyType_Spec route_spec = {
-    .name = "tailrace_agent._native.Route",
-    .basicsize = sizeof(Route),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
-    .slots = route_slots,
-};
-
-/* -- MessagePack ---------------------------------------------------------------------------------------------------- */
-
-static inline uint8_t *
-put_big_endian(uint8_t *at, uint8_t kind, uint64_t number, int bytes)
-{
-    *at++ = kind;
-    for (int shift = 8 * (bytes - 1); shift >= 0; shift -= 8) {
-        *at++ = (uint8_t)(number >> shift);
-    }
-    return at;
-}
-
-/* The shortest form, as every encoder writes it. */
-static uint8_t *
-put_integer(uint8_t *at, long long number)
-{
-    if (number >= -32 && number <= 127) {
-        *at++ = (uint8_t)number;
-        return at;
-    }
-    uint64_t bits = (uint64_t)number;
-    if (number > 0) {
-        return number <= UINT8_MAX    ? put_big_endian(at, 0xcc, bits, 1)
-               : number <= UINT16_MAX ? put_big_endian(at, 0xcd, bits, 2)
-               : number <= UINT32_MAX ? put_big_endian(at, 0xce, bits, 4)
-                                      : put_big_endian(at, 0xcf, bits, 8);
-    }
-    return number >= INT8_MIN    ? put_big_endian(at, 0xd0, bits, 1)
-           : number >= INT16_MIN ? put_big_endian(at, 0xd1, bits, 2)
-           : number >= INT32_MIN ? put_big_endian(at, 0xd2, bits, 4)
-                                 : put_big_endian(at, 0xd3, bits, 8);
-}
-
-/* A float, or of a class in C that derives from it: NumPy's float64. One in Python may have a `__float__` of its own. */
-static inline int
-is_float(PyObject *value)
-{
-    return PyFloat_CheckExact(value) || (PyFloat_Check(value) && !PyType_HasFeature(Py_TYPE(value), Py_TPFLAGS_HEAPTYPE));
-}
-
-/* One key and its value; NULL for what is no plain number, or finds no room before `end`. */
-static uint8_t *
-put_entry(uint8_t *at, const uint8_t *end, PyObject *key, PyObject *value)
-{
-    Py_ssize_t length;
-    const char *text;
-    if (!PyUnicode_CheckExact(key) || (text = PyUnicode_AsUTF8AndSize(key, &length)) == NULL) {
-        PyErr_Clear();
-        return NULL;
-    }
-    if (length > UINT8_MAX || end - at < length + ENTRY_EXTRA) {
-        return NULL;
-    }
-    if (length < 32) {
-        *at++ = (uint8_t)(0xa0 | length);
-    } else {
-        *at++ = 0xd9;
-        *at++ = (uint8_t)length;
-    }
-    memcpy(at, text, (size_t)length);
-    at += length;
-    if (is_float(value)) {
-        uint64_t bits;
-        double number = PyFloat_AS_DOUBLE(value);
-        memcpy(&bits, &number, sizeof bits);
-        return put_big_endian(at, 0xcb, bits, 8);
-    }
-    if (PyLong_CheckExact(value)) {
-        int overflow;
-        long long number = PyLong_AsLongLongAndOverflow(value, &overflow);
-        return overflow ? NULL : put_integer(at, number);
-    }
-    if (PyBool_Check(value)) {
-        *at++ = value == Py_True ? 0xc3 : 0xc2;
-        return at;
-    }
-    return NULL;
-}
-
-static uint8_t *
-put_map_header(uint8_t *at, Py_ssize_t count)
-{
-    if (count < 16) {
-        *at++ = (uint8_t)(0x80 | count);
-        return at;
-    }
-    return put_big_endian(at, 0xde, (uint64_t)count, 2);
-}
-
-/* As zlib's, for up to ROW_MAX bytes: sums so small need no remainder before the end. */
-static uint32_t
-adler32(const uint8_t *row, Py_ssize_t size)
-{
-    uint32_t a = 1, b = 0;
-    for (Py_ssize_t i = 0; i < size; i++) {
-        a += row[i];
-        b += a;
-    }
-    return (b % 65521) << 16 | (a % 65521);
-}
+enum { HEAD = 8 }; /* index of the head among the ring's 64-bit words; see ring.py */
 
 /* -- Log ------------------------------------------------------------------------------------------------------------ */
 
 typedef struct {
     PyObject_HEAD
     PyObject *pointer, *otherwise, *encode, *encode_checked, *channel_name, *put_slowly_name;
-    PyTypeObject *cursor_type, *route_type;
+    PyTypeObject *cursor_type, *route_type, *group_type, *selector_type;
 } Log;
 
 /* What a call says, once it is known to be an ordinary one. */
@@ -349,20 +86,26 @@ understand(PyObject *const *args, Py_ssize_t positional, PyObject *names, Call *
     return call->count <= UINT16_MAX && (call->step == NULL || PyLong_CheckExact(call->step));
 }
 
-/* The metrics' keys and values; NULL when one of them is not for us. */
+/* The metrics' keys and values, and where each ends, if asked; NULL when one of them is not for us. */
 static inline uint8_t *
-put_entries(uint8_t *at, const uint8_t *end, const Call *call)
+put_entries(uint8_t *at, const uint8_t *end, const Call *call, uint8_t **ends)
 {
     if (call->metrics != NULL) {
         PyObject *key, *value;
         for (Py_ssize_t i = 0; at != NULL && PyDict_Next(call->metrics, &i, &key, &value);) {
             at = put_entry(at, end, key, value);
+            if (ends != NULL) {
+                *ends++ = at;
+            }
         }
         return at;
     }
     for (Py_ssize_t i = 0, given = call->count + (call->step_at >= 0); at != NULL && i < given; i++) {
         if (i != call->step_at) {
             at = put_entry(at, end, PyTuple_GET_ITEM(call->names, i), call->values[i]);
+            if (ends != NULL) {
+                *ends++ = at;
+            }
         }
     }
     return at;
@@ -386,6 +129,18 @@ step_of(const Call *call, Route *route, long long *step)
     *step = PyLong_AsLongLongAndOverflow(next, &overflow);
     Py_DECREF(next);
     return !overflow;
+}
+
+/* As zlib's, for up to ROW_MAX bytes: sums so small need no remainder before the end. */
+static uint32_t
+adler32(const uint8_t *row, Py_ssize_t size)
+{
+    uint32_t a = 1, b = 0;
+    for (Py_ssize_t i = 0; i < size; i++) {
+        a += row[i];
+        b += a;
+    }
+    return (b % 65521) << 16 | (a % 65521);
 }
 
 /* Copies a row into the ring and publishes it; 0 where there is no room before `limit`. Nothing of Python's in here. */
@@ -419,30 +174,30 @@ put_slowly(const Log *self, PyObject *ring, const uint8_t *row, Py_ssize_t size)
     return result;
 }
 
+static inline PyObject *
+put(const Log *self, PyObject *ring, const uint8_t *row, Py_ssize_t size)
+{
+    return put_row((Cursor *)ring, row, size) ? Py_NewRef(Py_None) : put_slowly(self, ring, row, size);
+}
+
 /* Delivers a call. 0: nothing has happened, and Python's `log` is to do it. */
 static inline int
 deliver(const Log *self, Route *route, const Call *call, int64_t now, PyObject **result)
 {
-    uint8_t buffer[PREFIX_MAX + ROW_MAX], prefix[PREFIX_MAX], *at = prefix;
-    const uint8_t *end = put_entries(buffer + PREFIX_MAX, buffer + sizeof buffer, call);
+    uint8_t buffer[PREFIX_MAX + ROW_MAX], prefix[PREFIX_MAX];
+    const uint8_t *end = put_entries(buffer + PREFIX_MAX, buffer + sizeof buffer, call, NULL);
     long long step;
     if (end == NULL || !step_of(call, route, &step)) {
         return 0;
     }
-    *at++ = 0x94;
-    at = put_integer(at, route->run);
-    at = put_integer(at, step);
-    at = put_integer(at, now);
-    at = put_map_header(at, call->count);
-    uint8_t *row = buffer + PREFIX_MAX - (at - prefix);
-    memcpy(row, prefix, (size_t)(at - prefix));
-    if (put_row((Cursor *)route->ring, row, end - row)) {
-        *result = Py_NewRef(Py_None);
-    } else {
-        *result = put_slowly(self, route->ring, row, end - row);
-    }
+    Py_ssize_t length = put_prefix(prefix, route->run, step, now, call->count);
+    uint8_t *row = buffer + PREFIX_MAX - length;
+    memcpy(row, prefix, (size_t)length);
+    *result = put(self, route->ring, row, end - row);
     return 1;
 }
+
+#include "selection.h"
 
 /* Tracking is off: keeps the last values. 0: Python's `log` is to do it, or to look at a new name. */
 static inline int
@@ -496,9 +251,11 @@ log_log(Log *self, PyObject *const *args, Py_ssize_t positional, PyObject *names
             if (route->ring != NULL && PyObject_TypeCheck(route->ring, self->cursor_type)) {
                 done = deliver(self, route, &call, now, &result);
             }
-        } else if (route->encode == Py_None && keep(route, &call)) {
-            done = 1;
-            result = Py_NewRef(Py_None);
+        } else if (route->encode == Py_None) {
+            done = keep(route, &call);
+            result = done ? Py_NewRef(Py_None) : NULL;
+        } else if (route->selection != NULL && PyObject_TypeCheck(route->selection, self->selector_type)) {
+            done = deliver_selected(self, route, &call, now, &result);
         }
     }
     Py_DECREF(channel);
@@ -532,7 +289,7 @@ static PyMethodDef log_methods[] = {
 };
 
 typedef struct {
-    PyTypeObject *cursor, *route;
+    PyTypeObject *cursor, *route, *group, *selector;
 } State;
 
 static PyObject *
@@ -554,6 +311,8 @@ log_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->encode_checked = Py_NewRef(encode_checked);
     self->cursor_type = (PyTypeObject *)Py_NewRef(state->cursor);
     self->route_type = (PyTypeObject *)Py_NewRef(state->route);
+    self->group_type = (PyTypeObject *)Py_NewRef(state->group);
+    self->selector_type = (PyTypeObject *)Py_NewRef(state->selector);
     self->channel_name = PyUnicode_InternFromString("channel");
     self->put_slowly_name = PyUnicode_InternFromString("put_slowly");
     if (self->channel_name == NULL || self->put_slowly_name == NULL) {
@@ -587,6 +346,8 @@ log_dealloc(Log *self)
     Py_XDECREF(self->put_slowly_name);
     Py_XDECREF(self->cursor_type);
     Py_XDECREF(self->route_type);
+    Py_XDECREF(self->group_type);
+    Py_XDECREF(self->selector_type);
     type->tp_free(self);
     Py_DECREF(type);
 }
@@ -625,9 +386,12 @@ module_exec(PyObject *module)
     State *state = PyModule_GetState(module);
     state->cursor = add_type(module, &cursor_spec);
     state->route = add_type(module, &route_spec);
+    state->group = add_type(module, &group_spec);
+    state->selector = add_type(module, &selector_spec);
     PyTypeObject *log = add_type(module, &log_spec);
     Py_XDECREF(log);
-    return state->cursor == NULL || state->route == NULL || log == NULL ? -1 : 0;
+    int whole = state->cursor && state->route && state->group && state->selector && log;
+    return whole ? 0 : -1;
 }
 
 static int
@@ -636,6 +400,8 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     State *state = PyModule_GetState(module);
     Py_VISIT(state->cursor);
     Py_VISIT(state->route);
+    Py_VISIT(state->group);
+    Py_VISIT(state->selector);
     return 0;
 }
 
@@ -645,6 +411,8 @@ module_clear(PyObject *module)
     State *state = PyModule_GetState(module);
     Py_CLEAR(state->cursor);
     Py_CLEAR(state->route);
+    Py_CLEAR(state->group);
+    Py_CLEAR(state->selector);
     return 0;
 }
 

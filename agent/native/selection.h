@@ -1,0 +1,164 @@
+/* Selective logging in C: what `tailrace._selective.Selection` does with plain numbers. A part of log.c.
+ *
+ * A set of keys has a plan: one group, or several with the owner of each key. Groups that are due go on the ring in one
+ * row; of each of the others the row is held, in memory of its own that the next one overwrites. New sets of keys, and
+ * values that are not plain, are Python's. So is the end of the run, which logs what is held.
+ */
+
+enum { KEYS_MAX = 64, NAMES_MAX = 4096 };
+
+/* The group of a set of keys, as a borrowed reference, or NULL. Keywords are looked up by their tuple as it came. */
+static Group *
+plan_of(const Log *self, Selector *selector, const Call *call)
+{
+    PyObject *keys = NULL, *plan = NULL;
+    if (selector->plans == NULL || selector->names == NULL) {
+        return NULL;
+    }
+    if (call->metrics != NULL) {
+        keys = PySequence_Tuple(call->metrics);
+    } else if (call->names != NULL) {
+        plan = PyDict_GetItemWithError(selector->names, call->names);
+        if (plan == NULL && !PyErr_Occurred()) {
+            Py_ssize_t size = PyTuple_GET_SIZE(call->names), at = call->step_at < 0 ? size : call->step_at;
+            PyObject *before = PyTuple_GetSlice(call->names, 0, at), *after = PyTuple_GetSlice(call->names, at + 1, size);
+            keys = before != NULL && after != NULL ? PySequence_Concat(before, after) : NULL;
+            Py_XDECREF(before);
+            Py_XDECREF(after);
+        }
+    }
+    if (keys != NULL) {
+        plan = PyDict_GetItemWithError(selector->plans, keys);
+        if (plan != NULL && call->metrics == NULL && PyDict_GET_SIZE(selector->names) < NAMES_MAX) {
+            PyDict_SetItem(selector->names, call->names, plan);
+        }
+        Py_DECREF(keys);
+    }
+    if (PyErr_Occurred()) {
+        PyErr_Clear(); /* Python's `log` meets it again, and says so */
+        return NULL;
+    }
+    return plan != NULL && PyObject_TypeCheck(plan, self->group_type) ? (Group *)plan : NULL;
+}
+
+/* Whether a group's value is to be logged now; if so it counts as logged. As `_Group.passes`. */
+static inline int
+is_due(Group *group, int64_t now)
+{
+    int waits = now >= group->logged_at && (uint64_t)now - (uint64_t)group->logged_at < (uint64_t)group->interval;
+    if (group->left > 0 || waits) {
+        group->left--;
+        return 0;
+    }
+    group->left = group->every - 1;
+    group->logged_at = now;
+    group->row_size = 0;
+    return 1;
+}
+
+/* The entries of one owner behind the prefix of a row; its size. `owner` below zero takes those of all that are due. */
+static Py_ssize_t
+gather(uint8_t *row, long long run, long long step, int64_t now, const Call *call, const uint8_t *entries,
+       uint8_t *const *ends, const uint8_t *owners, int owner, const uint8_t *due)
+{
+    Py_ssize_t count = 0, size;
+    for (Py_ssize_t i = 0; i < call->count; i++) {
+        count += owner < 0 ? due[owners[i]] : owners[i] == owner;
+    }
+    if (count == 0) {
+        return 0;
+    }
+    size = put_prefix(row, run, step, now, count);
+    for (Py_ssize_t i = 0; i < call->count; i++) {
+        if (owner < 0 ? due[owners[i]] : owners[i] == owner) {
+            const uint8_t *from = i == 0 ? entries : ends[i - 1];
+            memcpy(row + size, from, (size_t)(ends[i] - from));
+            size += ends[i] - from;
+        }
+    }
+    return size;
+}
+
+/* Holds a row. Without memory for it nothing is held, and the value before it neither. */
+static void
+hold(Group *group, const uint8_t *row, Py_ssize_t size)
+{
+    group->row_size = 0;
+    if (size == 0) {
+        return;
+    }
+    if (size > group->row_room) {
+        uint8_t *memory = PyMem_Realloc(group->row, (size_t)size);
+        if (memory == NULL) {
+            return;
+        }
+        group->row = memory;
+        group->row_room = size;
+    }
+    memcpy(group->row, row, (size_t)size);
+    group->row_size = size;
+}
+
+/* The groups of a plan, and who owns each key. 0 if it is too large for here. */
+static int
+parts_of(const Log *self, Group *plan, const Call *call, Group **parts, const uint8_t **owners)
+{
+    static const uint8_t of_one[KEYS_MAX];
+    Py_ssize_t count = plan->parts != NULL && PyTuple_CheckExact(plan->parts) ? PyTuple_GET_SIZE(plan->parts) : 0;
+    if (call->count > KEYS_MAX || count > KEYS_MAX) {
+        return 0;
+    }
+    if (count == 0) {
+        parts[0] = plan;
+        *owners = of_one;
+        return 1;
+    }
+    if (plan->owners == NULL || !PyBytes_CheckExact(plan->owners) || PyBytes_GET_SIZE(plan->owners) != call->count) {
+        return 0;
+    }
+    *owners = (const uint8_t *)PyBytes_AS_STRING(plan->owners);
+    for (Py_ssize_t i = 0; i < count; i++) {
+        parts[i] = (Group *)PyTuple_GET_ITEM(plan->parts, i);
+        if (!PyObject_TypeCheck((PyObject *)parts[i], self->group_type)) {
+            return 0;
+        }
+    }
+    for (Py_ssize_t i = 0; i < call->count; i++) {
+        if ((*owners)[i] >= count) {
+            return 0;
+        }
+    }
+    return (int)count;
+}
+
+/* As `deliver`, for a run of which not everything is logged. */
+static int
+deliver_selected(const Log *self, Route *route, const Call *call, int64_t now, PyObject **result)
+{
+    Selector *selector = (Selector *)route->selection;
+    uint8_t entries[ROW_MAX], row[PREFIX_MAX + ROW_MAX], due[KEYS_MAX], *ends[KEYS_MAX];
+    const uint8_t *owners;
+    Group *plan, *parts[KEYS_MAX];
+    PyObject *ring = selector->ring;
+    long long step;
+    int count;
+    if (route->encode != selector->chooser || ring == NULL || !PyObject_TypeCheck(ring, self->cursor_type) ||
+        (selector->encode != self->encode && selector->encode != self->encode_checked) || call->count == 0 ||
+        call->count > KEYS_MAX) {
+        return 0;
+    }
+    plan = plan_of(self, selector, call); /* a finalizer may have changed the dictionary meanwhile */
+    if (plan == NULL || (call->metrics != NULL && PyDict_GET_SIZE(call->metrics) != call->count) || !(count = parts_of(self, plan, call, parts, &owners)) ||
+        put_entries(entries, entries + sizeof entries, call, ends) == NULL || !step_of(call, route, &step)) {
+        return 0;
+    }
+    for (int i = 0; i < count; i++) {
+        due[i] = (uint8_t)is_due(parts[i], now);
+        if (!due[i]) {
+            hold(parts[i], row, gather(row, route->run, step, now, call, entries, ends, owners, i, due));
+        }
+    }
+    Py_ssize_t size = gather(row, route->run, step, now, call, entries, ends, owners, -1, due);
+    *result = size > 0 ? put(self, ring, row, size) : Py_NewRef(Py_None);
+    return 1;
+}
