@@ -59,6 +59,24 @@ def disabled(rounds: int, calls: int) -> dict[str, list[float]]:
     return interleave(rounds, arms)
 
 
+def skipped(uri: str, rounds: int, calls: int) -> dict[str, list[float]]:
+    """A loop of whose values all, or two of five, are skipped, beside one of which everything is logged."""
+    import tailrace as sdk
+
+    rules = {"log": None, "all": {"*": 10**9}, "some": {"l*": 10**9}}
+    runs = {name: sdk.Tracker().start_run(tracking_uri=uri, every=every) for name, every in rules.items()}
+    arms: dict[str, Callable[[], float]] = {}
+    for name, run in runs.items():
+        assert run.run_id
+        arms[name] = partial(undisturbed, partial(loop, run.log, calls))
+    found: dict[str, list[float]] = {name: [] for name in arms}
+    for turn in range(rounds):
+        for name, values in interleave(10, arms).items():
+            found[name] += values if turn else []
+        assert all(drained(run) for run in runs.values())
+    return found
+
+
 def sustained(uri: str, calls: int) -> dict[str, Any]:
     """One loop that outruns the agent: the ring fills, and rows go on into the spill file."""
     log, run = _log(uri)
@@ -112,6 +130,15 @@ def measure(bench: Bench) -> Iterator[Figure]:
         unit="x",
         note=f"{Samples(off['module']).median * 1e6:.2f} µs; the run's own log(): "
         f"{Samples(a / b for a, b in zip(off['run'], off['empty'], strict=True)).median:.2f} x",
+    )
+    rare = bench.child("tight_loop", "skipped", uri=uri, rounds=bench.scale(30, 6), calls=1000)
+    ratios = {name: Samples(a / b for a, b in zip(rare[name], rare["log"], strict=True)) for name in ("all", "some")}
+    yield judged(
+        "… whose values are all skipped (every=) / one that logs them",
+        ratios["all"],
+        most=1,
+        unit="x",
+        note=f"{Samples(rare['all']).median * 1e6:.2f} µs; two of five skipped: {ratios['some'].median:.2f} x",
     )
     endless = bench.child("tight_loop", "sustained", uri=uri, calls=bench.scale(1_000_000, 150_000))
     slices = Samples(endless["slices"])
