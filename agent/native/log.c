@@ -34,7 +34,7 @@ enum { HEAD = 8 }; /* index of the head among the ring's 64-bit words; see ring.
 
 typedef struct {
     PyObject_HEAD
-    PyObject *pointer, *otherwise, *encode, *encode_checked, *channel_name, *put_slowly_name;
+    PyObject *pointer, *otherwise, *encode, *encode_checked, *channel_name, *put_slowly_name, *sampled_name;
     PyTypeObject *cursor_type, *route_type, *group_type, *selector_type;
 } Log;
 
@@ -143,12 +143,12 @@ adler32(const uint8_t *row, Py_ssize_t size)
     return (b % 65521) << 16 | (a % 65521);
 }
 
-/* Copies a row into the ring and publishes it; 0 where there is no room before `limit`. Nothing of Python's in here. */
+/* Copies a row into the ring and publishes it; 0 where it would reach beyond `limit`. Nothing of Python's in here. */
 static inline int
-put_row(Cursor *ring, const uint8_t *row, Py_ssize_t size)
+put_row(Cursor *ring, const uint8_t *row, Py_ssize_t size, Py_ssize_t limit)
 {
     Py_ssize_t off = ring->off, end = off + ((size + 15) & -8);
-    if (off < 0 || end > ring->limit || end > ring->view.len) {
+    if (off < 0 || end > limit || end > ring->view.len) {
         return 0;
     }
     ring->off = end;
@@ -160,24 +160,38 @@ put_row(Cursor *ring, const uint8_t *row, Py_ssize_t size)
     return 1;
 }
 
-static PyObject *
-put_slowly(const Log *self, PyObject *ring, const uint8_t *row, Py_ssize_t size)
+static inline int64_t
+time_ns(void)
 {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+/* What the ring does beyond its limit. One call in 200 comes here although there is room: then it is timed. */
+static PyObject *
+put_beyond(const Log *self, Cursor *ring, const uint8_t *row, Py_ssize_t size)
+{
+    int timed = ring->limit >= 0 && put_row(ring, row, size, ring->hard);
+    int64_t done = timed ? time_ns() : 0;
+    PyObject *result = NULL, *took = PyLong_FromLongLong(done);
     PyObject *body = PyBytes_FromStringAndSize((const char *)row, size);
-    if (body == NULL) {
-        return NULL;
+    if (body != NULL && took != NULL) {
+        PyObject *name = timed ? self->sampled_name : self->put_slowly_name;
+        Py_INCREF(ring);
+        result = PyObject_CallMethodObjArgs((PyObject *)ring, name, body, timed ? took : NULL, NULL);
+        Py_DECREF(ring);
     }
-    Py_INCREF(ring);
-    PyObject *result = PyObject_CallMethodOneArg(ring, self->put_slowly_name, body);
-    Py_DECREF(ring);
-    Py_DECREF(body);
+    Py_XDECREF(body);
+    Py_XDECREF(took);
     return result;
 }
 
 static inline PyObject *
 put(const Log *self, PyObject *ring, const uint8_t *row, Py_ssize_t size)
 {
-    return put_row((Cursor *)ring, row, size) ? Py_NewRef(Py_None) : put_slowly(self, ring, row, size);
+    Cursor *cursor = (Cursor *)ring;
+    return put_row(cursor, row, size, cursor->limit) ? Py_NewRef(Py_None) : put_beyond(self, cursor, row, size);
 }
 
 /* Delivers a call. 0: nothing has happened, and Python's `log` is to do it. */
@@ -224,14 +238,6 @@ keep(Route *route, const Call *call)
     int done = !failed && PyDict_GET_SIZE(latest) <= route->known;
     Py_DECREF(latest);
     return done;
-}
-
-static inline int64_t
-time_ns(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
 static PyObject *
@@ -315,7 +321,8 @@ log_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->selector_type = (PyTypeObject *)Py_NewRef(state->selector);
     self->channel_name = PyUnicode_InternFromString("channel");
     self->put_slowly_name = PyUnicode_InternFromString("put_slowly");
-    if (self->channel_name == NULL || self->put_slowly_name == NULL) {
+    self->sampled_name = PyUnicode_InternFromString("sampled");
+    if (self->channel_name == NULL || self->put_slowly_name == NULL || self->sampled_name == NULL) {
         Py_DECREF(self);
         return NULL;
     }
@@ -344,6 +351,7 @@ log_dealloc(Log *self)
     Py_XDECREF(self->encode_checked);
     Py_XDECREF(self->channel_name);
     Py_XDECREF(self->put_slowly_name);
+    Py_XDECREF(self->sampled_name);
     Py_XDECREF(self->cursor_type);
     Py_XDECREF(self->route_type);
     Py_XDECREF(self->group_type);

@@ -16,14 +16,15 @@
 
 typedef struct {
     PyObject_HEAD
-    Py_ssize_t off, limit;
+    Py_ssize_t off, limit, hard;
     PyObject *memory;
     Py_buffer view;
 } Cursor;
 
 static PyMemberDef cursor_members[] = {
     {"off", T_PYSSIZET, offsetof(Cursor, off), 0, "Where the next frame begins."},
-    {"limit", T_PYSSIZET, offsetof(Cursor, limit), 0, "How far it may reach."},
+    {"limit", T_PYSSIZET, offsetof(Cursor, limit), 0, "How far it may reach without a look at anything else."},
+    {"hard", T_PYSSIZET, offsetof(Cursor, hard), 0, "How far there is room, while `limit` is not negative."},
     {NULL},
 };
 

@@ -5,6 +5,7 @@ from typing import Any
 class Cursor:
     off: int
     limit: int
+    hard: int
     memory: mmap.mmap
 
 class Route:

@@ -94,13 +94,14 @@ class RingWriter(Cursor):
         spill: File that takes rows while the ring is full. Created at the first need.
         spill_max: Bytes that the spill file may hold before rows are given up.
         on_drop: Called with a row that could be put nowhere, and the reason.
-        on_sample: Called about once in 200 rows with the row, `time_ns()` at the entry of `put`, and the nanoseconds
-            that the copy took.
+        on_sample: Called about once in 200 rows with the row, `time_ns()` when it was encoded, and the nanoseconds
+            that the copy took. (With C: when it was put, and 0.)
 
     Attributes:
         off: Where the next frame begins.
         limit: How far it may reach; beyond it, `put_slowly` finds another place.
-        memory: The file as bytes. These three are `Cursor`'s, where the hot path in C finds them.
+        hard: How far there is room while `limit`, which sends some calls to be timed, is not negative.
+        memory: The file as bytes. These four are `Cursor`'s, where the hot path in C finds them.
         words: The file as 64-bit words.
 
     Raises:
@@ -138,7 +139,7 @@ class RingWriter(Cursor):
         self.off = _BASE
         self._stride = _FIRST_SAMPLE
         self.limit = _BASE + self._stride if _GIL else -1
-        self._end = size
+        self.hard = self._end = size
         self._busy = False
         self._parked: deque[bytes] = deque()
         self._spill_path, self._spill_max, self._spill_fd = spill, spill_max, -1
@@ -192,11 +193,20 @@ class RingWriter(Cursor):
             else:
                 self._make_room_for(row)
 
-    def _make_room_for(self, row: bytes) -> None:
+    def sampled(self, row: bytes, done: int) -> None:
+        """Notes a timed call whose row the hot path in C has put by itself, at the time `done`."""
+        with self._lock:
+            if not self._busy:
+                self._make_room_for(row, done)
+
+    def _make_room_for(self, row: bytes, done: int = 0) -> None:
         entered = time_ns()
         self._busy, self.limit = True, -1
         try:
-            self._place(row, entered)
+            if not done:
+                self._place(row, entered)
+            elif self._on_sample is not None:
+                self._on_sample(row, done, 0)
             self._place_parked()
         finally:
             try:  # nothing but this, since a second Ctrl-C may strike right behind it
@@ -247,9 +257,9 @@ class RingWriter(Cursor):
         if self.words[_SPILLED] != self.words[_UNSPILLED] or not _GIL:
             return -1
         tail = self.words[_TAIL]
-        hard = tail - 8 if tail > self.off else self._end
+        self.hard = tail - 8 if tail > self.off else self._end
         self._stride = min(self._stride * 2, _SAMPLE_EVERY)
-        return min(hard, self.off + self._stride)
+        return min(self.hard, self.off + self._stride)
 
     def _spill(self, row: bytes, at: int) -> None:
         if at - self.words[_UNSPILLED] + len(row) > self._spill_max:
