@@ -92,7 +92,6 @@ class Bench:
             self.log,
             clock=self.clock,
             wall=lambda: round(self.clock.now * 1e9),
-            cpu_clock=self.clock,
         )
 
     def run(self, seconds: float) -> None:
@@ -465,7 +464,7 @@ def test_a_source_that_is_slow_now_and_then_does_not_fill_the_log() -> None:
 
 def test_the_period_is_stretched_to_ten_minutes_at_most() -> None:
     clock = Clock()
-    guard = Guarded(Fake(takes=lambda: 1e4, clock=clock), Lines(), clock=clock, cpu_clock=clock)
+    guard = Guarded(Fake(takes=lambda: 1e4, clock=clock), Lines(), clock=clock)
     for _ in range(50):
         guard.sample(clock.now)
     assert guard.period <= 600

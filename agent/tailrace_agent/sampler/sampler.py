@@ -24,6 +24,7 @@ from tailrace_agent.sampler.source import Source
 __all__ = ["Sample", "Sampler"]
 
 _STALE: Final = 120.0
+_LOOK_FOR_STALE_EVERY: Final = 10.0
 _JOULES_PER_KWH: Final = 3.6e6
 
 
@@ -53,7 +54,6 @@ class Sampler:
         log: Where operators read.
         clock: Monotonic seconds.
         wall: Nanoseconds since the epoch.
-        cpu_clock: CPU seconds of the calling thread.
 
     Attributes:
         latest: The last value of each metric by full name; replaced, never changed, so it may be kept and read.
@@ -72,13 +72,12 @@ class Sampler:
         *,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], int] = time.time_ns,
-        cpu_clock: Callable[[], float] = time.thread_time,
     ) -> None:
         self._config, self._on_sample, self._wall = config, on_sample, wall
-        self._guards = [
-            Guarded(source, log, interval=config.interval, clock=clock, cpu_clock=cpu_clock) for source in sources
-        ]
-        self._seen: list[dict[str, tuple[float, float]]] = [{} for _ in sources]
+        self._guards = [Guarded(source, log, interval=config.interval, clock=clock) for source in sources]
+        self._seen: list[dict[str, float]] = [{} for _ in sources]  # when each value of a source was last seen
+        self._last: dict[str, float] = {}
+        self._stale_at = -math.inf
         self._keys: dict[str, str] = {}
         self.latest: Mapping[str, float] = {}
         self.samples = 0
@@ -151,36 +150,49 @@ class Sampler:
         tags: dict[str, str] = {}
         for index in due:
             guard = self._guards[index]
-            named = self._named(guard.sample(now) or {})
-            self._seen[index].update((name, (value, now)) for name, value in named.items())
-            values.update(named)
-            tags.update((self._key(name), text) for name, text in guard.tags().items())
+            sampled = guard.sample(now)
+            if sampled:
+                named = self._named(sampled)
+                self._seen[index].update(dict.fromkeys(named, now))
+                values.update(named)
+            if guard.has_tags:
+                tags.update((self._key(name), text) for name, text in guard.tags().items())
+        self._last.update(values)
+        self._forget(now)
         if totals is None:
             totals = self.totals()
             values.update(totals)
-        self.latest = self._gather(now, totals)
+        self.latest = {**self._last, **totals}
         if values:
             sample = Sample(self.samples, time_ns, values, tags)
             self.samples += 1
             self._on_sample(sample)
         return totals
 
-    def _gather(self, now: float, totals: Mapping[str, float]) -> dict[str, float]:
-        latest: dict[str, float] = {}
+    def _forget(self, now: float) -> None:
+        """Values of quiet sources at once, those not seen for long when it is time to look for them."""
+        look = now >= self._stale_at
+        if look:
+            self._stale_at = now + _LOOK_FOR_STALE_EVERY
         for guard, seen in zip(self._guards, self._seen, strict=True):
             if guard.quiet:
-                seen.clear()
+                gone = list(seen)
+            elif look:
+                oldest = now - max(_STALE, 3 * guard.period)
+                gone = [name for name, at in seen.items() if at < oldest]
+            else:
                 continue
-            oldest = now - max(_STALE, 3 * guard.period)
-            for name, (value, at) in list(seen.items()):
-                if at < oldest:
-                    del seen[name]
-                else:
-                    latest[name] = value
-        return {**latest, **totals}
+            for name in gone:
+                del seen[name]
+                self._last.pop(name, None)
 
     def _named(self, values: Mapping[str, float]) -> dict[str, float]:
-        return {self._key(name): value for name, value in values.items() if math.isfinite(value)}
+        # Without a call for each value: there are some forty of them, and nothing else was as dear as their names.
+        keys, finite = self._keys, math.isfinite
+        try:
+            return {keys[name]: value for name, value in values.items() if finite(value)}
+        except KeyError:
+            return {self._key(name): value for name, value in values.items() if finite(value)}
 
     def _key(self, name: str) -> str:
         known = self._keys.get(name)
