@@ -92,7 +92,6 @@ class Bench:
             self.log,
             clock=self.clock,
             wall=lambda: round(self.clock.now * 1e9),
-            cpu_clock=self.clock,
         )
 
     def run(self, seconds: float) -> None:
@@ -215,6 +214,22 @@ def test_a_source_is_asked_as_often_as_it_says() -> None:
     assert len(each.asked) == 61
     assert tenth.asked == [1000.0 + 10 * number for number in range(7)]
     assert odd.asked[:4] == [1000.0, 1003.0, 1006.0, 1009.0]  # ticks come each second
+
+
+def test_sources_that_are_asked_equally_seldom_take_turns_after_the_first_sample() -> None:
+    seldom = [Fake(name, every=4.0) for name in ("a", "b")]
+    others = [Fake("each"), Fake("rare", every=6.0)]
+    Bench(*seldom, *others).run(12)
+    assert [[asked - 1000 for asked in source.asked] for source in seldom] == [[0, 4, 8, 12], [0, 2, 6, 10]]
+    assert [[asked - 1000 for asked in source.asked] for source in others] == [list(range(13)), [0, 6, 12]]
+
+
+def test_who_joins_or_leaves_finds_all_in_its_sample_that_is_asked_often() -> None:
+    each, other = Fake("each", lambda now: {"each": now}), Fake("other", lambda now: {"other": now}, every=2.0)
+    bench = Bench(each, other, Fake("rare", lambda now: {"rare": now}, every=10.0))
+    bench.sampler.step(1000.0)
+    bench.sampler.extra(1000.5, totals=False)
+    assert set(bench.samples[-1].values) == {"system/each", "system/other"}
 
 
 def test_late_ticks_do_not_make_a_tiered_source_miss_its_turn() -> None:
@@ -465,7 +480,7 @@ def test_a_source_that_is_slow_now_and_then_does_not_fill_the_log() -> None:
 
 def test_the_period_is_stretched_to_ten_minutes_at_most() -> None:
     clock = Clock()
-    guard = Guarded(Fake(takes=lambda: 1e4, clock=clock), Lines(), clock=clock, cpu_clock=clock)
+    guard = Guarded(Fake(takes=lambda: 1e4, clock=clock), Lines(), clock=clock)
     for _ in range(50):
         guard.sample(clock.now)
     assert guard.period <= 600

@@ -245,6 +245,25 @@ def test_the_logger_stamps_the_latest_sample_with_the_step_and_logs_nothing_by_i
     assert not [name for name in store.run.data.metrics if "network" in name or "/process_" in name]
 
 
+@pytest.mark.parametrize(
+    ("prefix", "name"),
+    [
+        ("", "cpu_utilization_percentage"),
+        ("gauge/", "gauge/cpu_utilization_percentage"),
+        ("/", "cpu_utilization_percentage"),
+    ],
+)
+def test_the_loggers_prefix_may_be_empty_or_end_in_a_slash(
+    tracker: Tracker, sqlite_uri: str, prefix: str, name: str
+) -> None:
+    with tracker.start_run() as run:
+        system = SystemMetricsLogger(run=run)
+        eventually(lambda: _CPU in system._monitor.latest())
+        system.log_metrics(7, prefix=prefix)
+    assert _steps(Store(sqlite_uri, run), name) == [7]
+    assert not run.ledger().dead
+
+
 def test_a_monitor_that_joins_a_logger_lacks_nothing(tracker: Tracker, sqlite_uri: str) -> None:
     with tracker.start_run() as run:
         system = SystemMetricsLogger(log_cpu=False, run=run)

@@ -114,7 +114,6 @@ class SystemMetricsLogger:
             "cpu_": log_cpu,
             "system_memory_": log_cpu,
             "swap_": log_cpu,
-            "load_": log_cpu,
             f"gpu_{gpu_device}_": log_gpu,
             "disk_": log_disk,
             "network_": log_network,
@@ -129,10 +128,12 @@ class SystemMetricsLogger:
 
         Args:
             step: Training step.
-            prefix: First part of the names.
+            prefix: First part of the names; a slash at its end is not needed, and "" leaves the bare names.
         """
+        prefix = prefix.rstrip("/")
+        start = f"{prefix}/" if prefix else ""
         values = {
-            prefix + name[len("system") :]: value
+            start + name[len("system/") :]: value
             for name, value in self._monitor.latest().items()
             if name.startswith(self._prefixes)
         }

@@ -84,7 +84,7 @@ class DiskIoSource:
     """
 
     name = "disk"
-    every = 0.0
+    every = 2.0  # psutil reads every partition of the machine
 
     def __init__(self, block: Path = Path("/sys/block")) -> None:
         self._block = block

@@ -6,7 +6,7 @@ What this module promises:
   5 seconds to 10 minutes. A second line says that it is back.
 * A source that takes more than a tenth of the time between two of its samples is asked half as often, and again, until
   it does not; it comes back step by step as it becomes fast. One line says the one, one the other.
-* Every call's cost is counted, in wall and in CPU time.
+* Every call's time is counted.
 """
 
 from __future__ import annotations
@@ -46,18 +46,16 @@ class Cost(NamedTuple):
     Attributes:
         samples: Calls, failed ones included.
         wall: Seconds in all.
-        cpu: Seconds of this thread's CPU time in all.
-        longest: Wall seconds of the longest call.
+        longest: Seconds of the longest call.
     """
 
     samples: int = 0
     wall: float = 0.0
-    cpu: float = 0.0
     longest: float = 0.0
 
-    def plus(self, wall: float, cpu: float) -> Cost:
+    def plus(self, wall: float) -> Cost:
         """With one more call."""
-        return Cost(self.samples + 1, self.wall + wall, self.cpu + cpu, max(self.longest, wall))
+        return Cost(self.samples + 1, self.wall + wall, max(self.longest, wall))
 
 
 class Guarded:
@@ -68,13 +66,14 @@ class Guarded:
         log: Where operators read.
         interval: Seconds between the sampler's ticks.
         clock: Monotonic seconds.
-        cpu_clock: CPU seconds of the calling thread.
+        early: Part of a period by which the second sample comes early, so that dear sources do not share a tick.
 
     Attributes:
         source: The source.
         cost: What it has cost.
         quiet: It failed, or is missing, and waits to be asked again.
         stretch: How many times less often than it should it is asked, being slow.
+        period: Seconds between two samples of this source, as things are.
 
     Not thread-safe.
     """
@@ -86,10 +85,12 @@ class Guarded:
         *,
         interval: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
-        cpu_clock: Callable[[], float] = time.thread_time,
+        early: float = 0.0,
     ) -> None:
-        self.source, self._log, self._clock, self._cpu_clock = source, log, clock, cpu_clock
+        self.source, self._log, self._clock = source, log, clock
+        self._early = early
         self._interval = interval
+        self.period = max(source.every, interval)
         self.cost = Cost()
         self.quiet = False
         self.stretch = 1
@@ -106,11 +107,6 @@ class Guarded:
         """The source's."""
         return self.source.name
 
-    @property
-    def period(self) -> float:
-        """Seconds between two samples of this source, as things are."""
-        return self._base * self.stretch
-
     def due(self, now: float) -> bool:
         """Whether it is this source's turn at the tick `now`."""
         return now >= self._due_at - _TOLERANCE
@@ -121,7 +117,7 @@ class Guarded:
         Args:
             tick: When it was due: the next time is counted from there, so lateness does not add up.
         """
-        begun, cpu_begun = self._clock(), self._cpu_clock()
+        begun = self._clock()
         values: dict[str, float] | None = None
         problem: Exception | None = None
         try:
@@ -129,18 +125,24 @@ class Guarded:
         except Exception as error:  # noqa: BLE001 - whatever happens in a source, the others go on; it is logged
             problem = error
         wall = self._clock() - begun
-        self.cost = self.cost.plus(wall, self._cpu_clock() - cpu_begun)
+        self.cost = self.cost.plus(wall)
         self._pace(wall, tick)
         if problem is not None:
             self._failed(tick, problem)
             return None
         self._worked()
-        self._due_at = tick + (self.period if self.period > self._interval else 0.0)
+        self._due_at = tick + (self.period * (1 - self._early) if self.period > self._interval else 0.0)
+        self._early = 0.0
         return values
+
+    @property
+    def has_tags(self) -> bool:
+        """Whether `tags` would ask the source."""
+        return self._fresh_tags and not self.quiet
 
     def tags(self) -> dict[str, str]:
         """The source's tags, once after it began to work, and once each time it works again."""
-        if self.quiet or not self._fresh_tags:
+        if not self.has_tags:
             return {}
         self._fresh_tags = False
         try:
@@ -163,10 +165,6 @@ class Guarded:
             self.source.close()
         except Exception as error:  # noqa: BLE001 - as in `sample`
             self._log.warning("system monitor: a source did not close", source=self.name, error=repr(error))
-
-    @property
-    def _base(self) -> float:
-        return max(self.source.every, self._interval)
 
     def _failed(self, tick: float, error: Exception) -> None:
         self._successes = 0
@@ -194,15 +192,19 @@ class Guarded:
             self._slow_in_a_row += 1
             # One hiccup on a busy machine says nothing, unless it costs whole ticks.
             if (self._slow_in_a_row > 1 or wall > self._interval) and self.period * 2 <= _LONGEST_PERIOD:
-                self.stretch *= 2
+                self._stretch_to(self.stretch * 2)
                 self._say_slow(wall, tick)
             return
         self._slow_in_a_row = 0
         if self.stretch > 1 and wall <= _FAST * self.period / 2:
-            self.stretch //= 2
+            self._stretch_to(self.stretch // 2)
             if self.stretch == 1 and self._slow_said:
                 self._slow_said = False
                 self._log.info("system monitor: a slow source is fast again", source=self.name)
+
+    def _stretch_to(self, stretch: int) -> None:
+        self.stretch = stretch
+        self.period = max(self.source.every, self._interval) * stretch
 
     def _say_slow(self, wall: float, tick: float) -> None:
         if self._slow_said or tick - self._slow_said_at < _LONGEST_PAUSE:

@@ -6,6 +6,7 @@ What this module promises:
 * Ticks never drift: each stands where it would stand had all the others been on time. One that is missed is skipped
   and counted, not replayed.
 * Samples carry wall time, and a step that counts samples from 0. One without any value is none.
+* Sources that are asked equally seldom take turns: all in the first sample, then spread over their period.
 * `extra` samples come between the ticks, for one who joins or leaves, and move none of them.
 * A source that is quiet, and a value that has not been seen for a while, are gone from `latest`.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -24,6 +26,8 @@ from tailrace_agent.sampler.source import Source
 __all__ = ["Sample", "Sampler"]
 
 _STALE: Final = 120.0
+_LOOK_FOR_STALE_EVERY: Final = 10.0
+_OFTEN: Final = 2.0
 _JOULES_PER_KWH: Final = 3.6e6
 
 
@@ -53,7 +57,6 @@ class Sampler:
         log: Where operators read.
         clock: Monotonic seconds.
         wall: Nanoseconds since the epoch.
-        cpu_clock: CPU seconds of the calling thread.
 
     Attributes:
         latest: The last value of each metric by full name; replaced, never changed, so it may be kept and read.
@@ -72,13 +75,15 @@ class Sampler:
         *,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], int] = time.time_ns,
-        cpu_clock: Callable[[], float] = time.thread_time,
     ) -> None:
         self._config, self._on_sample, self._wall = config, on_sample, wall
         self._guards = [
-            Guarded(source, log, interval=config.interval, clock=clock, cpu_clock=cpu_clock) for source in sources
+            Guarded(source, log, interval=config.interval, clock=clock, early=early)
+            for source, early in zip(sources, _turns(sources), strict=True)
         ]
-        self._seen: list[dict[str, tuple[float, float]]] = [{} for _ in sources]
+        self._seen: list[dict[str, float]] = [{} for _ in sources]  # when each value of a source was last seen
+        self._last: dict[str, float] = {}
+        self._stale_at = -math.inf
         self._keys: dict[str, str] = {}
         self.latest: Mapping[str, float] = {}
         self.samples = 0
@@ -116,10 +121,15 @@ class Sampler:
                 guard.close()
 
     def extra(self, now: float, *, totals: bool) -> dict[str, float]:
-        """Takes a sample out of turn, of the sources that are asked each tick; the totals, if asked for."""
+        """Takes a sample out of turn, of the sources that are asked often; the totals, if asked for."""
         if self._finished or self._start is None:
             return {}
-        due = [index for index, guard in enumerate(self._guards) if not guard.quiet and guard.due(now)]
+        often = max(self._config.interval, _OFTEN)
+        due = [
+            index
+            for index, guard in enumerate(self._guards)
+            if not guard.quiet and (guard.period <= often or guard.due(now))
+        ]
         return self._emit(now, due, None if totals else {})
 
     def totals(self) -> dict[str, float]:
@@ -151,39 +161,63 @@ class Sampler:
         tags: dict[str, str] = {}
         for index in due:
             guard = self._guards[index]
-            named = self._named(guard.sample(now) or {})
-            self._seen[index].update((name, (value, now)) for name, value in named.items())
-            values.update(named)
-            tags.update((self._key(name), text) for name, text in guard.tags().items())
+            sampled = guard.sample(now)
+            if sampled:
+                named = self._named(sampled)
+                self._seen[index].update(dict.fromkeys(named, now))
+                values.update(named)
+            if guard.has_tags:
+                tags.update((self._key(name), text) for name, text in guard.tags().items())
+        self._last.update(values)
+        self._forget(now)
         if totals is None:
             totals = self.totals()
             values.update(totals)
-        self.latest = self._gather(now, totals)
+        self.latest = {**self._last, **totals}
         if values:
             sample = Sample(self.samples, time_ns, values, tags)
             self.samples += 1
             self._on_sample(sample)
         return totals
 
-    def _gather(self, now: float, totals: Mapping[str, float]) -> dict[str, float]:
-        latest: dict[str, float] = {}
+    def _forget(self, now: float) -> None:
+        """Values of quiet sources at once, those not seen for long when it is time to look for them."""
+        look = now >= self._stale_at
+        if look:
+            self._stale_at = now + _LOOK_FOR_STALE_EVERY
         for guard, seen in zip(self._guards, self._seen, strict=True):
             if guard.quiet:
-                seen.clear()
+                gone = list(seen)
+            elif look:
+                oldest = now - max(_STALE, 3 * guard.period)
+                gone = [name for name, at in seen.items() if at < oldest]
+            else:
                 continue
-            oldest = now - max(_STALE, 3 * guard.period)
-            for name, (value, at) in list(seen.items()):
-                if at < oldest:
-                    del seen[name]
-                else:
-                    latest[name] = value
-        return {**latest, **totals}
+            for name in gone:
+                del seen[name]
+                self._last.pop(name, None)
 
     def _named(self, values: Mapping[str, float]) -> dict[str, float]:
-        return {self._key(name): value for name, value in values.items() if math.isfinite(value)}
+        # Without a call for each value: there are some forty of them, and nothing else was as dear as their names.
+        keys, finite = self._keys, math.isfinite
+        try:
+            return {keys[name]: value for name, value in values.items() if finite(value)}
+        except KeyError:
+            return {self._key(name): value for name, value in values.items() if finite(value)}
 
     def _key(self, name: str) -> str:
         known = self._keys.get(name)
         if known is None:
             known = self._keys[name] = key(self._config.prefix, self._config.node, name)
         return known
+
+
+def _turns(sources: Sequence[Source]) -> list[float]:
+    """For each source the part of its period by which it goes ahead of the others with the same one."""
+    alike = Counter(source.every for source in sources)
+    place: Counter[float] = Counter()
+    turns: list[float] = []
+    for source in sources:
+        turns.append(place[source.every] / alike[source.every])
+        place[source.every] += 1
+    return turns
