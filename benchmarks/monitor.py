@@ -58,11 +58,8 @@ def beside(uri: str, rounds: int) -> dict[str, Any]:
     return {**found, "threads": after - before, "reads": reads, "fresh": fresh}
 
 
-def samples(seconds: float, interval: float, at_once: bool) -> dict[str, Any]:
-    """A sampler by itself: CPU time of each sample of all host sources, and when each was begun.
-
-    `at_once`: disk and network at each tick, with the rest, instead of in turn.
-    """
+def samples(seconds: float, interval: float) -> dict[str, Any]:
+    """A sampler by itself: CPU time of each sample of all host sources, and when each was begun."""
     from tailrace_agent.sampler.config import MonitorConfig
     from tailrace_agent.sampler.sampler import Sampler
     from tailrace_agent.sampler.sources import host_sources
@@ -78,11 +75,7 @@ def samples(seconds: float, interval: float, at_once: bool) -> dict[str, Any]:
     config = MonitorConfig(interval=interval, gpu=False, pid=os.getppid())
     took: list[float] = []
     begun: list[float] = []
-    sources = host_sources(config)
-    for source in sources:
-        if at_once and source.name in ("disk", "network"):
-            source.every = 0.0  # type: ignore[misc]
-    sampler = Sampler(sources, config, lambda _: None, Silent())
+    sampler = Sampler(host_sources(config), config, lambda _: None, Silent())
 
     def step(now: float) -> float:
         count, cpu = sampler.samples, time.thread_time()
@@ -134,21 +127,20 @@ def measure(bench: Bench) -> Iterator[Figure]:
         most=5e-6,
         note=f"the first one after a new sample: {fresh.median * 1e6:.1f} µs",
     )
-    calm = bench.child("monitor", "samples", seconds=bench.scale(60, 10), interval=1.0, at_once=False)
-    full = Samples(bench.child("monitor", "samples", seconds=bench.scale(20, 5), interval=1.0, at_once=True)["cpu"])
+    calm = bench.child("monitor", "samples", seconds=bench.scale(60, 10), interval=1.0)
     cpu = Samples(calm["cpu"])
     yield judged(
         "… CPU of one sample of CPU, memory, disk, network, process",
         cpu,
         most=1e-3,
-        note=f"at an interval of 1 s, disk and network in turn: mean {sum(cpu.values) / len(cpu.values) * 1e3:.2f} ms, "
-        f"p90 {cpu.quantile(0.9) * 1e3:.2f} ms, dearest {max(cpu.values) * 1e3:.2f} ms, the first "
-        f"{calm['first'] * 1e3:.2f} ms; with all five in each sample: {full.median * 1e3:.2f} ms",
+        note=f"at an interval of 1 s: mean {sum(cpu.values) / len(cpu.values) * 1e3:.2f} ms, "
+        f"p90 {cpu.quantile(0.9) * 1e3:.2f} ms, dearest {max(cpu.values) * 1e3:.2f} ms, "
+        f"the first {calm['first'] * 1e3:.2f} ms",
     )
     yield judged("… share of one core, interval 1 s", Samples([calm["share"]]), most=0.003, unit="share")
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
     try:
-        late = bench.child("monitor", "samples", seconds=bench.scale(60, 10), interval=0.2, at_once=False)
+        late = bench.child("monitor", "samples", seconds=bench.scale(60, 10), interval=0.2)
     finally:
         for process in busy:
             process.kill()

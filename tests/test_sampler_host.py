@@ -462,26 +462,6 @@ def test_grandchildren_and_children_that_come_later_are_found() -> None:
 
 
 @linux
-def test_children_are_looked_for_when_a_process_id_was_given_out_and_now_and_then_anyway(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    last_pid, looked = tmp_path / "loadavg", []
-    monkeypatch.setattr("tailrace_agent.sampler.process._LOADAVG", last_pid)
-    real = psutil.pids
-    monkeypatch.setattr(psutil, "pids", lambda: looked.append(now) or real())  # type: ignore[func-returns-value]
-    source = ProcessSource(os.getpid())
-    for now in range(0, 60, 5):
-        last_pid.write_text(f"0.52 0.58 0.59 1/130 {100 if now < 20 else 101}\n")
-        source.sample(float(now))
-    # Until it has moved once, nothing says that it ever does.
-    assert looked == [0, 5, 10, 15, 20, 30]
-    last_pid.unlink()
-    now = 60
-    source.sample(float(now))
-    assert looked[-1] == 60
-
-
-@linux
 def test_children_that_the_parent_forgot_are_zombies_and_do_not_count() -> None:
     code = "import subprocess\nchild = subprocess.Popen(['true'])\n"
     code += "os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)\n"

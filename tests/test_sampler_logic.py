@@ -216,22 +216,6 @@ def test_a_source_is_asked_as_often_as_it_says() -> None:
     assert odd.asked[:4] == [1000.0, 1003.0, 1006.0, 1009.0]  # ticks come each second
 
 
-def test_sources_that_are_asked_equally_seldom_take_turns_after_the_first_sample() -> None:
-    seldom = [Fake(name, every=4.0) for name in ("a", "b")]
-    others = [Fake("each"), Fake("rare", every=6.0)]
-    Bench(*seldom, *others).run(12)
-    assert [[asked - 1000 for asked in source.asked] for source in seldom] == [[0, 4, 8, 12], [0, 2, 6, 10]]
-    assert [[asked - 1000 for asked in source.asked] for source in others] == [list(range(13)), [0, 6, 12]]
-
-
-def test_who_joins_or_leaves_finds_all_in_its_sample_that_is_asked_often() -> None:
-    each, other = Fake("each", lambda now: {"each": now}), Fake("other", lambda now: {"other": now}, every=2.0)
-    bench = Bench(each, other, Fake("rare", lambda now: {"rare": now}, every=10.0))
-    bench.sampler.step(1000.0)
-    bench.sampler.extra(1000.5, totals=False)
-    assert set(bench.samples[-1].values) == {"system/each", "system/other"}
-
-
 def test_late_ticks_do_not_make_a_tiered_source_miss_its_turn() -> None:
     source = Fake(every=5.0)
     bench = Bench(source)

@@ -66,7 +66,6 @@ class Guarded:
         log: Where operators read.
         interval: Seconds between the sampler's ticks.
         clock: Monotonic seconds.
-        early: Part of a period by which the second sample comes early, so that dear sources do not share a tick.
 
     Attributes:
         source: The source.
@@ -85,10 +84,8 @@ class Guarded:
         *,
         interval: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
-        early: float = 0.0,
     ) -> None:
         self.source, self._log, self._clock = source, log, clock
-        self._early = early
         self._interval = interval
         self.period = max(source.every, interval)
         self.cost = Cost()
@@ -131,8 +128,7 @@ class Guarded:
             self._failed(tick, problem)
             return None
         self._worked()
-        self._due_at = tick + (self.period * (1 - self._early) if self.period > self._interval else 0.0)
-        self._early = 0.0
+        self._due_at = tick + (self.period if self.period > self._interval else 0.0)
         return values
 
     @property

@@ -28,9 +28,8 @@ from tailrace_agent.sampler.source import SourceGone
 __all__ = ["ProcessSource"]
 
 _MEGA: Final = 1e6
-_LIST_EVERY: Final = 5.0
-_LIST_ANYWAY: Final = 30.0
-"""A process may get its id a moment before it can be seen."""
+_LIST_EVERY: Final = 2.0
+_LIST_ANYWAY: Final = 10.0
 _CHILDREN_PER_SECOND: Final = 5.0
 _DETAILS_EVERY: Final = 5.0
 _USS_EVERY: Final = 30.0
@@ -103,7 +102,9 @@ class _Family:
     def sample(self, now: float) -> dict[str, float]:
         if now >= self._list_at:
             self._list_at = now + _LIST_EVERY
-            self._look_around(now)
+            if self._births.some() or now >= self._list_anyway_at:
+                self._list_anyway_at = now + _LIST_ANYWAY
+                self._find_children()
         self._main.read()
         if self._main.zombie:
             raise psutil.NoSuchProcess(self._main.pid)
@@ -118,17 +119,9 @@ class _Family:
             values |= self._of_children(now)
         return values | self._uss(now)
 
-    def _look_around(self, now: float) -> None:
-        born = self._births.some()
-        if now >= self._list_anyway_at:
-            self._list_anyway_at = now + _LIST_ANYWAY
-            if not self._main.process.is_running():  # its number may be another's by now
-                raise psutil.NoSuchProcess(self._main.pid)
-            self._find_children()
-        elif born:
-            self._find_children()
-
     def _find_children(self) -> None:
+        if not self._main.process.is_running():  # its number may be another's by now
+            raise psutil.NoSuchProcess(self._main.pid)
         pids = frozenset(psutil.pids())
         new = pids - self._known - {self._main.pid, os.getpid()}
         if not self._known:  # all are new: psutil's own way takes a quarter of the time

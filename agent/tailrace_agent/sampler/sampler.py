@@ -6,7 +6,6 @@ What this module promises:
 * Ticks never drift: each stands where it would stand had all the others been on time. One that is missed is skipped
   and counted, not replayed.
 * Samples carry wall time, and a step that counts samples from 0. One without any value is none.
-* Sources that are asked equally seldom take turns: all in the first sample, then spread over their period.
 * `extra` samples come between the ticks, for one who joins or leaves, and move none of them.
 * A source that is quiet, and a value that has not been seen for a while, are gone from `latest`.
 """
@@ -15,7 +14,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -27,7 +25,6 @@ __all__ = ["Sample", "Sampler"]
 
 _STALE: Final = 120.0
 _LOOK_FOR_STALE_EVERY: Final = 10.0
-_OFTEN: Final = 2.0
 _JOULES_PER_KWH: Final = 3.6e6
 
 
@@ -77,10 +74,7 @@ class Sampler:
         wall: Callable[[], int] = time.time_ns,
     ) -> None:
         self._config, self._on_sample, self._wall = config, on_sample, wall
-        self._guards = [
-            Guarded(source, log, interval=config.interval, clock=clock, early=early)
-            for source, early in zip(sources, _turns(sources), strict=True)
-        ]
+        self._guards = [Guarded(source, log, interval=config.interval, clock=clock) for source in sources]
         self._seen: list[dict[str, float]] = [{} for _ in sources]  # when each value of a source was last seen
         self._last: dict[str, float] = {}
         self._stale_at = -math.inf
@@ -121,15 +115,10 @@ class Sampler:
                 guard.close()
 
     def extra(self, now: float, *, totals: bool) -> dict[str, float]:
-        """Takes a sample out of turn, of the sources that are asked often; the totals, if asked for."""
+        """Takes a sample out of turn, of the sources that are asked each tick; the totals, if asked for."""
         if self._finished or self._start is None:
             return {}
-        often = max(self._config.interval, _OFTEN)
-        due = [
-            index
-            for index, guard in enumerate(self._guards)
-            if not guard.quiet and (guard.period <= often or guard.due(now))
-        ]
+        due = [index for index, guard in enumerate(self._guards) if not guard.quiet and guard.due(now)]
         return self._emit(now, due, None if totals else {})
 
     def totals(self) -> dict[str, float]:
@@ -210,14 +199,3 @@ class Sampler:
         if known is None:
             known = self._keys[name] = key(self._config.prefix, self._config.node, name)
         return known
-
-
-def _turns(sources: Sequence[Source]) -> list[float]:
-    """For each source the part of its period by which it goes ahead of the others with the same one."""
-    alike = Counter(source.every for source in sources)
-    place: Counter[float] = Counter()
-    turns: list[float] = []
-    for source in sources:
-        turns.append(place[source.every] / alike[source.every])
-        place[source.every] += 1
-    return turns
