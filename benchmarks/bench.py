@@ -50,7 +50,7 @@ class Bench:
         self.dir = Path(tempfile.mkdtemp(prefix="tailrace-bench-"))
         self.state = self.dir / "state"
         self._stack = contextlib.ExitStack()
-        self._server: str | None = None
+        self._servers: dict[int, str] = {}
         self._stores = 0
         self._template: Path | None = None
 
@@ -75,11 +75,11 @@ class Bench:
         directory.mkdir()
         return f"sqlite:///{self._database(directory, f'{directory}/mlruns/0')}"
 
-    def server(self) -> str:
-        """A real `mlflow server` on SQLite, one for the whole run."""
-        if self._server is None:
-            self._server = self._start_server()
-        return self._server
+    def server(self, workers: int = 1) -> str:
+        """A real `mlflow server` on SQLite, one for the whole run; those of other sizes serve the same database."""
+        if workers not in self._servers:
+            self._servers[workers] = self._start_server(workers)
+        return self._servers[workers]
 
     def stores(self) -> dict[str, str]:
         """Both, by name."""
@@ -97,24 +97,26 @@ class Bench:
             db.execute("UPDATE experiments SET artifact_location = ?", (artifacts,))
         return path
 
-    def _start_server(self) -> str:
+    def _start_server(self, workers: int) -> str:
         directory = self.dir / "server"
-        directory.mkdir()
-        database = self._database(directory, "mlflow-artifacts:/0")
+        database = directory / "mlflow.db"
+        if not self._servers:
+            directory.mkdir()
+            self._database(directory, "mlflow-artifacts:/0")
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
+        command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", str(workers)]
         command += ["--backend-store-uri", f"sqlite:///{database}", "--artifacts-destination", f"{directory}/files"]
         environ = {**self.environment(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        log = self._stack.enter_context((directory / "server.log").open("wb"))
+        log = self._stack.enter_context((directory / f"server-{workers}.log").open("wb"))
         server = subprocess.Popen(command, stdout=log, stderr=log, env=environ, cwd=directory, start_new_session=True)
         self._stack.callback(_end_group, server)
         for _ in range(1800):
             with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2):
                 return f"http://127.0.0.1:{port}"
             time.sleep(0.05)
-        raise RuntimeError(f"the MLflow server did not start:\n{(directory / 'server.log').read_text()[-2000:]}")
+        raise RuntimeError(f"the MLflow server did not start:\n{Path(log.name).read_text()[-2000:]}")
 
     # -- interpreters ------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import threading
+import time
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +18,14 @@ from mlflow.entities import Metric
 import tailrace
 from sdk_tools import tracking
 from tailrace import CallError, NotFound, StoreRefused, Tracker
-from tailrace_agent import mlflow_history
+from tailrace_agent import mlflow_history, mlflow_store
 from tailrace_agent.comparison import Comparison, matching
 from tailrace_agent.errors import Refused
+from tailrace_agent.mlflow_reader import open_reader
+from tailrace_agent.mlflow_store import in_flight
 
 EXPERIMENT = "reading"
+CALLER: ContextVar[str] = ContextVar("caller")
 
 
 @pytest.fixture(scope="module", params=["sqlite", "server"])
@@ -192,12 +198,61 @@ def test_named_metrics_come_with_their_smallest_and_largest_value(tracker: Track
 
 
 def test_the_extremes_of_long_histories_are_whole(
-    tracker: Tracker, runs: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    uri: str, tracker: Tracker, runs: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mlflow_history, "HISTORY_AT_MOST", 9)  # both together have ten points, each alone five
-    comparison = tracker.compare_runs([runs["read-small"], runs["read-wide"]], "loss")
-    assert comparison["metrics.loss.max"].tolist() == pytest.approx([0.4, 0.8])
-    assert comparison["metrics.loss.min"].tolist() == [0, 0]
+    for module in (mlflow_history, mlflow_store):  # so the server cuts its answers off there
+        monkeypatch.setattr(module, "HISTORY_AT_MOST", 9)
+    client = MlflowClient(uri)
+    experiment_id = client.get_run(runs["read-small"]).info.experiment_id
+    lengths = [4, 4, 0, 1, 30, 4, 5, 9, 1, 12, 3]  # so answers end within a run, between two, and within a page
+    ids = [client.create_run(experiment_id).info.run_id for _ in lengths]
+    try:
+        for number, (run_id, length) in enumerate(zip(ids, lengths, strict=True)):
+            # The smallest value is the first of all, the largest the last.
+            points = [Metric("m", 100 * number + i, 1_700_000_000_000, i) for i in range(length)]
+            client.log_batch(run_id, [*points, Metric("other", 0.0, 1_700_000_000_000, 0)])
+        comparison = tracker.compare_runs(ids, ["m", "other"])
+        found = comparison[["metrics.m.min", "metrics.m.max"]].to_numpy()
+        for number, (length, (low, high)) in enumerate(zip(lengths, found, strict=True)):
+            if length:
+                assert (low, high) == (100 * number, 100 * number + length - 1)
+            else:
+                assert math.isnan(low)
+                assert math.isnan(high)
+        assert comparison["metrics.other.max"].tolist() == [0.0] * len(ids)
+    finally:
+        for run_id in ids:
+            client.delete_run(run_id)
+
+
+def test_a_server_has_several_requests_at_once_and_a_database_one(uri: str, runs: dict[str, str]) -> None:
+    store = open_reader(uri, "/").store
+    mine = threading.get_ident()
+    remote = uri.startswith("http")
+    both = threading.Barrier(2)
+
+    def ask(job: int) -> tuple[int, bool, str]:
+        if remote:
+            both.wait(30)  # breaks where the other is not under way
+        return job, threading.get_ident() == mine, CALLER.get()
+
+    CALLER.set("ours")  # as MLflow keeps its workspace
+    answers = list(in_flight(store, ask, range(6)))
+    assert answers == [(job, not remote, "ours") for job in range(6)]
+
+
+def test_the_first_request_that_fails_ends_the_others(uri: str, runs: dict[str, str]) -> None:
+    asked = []
+
+    def ask(job: int) -> None:
+        asked.append(job)
+        if job == 0:
+            raise ValueError("the first one")
+        time.sleep(0.05)
+
+    with pytest.raises(ValueError, match="the first one"):
+        list(in_flight(open_reader(uri, "/").store, ask, range(400)))
+    assert len(asked) < 400
 
 
 def test_a_comparison_draws_a_panel_for_each_metric_and_a_line_for_each_run(

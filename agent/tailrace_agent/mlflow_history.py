@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
@@ -21,7 +21,7 @@ from mlflow.store.tracking import GET_METRIC_HISTORY_MAX_RESULTS
 from mlflow.store.tracking.dbmodels.models import SqlMetric
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-from tailrace_agent.mlflow_store import HISTORY_AT_MOST, bulk_fetcher, page_fetcher
+from tailrace_agent.mlflow_store import HISTORY_AT_MOST, bulk_fetcher, in_flight, page_fetcher
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -73,17 +73,20 @@ def read(store: Store, run_id: str, key: str) -> Iterator[Columns]:
 def extremes(store: Store, run_ids: Sequence[str], keys: Sequence[str]) -> dict[tuple[str, str], tuple[float, float]]:
     """Smallest and largest value, NaN aside, by `(run_id, key)`; a metric that has no other value is left out.
 
-    One grouped query in a database; some requests for each metric over HTTP. Elsewhere the histories are read.
+    One grouped query in a database. Over HTTP the histories are read, a metric of many runs in a request and some
+    requests at once; elsewhere one by one. No more is in memory than the answers that are under way.
     """
     if isinstance(store, SqlAlchemyStore):
         return _grouped(store, run_ids, keys)
-    found = {}
-    for key in keys:
-        for run_id, pieces in _values(store, run_ids, key):
-            bounds = [(numbers.min(), numbers.max()) for piece in pieces if (numbers := piece[~np.isnan(piece)]).size]
-            if bounds:
-                found[run_id, key] = (float(min(low for low, _ in bounds)), float(max(high for _, high in bounds)))
-    return found
+    fetch = bulk_fetcher(store)
+    some = _RUNS_IN_A_URL if fetch is not None else 1
+    jobs = [(key, run_ids[start : start + some]) for key in keys for start in range(0, len(run_ids), some)]
+    answers = in_flight(store, lambda job: dict(_bounds(store, fetch, job[1], job[0])), jobs)
+    return {
+        (run_id, key): bounds
+        for (key, _), answer in zip(jobs, answers, strict=True)
+        for run_id, bounds in answer.items()
+    }
 
 
 def unbounded(value: float) -> float:
@@ -139,33 +142,37 @@ def _from_pages(store: Store, run_id: str, key: str) -> Iterator[Columns]:
             return
 
 
-def _values(store: Store, run_ids: Sequence[str], key: str) -> Iterator[tuple[str, list[NDArray[np.float64]]]]:
-    """The values of one metric, run by run."""
-    fetch = bulk_fetcher(store)
-    for start in range(0, len(run_ids), _RUNS_IN_A_URL if fetch is not None else 1):
-        some = run_ids[start : start + _RUNS_IN_A_URL] if fetch is not None else [run_ids[start]]
-        yield from _bulk(store, fetch, some, key)
+def _bounds(store: Store, fetch: Any, run_ids: Sequence[str], key: str) -> Iterator[tuple[str, tuple[float, float]]]:
+    """Several runs in one request; of an answer that is full, and so may be cut off, the last run is asked again."""
+    while fetch is not None and len(run_ids) > 1:
+        by_run: dict[str, list[float]] = {}
+        points = fetch(run_ids, key)  # sorted by run
+        for point in points:
+            by_run.setdefault(point["run_id"], []).append(float(point["value"]))
+        unread = []
+        if len(points) >= HISTORY_AT_MOST:
+            last = points[-1]["run_id"]
+            del by_run[last]
+            unread = [run_id for run_id in run_ids if run_id not in by_run]
+            if not by_run:  # it fills an answer alone, so it takes pages
+                unread.remove(last)
+                yield from _bounds_of(last, _long(store, last, key))
+        for run_id, values in by_run.items():
+            yield from _bounds_of(run_id, [_columns([], [], values).value])
+        run_ids = unread
+    for run_id in run_ids:
+        yield from _bounds_of(run_id, _long(store, run_id, key))
 
 
-def _bulk(
-    store: Store, fetch: Any, run_ids: Sequence[str], key: str
-) -> Iterator[tuple[str, list[NDArray[np.float64]]]]:
-    """Several runs in one request, halved for as long as the answer is full, and so may be cut off."""
-    if fetch is None or len(run_ids) == 1:
-        for run_id in run_ids:
-            yield run_id, [piece.value for piece in read(store, run_id, key)]
-        return
-    points = fetch(run_ids, key)
-    if len(points) >= HISTORY_AT_MOST:
-        middle = len(run_ids) // 2
-        yield from _bulk(store, fetch, run_ids[:middle], key)
-        yield from _bulk(store, fetch, run_ids[middle:], key)
-        return
-    by_run: dict[str, list[float]] = {}
-    for point in points:
-        by_run.setdefault(point["run_id"], []).append(float(point["value"]))
-    for run_id, values in by_run.items():
-        yield run_id, [_columns([0], [0], values).value]
+def _long(store: Store, run_id: str, key: str) -> Iterator[NDArray[np.float64]]:
+    return (piece.value for piece in read(store, run_id, key))
+
+
+def _bounds_of(run_id: str, pieces: Iterable[NDArray[np.float64]]) -> Iterator[tuple[str, tuple[float, float]]]:
+    """One pair, or none where nothing but NaN is."""
+    ends = [(numbers.min(), numbers.max()) for piece in pieces if (numbers := piece[~np.isnan(piece)]).size]
+    if ends:
+        yield run_id, (float(min(low for low, _ in ends)), float(max(high for _, high in ends)))
 
 
 def _grouped(store: Store, run_ids: Sequence[str], keys: Sequence[str]) -> dict[tuple[str, str], tuple[float, float]]:

@@ -18,14 +18,16 @@ Importing this module imports MLflow, which takes a second; only `mlflow_sink.op
 
 from __future__ import annotations
 
+import contextvars
 import inspect
 import json
 import os
 import posixpath
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 import mlflow.store.db.utils as mlflow_db
 import requests
@@ -56,6 +58,7 @@ __all__ = [
     "batch_poster",
     "bulk_fetcher",
     "HISTORY_AT_MOST",
+    "in_flight",
     "is_proxied",
     "is_remote",
     "open_registry",
@@ -68,12 +71,16 @@ __all__ = [
 
 HISTORY_AT_MOST: Final = 25_000
 """Points in one answer of a server that has no pages."""
+_IN_FLIGHT: Final = 4
+"""Requests that wait for a server at once: `mlflow server` has four workers, unless told otherwise."""
 _ARTIFACT_ROOT_OF_A_SERVER: Final = "_MLFLOW_SERVER_ARTIFACT_ROOT"
 _CONNECT_TIMEOUT: Final = {"postgresql": "connect_timeout", "mysql": "connect_timeout"}
 
 
 Store: TypeAlias = Any
 """An `AbstractStore` of MLflow, which is untyped."""
+_Job = TypeVar("_Job")
+_Answer = TypeVar("_Answer")
 
 
 def store_uri(tracking_uri: str | None, cwd: str) -> str:
@@ -123,6 +130,20 @@ def open_registry(uri: str, tracking_uri: str, request_timeout: float) -> Store:
 def is_remote(store: Store) -> bool:
     """Whether the store is behind HTTP, so that only an answer can be a refusal."""
     return isinstance(store, (RestStore, RegistryRestStore))
+
+
+def in_flight(store: Store, ask: Callable[[_Job], _Answer], jobs: Sequence[_Job]) -> Iterator[_Answer]:
+    """What `ask` makes of each job, in their order. A server has some of them at once, another store one by one.
+
+    Raises:
+        Exception: What `ask` raised for the first of them that failed. Those that have not begun by then never do.
+    """
+    if not is_remote(store) or len(jobs) < 2:
+        yield from map(ask, jobs)
+        return
+    here = contextvars.copy_context()  # MLflow keeps the workspace of a request in it
+    with ThreadPoolExecutor(min(_IN_FLIGHT, len(jobs)), "tailrace-read") as pool:
+        yield from pool.map(lambda job: here.copy().run(ask, job), jobs)
 
 
 def batch_poster(store: Store) -> Callable[[bytes], None] | None:

@@ -142,8 +142,8 @@ class ReadCalls:
             run_ids: Runs, each as `get_run_info` takes it. Whole ids are read in one search, however many there are.
             metrics: Names or patterns (`["loss", "val/*"]`; `"*"` for all) of metrics to compare by their last,
                 smallest and largest value; by default all, system metrics by their last value only. The smallest and
-                largest take one grouped query in a database, but over HTTP the histories are read: name few metrics
-                of long runs, or none (`[]`) for the last values alone.
+                largest take one grouped query in a database, but over HTTP every point of the histories is read: name
+                few metrics of long runs, or none (`[]`) for the last values alone.
 
         Returns:
             A pandas DataFrame, one row for each run, columns `params.lr`, `metrics.loss`, `metrics.loss.min`, …;
