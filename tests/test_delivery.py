@@ -174,6 +174,33 @@ def fails(rig: Rig, error: Exception, *methods: str, times: int = 10**9, after: 
 # -- when it is sent ---------------------------------------------------------------------------------------------------
 
 
+def test_a_store_too_slow_for_full_requests_gets_smaller_ones_until_it_is_not(rig: Rig) -> None:
+    slow = True
+    log_batch = rig.sink.log_batch
+
+    def too_slow(run_id: str, *, metrics: Any = (), params: Any = (), tags: Any = ()) -> None:
+        log_batch(run_id, metrics=metrics, params=params, tags=tags)  # it is done, but nobody waits for the answer
+        if slow and len(metrics) > 300:
+            raise Unavailable("not in time", too_slow=True)
+
+    rig.sink.log_batch = too_slow  # type: ignore[method-assign]
+    rig.start()
+    for number in range(3000):
+        rig.log_metrics(f"k{number % 7}", value=float(number))
+    rig.run()
+    sizes = [len(keys) for keys in rig.sink.sent("metric")]
+    assert sizes[:2] == [1000, 500]
+    assert max(sizes[3:9]) <= 250
+    assert rig.ledger().of("metric").delivered == 3000
+    assert sum(len(points) for points in rig.sink.of(1).metrics.values()) == 3000  # each once, however often it came
+    slow = False
+    for number in range(8000):
+        rig.log_metrics(f"k{number % 7}", value=float(number))
+    rig.run()
+    assert len(rig.sink.sent("metric")[-2]) == 1000
+    assert rig.ledger().of("metric").delivered == 11_000
+
+
 def test_without_runs_there_is_nothing_to_do(rig: Rig) -> None:
     assert rig.step() >= IDLE
     assert rig.opened == 1

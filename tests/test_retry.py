@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailrace_agent.retry import Backoff
+from tailrace_agent.retry import Backoff, Portion
 
 SECONDS = st.floats(0.01, 3600)
 TIMES = st.floats(0, 1e7)
@@ -57,3 +57,23 @@ def test_thousands_of_failures_do_not_overflow() -> None:
     backoff = Backoff(0.5, 30.0)
     for _ in range(5000):
         assert backoff.failed(0.0) <= 30.0
+
+
+def test_a_portion_halves_down_to_the_least_and_grows_again_after_some_that_went_well() -> None:
+    portion = Portion(least=250)
+    sizes = []
+    for _ in range(4):
+        portion.too_slow(1000)
+        sizes.append(portion.of(1000))
+    assert sizes == [500, 250, 250, 250]
+    for expected in (500, 1000, 1000):
+        for _ in range(Portion.PROOF):
+            portion.worked(1000)
+        assert portion.of(1000) == expected
+    assert portion.of(5000) == 5000
+
+
+def test_a_portion_never_grows_beyond_a_limit_below_its_least() -> None:
+    portion = Portion(least=250)
+    portion.too_slow(100)
+    assert portion.of(100) == 100

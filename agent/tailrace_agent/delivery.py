@@ -7,7 +7,8 @@ Invariants
 3. A request that is refused is halved until the entries at fault stand alone; they become dead letters, their
    neighbours arrive. At most 2·log2(n) extra requests for one bad entry. A store that refuses everything it is offered
    is taken to be out of order, and nothing is buried.
-4. A run is created once: an attempt is on record before it is made, and once one is on record, the run is looked for
+4. A store that is too slow for a full request gets smaller ones, until it is not.
+5. A run is created once: an attempt is on record before it is made, and once one is on record, the run is looked for
    before it is made again.
 
 `step(now)` does one piece of work and returns when it wants to be called again; a thread is a thin shell around it.
@@ -26,7 +27,7 @@ from tailrace_agent import batcher
 from tailrace_agent.batcher import Batch, Entry, Twins
 from tailrace_agent.errors import Refused, RunGone, StoreRefused, Unavailable
 from tailrace_agent.records import Point
-from tailrace_agent.retry import Backoff
+from tailrace_agent.retry import Backoff, Portion
 from tailrace_agent.runs import RunBook, RunState
 from tailrace_agent.sink import Sink
 from tailrace_agent.spool import Block, Outcome, Spool
@@ -37,6 +38,8 @@ _IDLE = 3600.0
 _REFUSALS_WITHOUT_SUCCESS = 40
 """After so many refusals in a row, with nothing accepted in between, the store has to prove that it takes anything."""
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError)
+_LEAST_METRICS = 250
+"""A block; smaller requests would cost the store more than they spare it."""
 _WARN_AFTER = 3
 """Failed tries before the user hears of it: a server may restart unnoticed."""
 
@@ -88,6 +91,7 @@ class Delivery:
         self._spool, self._book, self._open_sink = spool, book, open_sink
         self._flush_interval, self._log, self._monotonic = flush_interval, log, monotonic
         self._backoff = Backoff(cap=retry_max_delay)
+        self._portion = Portion(_LEAST_METRICS)
         self._since: dict[int, float] = {}
         self._twins: dict[int, Twins] = {}
 
@@ -171,9 +175,7 @@ class Delivery:
             due = since + self._flush_interval
             if backlog["metric"] < sink.limits.metrics and now < due and not self._book.urgent(run):
                 return due
-            twins = self._twins.setdefault(run, Twins())
-            with self._spool.holding(run, "metric", sink.limits.metrics) as blocks:
-                self._send_blocks(sink, state, blocks, partial(batcher.metrics_batch, twins=twins))
+            self._send_metrics(sink, state)
             self._since.pop(run, None)
             return now
         if state.end is not None and not state.closed:
@@ -181,6 +183,18 @@ class Delivery:
         if state.closed and not backlog and state.described:
             return self._finalize(sink, state, now)
         return now + _IDLE
+
+    def _send_metrics(self, sink: Sink, state: RunState) -> None:
+        """Sends the oldest blocks; fewer of them while the store is too slow for a full request."""
+        limit, twins = sink.limits.metrics, self._twins.setdefault(state.run, Twins())
+        try:
+            with self._spool.holding(state.run, "metric", self._portion.of(limit)) as blocks:
+                self._send_blocks(sink, state, blocks, partial(batcher.metrics_batch, twins=twins))
+        except Unavailable as error:
+            if error.too_slow:
+                self._portion.too_slow(limit)
+            raise
+        self._portion.worked(limit)
 
     def _close(self, sink: Sink, state: RunState, now: float) -> float:
         """Tells MLflow how the run ended."""

@@ -78,12 +78,16 @@ class Unavailable(SinkError):
     Attributes:
         retry_after: Seconds that the server asked us to wait, or None.
         answered: The HTTP status of the answer, or None when there was none.
+        too_slow: The request was on its way for too long. The store may be at work on it all the same.
     """
 
-    def __init__(self, message: str, retry_after: float | None = None, answered: int | None = None) -> None:
+    def __init__(
+        self, message: str, retry_after: float | None = None, answered: int | None = None, *, too_slow: bool = False
+    ) -> None:
         super().__init__(message)
         self.retry_after = retry_after
         self.answered = answered
+        self.too_slow = too_slow
 
 
 class Refused(SinkError):

@@ -61,6 +61,7 @@ _SECRETS = (
     (re.compile(r"\b((?:\w*password|passwd|pwd|token|secret)=)[^\s&;'\"]+", re.IGNORECASE), r"\1***"),
 )
 _USERINFO = re.compile(r"(?<=://)[^/?#]*@")
+_GATEWAY_TIMEOUT: Final = 504
 _LOGIN: Final = "asks for other credentials"
 # PostgreSQL's and MySQL's own words for it.
 _LOCKED_OUT = re.compile(
@@ -204,7 +205,7 @@ def _answered(error: Exception, response: Any, uri: str, about_run: bool) -> Tai
         return Unavailable(f"{uri} answered, but not as an MLflow server does; check the tracking URI, and log in")
     if status in (404, 405) and code is None:
         return Unavailable(f"there is no MLflow server at {uri} ({status}); check the tracking URI", wait)
-    return Unavailable(f"{uri} answered {status}: {_short(error)}", wait, status)
+    return Unavailable(f"{uri} answered {status}: {_short(error)}", wait, status, too_slow=status == _GATEWAY_TIMEOUT)
 
 
 def _login(status: int, uri: str, error: Exception, code: str | None) -> str:
@@ -260,7 +261,7 @@ def _unreachable(error: Exception, uri: str) -> TailraceError:
     if any(isinstance(link, ConnectionRefusedError) for link in links):
         return Unavailable(f"{uri} refused the connection: is the server running?")
     if names & {"Timeout", "ReadTimeout", "ConnectTimeout", "ReadTimeoutError", "TimeoutError"}:
-        return Unavailable(f"{uri} did not answer in time")
+        return Unavailable(f"{uri} did not answer in time", too_slow=True)
     if names & {"RemoteDisconnected", "ConnectionResetError", "BrokenPipeError", "ProtocolError", "IncompleteRead"}:
         return Unavailable(f"{uri} closed the connection before it answered")
     return Unavailable(f"no answer from {uri}: {_short(error)}")

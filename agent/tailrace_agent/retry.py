@@ -1,4 +1,6 @@
-"""When to try again: full-jitter exponential backoff that keeps `Retry-After`, as a pure object.
+"""When to try again, and with how much at once, as pure objects.
+
+The pauses are full-jitter exponential backoff that keeps `Retry-After`; requests shrink while the store is too slow.
 
 Full jitter (a uniform draw between zero and the cap) spreads the clients of a server that comes back better than any
 fixed or lightly jittered schedule: M. Brooker, "Exponential Backoff and Jitter", AWS Architecture Blog, 2015. A floor
@@ -10,7 +12,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-__all__ = ["Backoff"]
+__all__ = ["Backoff", "Portion"]
 
 
 class Backoff:
@@ -51,3 +53,49 @@ class Backoff:
     def worked(self) -> None:
         """Notes a success: no wait any more."""
         self.failures, self.ready_at = 0, 0.0
+
+
+class Portion:
+    """How much one request may carry: half after one that took too long, the double after several that did not.
+
+    A store that needs longer for a full request than the time-out allows would otherwise never be done: each try is
+    given up, and begun anew while the store is still at work on the one before. (Additive increase, multiplicative
+    decrease would find the edge more finely: D.-M. Chiu, R. Jain, 1989. Here a step is a half, and the edge moves.)
+
+    Args:
+        least: It shrinks no further.
+
+    Example:
+        >>> portion = Portion(least=250)
+        >>> portion.too_slow(1000), portion.of(1000)
+        (None, 500)
+
+    Not thread-safe.
+    """
+
+    PROOF = 8
+    """Requests that have to go well before the next is larger."""
+
+    def __init__(self, least: int) -> None:
+        self._least = least
+        self._most: int | None = None
+        self._well = 0
+
+    def of(self, limit: int) -> int:
+        """The limit, or less while the store is too slow for it."""
+        return limit if self._most is None else min(limit, self._most)
+
+    def too_slow(self, limit: int) -> None:
+        """Notes a request that was given up."""
+        self._most = max(min(self._least, limit), self.of(limit) // 2)
+        self._well = 0
+
+    def worked(self, limit: int) -> None:
+        """Notes one that was answered."""
+        if self._most is None:
+            return
+        self._well += 1
+        if self._well >= self.PROOF:
+            self._well, self._most = 0, self._most * 2
+            if self._most >= limit:
+                self._most = None
