@@ -182,6 +182,21 @@ def test_a_comparison_puts_what_differs_first(tracker: Tracker, runs: dict[str, 
     assert comparison.loc[runs["read-small"], "params.lr"] == "0.1"
 
 
+def test_metrics_of_the_machine_come_after_those_of_the_program(tracker: Tracker) -> None:
+    ids = []
+    for value in (1.0, 2.0):
+        with tracker.start_run(experiment_name="reading-machine") as run:
+            run.log({"system/load": value, "train/loss": value}, step=0)
+        ids.append(run.run_id)
+    columns = list(tracker.compare_runs(ids).columns)
+    assert columns[4:] == [
+        "metrics.train/loss",
+        "metrics.train/loss.min",
+        "metrics.train/loss.max",
+        "metrics.system/load",
+    ]
+
+
 def test_named_metrics_come_with_their_smallest_and_largest_value(tracker: Tracker, runs: dict[str, str]) -> None:
     comparison = tracker.compare_runs(["read-small", "read-wide"], metrics=["lo*", "score", "odd"])
     small = comparison.loc[runs["read-small"]]

@@ -1,7 +1,8 @@
 """Runs side by side: what differs between them first, as a table, a DataFrame and a figure.
 
 A `Comparison` is a pandas DataFrame with one row for each run and MLflow's column names (`params.lr`, `metrics.loss`).
-Columns in which the runs differ come before those in which they do not, params before metrics. Each metric has its
+Columns in which the runs differ come before those in which they do not, params before metrics, and those of the machine
+(`system/`) last. Each metric has its
 smallest and largest value beside the last (`metrics.loss.min`, `metrics.loss.max`), unless it was asked otherwise.
 
 Its figure reads the metrics' histories when it is asked for, from the store that the comparison came from.
@@ -95,7 +96,9 @@ def compare(reader: Reader, records: Sequence[RunRecord], metrics: Sequence[str]
     Raises:
         NotFound: No metric of these runs fits a name or pattern.
     """
-    known = sorted({key for record in records for key in record.metrics})
+    known = sorted(
+        {key for record in records for key in record.metrics}, key=lambda key: (key.startswith(_SYSTEM), key)
+    )
     keys = matching(known, metrics) if metrics else known
     bounded = [key for key in keys if metrics or (metrics is None and not key.startswith(_SYSTEM))]
     run_ids = [record.run_id for record in records]
