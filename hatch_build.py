@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import sysconfig
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ class NativeHook(BuildHookInterface[Any]):
     """Compiles one extension module for the interpreter that builds."""
 
     PLUGIN_NAME = "custom"
+    _out: Path | None = None
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Adds the module to the wheel, or puts it beside its source for an editable install."""
@@ -29,20 +31,31 @@ class NativeHook(BuildHookInterface[Any]):
         if wanted == "0":
             return
         agent = Path(self.root, "agent")
-        built = _compile(agent / "native" / "log.c", Path(self.root, "build", "native"))
+        self._out = Path(
+            tempfile.mkdtemp(prefix="tailrace-build-")
+        )  # of this build alone, and the tree may be read-only
+        built = _compile(agent / "native" / "log.c", self._out)
+        here = agent / "tailrace_agent" / built.name
         if not built.exists():
             if wanted == "1":
                 raise RuntimeError(f"{_MODULE} could not be compiled; see the compiler's messages above")
             self.app.display_warning(
                 "tailrace: no hot path in C (see above); log() will take two to five times as long"
             )
+            if version == "editable":
+                here.unlink(missing_ok=True)  # an older one
             return
         if version == "editable":
-            new = shutil.copy2(built, agent / "tailrace_agent" / f"{built.name}.new")
-            new.replace(agent / "tailrace_agent" / built.name)  # whole: a running program may have the old one mapped
+            new = shutil.copy2(built, here.with_name(f"{here.name}.new"))
+            new.replace(here)  # whole: a running program may have the old one mapped
             return
         build_data["force_include"][str(built)] = f"tailrace_agent/{built.name}"
         build_data["pure_python"], build_data["infer_tag"] = False, True
+
+    def finalize(self, *_: object) -> None:
+        """Removes what was compiled, now that it is in the wheel."""
+        if self._out is not None:
+            shutil.rmtree(self._out, ignore_errors=True)
 
 
 def _compile(source: Path, out: Path) -> Path:
@@ -50,7 +63,6 @@ def _compile(source: Path, out: Path) -> Path:
     from setuptools import Distribution, Extension
     from setuptools.command.build_ext import build_ext
 
-    shutil.rmtree(out, ignore_errors=True)
     # Optional: setuptools itself says what went wrong, and goes on.
     extension = Extension(_MODULE, [str(source)], extra_compile_args=["-std=gnu11"], optional=True)
     command = build_ext(Distribution({"name": "tailrace", "ext_modules": [extension]}))

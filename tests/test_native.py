@@ -81,7 +81,7 @@ class Bench:
 def said(row: bytes) -> str:
     """A row without its time, so that 1, 1.0 and True, or 0.0 and -0.0, differ, and NaN is NaN."""
     run, step, _, values = msgspec.msgpack.decode(row)
-    return repr((run, step, values))
+    return repr((run, step, dict(sorted(values.items(), key=repr))))
 
 
 @pytest.fixture
@@ -184,6 +184,76 @@ def test_both_log_and_hold_the_same_of_a_selection(rules: dict[str, Any], calls:
         assert c.said() == python.said()
         assert c.held() == python.held()
         assert c.held() == []
+
+
+def test_what_python_has_held_is_overtaken_by_what_c_logs(tmp_path: Path) -> None:
+    with pairs(tmp_path, every={"loss": 2}) as (c, python):
+        for bench in (c, python):
+            bench.log(loss=0.0, step=0)
+            bench.log(loss=np.float32(1.0), step=1)  # Python's: it is no plain number
+            bench.log(loss=2.0, step=2)
+            assert bench.held() == []
+            bench.log(loss=np.float32(3.0), step=3)
+            bench.log(loss=4.0, step=4)
+            bench.log(loss=5.0, step=5)
+            assert bench.held() == ["(7, 5, {'loss': 5.0})"]
+        assert c.said() == python.said()
+
+
+def test_an_array_that_is_skipped_is_held_as_it_was_at_the_call(tmp_path: Path) -> None:
+    with pairs(tmp_path, every={"*": 10}) as both:
+        for bench in both:
+            value = np.array(1.0)
+            bench.log(loss=0.5)
+            bench.log(loss=value)
+            value[...] = 99
+            assert bench.held() == ["(7, 1, {'loss': 1.0})"]
+
+
+class Stubborn(str):
+    """A key whose comparison is interrupted, or runs code that changes everything."""
+
+    __slots__ = ()
+    meanwhile: Callable[[], None] = staticmethod(lambda: None)
+
+    def __eq__(self, other: object) -> bool:
+        Stubborn.meanwhile()
+        return str.__eq__(self, other)
+
+    __hash__ = str.__hash__
+
+
+@pytest.mark.parametrize("off", [False, True])
+def test_ctrl_c_within_a_keys_own_code_gets_out(tmp_path: Path, off: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pairs(tmp_path, every={"*": 2}) as both:
+        for bench in both:
+            if off:
+                bench.channel.encode = None
+            bench.log({Stubborn("a"): 1.0})
+            monkeypatch.setattr(Stubborn, "meanwhile", staticmethod(interrupt))
+            with pytest.raises(KeyboardInterrupt):
+                bench.log({"a": 1.0, "b": 2.0} if off else {Stubborn("a"): 2.0})
+            monkeypatch.setattr(Stubborn, "meanwhile", staticmethod(lambda: None))
+
+
+def test_a_ring_that_goes_while_a_plan_is_looked_up_is_not_written_to(tmp_path: Path) -> None:
+    from tailrace._hot import Elsewhere
+
+    rows: list[bytes] = []
+    with pairs(tmp_path, every={"*": 1}) as (c, _):
+        c.log({Stubborn("a"): 1.0})
+        before = len(c.rows())
+        Stubborn.meanwhile = staticmethod(lambda: c.channel.lead_to(Elsewhere(rows.append)))
+        try:
+            c.log({"a": 2.0})
+        finally:
+            Stubborn.meanwhile = staticmethod(lambda: None)
+        assert before == 1
+        assert len(c.rows()) + len(rows) == 1
+        assert len(rows) == 1
 
 
 def test_rows_held_in_c_grow_and_shrink_and_are_forgotten(tmp_path: Path) -> None:

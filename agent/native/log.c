@@ -4,7 +4,8 @@
  * --------
  * 1. It is the Python `log` (tailrace/_hot.py) made faster, and nothing else. A call that holds anything but plain
  *    numbers, or that comes in an unusual way, goes to that function, arguments untouched. What it writes is, byte for
- *    byte, what the encoder and `RingWriter.put` write, which a test compares.
+ *    byte, what the encoder and `RingWriter.put` write, which a test compares. (Of a selection with several rules, the
+ *    keys stand in the call's order instead of the rules'.)
  * 2. From the look at `off` to the new head no function of Python's is called: the GIL is held throughout, so no thread,
  *    signal handler or finalizer gets in between. Without a GIL this module is not built.
  * 3. No state of its own: it reads `Route` and `Cursor` anew at each call, so forks, ends of runs and new rings are
@@ -28,7 +29,10 @@
 #error "the ring is little-endian"
 #endif
 
-enum { HEAD = 8 }; /* index of the head among the ring's 64-bit words; see ring.py */
+enum {
+    HEAD = 8,     /* index of the head among the ring's 64-bit words; see ring.py */
+    INTERFACE = 1 /* between this file and the Python code; native.py asks for it */
+};
 
 /* -- Log ------------------------------------------------------------------------------------------------------------ */
 
@@ -120,7 +124,7 @@ step_of(const Call *call, Route *route, long long *step)
         *step = PyLong_AsLongLongAndOverflow(call->step, &overflow);
         return !overflow && *step != LLONG_MIN;
     }
-    PyObject *next = route->steps == NULL ? NULL : PyIter_Next(route->steps);
+    PyObject *next = route->steps != NULL && PyIter_Check(route->steps) ? PyIter_Next(route->steps) : NULL;
     if (next == NULL || !PyLong_CheckExact(next)) { /* the run has just been closed: Python finds it so, too */
         Py_XDECREF(next);
         PyErr_Clear();
@@ -213,7 +217,7 @@ deliver(const Log *self, Route *route, const Call *call, int64_t now, PyObject *
 
 #include "selection.h"
 
-/* Tracking is off: keeps the last values. 0: Python's `log` is to do it, or to look at a new name. */
+/* Tracking is off: keeps the last values. 0: Python's `log` is to do it, or to look at a new name. 1: done, or an error. */
 static inline int
 keep(Route *route, const Call *call)
 {
@@ -232,10 +236,7 @@ keep(Route *route, const Call *call)
             }
         }
     }
-    if (failed) {
-        PyErr_Clear(); /* Python's `log` meets it again, and says so */
-    }
-    int done = !failed && PyDict_GET_SIZE(latest) <= route->known;
+    int done = failed ? !forgive() : PyDict_GET_SIZE(latest) <= route->known;
     Py_DECREF(latest);
     return done;
 }
@@ -259,7 +260,7 @@ log_log(Log *self, PyObject *const *args, Py_ssize_t positional, PyObject *names
             }
         } else if (route->encode == Py_None) {
             done = keep(route, &call);
-            result = done ? Py_NewRef(Py_None) : NULL;
+            result = done && !PyErr_Occurred() ? Py_NewRef(Py_None) : NULL;
         } else if (route->selection != NULL && PyObject_TypeCheck(route->selection, self->selector_type)) {
             done = deliver_selected(self, route, &call, now, &result);
         }
@@ -398,6 +399,9 @@ module_exec(PyObject *module)
     state->selector = add_type(module, &selector_spec);
     PyTypeObject *log = add_type(module, &log_spec);
     Py_XDECREF(log);
+    if (PyModule_AddIntConstant(module, "INTERFACE", INTERFACE) < 0) {
+        return -1;
+    }
     int whole = state->cursor && state->route && state->group && state->selector && log;
     return whole ? 0 : -1;
 }

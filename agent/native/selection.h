@@ -7,7 +7,8 @@
 
 enum { KEYS_MAX = 64, NAMES_MAX = 4096 };
 
-/* The group of a set of keys, as a borrowed reference, or NULL. Keywords are looked up by their tuple as it came. */
+/* The group of a set of keys, as a borrowed reference; NULL if there is none, or with an error. Keywords are looked up by
+ * their tuple as it came. Python code may run in here: finalizers, and keys of classes of their own. */
 static Group *
 plan_of(const Log *self, Selector *selector, const Call *call)
 {
@@ -35,7 +36,6 @@ plan_of(const Log *self, Selector *selector, const Call *call)
         Py_DECREF(keys);
     }
     if (PyErr_Occurred()) {
-        PyErr_Clear(); /* Python's `log` meets it again, and says so */
         return NULL;
     }
     return plan != NULL && PyObject_TypeCheck(plan, self->group_type) ? (Group *)plan : NULL;
@@ -131,6 +131,16 @@ parts_of(const Log *self, Group *plan, const Call *call, Group **parts, const ui
     return (int)count;
 }
 
+/* Whether the run is still as it was, and its ring one that C can write to. */
+static inline int
+is_ours(const Log *self, const Route *route, const Selector *selector, const Call *call)
+{
+    return route->encode == selector->chooser && selector->ring != NULL &&
+           (selector->encode == self->encode || selector->encode == self->encode_checked) &&
+           PyObject_TypeCheck(selector->ring, self->cursor_type) && call->count > 0 && call->count <= KEYS_MAX &&
+           (call->metrics == NULL || PyDict_GET_SIZE(call->metrics) == call->count);
+}
+
 /* As `deliver`, for a run of which not everything is logged. */
 static int
 deliver_selected(const Log *self, Route *route, const Call *call, int64_t now, PyObject **result)
@@ -138,27 +148,33 @@ deliver_selected(const Log *self, Route *route, const Call *call, int64_t now, P
     Selector *selector = (Selector *)route->selection;
     uint8_t entries[ROW_MAX], row[PREFIX_MAX + ROW_MAX], due[KEYS_MAX], *ends[KEYS_MAX];
     const uint8_t *owners;
-    Group *plan, *parts[KEYS_MAX];
-    PyObject *ring = selector->ring;
+    Group *parts[KEYS_MAX];
+    PyObject *overtaken[KEYS_MAX];
     long long step;
     int count;
-    if (route->encode != selector->chooser || ring == NULL || !PyObject_TypeCheck(ring, self->cursor_type) ||
-        (selector->encode != self->encode && selector->encode != self->encode_checked) || call->count == 0 ||
-        call->count > KEYS_MAX) {
+    if (!is_ours(self, route, selector, call)) {
         return 0;
     }
-    plan = plan_of(self, selector, call); /* a finalizer may have changed the dictionary meanwhile */
-    if (plan == NULL || (call->metrics != NULL && PyDict_GET_SIZE(call->metrics) != call->count) || !(count = parts_of(self, plan, call, parts, &owners)) ||
+    Group *plan = plan_of(self, selector, call);
+    if (plan == NULL) {
+        return !forgive();
+    }
+    if (!is_ours(self, route, selector, call) || !(count = parts_of(self, plan, call, parts, &owners)) ||
         put_entries(entries, entries + sizeof entries, call, ends) == NULL || !step_of(call, route, &step)) {
         return 0;
     }
-    for (int i = 0; i < count; i++) {
+    for (int i = 0; i < count; i++) { /* no Python code from here to the put */
         due[i] = (uint8_t)is_due(parts[i], now);
         if (!due[i]) {
             hold(parts[i], row, gather(row, route->run, step, now, call, entries, ends, owners, i, due));
         }
+        overtaken[i] = parts[i]->held;
+        parts[i]->held = NULL;
     }
     Py_ssize_t size = gather(row, route->run, step, now, call, entries, ends, owners, -1, due);
-    *result = size > 0 ? put(self, ring, row, size) : Py_NewRef(Py_None);
+    *result = size > 0 ? put(self, selector->ring, row, size) : Py_NewRef(Py_None);
+    for (int i = 0; i < count; i++) {
+        Py_XDECREF(overtaken[i]);
+    }
     return 1;
 }

@@ -12,6 +12,17 @@
 #include <stdint.h>
 #include <string.h>
 
+/* Clears an error that Python's `log` will meet again, and say; 0 if it is none of those (Ctrl-C) and has to get out. */
+static inline int
+forgive(void)
+{
+    if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_Exception)) {
+        return 0;
+    }
+    PyErr_Clear();
+    return 1;
+}
+
 /* -- Cursor: where the next frame goes ----------------------------------------------------------------------------- */
 
 typedef struct {

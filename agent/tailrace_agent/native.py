@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING
 
 __all__ = ["Cursor", "Group", "Log", "Route", "Selector", "why_not"]
 
+_INTERFACE = 1
+"""Of agent/native/log.c; raise both when what C and Python share changes."""
+
 why_not: str | None = None
 """Why there is no C here, for `tailrace doctor`; None where there is."""
 
@@ -21,7 +24,10 @@ else:
     try:
         if os.environ.get("TAILRACE_NATIVE") == "0":
             raise ImportError("switched off by TAILRACE_NATIVE=0")
-        from tailrace_agent._native import Cursor, Group, Log, Route, Selector
+        from tailrace_agent._native import INTERFACE, Cursor, Group, Log, Route, Selector
+
+        if INTERFACE != _INTERFACE:
+            raise ImportError("it was built for another version of tailrace: install that again")
     except ImportError as error:
         why_not = str(error)
         Log = None

@@ -95,7 +95,7 @@ class RingWriter(Cursor):
         spill_max: Bytes that the spill file may hold before rows are given up.
         on_drop: Called with a row that could be put nowhere, and the reason.
         on_sample: Called about once in 200 rows with the row, `time_ns()` when it was encoded, and the nanoseconds
-            that the copy took. (With C: when it was put, and 0.)
+            that the copy took. (With C: when it was put, and 0.) A row that no `log()` brings comes with 0 and 0.
 
     Attributes:
         off: Where the next frame begins.
@@ -157,7 +157,7 @@ class RingWriter(Cursor):
         # One line, so that not even a tracer written in Python gets between the look and the reservation.
         if (end := (off := self.off) + ((size + 15) & -8)) <= self.limit: self.off = end  # noqa: E701  # fmt: skip
         else:
-            return self.put_slowly(row)
+            return self.put_slowly(row, timed=False)
         words = self.words
         words[off >> 3] = word
         off += 8
@@ -185,22 +185,25 @@ class RingWriter(Cursor):
                 os.close(self._spill_fd)
                 self._spill_fd = -1
 
-    def put_slowly(self, row: bytes) -> None:
-        """What `put` does with a row beyond `limit`: samples it, goes back to the first frame, or spills."""
+    def put_slowly(self, row: bytes, *, timed: bool = True) -> None:
+        """What becomes of a row beyond `limit`: it is sampled, goes to the first frame again, or spills.
+
+        `timed`: it carries the time of this very call, as the rows of `log()` do.
+        """
         with self._lock:
             if self._busy:  # re-entered in this thread: the outer call takes it along before it returns
                 self._parked.append(row)
             else:
-                self._make_room_for(row)
+                self._make_room_for(row, timed=timed)
 
     def sampled(self, row: bytes, done: int) -> None:
         """Notes a timed call whose row the hot path in C has put by itself, at the time `done`."""
         with self._lock:
             if not self._busy:
-                self._make_room_for(row, done)
+                self._make_room_for(row, done=done)
 
-    def _make_room_for(self, row: bytes, done: int = 0) -> None:
-        entered = time_ns()
+    def _make_room_for(self, row: bytes, *, timed: bool = True, done: int = 0) -> None:
+        entered = time_ns() if timed else 0
         self._busy, self.limit = True, -1
         try:
             if not done:
@@ -234,8 +237,8 @@ class RingWriter(Cursor):
             off += 8
             self.memory[off : off + length] = row
             words[HEAD] = self.off
-            if entered and self._on_sample is not None:
-                self._on_sample(row, entered, time_ns() - started)
+            if self._on_sample is not None:
+                self._on_sample(row, entered, time_ns() - started if entered else 0)
         else:
             self._spill(row, spilled)
 

@@ -153,14 +153,14 @@ class Connection:
         return status.read(self.session.shared / status.run_file(run), status.RunStatus)
 
     def _sampled(self, row: bytes, entered: int, copy_ns: int) -> None:
-        """A timed call. Runs under the ring's lock, so it only takes notes."""
+        """One row in about 200; a timed call if `entered`. Runs under the ring's lock, so it only takes notes."""
         ring = self._ring
         if ring is not None and ring.notices != self._seen_notices:
             self._seen_notices = ring.notices
             self.on_notice()
         if self._torch is not None:
             self._torch.look()
-        if row[0] == _METRICS_ROW:
+        if entered and row[0] == _METRICS_ROW:
             run, _, called, _ = RAW.decode(row)
             timings = self.timings.setdefault(run, [])
             if len(timings) < _MAX_TIMINGS:

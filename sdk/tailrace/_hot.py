@@ -22,6 +22,7 @@ import msgspec
 
 from tailrace._values import to_number
 from tailrace_agent import native
+from tailrace_agent.errors import CallError
 from tailrace_agent.ring import HEAD
 
 if TYPE_CHECKING:
@@ -199,6 +200,8 @@ def python_log(pointer: Pointer) -> LogCall:
         try:
             named = values if metrics is None else {**metrics, **values}
             row = encode((channel.run, at, now, named))
+        except CallError:  # a selection's: under `strict` it has dealt with the call
+            raise
         except Exception as error:  # noqa: BLE001 - whatever the values raise, the slow path sorts it out
             return channel.odd(values, metrics, at, now, error)
         # RingWriter.put, word for word.

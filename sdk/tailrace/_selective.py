@@ -6,7 +6,8 @@
   the same keys at every step that is the same as key by key, and costs one look instead of one for each key.
 * The newest value that was skipped is held until a newer one is logged. At the end of the run what is held is
   logged, at its own step and time (`Selection.rest`).
-* What is skipped is not looked at, and was never accepted: no ledger counts it, and a `kill -9` takes what is held.
+* What is skipped was never accepted: no ledger counts it, and a `kill -9` takes what is held. It is encoded at the call
+  all the same, so what is held is as it was then, and what is no number is said at once.
 
 A run without either setting has none of this: its channel holds the bare encoder and the bare ring. With one, the
 channel's encoder is `Selection.encoder`, which puts on the ring what is due, by itself, and always answers `DONE`; in
@@ -23,7 +24,7 @@ from collections import deque
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Final
 
-from tailrace._values import NotReady, are_plain, split
+from tailrace._values import NotReady, split
 from tailrace_agent import native
 from tailrace_agent.errors import CallError
 
@@ -77,20 +78,17 @@ class _Group(native.Group):
         left: Values to skip until the next one is due; below zero while the interval has not passed.
         logged_at: Time of the one that was logged last.
         held: The newest one that was skipped, if none was logged after it.
-        plain: Whether all values of the one that was logged last were plain numbers, which nobody can change. Those
-            that follow it are then held as they are, and encoded at the end; all others are encoded at once.
         parts: The groups that a call's keys fall into, where there are several.
         owners: For each key the index of its group among them.
     """
 
-    __slots__ = ("keys", "plain")
+    __slots__ = ("keys",)
 
     def __init__(self, keys: tuple[str, ...], every: int = 1, interval: int = 0, parts: Iterable[_Group] = ()) -> None:
         self.keys, self.every, self.interval = keys, min(every, _FOR_EVER), min(interval, _FOR_EVER)
         self.left = 0
         self.logged_at = -_FOR_EVER
         self.held: bytes | Row | None = None
-        self.plain = False
         self.parts: tuple[_Group, ...] = tuple(parts)
         owner = {key: index for index, part in enumerate(self.parts) for key in part.keys}
         self.owners = bytes(owner.get(key, 0) for key in keys) if len(self.parts) < _MOST_OWNERS else b""
@@ -144,7 +142,7 @@ class Selection(native.Selector):
             if group.left <= 0 and otherwise(group, row):
                 return DONE
             group.left -= 1
-            group.held = row if group.plain else hold(row)
+            hold(group, row)
             return DONE
 
         self.chooser = choose
@@ -157,13 +155,13 @@ class Selection(native.Selector):
 
     def rest(self) -> list[bytes | Row]:
         """What is held back, and from now on is not any more. What is not encoded yet may hold anything."""
-        held = [group.held for group in self._groups.values()]
+        held = [group.held for group in list(self._groups.values())]  # at once: threads may bring new keys
         self.forget()
         return [row for row in held if row is not None]
 
     def forget(self) -> None:
         """Nothing is held back: in a forked child, since it is the parent's."""
-        for group in self._groups.values():
+        for group in list(self._groups.values()):
             group.held = None
 
     def _due(self, group: _Group, row: Row) -> bool:
@@ -173,7 +171,6 @@ class Selection(native.Selector):
             return True
         if not group.passes(row[2]):
             return False
-        group.plain = are_plain(row[3].values())
         self.put(self.encode(row))
         return True
 
@@ -181,37 +178,44 @@ class Selection(native.Selector):
         """A call whose keys fall under several rules: each part as if it were a call of its own."""
         run, step, now, values = row
         due: dict[str, Any] = {}
+        wrong: CallError | None = None
         for group in plan.parts:
             part = {key: values[key] for key in group.keys}
             if group.left <= 0 and group.passes(now):
                 due.update(part)
                 continue
             group.left -= 1
-            group.held = self._hold((run, step, now, part))
+            try:
+                self._hold(group, (run, step, now, part))
+            except CallError as error:  # under `strict`: said when the other parts are dealt with
+                wrong = error
         if due:
             try:
                 self.put(self.encode((run, step, now, due)))
             except Exception as error:  # noqa: BLE001
                 self.odd(due, None, step, now, error)  # not the whole call, whose other part is skipped
+        if wrong is not None:
+            raise wrong
 
-    def _hold(self, row: Row) -> bytes | Row | None:
-        """A row as it is now."""
+    def _hold(self, group: _Group, row: Row) -> None:
+        """Holds a row as it is now."""
         try:
-            return self.encode(row)
+            group.held = self.encode(row)
         except Exception as error:  # noqa: BLE001 - as in the hot path
-            return self._hold_odd(row, error)
+            self._hold_odd(group, row, error)
 
-    def _hold_odd(self, row: Row, error: BaseException) -> bytes | Row | None:
+    def _hold_odd(self, group: _Group, row: Row, error: BaseException) -> None:
         """A row that the encoder could not take. Values on a device are copied there: they may change."""
         run, step, now, values = row
         numbers, deferred, bad = split(values)
-        if bad:
-            self.odd(
-                {k: v for k, v in values.items() if k not in numbers and k not in deferred}, None, step, now, error
-            )
         if deferred:
-            return run, step, now, {**numbers, **{key: _copy(value) for key, value in deferred.items()}}
-        return self.encode((run, step, now, numbers)) if numbers else None
+            copies = {key: _copy(value) for key, value in deferred.items()}
+            group.held = (run, step, now, {**numbers, **copies})
+        else:
+            group.held = self.encode((run, step, now, numbers)) if numbers else None
+        if bad:  # last, since it raises under `strict`
+            known = {*numbers, *deferred}
+            self.odd({key: value for key, value in values.items() if key not in known}, None, step, now, error)
 
     def _learn(self, values: Mapping[Any, Any]) -> _Group:
         """The plan for a set of keys that has not come up before."""
