@@ -7,8 +7,9 @@ Invariants
 3. A request that is refused is halved until the entries at fault stand alone; they become dead letters, their
    neighbours arrive. At most 2·log2(n) extra requests for one bad entry. A store that refuses everything it is offered
    is taken to be out of order, and nothing is buried.
-4. A store that is too slow for a full request gets smaller ones, until it is not.
-5. A run is created once: an attempt is on record before it is made, and once one is on record, the run is looked for
+4. What a request whose answer was lost has brought is not sent again, if MLflow can tell: see `doubts`.
+5. A store that is too slow for a full request gets smaller ones, until it is not.
+6. A run is created once: an attempt is on record before it is made, and once one is on record, the run is looked for
    before it is made again.
 
 `step(now)` does one piece of work and returns when it wants to be called again; a thread is a thin shell around it.
@@ -25,6 +26,7 @@ import msgspec
 
 from tailrace_agent import batcher
 from tailrace_agent.batcher import Batch, Entry, Twins
+from tailrace_agent.doubts import Doubts
 from tailrace_agent.errors import Refused, RunGone, StoreRefused, Unavailable
 from tailrace_agent.records import Point
 from tailrace_agent.retry import Backoff, Portion
@@ -94,6 +96,7 @@ class Delivery:
         self._portion = Portion(_LEAST_METRICS)
         self._since: dict[int, float] = {}
         self._twins: dict[int, Twins] = {}
+        self._doubts: dict[int, Doubts] = {}
 
     @property
     def asking(self) -> bool:
@@ -226,6 +229,7 @@ class Delivery:
             self._book.update(state.run, finalized=False)
             return now
         self._twins.pop(state.run, None)
+        self._doubts.pop(state.run, None)
         return now
 
     def _discard_twins(self, sink: Sink, state: RunState, run_id: str) -> None:
@@ -270,6 +274,11 @@ class Delivery:
         """Sends a batch, isolates what is refused, and writes down what became of it."""
         assert state.ref is not None
         good, dead = self._precheck(sink, batch)
+        doubts = self._doubts.setdefault(batch.run, Doubts())
+        if batch.kind == "metric":
+            if doubts.open:
+                doubts.look(sink.latest_metrics(state.ref.run_id))
+            good = [*doubts.left(_points(good))]
         requests = self._send_bisecting(sink, state.ref.run_id, batch, good, dead)
         buried = {entry for entry, _ in dead}
         delivered = [entry for entry in batch.entries if entry not in buried] if dead else batch.entries
@@ -286,7 +295,8 @@ class Delivery:
             )
         )
         if batch.kind == "metric":
-            self._twins[batch.run].sent([entry for entry in delivered if isinstance(entry, Point)])
+            self._twins[batch.run].sent(_points(delivered))
+            doubts.settled()
         self._book.touch(batch.run)
         for entry, reason in dead:
             about = f"MLflow refused {batch.kind} {entry[0]!r}: "
@@ -305,6 +315,7 @@ class Delivery:
     ) -> int:
         """Sends all entries that the store takes, appends the others to `dead`; how many requests were accepted."""
         parts: list[list[Entry]] = [entries] if entries else []
+        doubts = self._doubts[batch.run]
         accepted = refused = 0
         while parts:
             part = parts.pop()
@@ -312,6 +323,12 @@ class Delivery:
                 _log_batch(sink, run_id, batch.kind, part)
                 accepted += 1
                 self._worked()
+                if batch.kind == "metric":
+                    doubts.accepted(_points(part))
+            except Unavailable as error:
+                if error.doubtful and batch.kind == "metric":
+                    doubts.unanswered(_points(part))
+                raise
             except Refused as error:
                 refused += 1
                 if not accepted and refused == _REFUSALS_WITHOUT_SUCCESS:
@@ -377,10 +394,14 @@ class Delivery:
 
 def _log_batch(sink: Sink, run_id: str, kind: str, entries: Sequence[Entry]) -> None:
     if kind == "metric":
-        sink.log_batch(run_id, metrics=[entry for entry in entries if isinstance(entry, Point)])
+        sink.log_batch(run_id, metrics=_points(entries))
         return
     texts = [(entry[0], str(entry[1])) for entry in entries]
     if kind == "param":
         sink.log_batch(run_id, params=texts)
     else:
         sink.log_batch(run_id, tags=texts)
+
+
+def _points(entries: Sequence[Entry]) -> list[Point]:
+    return [entry for entry in entries if isinstance(entry, Point)]
