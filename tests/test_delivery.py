@@ -174,28 +174,22 @@ def fails(rig: Rig, error: Exception, *methods: str, times: int = 10**9, after: 
 # -- when it is sent ---------------------------------------------------------------------------------------------------
 
 
-def test_a_request_whose_answer_was_lost_is_not_sent_again_when_mlflow_has_it(rig: Rig) -> None:
-    rig.start()
-    rig.log_row({"a": 1.0})
-    rig.run()
-    rig.log_metrics("a", "b", "a", value=2.0)
-    lost = fails(rig, Unavailable("lost"), "log_batch", times=1, after=True)
-    rig.run()
-    assert len(lost) >= 1
-    assert rig.sink.sent("metric") == [["a"], ["a", "b", "a"]]
-    assert rig.ledger().of("metric").delivered == 4
-    assert len(rig.sink.of(1).metrics["a"]) == 3
+def test_blocks_are_sent_in_parts_to_a_store_that_is_slower_still_and_no_accepted_part_twice(rig: Rig) -> None:
+    log_batch, sent = rig.sink.log_batch, list[tuple[str, float]]()
+    failing = iter([False, False, True, False, False, True] + [False] * 1000)
 
+    def too_slow(run_id: str, *, metrics: Any = (), params: Any = (), tags: Any = ()) -> None:
+        if metrics and (len(metrics) > 40 or next(failing)):
+            raise Unavailable("not in time", too_slow=True)
+        sent.extend((point.key, point.value) for point in metrics)
+        log_batch(run_id, metrics=metrics, params=params, tags=tags)
 
-def test_a_request_that_never_arrived_is_sent_again(rig: Rig) -> None:
+    rig.sink.log_batch = too_slow  # type: ignore[method-assign]
     rig.start()
-    rig.log_row({"a": 1.0})
+    rig.log_row({f"k{number}": float(number) for number in range(250)})
     rig.run()
-    rig.log_metrics("a", "b", value=2.0)
-    fails(rig, Unavailable("lost"), "log_batch", times=1)
-    rig.run()
-    assert rig.sink.sent("metric") == [["a"], ["a", "b"], ["a", "b"]]
-    assert rig.ledger().of("metric").delivered == 3
+    assert sorted(sent) == sorted((f"k{number}", float(number)) for number in range(250))  # each once
+    assert rig.ledger().of("metric").delivered == 250
 
 
 def test_a_store_too_slow_for_full_requests_gets_smaller_ones_until_it_is_not(rig: Rig) -> None:

@@ -46,30 +46,6 @@ def _check(server: Server, run: tailrace.Run, journal: Journal, *, dead: int = 0
     return stored
 
 
-def test_what_a_lost_answer_has_brought_is_not_sent_again(server: Server, proxy: Proxy, journal: Journal) -> None:
-    bodies: list[bytes] = []
-
-    def lose_the_first(request: Request) -> Action | None:
-        if request.endpoint != "log-batch" or b'"metrics"' not in request.body:
-            return None
-        bodies.append(request.body)
-        return LoseAnswer() if len(bodies) == 1 else None
-
-    with tracked(proxy.url, experiment_name="lost once") as tracker:
-        run = tracker.start_run()
-        log_noted(run, journal, range(10))
-        assert run.flush(20).settled
-        with proxy.faulty(lose_the_first):
-            log_noted(run, journal, range(10, 200))
-            assert run.flush(20).settled
-        run.end()
-    steps = [
-        step for step in range(10, 200) if sum(b'"step":%d}' % step in body.replace(b" ", b"") for body in bodies) != 1
-    ]
-    assert not steps
-    _check(server, run, journal)
-
-
 FAULTS: dict[str, Action | None] = {
     "refuses connections": None,
     "is a black hole": BlackHole(),

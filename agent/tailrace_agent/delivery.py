@@ -7,9 +7,8 @@ Invariants
 3. A request that is refused is halved until the entries at fault stand alone; they become dead letters, their
    neighbours arrive. At most 2·log2(n) extra requests for one bad entry. A store that refuses everything it is offered
    is taken to be out of order, and nothing is buried.
-4. What a request whose answer was lost has brought is not sent again, if MLflow can tell: see `doubts`.
-5. A store that is too slow for a full request gets smaller ones, until it is not.
-6. A run is created once: an attempt is on record before it is made, and once one is on record, the run is looked for
+4. A store that is too slow for a full request gets smaller ones, until it is not.
+5. A run is created once: an attempt is on record before it is made, and once one is on record, the run is looked for
    before it is made again.
 
 `step(now)` does one piece of work and returns when it wants to be called again; a thread is a thin shell around it.
@@ -26,7 +25,6 @@ import msgspec
 
 from tailrace_agent import batcher
 from tailrace_agent.batcher import Batch, Entry, Twins
-from tailrace_agent.doubts import Doubts
 from tailrace_agent.errors import Refused, RunGone, StoreRefused, Unavailable
 from tailrace_agent.records import Point
 from tailrace_agent.retry import Backoff, Portion
@@ -40,8 +38,8 @@ _IDLE = 3600.0
 _REFUSALS_WITHOUT_SUCCESS = 40
 """After so many refusals in a row, with nothing accepted in between, the store has to prove that it takes anything."""
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError)
-_LEAST_METRICS = 250
-"""A block; smaller requests would cost the store more than they spare it."""
+_LEAST_METRICS = 25
+"""What a request has at least, however slow the store is."""
 _WARN_AFTER = 3
 """Failed tries before the user hears of it: a server may restart unnoticed."""
 
@@ -96,7 +94,7 @@ class Delivery:
         self._portion = Portion(_LEAST_METRICS)
         self._since: dict[int, float] = {}
         self._twins: dict[int, Twins] = {}
-        self._doubts: dict[int, Doubts] = {}
+        self._accepted: dict[int, set[Point]] = {}
 
     @property
     def asking(self) -> bool:
@@ -190,14 +188,8 @@ class Delivery:
     def _send_metrics(self, sink: Sink, state: RunState) -> None:
         """Sends the oldest blocks; fewer of them while the store is too slow for a full request."""
         limit, twins = sink.limits.metrics, self._twins.setdefault(state.run, Twins())
-        try:
-            with self._spool.holding(state.run, "metric", self._portion.of(limit)) as blocks:
-                self._send_blocks(sink, state, blocks, partial(batcher.metrics_batch, twins=twins))
-        except Unavailable as error:
-            if error.too_slow:
-                self._portion.too_slow(limit)
-            raise
-        self._portion.worked(limit)
+        with self._spool.holding(state.run, "metric", self._portion.of(limit)) as blocks:
+            self._send_blocks(sink, state, blocks, partial(batcher.metrics_batch, twins=twins))
 
     def _close(self, sink: Sink, state: RunState, now: float) -> float:
         """Tells MLflow how the run ended."""
@@ -228,8 +220,7 @@ class Delivery:
         if self._spool.backlog(state.run):  # it came meanwhile, and was told to the book before `finalized` was
             self._book.update(state.run, finalized=False)
             return now
-        self._twins.pop(state.run, None)
-        self._doubts.pop(state.run, None)
+        self._forget(state.run)
         return now
 
     def _discard_twins(self, sink: Sink, state: RunState, run_id: str) -> None:
@@ -274,11 +265,9 @@ class Delivery:
         """Sends a batch, isolates what is refused, and writes down what became of it."""
         assert state.ref is not None
         good, dead = self._precheck(sink, batch)
-        doubts = self._doubts.setdefault(batch.run, Doubts())
-        if batch.kind == "metric":
-            if doubts.open:
-                doubts.look(sink.latest_metrics(state.ref.run_id))
-            good = [*doubts.left(_points(good))]
+        before = self._accepted.get(batch.run)  # by a try of which a later part failed
+        if before:
+            good = [entry for entry in good if entry not in before]
         requests = self._send_bisecting(sink, state.ref.run_id, batch, good, dead)
         buried = {entry for entry, _ in dead}
         delivered = [entry for entry in batch.entries if entry not in buried] if dead else batch.entries
@@ -295,8 +284,8 @@ class Delivery:
             )
         )
         if batch.kind == "metric":
-            self._twins[batch.run].sent(_points(delivered))
-            doubts.settled()
+            self._twins[batch.run].sent([entry for entry in delivered if isinstance(entry, Point)])
+            self._accepted.pop(batch.run, None)
         self._book.touch(batch.run)
         for entry, reason in dead:
             about = f"MLflow refused {batch.kind} {entry[0]!r}: "
@@ -314,21 +303,15 @@ class Delivery:
         self, sink: Sink, run_id: str, batch: Batch, entries: list[Entry], dead: list[tuple[Entry, str]]
     ) -> int:
         """Sends all entries that the store takes, appends the others to `dead`; how many requests were accepted."""
-        parts: list[list[Entry]] = [entries] if entries else []
-        doubts = self._doubts[batch.run]
+        size = self._portion.of(sink.limits.metrics) if batch.kind == "metric" else max(1, len(entries))
+        parts = [entries[start : start + size] for start in range(0, len(entries), size)][::-1]
         accepted = refused = 0
         while parts:
             part = parts.pop()
             try:
-                _log_batch(sink, run_id, batch.kind, part)
+                self._send_part(sink, run_id, batch, part)
                 accepted += 1
                 self._worked()
-                if batch.kind == "metric":
-                    doubts.accepted(_points(part))
-            except Unavailable as error:
-                if error.doubtful and batch.kind == "metric":
-                    doubts.unanswered(_points(part))
-                raise
             except Refused as error:
                 refused += 1
                 if not accepted and refused == _REFUSALS_WITHOUT_SUCCESS:
@@ -339,6 +322,21 @@ class Delivery:
                     middle = len(part) // 2
                     parts += [part[middle:], part[:middle]]
         return accepted
+
+    def _send_part(self, sink: Sink, run_id: str, batch: Batch, part: list[Entry]) -> None:
+        """One request; if it carries metrics, what it took tells how much the next may carry."""
+        if batch.kind != "metric":
+            _log_batch(sink, run_id, batch.kind, part)
+            return
+        limit = sink.limits.metrics
+        try:
+            _log_batch(sink, run_id, batch.kind, part)
+        except Unavailable as error:
+            if error.too_slow:
+                self._portion.too_slow(limit)
+            raise
+        self._portion.worked(limit)
+        self._accepted.setdefault(batch.run, set()).update(entry for entry in part if isinstance(entry, Point))
 
     def _prove_at_fault(self, sink: Sink, run_id: str, run: int, error: Refused) -> None:
         """Makes sure that the store takes anything at all for this run, before more entries are buried."""
@@ -381,7 +379,12 @@ class Delivery:
         if buried := self._spool.bury(state.run, reason):
             self._log.error("run gone", run=state.run, buried=buried, reason=reason)
             self._book.touch(state.run)
+        self._forget(state.run)
         return self._monotonic() + 1.0
+
+    def _forget(self, run: int) -> None:
+        self._twins.pop(run, None)
+        self._accepted.pop(run, None)
 
     def _tell(self, run: int, text: str, once: str | None = None) -> None:
         """Tells the user of a run, if nothing that begins with `once` was told before."""
@@ -394,14 +397,10 @@ class Delivery:
 
 def _log_batch(sink: Sink, run_id: str, kind: str, entries: Sequence[Entry]) -> None:
     if kind == "metric":
-        sink.log_batch(run_id, metrics=_points(entries))
+        sink.log_batch(run_id, metrics=[entry for entry in entries if isinstance(entry, Point)])
         return
     texts = [(entry[0], str(entry[1])) for entry in entries]
     if kind == "param":
         sink.log_batch(run_id, params=texts)
     else:
         sink.log_batch(run_id, tags=texts)
-
-
-def _points(entries: Sequence[Entry]) -> list[Point]:
-    return [entry for entry in entries if isinstance(entry, Point)]

@@ -72,10 +72,6 @@ class SinkError(TailraceError):
     """Something went wrong while talking to MLflow."""
 
 
-_FROM_BETWEEN = (502, 504)
-"""What proxies answer in the place of a server."""
-
-
 class Unavailable(SinkError):
     """The store cannot take it now, but may later: connection, time-out, lock, 429, 5xx.
 
@@ -83,28 +79,15 @@ class Unavailable(SinkError):
         retry_after: Seconds that the server asked us to wait, or None.
         answered: The HTTP status of the answer, or None when there was none.
         too_slow: The request was on its way for too long. The store may be at work on it all the same.
-        unsent: The store cannot have got the request: there was no connection.
     """
 
     def __init__(
-        self,
-        message: str,
-        retry_after: float | None = None,
-        answered: int | None = None,
-        *,
-        too_slow: bool = False,
-        unsent: bool = False,
+        self, message: str, retry_after: float | None = None, answered: int | None = None, *, too_slow: bool = False
     ) -> None:
         super().__init__(message)
         self.retry_after = retry_after
         self.answered = answered
         self.too_slow = too_slow
-        self.unsent = unsent
-
-    @property
-    def doubtful(self) -> bool:
-        """Whether the store may have done what it was asked for."""
-        return not self.unsent and self.answered in (None, *_FROM_BETWEEN)
 
 
 class Refused(SinkError):

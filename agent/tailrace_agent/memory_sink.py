@@ -33,7 +33,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tailrace_agent.doubts import Rank, rank_of
 from tailrace_agent.errors import Refused, RunGone
 from tailrace_agent.records import Kind, ModelOutcome, ModelSpec, Point, RunSpec, run_hex
 from tailrace_agent.sink import Limits, RunRef, StoredRun
@@ -145,14 +144,6 @@ class MemorySink:
             for point in metrics:
                 run.add(point)
             run.tags.update(tags)
-
-    def latest_metrics(self, run_id: str) -> dict[str, Rank]:
-        """The latest metric of each key."""
-        with self._call("latest_metrics"):
-            return {
-                key: max(rank_of(point.step, point.timestamp, point.value) for point in points)
-                for key, points in self._known(run_id).metrics.items()
-            }
 
     def log_artifact(self, run_id: str, path: Path, artifact_path: str | None) -> None:
         """Keeps the contents of a file, or of a directory under its own name."""

@@ -257,9 +257,9 @@ def _unreachable(error: Exception, uri: str) -> TailraceError:
             "certificate of its authority"
         )
     if any(isinstance(link, socket.gaierror) for link in links) or "NameResolutionError" in names:
-        return Unavailable(f"the host name in {uri} cannot be resolved", unsent=True)
+        return Unavailable(f"the host name in {uri} cannot be resolved")
     if any(isinstance(link, ConnectionRefusedError) for link in links):
-        return Unavailable(f"{uri} refused the connection: is the server running?", unsent=True)
+        return Unavailable(f"{uri} refused the connection: is the server running?")
     if names & {"Timeout", "ReadTimeout", "ConnectTimeout", "ReadTimeoutError", "TimeoutError"}:
         return Unavailable(f"{uri} did not answer in time", too_slow=True)
     if names & {"RemoteDisconnected", "ConnectionResetError", "BrokenPipeError", "ProtocolError", "IncompleteRead"}:

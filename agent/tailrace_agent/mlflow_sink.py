@@ -26,7 +26,6 @@ from pathlib import Path
 from posixpath import dirname
 from typing import TYPE_CHECKING, Any, Final
 
-from tailrace_agent.doubts import Rank, rank_of
 from tailrace_agent.errors import Refused, RunGone, StoreRefused
 from tailrace_agent.mlflow_errors import mask, opening_failed, public_uri, refused_code, stored_already, translate
 from tailrace_agent.mlflow_wire import batch_body
@@ -136,16 +135,6 @@ class MlflowSink:
                 # In company it is a refusal, so that the caller isolates the point that is there already.
                 if len(metrics) != 1 or not stored_already(error):
                     raise
-
-    def latest_metrics(self, run_id: str) -> dict[str, Rank]:
-        """The latest metric of each key; none from the file store, which writes a batch line by line."""
-        from mlflow.store.tracking.file_store import FileStore
-
-        if isinstance(self._store, FileStore):
-            return {}
-        with self._edge(about_run=True):
-            metrics = self._store.get_run(run_id).data._metric_objs
-            return {metric.key: rank_of(metric.step, metric.timestamp, metric.value) for metric in metrics}
 
     def log_artifact(self, run_id: str, path: Path, artifact_path: str | None) -> None:
         """Uploads a file, or a directory under its own name."""

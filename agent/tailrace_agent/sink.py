@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from tailrace_agent.doubts import Rank
 from tailrace_agent.records import Kind, ModelOutcome, ModelSpec, Point, RunSpec
 
 __all__ = ["Limits", "RunRef", "Sink", "SinkFactory", "StoredRun"]
@@ -77,9 +76,6 @@ class Sink(Protocol):
         tags: Sequence[tuple[str, str]] = (),
     ) -> None:
         """Writes one batch, whole or not at all as far as the store can."""
-
-    def latest_metrics(self, run_id: str) -> dict[str, Rank]:
-        """The latest metric of each key, as the store orders them; none where it does not take batches whole."""
 
     def log_artifact(self, run_id: str, path: Path, artifact_path: str | None) -> None:
         """Uploads a file, or a directory under its own name."""
