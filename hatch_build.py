@@ -31,9 +31,8 @@ class NativeHook(BuildHookInterface[Any]):
         if wanted == "0":
             return
         agent = Path(self.root, "agent")
-        self._out = Path(
-            tempfile.mkdtemp(prefix="tailrace-build-")
-        )  # of this build alone, and the tree may be read-only
+        # Of this build alone, since others may go on in the same tree; and that may be read-only.
+        self._out = Path(tempfile.mkdtemp(prefix="tailrace-build-"))
         built = _compile(agent / "native" / "log.c", self._out)
         here = agent / "tailrace_agent" / built.name
         if not built.exists():

@@ -94,7 +94,7 @@ class Delivery:
         self._portion = Portion(_LEAST_METRICS)
         self._since: dict[int, float] = {}
         self._twins: dict[int, Twins] = {}
-        self._accepted: dict[int, set[Point]] = {}
+        self._accepted: dict[int, set[Entry]] = {}  # of metrics batches of which a later part failed
 
     @property
     def asking(self) -> bool:
@@ -265,8 +265,7 @@ class Delivery:
         """Sends a batch, isolates what is refused, and writes down what became of it."""
         assert state.ref is not None
         good, dead = self._precheck(sink, batch)
-        before = self._accepted.get(batch.run)  # by a try of which a later part failed
-        if before:
+        if batch.kind == "metric" and (before := self._accepted.get(batch.run)):
             good = [entry for entry in good if entry not in before]
         requests = self._send_bisecting(sink, state.ref.run_id, batch, good, dead)
         buried = {entry for entry, _ in dead}
@@ -305,13 +304,19 @@ class Delivery:
         """Sends all entries that the store takes, appends the others to `dead`; how many requests were accepted."""
         size = self._portion.of(sink.limits.metrics) if batch.kind == "metric" else max(1, len(entries))
         parts = [entries[start : start + size] for start in range(0, len(entries), size)][::-1]
+        taken: list[Entry] = []
         accepted = refused = 0
         while parts:
             part = parts.pop()
             try:
-                self._send_part(sink, run_id, batch, part)
+                self._send_part(sink, run_id, batch.kind, part)
+                taken += part
                 accepted += 1
                 self._worked()
+            except Unavailable:
+                if batch.kind == "metric":
+                    self._accepted.setdefault(batch.run, set()).update(taken)
+                raise
             except Refused as error:
                 refused += 1
                 if not accepted and refused == _REFUSALS_WITHOUT_SUCCESS:
@@ -323,20 +328,16 @@ class Delivery:
                     parts += [part[middle:], part[:middle]]
         return accepted
 
-    def _send_part(self, sink: Sink, run_id: str, batch: Batch, part: list[Entry]) -> None:
+    def _send_part(self, sink: Sink, run_id: str, kind: str, part: list[Entry]) -> None:
         """One request; if it carries metrics, what it took tells how much the next may carry."""
-        if batch.kind != "metric":
-            _log_batch(sink, run_id, batch.kind, part)
-            return
-        limit = sink.limits.metrics
         try:
-            _log_batch(sink, run_id, batch.kind, part)
+            _log_batch(sink, run_id, kind, part)
         except Unavailable as error:
-            if error.too_slow:
-                self._portion.too_slow(limit)
+            if error.too_slow and kind == "metric":
+                self._portion.too_slow(sink.limits.metrics)
             raise
-        self._portion.worked(limit)
-        self._accepted.setdefault(batch.run, set()).update(entry for entry in part if isinstance(entry, Point))
+        if kind == "metric":
+            self._portion.worked(sink.limits.metrics)
 
     def _prove_at_fault(self, sink: Sink, run_id: str, run: int, error: Refused) -> None:
         """Makes sure that the store takes anything at all for this run, before more entries are buried."""

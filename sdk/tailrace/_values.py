@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tailrace._params import FlatParams, flatten_params
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
 __all__ = [
     "FlatParams",
     "NotANumber",
     "NotReady",
     "Split",
-    "are_plain",
     "as_utf8",
     "flatten_params",
     "name_of",
@@ -69,11 +68,6 @@ _TIME_KINDS = frozenset("mM")
 
 _plain: set[type] = {float, int, bool}
 """Types whose every instance is a number that `float()` converts: NumPy's scalar types join when first seen."""
-
-
-def are_plain(values: Iterable[object]) -> bool:
-    """Whether all of them are numbers that nobody can change."""
-    return _plain.issuperset(map(type, values))
 
 
 def to_number(value: object) -> float:

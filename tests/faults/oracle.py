@@ -115,7 +115,7 @@ class QuickJournal:
 
     def __init__(self, path: Path, keys: list[str], calls: int = 200_000) -> None:
         _quick(path, ".keys").write_text(json.dumps(keys))
-        self._record = struct.Struct(f"<qq{len(keys)}dq")
+        self._record = _record(keys)
         fd = os.open(_quick(path, ".quick"), os.O_RDWR | os.O_CREAT, 0o600)
         os.truncate(fd, self._record.size * calls)
         self._map = mmap.mmap(fd, 0)
@@ -138,14 +138,17 @@ class QuickJournal:
         if not _quick(path, ".quick").exists():
             return []
         keys = json.loads(_quick(path, ".keys").read_text())
-        found = []
-        for step, before, *values, after in struct.iter_unpack(
-            f"<qq{len(keys)}dq", _quick(path, ".quick").read_bytes()
-        ):
+        records, found = _quick(path, ".quick").read_bytes(), []
+        for step, before, *values, after in _record(keys).iter_unpack(records):
             if not after:
                 break
             found += [Noted(key, step, value, before, after) for key, value in zip(keys, values, strict=True)]
         return found
+
+
+def _record(keys: list[str]) -> struct.Struct:
+    """Step, time before, a value for each key, time after."""
+    return struct.Struct(f"<qq{len(keys)}dq")
 
 
 def _quick(path: Path, suffix: str) -> Path:
