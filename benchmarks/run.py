@@ -29,6 +29,7 @@ _QUESTIONS = (
     "memory",
     "monitor",
     "reading",
+    "gpu",
     "rivals",
 )
 _VERDICTS = {True: "[green]met[/]", False: "[bold red]MISSED[/]", None: "[dim]-[/]"}
@@ -77,16 +78,18 @@ def _options() -> argparse.Namespace:
 def _ask(bench: Bench, name: str) -> list[Figure]:
     """A question's figures; one that fails is reported and does not keep the others from being asked."""
     began = time.monotonic()
-    print(f"{name} …", end=" ", flush=True)
+    print(f"{name} …", flush=True)
     figures: list[Figure] = []
     try:
-        figures += importlib.import_module(name).measure(bench)
+        for figure in importlib.import_module(name).measure(bench):
+            figures.append(figure)
+            print(f"  {figure.what}: {figure.measured}", flush=True)
     except Exception as error:  # noqa: BLE001 - whatever happened, the other figures are wanted
         print(f"\n{error}", file=sys.stderr)
         figures.append(Figure(name, "", "error", False, str(error).strip().splitlines()[-1]))
     for figure in figures:
         figure.question = name
-    print(f"{time.monotonic() - began:.0f} s", flush=True)
+    print(f"  {time.monotonic() - began:.0f} s", flush=True)
     return figures
 
 

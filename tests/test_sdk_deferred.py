@@ -101,6 +101,19 @@ def test_the_own_counter_counts_calls_and_the_end_waits_for_the_device(
     assert point.timestamp == 1_700_000_000_000
 
 
+def test_the_report_counts_calls_not_rows_and_has_the_cost_of_those_with_values_on_a_device(
+    sdk: Tracker, device: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with sdk.start_run(quiet=False) as run:
+        for step in range(10):
+            sdk.log(step=step, loss=elsewhere(0.25), near=1.0)
+        device.finish()
+        run._odd.took_ns = 50_000_000
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "log() cost" in line]
+    assert "log() cost 5000.0 µs a call" in line
+    assert "(10 calls, 10 of them timed)" in line
+
+
 @pytest.mark.parametrize("strictly", [False, True], ids=["lenient", "strict"])
 def test_what_is_no_single_number_is_counted_once_and_its_neighbours_arrive(
     sdk: Tracker, sqlite_uri: str, device: StandIn, caplog: pytest.LogCaptureFixture, strictly: bool

@@ -73,17 +73,23 @@ class Point(NamedTuple):
 
 
 class LogCost(msgspec.Struct, frozen=True, array_like=True):
-    """What logging cost the training process, from sampled calls.
+    """What logging cost the training process.
 
     Attributes:
-        samples: Number of timed calls.
+        samples: Number of calls with plain numbers that were timed.
         typical_ns: Their median in nanoseconds.
         wall_ns: Wall time of the run in nanoseconds.
+        odd: Number of calls that had something else (values on a device, no numbers); each is timed.
+        odd_ns: Nanoseconds that they took together.
+        halves: Rows beyond the first of one call: values that came later, from a device.
     """
 
     samples: int = 0
     typical_ns: int = 0
     wall_ns: int = 0
+    odd: int = 0
+    odd_ns: int = 0
+    halves: int = 0
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):

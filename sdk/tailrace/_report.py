@@ -73,14 +73,15 @@ def _arrived(status: RunStatus) -> str:
 
 
 def _cost(status: RunStatus, cost: LogCost) -> str:
-    calls = status.ledger.calls
+    calls = max(status.ledger.calls - cost.halves, cost.odd)
+    plain = calls - cost.odd
     wall = f"{cost.wall_ns / 1e9:.1f} s" if cost.wall_ns >= 1e9 else f"{cost.wall_ns / 1e6:.0f} ms"
-    if cost.samples < _FEWEST_SAMPLES:
+    if not calls or (plain and cost.samples < _FEWEST_SAMPLES):
         return f"{calls:,} call{'s' if calls != 1 else ''} of log() in {wall}, too few to time"
-    share = 100 * calls * cost.typical_ns / cost.wall_ns
+    took = plain * cost.typical_ns + cost.odd_ns
     return (
-        f"log() cost {cost.typical_ns / 1000:.1f} µs a call, {share:.2g} % of the run's {wall} "
-        f"({calls:,} calls, {cost.samples:,} of them timed)"
+        f"log() cost {took / calls / 1000:.1f} µs a call, {100 * took / cost.wall_ns:.2g} % of the run's {wall} "
+        f"({calls:,} calls, {cost.samples + cost.odd:,} of them timed)"
     )
 
 

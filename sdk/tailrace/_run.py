@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from tailrace._alerts import AlertCalls
-from tailrace._faults import REFUSED, Fault, as_step, bad_value, shown, topic
+from tailrace._faults import REFUSED, Fault, shown, topic
 from tailrace._hot import Channel, make_log
 from tailrace._info import RunInfo
-from tailrace._lane import LANE, drain
+from tailrace._lane import drain
 from tailrace._latest import Latest
 from tailrace._local import LocalReport
 from tailrace._models import ModelCalls
+from tailrace._odd import OddCalls
 from tailrace._params import flatten_params
 from tailrace._report import end_lines, left_line
 from tailrace._results import ResultCalls
 from tailrace._say import say
 from tailrace._selective import Selection, log_rest
-from tailrace._values import NotANumber, NotReady, name_of, split
 from tailrace._wait import until
 from tailrace_agent.errors import CallError, StoreRefused
 from tailrace_agent.ledger import Ledger
-from tailrace_agent.records import Drop, End, Flush, LogCost, Monitor, Params, Start, Tags, encode
+from tailrace_agent.records import Drop, End, Flush, LogCost, Monitor, Params, Start, Tags
 from tailrace_agent.status import RunStatus
 
 if TYPE_CHECKING:
@@ -95,9 +95,10 @@ class Run(ResultCalls, AlertCalls, ModelCalls):
         self._implicit: Channel | None = None
         self._latest = Latest() if connection is None or not settings.log_metrics else None
         self._local = LocalReport(spec, settings, voice) if connection is None and settings.backend != "none" else None
+        self._odd = OddCalls(spec.run, self._reject, self._latest)
         selection = Selection.of(settings.every, settings.min_interval)
-        channel = Channel(spec.run, lambda _: None, self._odd, strict=settings.strict, selection=selection)
-        self._channel = self._attached(channel)
+        channel = Channel(spec.run, lambda _: None, self._odd.timed, strict=settings.strict, selection=selection)
+        self._channel = self._odd.channel = self._attached(channel)
         # In the instance, so that a call costs what `tailrace.log` costs; the method below is its documentation.
         self.__dict__["log"] = make_log(_Fixed(self._channel))
 
@@ -274,7 +275,7 @@ class Run(ResultCalls, AlertCalls, ModelCalls):
             self._fault(f"status {status!r} is none of {', '.join(_STATUSES)}; taken as FINISHED", once=("end", name))
             name = "FINISHED"
         if os.getpid() != self._pid or not self._spec.owned:
-            log_rest(self._channel, self._odd, self._voice)
+            log_rest(self._channel, self._odd.take, self._voice)
             self.flush(timeout)
             return
         self._ended, self._outcome = True, name
@@ -326,64 +327,14 @@ class Run(ResultCalls, AlertCalls, ModelCalls):
             assert channel.encode is not None
             row = channel.encode((channel.run, step, time_ns, {**metrics}))
         except Exception as error:  # noqa: BLE001 - as in the hot path
-            self._odd({}, metrics, step, time_ns, error)
+            self._odd.take({}, metrics, step, time_ns, error)
             return
         channel.put(row)
 
-    def _odd(self, values: Mapping[str, Any], metrics: Any, step: Any, time_ns: int, _: BaseException) -> None:
-        """A `log()` call that the fast path could not take: what is good of it is logged all the same."""
-        faults: list[Fault] = []
-        try:
-            parts = split(values if metrics is None else {**metrics, **values})
-        except Exception:  # noqa: BLE001 - metrics that are no mapping, or whose own methods raise
-            faults.append(
-                Fault(f"log() takes a mapping or keywords, not {name_of(metrics)}", "metrics are no mapping", 1)
-            )
-            parts = split(values)
-        numbers, deferred, bad = parts
-        if self._latest is not None:
-            self._latest.keep(values if faults or metrics is None else {**metrics, **values}, parts)
-            if self._local is not None and self._settings.log_metrics:
-                self._reject([*faults, *map(bad_value, bad)])
-            return
-        try:
-            step = next(self._channel.steps) if step is None else as_step(step)
-        except (NotANumber, NotReady, TypeError, ValueError, OverflowError):
-            n = len(numbers) + len(deferred) + len(bad)
-            self._reject([*faults, Fault(f"step {shown(step)} is no integer", "step is no integer", n)])
-            return
-        if numbers:
-            self._channel.put(encode((self._spec.run, step, time_ns, numbers)))
-        if deferred:
-            bad += self._defer(deferred, step, time_ns)
-        self._reject([*faults, *map(bad_value, bad)])
-
-    def _defer(self, deferred: dict[str, object], step: int, time_ns: int) -> list[tuple[str, str]]:
-        """Values that are on a device: copied without a sync now, put on the ring when they have arrived.
-
-        Returns what is known to be bad at once.
-        """
-        from tailrace._tensors import DeferredValues
-
-        values = DeferredValues(deferred)
-        known = list(values.bad)
-
-        def done() -> None:
-            numbers = values.numbers()
-            if numbers:
-                self._channel.put(encode((self._spec.run, step, time_ns, numbers)))
-            self._reject([bad_value(entry) for entry in values.bad[len(known) :]], later=True)
-
-        def failed(error: BaseException) -> None:
-            self._reject([Fault(f"values on a device were lost: {error}", "device failed", under_way)], later=True)
-
-        under_way = len(values)
-        if under_way and not LANE.watch(values.ready, done, on_error=failed):
-            self._reject([Fault("too many values on a device are waiting", "too many waiting", under_way)], later=True)
-        return known
-
-    def _reject(self, faults: list[Fault], *, later: bool = False) -> None:
+    def _reject(self, faults: list[Fault], later: bool) -> None:
         """What cannot be logged: all of it counted, then said once a key, or raised under `strict` (not `later`)."""
+        if self._latest is not None and (self._local is None or not self._settings.log_metrics):
+            return
         for fault in faults:
             if self._connection is not None:
                 self._connection.put(Drop(self._spec.run, "metric", fault.reason, fault.n))
@@ -465,7 +416,7 @@ class Run(ResultCalls, AlertCalls, ModelCalls):
     def _finish(self, name: str, timeout: float) -> None:
         assert self._connection is not None
         deadline = time.monotonic() + timeout
-        log_rest(self._channel, self._odd, self._voice)
+        log_rest(self._channel, self._odd.take, self._voice)
         self._drain(timeout)
         cost = self._cost()
         self._connection.put(Start(self._spec, again=True))
@@ -486,4 +437,7 @@ class Run(ResultCalls, AlertCalls, ModelCalls):
     def _cost(self) -> LogCost:
         timings = sorted(self._connection.timings.pop(self._spec.run, ())) if self._connection is not None else []
         typical = timings[len(timings) // 2] if timings else 0
-        return LogCost(len(timings), typical, time.monotonic_ns() - self._began)
+        odd = self._odd
+        return LogCost(
+            len(timings), typical, time.monotonic_ns() - self._began, odd.calls, odd.took_ns, halves=odd.halves
+        )

@@ -237,7 +237,7 @@ class Selection(native.Selector):
         return _first(self._every, key, 1), round(seconds * 1e9)
 
 
-def log_rest(channel: Channel, odd: Callable[..., None], voice: Voice) -> None:
+def log_rest(channel: Channel, odd: Callable[..., object], voice: Voice) -> None:
     """Logs what a run's channel holds back, at its end. Never raises: the calls are long past."""
     for held in channel.selection.rest() if channel.selection is not None else ():
         if isinstance(held, bytes):

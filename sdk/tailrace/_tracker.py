@@ -363,7 +363,7 @@ class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls, RegistryCalls, Managed)
             run = self._active.current()
             if run is None or run._ended:
                 run = self._to(None)
-        run._odd(values, metrics, step, time_ns, error)
+        run._odd.timed(values, metrics, step, time_ns, error)
 
     def _to(self, run_id: str | None) -> Run:
         """The run that a call means: the one named, the active one, the parent process's, or a new one."""
@@ -417,7 +417,7 @@ class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls, RegistryCalls, Managed)
         for run in reversed(ours):
             left = max(0.0, deadline - time.monotonic())
             if not run._spec.owned and run._settings.agent == "process":
-                log_rest(run._channel, run._odd, run._voice)
+                log_rest(run._channel, run._odd.take, run._voice)
                 continue  # somebody else's run: what it was told is safe, and the agent lives on
             if error is not None and run._spec.owned:
                 run.fail(error, left)
