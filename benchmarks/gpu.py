@@ -15,6 +15,8 @@ from typing import Any
 from bench import Bench
 from figures import Figure, Samples, shown
 
+_BATCHES = {512: "CPU", 16_384: "GPU"}
+"""Rows of data, and which processor a step then waits for: with few, the GPU is done before the next kernel comes."""
 _LABELS = {
     "tensor": "sdk.log(loss=loss), the tensor itself",
     "item": "sdk.log(loss=loss.item())",
@@ -23,19 +25,19 @@ _LABELS = {
 }
 
 
-def train(way: str, uri: str, rounds: int, steps: int, layers: list[int]) -> list[dict[str, Any]]:
-    """For models of so many layers: seconds a step, with the call after each and without, and seconds in the call."""
+def train(way: str, uri: str, rounds: int, steps: int, batches: list[int]) -> list[dict[str, Any]]:
+    """For batches of these sizes: seconds a step, with the call after each and without, and seconds in the call."""
     import torch
 
     call = _WAYS[way](uri)
-    return [_trained(torch, call, rounds, steps, depth) for depth in layers]
+    return [_trained(torch, call, rounds, steps, batch) for batch in batches]
 
 
-def _trained(torch: Any, call: Callable[[int, Any], object], rounds: int, steps: int, depth: int) -> dict[str, Any]:
-    body = [part for _ in range(depth) for part in (torch.nn.Linear(1024, 1024), torch.nn.ReLU())]
+def _trained(torch: Any, call: Callable[[int, Any], object], rounds: int, steps: int, batch: int) -> dict[str, Any]:
+    body = [part for _ in range(4) for part in (torch.nn.Linear(1024, 1024), torch.nn.ReLU())]
     model = torch.nn.Sequential(*body, torch.nn.Linear(1024, 1)).cuda()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-9)
-    data = torch.randn(512, 1024, device="cuda")
+    data = torch.randn(batch, 1024, device="cuda")
     found: dict[str, Any] = {"bare": [], "logged": [], "call": [], "device": torch.cuda.get_device_name(0)}
 
     def block(logs: bool) -> float:
@@ -102,11 +104,14 @@ def measure(bench: Bench) -> Iterator[Figure]:
         return
     for way, label in _LABELS.items():
         rounds = bench.scale(16, 4)
-        for found in bench.child("gpu", "train", way=way, uri=bench.sqlite(), rounds=rounds, steps=50, layers=[4, 40]):
+        every = bench.child(
+            "gpu", "train", way=way, uri=bench.sqlite(), rounds=rounds, steps=50, batches=list(_BATCHES)
+        )
+        for bound, found in zip(_BATCHES.values(), every, strict=True):
             slower = [on - off for on, off in zip(found["logged"], found["bare"], strict=True)]
             bare = statistics.median(found["bare"])
             yield shown(
-                f"{label}, slowdown of a step of {bare * 1e3:.2f} ms",
+                f"{label}: slowdown of a step of {bare * 1e3:.2f} ms, {bound}-bound",
                 Samples(slower),
                 note=f"{statistics.median(slower) / bare:.1%} of the step; in the call "
                 f"{Samples(found['call']).median * 1e6:.0f} µs; {found['device']}",

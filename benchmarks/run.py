@@ -83,7 +83,7 @@ def _ask(bench: Bench, name: str) -> list[Figure]:
     try:
         for figure in importlib.import_module(name).measure(bench):
             figures.append(figure)
-            print(f"  {figure.what}: {figure.measured}", flush=True)
+            print(f"  {figure.what}: {figure.measured}{f' ({figure.note})' if figure.note else ''}", flush=True)
     except Exception as error:  # noqa: BLE001 - whatever happened, the other figures are wanted
         print(f"\n{error}", file=sys.stderr)
         figures.append(Figure(name, "", "error", False, str(error).strip().splitlines()[-1]))
