@@ -123,11 +123,13 @@ class Guarded:
             problem = error
         wall = self._clock() - begun
         self.cost = self.cost.plus(wall)
-        self._pace(wall, tick)
+        if wall > _SLOW * self.period or self.stretch > 1 or self._slow_in_a_row:
+            self._pace(wall, tick)
         if problem is not None:
             self._failed(tick, problem)
             return None
-        self._worked()
+        if self._pause:
+            self._worked()
         self._due_at = tick + (self.period if self.period > self._interval else 0.0)
         return values
 

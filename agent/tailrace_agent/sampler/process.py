@@ -18,10 +18,11 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final
 
 import psutil
 
+from tailrace_agent.sampler.member import Member
 from tailrace_agent.sampler.rates import SHORTEST, Rates
 from tailrace_agent.sampler.source import SourceGone
 
@@ -37,8 +38,6 @@ _USS_PAUSE: Final = 1000.0
 """Times as long as it took: a USS is read from page tables, and a big process has many."""
 _PROC: Final = Path("/proc")
 _LOADAVG: Final = _PROC / "loadavg"
-
-_T = TypeVar("_T")
 
 
 class ProcessSource:
@@ -84,19 +83,19 @@ class _Family:
     """A process and its descendants, for as long as it lives: then its methods raise `psutil.NoSuchProcess`."""
 
     def __init__(self, process: psutil.Process, clock: Callable[[], float]) -> None:
-        self._main, self._clock = _Member(process, 0), clock
-        self._children: dict[int, _Member] = {}
+        self._main, self._clock = Member(process, 0), clock
+        self._children: dict[int, Member] = {}
         self._known: frozenset[int] = frozenset()
         self._births = _Births()
         self._list_at = self._list_anyway_at = self._children_at = self._details_at = -math.inf
         self._rates, self._detail_rates = Rates(), Rates()
         self._main_io = _Bytes()
-        self._ended: list[_Member] = []
+        self._ended: list[Member] = []
         self._sums: _Sums | None = None
         self._owed = 0.0
         self._had_children = False
         self._uss_at = -math.inf
-        self._uss_queue: list[_Member] = []
+        self._uss_queue: list[Member] = []
         self._uss_sum: float | None = 0.0
 
     def sample(self, now: float) -> dict[str, float]:
@@ -106,7 +105,7 @@ class _Family:
                 self._list_anyway_at = now + _LIST_ANYWAY
                 self._find_children()
         self._main.read()
-        if self._main.zombie:
+        if self._main.stat.zombie:
             raise psutil.NoSuchProcess(self._main.pid)
         details = now >= self._details_at
         if details:
@@ -139,7 +138,7 @@ class _Family:
             found = False
             for pid, (parent, process) in list(parents.items()):
                 if parent == self._main.pid or parent in self._children:
-                    self._children[pid] = _Member(process, parent)
+                    self._children[pid] = Member(process, parent)
                     del parents[pid]
                     found = True
 
@@ -154,7 +153,7 @@ class _Family:
             sum(member.io[1] for member in ended if member.io and self._falls_to_main(member, gone)),
         )
 
-    def _falls_to_main(self, member: _Member, gone: dict[int, _Member]) -> bool:
+    def _falls_to_main(self, member: Member, gone: dict[int, Member]) -> bool:
         """Whether what a process did is now added to the main process, rather than to another descendant."""
         for _ in range(len(gone) + 1):
             if member.parent not in gone:
@@ -164,8 +163,8 @@ class _Family:
 
     def _of_main(self, now: float) -> dict[str, float]:
         main = self._main
-        rates = self._rates.update(now, {"process_cpu_utilization_percentage": 100 * main.own})
-        return {"process_memory_rss_megabytes": main.rss / _MEGA, **rates}
+        rates = self._rates.update(now, {"process_cpu_utilization_percentage": 100 * main.stat.own})
+        return {"process_memory_rss_megabytes": main.stat.rss / _MEGA, **rates}
 
     def _details(self, now: float) -> dict[str, float]:
         main = self._main
@@ -190,13 +189,16 @@ class _Family:
                 continue
         members = list(self._children.values())
         self._children_at = now + len(members) / _CHILDREN_PER_SECOND
-        values = {"process_children_count": float(sum(not member.zombie for member in members))}
-        before, self._sums = self._sums, _Sums(now, self._main.reaped, {member.pid: member.total for member in members})
+        values = {"process_children_count": float(sum(not member.stat.zombie for member in members))}
+        before, self._sums = (
+            self._sums,
+            _Sums(now, self._main.stat.reaped, {member.pid: member.total for member in members}),
+        )
         ended, self._ended = self._ended, []
         self._had_children = self._had_children or bool(members)
         if not self._had_children:
             return values
-        values["process_children_memory_rss_megabytes"] = sum(member.rss for member in members) / _MEGA
+        values["process_children_memory_rss_megabytes"] = sum(member.stat.rss for member in members) / _MEGA
         values["process_children_threads_count"] = float(sum(member.threads for member in members))
         files = _sum(member.files for member in members)
         if files is not None:
@@ -208,12 +210,12 @@ class _Family:
         return values
 
     def _children_rates(
-        self, before: _Sums, members: list[_Member], ended: list[_Member], elapsed: float
+        self, before: _Sums, members: list[Member], ended: list[Member], elapsed: float
     ) -> dict[str, float]:
         seen = [member for member in members if member.pid in before.totals]
-        own = sum(member.own - member.own_before for member in seen)
+        own = sum(member.stat.own - member.own_before for member in seen)
         # With the time of children that have ended in between, seen or not: it is in `reaped` of who waited for them.
-        whole = self._main.reaped - before.reaped
+        whole = self._main.stat.reaped - before.reaped
         whole += sum(member.total - before.totals[member.pid] for member in seen) - sum(one.total for one in ended)
         # One that ended while this was being read is taken off before it was added: owed until the next time.
         owed, self._owed = self._owed, max(0.0, own - whole)
@@ -265,83 +267,6 @@ class _Births:
         return moved or not self._moves
 
 
-class _Member:
-    """One process and what was last read of it. None is what it does not tell."""
-
-    def __init__(self, process: psutil.Process, parent: int) -> None:
-        self.process, self.pid, self.parent = process, process.pid, parent
-        self.own = self.reaped = self.own_before = 0.0
-        self.rss = self.threads = 0
-        self.files: int | None = None
-        self.io: tuple[int, int] | None = None
-        self.io_before: tuple[int, int] | None = None
-        self.zombie = False
-
-    @property
-    def total(self) -> float:
-        """CPU seconds, with those of children that it waited for."""
-        return self.own + self.reaped
-
-    def read(self) -> None:
-        """Reads CPU time and memory.
-
-        Raises:
-            psutil.NoSuchProcess: It is gone.
-        """
-        times: Any = self.process.cpu_times()
-        self.own = times.user + times.system
-        self.reaped = times.children_user + times.children_system
-        self.rss = self.process.memory_info().rss
-        # A zombie holds nothing any more, and only who holds nothing can be one.
-        self.zombie = self.rss == 0 and self.process.status() == psutil.STATUS_ZOMBIE
-
-    def read_details(self) -> None:
-        """Reads what is dearer: threads, open files, I/O.
-
-        Raises:
-            psutil.NoSuchProcess: It is gone.
-        """
-        if self.zombie:  # its I/O stays as it was last read
-            self.threads, self.files = 0, 0
-            return
-        self.threads = self.process.num_threads()
-        self.files = _told(self.process.num_fds)
-        if hasattr(self.process, "io_counters"):
-            io: Any = _told(self.process.io_counters)
-            self.io = None if io is None else (io.read_bytes, io.write_bytes)
-
-    def settle(self) -> None:
-        """What was read last is what the next reading is compared with."""
-        self.own_before, self.io_before = self.own, self.io
-
-    def moved(self, index: int) -> int | None:
-        """Bytes read (0) or written (1) since `settle`."""
-        return None if self.io is None or self.io_before is None else max(0, self.io[index] - self.io_before[index])
-
-    def waits(self) -> dict[str, float]:
-        """Counters of page faults (psutil has none), and of how often the main thread was put aside for others."""
-        counters: dict[str, float] = {}
-        switches = _told(self.process.num_ctx_switches)
-        if switches is not None:
-            counters["process_involuntary_context_switches_per_second"] = float(switches.involuntary)
-        try:
-            fields = (_PROC / str(self.pid) / "stat").read_bytes().rpartition(b")")[2].split()
-            counters["process_page_faults_per_second"] = float(fields[7]) + float(fields[9])
-            counters["process_major_page_faults_per_second"] = float(fields[9])
-        except (OSError, IndexError, ValueError):
-            pass
-        return counters
-
-    def uss(self) -> int | None:
-        """Bytes that would be free if this process ended."""
-        try:
-            read: Callable[[], Any] = getattr(self.process, "memory_footprint", None) or self.process.memory_full_info
-            uss: int | None = getattr(_told(read), "uss", None)
-        except psutil.NoSuchProcess:
-            return 0
-        return uss
-
-
 class _Sums:
     """What the children's counters were at one time."""
 
@@ -378,14 +303,6 @@ class _Bytes:
             self._kept[index] = min(self._fresh[index], credit - used)
         self._fresh = [0, 0]
         return self._own[0], self._own[1]
-
-
-def _told(ask: Callable[[], _T]) -> _T | None:
-    """The answer, or None when this user may not know."""
-    try:
-        return ask()
-    except (psutil.AccessDenied, NotImplementedError, PermissionError):
-        return None
 
 
 def _sum(values: Iterable[int | None]) -> int | None:

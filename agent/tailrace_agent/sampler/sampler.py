@@ -75,7 +75,8 @@ class Sampler:
     ) -> None:
         self._config, self._on_sample, self._wall = config, on_sample, wall
         self._guards = [Guarded(source, log, interval=config.interval, clock=clock) for source in sources]
-        self._seen: list[dict[str, float]] = [{} for _ in sources]  # when each value of a source was last seen
+        self._recent: list[dict[str, float]] = [{} for _ in sources]  # the values of each source since the last look
+        self._seen: list[dict[str, float]] = [{} for _ in sources]  # when each of its values was last seen by a look
         self._last: dict[str, float] = {}
         self._stale_at = -math.inf
         self._keys: dict[str, str] = {}
@@ -153,12 +154,15 @@ class Sampler:
             sampled = guard.sample(now)
             if sampled:
                 named = self._named(sampled)
-                self._seen[index].update(dict.fromkeys(named, now))
+                self._recent[index].update(named)
                 values.update(named)
+            elif guard.quiet:
+                self._drop(index, [*self._seen[index], *self._recent[index]])
             if guard.has_tags:
                 tags.update((self._key(name), text) for name, text in guard.tags().items())
         self._last.update(values)
-        self._forget(now)
+        if now >= self._stale_at:
+            self._forget(now)
         if totals is None:
             totals = self.totals()
             values.update(totals)
@@ -170,21 +174,19 @@ class Sampler:
         return totals
 
     def _forget(self, now: float) -> None:
-        """Values of quiet sources at once, those not seen for long when it is time to look for them."""
-        look = now >= self._stale_at
-        if look:
-            self._stale_at = now + _LOOK_FOR_STALE_EVERY
-        for guard, seen in zip(self._guards, self._seen, strict=True):
-            if guard.quiet:
-                gone = list(seen)
-            elif look:
-                oldest = now - max(_STALE, 3 * guard.period)
-                gone = [name for name, at in seen.items() if at < oldest]
-            else:
-                continue
-            for name in gone:
-                del seen[name]
-                self._last.pop(name, None)
+        """Looks for values that have not been seen for long."""
+        self._stale_at = now + _LOOK_FOR_STALE_EVERY
+        for index, (guard, recent, seen) in enumerate(zip(self._guards, self._recent, self._seen, strict=True)):
+            seen.update(dict.fromkeys(recent, now))
+            recent.clear()
+            oldest = now - max(_STALE, 3 * guard.period)
+            self._drop(index, [name for name, at in seen.items() if at < oldest])
+
+    def _drop(self, index: int, names: list[str]) -> None:
+        for name in names:
+            self._seen[index].pop(name, None)
+            self._recent[index].pop(name, None)
+            self._last.pop(name, None)
 
     def _named(self, values: Mapping[str, float]) -> dict[str, float]:
         # Without a call for each value: there are some forty of them, and nothing else was as dear as their names.
