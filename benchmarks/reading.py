@@ -19,7 +19,10 @@ _DEFAULT_WORKERS = 4  # of `mlflow server`
 
 
 def fill(uri: str, database: str, points: int) -> list[str]:
-    """A run with so many points, put into the database directly; then 100 runs to compare. Their ids, in this order."""
+    """A run with so many points, put into the database directly; then 100 runs to compare, logged with MLflow alone.
+
+    Their ids, in this order.
+    """
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Param
 
@@ -38,6 +41,29 @@ def fill(uri: str, database: str, points: int) -> list[str]:
         params = [Param(f"p{i}", str(i * number if i < 3 else i)) for i in range(20)]
         metrics = [Metric(f"m{i}", i / (step + number + 1), now, step) for i in range(_ALL) for step in range(20)]
         client.log_batch(ids[-1], metrics, params)
+    return ids
+
+
+def fill_ours(uri: str) -> list[str]:
+    """The same 100 runs, logged with tailrace: their ids."""
+    import tailrace as sdk
+
+    sdk.set_tracking_uri(uri)
+    sdk.set_experiment("ours")
+    ids = []
+    for number in range(_RUNS):
+        params = {f"p{i}": i * number if i < 3 else i for i in range(20)}
+        with sdk.start_run(run_name=f"run-{number}", params=params) as run:
+            for step in range(20):
+                run.log({f"m{i}": i / (step + number + 1) for i in range(_ALL)}, step=step)
+        ids.append(run.run_id)
+    from mlflow import MlflowClient
+
+    client = MlflowClient(uri)
+    deadline = time.monotonic() + 60
+    while any("tailrace.ledger" not in client.get_run(run_id).data.tags for run_id in ids):
+        assert time.monotonic() < deadline, "the runs are not settled"
+        time.sleep(0.2)
     return ids
 
 
@@ -65,19 +91,20 @@ def history(uri: str, run_id: str, way: str, points: int) -> float:
 
 
 def compare(uri: str, run_ids: list[str], way: str, metrics: list[str] | None = None) -> float:
-    """Seconds for 100 runs side by side, or for one search of MLflow's that finds as many: the mean of some."""
+    """Seconds for 100 runs side by side, or for one search of MLflow's that finds the same: the mean of some."""
     from mlflow import MlflowClient
 
     import tailrace as sdk
 
     sdk.set_tracking_uri(uri)
     client = MlflowClient(uri)
+    experiment = client.get_run(run_ids[0]).info.experiment_id
 
     def ours() -> int:
         return len(sdk.compare_runs(run_ids, metrics))
 
     def theirs() -> int:
-        return len(client.search_runs(["0"], max_results=len(run_ids)))
+        return len(client.search_runs([experiment], max_results=len(run_ids)))
 
     call = ours if way == "ours" else theirs
     assert call() == len(run_ids)
@@ -106,9 +133,13 @@ def measure(bench: Bench) -> Iterator[Figure]:
             unit="x",
             note=f"{Samples(found['ours']).median:.2f} s against {Samples(found['theirs']).median:.2f} s",
         )
-        yield from _compared(bench, name, uri, some)
+        logged = {"": bench.child("reading", "fill_ours", uri=uri), ", runs logged with MLflow alone": some}
+        servers = {name: uri}
         if name == "HTTP":
-            yield from _compared(bench, "HTTP, four workers", bench.server(_DEFAULT_WORKERS), some)
+            servers["HTTP, four workers"] = bench.server(_DEFAULT_WORKERS)
+        for server, address in servers.items():
+            for by, run_ids in logged.items():
+                yield from _compared(bench, server + by, address, run_ids)
 
 
 def _compared(bench: Bench, name: str, uri: str, run_ids: list[str]) -> Iterator[Figure]:

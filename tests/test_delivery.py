@@ -319,6 +319,95 @@ def test_rows_that_come_after_the_end_are_delivered_and_the_ledger_is_stored_ane
     assert json.loads(rig.sink.of(1).tags["tailrace.ledger"])["delivered"] == 2
 
 
+# -- the note of smallest and largest values ---------------------------------------------------------------------------
+
+
+def note(rig: Rig) -> dict[str, list[float]]:
+    """Smallest and largest values that are noted with the run."""
+    tags = rig.sink.of(1).tags
+    return {key: entry[:2] for key, entry in json.loads(tags.get("tailrace.extremes", "{}")).items()}
+
+
+def test_the_smallest_and_largest_values_are_noted_with_the_ledger(rig: Rig) -> None:
+    rig.start()
+    for value in (3.0, 1.0, math.nan, 2.0):
+        rig.log_metrics("a", value=value)
+    rig.log_metrics("b", value=math.nan)
+    rig.run()
+    assert note(rig) == {}, "the run goes on"
+    rig.say(End(1, "FINISHED", 99))
+    rig.run()
+    assert note(rig) == {"a": [1.0, 3.0], "b": [None, None]}
+    assert ["tailrace.extremes", "tailrace.ledger"] in [keys for _, keys in rig.sink.requests]
+
+
+def test_a_note_is_withdrawn_before_late_metrics_and_comes_again_after_them(rig: Rig) -> None:
+    rig.start()
+    rig.log_metrics("a", value=1.0)
+    rig.say(End(1, "FINISHED", 99))
+    rig.run()
+    rig.restart()
+    rig.log_metrics("a", value=0.0)
+    seen: list[object] = []
+    rig.sink.fail = lambda method: seen.append((method, note(rig)))
+    rig.run()
+    assert seen == [("log_batch", {"a": [1.0, 1.0]}), ("log_batch", {}), ("log_batch", {})]
+    assert note(rig) == {"a": [0.0, 1.0]}
+
+
+def test_no_note_is_left_behind_by_a_kill_between_the_note_and_its_record(rig: Rig) -> None:
+    rig.start()
+    rig.log_metrics("a", value=1.0)
+    rig.say(End(1, "FINISHED", 99))
+    log_batch = rig.sink.log_batch
+
+    def killed(run_id: str, **batch: Any) -> None:
+        log_batch(run_id, **batch)
+        if batch.get("tags", (("", ""),))[0][0] == "tailrace.extremes":
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rig.sink, "log_batch", killed)
+        with pytest.raises(KeyboardInterrupt):
+            rig.run()
+    assert note(rig) == {"a": [1.0, 1.0]}
+    rig.restart()
+    rig.log_metrics("a", value=0.0)
+    rig.run()
+    assert note(rig) == {"a": [0.0, 1.0]}
+    assert ("tag", ["tailrace.extremes"]) in rig.sink.requests, "it was withdrawn"
+
+
+def test_who_lost_something_or_writes_to_the_run_of_another_makes_no_note(rig: Rig) -> None:
+    rig.sink.bad = lambda key: key == "bad"
+    rig.start()
+    rig.log_metrics("a", "bad")
+    rig.say(End(1, "FINISHED", 99))
+    rig.run()
+    assert "tailrace.extremes" not in rig.sink.of(1).tags
+
+    run_id = rig.sink.of(1).run_id
+    rig.start(run=2, run_id=run_id)
+    rig.log_metrics("a", run=2)
+    rig.say(End(2, "FINISHED", 99))
+    rig.run()
+    tags = rig.sink.runs[run_id].tags
+    assert tags["tailrace.shared"] == "true"
+    assert "tailrace.extremes" not in tags
+    kinds = [keys for kind, keys in rig.sink.requests if keys in (["tailrace.shared"], ["a"])]
+    assert kinds == [["a"], ["tailrace.shared"], ["a"]], "said before its first point"
+
+
+def test_a_store_that_refuses_the_note_takes_the_ledger(rig: Rig) -> None:
+    rig.sink.bad = lambda key: key == "tailrace.extremes"
+    rig.start()
+    rig.log_metrics("a")
+    rig.say(End(1, "FINISHED", 99))
+    rig.run()
+    assert json.loads(rig.sink.of(1).tags["tailrace.ledger"])["delivered"] == 1
+    assert rig.state().finalized
+
+
 def test_rows_that_come_while_the_ledger_is_being_stored_are_delivered(rig: Rig, monkeypatch: Any) -> None:
     log_batch, late = rig.sink.log_batch, iter(["late"])
 

@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric
 
 import tailrace
-from sdk_tools import tracking
+from sdk_tools import eventually, tracking
 from tailrace import CallError, NotFound, StoreRefused, Tracker
 from tailrace_agent import mlflow_history, mlflow_store
 from tailrace_agent.comparison import Comparison, matching
@@ -210,6 +210,43 @@ def test_named_metrics_come_with_their_smallest_and_largest_value(tracker: Track
     assert "metrics.loss.max" not in last.columns
     with pytest.raises(NotFound, match="no metric fits 'acc'"):
         tracker.compare_runs(["read-small"], metrics=["acc"])
+
+
+def test_over_http_the_extremes_of_finished_runs_are_noted_and_no_history_is_read(
+    uri: str, tracker: Tracker, runs: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    honest = mlflow_history.extremes
+    monkeypatch.setattr(mlflow_history, "extremes", lambda store, wanted: read.extend(wanted) or honest(store, wanted))
+    ids = [runs["read-small"], runs["read-wide"], runs["elsewhere"]]
+    columns = [f"metrics.{key}.{end}" for key in ("loss", "ok", "odd", "score") for end in ("min", "max")]
+    noted = tracker.compare_runs(ids)[columns]
+    assert (read == []) == uri.startswith("http"), "a database is asked, and answers as fast"
+    monkeypatch.setattr("tailrace_agent.mlflow_reader.known", lambda *_: {})
+    pd.testing.assert_frame_equal(noted, tracker.compare_runs(ids)[columns])
+    assert {"loss", "ok", "odd", "score"} <= set(read)
+
+
+def test_a_note_does_not_count_once_somebody_else_has_written_to_the_run(
+    mlflow_server: str,
+) -> None:
+    with tracking(mlflow_server, experiment_name="noted") as tracker:
+        with tracker.start_run() as run:
+            for step in range(3):
+                run.log(step=step, mine=float(step), both=float(step))
+        tracker.flush()
+        client = MlflowClient(mlflow_server)
+        eventually(lambda: "tailrace.extremes" in client.get_run(run.run_id).data.tags)
+        client.log_metric(run.run_id, "both", -7.0, step=9)
+        found = tracker.compare_runs([run.run_id]).iloc[0]
+        assert (found["metrics.mine.min"], found["metrics.mine.max"]) == (0.0, 2.0)
+        assert (found["metrics.both.min"], found["metrics.both.max"]) == (-7.0, 2.0)
+
+        with tracker.start_run(run_id=run.run_id) as again:
+            again.log(step=0, mine=-3.0)  # a step that is not the last
+        assert client.get_run(run.run_id).data.tags["tailrace.shared"] == "true"
+        found = tracker.compare_runs([run.run_id]).iloc[0]
+        assert (found["metrics.mine.min"], found["metrics.mine.max"]) == (-3.0, 2.0)
 
 
 def test_the_extremes_of_long_histories_are_whole(

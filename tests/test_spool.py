@@ -247,7 +247,8 @@ def assert_opens(folder: Path) -> Spool:
     spool = Spool(path)
     try:
         if spool.set_aside is not None:
-            assert spool.set_aside.read_bytes() == before
+            # But for SQLite's header of 100 bytes: what it says of the journal may have been set right before.
+            assert spool.set_aside.read_bytes()[100:] == before[100:]
             assert spool.set_aside.name.startswith("s.db.damaged-")
             assert spool.points == 0
         known = spool.points
@@ -367,7 +368,7 @@ def test_a_file_that_may_not_be_written_is_not_set_aside(
     read_only[18] = 99  # a version that may be read only: SQLite says the same of a file without permission
     (tmp_path / "s.db").write_bytes(read_only)
     with monkeypatch.context() as patch:
-        patch.setattr("tailrace_agent.spool.os.access", lambda *_: False)
+        patch.setattr("tailrace_agent.spool_schema.os.access", lambda *_: False)
         with pytest.raises(sqlite3.OperationalError, match="readonly"):
             Spool(tmp_path / "s.db")
     assert Spool(tmp_path / "s.db").set_aside is not None

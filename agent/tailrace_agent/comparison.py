@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-    from tailrace_agent.mlflow_reader import Reader, RunRecord
+    from tailrace_agent.mlflow_reader import Reader
 
 __all__ = ["Comparison", "compare", "matching", "metric_history"]
 
@@ -84,18 +84,19 @@ class Comparison(pd.DataFrame):
         return figure
 
 
-def compare(reader: Reader, records: Sequence[RunRecord], metrics: Sequence[str] | str | None) -> Comparison:
+def compare(reader: Reader, runs: Sequence[Any], metrics: Sequence[str] | str | None) -> Comparison:
     """Puts runs side by side.
 
     Args:
         reader: Where they come from.
-        records: The runs, in the order of the rows.
+        runs: The runs, as `Reader.find_all` gives them, in the order of the rows.
         metrics: Names or patterns of the metrics to compare, each with its smallest and largest value; None for all
             metrics (of system metrics the last value only); none at all (`()`) for the last value of all.
 
     Raises:
         NotFound: No metric of these runs fits a name or pattern.
     """
+    records = [reader.record(run) for run in runs]
     known = sorted(
         {key for record in records for key in record.metrics}, key=lambda key: (key.startswith(_SYSTEM), key)
     )
@@ -105,7 +106,7 @@ def compare(reader: Reader, records: Sequence[RunRecord], metrics: Sequence[str]
     columns: dict[str, list[Any]] = {}
     for key in sorted({key for record in records for key in record.params}):
         columns[f"params.{key}"] = [record.params.get(key) for record in records]
-    bounds = reader.extremes(run_ids, bounded) if bounded else {}
+    bounds = reader.extremes(runs, bounded) if bounded else {}
     nothing = (np.nan, np.nan)
     for key in keys:
         columns[f"metrics.{key}"] = [record.metrics.get(key, np.nan) for record in records]

@@ -23,9 +23,10 @@ from typing import Protocol
 
 import msgspec
 
-from tailrace_agent import batcher
+from tailrace_agent import batcher, extremes
 from tailrace_agent.batcher import Batch, Entry, Twins
 from tailrace_agent.errors import Refused, RunGone, StoreRefused, Unavailable
+from tailrace_agent.ledger import Ledger
 from tailrace_agent.records import Point
 from tailrace_agent.retry import Backoff, Portion
 from tailrace_agent.runs import RunBook, RunState
@@ -187,6 +188,7 @@ class Delivery:
 
     def _send_metrics(self, sink: Sink, state: RunState) -> None:
         """Sends the oldest blocks; fewer of them while the store is too slow for a full request."""
+        self._withdraw_note(sink, state)
         limit, twins = sink.limits.metrics, self._twins.setdefault(state.run, Twins())
         with self._spool.holding(state.run, "metric", self._portion.of(limit)) as blocks:
             self._send_blocks(sink, state, blocks, partial(batcher.metrics_batch, twins=twins))
@@ -198,7 +200,7 @@ class Delivery:
         assert ref is not None
         if state.spec.owned:
             if state.end_reason:
-                self._tag(sink, ref.run_id, "tailrace.end_reason", state.end_reason)
+                self._tag(sink, ref.run_id, ("tailrace.end_reason", state.end_reason))
             try:
                 sink.end_run(ref.run_id, end.status, end.time_ms)
                 self._worked()
@@ -215,13 +217,34 @@ class Delivery:
             self._discard_twins(sink, state, state.ref.run_id)
         if state.spec.owned:  # the ledger of somebody else's run is its owner's
             ledger = self._spool.ledger(state.run)
-            self._tag(sink, state.ref.run_id, "tailrace.ledger", msgspec.json.encode(ledger.summary()).decode())
+            told = ("tailrace.ledger", msgspec.json.encode(ledger.summary()).decode())
+            self._tag(sink, state.ref.run_id, *self._note(state, ledger), told)
         self._book.update(state.run, finalized=True)
         if self._spool.backlog(state.run):  # it came meanwhile, and was told to the book before `finalized` was
             self._book.update(state.run, finalized=False)
             return now
         self._forget(state.run)
         return now
+
+    def _note(self, state: RunState, ledger: Ledger) -> list[tuple[str, str]]:
+        """The smallest and largest values, to be noted with the run, if they are those of all that it has."""
+        counts = ledger.of("metric")
+        found = {} if state.spec.run_id or counts.dead or counts.dropped else self._spool.extremes(state.run)
+        if not found:
+            return []
+        # Written down here first, so that no kill leaves a note behind that nobody would withdraw.
+        self._book.update(state.run, noted=True)
+        return [(extremes.NOTE, extremes.to_text(found))]
+
+    def _withdraw_note(self, sink: Sink, state: RunState) -> None:
+        """Before metrics are sent: a note of this run would not be true any more, or not even know of them."""
+        assert state.ref is not None
+        if state.spec.run_id and not state.shared:
+            self._tag(sink, state.ref.run_id, (extremes.SHARED, "true"))
+            self._book.update(state.run, shared=True)
+        if state.noted:
+            self._tag(sink, state.ref.run_id, (extremes.NOTE, extremes.NO_NOTE))
+            self._book.update(state.run, noted=False)
 
     def _discard_twins(self, sink: Sink, state: RunState, run_id: str) -> None:
         try:
@@ -230,11 +253,14 @@ class Delivery:
         except Refused as error:  # not everybody may delete
             self._log.warning("twins stay", run_id=run_id, reason=str(error))
 
-    def _tag(self, sink: Sink, run_id: str, key: str, value: str) -> None:
+    def _tag(self, sink: Sink, run_id: str, *tags: tuple[str, str]) -> None:
         try:
-            sink.log_batch(run_id, tags=[(key, value)])
+            sink.log_batch(run_id, tags=tags)
         except Refused as error:
-            self._log.warning("tag refused", key=key, reason=str(error))
+            if len(tags) == 1:
+                self._log.warning("tag refused", key=tags[0][0], reason=str(error))
+            for tag in tags if len(tags) > 1 else ():
+                self._tag(sink, run_id, tag)
 
     # -- one request -------------------------------------------------------------------------------------------------
 
@@ -279,6 +305,7 @@ class Delivery:
                 merged=batch.merged,
                 requests=requests,
                 keys=batcher.keys_of(delivered) if batch.kind == "metric" else (),
+                extremes=extremes.of(entry for entry in delivered if isinstance(entry, Point)),
                 dead=[(entry[0], 1, batcher.body_of(batch.run, entry), reason) for entry, reason in dead],
             )
         )

@@ -9,9 +9,8 @@ and an infinity, which MLflow's databases keep as the largest double.
 
 from __future__ import annotations
 
-import math
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
@@ -21,6 +20,7 @@ from mlflow.store.tracking import GET_METRIC_HISTORY_MAX_RESULTS
 from mlflow.store.tracking.dbmodels.models import SqlMetric
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
+from tailrace_agent.extremes import unbounded
 from tailrace_agent.mlflow_store import HISTORY_AT_MOST, bulk_fetcher, in_flight, page_fetcher
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from tailrace_agent.mlflow_store import Store
 
-__all__ = ["Columns", "extremes", "read", "unbounded"]
+__all__ = ["Columns", "extremes", "read"]
 
 _ROWS: Final = 65_536
 _RUNS_AT_ONCE: Final = 200
@@ -70,28 +70,31 @@ def read(store: Store, run_id: str, key: str) -> Iterator[Columns]:
     return _from_server(fetch, run_id, key) if fetch is not None else _from_pages(store, run_id, key)
 
 
-def extremes(store: Store, run_ids: Sequence[str], keys: Sequence[str]) -> dict[tuple[str, str], tuple[float, float]]:
+def extremes(store: Store, wanted: Mapping[str, Sequence[str]]) -> dict[tuple[str, str], tuple[float, float]]:
     """Smallest and largest value, NaN aside, by `(run_id, key)`; a metric that has no other value is left out.
 
     One grouped query in a database. Over HTTP the histories are read, a metric of many runs in a request and some
     requests at once; elsewhere one by one. No more is in memory than the answers that are under way.
+
+    Args:
+        store: MLflow's.
+        wanted: Ids of runs by the metric that is wanted of them. A database gives all metrics of all these runs.
     """
     if isinstance(store, SqlAlchemyStore):
-        return _grouped(store, run_ids, keys)
+        return _grouped(store, list({run_id: None for run_ids in wanted.values() for run_id in run_ids}), list(wanted))
     fetch = bulk_fetcher(store)
     some = _RUNS_IN_A_URL if fetch is not None else 1
-    jobs = [(key, run_ids[start : start + some]) for key in keys for start in range(0, len(run_ids), some)]
+    jobs = [
+        (key, run_ids[start : start + some])
+        for key, run_ids in wanted.items()
+        for start in range(0, len(run_ids), some)
+    ]
     answers = in_flight(store, lambda job: dict(_bounds(store, fetch, job[1], job[0])), jobs)
     return {
         (run_id, key): bounds
         for (key, _), answer in zip(jobs, answers, strict=True)
         for run_id, bounds in answer.items()
     }
-
-
-def unbounded(value: float) -> float:
-    """An infinity where MLflow has put the largest double in its place."""
-    return math.copysign(math.inf, value) if abs(value) == _LARGEST else value
 
 
 def _columns(steps: Any, timestamps: Any, values: Any) -> Columns:

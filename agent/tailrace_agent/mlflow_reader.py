@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from tailrace_agent.errors import CallError, NotFound, Refused, RunGone, StoreRefused
+from tailrace_agent.extremes import known, unbounded
 from tailrace_agent.mlflow_errors import mask, opening_failed, public_uri, translate
 from tailrace_agent.uris import check_uri, mask_uri, missing_file
 
@@ -233,7 +234,7 @@ class Reader:
             start_time=_moment(info.start_time),
             end_time=_moment(info.end_time) if info.end_time else None,
             params=dict(data.params),
-            metrics=_unbounded(data.metrics),
+            metrics={key: unbounded(value) for key, value in data.metrics.items()},
             tags=dict(data.tags),
             artifact_uri=info.artifact_uri,
             url=url,
@@ -247,12 +248,31 @@ class Reader:
         with self.edge(about_run=True):
             yield from read(self.store, run_id, key)
 
-    def extremes(self, run_ids: Sequence[str], keys: Sequence[str]) -> dict[tuple[str, str], tuple[float, float]]:
-        """Smallest and largest value of each metric of each run, NaN aside; by `(run_id, key)`."""
+    def extremes(self, runs: Iterable[Any], keys: Sequence[str]) -> dict[tuple[str, str], tuple[float, float]]:
+        """Smallest and largest value of each metric of each run, NaN aside; by `(run_id, key)`.
+
+        Over HTTP, of a run that tailrace has logged they are noted with it (see `extremes`); the others are read.
+
+        Args:
+            runs: As `find_all` gives them.
+            keys: Metrics; a run may lack some.
+        """
         from tailrace_agent.mlflow_history import extremes
 
-        with self.edge(about_run=True):
-            return extremes(self.store, run_ids, keys)
+        found: dict[tuple[str, str], tuple[float, float]] = {}
+        unknown: dict[str, list[str]] = {}
+        for run_id, run in {run.info.run_id: run for run in runs}.items():
+            noted = _noted(run) if self._remote else {}
+            for key in keys:
+                if key not in noted:
+                    if key in run.data.metrics:
+                        unknown.setdefault(key, []).append(run_id)
+                elif (bounds := noted[key]) is not None:
+                    found[run_id, key] = bounds
+        if unknown:
+            with self.edge(about_run=True):
+                found |= extremes(self.store, unknown)
+        return found
 
     @contextmanager
     def edge(self, *, about_run: bool) -> Iterator[None]:
@@ -320,8 +340,6 @@ def _moment(ms: int) -> datetime:
     return datetime.fromtimestamp(ms / 1000, timezone.utc)
 
 
-def _unbounded(metrics: dict[str, float]) -> dict[str, float]:
-    """MLflow's databases keep an infinity as the largest number there is; here it is infinity again."""
-    from tailrace_agent.mlflow_history import unbounded
-
-    return {key: unbounded(value) for key, value in metrics.items()}
+def _noted(run: Any) -> dict[str, tuple[float, float] | None]:
+    last = {metric.key: (metric.step, metric.timestamp) for metric in getattr(run.data, "_metric_objs", ())}
+    return known(run.data.tags, last)

@@ -57,6 +57,8 @@ class RunState(msgspec.Struct, kw_only=True):
         description: Where it comes from, once that is gathered.
         alerts: How many were raised.
         models: What became of its models, by `ModelSpec.token`.
+        noted: Its extremes may be noted with it in MLflow, see `extremes`.
+        shared: MLflow was told that this session writes to a run that it has not created.
     """
 
     spec: RunSpec
@@ -78,6 +80,8 @@ class RunState(msgspec.Struct, kw_only=True):
     description: Description | None = None
     alerts: int = 0
     models: dict[str, ModelOutcome] = {}
+    noted: bool = False
+    shared: bool = False
 
     @property
     def described(self) -> bool:

@@ -11,85 +11,45 @@ Invariants
 4. Commits do not wait for the disk (WAL, `synchronous=NORMAL`); `sync=True` does, and takes all earlier ones along.
 
 Tables: `block` (encoded rows waiting, at most `BLOCK_POINTS` points each), `run` (state as JSON), `tally` (the
-ledger), `delivered_key` (rows delivered by metric key), `dead` (dead letters), `ring` (positions taken over).
+ledger), `delivered_key` (rows delivered by metric key), `extreme` (their smallest and largest values), `dead` (dead
+letters), `ring` (positions taken over).
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
-import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
+from tailrace_agent.extremes import Extreme
 from tailrace_agent.ledger import Ledger
 from tailrace_agent.records import Kind
+from tailrace_agent.spool_schema import connect, not_the_bytes
 
 __all__ = ["BLOCK_POINTS", "SYSTEM", "Block", "DeadLetter", "Outcome", "Spool"]
 
 BLOCK_POINTS: Final = 250
 """Points in a block. Four fill a request, so a request is at least three quarters full while there is a backlog."""
 
-_SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS block(
-    id INTEGER PRIMARY KEY AUTOINCREMENT, run INTEGER NOT NULL, kind TEXT NOT NULL,
-    n INTEGER NOT NULL, first_ns INTEGER NOT NULL, body BLOB NOT NULL, minor INTEGER NOT NULL DEFAULT 0);
-CREATE INDEX IF NOT EXISTS block_run ON block(run, kind, id);
-CREATE TABLE IF NOT EXISTS run(run INTEGER PRIMARY KEY, state BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS tally(
-    run INTEGER NOT NULL, kind TEXT NOT NULL, what TEXT NOT NULL, n INTEGER NOT NULL,
-    PRIMARY KEY(run, kind, what)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS delivered_key(
-    run INTEGER NOT NULL, key TEXT NOT NULL, n INTEGER NOT NULL, PRIMARY KEY(run, key)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS dead(
-    id INTEGER PRIMARY KEY AUTOINCREMENT, run INTEGER NOT NULL, kind TEXT NOT NULL, key TEXT NOT NULL,
-    n INTEGER NOT NULL, body BLOB NOT NULL, reason TEXT NOT NULL, at REAL NOT NULL);
-CREATE TABLE IF NOT EXISTS beat(id INTEGER PRIMARY KEY, at REAL NOT NULL);
-CREATE TABLE IF NOT EXISTS ring(name TEXT PRIMARY KEY, tail INTEGER NOT NULL, spill INTEGER NOT NULL) WITHOUT ROWID;
-"""
-_TABLES: Final = "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name"
-_READ_ALL: Final = (
-    "SELECT run, kind, sum(n), total(first_ns), total(length(body)) FROM block NOT INDEXED GROUP BY run, kind",
-    "SELECT run, kind, count(*) FROM block INDEXED BY block_run WHERE run IS NOT NULL GROUP BY run, kind",
-    "SELECT * FROM run",
-    "SELECT * FROM tally",
-    "SELECT count(key) FROM delivered_key",
-    "SELECT count(length(body)) FROM dead",
-    "SELECT * FROM ring",
-)
-_TRY_TO_WRITE: Final = """
-BEGIN IMMEDIATE;
-INSERT INTO block(run, kind, n, first_ns, body, minor) VALUES(0, '', 0, 0, x'', 0);
-INSERT OR REPLACE INTO run VALUES(0, x'');
-ROLLBACK;
-"""
-_CHECK_BYTES: Final = 32 << 20
-"""Up to this size, opening checks the whole file (0.1 s); beyond it, only that everything but the bodies is read."""
-_NOT_THE_BYTES: Final = (
-    "database is locked",
-    "database or disk is full",
-    "unable to open database file",
-    "disk I/O error",
-    "access permission denied",
-    "locking protocol",
-)
-"""How SQLite's messages begin when another process or the disk is at fault (`sqlite_errorcode` is of Python 3.11)."""
 _COUNT: Final = "INSERT INTO tally VALUES(?, ?, ?, ?) ON CONFLICT(run, kind, what) DO UPDATE SET n = n + excluded.n"
 _COUNT_KEY: Final = "INSERT INTO delivered_key VALUES(?, ?, ?) ON CONFLICT(run, key) DO UPDATE SET n = n + excluded.n"
+_WIDEN: Final = """
+INSERT INTO extreme VALUES(?, ?, ?, ?, ?, ?, ?) ON CONFLICT(run, key) DO UPDATE SET
+    n = n + excluded.n,
+    low = min(coalesce(low, excluded.low), coalesce(excluded.low, low)),
+    high = max(coalesce(high, excluded.high), coalesce(excluded.high, high)),
+    step = max(step, excluded.step),
+    timestamp = CASE WHEN (excluded.step, excluded.timestamp) > (step, timestamp)
+        THEN excluded.timestamp ELSE timestamp END
+"""
 
 SYSTEM: Final = "system"
 """The kind of block that holds system metrics."""
-
-
-@functools.cache
-def _expected_tables() -> list[tuple[str | None, ...]]:
-    with contextlib.closing(sqlite3.connect(":memory:")) as db:
-        db.executescript(_SCHEMA)
-        return db.execute(_TABLES).fetchall()
 
 
 Tally = tuple[int, Kind, str, int]
@@ -137,6 +97,7 @@ class Outcome(NamedTuple):
     merged: int = 0
     requests: int = 0
     keys: Sequence[tuple[str, int]] = ()
+    extremes: Mapping[str, Extreme] = MappingProxyType({})
     dead: Sequence[tuple[str, int, bytes, str]] = ()
     dropped: Sequence[tuple[str, int]] = ()
 
@@ -163,12 +124,12 @@ class Spool:
         self._held: set[int] = set()
         self._lock = threading.Lock()
         try:
-            self._db = self._connect()
+            self._db = connect(path)
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # SQLite quotes damaged bytes in its messages
-            if self._not_the_bytes(str(error)):
+            if not_the_bytes(path, str(error)):
                 raise
             self.set_aside = self._move_away()
-            self._db = self._connect()
+            self._db = connect(path)
         self.bytes = int(self._all("SELECT total(length(body)) FROM block")[0][0])
         rows = self._all("SELECT run, kind, sum(n) FROM block GROUP BY run, kind")
         self._waiting: dict[tuple[int, Kind], int] = {(row[0], row[1]): row[2] for row in rows}
@@ -234,6 +195,7 @@ class Spool:
             self._db.executemany("DELETE FROM block WHERE id = ?", [(id_,) for id_ in outcome.blocks])
             self._db.executemany(_COUNT, [tally for tally in tallies if tally[3]])
             self._db.executemany(_COUNT_KEY, [(run, key, n) for key, n in outcome.keys])
+            self._db.executemany(_WIDEN, [(run, key, *extreme) for key, extreme in outcome.extremes.items()])
             self._db.executemany(
                 "INSERT INTO dead(run, kind, key, n, body, reason, at) VALUES(?, ?, ?, ?, ?, ?, ?)",
                 [(run, kind, *letter, now) for letter in outcome.dead],
@@ -268,6 +230,15 @@ class Spool:
     def delivered_keys(self, run: int) -> dict[str, int]:
         """Distinct rows delivered by metric key."""
         return {row[0]: row[1] for row in self._all("SELECT key, n FROM delivered_key WHERE run = ?", (run,))}
+
+    def extremes(self, run: int) -> dict[str, Extreme]:
+        """Of each metric of which all delivered rows are in them; not of what an older tailrace has delivered."""
+        rows = self._all(
+            "SELECT key, n, low, high, step, timestamp FROM extreme JOIN delivered_key USING(run, key, n) "
+            "WHERE run = ?",
+            (run,),
+        )
+        return {row[0]: Extreme(*row[1:]) for row in rows}
 
     @property
     def points(self) -> int:
@@ -384,37 +355,6 @@ class Spool:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._db))
 
     # -- inside ------------------------------------------------------------------------------------------------------
-
-    def _connect(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=5)
-        try:
-            self.path.chmod(0o600)
-            db.execute("PRAGMA locking_mode = EXCLUSIVE")
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = NORMAL")
-            db.executescript(_SCHEMA)
-            self._prove(db)
-        except BaseException:
-            db.close()
-            raise
-        return db
-
-    def _prove(self, db: sqlite3.Connection) -> None:
-        """Finds out now, and not in the middle of the work, what cannot be read or written."""
-        if db.execute(_TABLES).fetchall() != _expected_tables():  # a column renamed by one flipped byte
-            raise sqlite3.DatabaseError("the schema is damaged")
-        for sql in _READ_ALL:
-            db.execute(sql).fetchall()
-        if self.path.stat().st_size <= _CHECK_BYTES:
-            found = db.execute("PRAGMA integrity_check(1)").fetchone()[0]
-            if found != "ok":
-                raise sqlite3.DatabaseError(found)
-        db.executescript(_TRY_TO_WRITE)
-
-    def _not_the_bytes(self, message: str) -> bool:
-        if message.startswith("attempt to write a readonly database"):  # a damaged header says the same
-            return not os.access(self.path, os.W_OK)
-        return message.startswith(_NOT_THE_BYTES)
 
     def _move_away(self) -> Path:
         target = self.path.with_name(f"{self.path.name}.damaged-{time.time_ns()}")

@@ -142,8 +142,9 @@ class ReadCalls:
             run_ids: Runs, each as `get_run_info` takes it. Whole ids are read in one search, however many there are.
             metrics: Names or patterns (`["loss", "val/*"]`; `"*"` for all) of metrics to compare by their last,
                 smallest and largest value; by default all, system metrics by their last value only. The smallest and
-                largest take one grouped query in a database, but over HTTP every point of the histories is read: name
-                few metrics of long runs, or none (`[]`) for the last values alone.
+                largest take one grouped query in a database. Over HTTP, tailrace has noted them with the runs that it
+                has logged; of other runs every point of the histories is read: name few metrics of long ones, or none
+                (`[]`) for the last values alone.
 
         Returns:
             A pandas DataFrame, one row for each run, columns `params.lr`, `metrics.loss`, `metrics.loss.min`, …;
@@ -160,7 +161,7 @@ class ReadCalls:
 
         reader = self._read()
         wanted = [run_ids] if isinstance(run_ids, str) else list(run_ids)
-        return compare(reader, [reader.record(run) for run in reader.find_all(wanted)], metrics)
+        return compare(reader, reader.find_all(wanted), metrics)
 
     def metric_history(self, run_id: str, keys: Sequence[str] | str | None = None) -> pd.DataFrame:
         """Every point of a run's metrics.

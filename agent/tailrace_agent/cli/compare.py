@@ -58,8 +58,8 @@ def command(
     reader = open_store(app, tracking_uri)
     from tailrace_agent.comparison import compare
 
-    records = [reader.record(run) for run in reader.find_all(runs)]
-    comparison = compare(reader, list({record.run_id: record for record in records}.values()), metric)
+    found = {run.info.run_id: run for run in reader.find_all(runs)}
+    comparison = compare(reader, list(found.values()), metric)
     if json_:
         as_json(_plain(comparison, reader.name))
     else:

@@ -1,0 +1,110 @@
+"""The spool's tables, and the proof that a file has them whole: whatever its bytes are, that is found out at once."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import sqlite3
+from pathlib import Path
+from typing import Final
+
+__all__ = ["connect", "not_the_bytes"]
+
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS block(
+    id INTEGER PRIMARY KEY AUTOINCREMENT, run INTEGER NOT NULL, kind TEXT NOT NULL,
+    n INTEGER NOT NULL, first_ns INTEGER NOT NULL, body BLOB NOT NULL, minor INTEGER NOT NULL DEFAULT 0);
+CREATE INDEX IF NOT EXISTS block_run ON block(run, kind, id);
+CREATE TABLE IF NOT EXISTS run(run INTEGER PRIMARY KEY, state BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS tally(
+    run INTEGER NOT NULL, kind TEXT NOT NULL, what TEXT NOT NULL, n INTEGER NOT NULL,
+    PRIMARY KEY(run, kind, what)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS delivered_key(
+    run INTEGER NOT NULL, key TEXT NOT NULL, n INTEGER NOT NULL, PRIMARY KEY(run, key)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS extreme(
+    run INTEGER NOT NULL, key TEXT NOT NULL, n INTEGER NOT NULL, low REAL, high REAL,
+    step INTEGER NOT NULL, timestamp INTEGER NOT NULL, PRIMARY KEY(run, key)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS dead(
+    id INTEGER PRIMARY KEY AUTOINCREMENT, run INTEGER NOT NULL, kind TEXT NOT NULL, key TEXT NOT NULL,
+    n INTEGER NOT NULL, body BLOB NOT NULL, reason TEXT NOT NULL, at REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS beat(id INTEGER PRIMARY KEY, at REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS ring(name TEXT PRIMARY KEY, tail INTEGER NOT NULL, spill INTEGER NOT NULL) WITHOUT ROWID;
+"""
+"""Tables are added, never changed: a newer tailrace opens what an older one has left, and delivers it."""
+_TABLES: Final = "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name"
+_READ_ALL: Final = (
+    "SELECT run, kind, sum(n), total(first_ns), total(length(body)) FROM block NOT INDEXED GROUP BY run, kind",
+    "SELECT run, kind, count(*) FROM block INDEXED BY block_run WHERE run IS NOT NULL GROUP BY run, kind",
+    "SELECT * FROM run",
+    "SELECT * FROM tally",
+    "SELECT count(key) FROM delivered_key",
+    "SELECT count(key) FROM extreme",
+    "SELECT count(length(body)) FROM dead",
+    "SELECT * FROM ring",
+)
+_TRY_TO_WRITE: Final = """
+BEGIN IMMEDIATE;
+INSERT INTO block(run, kind, n, first_ns, body, minor) VALUES(0, '', 0, 0, x'', 0);
+INSERT OR REPLACE INTO run VALUES(0, x'');
+ROLLBACK;
+"""
+_CHECK_BYTES: Final = 32 << 20
+"""Up to this size, opening checks the whole file (0.1 s); beyond it, only that everything but the bodies is read."""
+_NOT_THE_BYTES: Final = (
+    "database is locked",
+    "database or disk is full",
+    "unable to open database file",
+    "disk I/O error",
+    "access permission denied",
+    "locking protocol",
+)
+"""How SQLite's messages begin when another process or the disk is at fault (`sqlite_errorcode` is of Python 3.11)."""
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Opens a spool's file, makes the tables that it lacks, and proves that it can be read and written.
+
+    Raises:
+        sqlite3.DatabaseError: It is damaged, or the disk or another process is in the way: see `not_the_bytes`.
+        UnicodeDecodeError: SQLite quotes damaged bytes in its messages.
+    """
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
+    try:
+        path.chmod(0o600)
+        db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = NORMAL")
+        db.executescript(_SCHEMA)
+        _prove(db, path)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def not_the_bytes(path: Path, message: str) -> bool:
+    """Whether SQLite's message says that something else than the file's content is at fault."""
+    if message.startswith("attempt to write a readonly database"):  # a damaged header says the same
+        return not os.access(path, os.W_OK)
+    return message.startswith(_NOT_THE_BYTES)
+
+
+def _prove(db: sqlite3.Connection, path: Path) -> None:
+    """Finds out now, and not in the middle of the work, what cannot be read or written."""
+    if db.execute(_TABLES).fetchall() != _expected_tables():  # a column renamed by one flipped byte
+        raise sqlite3.DatabaseError("the schema is damaged")
+    for sql in _READ_ALL:
+        db.execute(sql).fetchall()
+    if path.stat().st_size <= _CHECK_BYTES:
+        found = db.execute("PRAGMA integrity_check(1)").fetchone()[0]
+        if found != "ok":
+            raise sqlite3.DatabaseError(found)
+    db.executescript(_TRY_TO_WRITE)
+
+
+@functools.cache
+def _expected_tables() -> list[tuple[str | None, ...]]:
+    with contextlib.closing(sqlite3.connect(":memory:")) as db:
+        db.executescript(_SCHEMA)
+        return db.execute(_TABLES).fetchall()
