@@ -15,6 +15,7 @@ _KEYS = ("train/loss", "train/accuracy", "train/lr", "train/grad_norm")
 _RUNS = 100
 _SOME = ("m1", "m2", "m3")
 _ALL = 10
+_FOREIGN = "runs logged with MLflow alone"  # no target: nobody has noted what their histories hold
 _DEFAULT_WORKERS = 4  # of `mlflow server`
 
 
@@ -133,7 +134,7 @@ def measure(bench: Bench) -> Iterator[Figure]:
             unit="x",
             note=f"{Samples(found['ours']).median:.2f} s against {Samples(found['theirs']).median:.2f} s",
         )
-        logged = {"": bench.child("reading", "fill_ours", uri=uri), ", runs logged with MLflow alone": some}
+        logged = {"": bench.child("reading", "fill_ours", uri=uri), f", {_FOREIGN}": some}
         servers = {name: uri}
         if name == "HTTP":
             servers["HTTP, four workers"] = bench.server(_DEFAULT_WORKERS)
@@ -155,10 +156,11 @@ def _compared(bench: Bench, name: str, uri: str, run_ids: list[str]) -> Iterator
     for count in asked:
         ratios = Samples(mine / theirs for mine, theirs in zip(taken[count], search, strict=True))
         what = "last values only" if count == "0" else f"{count} metrics"
+        bound = {} if _FOREIGN in name else {"most": 3.0}
         yield judged(
             f"compare_runs of {_RUNS} runs, {what} / one search of MLflow's, {name}",
             ratios,
-            most=3.0,
+            **bound,
             unit="x",
             note=f"{Samples(taken[count]).median * 1e3:.0f} ms against {Samples(search).median * 1e3:.0f} ms",
         )
