@@ -50,8 +50,8 @@ def command(
     tailrace compare baseline wide
     tailrace compare baseline wide --metric 'val/*' --plot runs.png
 
-    --metric takes names and patterns, and may be repeated. The smallest and largest values take a moment: over HTTP
-    the histories have to be read.
+    --metric takes names and patterns, and may be repeated. Over HTTP the smallest and largest values of runs that go
+    on, or that tailrace has not logged, take a moment: their histories have to be read.
     """  # noqa: D301 - click wants the character itself
     from tailrace_agent.cli._reading import open_store
 

@@ -3,7 +3,7 @@
 | source | every | what it asks, and what that costs the driver |
 |---|---|---|
 | `gpu` | each tick | utilisation, memory: microseconds |
-| `gpu_state` | 5 s | power, temperature, clocks, throttling, fan, energy: up to a millisecond |
+| `gpu_state` | 5 s | power, temperature, clocks, throttling, fan, energy: 2.5 to 4 ms on an H200 |
 | `gpu_counters` | 15 s | NVLink traffic, ECC errors |
 | `gpu_pcie` | 5 s, one direction of one GPU at a time | PCIe traffic: a call waits 20 ms while the driver measures |
 | `gpu_processes` | 10 s, one GPU at a time | memory of the training processes: some 5 ms |
