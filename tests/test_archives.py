@@ -55,7 +55,7 @@ class Made:
         self.uri = copied(template, directory)
         client = MlflowClient(self.uri)
         experiment = client.create_experiment("made", artifact_location=(directory / "artifacts").as_uri())
-        tags = {"mlflow.user": "ada", "colour": "red", "mlflow.note.content": "a note"}
+        tags = {"mlflow.user": "ada", "colour": "red", "mlflow.note.content": "a note", "tailrace.extremes": "{}"}
         self.parent = client.create_run(experiment, 1_700_000_000_000, tags, "parent").info.run_id
         points = [Metric(*point) for point in POINTS + ODD]
         for start in (0, 1000):
@@ -149,10 +149,13 @@ def test_an_import_that_was_cut_off_is_done_anew(made: Made, sqlite_uri: str, mo
     assert "the server is gone" in result.stderr
     half = all_runs(sqlite_uri)
     assert [run.info.run_name for run in half] == ["parent"]
+    assert "tailrace.extremes" not in half[0].data.tags, "it is of all points, and comes after them"
     told = imported(sqlite_uri, made.archive)
     assert [run["outcome"] for run in told["runs"]] == ["imported", "imported"]
     assert {run.info.run_name for run in all_runs(sqlite_uri)} == {"parent", "child"}
-    assert len(Store(sqlite_uri, told["runs"][0]["run_id"]).history("loss")) == 1500
+    store = Store(sqlite_uri, told["runs"][0]["run_id"])
+    assert len(store.history("loss")) == 1500
+    assert store.tags["tailrace.extremes"] == Store(made.uri, made.parent).tags["tailrace.extremes"]
 
 
 def test_a_child_that_comes_later_finds_its_parent(made: Made, sqlite_uri: str, tmp_path: Path) -> None:

@@ -398,6 +398,40 @@ def test_who_lost_something_or_writes_to_the_run_of_another_makes_no_note(rig: R
     assert kinds == [["a"], ["tailrace.shared"], ["a"]], "said before its first point"
 
 
+def test_a_spool_that_does_not_know_how_the_run_began_makes_no_note(rig: Rig, tmp_path: Path) -> None:
+    rig.start()
+    rig.log_metrics("a", value=-100.0)
+    rig.say(End(1, "FINISHED", 99))
+    rig.run()
+    assert note(rig) == {"a": [-100.0, -100.0]}
+    rig.spool.close()
+    (tmp_path / "another").mkdir()
+    rig.spool = Spool(tmp_path / "another" / "spool.db")
+    rig.restart()
+    rig.say(Start(RunSpec(run=1, start_time=5, cwd="/"), again=True))
+    rig.log_metrics("a", value=6.0)
+    rig.say(End(1, "FINISHED", 99))
+    rig.run()
+    assert rig.sink.count_metrics(rig.sink.of(1).run_id) == {"a": 2}
+    assert rig.sink.of(1).tags["tailrace.extremes"] == "{}"
+    assert rig.state().finalized
+
+
+def test_a_note_that_cannot_be_withdrawn_is_tried_again_with_each_request(rig: Rig) -> None:
+    rig.start()
+    rig.log_metrics("a", value=1.0)
+    rig.say(End(1, "FINISHED", 99))
+    rig.run()
+    rig.sink.bad = lambda key: key == "tailrace.extremes"
+    rig.log_metrics("a", value=0.0)
+    rig.run()
+    assert rig.state().noted
+    rig.sink.bad = lambda _: False
+    rig.log_metrics("a", value=-1.0)
+    rig.run()
+    assert note(rig) == {"a": [-1.0, 1.0]}
+
+
 def test_a_store_that_refuses_the_note_takes_the_ledger(rig: Rig) -> None:
     rig.sink.bad = lambda key: key == "tailrace.extremes"
     rig.start()

@@ -7,6 +7,7 @@ import math
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -60,7 +61,7 @@ def test_what_an_older_tailrace_has_delivered_leaves_a_metric_out(tmp_path: Path
 @given(POINTS)
 def test_a_note_comes_back_as_it_was(points: list[Point]) -> None:
     found = of(points)
-    last = {key: (extreme.step, extreme.timestamp) for key, extreme in found.items()}
+    last = {point.key: (point.step, point.timestamp, point.value) for point in sorted(points, key=_as_mlflow)}
     told = known({NOTE: to_text(found)}, last)
     assert told == {
         key: None if one.low is None or one.high is None else (unbounded(one.low), unbounded(one.high))
@@ -68,17 +69,28 @@ def test_a_note_comes_back_as_it_was(points: list[Point]) -> None:
     }
 
 
+def _as_mlflow(point: Point) -> tuple[int, int, float]:
+    """How MLflow's stores find the last point of a metric."""
+    return point.step, point.timestamp, 0.0 if math.isnan(point.value) else point.value
+
+
 def test_a_metric_that_somebody_else_has_gone_on_with_is_not_known() -> None:
-    text = to_text(of([Point("a", 1.0, 5, 3), Point("b", 2.0, 5, 3)]))
-    assert known({NOTE: text}, {"a": (3, 5), "b": (3, 6), "c": (0, 0)}) == {"a": (1.0, 1.0)}
-    assert known({NOTE: text}, {"a": (4, 5)}) == {}
-    assert known({NOTE: text, SHARED: "true"}, {"a": (3, 5)}) == {}
-    assert known({}, {"a": (3, 5)}) == {}
+    text = to_text(of([Point("a", 1.0, 5, 3), Point("b", 2.0, 5, 3), Point("nan", math.nan, 5, 3)]))
+    last = {"a": (3, 5, 1.0), "b": (3, 6, 2.0), "c": (0, 0, 0.0), "nan": (3, 5, math.nan)}
+    assert known({NOTE: text}, last) == {"a": (1.0, 1.0), "nan": None}
+    assert known({NOTE: text}, {"a": (4, 5, 1.0)}) == {}
+    assert known({NOTE: text}, {"a": (3, 5, 9.0), "nan": (3, 5, 9.0)}) == {}, "of the same step and time, but outside"
+    assert known({NOTE: text, SHARED: "true"}, last) == {}
+    assert known({}, last) == {}
 
 
-def test_a_note_that_is_damaged_is_none() -> None:
-    for text in ("", "{", "[]", "null", "7", '{"a":1}', '{"a":[1,2]}', '{"a":[1,2,3,4,5]}', '{"a":["x",2,3,5]}'):
-        assert known({NOTE: text}, {"a": (3, 5)}) == {}, text
+DAMAGED = ["", "{", "[]", "null", "7", "[" * 4900, '{"a":1}', '{"a":[1,2]}', '{"a":[1,2,3,4,5]}', '{"a":["x",2,3,5]}']
+DAMAGED += ['{"a":[null,2,3,5]}', '{"a":[1,"2",3,5]}', '{"a":[1,2,3.5,5]}', f'{{"a":[{"9" * 400},1,3,5]}}']
+
+
+@pytest.mark.parametrize("text", DAMAGED, ids=lambda text: text[:20] or "empty")
+def test_a_note_that_is_damaged_is_none(text: str) -> None:
+    assert known({NOTE: text}, {"a": (3, 5, 1.0)}) == {}
 
 
 def test_a_note_keeps_the_limit_and_has_the_programs_metrics_first() -> None:

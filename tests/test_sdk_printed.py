@@ -51,6 +51,13 @@ def test_a_run_says_one_line_at_its_start_and_three_at_its_end(
         assert re.fullmatch(r"1 call of log\(\) in [\d.]+ m?s, too few to time", cost)
 
 
+def test_starting_a_run_is_no_part_of_what_a_call_cost(sqlite_uri: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with tracking(sqlite_uri, quiet=False) as sdk:
+        sdk.log(loss=1.0)  # starts the run
+        sdk.end_run()
+    assert re.search(r"1 call of log\(\) in [\d.]+ m?s, too few to time", capsys.readouterr().err)
+
+
 def test_what_was_not_delivered_is_said_in_the_last_lines(sqlite_uri: str, capsys: pytest.CaptureFixture[str]) -> None:
     with tracking(sqlite_uri, quiet=False) as sdk, sdk.start_run(params={"p": 1}):
         sdk.log({"good": 1, "a (bad) key": 2})

@@ -229,7 +229,8 @@ class Delivery:
     def _note(self, state: RunState, ledger: Ledger) -> list[tuple[str, str]]:
         """The smallest and largest values, to be noted with the run, if they are those of all that it has."""
         counts = ledger.of("metric")
-        found = {} if state.spec.run_id or counts.dead or counts.dropped else self._spool.extremes(state.run)
+        unsure = state.spec.run_id or state.partial or counts.dead or counts.dropped
+        found = {} if unsure else self._spool.extremes(state.run)
         if not found:
             return []
         # Written down here first, so that no kill leaves a note behind that nobody would withdraw.
@@ -239,11 +240,10 @@ class Delivery:
     def _withdraw_note(self, sink: Sink, state: RunState) -> None:
         """Before metrics are sent: a note of this run would not be true any more, or not even know of them."""
         assert state.ref is not None
-        if state.spec.run_id and not state.shared:
-            self._tag(sink, state.ref.run_id, (extremes.SHARED, "true"))
+        run_id = state.ref.run_id
+        if state.spec.run_id and not state.shared and self._tag(sink, run_id, (extremes.SHARED, "true")):
             self._book.update(state.run, shared=True)
-        if state.noted:
-            self._tag(sink, state.ref.run_id, (extremes.NOTE, extremes.NO_NOTE))
+        if state.noted and self._tag(sink, run_id, (extremes.NOTE, extremes.NO_NOTE)):
             self._book.update(state.run, noted=False)
 
     def _discard_twins(self, sink: Sink, state: RunState, run_id: str) -> None:
@@ -253,14 +253,17 @@ class Delivery:
         except Refused as error:  # not everybody may delete
             self._log.warning("twins stay", run_id=run_id, reason=str(error))
 
-    def _tag(self, sink: Sink, run_id: str, *tags: tuple[str, str]) -> None:
+    def _tag(self, sink: Sink, run_id: str, *tags: tuple[str, str]) -> bool:
+        """Stores tags, those that are good even if one is refused; whether the store has taken all."""
         try:
             sink.log_batch(run_id, tags=tags)
         except Refused as error:
-            if len(tags) == 1:
-                self._log.warning("tag refused", key=tags[0][0], reason=str(error))
-            for tag in tags if len(tags) > 1 else ():
-                self._tag(sink, run_id, tag)
+            if len(tags) > 1:
+                taken = [self._tag(sink, run_id, tag) for tag in tags]
+                return all(taken)
+            self._log.warning("tag refused", key=tags[0][0], reason=str(error))
+            return False
+        return True
 
     # -- one request -------------------------------------------------------------------------------------------------
 

@@ -4,19 +4,23 @@ So a comparison of runs over HTTP need not read every point of their histories. 
 
 * A note is of all that was delivered, or there is none: not while the run goes on, not where a point was refused or
   dropped, not once another session writes to the same run (`SHARED`).
-* A metric whose last point in MLflow is not the last one of the note was written to by somebody else since; its note
-  does not count. A foreign point of an *earlier* step or time is what this cannot tell.
+* A metric whose last point in MLflow is not the last one of the note, or lies outside of it, was written to by somebody
+  else since; its note does not count. What this cannot tell is a foreign point that does not come last: of an earlier
+  step, or of the same step and an earlier time (or the same millisecond, and not larger).
 
 Pure functions over plain data; no I/O.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import sys
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
+
+import msgspec
 
 from tailrace_agent.records import Point
 
@@ -90,24 +94,33 @@ def to_text(extremes: Mapping[str, Extreme]) -> str:
     return f"{{{','.join(entries)}}}"
 
 
-def known(tags: Mapping[str, str], last: Mapping[str, tuple[int, int]]) -> dict[str, tuple[float, float] | None]:
+def known(tags: Mapping[str, str], last: Mapping[str, tuple[int, int, float]]) -> dict[str, tuple[float, float] | None]:
     """Smallest and largest values by key, as far as a run's note can be believed; None: there was nothing but NaN.
 
     Args:
         tags: The run's.
-        last: Step and time of the last point of each metric, as MLflow has them.
+        last: Step, time and value of the last point of each metric, as MLflow has them.
     """
+    found: dict[str, tuple[float, float] | None] = {}
     if SHARED in tags:
-        return {}
-    try:
-        noted = json.loads(tags.get(NOTE, NO_NOTE))
-        return {
-            key: None if low is None else (unbounded(low), unbounded(high))
-            for key, (low, high, step, timestamp) in noted.items()
-            if last.get(key) == (step, timestamp)
-        }
-    except (ValueError, TypeError, AttributeError):  # somebody has edited it, or a server cut it off
-        return {}
+        return found
+    with contextlib.suppress(msgspec.MsgspecError, ValueError, RecursionError):  # edited, or cut off by a server
+        for key, (low, high, step, timestamp) in _noted(tags.get(NOTE, NO_NOTE)).items():
+            if key not in last or last[key][:2] != (step, timestamp):
+                continue
+            value = unbounded(last[key][2])
+            nan = math.isnan(value)
+            if low is None or high is None:
+                if low is high and nan:
+                    found[key] = None
+            elif nan or unbounded(low) <= value <= unbounded(high):
+                found[key] = (unbounded(low), unbounded(high))
+    return found
+
+
+def _noted(text: str) -> dict[str, tuple[float | None, float | None, int, int]]:
+    # Not msgspec's own decoder: it knows no Infinity.
+    return msgspec.convert(json.loads(text), dict[str, tuple[float | None, float | None, int, int]])
 
 
 def unbounded(value: float) -> float:

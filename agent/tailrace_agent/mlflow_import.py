@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from tailrace_agent.errors import NotFound
+from tailrace_agent.extremes import NOTE
 from tailrace_agent.mlflow_export import SOURCE_TAG
 from tailrace_agent.mlflow_sink import MlflowSink
 from tailrace_agent.records import Point
@@ -98,7 +99,10 @@ class _Import:
         # Nobody is at work on it here, and it is not imported again.
         status = "KILLED" if run.status in ("RUNNING", "SCHEDULED") else run.status
         self._sink.end_run(run_id, status, run.end_time or run.start_time)
-        self._sink.log_batch(run_id, tags=[(DONE_TAG, datetime.now(timezone.utc).isoformat(timespec="seconds"))])
+        # What is said of all points is said when all are here.
+        tags = [(NOTE, text) for key, text in run.tags.items() if key == NOTE]
+        tags.append((DONE_TAG, datetime.now(timezone.utc).isoformat(timespec="seconds")))
+        self._sink.log_batch(run_id, tags=tags)
         return self._outcome(run_id, experiment, "imported")
 
     def _there(self) -> Any | None:
@@ -152,7 +156,7 @@ class _Import:
 
     def _send_texts(self, run_id: str) -> None:
         limits = self._sink.limits
-        ours = {SOURCE_TAG, _STORE_TAG, DONE_TAG, _PARENT_TAG}
+        ours = {SOURCE_TAG, _STORE_TAG, DONE_TAG, _PARENT_TAG, NOTE}
         tags = [tag for tag in self._run.tags.items() if tag[0] not in ours]
         params = list(self._run.params.items())
         for start in range(0, len(params), limits.params):

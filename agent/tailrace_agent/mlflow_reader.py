@@ -341,5 +341,6 @@ def _moment(ms: int) -> datetime:
 
 
 def _noted(run: Any) -> dict[str, tuple[float, float] | None]:
-    last = {metric.key: (metric.step, metric.timestamp) for metric in getattr(run.data, "_metric_objs", ())}
+    metrics = getattr(run.data, "_metric_objs", ())
+    last = {metric.key: (metric.step, metric.timestamp, metric.value) for metric in metrics}
     return known(run.data.tags, last)

@@ -57,6 +57,8 @@ class RunState(msgspec.Struct, kw_only=True):
         description: Where it comes from, once that is gathered.
         alerts: How many were raised.
         models: What became of its models, by `ModelSpec.token`.
+        partial: Somebody knew it before this state did, so what was delivered then is not counted here: an earlier
+            spool was damaged, or deleted.
         noted: Its extremes may be noted with it in MLflow, see `extremes`.
         shared: MLflow was told that this session writes to a run that it has not created.
     """
@@ -80,6 +82,7 @@ class RunState(msgspec.Struct, kw_only=True):
     description: Description | None = None
     alerts: int = 0
     models: dict[str, ModelOutcome] = {}
+    partial: bool = False
     noted: bool = False
     shared: bool = False
 
@@ -193,9 +196,10 @@ class RunBook:
     def start(self, record: Start, ring: str) -> bytes:
         """A run begins, or makes itself known again. Returns the state, to be written with the rows around it."""
         with self._lock:
-            state = self._states.setdefault(
-                record.spec.run, RunState(spec=record.spec, ring=ring, attempts=int(record.again))
+            fresh = RunState(
+                spec=record.spec, ring=ring, attempts=int(record.again), partial=record.again, noted=record.again
             )
+            state = self._states.setdefault(record.spec.run, fresh)
             self._changed.add(state.run)
             return msgspec.json.encode(state)
 

@@ -74,14 +74,15 @@ def _arrived(status: RunStatus) -> str:
 
 def _cost(status: RunStatus, cost: LogCost) -> str:
     calls = max(status.ledger.calls - cost.halves, cost.odd)
-    plain = calls - cost.odd
+    plain, timed = calls - cost.odd, cost.samples + cost.odd
+    counted = f"{calls:,} call{'s' if calls != 1 else ''}"
     wall = f"{cost.wall_ns / 1e9:.1f} s" if cost.wall_ns >= 1e9 else f"{cost.wall_ns / 1e6:.0f} ms"
-    if not calls or (plain and cost.samples < _FEWEST_SAMPLES):
-        return f"{calls:,} call{'s' if calls != 1 else ''} of log() in {wall}, too few to time"
+    if timed < _FEWEST_SAMPLES or (plain > cost.odd and cost.samples < _FEWEST_SAMPLES):
+        return f"{counted} of log() in {wall}, too few to time"
     took = plain * cost.typical_ns + cost.odd_ns
     return (
         f"log() cost {took / calls / 1000:.1f} µs a call, {100 * took / cost.wall_ns:.2g} % of the run's {wall} "
-        f"({calls:,} calls, {cost.samples + cost.odd:,} of them timed)"
+        f"({counted}, {timed:,} of them timed)"
     )
 
 

@@ -363,6 +363,8 @@ class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls, RegistryCalls, Managed)
             run = self._active.current()
             if run is None or run._ended:
                 run = self._to(None)
+            run._odd.take(values, metrics, step, time_ns, error)  # not timed: starting a run is no cost of a call
+            return
         run._odd.timed(values, metrics, step, time_ns, error)
 
     def _to(self, run_id: str | None) -> Run:
