@@ -183,6 +183,8 @@ class Delivery:
         if state.end is not None and not state.closed:
             return self._close(sink, state, now)
         if state.closed and not backlog and state.described:
+            if self._book.unset_barriers:  # the rings are being read to their end: there may be more
+                return now + 0.05
             return self._finalize(sink, state, now)
         return now + _IDLE
 

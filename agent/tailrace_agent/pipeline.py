@@ -139,9 +139,9 @@ class Pipeline:
             self.log.warning("status not written", reason=str(error))
 
     def _drain(self, now: float) -> float:
-        if now >= self._look_at:
-            self._find_rings()
         barriers_due = self.book.unset_barriers
+        if barriers_due or now >= self._look_at:  # who waits, waits also for children that were too quick to be seen
+            self._find_rings()
         more = self._take_over(now)
         if barriers_due and not more:
             self.book.set_barriers(self.spool.last_id())
