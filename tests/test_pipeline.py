@@ -674,3 +674,16 @@ def test_a_damaged_spool_is_set_aside_and_what_comes_later_is_taken_over(rig: Ri
     assert rig.stored(2) == {"c": 1}
     assert rig.of(2).status == "FINISHED"
     assert rig.ledger(1).pending == 1  # whose it is, only the old spool knows
+
+
+def test_who_waits_waits_for_the_ring_of_a_child_that_came_between_two_looks(rig: Rig) -> None:
+    ring = rig.ring()
+    put(ring, start())
+    rig.run(0.6)
+    child = Owner(rig.session)  # the next look around is 0.4 s away
+    child.put(rig.row("of the child"))
+    child.kill()
+    put(ring, End(1, "FINISHED", 99), Flush(1, 7))
+    rig.run(0.25)
+    assert rig.stored() == {"of the child": 1}
+    assert json.loads(rig.of().tags["tailrace.ledger"])["delivered"] == 1
