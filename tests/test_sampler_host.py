@@ -463,7 +463,6 @@ def test_grandchildren_and_children_that_come_later_are_found() -> None:
 
 
 @linux
-@linux
 @pytest.mark.parametrize("name", ["python", "a) (b", "x) Z 1 2 3"])
 def test_one_read_of_proc_tells_of_a_process_what_psutil_tells(name: str) -> None:
     code = """
@@ -511,6 +510,7 @@ def eventually_still(process: psutil.Process) -> None:
         time.sleep(0.05)
 
 
+@linux
 def test_children_that_the_parent_forgot_are_zombies_and_do_not_count() -> None:
     code = "import subprocess\nchild = subprocess.Popen(['true'])\n"
     code += "os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)\n"

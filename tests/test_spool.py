@@ -240,6 +240,15 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return path.read_bytes()
 
 
+def without_journal(file: bytes) -> bytes:
+    """Without what switching the journal's mode writes into the header, before any damage can be noticed.
+
+    The versions at 18, the change counter at 24, and for which change SQLite's own version at 92 is valid:
+    https://sqlite.org/fileformat.html#the_database_header
+    """
+    return file[:18] + file[20:24] + file[28:92] + file[100:]
+
+
 def assert_opens(folder: Path) -> Spool:
     """It opens, works, and what was set aside is still there."""
     path = folder / "s.db"
@@ -247,8 +256,7 @@ def assert_opens(folder: Path) -> Spool:
     spool = Spool(path)
     try:
         if spool.set_aside is not None:
-            # But for SQLite's header of 100 bytes: what it says of the journal may have been set right before.
-            assert spool.set_aside.read_bytes()[100:] == before[100:]
+            assert without_journal(spool.set_aside.read_bytes()) == without_journal(before)
             assert spool.set_aside.name.startswith("s.db.damaged-")
             assert spool.points == 0
         known = spool.points

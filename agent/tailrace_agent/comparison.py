@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from tailrace_agent.errors import NotFound
+from tailrace_agent.extremes import machine_last
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,9 +98,7 @@ def compare(reader: Reader, runs: Sequence[Any], metrics: Sequence[str] | str | 
         NotFound: No metric of these runs fits a name or pattern.
     """
     records = [reader.record(run) for run in runs]
-    known = sorted(
-        {key for record in records for key in record.metrics}, key=lambda key: (key.startswith(_SYSTEM), key)
-    )
+    known = sorted({key for record in records for key in record.metrics}, key=machine_last)
     keys = matching(known, metrics) if metrics else known
     bounded = [key for key in keys if metrics or (metrics is None and not key.startswith(_SYSTEM))]
     run_ids = [record.run_id for record in records]

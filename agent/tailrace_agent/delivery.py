@@ -301,6 +301,7 @@ class Delivery:
         requests = self._send_bisecting(sink, state.ref.run_id, batch, good, dead)
         buried = {entry for entry, _ in dead}
         delivered = [entry for entry in batch.entries if entry not in buried] if dead else batch.entries
+        found = extremes.of(entry for entry in delivered if isinstance(entry, Point))
         self._spool.settle(
             Outcome(
                 run=batch.run,
@@ -309,8 +310,8 @@ class Delivery:
                 delivered=len(delivered) + batch.merged,
                 merged=batch.merged,
                 requests=requests,
-                keys=batcher.keys_of(delivered) if batch.kind == "metric" else (),
-                extremes=extremes.of(entry for entry in delivered if isinstance(entry, Point)),
+                keys=[(key, extreme.n) for key, extreme in found.items()],
+                extremes=found,
                 dead=[(entry[0], 1, batcher.body_of(batch.run, entry), reason) for entry, reason in dead],
             )
         )

@@ -24,7 +24,7 @@ import msgspec
 
 from tailrace_agent.records import Point
 
-__all__ = ["NOTE", "NO_NOTE", "SHARED", "Extreme", "known", "of", "to_text", "unbounded"]
+__all__ = ["NOTE", "NO_NOTE", "SHARED", "LARGEST", "Extreme", "known", "machine_last", "of", "to_text", "unbounded"]
 
 NOTE: Final = "tailrace.extremes"
 """The tag that holds a run's note."""
@@ -36,7 +36,8 @@ SHARED: Final = "tailrace.shared"
 _MOST_CHARACTERS: Final = 5000
 """Of a tag's value; the smallest limit of the servers that there are (MLflow 2: 5,000, MLflow 3: 8,000)."""
 _SYSTEM: Final = "system/"
-_LARGEST: Final = sys.float_info.max
+LARGEST: Final = sys.float_info.max
+"""What MLflow's databases put in the place of an infinity."""
 
 
 class Extreme(NamedTuple):
@@ -85,13 +86,18 @@ def to_text(extremes: Mapping[str, Extreme]) -> str:
     """The tag's value: as many metrics as it has room for, the program's own before those of the machine."""
     entries: list[str] = []
     room = _MOST_CHARACTERS - 1
-    for key in sorted(extremes, key=lambda key: (key.startswith(_SYSTEM), key)):
+    for key in sorted(extremes, key=machine_last):
         _, low, high, step, timestamp = extremes[key]
         entry = f"{json.dumps(key)}:{json.dumps([low, high, step, timestamp], separators=(',', ':'))}"
         if len(entry) < room:
             entries.append(entry)
             room -= len(entry) + 1
     return f"{{{','.join(entries)}}}"
+
+
+def machine_last(key: str) -> tuple[bool, str]:
+    """For sorting: the program's own metrics by name, then those of the machine."""
+    return key.startswith(_SYSTEM), key
 
 
 def known(tags: Mapping[str, str], last: Mapping[str, tuple[int, int, float]]) -> dict[str, tuple[float, float] | None]:
@@ -124,5 +130,5 @@ def _noted(text: str) -> dict[str, tuple[float | None, float | None, int, int]]:
 
 
 def unbounded(value: float) -> float:
-    """An infinity where MLflow's databases have put the largest double in its place."""
-    return math.copysign(math.inf, value) if abs(value) == _LARGEST else value
+    """An infinity where there is `LARGEST` in its place."""
+    return math.copysign(math.inf, value) if abs(value) == LARGEST else value

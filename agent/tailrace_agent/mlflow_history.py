@@ -9,7 +9,6 @@ and an infinity, which MLflow's databases keep as the largest double.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -20,7 +19,7 @@ from mlflow.store.tracking import GET_METRIC_HISTORY_MAX_RESULTS
 from mlflow.store.tracking.dbmodels.models import SqlMetric
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-from tailrace_agent.extremes import unbounded
+from tailrace_agent.extremes import LARGEST, unbounded
 from tailrace_agent.mlflow_store import HISTORY_AT_MOST, bulk_fetcher, in_flight, page_fetcher
 
 if TYPE_CHECKING:
@@ -33,7 +32,6 @@ __all__ = ["Columns", "extremes", "read"]
 _ROWS: Final = 65_536
 _RUNS_AT_ONCE: Final = 200
 _RUNS_IN_A_URL: Final = 100
-_LARGEST: Final = sys.float_info.max
 
 
 class Columns(NamedTuple):
@@ -99,7 +97,7 @@ def extremes(store: Store, wanted: Mapping[str, Sequence[str]]) -> dict[tuple[st
 
 def _columns(steps: Any, timestamps: Any, values: Any) -> Columns:
     numbers = np.array(values, dtype=np.float64)
-    edge = np.abs(numbers) == _LARGEST
+    edge = np.abs(numbers) == LARGEST
     numbers[edge] = np.copysign(np.inf, numbers[edge])
     return Columns(np.array(steps, dtype=np.int64), np.array(timestamps, dtype=np.int64), numbers)
 
