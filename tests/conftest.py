@@ -22,6 +22,15 @@ settings.register_profile("explore", max_examples=500, derandomize=False)
 settings.load_profile("tailrace")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _not_here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What MLflow and reports make where they run is not made here, where two workers would do so at a time."""
+    before = Path.cwd()
+    os.chdir(tmp_path_factory.mktemp("cwd"))
+    yield
+    os.chdir(before)
+
+
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in list(os.environ):
@@ -36,6 +45,7 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         "TAILRACE_METADATA", "false"
     )  # exact tags and artifacts elsewhere; tests/test_metadata.py has it
     monkeypatch.setenv("TAILRACE_DIR", str(tmp_path / "tailrace"))
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -175,6 +175,19 @@ def test_a_batch_whose_answer_is_lost_after_the_commit_is_stored_once(
     assert [s.action for s in seen if s.endpoint == "log-batch"].count("LoseAnswer") == 2
 
 
+def test_a_thread_hosted_agent_stores_the_ledger_before_the_program_ends_though_the_first_try_fails(
+    server: Server, proxy: Proxy, journal: Journal
+) -> None:
+    with tracked(proxy.url) as tracker:
+        run = tracker.start_run()
+        log_noted(run, journal, range(10))
+        assert run.flush(20).settled
+        proxy.rule = on("log-batch", Answer(503), times=1)
+        run.end()
+    _check(server, run, journal)
+    assert [s.answered for s in proxy.seen if s.endpoint == "log-batch"][-2:] == [503, 200]
+
+
 def test_a_run_whose_creation_was_committed_without_an_answer_leaves_no_ghost(
     server: Server, proxy: Proxy, journal: Journal
 ) -> None:

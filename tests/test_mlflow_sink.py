@@ -349,6 +349,9 @@ def test_the_default_store_is_the_one_mlflow_takes_in_that_directory(tmp_path: P
 def test_relative_stores_are_meant_from_the_directory_given(
     tmp_path: Path, sqlite_template: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
     database = tmp_path / "sub" / "runs.db"
     database.parent.mkdir()
     database.write_bytes(sqlite_template.read_bytes())
@@ -356,7 +359,7 @@ def test_relative_stores_are_meant_from_the_directory_given(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///sub/runs.db")
     found = sink_for(None, tmp_path).open_run(spec(run_id=run_id), None, find_first=False)
     assert found.run_id == run_id
-    assert not Path("sub").exists()
+    assert not any(elsewhere.iterdir())
 
 
 def test_nothing_of_the_process_is_changed(mlflow_server: str, experiment: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -40,6 +41,19 @@ def in_thread(work: Callable[[], Any]) -> Any:
     if outcome[0] is not None:
         raise outcome[0]
     return outcome[1]
+
+
+def test_the_end_empties_what_children_are_told_and_removes_no_variable_while_others_walk_them(
+    sdk: Tracker, sqlite_uri: str
+) -> None:
+    sdk.start_run()
+    names = iter(list(os.environ))  # as `requests` does in any thread, for each request
+    assert os.environ["TAILRACE_RUN"]
+    assert Path(os.environ["TAILRACE_SESSION"]).is_dir()
+    sdk.end_run()
+    sdk._exit()
+    assert {name: os.environ[name] for name in names}.keys() >= {"TAILRACE_RUN", "TAILRACE_SESSION"}
+    assert os.environ["TAILRACE_RUN"] == os.environ["TAILRACE_SESSION"] == ""
 
 
 def test_a_run_is_what_start_run_was_asked_for(sdk: Tracker, sqlite_uri: str) -> None:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tailrace_agent.ring import RingWriter
     from tailrace_agent.settings import Settings
 
-__all__ = ["SESSION", "Connection"]
+__all__ = ["SESSION", "Connection", "point_children_nowhere"]
 
 SESSION = "TAILRACE_SESSION"
 """Environment variable that tells spawned children which session to join: its directory."""
@@ -43,6 +43,16 @@ _MAX_TIMINGS = 4096
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - only compared with
 _METRICS_ROW = 0x94
 """First byte of a metrics row, a MessagePack array of four; no control record has four fields."""
+
+
+def point_children_nowhere(variable: str, value: str) -> None:
+    """Empties an environment variable if it has that value.
+
+    Never deleted: `requests` walks `os.environ` for each request, in threads of the program and of the agent, and a
+    variable that goes away meanwhile makes that a `KeyError`.
+    """
+    if os.environ.get(variable) == value:
+        os.environ[variable] = ""
 
 
 class Connection:
@@ -179,8 +189,8 @@ class Connection:
 
     def close(self, timeout: float) -> None:
         """The process ends; an agent process goes on by itself."""
-        if os.environ.get(SESSION) == str(self.session.dir) and not self.joined:
-            del os.environ[SESSION]
+        if not self.joined:
+            point_children_nowhere(SESSION, str(self.session.dir))
         self.keeper.close(timeout)
 
     def _enter(self, settings: Settings) -> tuple[Session, bool]:

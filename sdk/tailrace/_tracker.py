@@ -13,7 +13,7 @@ import msgspec
 
 from tailrace._active import Active
 from tailrace._calls import ActiveCalls
-from tailrace._connection import SESSION
+from tailrace._connection import SESSION, point_children_nowhere
 from tailrace._hot import Channel, make_log
 from tailrace._info import ExperimentInfo
 from tailrace._lane import LANE
@@ -352,8 +352,8 @@ class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls, RegistryCalls, Managed)
         current = self._active.current()
         if current is not None:
             _point_children_at(current)
-        elif os.environ.get(RUN) == gone.id:
-            del os.environ[RUN]
+        else:
+            point_children_nowhere(RUN, gone.id)
 
     def _odd(self, values: Mapping[str, Any], metrics: Any, step: Any, time_ns: int, error: BaseException) -> None:
         """A module-level `log()` that the fast path could not take: no run, or values that are no plain numbers."""

@@ -213,8 +213,11 @@ class Store:
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
-        """One transaction, so that what is read belongs together."""
-        db = sqlite3.connect(f"file:{self.path}?mode=ro", uri=True, timeout=60, isolation_level=None)
+        """One transaction, so that what is read belongs together.
+
+        Not `mode=ro`: who was killed in a commit leaves a journal that the next one to read has to roll back.
+        """
+        db = sqlite3.connect(f"file:{self.path}?mode=rw", uri=True, timeout=60, isolation_level=None)
         try:
             db.execute("BEGIN")
             yield db
