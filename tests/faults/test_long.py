@@ -77,7 +77,8 @@ def test_trainers_killed_at_random_lose_nothing(
 ) -> None:
     store, fell, slowest = Store(sqlite_uri), Counter[str](), 0.0
     for n in range(KILLS):
-        with Program(tmp_path / str(n), sqlite_uri, tmp_path / "state", pause=0.001, prefix=f"t{n}") as program:
+        plan: dict[str, Any] = {"pause": 0.001, "prefix": f"t{n}", "keys": 12}  # twelve: so that kills fall in `log()`
+        with Program(tmp_path / str(n), sqlite_uri, tmp_path / "state", **plan) as program:
             warm = rng.random() < 0.7
             if warm:
                 eventually(lambda p=program: (r := p.stored()) and store.count(r.run_id), 60, "rows arrive")

@@ -22,12 +22,15 @@ from faults.oracle import Journal, QuickJournal
 from tailrace import _keeper
 
 INSIDE, OUTSIDE = b"L"[0], b"-"[0]
+PERIOD = 4096
+"""Steps after which values come again, so that they are made beforehand, and a kill is more likely to fall in `log()`."""
 
 
 def value_of(key: str, step: int) -> float:
     """What is logged under this key at this step."""
     if key.endswith("odd"):
         return (math.nan, math.inf, -math.inf, -0.0)[step % 4]
+    step %= PERIOD
     return (step * 2654435761 % 2**32) / 2**32 if key.endswith("loss") else step / 7
 
 
@@ -48,15 +51,17 @@ def train(plan: dict[str, object]) -> None:
     journal: Journal | QuickJournal = Journal(Path(str(plan["journal"])))
     prefix, pause, stop = str(plan.get("prefix", "main")), float(plan.get("pause", 0)), Path(str(plan["stop"]))
     tight = Path(str(plan["tight"]))
-    keys = [f"{prefix}/{name}" for name in ("loss", "speed", "odd")[: int(plan.get("keys", 3))]]
+    keys = [f"{prefix}/{n // 3 or ''}{('loss', 'speed', 'odd')[n % 3]}" for n in range(int(plan.get("keys", 3)))]
+    table = [{key: value_of(key, step) for key in keys} for step in range(PERIOD)]
+    # In a hurry one call for each: more of the time inside of `log()`.
+    hurried = [[{key: value} for key, value in values.items()] for values in table]
     stage = _stage()
     steps = plan.get("steps")
     for step in itertools.count():
         if (steps is not None and step >= int(steps)) or (step % 64 == 0 and stop.exists()):
             return
-        values = {key: value_of(key, step) for key in keys}
-        # In a hurry one call for each: more of the time inside of `log()`.
-        calls = [values] if isinstance(journal, Journal) else [{key: value} for key, value in values.items()]
+        values = table[step % PERIOD]
+        calls = [values] if isinstance(journal, Journal) else hurried[step % PERIOD]
         before = time.time_ns()
         stage[0] = INSIDE
         for call in calls:
