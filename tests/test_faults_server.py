@@ -175,7 +175,7 @@ def test_a_batch_whose_answer_is_lost_after_the_commit_is_stored_once(
     assert [s.action for s in seen if s.endpoint == "log-batch"].count("LoseAnswer") == 2
 
 
-def test_a_thread_hosted_agent_stores_the_ledger_before_the_program_ends_though_the_first_try_fails(
+def test_the_end_waits_until_the_ledger_is_stored_though_the_first_try_fails(
     server: Server, proxy: Proxy, journal: Journal
 ) -> None:
     with tracked(proxy.url) as tracker:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -33,6 +34,8 @@ class Host:
         self.drainer = Worker("tailrace-drain", self._drain, log)
         self._workers: dict[str | None, list[Worker]] = {}
         self._helpers: dict[str, Worker] = {}
+        self._unstarted: list[Worker] = []
+        self._told = False
         pipeline.on_change = self._wake
 
     def run(self) -> None:
@@ -58,18 +61,41 @@ class Host:
         for uri, channel in self.pipeline.channels.items():
             if uri not in self._workers:
                 self._workers[uri] = [
-                    Worker("tailrace-deliver", partial(self.pipeline.deliver, channel), self._log),
-                    Worker("tailrace-upload", partial(self.pipeline.upload, channel), self._log),
+                    self._worker("deliver", partial(self.pipeline.deliver, channel)),
+                    self._worker("upload", partial(self.pipeline.upload, channel)),
                 ]
-                for worker in self._workers[uri]:
-                    worker.start()
         for name, step in self.pipeline.helpers.items():
             if name not in self._helpers:
-                self._helpers[name] = Worker(f"tailrace-{name}", step, self._log)
-                self._helpers[name].start()
+                self._helpers[name] = self._worker(name, step)
+        deadline = min(deadline, self._start_workers())
         if self._leave(now):
             self.drainer.leave()
         return deadline
+
+    def _worker(self, name: str, step: Callable[[float], float]) -> Worker:
+        worker = Worker(f"tailrace-{name}", step, self._log)
+        self._unstarted.append(worker)
+        return worker
+
+    def _start_workers(self) -> float:
+        """Starts those that are not yet. One that gets no thread has its step done here; when it wants the next.
+
+        CPython 3.12 gives no thread to a program that is ending, which for a short one is when its delivery begins.
+        """
+        waiting, self._unstarted, deadline = self._unstarted, [], math.inf
+        for worker in waiting:
+            try:
+                worker.start()
+            except RuntimeError as error:
+                self._tell(str(error))
+                self._unstarted.append(worker)
+                deadline = min(deadline, worker.step_once())
+        return deadline
+
+    def _tell(self, reason: str) -> None:
+        if not self._told:
+            self._log.warning("no thread to be had; working without", reason=reason)
+            self._told = True
 
     def _wake(self) -> None:
         for helper in list(self._helpers.values()):

@@ -212,12 +212,6 @@ class Pipeline:
         return not self.spool.points and not self.onlookers.pending and all(s.finalized for s in self.book.all())
 
     @property
-    def finalizing(self) -> bool:
-        """Whether a run is delivered and ended, and only its ledger, stored with it, is missing."""
-        ended = [s for s in self.book.all() if s.closed and not s.finalized and not s.refused]
-        return any(not self.spool.backlog(s.run) for s in ended)
-
-    @property
     def stuck(self) -> bool:
         """Whether what is left cannot be delivered by this agent: every store involved was refused."""
         left = {s.spec.tracking_uri for s in self.book.all() if not s.finalized}

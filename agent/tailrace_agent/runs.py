@@ -23,7 +23,8 @@ __all__ = ["Description", "Mark", "RunBook", "RunState"]
 
 _MAX_NOTICES = 200
 _END_WAITS = 5.0
-"""Seconds after a run's end for which somebody who waits also waits for its metadata."""
+"""Seconds after a run's end for which somebody who waits also waits for its metadata and for its ledger: an agent that
+ends with the program (threads, a container) would not store them before a next start."""
 
 
 class Description(msgspec.Struct, frozen=True):
@@ -358,7 +359,7 @@ def _told(state: RunState) -> bool:
     """Whether a run that has ended is told to MLflow, as far as somebody should wait for it."""
     if state.refused or state.gone or not state.closed:
         return bool(state.refused or state.gone)
-    return state.described or state.end is None or time.time() - state.end.time_ms / 1000 > _END_WAITS
+    return state.finalized or state.end is None or time.time() - state.end.time_ms / 1000 > _END_WAITS
 
 
 def _decoded(encoded: bytes) -> RunState | None:

@@ -17,9 +17,6 @@ from tailrace_agent.session import Session
 
 __all__ = ["ThreadHost"]
 
-_FOR_THE_THREADS = 1.0
-_POLL = 0.01
-
 
 class ThreadHost:
     """An agent in this process.
@@ -46,16 +43,10 @@ class ThreadHost:
         self._pipeline.book.remember(credentials)
 
     def stop(self, timeout: float) -> None:
-        """Ends the threads, drains once more, and tidies up if nothing is left to do; in `timeout` seconds.
-
-        Runs that are delivered are finalized first: `end` has not waited for that. The last second is for the threads.
-        """
+        """Ends the threads, drains once more, and tidies up if nothing is left to do."""
         if os.getpid() != self._pid or self._stopped:
             return
-        deadline = time.monotonic() + timeout
-        while self._pipeline.finalizing and time.monotonic() < deadline - _FOR_THE_THREADS:
-            time.sleep(_POLL)
-        ended = self._host.stop(max(0.0, deadline - time.monotonic()))
+        ended = self._host.stop(timeout)
         if not ended:
             return
         self._stopped = True

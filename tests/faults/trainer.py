@@ -23,7 +23,7 @@ from tailrace import _keeper
 
 INSIDE, OUTSIDE = b"L"[0], b"-"[0]
 PERIOD = 4096
-"""Steps after which values come again, so that they are made beforehand, and a kill is more likely to fall in `log()`."""
+"""Steps after which values come again: they are made beforehand, so that kills are more likely to fall in `log()`."""
 
 
 def value_of(key: str, step: int) -> float:
