@@ -244,6 +244,7 @@ def _interrupt_at(nth: int, call: Callable[[], object]) -> bool:
         return trace
 
     before = sys.gettrace()
+    sys._getframe().f_trace_opcodes = True  # CPython 3.12 asks before it sets the trace, not when it calls it
     sys.settrace(trace)
     try:
         call()

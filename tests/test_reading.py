@@ -26,6 +26,7 @@ from tailrace_agent.mlflow_store import in_flight
 
 EXPERIMENT = "reading"
 CALLER: ContextVar[str] = ContextVar("caller")
+_MADE: dict[str, dict[str, str]] = {}
 
 
 @pytest.fixture(scope="module", params=["sqlite", "server"])
@@ -42,8 +43,10 @@ def uri(request: pytest.FixtureRequest, sqlite_template: Path, tmp_path_factory:
 
 @pytest.fixture(scope="module")
 def runs(uri: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """MLflow's ids, by name."""
-    ids = {}
+    """MLflow's ids, by name. Made once in a store: pytest may come back to the server after the other parameter."""
+    if uri in _MADE:
+        return _MADE[uri]
+    ids = _MADE[uri] = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TAILRACE_DIR", str(tmp_path_factory.mktemp("state")))
         with tracking(uri, experiment_name=EXPERIMENT) as tracker:
