@@ -234,6 +234,7 @@ def _interrupt_at(nth: int, call: Callable[[], object]) -> bool:
         nonlocal seen
         if frame.f_code.co_filename != ring.__file__:
             return None
+        frame.f_trace = trace  # before the next line: CPython 3.13 heeds it only then
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
         points = _POINTS.setdefault(frame.f_code, _points(frame.f_code))
         if event == "opcode" and frame.f_lasti in points:

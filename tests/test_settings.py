@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
 import os
 from pathlib import Path
@@ -45,10 +46,10 @@ def test_without_any_source_all_settings_have_their_defaults(place: Path) -> Non
 
 
 def test_every_setting_can_be_set_and_is_described(place: Path) -> None:
-    docstring = Settings.__doc__ or ""
+    docstring = inspect.getdoc(Settings) or ""
     for key in Settings.__struct_fields__:
         assert "; allowed: " in _error(place, {key: object()})
-        assert f"\n        {key}: " in docstring
+        assert f"\n    {key}: " in docstring
 
 
 def test_every_default_is_a_value_that_is_allowed(place: Path) -> None:
