@@ -6,6 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from email.utils import formatdate
 from itertools import pairwise
 from pathlib import Path
@@ -35,6 +36,16 @@ def proxy(server: Server) -> Iterator[Proxy]:
 @pytest.fixture
 def journal(tmp_path: Path) -> Journal:
     return Journal(tmp_path / "journal")
+
+
+@contextmanager
+def under_way(proxy: Proxy, journal: Journal) -> Iterator[tailrace.Run]:
+    """A run of which the server has the first ten steps."""
+    with tracked(proxy.url) as tracker:
+        run = tracker.start_run()
+        log_noted(run, journal, range(10))
+        assert run.flush(20).settled
+        yield run
 
 
 def _check(server: Server, run: tailrace.Run, journal: Journal, *, dead: int = 0, dropped: int = 0) -> StoredRun:
@@ -94,10 +105,7 @@ def test_nothing_is_lost_and_one_probe_at_a_time_is_sent_while_the_server(
 def test_what_a_server_asks_for_with_retry_after_is_kept_by_metrics_and_artifacts_alike(
     server: Server, proxy: Proxy, journal: Journal
 ) -> None:
-    with tracked(proxy.url) as tracker:
-        run = tracker.start_run()
-        log_noted(run, journal, range(10))
-        assert run.flush(20).settled
+    with under_way(proxy, journal) as run:
         with proxy.faulty(Answer(429, (("Retry-After", "1"),))) as seen:
             log_noted(run, journal, range(10, 20))
             eventually(lambda: seen, 5, "the first 429")
@@ -178,10 +186,7 @@ def test_a_batch_whose_answer_is_lost_after_the_commit_is_stored_once(
 def test_the_end_waits_until_the_ledger_is_stored_though_the_first_try_fails(
     server: Server, proxy: Proxy, journal: Journal
 ) -> None:
-    with tracked(proxy.url) as tracker:
-        run = tracker.start_run()
-        log_noted(run, journal, range(10))
-        assert run.flush(20).settled
+    with under_way(proxy, journal) as run:
         proxy.rule = on("log-batch", Answer(503), times=1)
         run.end()
     _check(server, run, journal)

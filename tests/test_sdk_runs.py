@@ -44,10 +44,10 @@ def in_thread(work: Callable[[], Any]) -> Any:
 
 
 def test_the_end_empties_what_children_are_told_and_removes_no_variable_while_others_walk_them(
-    sdk: Tracker, sqlite_uri: str
+    sdk: Tracker,
 ) -> None:
     sdk.start_run()
-    names = iter(list(os.environ))  # as `requests` does in any thread, for each request
+    names = list(os.environ)  # as `requests` does in any thread, for each request
     assert os.environ["TAILRACE_RUN"]
     assert Path(os.environ["TAILRACE_SESSION"]).is_dir()
     sdk.end_run()

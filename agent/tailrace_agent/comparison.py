@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from tailrace_agent.errors import NotFound
-from tailrace_agent.extremes import machine_last
+from tailrace_agent.extremes import SYSTEM, machine_last
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Comparison", "compare", "matching", "metric_history"]
 
-_SYSTEM: Final = "system/"
 _FACTS = ("run_name", "status", "start_time", "duration")
 
 
@@ -100,7 +99,7 @@ def compare(reader: Reader, runs: Sequence[Any], metrics: Sequence[str] | str | 
     records = [reader.record(run) for run in runs]
     known = sorted({key for record in records for key in record.metrics}, key=machine_last)
     keys = matching(known, metrics) if metrics else known
-    bounded = [key for key in keys if metrics or (metrics is None and not key.startswith(_SYSTEM))]
+    bounded = [key for key in keys if metrics or (metrics is None and not key.startswith(SYSTEM))]
     run_ids = [record.run_id for record in records]
     columns: dict[str, list[Any]] = {}
     for key in sorted({key for record in records for key in record.params}):
@@ -177,7 +176,7 @@ def _chosen(frame: pd.DataFrame, metrics: Sequence[str] | str | None) -> list[st
     known = [name for name in columns if name not in bounds]
     if metrics is not None:
         return matching(known, metrics)
-    chosen = [name for name in known if not name.startswith(_SYSTEM)][:6] or known[:6]
+    chosen = [name for name in known if not name.startswith(SYSTEM)][:6] or known[:6]
     if not chosen:
         raise NotFound("these runs have no metrics to draw")
     return chosen

@@ -36,6 +36,7 @@ from tailrace_agent.spool import Block, Outcome, Spool
 __all__ = ["Delivery", "Log"]
 
 _IDLE = 3600.0
+_SOON = 0.05
 _REFUSALS_WITHOUT_SUCCESS = 40
 """After so many refusals in a row, with nothing accepted in between, the store has to prove that it takes anything."""
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError)
@@ -184,7 +185,7 @@ class Delivery:
             return self._close(sink, state, now)
         if state.closed and not backlog and state.described:
             if self._book.unset_barriers:  # the rings are being read to their end: there may be more
-                return now + 0.05
+                return now + _SOON
             return self._finalize(sink, state, now)
         return now + _IDLE
 

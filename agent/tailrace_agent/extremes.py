@@ -24,7 +24,19 @@ import msgspec
 
 from tailrace_agent.records import Point
 
-__all__ = ["NOTE", "NO_NOTE", "SHARED", "LARGEST", "Extreme", "known", "machine_last", "of", "to_text", "unbounded"]
+__all__ = [
+    "LARGEST",
+    "NOTE",
+    "NO_NOTE",
+    "SHARED",
+    "SYSTEM",
+    "Extreme",
+    "known",
+    "machine_last",
+    "of",
+    "to_text",
+    "unbounded",
+]
 
 NOTE: Final = "tailrace.extremes"
 """The tag that holds a run's note."""
@@ -35,7 +47,8 @@ SHARED: Final = "tailrace.shared"
 
 _MOST_CHARACTERS: Final = 5000
 """Of a tag's value; the smallest limit of the servers that there are (MLflow 2: 5,000, MLflow 3: 8,000)."""
-_SYSTEM: Final = "system/"
+SYSTEM: Final = "system/"
+"""What the names of the machine's metrics begin with."""
 LARGEST: Final = sys.float_info.max
 """What MLflow's databases put in the place of an infinity."""
 
@@ -97,7 +110,7 @@ def to_text(extremes: Mapping[str, Extreme]) -> str:
 
 def machine_last(key: str) -> tuple[bool, str]:
     """For sorting: the program's own metrics by name, then those of the machine."""
-    return key.startswith(_SYSTEM), key
+    return key.startswith(SYSTEM), key
 
 
 def known(tags: Mapping[str, str], last: Mapping[str, tuple[int, int, float]]) -> dict[str, tuple[float, float] | None]:

@@ -100,9 +100,9 @@ class _Import:
         status = "KILLED" if run.status in ("RUNNING", "SCHEDULED") else run.status
         self._sink.end_run(run_id, status, run.end_time or run.start_time)
         # What is said of all points is said when all are here.
-        tags = [(NOTE, text) for key, text in run.tags.items() if key == NOTE]
-        tags.append((DONE_TAG, datetime.now(timezone.utc).isoformat(timespec="seconds")))
-        self._sink.log_batch(run_id, tags=tags)
+        noted = [(NOTE, run.tags[NOTE])] if NOTE in run.tags else []
+        done = (DONE_TAG, datetime.now(timezone.utc).isoformat(timespec="seconds"))
+        self._sink.log_batch(run_id, tags=[*noted, done])
         return self._outcome(run_id, experiment, "imported")
 
     def _there(self) -> Any | None:
