@@ -7,8 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pydantic
 import pytest
+import yaml
 from mlflow import MlflowClient
+from omegaconf import OmegaConf
 
 from sdk_tools import Store, tracking
 from tailrace import CallError, Tracker
@@ -126,7 +129,93 @@ def test_params_that_are_no_mapping_stop_nobody_and_raise_under_strict(
         sdk.log_params(not_a_mapping)
         sdk.log_param("p", 1)
     assert Store(sqlite_uri, run).params == {"p": "1"}
+    assert run.ledger().of("param").dropped == {"params are no mapping": 2}
     assert len(caplog.records) == 1
     assert "params must be a mapping, not list" in caplog.text
     with sdk.start_run(strict=True), pytest.raises(CallError, match="must be a mapping, not list"):
         sdk.log_params(not_a_mapping)
+
+
+class Unwilling:
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+class Model(pydantic.BaseModel, arbitrary_types_allowed=True):
+    layers: int = 2
+    token: pydantic.SecretStr = pydantic.SecretStr("hunter2")
+    broken: Unwilling = Unwilling()
+
+
+def test_what_cannot_be_read_of_params_is_counted_and_named_once_and_the_rest_is_logged(
+    sdk: Tracker, sqlite_uri: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = OmegaConf.create({"a": 1, "b": "???", "c": {"d": "${nope}", "e": 2}})
+    with sdk.start_run(params=config) as run:
+        sdk.log_params(config)
+        sdk.log_params(Model())
+        sdk.log_param("model", Model())
+        sdk.log_param("alone", Unwilling())
+        sdk.log(loss=1.0)
+        ledger = sdk.flush()
+    store = Store(sqlite_uri, run)
+    assert store.params == {
+        "a": "1",
+        "c.e": "2",
+        "layers": "2",
+        "token": "**********",
+        "model.layers": "2",
+        "model.token": "**********",
+    }
+    assert store.history("loss") == [(0, 1.0)]
+    counts = ledger.of("param")
+    assert counts.dropped == {"could not be read": 7}
+    assert (counts.accepted, counts.delivered, counts.pending, counts.dead) == (15, 8, 0, 0)
+    assert [record.getMessage().removeprefix("tailrace: ") for record in caplog.records] == [
+        "params 'b' and 'c.d' could not be read; 'b': MissingMandatoryValue: Missing mandatory value: b",
+        "param 'broken' could not be read: RuntimeError: no words",
+        "param 'model.broken' could not be read: RuntimeError: no words",
+        "param 'alone' could not be read: RuntimeError: no words",
+    ]
+
+
+def test_a_config_lacks_what_cannot_be_read_as_params_and_as_a_file(
+    sdk: Tracker, sqlite_uri: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = {"model": Model(), "models": [Model()], "lr": 0.1}
+    with sdk.start_run() as run:
+        sdk.log_config(config)
+        ledger = sdk.flush()
+    with sdk.start_run(log_params=False) as without:
+        sdk.log_config(config, "config.yaml")
+    said = "params 'model.broken' and 'models[0].broken' could not be read; 'model.broken': RuntimeError: no words"
+    assert [record.getMessage() for record in caplog.records] == [f"tailrace: {said}"] * 2
+    assert ledger.of("param").dropped == {"could not be read": 2}
+    assert without.ledger().of("param").accepted == 0
+    for store, file in ((Store(sqlite_uri, run), "config/config.yaml"), (Store(sqlite_uri, without), "config.yaml")):
+        text = Path(store.client.download_artifacts(store.run_id, file)).read_text()
+        read = {"layers": 2, "token": "**********"}
+        assert yaml.safe_load(text) == {"model": read, "models": [read], "lr": 0.1}
+
+
+def test_under_strict_what_cannot_be_read_is_an_error_after_the_rest_was_logged(sdk: Tracker, sqlite_uri: str) -> None:
+    with sdk.start_run(strict=True) as run:
+        with pytest.raises(CallError, match="param 'b' could not be read: RuntimeError: no words"):
+            sdk.log_params({"a": 1, "b": Unwilling(), "c": 3})
+        with pytest.raises(CallError, match="'x' could not be read"):
+            sdk.log_config({"x": Unwilling(), "y": 1})
+    store = Store(sqlite_uri, run)
+    assert store.params == {"a": "1", "c": "3", "y": "1"}
+    assert store.artifacts() == ["config/config.yaml"]
+
+
+def test_with_tracking_off_what_cannot_be_read_is_left_out_of_the_report(
+    sdk: Tracker, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with sdk.start_run(agent="off", reports_dir=str(tmp_path / "reports")):
+        sdk.log_params({"model": Model(), "lr": 0.1})
+    assert yaml.safe_load((tmp_path / "reports/config.yaml").read_text()) == {
+        "model": {"layers": 2, "token": "**********"},
+        "lr": 0.1,
+    }
+    assert "param 'model.broken' could not be read" in caplog.text

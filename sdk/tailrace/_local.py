@@ -64,7 +64,7 @@ class LocalReport:
 
     def add_params(self, params: object) -> None:
         """Params as they were passed, nested or not; the first value of a name stays, as in MLflow."""
-        _merge(self._params, plain_config(params))
+        _merge(self._params, plain_config(params, []))  # what cannot be read, `log_params` has told
 
     def draw(self, part: Part) -> None:
         """Writes one figure, and leaves out a table that comes with it. In the lane's thread."""

@@ -6,11 +6,13 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from tailrace._artifacts import ArtifactCalls
+from tailrace._param_calls import ParamCalls
 from tailrace._params import plain_config
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from tailrace._params import Unreadable
     from tailrace._run import Run
 
 __all__ = ["ActiveResultCalls", "ResultCalls"]
@@ -18,7 +20,7 @@ __all__ = ["ActiveResultCalls", "ResultCalls"]
 _PHASES: Final = ("train", "val", "test")
 
 
-class ResultCalls(ArtifactCalls):
+class ResultCalls(ParamCalls, ArtifactCalls):
     """`log_dataframe` and its kin. A base of `Run`."""
 
     def log_dataframe(self, df: Any, name: str, format: Literal["parquet", "csv"] | None = None) -> None:  # noqa: A002
@@ -123,12 +125,12 @@ class ResultCalls(ArtifactCalls):
         """Logs a whole configuration: flattened as params (`model.layers`), and as it is as an artifact.
 
         Args:
-            config: A mapping of any nesting, a dataclass instance, a msgspec struct or an `argparse.Namespace`.
+            config: Whatever `log_params` takes: a mapping, a model, a namespace, a config of OmegaConf or Hydra.
             artifact_file: Where in the run's artifacts. The file is YAML that any reader takes, in the order given;
-                what YAML does not know becomes a string.
+                what YAML does not know becomes a string, and what cannot be read is left out.
 
         Raises:
-            CallError: Under `strict=True`: it is nothing that has names.
+            CallError: Under `strict=True`: it is nothing that has names, or something of it cannot be read.
 
         Thread safety: any thread.
 
@@ -137,17 +139,15 @@ class ResultCalls(ArtifactCalls):
         """
         if self._connection is None and self._local is None:
             return
+        unreadable: list[Unreadable] = []
         try:
-            whole = plain_config(config)
+            whole = plain_config(config, unreadable)
         except TypeError as error:
             self._fault(f"log_config: {error}", once=("config", str(error)))
             return
-        self.log_params(config)
         self._freeze("freeze_config", whole, artifact_file)
-
-    def log_params(self, params: Mapping[str, Any]) -> None:
-        """Logs params."""
-        raise NotImplementedError  # Run has it
+        self.log_params(config)
+        self._tell_unreadable(unreadable)  # said already where params are logged
 
     def _log(self, metrics: Any, *, step: int | None) -> None:
         raise NotImplementedError  # Run has it

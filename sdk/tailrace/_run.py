@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from tailrace._alerts import AlertCalls
-from tailrace._faults import REFUSED, Fault, shown, topic
+from tailrace._faults import Fault, shown, topic
 from tailrace._hot import Channel, make_log
 from tailrace._info import RunInfo
 from tailrace._lane import drain
@@ -17,7 +17,6 @@ from tailrace._latest import Latest
 from tailrace._local import LocalReport
 from tailrace._models import ModelCalls
 from tailrace._odd import OddCalls
-from tailrace._params import flatten_params
 from tailrace._report import end_lines, left_line
 from tailrace._results import ResultCalls
 from tailrace._say import say
@@ -25,7 +24,7 @@ from tailrace._selective import Selection, log_rest
 from tailrace._wait import until
 from tailrace_agent.errors import CallError, StoreRefused
 from tailrace_agent.ledger import Ledger
-from tailrace_agent.records import Drop, End, Flush, LogCost, Monitor, Params, Start, Tags
+from tailrace_agent.records import Drop, End, Flush, LogCost, Monitor, Start, Tags
 from tailrace_agent.status import RunStatus
 
 if TYPE_CHECKING:
@@ -126,44 +125,6 @@ class Run(ResultCalls, AlertCalls, ModelCalls):
             self._log(metrics, step=step)
         else:
             self._log_at(metrics, step, self._as_time(timestamp))
-
-    def log_param(self, key: str, value: Any) -> Any:
-        """Logs one param; returns its value, as MLflow's function does."""
-        self.log_params({key: value})
-        return value
-
-    def log_params(self, params: Mapping[str, Any]) -> None:
-        """Logs params of any number and nesting (`a.b.c`). A value too long for MLflow is kept whole in an artifact.
-
-        A param that has another value already stays as it is: MLflow's params never change. The new value becomes a
-        dead letter, with a warning.
-        """
-        if not self._settings.log_params or (self._connection is None and self._local is None):
-            return
-        try:
-            flat, collisions = flatten_params(params)
-        except TypeError as error:
-            self._fault(f"log_params: {error}", once=("params", str(error)))
-            return
-        if self._local is not None:
-            self._local.add_params(params)
-        for name in collisions:
-            self._fault(
-                f"param {name!r} comes up twice after flattening; the first value is kept", once=("twice", name)
-            )
-        for name, value in flat.items():
-            if self._params.setdefault(name, value) != value:
-                self._voice.warn(
-                    f"param {name!r} is {self._params[name]!r} already and cannot become {value!r}: "
-                    + (
-                        "it will be a dead letter (`tailrace dead list`)"
-                        if self._local is None
-                        else "the first is kept"
-                    ),
-                    once=(self._spec.run, f"{REFUSED}param {name!r}"),
-                )
-        if flat and self._connection is not None:
-            self._connection.put(Params(self._spec.run, flat))
 
     def set_tag(self, key: str, value: Any) -> None:
         """Sets one tag."""
