@@ -22,7 +22,6 @@ import contextlib
 import fcntl
 import itertools
 import os
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +30,7 @@ import msgspec
 
 from tailrace_agent import status
 from tailrace_agent.errors import SessionError, StateDirError
+from tailrace_agent.program import program_name
 from tailrace_agent.ring import MIN_BYTES, RingReader, RingWriter
 from tailrace_agent.settings import Settings, state_dir
 from tailrace_agent.status import SessionInfo
@@ -342,8 +342,3 @@ def _remove_tree(directory: Path) -> None:
     import shutil  # 8 ms, and not needed while training
 
     shutil.rmtree(directory, ignore_errors=True)
-
-
-def program_name() -> str:
-    """What runs here, for people: the script's name, or `python`."""
-    return Path(sys.argv[0]).name if sys.argv and sys.argv[0] not in ("", "-c", "-m") else "python"

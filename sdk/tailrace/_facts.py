@@ -9,12 +9,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Final
 
 from tailrace_agent.masking import mask_arguments
+from tailrace_agent.program import in_notebook, program_file, program_name
 from tailrace_agent.records import Facts
-from tailrace_agent.session import program_name
 from tailrace_agent.settings import settings_file
 
 __all__ = ["facts"]
@@ -36,7 +35,7 @@ def facts(files: Iterable[str] = ()) -> Facts:
     told = [name for name in _TELLING if name in os.environ]
     return Facts(
         command=_command(),
-        script=str(Path(sys.argv[0]).absolute()) if program_name() != "python" else None,
+        script=program_file(),
         executable=sys.executable or "",
         python=".".join(map(str, sys.version_info[:3])),
         pid=os.getpid(),
@@ -47,7 +46,9 @@ def facts(files: Iterable[str] = ()) -> Facts:
 
 
 def _command() -> list[str]:
-    """The command line without the program text of `python -c`."""
+    """The command line without the program text of `python -c`; of a notebook its file, not how the kernel began."""
+    if in_notebook():
+        return [program_file() or program_name()]
     command = list(getattr(sys, "orig_argv", None) or sys.argv)
     if "-c" in command[1:] and sys.argv and sys.argv[0] == "-c":
         command[command.index("-c", 1) + 1] = "…"

@@ -6,7 +6,6 @@ Nothing here waits for MLflow, except for a verdict under `on_error="raise"`.
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
 from pathlib import Path
@@ -18,8 +17,8 @@ from tailrace._connection import Connection
 from tailrace._facts import facts
 from tailrace._wait import until
 from tailrace_agent.errors import SessionError, StateDirError
+from tailrace_agent.program import in_notebook, program_file, program_name
 from tailrace_agent.records import RunSpec
-from tailrace_agent.session import program_name
 from tailrace_agent.settings import Settings
 from tailrace_agent.uris import check_uri, mask_uri, mask_url, resolve_uri
 
@@ -83,8 +82,8 @@ def describe(  # noqa: PLR0913 - MLflow's own arguments of start_run
 
 def context_tags() -> dict[str, str]:
     """MLflow's own tags on who and what runs."""
-    script = str(Path(sys.argv[0]).absolute()) if program_name() != "python" else "python"
-    return {"mlflow.user": _user(), "mlflow.source.name": script, "mlflow.source.type": "LOCAL"}
+    kind = "NOTEBOOK" if in_notebook() else "LOCAL"
+    return {"mlflow.user": _user(), "mlflow.source.name": program_file() or program_name(), "mlflow.source.type": kind}
 
 
 def _user() -> str:
