@@ -87,7 +87,7 @@ def test_a_run_is_what_start_run_was_asked_for(sdk: Tracker, sqlite_uri: str) ->
     assert (store.tags["team"], store.tags["version"]) == ("blue", "3")
     assert store.tags["mlflow.source.type"] == "LOCAL"
     assert store.tags["tailrace.run"] == run.id
-    assert repr(run) == f"<tailrace.Run {run.id}, run_id={run.run_id}>"
+    assert repr(run) == f"<tailrace.Run 'asked for': FINISHED, run_id={run.run_id}>"
 
 
 def test_a_run_without_a_name_gets_one_from_mlflow(sdk: Tracker, sqlite_uri: str) -> None:

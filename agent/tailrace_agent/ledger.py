@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
+from tailrace_agent.cards import brief, table
+
 __all__ = ["Counts", "Ledger"]
 
 
@@ -64,6 +66,24 @@ class Ledger(msgspec.Struct, kw_only=True):
     requests: int = 0
     calls: int = 0
     partial: bool = False
+
+    def __repr__(self) -> str:
+        total = self.total
+        counted = {"delivered": total.delivered, "pending": total.pending, "dead": total.dead}
+        told = [f"{n:,} {what}" for what, n in counted.items() if n or what == "delivered"]
+        dropped = [f"{n:,} dropped: {reason}" for reason, n in total.dropped.items() if n]
+        partial = "not all counted yet" if self.partial else None
+        return brief("Ledger", None, f"{total.accepted:,} accepted", *told, *dropped, partial)
+
+    def _repr_html_(self) -> str:
+        """Kind by kind, for a notebook."""
+        counted = {**dict(sorted(self.kinds.items())), "total": self.total}
+        rows = [
+            (kind, counts.accepted, counts.delivered, counts.pending, counts.dead, _reasons(counts))
+            for kind, counts in counted.items()
+        ]
+        title = "Ledger (not all counted yet)" if self.partial else "Ledger"
+        return table(title, ("", "accepted", "delivered", "pending", "dead", "dropped"), rows)
 
     def of(self, kind: str) -> Counts:
         """Counts of one kind."""
@@ -170,3 +190,7 @@ class Ledger(msgspec.Struct, kw_only=True):
             for key in sorted({*found, *keys})
             if keys.get(key, 0) != found.get(key, 0)
         }
+
+
+def _reasons(counts: Counts) -> str:
+    return "; ".join(f"{n:,} {reason}" for reason, n in counts.dropped.items() if n) or "0"

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from tailrace_agent.cards import brief, card
 from tailrace_agent.errors import CallError, NotFound, Refused, RunGone, StoreRefused
 from tailrace_agent.extremes import known, unbounded
 from tailrace_agent.mlflow_errors import mask, opening_failed, public_uri, translate
@@ -76,6 +77,24 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     def duration(self) -> float | None:
         """Seconds from its start to its end; None while it runs."""
         return (self.end_time - self.start_time).total_seconds() if self.end_time else None
+
+    def __repr__(self) -> str:
+        counted = (f"{len(self.params):,} params", f"{len(self.metrics):,} metrics")
+        return brief("RunRecord", self.run_name or None, self.status, *counted, self.url or f"run_id={self.run_id}")
+
+    def _repr_html_(self) -> str:
+        """What it is, for a notebook."""
+        facts = {
+            "name": self.run_name,
+            "status": f"{self.status}, deleted" if self.deleted else self.status,
+            "started": f"{self.start_time:%Y-%m-%d %H:%M:%S} UTC",
+            "duration": None if self.duration is None else f"{self.duration:,.1f} s",
+            "params": len(self.params),
+            "metrics": len(self.metrics),
+            "run_id": self.run_id,
+            "link": self.url,
+        }
+        return card("RunRecord", facts.items())
 
 
 def open_reader(tracking_uri: str | None, cwd: str, *, create: bool = False) -> Reader:

@@ -167,6 +167,11 @@ _LATER = {
 }
 
 
+def __dir__() -> list[str]:
+    """What is here, with what is loaded when it is asked for."""
+    return sorted({*globals(), *_LATER})
+
+
 def __getattr__(name: str) -> object:
     """What is loaded when they are asked for: they cost every import otherwise."""
     if name in _LATER:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tailrace_agent.cards import brief, card
+
 if TYPE_CHECKING:
     from tailrace._active import Active
     from tailrace._run import Run
@@ -16,6 +18,13 @@ class ExperimentInfo:
 
     def __init__(self, name: str | None, experiment_id: str | None, active: Active) -> None:
         self._name, self._id, self._active = name, experiment_id, active
+
+    def __repr__(self) -> str:
+        return brief("ExperimentInfo", self._name, f"experiment_id={self._id}" if self._id is not None else None)
+
+    def _repr_html_(self) -> str:
+        """What is known of it now, for a notebook."""
+        return card("ExperimentInfo", (("name", self._name), ("experiment_id", self._id)))
 
     @property
     def name(self) -> str | None:
@@ -48,6 +57,16 @@ class RunInfo:
 
     def __init__(self, run: Run) -> None:
         self._run = run
+
+    def __repr__(self) -> str:
+        name, facts = self._run._about()
+        shown = (f"{key}={facts[key]}" for key in ("run_id", "experiment_id") if facts[key])
+        return brief("RunInfo", name, facts["status"], *shown)
+
+    def _repr_html_(self) -> str:
+        """What is known of the run now, for a notebook."""
+        name, facts = self._run._about()
+        return card("RunInfo", (("name", name), *facts.items()))
 
     @property
     def run_id(self) -> str:

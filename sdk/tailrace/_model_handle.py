@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tailrace._lane import SAVES
 from tailrace._wait import until
+from tailrace_agent.cards import brief, card
 
 if TYPE_CHECKING:
     from tailrace._run import Run
@@ -85,8 +86,18 @@ class ModelHandle:
         return self.done
 
     def __repr__(self) -> str:
-        state = self.error or self.model_uri or "on its way"
-        return f"<tailrace.ModelHandle {self.name!r}: {state}>"
+        return brief("ModelHandle", self.name, *(str(fact) for _, fact in self._about() if fact))
+
+    def _repr_html_(self) -> str:
+        """What is known of it now, for a notebook."""
+        return card("ModelHandle", (("name", self.name), *self._about()))
+
+    def _about(self) -> tuple[tuple[str, str | None], ...]:
+        outcome = self._outcome()
+        if outcome is None:
+            return (("state", "on its way"),)
+        version = f"version {outcome.version}" if outcome.version else None
+        return ("state", outcome.error or "in MLflow"), ("model_uri", outcome.uri), ("version", version)
 
     def _outcome(self) -> ModelOutcome | None:
         if self._known is not None or self._run is None:

@@ -16,12 +16,14 @@ from tailrace._lane import drain
 from tailrace._latest import Latest
 from tailrace._local import LocalReport
 from tailrace._models import ModelCalls
+from tailrace._notebook import attend
 from tailrace._odd import OddCalls
 from tailrace._report import end_lines, left_line
 from tailrace._results import ResultCalls
 from tailrace._say import say
 from tailrace._selective import Selection, log_rest
 from tailrace._wait import until
+from tailrace_agent.cards import brief, card
 from tailrace_agent.errors import CallError, StoreRefused
 from tailrace_agent.ledger import Ledger
 from tailrace_agent.records import Drop, End, Flush, LogCost, Monitor, Start, Tags
@@ -100,6 +102,8 @@ class Run(ResultCalls, AlertCalls, ModelCalls):
         self._channel = self._odd.channel = self._attached(channel)
         # In the instance, so that a call costs what `tailrace.log` costs; the method below is its documentation.
         self.__dict__["log"] = make_log(_Fixed(self._channel))
+        if connection is not None:
+            attend(self)
 
     # -- logging -----------------------------------------------------------------------------------------------------
 
@@ -264,9 +268,27 @@ class Run(ResultCalls, AlertCalls, ModelCalls):
         self.end("FAILED", timeout)
 
     def __repr__(self) -> str:
-        status = self._status() if self._connection is not None else None
-        known = f", run_id={status.run_id}" if status is not None and status.run_id else ""
-        return f"<tailrace.Run {self.id}{known}>"
+        name, facts = self._about()
+        link = facts["link"] or (f"run_id={facts['run_id']}" if facts["run_id"] else f"id={self.id}")
+        return brief("Run", name, facts["status"], link, "tracking is off" if self._connection is None else None)
+
+    def _repr_html_(self) -> str:
+        """What is known of it now, for a notebook."""
+        name, facts = self._about()
+        return card("Run", (("name", name), *facts.items()))
+
+    def _about(self) -> tuple[str | None, dict[str, str | None]]:
+        """Its name and what else is known now; nothing is waited for, and nothing told."""
+        status = self._connection.status(self._spec.run) if self._connection is not None else None
+        known = status or self._seen or RunStatus(run=self._spec.run, run_id=self._spec.run_id or "")
+        facts = {
+            "status": self._outcome or known.status or "RUNNING",
+            "experiment": self._spec.experiment_name,
+            "experiment_id": known.experiment_id or self._spec.experiment_id,
+            "run_id": known.run_id or self._spec.run_id,
+            "link": known.url,
+        }
+        return self._spec.run_name or known.run_name, facts
 
     # -- inside ------------------------------------------------------------------------------------------------------
 

@@ -2,23 +2,39 @@
 
 Lines (`say`) are silenced by the setting `quiet`; warnings go through the logger `tailrace`, which shows them on
 standard error unless the program has configured logging otherwise.
+
+In a notebook lines go to standard output, since a red box there means that something is wrong; and both go to the cell
+that they are about, see `_notebook`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import sys
+from functools import partial
 
-__all__ = ["Voice", "say"]
+from tailrace._notebook import cells
+from tailrace_agent.program import notebook_shell
+
+__all__ = ["Voice", "on_terminal", "say"]
 
 _MOST = 1000
 
 
 def say(text: str) -> None:
-    """One line on standard error; a closed or broken stream is nobody's problem."""
+    """One line on standard error, in a notebook on standard output; a broken stream is nobody's problem."""
     with contextlib.suppress(OSError, ValueError, AttributeError, RuntimeError):
-        sys.stderr.write(f"tailrace: {text}\n")
-        sys.stderr.flush()
+        stream = sys.stderr if notebook_shell() is None else sys.stdout
+        stream.write(f"tailrace: {text}\n")
+        stream.flush()
+
+
+def on_terminal() -> bool:
+    """Whether a line on standard error can be drawn over: never in a notebook, which keeps what was drawn."""
+    try:
+        return notebook_shell() is None and sys.stderr.isatty()
+    except (AttributeError, ValueError, OSError):  # none, a closed one, or one that knows less than a file
+        return False
 
 
 class Voice:
@@ -36,9 +52,17 @@ class Voice:
         ours = object()
         if len(self._said) >= _MOST or self._said.setdefault(text if once is None else once, ours) is not ours:
             return
-        try:
-            import logging  # not before there is something to say
+        notebook = cells()
+        if notebook is None:
+            _warn(text)
+        else:
+            notebook.say(partial(_warn, text))
 
-            logging.getLogger("tailrace").warning("tailrace: %s", text)
-        except (ImportError, AttributeError):  # re-entered while this very thread is importing it
-            say(text)
+
+def _warn(text: str) -> None:
+    try:
+        import logging  # not before there is something to say
+
+        logging.getLogger("tailrace").warning("tailrace: %s", text)
+    except (ImportError, AttributeError):  # re-entered while this very thread is importing it
+        say(text)

@@ -1,15 +1,14 @@
 """Waiting for the agent, never without a deadline, and never silently for more than a second.
 
-On a terminal a progress bar, elsewhere a plain line now and then.
+On a terminal a progress bar that goes away again, elsewhere, and in a notebook, a plain line now and then.
 """
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from tailrace._say import say
+from tailrace._say import on_terminal, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,7 +81,7 @@ class _Progress:
             return
         total = status.ledger.total
         done, text = total.accepted - total.pending, _what(status, timeout - waited)
-        if sys.stderr is not None and sys.stderr.isatty():
+        if on_terminal():
             self._draw(done, total.accepted, text)
         elif waited >= self._line_at:
             self._line_at = waited + self._line_after
