@@ -135,11 +135,10 @@ def test_a_ledger_is_one_line_and_a_table_by_kind() -> None:
 
 def test_a_run_that_was_read_back_is_one_line_and_a_small_table() -> None:
     assert repr(record()) == (
-        "<tailrace.RunRecord 'baseline': FINISHED, 1 params, 2 metrics, http://127.0.0.1:5000/#/experiments/3/runs/0f>"
+        "<tailrace.RunRecord 'baseline': FINISHED, 1 param, 2 metrics, http://127.0.0.1:5000/#/experiments/3/runs/0f>"
     )
     assert (
-        repr(record(url=None, run_name=""))
-        == f"<tailrace.RunRecord: FINISHED, 1 params, 2 metrics, run_id={'0f' * 16}>"
+        repr(record(url=None, run_name="")) == f"<tailrace.RunRecord: FINISHED, 1 param, 2 metrics, run_id={'0f' * 16}>"
     )
     seen = html(record())
     assert seen.links == ["http://127.0.0.1:5000/#/experiments/3/runs/0f"]

@@ -79,7 +79,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
         return (self.end_time - self.start_time).total_seconds() if self.end_time else None
 
     def __repr__(self) -> str:
-        counted = (f"{len(self.params):,} params", f"{len(self.metrics):,} metrics")
+        counted = [f"{n:,} {noun}{'' if n == 1 else 's'}" for noun, n in self._sizes().items()]
         return brief("RunRecord", self.run_name or None, self.status, *counted, self.url or f"run_id={self.run_id}")
 
     def _repr_html_(self) -> str:
@@ -89,12 +89,14 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
             "status": f"{self.status}, deleted" if self.deleted else self.status,
             "started": f"{self.start_time:%Y-%m-%d %H:%M:%S} UTC",
             "duration": None if self.duration is None else f"{self.duration:,.1f} s",
-            "params": len(self.params),
-            "metrics": len(self.metrics),
+            **{f"{noun}s": n for noun, n in self._sizes().items()},
             "run_id": self.run_id,
             "link": self.url,
         }
         return card("RunRecord", facts.items())
+
+    def _sizes(self) -> dict[str, int]:
+        return {"param": len(self.params), "metric": len(self.metrics)}
 
 
 def open_reader(tracking_uri: str | None, cwd: str, *, create: bool = False) -> Reader:
