@@ -60,24 +60,71 @@ class ArtifactCalls:
     def log_artifacts(
         self, local_dir: str | os.PathLike[str], artifact_path: str | None = None, *, compress: Codec | None = None
     ) -> None:
-        """Logs everything in a directory as it is now. Arguments and errors as in `log_artifact`."""
+        """Logs everything in a directory as it is now, with its subdirectories.
+
+        Args:
+            local_dir: The directory; its own name is no part of the artifacts' paths.
+            artifact_path: Directory in the run's artifacts; their root when None.
+            compress: `gzip` or `zstd`: the agent compresses it before the upload, `model.bin` to `model.bin.gz` or
+                `model.bin.zst`, and a directory file by file.
+
+        Raises:
+            CallError: Under `strict=True`: it cannot be read, or `compress` is none of the two.
+
+        Thread safety: any thread; leave the files alone during the call.
+
+        Example:
+            >>> run.log_artifacts("plots", "figures")
+        """
         self._take(local_dir, artifact_path, compress, contents=True)
 
     def log_text(self, text: str, artifact_file: str) -> None:
-        """Logs a text as the file `artifact_file` of the run."""
+        """Logs a text as a file of the run, in UTF-8.
+
+        Args:
+            text: The text.
+            artifact_file: Where in the run's artifacts (`notes/first.txt`).
+
+        Raises:
+            CallError: Under `strict=True`: it is no text, or the name no path in the run.
+
+        Example:
+            >>> run.log_text("no augmentation", "notes.txt")
+        """
         self._freeze("freeze_text", text, artifact_file)
 
     def log_dict(self, dictionary: Any, artifact_file: str) -> None:
-        """Logs a dictionary as JSON, or as YAML when the name ends in `.yaml` or `.yml`."""
+        """Logs a dictionary as JSON, or as YAML when the name ends in `.yaml` or `.yml`.
+
+        Args:
+            dictionary: A dictionary or list, taken as it is at the call; what JSON does not know becomes a string.
+            artifact_file: Where in the run's artifacts (`eval/labels.json`).
+
+        Raises:
+            CallError: Under `strict=True`: it contains itself or cannot be copied, or the name is no path in the run.
+
+        Thread safety: any thread; leave the dictionary alone during the call.
+
+        Example:
+            >>> run.log_dict({"classes": ["cat", "dog"]}, "labels.json")
+        """
         self._freeze("freeze_dict", dictionary, artifact_file)
 
     def log_figure(self, figure: Any, artifact_file: str, *, save_kwargs: dict[str, Any] | None = None) -> None:
         """Logs a matplotlib or plotly figure as it looks now; it is drawn in the background.
 
         Args:
-            figure: The figure.
+            figure: A `matplotlib.figure.Figure` or `plotly.graph_objects.Figure`.
             artifact_file: Name with an extension that says the format (`plots/loss.png`).
-            save_kwargs: Passed to the figure's own saving.
+            save_kwargs: Passed to the figure's own saving: `{"dpi": 200}`.
+
+        Raises:
+            CallError: Under `strict=True`: it is no figure, or cannot be saved in this format.
+
+        Thread safety: any thread; leave the figure alone during the call.
+
+        Example:
+            >>> run.log_figure(fig, "plots/loss.png", save_kwargs={"dpi": 200})
         """
         self._freeze("freeze_figure", figure, artifact_file, save_kwargs=save_kwargs)
 
@@ -89,19 +136,44 @@ class ArtifactCalls:
         step: int | None = None,
         timestamp: int | None = None,
     ) -> None:
-        """Logs a NumPy array, a PIL image or an `mlflow.Image`: as a file, or as the image `key` of a step.
+        """Logs an image: as a file, or as the image `key` of a step.
 
         Args:
-            image: The image.
-            artifact_file: Where to, for a plain file.
-            key: Name, for an image that MLflow's UI shows step by step.
-            step: Training step, with `key`.
+            image: A NumPy array of height x width, or height x width x 1, 3 or 4 channels (bool, integers of 0 to 255,
+                floats of 0 to 1), a `PIL.Image.Image` or an `mlflow.Image`.
+            artifact_file: Where to, for a plain file (`dogs/first.png`); then nothing of `key`, `step` and `timestamp`.
+            key: Name, for an image that MLflow's UI shows step by step: letters, digits, `_`, `-`, `.`, `/` and spaces.
+            step: Training step, with `key`; 0 when None.
             timestamp: Milliseconds since the epoch, with `key`; now by default.
+
+        Raises:
+            CallError: Under `strict=True`: both or neither of `artifact_file` and `key`; a type or shape that is no
+                image.
+
+        Thread safety: any thread; the image is copied at the call, so leave it alone during that.
+
+        Example:
+            >>> run.log_image(batch[0], key="samples", step=3)
+            >>> run.log_image(array, "samples/first.png")
         """
         self._freeze("freeze_image", image, artifact_file, key=key, step=step, timestamp=timestamp)
 
     def log_table(self, data: Any, artifact_file: str) -> None:
-        """Logs a dict of columns or a DataFrame as a table; later calls with the same name append rows."""
+        """Logs a table that MLflow's UI shows; later calls with the same name append rows.
+
+        Args:
+            data: A dictionary of columns (of scalars: one row) or a pandas DataFrame; columns may hold images.
+            artifact_file: Where in the run's artifacts; must end in `.json`.
+
+        Raises:
+            CallError: Under `strict=True`: it is no table, its cells cannot be JSON, or the name does not end in
+                `.json`.
+
+        Thread safety: any thread; leave the data alone during the call.
+
+        Example:
+            >>> run.log_table({"prompt": ["a", "b"], "score": [0.1, 0.9]}, "eval.json")
+        """
         self._freeze("freeze_table", data, artifact_file)
 
     def _fault(self, text: str, *, once: object) -> None:

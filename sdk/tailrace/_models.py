@@ -147,8 +147,28 @@ class ModelCalls:
     ) -> ModelHandle:
         """Logs a model and registers it as a new version of `model_name`; the signature comes from `sample_input`.
 
-        Arguments, errors and the handle are those of `log_model`; `tailrace.register_model` also takes the URI of a
-        model that MLflow has (`models:/m-…`, `runs:/…`), and registers that one at once.
+        `tailrace.register_model` also takes the URI of a model that MLflow has.
+
+        Args:
+            model: As for `log_model`.
+            model_name: Of the registered model; created when missing. Without `/` and `:`.
+            sample_input: A small input (a few rows); kept with the model, and the source of its signature.
+            stage: `production`, `staging`, or any other word, which is then an alias; see docs/models.md.
+            tags: Of the logged model and of the version.
+            description: Of the version.
+            alias: One or several aliases that then point to this version.
+
+        Returns:
+            A handle to wait on. `end` waits for it, too.
+
+        Raises:
+            CallError: Under `strict=True`: it is no model, cannot be copied, or a name is not allowed.
+
+        Thread safety: any thread; leave the model alone during the call.
+
+        Example:
+            >>> run.register_model(model, "digits", sample_input=batch[:1], alias="champion").wait()
+            True
         """
         return self.log_model(
             model,

@@ -113,6 +113,9 @@ class ReadCalls:
             experiment_names: Where to look; by default the experiment that runs go to now.
             search_all_experiments: Look in every experiment.
 
+        Returns:
+            The run, with its params, last metrics and tags.
+
         Raises:
             CallError: `mode` is neither.
             NotFound: No run has the metric.

@@ -66,6 +66,9 @@ class RegistryCalls:
             run_id: MLflow's id of a run.
             pyfunc: Load it as an `mlflow.pyfunc` model, which takes and gives arrays and frames, whatever it is.
 
+        Returns:
+            The model: what its flavour loads, or an `mlflow.pyfunc.PyFuncModel`.
+
         Raises:
             NotFound: There is no such model; the message says which there are.
             CallError: More than one of `alias`, `version`, `stage` and `run_id` was passed.
@@ -107,7 +110,33 @@ class RegistryCalls:
         alias: str | Sequence[str] | None = None,
         run_id: str | None = None,
     ) -> ModelHandle:
-        """As `Run.register_model`. A model's URI (`models:/m-…`, `runs:/…`) is registered at once."""
+        """Logs a model and registers it as a new version of `model_name`; or registers one that MLflow has.
+
+        Args:
+            model: As for `log_model`; or the URI of a model that MLflow has (`models:/m-…`, `runs:/…`), which is
+                registered at once, in the caller.
+            model_name: Of the registered model; created when missing. Without `/` and `:`.
+            sample_input: A small input (a few rows); kept with the model, and the source of its signature.
+            stage: `production`, `staging`, or any other word, which is then an alias; see docs/models.md.
+            tags: Of the logged model and of the version.
+            description: Of the version.
+            alias: One or several aliases that then point to this version.
+            run_id: MLflow's id of the run to log to; the active run when None, and a new one where none is active.
+
+        Returns:
+            A handle to wait on. What goes wrong with a URI is in its `error`, and warned about.
+
+        Raises:
+            CallError: Under `strict=True`: it is no model, cannot be copied, or a name is not allowed.
+
+        Thread safety: any thread; leave the model alone during the call.
+
+        Example:
+            >>> tailrace.register_model(model, "digits", sample_input=batch[:1], alias="champion").wait()
+            True
+            >>> tailrace.register_model("runs:/0f6a…/net", "digits").version
+            '4'
+        """
         if isinstance(model, str) and model.startswith(("models:/", "runs:/")):
             return self._register_uri(model, model_name, alias, stage, tags, description)
         run = self._to(run_id)
@@ -116,12 +145,18 @@ class RegistryCalls:
     def list_models(self, name: str | None = None) -> pd.DataFrame:
         """All versions of one registered model or of all of them, by name, the newest version first.
 
+        Args:
+            name: Of the registered model; all of them when None.
+
         Returns:
             A DataFrame with the columns `name`, `version`, `aliases`, `stage`, `description`, `run_id`, `created`,
             `tags` and `source`.
 
         Raises:
             TailraceError: MLflow cannot be reached, or refuses.
+
+        Example:
+            >>> tailrace.list_models("digits")[["version", "aliases"]]
         """
         import pandas as pd
 
@@ -139,6 +174,12 @@ class RegistryCalls:
     ) -> None:
         """Points aliases to a version, or puts it into a stage: `production`, `staging`, `archived`, `none`.
 
+        Args:
+            name: Of the registered model.
+            version: Its version.
+            alias: One or several aliases; each leaves the version that had it.
+            stage: A stage; see docs/models.md for what it means where MLflow has no stages any more.
+
         Raises:
             NotFound: There is no such version.
             TailraceError: MLflow cannot be reached, or refuses.
@@ -151,7 +192,19 @@ class RegistryCalls:
             stores.registry.point(name, str(found.version), aliases_of(alias), stage)
 
     def archive_model(self, name: str, version: str | int) -> None:
-        """Puts a version aside: it loses the aliases `production` and `staging`. Errors as in `promote_model`."""
+        """Puts a version aside: it loses the aliases `production` and `staging`.
+
+        Args:
+            name: Of the registered model.
+            version: Its version.
+
+        Raises:
+            NotFound: There is no such version.
+            TailraceError: MLflow cannot be reached, or refuses.
+
+        Example:
+            >>> tailrace.archive_model("digits", 2)
+        """
         self.promote_model(name, version, stage="archived")
 
     def _register_uri(

@@ -136,6 +136,9 @@ def load_config(
             `tailrace.toml` or `pyproject.toml`, if there is one.
         environ: Where `${VAR}` is looked up; `os.environ` when None.
 
+    Returns:
+        The configuration, checked; for `Tracker(config=…)`.
+
     Raises:
         SettingsError: A file cannot be read, a name is unknown, a value is wrong, or a variable is missing.
 
@@ -168,6 +171,9 @@ def build_tracker_from_config(
 
     Args:
         config: As for `load_config`.
+
+    Returns:
+        The tracker; as a context manager it starts a run and ends it.
 
     Raises:
         SettingsError: As for `load_config`.
