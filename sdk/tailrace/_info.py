@@ -1,16 +1,56 @@
-"""What scripts read of MLflow's own objects, so that they carry over: `run.info`, and what `set_experiment` returns."""
+"""What scripts read of MLflow's own objects, so that they carry over: `run.info`, and what `set_experiment` returns.
+
+And how runs and these show themselves: by what is known now; nothing is waited for, and nothing told.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from tailrace_agent.cards import brief, card
+from tailrace_agent.status import RunStatus
 
 if TYPE_CHECKING:
     from tailrace._active import Active
+    from tailrace._connection import Connection
     from tailrace._run import Run
+    from tailrace_agent.records import RunSpec
 
-__all__ = ["ExperimentInfo", "RunInfo"]
+__all__ = ["ExperimentInfo", "RunInfo", "Shown"]
+
+
+class Shown:
+    """How a run shows itself. A base of `Run`."""
+
+    _connection: Connection | None
+    _outcome: str | None
+    _seen: RunStatus | None
+    _spec: RunSpec
+
+    def __repr__(self) -> str:
+        name, facts = self._about()
+        run_id = facts["run_id"]
+        where = facts["link"] or (f"run_id={run_id}" if run_id else f"id={self._spec.run:016x}")
+        return brief("Run", name, facts["status"], where, "tracking is off" if self._connection is None else None)
+
+    def _repr_html_(self) -> str:
+        """What is known of it now, for a notebook."""
+        name, facts = self._about()
+        return card("Run", (("name", name), *facts.items()))
+
+    def _about(self) -> tuple[str | None, dict[str, str | None]]:
+        """Its name, and what else is known."""
+        spec, connection = self._spec, self._connection
+        told = connection.status(spec.run) if connection is not None else None
+        known = told or self._seen or RunStatus(run=spec.run)
+        facts = {
+            "status": self._outcome or known.status,
+            "experiment": spec.experiment_name,
+            "experiment_id": known.experiment_id or spec.experiment_id,
+            "run_id": known.run_id or spec.run_id,
+            "link": known.url,
+        }
+        return spec.run_name or known.run_name, facts
 
 
 class ExperimentInfo:

@@ -11,7 +11,7 @@ import msgspec
 from tailrace._alerts import AlertCalls
 from tailrace._faults import Fault, shown, topic
 from tailrace._hot import Channel, make_log
-from tailrace._info import RunInfo
+from tailrace._info import RunInfo, Shown
 from tailrace._lane import drain
 from tailrace._latest import Latest
 from tailrace._local import LocalReport
@@ -23,7 +23,6 @@ from tailrace._results import ResultCalls
 from tailrace._say import say
 from tailrace._selective import Selection, log_rest
 from tailrace._wait import until
-from tailrace_agent.cards import brief, card
 from tailrace_agent.errors import CallError, StoreRefused
 from tailrace_agent.ledger import Ledger
 from tailrace_agent.records import Drop, End, Flush, LogCost, Monitor, Start, Tags
@@ -55,7 +54,7 @@ class _Fixed:
         self.channel = channel
 
 
-class Run(ResultCalls, AlertCalls, ModelCalls):
+class Run(ResultCalls, AlertCalls, ModelCalls, Shown):
     """A run that is being tracked. Use it as a context manager, or end it with `end()`.
 
     Leaving the `with` block by an exception ends it as FAILED, with the tags `error.type` and `error.message`.
@@ -108,7 +107,20 @@ class Run(ResultCalls, AlertCalls, ModelCalls):
     # -- logging -----------------------------------------------------------------------------------------------------
 
     def log(self, metrics: Mapping[str, Any] | None = None, /, *, step: int | None = None, **values: Any) -> None:
-        """Logs metrics of one training step, in about a microsecond. As `tailrace.log`, for this run."""
+        """Logs metrics of one training step of this run, in about a microsecond.
+
+        Args:
+            metrics: Metrics by name, for names that are no Python identifiers (`"train/loss"`).
+            step: Training step; without it, the run's own counter of calls without a step: 0, 1, 2, …
+            **values: Metrics as keywords. Numbers of any kind: float, int, bool, NumPy scalars, tensors with one
+                element.
+
+        Raises:
+            CallError: Under `strict=True`: a value is no number, or the step no integer.
+
+        Example:
+            >>> run.log({"train/loss": 0.25}, step=7)
+        """
         raise NotImplementedError("replaced in __init__")
 
     def log_metric(self, key: str, value: Any, step: int | None = None, timestamp: int | None = None) -> None:
@@ -116,14 +128,32 @@ class Run(ResultCalls, AlertCalls, ModelCalls):
 
         Args:
             key: Name.
-            value: A number.
-            step: Training step.
+            value: A number, as in `log`.
+            step: Training step; 0 when None.
             timestamp: Milliseconds since the epoch; now by default.
+
+        Raises:
+            CallError: Under `strict=True`: a value is no number, or the step no integer.
+
+        Example:
+            >>> run.log_metric("loss", 0.25, step=7)
         """
         self.log_metrics({key: value}, step, timestamp)
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None, timestamp: int | None = None) -> None:
-        """Logs several metrics at one step, as MLflow's function does: step 0 when none is given."""
+        """Logs several metrics at one step, as MLflow's function does: step 0 when none is given.
+
+        Args:
+            metrics: Numbers by name.
+            step: Training step; 0 when None.
+            timestamp: Milliseconds since the epoch; now by default.
+
+        Raises:
+            CallError: Under `strict=True`: a value is no number, or the step no integer.
+
+        Example:
+            >>> run.log_metrics({"train/loss": 0.25, "train/accuracy": 0.9}, step=7)
+        """
         step = 0 if step is None else step
         if timestamp is None or self._latest is not None:
             self._log(metrics, step=step)
@@ -131,11 +161,29 @@ class Run(ResultCalls, AlertCalls, ModelCalls):
             self._log_at(metrics, step, self._as_time(timestamp))
 
     def set_tag(self, key: str, value: Any) -> None:
-        """Sets one tag."""
+        """Sets one tag; its last value wins.
+
+        Args:
+            key: Name.
+            value: Anything; stored as its `str()`.
+
+        Example:
+            >>> run.set_tag("team", "vision")
+        """
         self.set_tags({key: value})
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
-        """Sets tags; the last value of a key wins."""
+        """Sets tags; the last value of a key wins.
+
+        Args:
+            tags: Values by name; stored as their `str()`.
+
+        Raises:
+            CallError: Under `strict=True`: it is no mapping, or a `str()` raises.
+
+        Example:
+            >>> run.set_tags({"team": "vision", "phase": 2})
+        """
         try:
             texts = {str(key): str(value) for key, value in tags.items()}
         except Exception as error:  # noqa: BLE001 - a foreign __str__ may raise anything, and must not reach training
@@ -189,7 +237,22 @@ class Run(ResultCalls, AlertCalls, ModelCalls):
     # -- the system monitor ------------------------------------------------------------------------------------------
 
     def system_monitor(self, interval: float = 1.0, **wanted: Any) -> SystemMonitor:
-        """Samples CPU, memory, disk, network, GPUs and this process for this run; see `tailrace.system_monitor`."""
+        """Samples CPU, memory, disk, network, GPUs and this process for this run, in the background.
+
+        Args:
+            interval: Seconds between two samples.
+            **wanted: What is sampled, and under which names: the other arguments of `tailrace.system_monitor`.
+
+        Returns:
+            The monitor, for a `with` block, or for `start()` and `stop()`.
+
+        Raises:
+            CallError: A value can never work.
+
+        Example:
+            >>> with run.system_monitor(interval=0.5, cores=True) as monitor:
+            ...     train()
+        """
         from tailrace._monitor import SystemMonitor, monitor_config
 
         return SystemMonitor(self, monitor_config(interval=interval, **wanted))
@@ -211,12 +274,24 @@ class Run(ResultCalls, AlertCalls, ModelCalls):
 
         Returns:
             The ledger; `ledger.settled` says whether the time was enough.
+
+        Example:
+            >>> run.flush().settled
+            True
         """
         status = self._settle(self._settings.end_timeout if timeout is None else timeout)
         return status.ledger if status is not None else Ledger(partial=self._connection is not None)
 
     def ledger(self) -> Ledger:
-        """What became of everything so far; counts what the agent has taken over (a tenth of a second ago)."""
+        """What became of everything so far; counts what the agent has taken over (a tenth of a second ago).
+
+        Returns:
+            The ledger, kind by kind.
+
+        Example:
+            >>> run.ledger().of("metric").delivered
+            3000
+        """
         status = self._status()
         return status.ledger if status is not None else Ledger()
 
@@ -225,12 +300,19 @@ class Run(ResultCalls, AlertCalls, ModelCalls):
         status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED",
         timeout: float | None = None,
     ) -> None:
-        """Ends the run and waits until everything is delivered, `timeout` seconds at most (`end_timeout` by default).
+        """Ends the run and waits until everything is delivered, `timeout` seconds at most.
 
         What is not delivered by then goes on in the agent. In a forked child only the waiting happens.
 
+        Args:
+            status: FINISHED, FAILED or KILLED.
+            timeout: Seconds; `end_timeout` by default.
+
         Raises:
             CallError: Under `strict=True`: an unknown status.
+
+        Example:
+            >>> run.end("FAILED", timeout=10)
         """
         if self._ended:
             return
@@ -262,33 +344,18 @@ class Run(ResultCalls, AlertCalls, ModelCalls):
             self.fail(error)
 
     def fail(self, error: BaseException, timeout: float | None = None) -> None:
-        """Ends the run as FAILED, with the error's type and message as the tags `error.type` and `error.message`."""
+        """Ends the run as FAILED, with the error's type and message as the tags `error.type` and `error.message`.
+
+        Args:
+            error: What went wrong.
+            timeout: Seconds to wait for the delivery; `end_timeout` by default.
+
+        Example:
+            >>> run.fail(ValueError("the loss diverges"))
+        """
         message = str(error)
         self.set_tags({"error.type": type(error).__qualname__, "error.message": message[:_MAX_MESSAGE]})
         self.end("FAILED", timeout)
-
-    def __repr__(self) -> str:
-        name, facts = self._about()
-        link = facts["link"] or (f"run_id={facts['run_id']}" if facts["run_id"] else f"id={self.id}")
-        return brief("Run", name, facts["status"], link, "tracking is off" if self._connection is None else None)
-
-    def _repr_html_(self) -> str:
-        """What is known of it now, for a notebook."""
-        name, facts = self._about()
-        return card("Run", (("name", name), *facts.items()))
-
-    def _about(self) -> tuple[str | None, dict[str, str | None]]:
-        """Its name and what else is known now; nothing is waited for, and nothing told."""
-        status = self._connection.status(self._spec.run) if self._connection is not None else None
-        known = status or self._seen or RunStatus(run=self._spec.run, run_id=self._spec.run_id or "")
-        facts = {
-            "status": self._outcome or known.status or "RUNNING",
-            "experiment": self._spec.experiment_name,
-            "experiment_id": known.experiment_id or self._spec.experiment_id,
-            "run_id": known.run_id or self._spec.run_id,
-            "link": known.url,
-        }
-        return self._spec.run_name or known.run_name, facts
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
