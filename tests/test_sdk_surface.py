@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from typing import Any
 
 import mlflow
@@ -104,26 +105,57 @@ def test_a_run_has_the_methods_of_the_module_with_the_same_first_arguments() -> 
         assert hasattr(Run, name)
 
 
-def undocumented(owner: type) -> list[str]:
-    return [
-        f"{owner.__name__}.{name}"
-        for name, member in vars(owner).items()
-        if not name.startswith("_") and (inspect.isfunction(member) or isinstance(member, (property, classmethod)))
-        if not inspect.getdoc(getattr(owner, name))
-    ]
+def public(owner: type) -> dict[str, Any]:
+    """Public methods and properties of a class, its bases' among them, but not those of a library's base."""
+    return {
+        name: member
+        for base in reversed(owner.__mro__)
+        if base.__module__.startswith("tailrace")
+        for name, member in vars(base).items()
+        if not name.startswith("_") and (callable(member) or isinstance(member, (property, classmethod)))
+    }
+
+
+def summary(documented: Any) -> str:
+    return (inspect.getdoc(documented) or "").partition("\n")[0]
+
+
+def lacks(function: Any, parameters: list[inspect.Parameter]) -> list[str]:
+    """What the documentation of a function does not say."""
+    text = inspect.getdoc(function) or ""
+    first = summary(function)
+    missing = [] if first.endswith(".") and not first.startswith("As `") else ["a summary of its own"]
+    stars = {inspect.Parameter.VAR_KEYWORD: r"\*\*", inspect.Parameter.VAR_POSITIONAL: r"\*"}
+    names = {parameter.name: stars.get(parameter.kind, "") + parameter.name for parameter in parameters}
+    explained = {name for name, shown in names.items() if re.search(rf"^ {{4}}{shown}: \S", text, re.MULTILINE)}
+    missing += [f"argument {name}" for name in names if name not in explained]
+    returns = inspect.signature(function).return_annotation not in ("None", None, inspect.Signature.empty)
+    if returns and not re.search(r"^(Returns|Yields):$", text, re.MULTILINE) and "eturn" not in first:
+        missing.append("what it returns")
+    if not re.search(r"^Example:\n {4}>>> ", text, re.MULTILINE):
+        missing.append("an example")
+    return missing
 
 
 def test_every_export_says_what_it_does() -> None:
     assert tailrace.__doc__
     assert [name for name, export in EXPORTS.items() if not inspect.getdoc(export)] == []
-    assert [name for owner in CLASSES.values() for name in undocumented(owner)] == []
+    members = {f"{kind}.{name}": member for kind, owner in CLASSES.items() for name, member in public(owner).items()}
+    assert [name for name, member in members.items() if not summary(member) or summary(member).startswith("As `")] == []
     # The hot path's own `log` says how it is called, whoever asks for its help.
     for log in (tailrace.log, Tracker.log, Run.log):
         assert "about a microsecond" in (inspect.getdoc(log) or "")
 
 
-def test_every_argument_of_log_and_start_run_is_explained() -> None:
-    for function in (tailrace.log, tailrace.start_run, tailrace.flush):
-        text = inspect.getdoc(function) or ""
-        for parameter in arguments(function):
-            assert f"{parameter.name}:" in text, parameter.name
+@pytest.mark.parametrize("name", [*sorted({*FUNCTIONS, *ALONE})])
+def test_the_help_of_a_function_is_complete(name: str) -> None:
+    function = EXPORTS[name]
+    assert lacks(function, arguments(function)) == []
+
+
+@pytest.mark.parametrize("owner", [Tracker, Run])
+def test_the_help_of_every_method_is_complete(owner: type) -> None:
+    methods = {name: member for name, member in public(owner).items() if inspect.isfunction(member)}
+    assert len(methods) > 20
+    missing = {name: lacks(method, arguments(method)[1:]) for name, method in methods.items()}
+    assert {name: what for name, what in missing.items() if what} == {}

@@ -100,15 +100,29 @@ class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls, RegistryCalls, Managed)
     def set_tracking_uri(self, uri: str | os.PathLike[str]) -> None:
         """Where runs started from now on go: `http://…`, `sqlite:///…`, `postgresql://…`.
 
+        Args:
+            uri: What MLflow takes; a path is a directory of files.
+
         Raises:
             SettingsError: It is no URI at all.
+
+        Example:
+            >>> tailrace.set_tracking_uri("http://localhost:5000")
         """
         load_settings({"tracking_uri": uri})
         self._given = {**self._given, "tracking_uri": uri}
         self._export(MLFLOW_TRACKING_URI=resolve_uri(os.fspath(uri), str(Path.cwd())))
 
     def get_tracking_uri(self) -> str:
-        """The tracking URI in force, without a password; MLflow's default when none is set."""
+        """The tracking URI in force, without a password; MLflow's default when none is set.
+
+        Returns:
+            The URI, relative paths made absolute.
+
+        Example:
+            >>> tailrace.get_tracking_uri()
+            'http://localhost:5000'
+        """
         uri = self._settings({}).tracking_uri
         return mask_uri(resolve_uri(uri or "sqlite:///mlflow.db", str(Path.cwd())))[0]
 
@@ -125,6 +139,9 @@ class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls, RegistryCalls, Managed)
         Raises:
             CallError: Neither or both are given.
             SettingsError: The name is empty.
+
+        Example:
+            >>> tailrace.set_experiment("digits")
         """
         if (experiment_name is None) == (experiment_id is None):
             raise CallError("set_experiment takes experiment_name or experiment_id, one of the two")
@@ -188,6 +205,10 @@ class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls, RegistryCalls, Managed)
             CallError: A run is active and neither `nested` nor another thread's.
             StateDirError, SessionError, StoreRefused: What cannot work at all, under `on_error="raise"`; by default
                 one warning, and training goes on.
+
+        Example:
+            >>> with tailrace.start_run(run_name="baseline", params={"lr": 0.1}):
+            ...     train()
         """
         arguments = {"experiment_name": experiment_name, "tracking_uri": tracking_uri, "agent": agent, **settings}
         arguments["log_system_metrics"] = log_system_metrics
@@ -277,19 +298,51 @@ class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls, RegistryCalls, Managed)
     def end_run(
         self, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED", timeout: float | None = None
     ) -> None:
-        """Ends this thread's active run; see `Run.end`. Does nothing without one."""
+        """Ends this thread's active run, and waits for its delivery; see `Run.end`. Does nothing without one.
+
+        Args:
+            status: FINISHED, FAILED or KILLED.
+            timeout: Seconds to wait; `end_timeout` by default.
+
+        Raises:
+            CallError: Under `strict=True`: an unknown status.
+
+        Example:
+            >>> tailrace.end_run("FAILED")
+        """
         run = self._active.own() or self._active.current()
         if run is not None:
             run.end(status, timeout)
 
     def active_run(self) -> Run | None:
-        """This thread's active run, or None."""
+        """This thread's active run, or None.
+
+        Returns:
+            The run; in a thread or child without one of its own, the one that it logs to.
+
+        Example:
+            >>> tailrace.active_run().info.run_id
+            '0f6a…'
+        """
         return self._active.current() or self._inherited()
 
     # -- logging to the active run -----------------------------------------------------------------------------------
 
     def log(self, metrics: Mapping[str, Any] | None = None, /, *, step: int | None = None, **values: Any) -> None:
-        """Logs metrics of one training step to the active run, in about a microsecond. As `tailrace.log`."""
+        """Logs metrics of one training step to the active run, in about a microsecond.
+
+        Args:
+            metrics: Metrics by name, for names that are no Python identifiers (`"train/loss"`).
+            step: Training step; without it, the run's own counter of calls without a step: 0, 1, 2, …
+            **values: Metrics as keywords. Numbers of any kind: float, int, bool, NumPy scalars, tensors with one
+                element.
+
+        Raises:
+            CallError: Under `strict=True`: a value is no number, or the step no integer.
+
+        Example:
+            >>> tailrace.log({"train/loss": 0.25}, step=7)
+        """
         raise NotImplementedError("replaced in __init__")
 
     def flush(self, timeout: float | None = None) -> Ledger:
@@ -300,6 +353,10 @@ class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls, RegistryCalls, Managed)
 
         Returns:
             The ledgers of all active runs as one.
+
+        Example:
+            >>> tailrace.flush(timeout=10).settled
+            True
         """
         timeout = self._settings({}).end_timeout if timeout is None else timeout
         deadline = time.monotonic() + timeout
