@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from tailrace._model_handle import ModelHandle
+    from tailrace._monitor import SystemMonitor
     from tailrace._run import Run
     from tailrace._say import Voice
     from tailrace_agent.records import Codec
@@ -332,8 +333,7 @@ class ActiveCalls:
             run_id: MLflow's id of the run to log to; the active run when None, and a new one where none is active.
 
         Raises:
-            CallError: Under `strict=True`: it is no table, its cells cannot be JSON, or the name does not end in
-                `.json`.
+            CallError: Under `strict=True`: it is no table, or the name does not end in `.json`.
 
         Thread safety: any thread; leave the data alone during the call.
 
@@ -427,6 +427,63 @@ class ActiveCalls:
             step=step,
             flavor=flavor,
             save_options=save_options,
+        )
+
+    def system_monitor(  # noqa: PLR0913 - a switch for each thing that is measured
+        self,
+        interval: float | None = None,
+        *,
+        cpu: bool = True,
+        memory: bool = True,
+        disk: bool = True,
+        network: bool = True,
+        gpu: bool = True,
+        process: bool = True,
+        cores: bool = False,
+        prefix: str = "system",
+        node: str | None = None,
+    ) -> SystemMonitor:
+        """Samples the machine in the background while its `with` block, or from `start()` to `stop()`.
+
+        The samples go to the active run (without one, one is started), under MLflow's names, so that its UI's
+        "System metrics" tab shows them. In process mode the agent samples: no thread and no time of this process.
+        A further monitor of the same run, prefix and node joins the one that runs, with that one's settings.
+
+        Args:
+            interval: Seconds between two samples; the setting `system_metrics_interval` (1) by default.
+            cpu: Utilisation, load, context switches, package energy.
+            memory: Memory and swap.
+            disk: The file system of the working directory, and the disks' throughput.
+            network: Totals and throughput.
+            gpu: The GPUs that this process may see.
+            process: This process and its children.
+            cores: Each core's utilisation, too.
+            prefix: First part of every name.
+            node: Name of this machine among several: `system/<node>/…`.
+
+        Returns:
+            The monitor; `latest()` gives the last sample from memory.
+
+        Raises:
+            CallError: A value can never work.
+
+        Example:
+            >>> with tailrace.system_monitor(interval=0.5) as monitor:
+            ...     train()
+        """
+        run = self._to(None)
+        config = run._settings
+        return run.system_monitor(
+            config.system_metrics_interval if interval is None else interval,
+            cpu=cpu,
+            memory=memory,
+            disk=disk,
+            network=network,
+            gpu=gpu,
+            process=process,
+            cores=cores,
+            prefix=prefix,
+            node=config.system_metrics_node if node is None else node,
         )
 
     def _to(self, run_id: str | None) -> Run:

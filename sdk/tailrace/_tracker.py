@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tailrace._connection import Connection
-    from tailrace._monitor import SystemMonitor
     from tailrace.config import TrackingConfig
     from tailrace_agent.settings import Settings
 
@@ -234,63 +233,6 @@ class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls, RegistryCalls, Managed)
         if config.log_system_metrics:
             run.system_monitor(config.system_metrics_interval, node=config.system_metrics_node).start()
         return run
-
-    def system_monitor(  # noqa: PLR0913 - a switch for each thing that is measured
-        self,
-        interval: float | None = None,
-        *,
-        cpu: bool = True,
-        memory: bool = True,
-        disk: bool = True,
-        network: bool = True,
-        gpu: bool = True,
-        process: bool = True,
-        cores: bool = False,
-        prefix: str = "system",
-        node: str | None = None,
-    ) -> SystemMonitor:
-        """Samples the machine in the background while its `with` block, or from `start()` to `stop()`.
-
-        The samples go to the active run (without one, one is started), under MLflow's names, so that its UI's
-        "System metrics" tab shows them. In process mode the agent samples: no thread and no time of this process.
-        A further monitor of the same run, prefix and node joins the one that runs, with that one's settings.
-
-        Args:
-            interval: Seconds between two samples; the setting `system_metrics_interval` (1) by default.
-            cpu: Utilisation, load, context switches, package energy.
-            memory: Memory and swap.
-            disk: The file system of the working directory, and the disks' throughput.
-            network: Totals and throughput.
-            gpu: The GPUs that this process may see.
-            process: This process and its children.
-            cores: Each core's utilisation, too.
-            prefix: First part of every name.
-            node: Name of this machine among several: `system/<node>/…`.
-
-        Returns:
-            The monitor; `latest()` gives the last sample from memory.
-
-        Raises:
-            CallError: A value can never work.
-
-        Example:
-            >>> with tailrace.system_monitor(interval=0.5) as monitor:
-            ...     train()
-        """
-        run = self._to(None)
-        config = run._settings
-        return run.system_monitor(
-            config.system_metrics_interval if interval is None else interval,
-            cpu=cpu,
-            memory=memory,
-            disk=disk,
-            network=network,
-            gpu=gpu,
-            process=process,
-            cores=cores,
-            prefix=prefix,
-            node=config.system_metrics_node if node is None else node,
-        )
 
     def _start(self) -> Run:
         return self.start_run()
