@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from tailrace._parts import MOST, Unread, items_of, named_parts, text_of, unwrapped, why
+from tailrace._parts import MOST, PLAIN, Unread, items_of, named_parts, text_of, unwrapped, why
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -122,7 +122,7 @@ def _entries(params: Any, what: str) -> list[tuple[object, Any]]:
 
 def _name_of(key: object) -> str:
     try:
-        return text_of(key)
+        return key if type(key) is str else text_of(key)
     except Exception:  # noqa: BLE001 - a foreign key may raise anything
         return f"<{type(key).__name__} without a str()>"
 
@@ -150,6 +150,9 @@ class _Flattening:
             self.flat.unreadable.append(Unreadable(name, why(error)))
 
     def _take(self, name: str, value: Any, path: tuple[int, ...]) -> None:
+        if type(value) in PLAIN:
+            self._add(name, str(value))
+            return
         if isinstance(value, Unread):
             self.flat.unreadable.append(Unreadable(name, value.why))
             return
@@ -214,8 +217,8 @@ class _Plain:
         return found
 
     def _of(self, value: Any, name: str, path: tuple[int, ...]) -> Any:
-        value = unwrapped(value)
-        if value is None or type(value) in (bool, int, float, str):
+        value = value if type(value) in PLAIN else unwrapped(value)
+        if type(value) in PLAIN:
             return value
         if id(value) in path or len(path) > MAX_DEPTH:
             return "..."

@@ -22,12 +22,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["MOST", "Unread", "items_of", "named_parts", "text_of", "unwrapped", "why"]
+__all__ = ["MOST", "PLAIN", "Unread", "items_of", "named_parts", "text_of", "unwrapped", "why"]
 
 MOST: Final = 100_000
 """Parts that are looked at of one value: some make new ones for as long as somebody asks."""
 _LONGEST_WHY: Final = 200
-_NO_PARTS: Final = frozenset({bool, bytes, complex, float, int, list, set, str, type(None)})
+PLAIN: Final = frozenset({bool, float, int, str, type(None)})
+"""Types of which every value is what it is."""
+_NO_PARTS: Final = PLAIN | {bytes, complex, list, set}
 _NO_LISTS: Final = (str, bytes, bytearray, memoryview, range)
 
 
