@@ -67,7 +67,7 @@ def command(  # noqa: PLR0913, PLR0917 - an argument for each option
     names = reader.experiments()
     try:
         ids = reader.experiment_ids(experiment) if experiment else list(names)
-        found = reader.search(ids, filter_, [_quoted(column) for column in order_by], limit + 1)
+        found = reader.search(ids, filter_, order_by, limit + 1)
     except Refused as error:
         raise Fail(str(error), Code.USAGE) from error
     records = [reader.record(run) for run in found]
@@ -115,14 +115,3 @@ def _print(
             *(number(record.metrics.get(name)) for name in metrics),
         )
     console().print(rows)
-
-
-def _quoted(column: str) -> str:
-    """`metrics.val/loss ASC` with the quotes that MLflow asks for around a name with a slash in it."""
-    name, _, direction = column.strip().rpartition(" ")
-    if direction.upper() not in ("ASC", "DESC"):
-        name, direction = column.strip(), ""
-    group, dot, key = name.partition(".")
-    if dot and group in ("metrics", "params", "tags") and not key.startswith(("`", '"')):
-        name = f"{group}.`{key}`"
-    return f"{name} {direction}".strip()
