@@ -79,9 +79,9 @@ def test_what_mlflow_understood_before_means_the_same(text: str) -> None:
     "filter_string",
     [
         "metrics.loss < 0.2",
-        "metrics.`val/loss` < 0.2 AND metrics.\"val/loss\" > 0",
+        'metrics.`val/loss` < 0.2 AND metrics."val/loss" > 0',
         "tags.mlflow.runName = 'x' and params.x = 'a AND metrics.x/y < 3'",
-        "tags.x = \"it's metrics.a/b < 1\" AND params.lr IS NOT NULL",
+        'tags.x = "it\'s metrics.a/b < 1" AND params.lr IS NOT NULL',
         "tags.x = 'C:\\' AND params.y = \"metrics.a/b <\"",
         "attributes.run_id IN ('a/b', 'metrics.c-d') AND attributes.start_time > 5",
         "status = 'FINISHED' AND run.status != 'a-b = c' AND attribute.`run name` LIKE 'a/%'",
@@ -110,7 +110,7 @@ def test_names_are_quoted_for_the_user(written: str, quoted: str) -> None:
 
 @given(st.sampled_from(sorted(GROUPS)), NAMES | WORDS, st.sampled_from(["", " ASC", "  desc", "\tDESC "]))
 def test_every_name_can_be_sorted_by_without_quotes(group: str, name: str, direction: str) -> None:
-    if name.split()[-1].lower() in ("asc", "desc") and " " in name:
+    if name.rsplit(maxsplit=1)[-1].lower() in ("asc", "desc") and " " in name:
         return  # taken for the direction
     ordered = quoted_order(f"{group}.{name}{direction}")
     assert SearchUtils.parse_order_by_for_search_runs(ordered) == (
@@ -119,7 +119,9 @@ def test_every_name_can_be_sorted_by_without_quotes(group: str, name: str, direc
     assert quoted_order(ordered) == ordered
 
 
-@pytest.mark.parametrize("column", ["attributes.start_time DESC", "start_time", "metrics.`a b` ASC", "created desc", ""])
+@pytest.mark.parametrize(
+    "column", ["attributes.start_time DESC", "start_time", "metrics.`a b` ASC", "created desc", ""]
+)
 def test_an_order_that_needs_no_quotes_gets_none(column: str) -> None:
     assert quoted_order(column) == column
 

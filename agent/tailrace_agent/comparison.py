@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from tailrace_agent.candidates import nearest
 from tailrace_agent.errors import NotFound
 from tailrace_agent.extremes import SYSTEM, machine_last
 
@@ -130,7 +131,7 @@ def matching(known: Iterable[str], wanted: Sequence[str] | str) -> list[str]:
         fitting = [pattern] if pattern in known else [name for name in known if fnmatchcase(name, pattern)]
         if not fitting:
             some = ", ".join(known[:8]) + (", …" if len(known) > 8 else "")
-            raise NotFound(f"no metric fits {pattern!r}; there are: {some or 'none at all'}")
+            raise NotFound(f"no metric fits {pattern!r}; there are: {some or 'none at all'}{nearest(pattern, known)}")
         found.update(dict.fromkeys(fitting))
     return list(found)
 

@@ -3,8 +3,9 @@
 What this module promises:
 
 * Nothing is created or changed: an SQLite file that is not there is an error, not a new store.
-* A run is found by MLflow's id, tailrace's id, the beginning of one of them, its name, or the beginning of its name;
-  one that fits several is an error that names them.
+* A run is found by MLflow's id, tailrace's id, the beginning of one of them, its name, or the beginning of its name.
+  Where several runs have that name, who asks may have the newest; a beginning that fits several is an error.
+* Names in a filter or an order need no quotes; see `filters`.
 * What MLflow has is what is returned: what is still on its way is not there.
 * Foreign errors come out as those of `errors`, without a password.
 
@@ -15,16 +16,19 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, Final
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 
 from tailrace_agent.cards import brief, card
+from tailrace_agent.candidates import MOST, Candidate, fits_several, nearest, newest_first, newest_taken
 from tailrace_agent.errors import CallError, NotFound, Refused, RunGone, StoreRefused
 from tailrace_agent.extremes import known, unbounded
+from tailrace_agent.filters import quoted_filter, quoted_order
 from tailrace_agent.mlflow_errors import mask, opening_failed, public_uri, translate
 from tailrace_agent.uris import check_uri, mask_uri, missing_file
 
@@ -32,7 +36,7 @@ if TYPE_CHECKING:
     from tailrace_agent.mlflow_history import Columns
     from tailrace_agent.mlflow_store import Store
 
-__all__ = ["Reader", "RunRecord", "open_reader"]
+__all__ = ["Choose", "Reader", "RunRecord", "open_reader"]
 
 _REQUEST_TIMEOUT: Final = 120.0
 """Seconds for one answer: somebody waits for it, and a page of a long history takes its time."""
@@ -40,6 +44,10 @@ _PAGE: Final = 10_000
 _IDS_AT_ONCE: Final = 200
 _ID: Final = re.compile(r"[0-9a-f]{32}")
 _RUN_TAG: Final = "tailrace.run"
+Choose: TypeAlias = Callable[[str, str], object]
+_NEWEST: Final = ["attributes.start_time DESC"]
+_NOT_IN_A_PATTERN: Final = re.compile(r"[\[\]\\\"]")
+"""What escapes, means a set, or ends the literal in one database's LIKE or another's."""
 
 
 class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,13 +107,16 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
         return {"param": len(self.params), "metric": len(self.metrics)}
 
 
-def open_reader(tracking_uri: str | None, cwd: str, *, create: bool = False) -> Reader:
+def open_reader(
+    tracking_uri: str | None, cwd: str, *, create: bool = False, request_timeout: float = _REQUEST_TIMEOUT
+) -> Reader:
     """Opens a store for reading.
 
     Args:
         tracking_uri: None means what MLflow would take in `cwd`.
         cwd: Directory from which relative paths are meant.
         create: An SQLite file that is not there is made, and no error: for an import.
+        request_timeout: Seconds that one request may take.
 
     Raises:
         StoreRefused: MLflow can make no use of this URI, or there is no such store yet.
@@ -124,7 +135,7 @@ def open_reader(tracking_uri: str | None, cwd: str, *, create: bool = False) -> 
             raise StoreRefused(
                 f"there is no store {absent} yet: nothing was logged to it, or the tracking URI is another"
             )
-        store = mlflow_store.open_store(uri, cwd, _REQUEST_TIMEOUT)
+        store = mlflow_store.open_store(uri, cwd, request_timeout)
     except Exception as error:  # noqa: BLE001  # whatever a database driver or a plug-in raises
         raise opening_failed(error, uri) from None
     return Reader(uri, store)
@@ -174,7 +185,7 @@ class Reader:
         by_name = {name: experiment_id for experiment_id, name in known.items()}
         missing = [name for name in names if name not in by_name and name not in known]
         if missing:
-            raise NotFound(f"{self.name} has no experiment {missing[0]!r}{_nearest(missing[0], list(by_name))}")
+            raise NotFound(f"{self.name} has no experiment {missing[0]!r}{nearest(missing[0], by_name)}")
         return [by_name.get(name, name) for name in names]
 
     def search(
@@ -190,8 +201,8 @@ class Reader:
 
         Args:
             experiment_ids: Where to look; all experiments when None.
-            filter_string: In MLflow's filter language.
-            order_by: Columns, with `ASC` or `DESC`.
+            filter_string: In MLflow's filter language; names need no quotes.
+            order_by: Columns, with `ASC` or `DESC`; names need no quotes.
             max_results: All when None.
             view: MLflow's `ViewType`; what is not deleted when None.
 
@@ -201,37 +212,42 @@ class Reader:
         Raises:
             Refused: The filter or the order is none.
         """
+        ids = list(self.experiments()) if experiment_ids is None else list(experiment_ids)
+        size = _PAGE if max_results is None else min(_PAGE, max_results)
+        return list(islice(self._found(ids, filter_string, order_by, size, view), max_results))
+
+    def _found(
+        self, ids: Sequence[str], filter_string: str, order_by: Sequence[str] | None, size: int, view: int | None
+    ) -> Iterator[Any]:
+        """Runs one by one; the next page of `size` is asked for when it is wanted."""
         from mlflow.entities import ViewType
 
-        ids = list(self.experiments()) if experiment_ids is None else list(experiment_ids)
         view = ViewType.ACTIVE_ONLY if view is None else view
-        found: list[Any] = []
-        token = None
-        with self.edge(about_run=False):
-            while ids and (max_results is None or len(found) < max_results):
-                room = _PAGE if max_results is None else min(_PAGE, max_results - len(found))
-                page = self.store.search_runs(ids, filter_string, view, room, list(order_by or []), token)
-                found += page
-                token = page.token
-                if not token:
-                    break
-        return found
+        query, order, token = quoted_filter(filter_string or ""), [quoted_order(each) for each in order_by or ()], None
+        while ids and size > 0:
+            with self.edge(about_run=False):
+                page = self.store.search_runs(list(ids), query, view, size, order, token)
+            yield from page
+            token = page.token
+            if not token:
+                return
 
     # -- one run -----------------------------------------------------------------------------------------------------
 
-    def find(self, text: str) -> Any:
-        """The one run that a person means.
+    def find(self, text: str, choose: Choose | None = None) -> Any:
+        """The one run that a person means; arguments and errors as in `find_all`."""
+        return self.find_all([text], choose)[0]
 
-        Raises:
-            NotFound: No run fits, or several do.
-        """
-        return self.find_all([text])[0]
-
-    def find_all(self, texts: Sequence[str]) -> list[Any]:
+    def find_all(self, texts: Sequence[str], choose: Choose | None = None) -> list[Any]:
         """The runs that are meant, in this order. Whole ids take one search for all of them, other names one each.
 
+        Args:
+            texts: What a person calls each of them.
+            choose: Where several runs have the very name, the newest is taken, and this is called with a word on it and
+                the others, and its id. Without it that is an error: for whoever changes or deletes something.
+
         Raises:
-            NotFound: One of them fits no run, or several.
+            NotFound: One of them fits no run, or several; the message says which, and in what they differ.
             CallError: One of them is no text.
         """
         for text in texts:
@@ -239,7 +255,7 @@ class Reader:
                 raise CallError(f"a run is named by its name or id, a text, not by a value of {type(text).__name__}")
         experiments = list(self.experiments())
         by_id = self._by_ids([text for text in texts if _ID.fullmatch(text)], experiments)
-        return [by_id[text] if text in by_id else self._named(text, experiments) for text in texts]
+        return [by_id[text] if text in by_id else self._named(text, experiments, choose) for text in texts]
 
     def record(self, run: Any) -> RunRecord:
         """MLflow's `Run` as plain data."""
@@ -314,47 +330,73 @@ class Reader:
             for run in self.search(experiments, f"attributes.run_id IN ({named})", view=ViewType.ALL):
                 found[run.info.run_id] = run
         for run_id in ids:
-            if run_id not in found:
-                found[run_id] = self._get(run_id)
+            if run_id not in found and (run := self._get(run_id)) is not None:
+                found[run_id] = run
         return found
 
-    def _get(self, run_id: str) -> Any:
+    def _get(self, run_id: str) -> Any | None:
         """A run of an experiment that is deleted, too."""
         try:
             with self.edge(about_run=True):
                 return self.store.get_run(run_id)
-        except (RunGone, Refused) as error:
-            raise NotFound(f"{self.name} has no run {run_id!r}") from error
+        except (RunGone, Refused):
+            return None
 
-    def _named(self, text: str, experiments: Sequence[str]) -> Any:
-        for query in _queries(text):
-            found = self.search(experiments, query, max_results=20)
-            if len(found) > 1:
-                names = ", ".join(f"{run.info.run_id} ({run.info.run_name})" for run in found[:5])
-                raise NotFound(f"{text!r} fits {len(found)} runs of {self.name}: {names}; give more of an id")
+    def _named(self, text: str, experiments: Sequence[str], choose: Choose | None) -> Any:
+        for way in _ways(text):
+            runs = self._found(experiments, way.query, _NEWEST, MOST, None)
+            found = list(islice((run for run in runs if way.fits(run)), MOST + 1))
             if found:
-                return found[0]
+                return found[0] if len(found) == 1 else self._one_of(text, way, found, choose)
         raise NotFound(f"{self.name} has no run {text!r}; `tailrace runs` lists what it has")
 
+    def _one_of(self, text: str, way: _Way, found: Sequence[Any], choose: Choose | None) -> Any:
+        candidates = [_candidate(run) for run in found]
+        values = {way.value(run) for run in found}
+        if choose is None or len(values) > 1:
+            raise NotFound(fits_several(text, candidates, self.name))
+        newest = newest_first(candidates)[0].id
+        choose(newest_taken(values.pop(), candidates, self.name), newest)
+        return next(run for run in found if run.info.run_id == newest)
 
-def _queries(text: str) -> Iterator[str]:
-    """MLflow's filters for what `text` may mean, the surest first."""
-    quote = '"' if "'" in text else "'"
-    if quote in text or not text:
+
+class _Way(NamedTuple):
+    """One way in which a text may mean a run: a filter that finds it among others, and what in the run has to fit."""
+
+    query: str
+    value: Callable[[Any], str]
+    text: str
+    whole: bool = False
+
+    def fits(self, run: Any) -> bool:
+        value = self.value(run)
+        return value == self.text if self.whole else value.startswith(self.text)
+
+
+def _ways(text: str) -> Iterator[_Way]:
+    """What `text` may mean, the surest first. No filter can escape a wildcard, so some find more than what fits."""
+    if not text:
         return
-    yield f"attributes.run_name = {quote}{text}{quote}"
-    if text.isalnum():  # no wildcard of LIKE in it
-        yield f"attributes.run_id LIKE '{text}%'"
-        yield f"tags.`{_RUN_TAG}` LIKE '{text}%'"
-    if "%" not in text and "_" not in text:
-        yield f"attributes.run_name LIKE {quote}{text}%{quote}"
+    quote = '"' if "'" in text else "'"
+    pattern = _NOT_IN_A_PATTERN.sub("_", text)
+    exact = f"LIKE {quote}{pattern}{quote}" if quote in text else f"= {quote}{text}{quote}"
+    yield _Way(f"attributes.run_name {exact}", _name_of, text, whole=True)
+    if _ID.fullmatch(text):  # a whole id was looked for already
+        return
+    if text.isalnum():
+        start = text.lower()
+        yield _Way(f"attributes.run_id LIKE '{start}%'", lambda run: str(run.info.run_id), start)
+        yield _Way(f"tags.`{_RUN_TAG}` LIKE '{start}%'", lambda run: str(run.data.tags.get(_RUN_TAG, "")), start)
+    yield _Way(f"attributes.run_name LIKE {quote}{pattern}%{quote}", _name_of, text)
 
 
-def _nearest(name: str, names: list[str]) -> str:
-    from difflib import get_close_matches
+def _name_of(run: Any) -> str:
+    return run.info.run_name or ""
 
-    near = get_close_matches(name, names, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+
+def _candidate(run: Any) -> Candidate:
+    info = run.info
+    return Candidate(info.run_id, info.run_name or "", info.status, info.start_time / 1000, dict(run.data.params))
 
 
 def _moment(ms: int) -> datetime:

@@ -1,4 +1,4 @@
-"""Values as people write them: numbers with units (`64 KiB`, `500ms`, `10 min`), flags, words, paths; by pattern."""
+"""Values as people write and read them: numbers with units (`64 KiB`, `500ms`, `10 min`), flags, words, paths."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 __all__ = [
+    "ago",
     "as_flag",
     "as_number",
     "as_path",
@@ -16,6 +17,7 @@ __all__ = [
     "as_whole",
     "as_word",
     "by_pattern",
+    "duration",
     "finite",
     "parse_duration",
     "parse_size",
@@ -152,3 +154,18 @@ def as_path(value: object) -> object:
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
     return os.path.expanduser(value) if isinstance(value, str) else value  # noqa: PTH111 - it must stay a str
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: `0.3 s`, `12 s`, `3 min`, `2 h`, `5 d`."""
+    if seconds < 10:
+        return f"{max(seconds, 0):.1f} s"
+    for limit, unit, factor in ((120, "s", 1), (7200, "min", 60), (172800, "h", 3600)):
+        if seconds < limit:
+            return f"{seconds / factor:.0f} {unit}"
+    return f"{seconds / 86400:.0f} d"
+
+
+def ago(at: float, now: float) -> str:
+    """When something was."""
+    return "just now" if now - at < 1 else f"{duration(now - at)} ago"

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from tailrace._say import Voice
     from tailrace_agent.comparison import Comparison
     from tailrace_agent.mlflow_reader import Reader, RunRecord
     from tailrace_agent.settings import Settings
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["ReadCalls"]
 
 _SEARCHED = 100_000
+_LOOKED_AT = 100
 
 
 class ReadCalls:
@@ -27,6 +29,7 @@ class ReadCalls:
     They raise when the store is away or knows no such run: who reads wants an answer, and no training is at stake.
     """
 
+    _voice: Voice
     _experiment_id: str | None
     _reader: tuple[str, Reader] | None = None
 
@@ -36,19 +39,21 @@ class ReadCalls:
         filter_string: str = "",
         run_view_type: int = 1,
         max_results: int = _SEARCHED,
-        order_by: list[str] | None = None,
+        order_by: list[str] | str | None = None,
         output_format: Literal["pandas", "list"] = "pandas",
         search_all_experiments: bool = False,
-        experiment_names: list[str] | None = None,
+        experiment_names: list[str] | str | None = None,
     ) -> pd.DataFrame | list[RunRecord]:
         """Searches runs, as `mlflow.search_runs` does, with the same columns.
 
         Args:
-            experiment_ids: Experiments by id; by default the one that runs go to now.
-            filter_string: In MLflow's filter language: `"metrics.loss < 0.1 and params.model = 'cnn'"`.
+            experiment_ids: Experiments by id, a list; by default the one that runs go to now. It comes first as in
+                MLflow: a filter is given as `filter_string=`.
+            filter_string: In MLflow's filter language: `"metrics.val/loss < 0.1 and params.model = 'cnn'"`. Names need
+                no quotes.
             run_view_type: MLflow's `ViewType`: 1 active runs, 2 deleted ones, 3 all.
             max_results: How many at most.
-            order_by: Columns, each with `ASC` or `DESC`: `["metrics.loss ASC"]`.
+            order_by: Columns, each with `ASC` or `DESC`: `["metrics.val/loss ASC"]`. Names need no quotes.
             output_format: `pandas` for a DataFrame, `list` for a list of `RunRecord`.
             search_all_experiments: Look in every experiment, if none is named.
             experiment_names: Experiments by name.
@@ -58,20 +63,23 @@ class ReadCalls:
             `params.…`, `tags.…`.
 
         Raises:
-            CallError: Ids and names are given, or there is no such format.
+            CallError: Ids and names are given, the ids are a text, or there is no such format.
             NotFound: An experiment that is named is not there.
             SinkError, StoreRefused: The store is away, refuses the filter, or cannot be used.
 
         Thread safety: from any thread.
 
         Example:
-            >>> tailrace.search_runs(filter_string="metrics.loss < 0.1", order_by=["metrics.loss ASC"])
+            >>> tailrace.search_runs(filter_string="metrics.val/loss < 0.1", order_by=["metrics.val/loss ASC"])
         """
         if output_format not in ("pandas", "list"):
             raise CallError(f"output_format is 'pandas' or 'list', not {output_format!r}")
+        if isinstance(experiment_ids, str):
+            raise CallError(_not_a_list(experiment_ids))
         reader = self._read()
         ids = self._where(reader, experiment_ids, experiment_names, everywhere=search_all_experiments)
-        runs = reader.search(ids, filter_string, order_by, max_results, view=run_view_type)
+        order = [order_by] if isinstance(order_by, str) else order_by
+        runs = reader.search(ids, filter_string, order, max_results, view=run_view_type)
         records = [reader.record(run) for run in runs]
         return records if output_format == "list" else _frame(records)
 
@@ -80,12 +88,13 @@ class ReadCalls:
 
         Args:
             run_id: MLflow's id, tailrace's id, the beginning of one, the run's name, or the beginning of its name.
+                Of several runs with that name it is the newest, and a warning tells of the others.
 
         Returns:
             Its status, times, params, last metrics and tags.
 
         Raises:
-            NotFound: No run fits, or several do; the message names them.
+            NotFound: No run fits, or the beginning fits several; the message names them.
             SinkError, StoreRefused: The store is away, or cannot be used.
 
         Example:
@@ -93,7 +102,7 @@ class ReadCalls:
             0.031
         """
         reader = self._read()
-        return reader.record(reader.find(run_id))
+        return reader.record(reader.find(run_id, self._chose))
 
     def best_run(
         self,
@@ -101,7 +110,7 @@ class ReadCalls:
         mode: Literal["min", "max"] = "min",
         *,
         filter_string: str = "",
-        experiment_names: list[str] | None = None,
+        experiment_names: list[str] | str | None = None,
         search_all_experiments: bool = False,
     ) -> RunRecord:
         """The run whose last value of a metric is the smallest, or the largest; NaN is never the best.
@@ -109,7 +118,7 @@ class ReadCalls:
         Args:
             metric: Its name.
             mode: `min` or `max`.
-            filter_string: Only among runs that fit; in MLflow's filter language.
+            filter_string: Only among runs that fit; as in `search_runs`.
             experiment_names: Where to look; by default the experiment that runs go to now.
             search_all_experiments: Look in every experiment.
 
@@ -125,17 +134,21 @@ class ReadCalls:
             >>> tailrace.best_run("val/accuracy", "max").params
             {'lr': '0.1'}
         """
+        from tailrace_agent.candidates import nearest
+
         if mode not in ("min", "max"):
             raise CallError(f"mode is 'min' or 'max', not {mode!r}")
         reader = self._read()
         ids = self._where(reader, None, experiment_names, everywhere=search_all_experiments)
-        order = [f"metrics.`{metric}` {'ASC' if mode == 'min' else 'DESC'}"]
+        order = [f"metrics.{metric} {'ASC' if mode == 'min' else 'DESC'}"]
         found = reader.search(ids, filter_string, order, 1)
         record = reader.record(found[0]) if found else None
         # MLflow sorts NaN after every number, and runs without the metric after those.
         value = record.metrics.get(metric) if record is not None else None
         if record is None or value is None or value != value:  # noqa: PLR0124 - NaN alone differs from itself
-            raise NotFound(f"no run has a number for metric {metric!r}, where {reader.name} was searched")
+            known = {key for run in reader.search(ids, filter_string, None, _LOOKED_AT) for key in run.data.metrics}
+            near = nearest(metric, known - {metric})
+            raise NotFound(f"no run has a number for metric {metric!r}, where {reader.name} was searched{near}")
         return record
 
     def compare_runs(self, run_ids: Sequence[str], metrics: Sequence[str] | str | None = None) -> Comparison:
@@ -154,7 +167,7 @@ class ReadCalls:
             `plot()` draws the metrics over the steps.
 
         Raises:
-            NotFound: No run fits one of the names, or several do; or no metric fits.
+            NotFound: No run fits one of the names, or a beginning fits several; or no metric fits.
             SinkError, StoreRefused: The store is away, or cannot be used.
 
         Example:
@@ -164,7 +177,7 @@ class ReadCalls:
 
         reader = self._read()
         wanted = [run_ids] if isinstance(run_ids, str) else list(run_ids)
-        return compare(reader, reader.find_all(wanted), metrics)
+        return compare(reader, reader.find_all(wanted, self._chose), metrics)
 
     def metric_history(self, run_id: str, keys: Sequence[str] | str | None = None) -> pd.DataFrame:
         """Every point of a run's metrics.
@@ -178,7 +191,7 @@ class ReadCalls:
             what they were, also where MLflow's database could not keep them.
 
         Raises:
-            NotFound: No run fits, or several do; or the run has no such metric.
+            NotFound: No run fits, or a beginning fits several; or the run has no such metric.
             SinkError, StoreRefused: The store is away, or cannot be used.
 
         Example:
@@ -187,11 +200,15 @@ class ReadCalls:
         from tailrace_agent.comparison import matching, metric_history
 
         reader = self._read()
-        run = reader.find(run_id)
+        run = reader.find(run_id, self._chose)
         known = sorted(run.data.metrics)
         return metric_history(reader, run.info.run_id, known if keys is None else matching(known, keys))
 
     # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _chose(self, text: str, run_id: str) -> None:
+        """Of several runs with one name, the newest was taken."""
+        self._voice.warn(text, once=("newest", run_id))
 
     def _read(self) -> Reader:
         """The store in force, opened once: opening a database takes a good part of a second."""
@@ -206,7 +223,7 @@ class ReadCalls:
         return self._reader[1]
 
     def _where(
-        self, reader: Reader, ids: Sequence[str] | None, names: Sequence[str] | None, *, everywhere: bool
+        self, reader: Reader, ids: Sequence[str] | None, names: Sequence[str] | str | None, *, everywhere: bool
     ) -> list[str] | None:
         """Experiment ids to search; None for all of them."""
         if ids and names:
@@ -214,7 +231,7 @@ class ReadCalls:
         if ids:
             return [str(experiment_id) for experiment_id in ids]
         if names:
-            return reader.experiment_ids(list(names))
+            return reader.experiment_ids([names] if isinstance(names, str) else list(names))
         if everywhere:
             return None
         if self._experiment_id is not None:
@@ -224,6 +241,17 @@ class ReadCalls:
 
     def _settings(self, arguments: Mapping[str, Any]) -> Settings:
         raise NotImplementedError  # Tracker has it
+
+
+def _not_a_list(text: str) -> str:
+    from tailrace_agent.filters import looks_like_filter
+
+    if looks_like_filter(text):
+        return f"search_runs takes experiment_ids first, as MLflow's does: write search_runs(filter_string={text!r})"
+    return (
+        f"experiment_ids is a list of ids, not the text {text!r}: write experiment_ids=[{text!r}], "
+        f"or for an experiment's name experiment_names=[{text!r}]"
+    )
 
 
 def _frame(records: Sequence[RunRecord]) -> pd.DataFrame:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
+from tailrace_agent.units import ago, duration
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -85,17 +87,12 @@ class App:
         return load_settings({"dir": self.directory, "tracking_uri": tracking_uri})
 
     def store(self, settings: Settings) -> str:
-        """The tracking URI in force, absolute, and MLflow's default spelled out. Nothing is created.
-
-        MLflow goes on with plain files in `mlruns` where an earlier version has left some.
-        """
+        """The tracking URI in force, absolute, and MLflow's default spelled out. Nothing is created."""
+        from tailrace_agent.stores import default_uri
         from tailrace_agent.uris import resolve_uri
 
-        here = Path.cwd()
-        if settings.tracking_uri is not None:
-            return resolve_uri(settings.tracking_uri, str(here))
-        plain = any((entry / "meta.yaml").exists() for entry in here.glob("mlruns/[0-9]*"))
-        return (here / "mlruns").as_uri() if plain else f"sqlite:///{here / 'mlflow.db'}"
+        here = str(Path.cwd())
+        return resolve_uri(settings.tracking_uri, here) if settings.tracking_uri else default_uri(here)
 
     def environment(self) -> dict[str, str]:
         """For a program of tailrace's own: the environment, with `--dir` in it."""
@@ -236,18 +233,3 @@ def size(n: float) -> str:
             return f"{n:.0f} {unit}" if unit == "B" or n >= 100 else f"{n:.1f} {unit}"
         n /= 1024
     raise AssertionError  # GiB returns
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people: `0.3 s`, `12 s`, `3 min`, `2 h`, `5 d`."""
-    if seconds < 10:
-        return f"{max(seconds, 0):.1f} s"
-    for limit, unit, factor in ((120, "s", 1), (7200, "min", 60), (172800, "h", 3600)):
-        if seconds < limit:
-            return f"{seconds / factor:.0f} {unit}"
-    return f"{seconds / 86400:.0f} d"
-
-
-def ago(at: float, now: float) -> str:
-    """When something was."""
-    return "just now" if now - at < 1 else f"{duration(now - at)} ago"

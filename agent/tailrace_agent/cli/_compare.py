@@ -13,14 +13,16 @@ from tailrace_agent.cli._app import Code, Fail, count
 from tailrace_agent.cli._deliver import known_credentials
 from tailrace_agent.cli._look import Busy
 from tailrace_agent.cli._runs import LocalRun, delivered_keys
+from tailrace_agent.errors import NotFound
 from tailrace_agent.ledger import Ledger
+from tailrace_agent.mlflow_reader import Choose, open_reader
 from tailrace_agent.process_host import open_sink
 from tailrace_agent.settings import Settings
 from tailrace_agent.sink import Sink
 from tailrace_agent.status import RunStatus
 from tailrace_agent.uris import mask_uri, missing_file, unmask_uri
 
-__all__ = ["Finding", "compare_with_sessions", "compare_with_tag"]
+__all__ = ["Finding", "compare_with_sessions", "compare_with_tag", "find_stored"]
 
 
 class Finding(msgspec.Struct, kw_only=True):
@@ -89,35 +91,30 @@ def compare_with_sessions(settings: Settings, local: list[LocalRun], tracking_ur
     return finding
 
 
-def compare_with_tag(settings: Settings, uri: str, run: str) -> Finding:
+def compare_with_tag(settings: Settings, uri: str, run: Any) -> Finding:
     """Compares the totals with the ledger that was stored with the run.
 
+    Args:
+        settings: The settings in force.
+        uri: The store.
+        run: As `find_stored` gives it.
+
     Raises:
-        Fail: There is no such run, or it carries no ledger.
+        Fail: It carries no ledger.
     """
-    absent = missing_file(uri)
-    if absent is not None:
-        text = f"this machine knows no run {run!r}, and there is no store {absent}; give --tracking-uri"
-        raise Fail(text, Code.UNKNOWN)
-    sink, store = _open(settings, uri, str(Path.cwd()))
-    stored = sink.find_runs(run)
-    if not stored:
-        raise Fail(f"neither this machine nor {store} knows a run {run!r}; is --tracking-uri right?", Code.UNKNOWN)
-    if len(stored) > 1:
-        names = ", ".join(f"{entry.ref.run_id} ({entry.ref.run_name})" for entry in stored[:5])
-        raise Fail(f"{run!r} fits {len(stored)} runs of {store}: {names}; give more of an id", Code.UNKNOWN)
-    ref, tag = stored[0].ref, stored[0].tags.get("tailrace.ledger")
+    info, tag = run.info, run.data.tags.get("tailrace.ledger")
     if tag is None:
         raise Fail(
-            f"run {ref.run_id} carries no ledger (the tag tailrace.ledger), and its session is not on this machine: "
+            f"run {info.run_id} carries no ledger (the tag tailrace.ledger), and its session is not on this machine: "
             "tailrace did not log it, or has not settled it yet"
         )
     ledger = msgspec.json.decode(tag, type=dict[str, Any])
     metric = ledger["kinds"].get("metric", {"delivered": 0, "merged": 0})
-    found = sink.count_metrics(ref.run_id)
+    sink, store = _open(settings, uri, str(Path.cwd()))
+    found = sink.count_metrics(info.run_id)
     finding = Finding(
-        run_id=ref.run_id,
-        run_name=ref.run_name,
+        run_id=info.run_id,
+        run_name=info.run_name,
         store=store,
         by_key=False,
         delivered=metric["delivered"] - metric["merged"],
@@ -131,6 +128,25 @@ def compare_with_tag(settings: Settings, uri: str, run: str) -> Finding:
     return finding
 
 
+def find_stored(settings: Settings, uri: str, run: str, choose: Choose) -> Any:
+    """The run in its store, as MLflow has it.
+
+    Raises:
+        Fail: There is no such store.
+        NotFound: It has no such run, or the beginning of an id or a name fits several.
+        SinkError, StoreRefused: It is away, or cannot be used.
+    """
+    absent = missing_file(uri)
+    if absent is not None:
+        text = f"this machine knows no run {run!r}, and there is no store {absent}; give --tracking-uri"
+        raise Fail(text, Code.UNKNOWN)
+    try:
+        reader = open_reader(_whole(settings, uri)[0], str(Path.cwd()), request_timeout=settings.request_timeout)
+        return reader.find(run, choose)
+    except NotFound as error:
+        raise NotFound(f"this machine knows no run {run!r}, and {error}; is --tracking-uri right?") from error
+
+
 def _rows_of(entry: LocalRun) -> int:
     """Distinct metric rows that a live agent has delivered by its own account."""
     told = status.read(entry.session.shared / status.run_file(int(entry.run.run, 16)), RunStatus)
@@ -139,13 +155,18 @@ def _rows_of(entry: LocalRun) -> int:
 
 
 def _open(settings: Settings, tracking_uri: str | None, cwd: str) -> tuple[Sink, str]:
-    """The store, with the password that was told for it, and its name for people."""
-    whole, name = None, "MLflow's default store"
-    if tracking_uri:
-        name = mask_uri(tracking_uri)[0]
-        credentials = known_credentials(settings).get(name)
-        whole = unmask_uri(tracking_uri, credentials) if credentials else tracking_uri
+    """The store, and its name for people."""
+    whole, name = _whole(settings, tracking_uri)
     return open_sink(whole, cwd, request_timeout=settings.request_timeout), name
+
+
+def _whole(settings: Settings, tracking_uri: str | None) -> tuple[str | None, str]:
+    """The URI with the password that was told for it, and without one."""
+    if not tracking_uri:
+        return None, "MLflow's default store"
+    name = mask_uri(tracking_uri)[0]
+    credentials = known_credentials(settings).get(name)
+    return (unmask_uri(tracking_uri, credentials) if credentials else tracking_uri), name
 
 
 def _differing(expected: Counter[str], found: dict[str, int]) -> dict[str, tuple[int, int]]:

@@ -15,9 +15,10 @@ import msgspec
 
 from tailrace_agent.cli._app import Code, Fail, count
 from tailrace_agent.cli._look import Busy, reading, run_of, states
-from tailrace_agent.cli._runs import fits
+from tailrace_agent.cli._runs import LocalRun, meant
 from tailrace_agent.errors import SessionError
 from tailrace_agent.intake import decode_rows
+from tailrace_agent.mlflow_reader import Choose
 from tailrace_agent.records import Artifact, encode, run_hex
 from tailrace_agent.runs import RunBook
 from tailrace_agent.session import Session
@@ -80,18 +81,29 @@ class Letter(NamedTuple):
         }
 
 
-def collect(settings: Settings, run: str | None) -> tuple[list[Letter], list[str]]:
-    """All dead letters of this machine, or those of one run; and the sessions that could not be asked, with reasons."""
-    letters: list[Letter] = []
+def collect(settings: Settings, run: str | None, choose: Choose | None = None) -> tuple[list[Letter], list[str]]:
+    """All dead letters of this machine, or those of one run; and the sessions that could not be asked, with reasons.
+
+    Args:
+        settings: The settings in force.
+        run: What a person calls the run; runs without dead letters are not looked at.
+        choose: For whoever only looks: of several runs of that name the newest is taken, and this is told.
+
+    Raises:
+        Fail: `run` fits several runs.
+    """
+    found: list[_Found] = []
     silent: list[str] = []
     for session in Session.all(settings):
         if session.elsewhere:
             continue
         try:
-            letters += _of_session(session, run)
+            found += _of_session(session)
         except (Busy, SessionError, sqlite3.Error, OSError) as error:
             silent.append(str(error))
-    return letters, silent
+    if run is not None:
+        found = meant(settings, run, [each for each in found if each.of is not None], _run_of, choose)
+    return [each.letter for each in found], silent
 
 
 def select(letters: list[Letter], ids: Iterable[str]) -> list[Letter]:
@@ -142,15 +154,27 @@ def discard(session: Session, letters: list[DeadLetter]) -> None:
                 shutil.rmtree(session.artifacts / _artifact.decode(letter.body).staged, ignore_errors=True)
 
 
-def _of_session(session: Session, run: str | None) -> Iterator[Letter]:
+class _Found(NamedTuple):
+    """A letter, and what the session knows of its run."""
+
+    letter: Letter
+    of: LocalRun | None
+
+
+def _run_of(found: _Found) -> LocalRun:
+    assert found.of is not None
+    return found.of
+
+
+def _of_session(session: Session) -> Iterator[_Found]:
     with reading(session) as spool:
         if spool is None:
             return
         views = {state.run: run_of(spool, state) for state in states(spool)}
         for letter in spool.dead_letters():
             view = views.get(letter.run)
-            if run is None or (view is not None and fits(run, view)):
-                yield Letter(session, view.run_name if view else None, view.run_id if view else None, letter)
+            named = Letter(session, view.run_name if view else None, view.run_id if view else None, letter)
+            yield _Found(named, LocalRun(session, view) if view else None)
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from tailrace_agent import status
-from tailrace_agent.cli._app import Code, Fail
+from tailrace_agent.cli._app import Code, Fail, ago
 from tailrace_agent.cli._views import RunView, SessionView
 from tailrace_agent.errors import SessionError
 from tailrace_agent.ledger import Ledger
@@ -32,6 +32,7 @@ from tailrace_agent.status import AgentStatus, RunStatus
 __all__ = ["Busy", "find_session", "look", "look_at_all", "reading", "run_of", "states"]
 
 _SILENT_AFTER = 10.0
+_SHOWN = 5
 
 
 class Busy(Fail):
@@ -109,12 +110,20 @@ def states(spool: Spool) -> list[RunState]:
 
 
 def find_session(settings: Settings, text: str) -> Session:
-    """The session that a person means: its id, the beginning of it, or the letters after its last dash."""
-    found = [s for s in Session.all(settings) if s.id.startswith(text) or s.id.rpartition("-")[2] == text]
+    """The session that a person means: its id, the beginning of it, or the letters after its last dash.
+
+    Raises:
+        Fail: There is none, or several fit; the message says what each of them is.
+    """
+    known = list(Session.all(settings)) if text else []
+    found = [s for s in known if text in (s.id, s.id.rpartition("-")[2])] or [s for s in known if s.id.startswith(text)]
     if not found:
         raise Fail(f"there is no session {text!r} here; `tailrace status --all` lists them", Code.UNKNOWN)
     if len(found) > 1:
-        raise Fail(f"{text!r} fits {len(found)} sessions: {', '.join(s.id for s in found)}", Code.UNKNOWN)
+        now = time.time()
+        shown = [f"{s.id} ({s.info.program}, {look(s).state}, {ago(s.info.created, now)})" for s in found[-_SHOWN:]]
+        some = f"{'…; ' if len(found) > _SHOWN else ''}{'; '.join(shown)}"
+        raise Fail(f"{text!r} fits {len(found)} sessions: {some}; give more of an id", Code.UNKNOWN)
     return found[0]
 
 
@@ -135,21 +144,21 @@ def _look_at_live(session: Session, view: SessionView) -> None:
         if silent > _SILENT_AFTER:
             view.problem = f"its agent (process {agent.pid}) has given no sign of life for {silent:.0f} s"
     found = [status.read(path, RunStatus) for path in sorted(session.shared.glob("run-*.status"))]
-    store = session.info.settings.tracking_uri
-    view.runs = [_from_status(run, store) for run in found if run is not None]
+    view.runs = [_from_status(run, session) for run in found if run is not None]
 
 
-def _from_status(told: RunStatus, store: str | None) -> RunView:
+def _from_status(told: RunStatus, session: Session) -> RunView:
     return _view(
         told.ledger,
         run=run_hex(told.run),
         run_id=told.run_id,
         run_name=told.run_name,
         state=told.status,
-        store=store,
+        store=session.info.settings.tracking_uri,
         url=told.url,
         lag=told.lag,
         problem=told.refused or told.gone or told.problem,
+        started=session.info.created,
     )
 
 
@@ -166,6 +175,7 @@ def run_of(spool: Spool, state: RunState) -> RunView:
         url=ref.url if ref else None,
         lag=max(0.0, time.time() - oldest / 1e9) if oldest else 0.0,
         problem=None if state.finalized and not state.gone else state.refused or state.gone or state.problem,
+        started=state.spec.start_time / 1000,
     )
 
 

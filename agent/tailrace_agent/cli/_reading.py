@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from tailrace_agent.cli._app import App, Code, Fail, quieten_mlflow
+from tailrace_agent.candidates import shortest_ids
+from tailrace_agent.cli._app import App, Code, Fail, console, quieten_mlflow, tell
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from tailrace_agent.mlflow_reader import Reader, RunRecord
 
-__all__ = ["chosen_metrics", "open_store", "rows_of_json", "shortest_ids", "table"]
-
-_SHORT: Final = 8
+__all__ = ["chosen_metrics", "newest", "open_store", "rows_of_json", "shortest_ids", "table"]
 
 
 def open_store(app: App, tracking_uri: str | None) -> Reader:
@@ -29,6 +28,12 @@ def open_store(app: App, tracking_uri: str | None) -> Reader:
     return open_reader(app.store(app.settings(tracking_uri)), str(Path.cwd()))
 
 
+def newest(text: str, run_id: str) -> None:
+    """Says that of several runs with one name the newest was taken; for `Reader.find_all`."""
+    del run_id
+    tell(console(stderr=True), f"tailrace: {text}", "yellow")
+
+
 def table(columns: Sequence[tuple[str, str]]) -> Any:
     """An empty table in the look of all others; columns are `(name, "left" or "right")`."""
     from rich.table import Table
@@ -37,15 +42,6 @@ def table(columns: Sequence[tuple[str, str]]) -> Any:
     for name, side in columns:
         empty.add_column(name, justify=side, overflow="fold", no_wrap=side == "right")  # type: ignore[arg-type]
     return empty
-
-
-def shortest_ids(ids: Iterable[str]) -> dict[str, str]:
-    """Beginnings of ids that tell them apart, eight characters at least."""
-    whole = list(ids)
-    length = _SHORT
-    while length < 32 and len({run_id[:length] for run_id in whole}) < len(set(whole)):
-        length += 1
-    return {run_id: run_id[:length] for run_id in whole}
 
 
 def chosen_metrics(records: Sequence[RunRecord], wanted: Sequence[str], most: int) -> list[str]:

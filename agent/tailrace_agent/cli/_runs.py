@@ -2,51 +2,105 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, NamedTuple, TypeVar
 
-from tailrace_agent.cli._app import Code, Fail
+from tailrace_agent.candidates import Candidate, fits_several, newest_first, newest_taken
+from tailrace_agent.cli._app import Code, Fail, quieten_mlflow
 from tailrace_agent.cli._look import look, reading
 from tailrace_agent.cli._move import moved
-from tailrace_agent.cli._views import RunView, SessionView
+from tailrace_agent.cli._views import RunView
+from tailrace_agent.errors import TailraceError
+from tailrace_agent.mlflow_reader import Choose
 from tailrace_agent.session import Session
 from tailrace_agent.settings import Settings
+from tailrace_agent.stores import default_uri, store_key
+from tailrace_agent.uris import mask_uri, resolve_uri, unmask_uri
 
-__all__ = ["LocalRun", "delivered_keys", "find_local", "fits"]
+__all__ = ["LocalRun", "delivered_keys", "find_local", "known_runs", "meant"]
+
+_PATIENCE: Final = 5.0
+_STORES: Final = 3
+T = TypeVar("T")
 
 
 class LocalRun(NamedTuple):
     """A run of a session that is still here."""
 
     session: Session
-    view: SessionView
     run: RunView
 
+    @property
+    def identity(self) -> str:
+        """MLflow's id, or tailrace's while MLflow does not have the run: two sessions may log to one run."""
+        return self.run.run_id or self.run.run
 
-def fits(text: str, run: RunView) -> bool:
-    """Whether `text` is the run's name, or the beginning of one of its ids."""
-    ids = (run.run, run.run_id or "")
-    return text == run.run_name or any(id_.startswith(text.lower()) for id_ in ids if id_)
+    @property
+    def store(self) -> str:
+        """Where it goes, absolute, and MLflow's default spelled out."""
+        cwd = self.session.info.cwd
+        return resolve_uri(self.run.store, cwd) if self.run.store else default_uri(cwd)
 
 
-def find_local(settings: Settings, text: str) -> list[LocalRun]:
+def known_runs(settings: Settings) -> list[LocalRun]:
+    """Every run of every session that is still here, the oldest session first."""
+    return [LocalRun(session, run) for session in Session.all(settings) for run in look(session).runs]
+
+
+def find_local(
+    settings: Settings, known: Sequence[LocalRun], text: str, choose: Choose | None, *, uri: str | None = None
+) -> list[LocalRun]:
     """What this machine knows of the run: one entry for each session that has logged to it; none when it is unknown.
+
+    Args:
+        settings: The settings in force.
+        known: As `known_runs` gives them.
+        text: What a person calls it.
+        choose: As for `Reader.find_all`.
+        uri: Only among the runs of this store.
 
     Raises:
         Fail: `text` fits several runs.
     """
-    known = [
-        LocalRun(session, view, run)
-        for session in Session.all(settings)
-        for view in (look(session),)
-        for run in view.runs
-    ]
-    exact = [entry for entry in known if text in (entry.run.run_name, entry.run.run, entry.run.run_id)]
-    found = exact or [entry for entry in known if fits(text, entry.run)]
-    if len({entry.run.run_id or entry.run.run for entry in found}) > 1:
-        names = ", ".join(f"{e.run.run[:8]} ({e.run.run_name}, session {e.session.id})" for e in found[:5])
-        raise Fail(f"{text!r} fits {len(found)} runs: {names}; give more of an id", Code.UNKNOWN)
-    ids = {entry.run.run_id for entry in found if entry.run.run_id}
-    return [entry for entry in known if entry in found or entry.run.run_id in ids]
+    if uri is not None:
+        wanted = store_key(uri, "/")
+        known = [entry for entry in known if store_key(entry.store, "/") == wanted]
+    found = meant(settings, text, known, lambda entry: entry, choose)
+    identities = {entry.identity for entry in found}
+    return [entry for entry in known if entry.identity in identities]
+
+
+def meant(
+    settings: Settings, text: str, entries: Iterable[T], run_of: Callable[[T], LocalRun], choose: Choose | None
+) -> list[T]:
+    """The entries of the one run that a person means by an id, a name, or the beginning of an id; none fit, none come.
+
+    Args:
+        settings: The settings in force.
+        text: What a person calls the run.
+        entries: Anything that belongs to a run.
+        run_of: Says to which.
+        choose: As for `Reader.find_all`: where several runs have the name, the newest is taken, and this is called.
+
+    Raises:
+        Fail: It fits several runs: without `choose` by their name, in any case by the beginning of an id.
+    """
+    found, by_name = _fitting(text, list(entries), run_of)
+    runs: dict[str, list[LocalRun]] = {}
+    for entry in found:
+        local = run_of(entry)
+        runs.setdefault(local.identity, []).append(local)
+    if len(runs) < 2:
+        return found
+    candidates = _candidates(settings, runs)
+    stores = {each.store for each in candidates}
+    where = stores.pop() if len(stores) == 1 else "this machine"
+    if choose is None or not by_name:
+        raise Fail(fits_several(text, candidates, where), Code.UNKNOWN)
+    newest = newest_first(candidates)[0].id
+    choose(newest_taken(text, candidates, where), newest)
+    return [entry for entry in found if run_of(entry).identity == newest]
 
 
 def delivered_keys(entry: LocalRun) -> dict[str, int]:
@@ -62,3 +116,55 @@ def delivered_keys(entry: LocalRun) -> dict[str, int]:
     if before is not None:
         keys = {key: n for key, total in keys.items() if (n := total - before.keys.get(key, 0))}
     return keys
+
+
+def _fitting(text: str, entries: Sequence[T], run_of: Callable[[T], LocalRun]) -> tuple[list[T], bool]:
+    """The entries that fit in the surest way in which any does, and whether that is by a whole name."""
+    start = text.lower()
+
+    def ids(entry: T) -> list[str]:
+        run = run_of(entry).run
+        return [each for each in (run.run, run.run_id) if each]
+
+    found = [entry for entry in entries if start in ids(entry)]
+    if found or not text:
+        return found, False
+    found = [entry for entry in entries if text == run_of(entry).run.run_name]
+    if found:
+        return found, True
+    return [entry for entry in entries if any(each.startswith(start) for each in ids(entry))], False
+
+
+def _candidates(settings: Settings, runs: dict[str, list[LocalRun]]) -> list[Candidate]:
+    params = _params(settings, [entries[0] for entries in runs.values()])
+    return [
+        Candidate(
+            identity,
+            entries[0].run.run_name or "",
+            entries[-1].run.state,
+            max(entry.run.started for entry in entries),
+            params.get(identity, {}),
+            mask_uri(entries[0].store)[0],
+        )
+        for identity, entries in runs.items()
+    ]
+
+
+def _params(settings: Settings, entries: Sequence[LocalRun]) -> dict[str, dict[str, str]]:
+    """Params of runs as MLflow has them; those of a store that does not answer at once are not worth a wait."""
+    from tailrace_agent.cli._deliver import known_credentials
+    from tailrace_agent.mlflow_reader import open_reader
+
+    by_store: dict[str, list[str]] = {}
+    for entry in entries:
+        if entry.run.run_id:
+            by_store.setdefault(entry.store, []).append(entry.run.run_id)
+    quieten_mlflow()
+    credentials = known_credentials(settings)
+    found: dict[str, dict[str, str]] = {}
+    for uri, run_ids in list(by_store.items())[:_STORES]:
+        whole = unmask_uri(uri, credentials.get(mask_uri(uri)[0]))
+        with contextlib.suppress(TailraceError):  # then they are told apart by their age
+            reader = open_reader(whole, "/", request_timeout=_PATIENCE)
+            found |= {run.info.run_id: dict(run.data.params) for run in reader.find_all(run_ids)}
+    return found

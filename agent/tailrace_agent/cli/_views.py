@@ -12,7 +12,8 @@ __all__ = ["RunView", "SessionView"]
 class RunView(msgspec.Struct, kw_only=True):
     """A run, as the command line shows it. `problem` is what keeps it from being delivered.
 
-    `state` is MLflow's word, or `UNKNOWN` when its program is gone and how it ended may still be in its ring.
+    `started` is in seconds since the epoch, and that of the session while an agent holds it. `state` is MLflow's word,
+    or `UNKNOWN` when its program is gone and how it ended may still be in its ring.
     """
 
     run: str
@@ -28,6 +29,7 @@ class RunView(msgspec.Struct, kw_only=True):
     dropped: dict[str, int]
     lag: float
     problem: str | None
+    started: float = 0.0
 
 
 class SessionView(msgspec.Struct, kw_only=True):

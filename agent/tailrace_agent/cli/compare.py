@@ -44,7 +44,8 @@ def command(
 ) -> None:
     """Put runs side by side: the params and metrics that differ.
 
-    RUN is MLflow's run id, tailrace's id, the beginning of one, the run's name, or the beginning of its name.
+    RUN is MLflow's run id, tailrace's id, the beginning of one, the run's name, or the beginning of its name. Of
+    several runs with that name the newest is meant, which is said.
 
     \b
     tailrace compare baseline wide
@@ -53,12 +54,12 @@ def command(
     --metric takes names and patterns, and may be repeated. Over HTTP the smallest and largest values of runs that go
     on, or that tailrace has not logged, take a moment: their histories have to be read.
     """  # noqa: D301 - click wants the character itself
-    from tailrace_agent.cli._reading import open_store
+    from tailrace_agent.cli._reading import newest, open_store
 
     reader = open_store(app, tracking_uri)
     from tailrace_agent.comparison import compare
 
-    found = {run.info.run_id: run for run in reader.find_all(runs)}
+    found = {run.info.run_id: run for run in reader.find_all(runs, newest)}
     comparison = compare(reader, list(found.values()), metric)
     if json_:
         as_json(_plain(comparison, reader.name))

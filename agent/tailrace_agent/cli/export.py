@@ -28,12 +28,14 @@ def command(
     tailrace export baseline wide -o runs.tailrace.zip
     tailrace import runs.tailrace.zip --tracking-uri http://mlflow:5000
 
-    RUN is MLflow's run id, tailrace's id, the beginning of one, the run's name, or the beginning of its name. The
-    archive is a zip file of Parquet and JSON: pandas.read_parquet reads its metrics. It appears whole or not at all.
+    RUN is MLflow's run id, tailrace's id, the beginning of one, the run's name, or the beginning of its name. Of
+    several runs with that name the newest is meant, which is said.
+
+    The archive is a zip file of Parquet and JSON: pandas.read_parquet reads its metrics. It appears whole, or not.
     """  # noqa: D301 - click wants the character itself
     from tailrace_agent.cli._deliver import Tick
     from tailrace_agent.cli._progress import Progress
-    from tailrace_agent.cli._reading import open_store
+    from tailrace_agent.cli._reading import newest, open_store
 
     path = Path(output)
     if path.exists() and not force:
@@ -41,7 +43,7 @@ def command(
     reader = open_store(app, tracking_uri)
     from tailrace_agent.mlflow_export import children_of, export_runs
 
-    chosen = list({run.info.run_id: run for run in reader.find_all(runs)}.values())
+    chosen = list({run.info.run_id: run for run in reader.find_all(runs, newest)}.values())
     if nested:
         chosen += children_of(reader, chosen)
     with Progress(quiet=json_) as progress:

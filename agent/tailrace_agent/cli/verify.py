@@ -10,6 +10,7 @@ import msgspec
 from tailrace_agent.cli._app import (
     App,
     Code,
+    Fail,
     as_json,
     console,
     count,
@@ -19,6 +20,7 @@ from tailrace_agent.cli._app import (
     tell,
     uri_option,
 )
+from tailrace_agent.errors import TailraceError
 
 if TYPE_CHECKING:
     from tailrace_agent.cli._compare import Finding
@@ -34,29 +36,50 @@ _SHOWN = 20
 def command(app: App, run: str, tracking_uri: str | None, json_: bool) -> None:
     """Read a run's metric history back from MLflow and compare it with the ledger.
 
-    RUN is MLflow's run id, tailrace's id, the beginning of one, or the run's name. While the session is here, every
-    metric key is compared with what was delivered; later (or in a session that is live) the totals are, which tailrace
-    stores with the run as the tag `tailrace.ledger`.
+    RUN is MLflow's run id, tailrace's id, the beginning of one, or the run's name. Runs of the store in force come
+    first: that of --tracking-uri, else of the setting. Of several with that name the newest is meant, which is said.
+
+    While the session is here, every metric key is compared with what was delivered; later (or in a session that is
+    live) the totals are, which tailrace stores with the run as the tag `tailrace.ledger`.
 
     Points that are pending, dead or dropped are shown: they are known not to be in MLflow.
 
     Exit codes: 0 equal; 1 different; 3 the store cannot be reached; 4 no such run.
     """
     quieten_mlflow()
-    from tailrace_agent.cli._compare import compare_with_sessions, compare_with_tag
-    from tailrace_agent.cli._runs import find_local
-
-    settings = app.settings(tracking_uri)
-    local = find_local(settings, run)
-    if local:
-        finding = compare_with_sessions(settings, local, tracking_uri)
-    else:
-        finding = compare_with_tag(settings, app.store(settings), run)
+    finding = _compared(app, run, tracking_uri)
     if json_:
         as_json({**msgspec.structs.asdict(finding), "equal": finding.equal})
     else:
         _show(finding)
     leave(Code.FINE if finding.equal else Code.WRONG)
+
+
+def _compared(app: App, text: str, tracking_uri: str | None) -> Finding:
+    """The run of this machine and the store in force, else of that store, else of this machine and any store."""
+    from tailrace_agent.cli._compare import compare_with_sessions, compare_with_tag, find_stored
+    from tailrace_agent.cli._reading import newest
+    from tailrace_agent.cli._runs import find_local, known_runs
+
+    settings = app.settings(tracking_uri)
+    uri, known = app.store(settings), known_runs(settings)
+    local = find_local(settings, known, text, newest, uri=uri)
+    if not local and settings.tracking_uri is None:
+        local = find_local(settings, known, text, newest)
+    if local:
+        return compare_with_sessions(settings, local, tracking_uri)
+    try:
+        stored = find_stored(settings, uri, text, newest)
+    except (TailraceError, Fail) as error:
+        local = [] if tracking_uri is not None else find_local(settings, known, text, newest)
+        if not local:
+            raise
+        tell(console(stderr=True), f"tailrace: {text!r} is in {local[0].store}, not in the store that is set: {error}")
+        return compare_with_sessions(settings, local, None)
+    local = find_local(settings, known, stored.info.run_id, newest)
+    if local:  # under an address that the store had before
+        return compare_with_sessions(settings, local, uri)
+    return compare_with_tag(settings, uri, stored)
 
 
 def _show(finding: Finding) -> None:
