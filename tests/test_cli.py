@@ -12,6 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -24,6 +25,7 @@ from click.testing import CliRunner, Result
 from tailrace_agent import status
 from tailrace_agent.cli import _COMMANDS, main
 from tailrace_agent.ledger import Counts, Ledger
+from tailrace_agent.links import ui_address
 from tailrace_agent.session import Session
 from tailrace_agent.settings import load_settings
 from tailrace_agent.status import AgentStatus, RunStatus
@@ -336,7 +338,8 @@ def test_the_doctor_names_what_is_wrong_and_the_mend(tailrace: Tailrace, tmp_pat
 
 def test_ui_says_what_it_cannot_show(tailrace: Tailrace) -> None:
     server = tailrace("ui", "--tracking-uri", "https://ada:secret@mlflow.example/")
-    assert (server.exit_code, server.output) == (0, "https://mlflow.example\n")
+    assert (server.exit_code, server.stdout) == (0, "open https://mlflow.example in a browser\n")
+    assert "tailrace: no links to runs: the host name in https://mlflow.example cannot be resolved" in server.stderr
     absent = tailrace("ui")
     assert absent.exit_code == 1
     assert "tailrace demo" in absent.stderr
@@ -356,7 +359,8 @@ def test_the_demo_trains_and_its_run_is_there_and_the_ui_shows_it_on_a_free_port
     assert "tailrace ui" in demo.stderr
     with closing(sqlite3.connect(tmp_path / "mlflow.db")) as db:
         counts = dict(db.execute("SELECT key, count(*) FROM metrics GROUP BY key").fetchall())
-        assert db.execute("SELECT status FROM runs").fetchall() == [("FINISHED",)]
+        ((status, name, run_id, experiment),) = db.execute("SELECT status, name, run_uuid, experiment_id FROM runs")
+    assert status == "FINISHED"
     assert counts["loss"] == counts["batch_ms"] == 90
     assert counts["test/accuracy"] >= 2
     with socket.socket() as busy:
@@ -366,13 +370,20 @@ def test_the_demo_trains_and_its_run_is_there_and_the_ui_shows_it_on_a_free_port
         ui = subprocess.Popen([*tailrace, "ui", "--port", str(port)], stdout=subprocess.PIPE, text=True)
         assert ui.stdout is not None
         try:
-            lines = [ui.stdout.readline() for _ in range(3)]
+            lines = [ui.stdout.readline() for _ in range(4)]
             assert f"port {port} is busy" in lines[0]
-            assert "open http://127.0.0.1:" in lines[2]
+            address = ui_address(sqlite_uri, load_settings())
+            assert address is not None
+            kind = "?workflowType=machine_learning"
+            assert lines[2] == f"open {address}/#/experiments/{experiment}{kind} in a browser; Ctrl-C ends it\n"
+            assert lines[3] == f"the newest run, {name}: {address}/#/experiments/{experiment}/runs/{run_id}{kind}\n"
+            with urllib.request.urlopen(f"{address}/health", timeout=30) as answer:
+                assert answer.status == 200
         finally:
             ui.send_signal(signal.SIGINT)
             rest, _ = ui.communicate(timeout=30)
     assert (ui.returncode, rest.strip()) == (0, "ended")
+    assert ui_address(sqlite_uri, load_settings()) is None
 
 
 def test_stored_runs_are_found_by_id_by_tag_and_by_name(sqlite_uri: str, tmp_path: Path) -> None:

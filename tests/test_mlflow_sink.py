@@ -23,11 +23,13 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric
 
 from tailrace_agent.errors import Refused, RunGone, StoreRefused, Unavailable
+from tailrace_agent.links import run_page
 from tailrace_agent.memory_sink import MemorySink
-from tailrace_agent.mlflow_errors import mask, opening_failed, public_uri, retry_after, translate
+from tailrace_agent.mlflow_errors import mask, opening_failed, retry_after, translate
 from tailrace_agent.mlflow_sink import MlflowSink, open_sink
 from tailrace_agent.mlflow_wire import batch_body
 from tailrace_agent.records import Point, RunSpec, run_hex
+from tailrace_agent.uris import public_uri
 
 _numbers = itertools.count(int(time.time() * 1000))
 
@@ -80,7 +82,7 @@ def test_a_run_on_a_server_has_a_page_and_one_in_a_file_has_none(
 ) -> None:
     with_password = mlflow_server.replace("://", "://ada:secret@") + "/"
     ref = sink_for(with_password).open_run(spec(experiment_name=experiment), None, find_first=False)
-    assert ref.url == f"{mlflow_server}/#/experiments/{ref.experiment_id}/runs/{ref.run_id}"
+    assert ref.url == run_page(mlflow_server, ref.experiment_id, ref.run_id)
     assert sink_for(sqlite_uri).open_run(spec(), None, find_first=False).url is None
 
 

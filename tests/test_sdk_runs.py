@@ -15,6 +15,7 @@ from mlflow import MlflowClient
 
 from sdk_tools import Store, eventually, tracking
 from tailrace import CallError, Run, Settings, SettingsError, Tracker
+from tailrace_agent.links import run_page
 from tailrace_agent.session import Session
 
 
@@ -381,7 +382,7 @@ def test_a_run_over_http_has_an_address_to_look_at(mlflow_server: str) -> None:
     with tracking(mlflow_server, experiment_name="runs over http") as sdk:
         with sdk.start_run() as run:
             sdk.log({"a/b": 1})
-        assert run.url == f"{mlflow_server}/#/experiments/{run.info.experiment_id}/runs/{run.run_id}"
+        assert run.url == run_page(mlflow_server, run.info.experiment_id, run.run_id)
         assert Store(mlflow_server, run).history("a/b") == [(0, 1.0)]
 
 

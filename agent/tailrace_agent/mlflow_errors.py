@@ -22,14 +22,13 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 from tailrace_agent.errors import Refused, RunGone, SinkError, StoreRefused, TailraceError, Unavailable
-from tailrace_agent.uris import mask_uri
+from tailrace_agent.uris import mask_uri, public_uri
 
 __all__ = [
     "asks_for_login",
     "attach",
     "mask",
     "opening_failed",
-    "public_uri",
     "refused_code",
     "retry_after",
     "stored_already",
@@ -60,7 +59,6 @@ _SECRETS = (
     (re.compile(r"(\w://)[^\s/'\"]*@"), r"\1***@"),
     (re.compile(r"\b((?:\w*password|passwd|pwd|token|secret)=)[^\s&;'\"]+", re.IGNORECASE), r"\1***"),
 )
-_USERINFO = re.compile(r"(?<=://)[^/?#]*@")
 _GATEWAY_TIMEOUT: Final = 504
 _LOGIN: Final = "asks for other credentials"
 # PostgreSQL's and MySQL's own words for it.
@@ -86,11 +84,6 @@ def mask(text: str) -> str:
     for pattern, kept in _SECRETS:
         text = pattern.sub(kept, text)
     return text
-
-
-def public_uri(uri: str) -> str:
-    """A server's URI as it may be shown and linked: without user name and password."""
-    return _USERINFO.sub("", uri).rstrip("/")
 
 
 def asks_for_login(problem: str | None) -> bool:

@@ -29,7 +29,8 @@ from tailrace_agent.candidates import MOST, Candidate, fits_several, nearest, ne
 from tailrace_agent.errors import CallError, NotFound, Refused, RunGone, StoreRefused
 from tailrace_agent.extremes import known, unbounded
 from tailrace_agent.filters import quoted_filter, quoted_order
-from tailrace_agent.mlflow_errors import mask, opening_failed, public_uri, translate
+from tailrace_agent.links import is_server, run_page
+from tailrace_agent.mlflow_errors import mask, opening_failed, translate
 from tailrace_agent.uris import check_uri, mask_uri, missing_file
 
 if TYPE_CHECKING:
@@ -260,9 +261,6 @@ class Reader:
     def record(self, run: Any) -> RunRecord:
         """MLflow's `Run` as plain data."""
         info, data = run.info, run.data
-        url = None
-        if self.uri.startswith(("http:", "https:")):
-            url = f"{public_uri(self.uri)}/#/experiments/{info.experiment_id}/runs/{info.run_id}"
         return RunRecord(
             run_id=info.run_id,
             run_name=info.run_name or "",
@@ -274,7 +272,7 @@ class Reader:
             metrics={key: unbounded(value) for key, value in data.metrics.items()},
             tags=dict(data.tags),
             artifact_uri=info.artifact_uri,
-            url=url,
+            url=run_page(self.uri, str(info.experiment_id), info.run_id) if is_server(self.uri) else None,
             deleted=info.lifecycle_stage == "deleted",
         )
 

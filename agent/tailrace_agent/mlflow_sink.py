@@ -27,7 +27,8 @@ from posixpath import dirname
 from typing import TYPE_CHECKING, Any, Final
 
 from tailrace_agent.errors import Refused, RunGone, StoreRefused
-from tailrace_agent.mlflow_errors import mask, opening_failed, public_uri, refused_code, stored_already, translate
+from tailrace_agent.links import is_server, run_page
+from tailrace_agent.mlflow_errors import mask, opening_failed, refused_code, stored_already, translate
 from tailrace_agent.mlflow_wire import batch_body
 from tailrace_agent.records import Kind, ModelOutcome, ModelSpec, Point, RunSpec, run_hex
 from tailrace_agent.sink import Limits, RunRef, Sink, StoredRun
@@ -353,9 +354,7 @@ class MlflowSink:
 
     def _ref(self, run: Any) -> RunRef:
         info = run.info
-        url = None
-        if self._uri.startswith(("http:", "https:")):
-            url = f"{public_uri(self._uri)}/#/experiments/{info.experiment_id}/runs/{info.run_id}"
+        url = run_page(self._uri, str(info.experiment_id), info.run_id) if is_server(self._uri) else None
         return RunRef(info.run_id, info.experiment_id, info.run_name or "", url)
 
     def _send(

@@ -28,7 +28,10 @@ def default_uri(cwd: str) -> str:
         cwd: An absolute directory.
     """
     here = Path(cwd)
-    plain = any((entry / "meta.yaml").exists() for entry in here.glob("mlruns/[0-9]*"))
+    try:
+        plain = any((entry / "meta.yaml").exists() for entry in here.glob("mlruns/[0-9]*"))
+    except OSError:  # it may not be entered, so MLflow sees no runs there either
+        plain = False
     return (here / "mlruns").as_uri() if plain else f"sqlite:///{here / 'mlflow.db'}"
 
 

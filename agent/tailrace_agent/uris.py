@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-__all__ = ["check_uri", "mask_uri", "mask_url", "missing_file", "resolve_uri", "unmask_uri"]
+__all__ = ["check_uri", "mask_uri", "mask_url", "missing_file", "public_uri", "resolve_uri", "unmask_uri"]
 
 _DATABASES: Final = ("postgresql", "mysql", "sqlite", "mssql")
 _HINT: Final = "for a local store, write sqlite:///mlflow.db; for a server, http://host:5000"
@@ -32,6 +32,7 @@ _QUERY_SECRET = re.compile(
     r"([?&](?:[a-z_]*(?:password|passwd|token|secret)|pwd|api_?key|odbc_connect)=)([^&]*)", re.IGNORECASE
 )
 _URL_HOST = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)(?:[^/?#]*@)?([^/?#@]*)")
+_USERINFO = re.compile(r"(?<=://)[^/?#]*@")
 _BARE_HOST = re.compile(r"[A-Za-z0-9.-]+:[0-9]+(/|$)")
 
 
@@ -73,6 +74,16 @@ def mask_url(url: str) -> str:
         return "…"
     rest = url[match.end() :].strip("/")
     return f"{match[1]}{match[2]}{'/…' if rest else ''}"
+
+
+def public_uri(uri: str) -> str:
+    """A server's URI as it may be shown and linked: without user name and password.
+
+    Example:
+        >>> public_uri("https://ada:pw@host:5000/")
+        'https://host:5000'
+    """
+    return _USERINFO.sub("", uri).rstrip("/")
 
 
 def unmask_uri(masked: str, credentials: str | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from tailrace._wait import leftover, short
@@ -31,9 +32,9 @@ def start_line(spec: RunSpec, settings: Settings) -> str:
     return f"{what}{there} → {where}{agent}{served}"
 
 
-def end_lines(status: RunStatus, cost: LogCost, spec: RunSpec) -> list[str]:
+def end_lines(status: RunStatus, cost: LogCost, spec: RunSpec, settings: Settings | None = None) -> list[str]:
     """Three lines: what arrived, what `log()` cost, where to look."""
-    return [_arrived(status), _cost(status, cost), _where(status, spec)]
+    return [_arrived(status), _cost(status, cost), _where(status, spec, settings)]
 
 
 def left_line(status: RunStatus | None, timeout: float, settings: Settings, unsent: str | None = None) -> str:
@@ -86,10 +87,22 @@ def _cost(status: RunStatus, cost: LogCost) -> str:
     )
 
 
-def _where(status: RunStatus, spec: RunSpec) -> str:
-    if status.url:
-        return f"look at {status.url}"
+def _where(status: RunStatus, spec: RunSpec, settings: Settings | None) -> str:
     if not status.run_id:
         return f"the run is not in MLflow: {status.gone or status.problem}"
+    link = status.url or _link(status.run_id, status.experiment_id or "0", spec, settings)
+    if link:
+        return f"look at {link}"
     store = f" --tracking-uri {spec.tracking_uri}" if spec.tracking_uri else ""
     return f"look at run {(status.run_name or status.run_id)!r} with `tailrace ui{store}`"
+
+
+def _link(run_id: str, experiment_id: str, spec: RunSpec, settings: Settings | None) -> str | None:
+    """The run's page in a `tailrace ui` that shows the store now."""
+    from tailrace_agent.errors import SettingsError
+    from tailrace_agent.links import run_link
+    from tailrace_agent.settings import load_settings
+
+    with contextlib.suppress(SettingsError):  # a file that has changed since the run began
+        return run_link(spec.tracking_uri, spec.cwd, experiment_id, run_id, settings or load_settings())
+    return None

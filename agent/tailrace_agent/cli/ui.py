@@ -1,4 +1,4 @@
-"""`tailrace ui`: MLflow's UI on the configured store."""
+"""`tailrace ui`: MLflow's UI on the configured store, and links to what one wants to see in it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
-from typing import IO, Final
+from contextlib import ExitStack, suppress
+from importlib import import_module
+from typing import IO, TYPE_CHECKING, Final
 
 import click
 
-from tailrace_agent.cli._app import App, Code, Fail, leave, uri_option
+from tailrace_agent.cli._app import App, Code, Fail, leave, plain, quieten_mlflow, uri_option
+from tailrace_agent.errors import TailraceError
+from tailrace_agent.uris import check_uri, mask_uri, missing_file
+
+if TYPE_CHECKING:
+    from tailrace_agent.settings import Settings
 
 _PORTS: Final = 50
 _READY_WITHIN: Final = 120.0
@@ -26,23 +32,27 @@ _TAIL: Final = 2000
 @uri_option("The store to look at (default: the setting, or sqlite:///mlflow.db here).")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
 @click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535), help="The next free from here.")
+@click.option("--no-browser", is_flag=True, help="Open no browser; the links are printed.")
 @click.pass_obj
-def command(app: App, tracking_uri: str | None, host: str, port: int) -> None:
-    """Run MLflow's UI on the configured store until Ctrl-C.
+def command(app: App, tracking_uri: str | None, host: str, port: int, no_browser: bool) -> None:
+    """Run MLflow's UI on the configured store until Ctrl-C, and open it at the list of runs.
 
-    A busy port is no dead end: the next free one is taken, and said. For a store that is a server already, its address
-    is printed, and that is all.
+    Which runs: those of the experiment that is set, else of the one with the newest run. A browser is opened where
+    there is a terminal and a display. While the UI runs, every run of its store ends with a link to its page.
+
+    A busy port is no dead end: the next free one is taken, and said. A store that is a server already has a UI: its
+    links are printed, and that is all.
     """
-    from tailrace_agent.mlflow_errors import public_uri
-    from tailrace_agent.uris import check_uri, mask_uri, missing_file
+    from tailrace_agent.links import is_server
 
-    uri = app.store(app.settings(tracking_uri))
-    if uri.startswith(("http:", "https:")):
-        click.echo(public_uri(uri))
-        return
+    settings = app.settings(tracking_uri)
+    uri = app.store(settings)
     fault = check_uri(uri, os.environ)
     if fault is not None:
         raise Fail(f"MLflow cannot use {mask_uri(uri)[0]}: {fault}", Code.STORE)
+    if is_server(uri):
+        _show(uri, uri, settings, browse=not no_browser)
+        return
     absent = missing_file(uri)
     if absent is not None:
         raise Fail(
@@ -52,10 +62,10 @@ def command(app: App, tracking_uri: str | None, host: str, port: int) -> None:
     free = _free_port(host, port)
     if free != port:
         click.echo(f"port {port} is busy; taking {free}")
-    _serve(uri, host, free, mask_uri(uri)[0])
+    _serve(uri, settings, host, free, browse=not no_browser)
 
 
-def _serve(uri: str, host: str, port: int, name: str) -> None:
+def _serve(uri: str, settings: Settings, host: str, port: int, *, browse: bool) -> None:
     # The URI may hold a password, so it goes by the environment: a command line can be read by everybody.
     environment = {
         **os.environ,
@@ -65,7 +75,7 @@ def _serve(uri: str, host: str, port: int, name: str) -> None:
     }
     environment.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # eight processes, of no use to a UI
     command_line = [sys.executable, "-m", "mlflow", "ui", "--host", host, "--port", str(port), "--workers", "1"]
-    with tempfile.TemporaryFile() as output:
+    with tempfile.TemporaryFile() as output, ExitStack() as announced:
         # A session of its own, so that Ctrl-C reaches this process alone, which then ends all of the server's.
         server = subprocess.Popen(
             command_line,
@@ -78,17 +88,56 @@ def _serve(uri: str, host: str, port: int, name: str) -> None:
         try:
             for number in (signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, _interrupt)
-            click.echo(f"starting MLflow's UI on {name}")
+            click.echo(f"starting MLflow's UI on {mask_uri(uri)[0]}")
+            quieten_mlflow()
+            import_module("tailrace_agent.mlflow_store")  # takes seconds, like the server's own start, which goes on
             _wait_until_ready(server, host, port, output)
-            shown = "127.0.0.1" if host in ("0.0.0.0", "") else host  # noqa: S104 - it is what the user asked for
-            click.echo(f"open http://{shown}:{port} in a browser; Ctrl-C ends it")
+            address = f"http://{_shown(host)}:{port}"
+            _announce(announced, address, uri, settings)
+            _show(uri, address, settings, browse=browse, end="; Ctrl-C ends it")
             server.wait()
             raise Fail(f"MLflow's UI has ended: {_tail(output)}")
         except KeyboardInterrupt:
             click.echo("\nended")
         finally:
+            announced.close()
             _end(server)
     leave(Code.FINE)
+
+
+def _show(uri: str, address: str, settings: Settings, *, browse: bool, end: str = "") -> None:
+    """Says where to look, and opens it."""
+    from tailrace_agent.cli._looking import Links, can_browse, links_of, open_browser
+    from tailrace_agent.uris import public_uri
+
+    quieten_mlflow()
+    try:
+        links = links_of(uri, address, settings)
+    except TailraceError as error:
+        click.echo(f"tailrace: no links to runs: {plain(str(error))}", err=True)
+        links = Links(public_uri(address))
+    click.echo(f"open {links.runs} in a browser{end}")
+    if links.newest is not None:
+        click.echo(f"the newest run, {plain(links.name or '')}: {links.newest}")
+    if browse and can_browse() and not open_browser(links.runs):
+        click.echo("tailrace: no browser could be opened", err=True)
+
+
+def _announce(announced: ExitStack, address: str, uri: str, settings: Settings) -> None:
+    """Runs of this store are told with links to this UI from now on."""
+    from tailrace_agent.links import Announcement
+
+    try:
+        announced.callback(Announcement(address, uri, settings).close)
+    except OSError as error:
+        click.echo(f"tailrace: the ends of runs will not tell of this UI: {error}", err=True)
+
+
+def _shown(host: str) -> str:
+    """The address as it is written into a link."""
+    if host in ("0.0.0.0", "", "::"):  # noqa: S104 - it is what the user asked for
+        return "127.0.0.1" if host != "::" else "[::1]"
+    return f"[{host}]" if ":" in host else host
 
 
 def _interrupt(*_: object) -> None:
