@@ -151,6 +151,19 @@ def test_compare_shows_what_differs_and_draws_it(world: World, tmp_path: Path) -
     assert world.run("compare", "good", "--plot", "runs.abc").exit_code == 1
 
 
+def test_compare_leaves_system_metrics_out_unless_they_are_asked_for(world: World) -> None:
+    for name in ("good", "better"):
+        world.client.log_metric(world.ids[name], "system/load", len(name))
+    runs = (world.ids["good"], world.ids["better"])
+    plain = world.run("compare", *runs).stdout
+    assert "system/load" not in plain
+    assert plain.splitlines()[-1] == ("1 param or metric is the same, 1 system metric is left out; --all shows them")
+    for arguments in (["--all"], ["--metric", "system/*"]):
+        assert "system/load" in world.run("compare", *runs, *arguments).stdout
+    assert world.json("compare", *runs)["differing"] == ["params.lr", "metrics.val/loss"]
+    assert "metrics.system/load" in world.json("compare", *runs, "--metric", "system/load")["differing"]
+
+
 def test_a_name_cannot_steer_the_terminal(world: World) -> None:
     for arguments in (["runs"], ["compare", world.ids["evil \x1b[31m"]], ["gc", "--older-than", "1d", "--dry-run"]):
         shown = world.run(*arguments)

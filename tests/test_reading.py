@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
-from mlflow.entities import Metric
+from mlflow.entities import Metric, Param
 
 import tailrace
 from sdk_tools import eventually, tracking
@@ -185,19 +185,38 @@ def test_a_comparison_puts_what_differs_first(tracker: Tracker, runs: dict[str, 
     assert comparison.loc[runs["read-small"], "params.lr"] == "0.1"
 
 
-def test_metrics_of_the_machine_come_after_those_of_the_program(tracker: Tracker) -> None:
+@pytest.fixture(scope="module")
+def machines(uri: str, runs: dict[str, str]) -> list[str]:
+    """Two runs with a metric of the machine, which differs as it always does, and a param that does not."""
+    client = MlflowClient(uri)
+    experiment_id = client.get_run(runs["read-small"]).info.experiment_id
     ids = []
     for value in (1.0, 2.0):
-        with tracker.start_run(experiment_name="reading-machine") as run:
-            run.log({"system/load": value, "train/loss": value}, step=0)
-        ids.append(run.run_id)
-    columns = list(tracker.compare_runs(ids).columns)
-    assert columns[4:] == [
-        "metrics.train/loss",
-        "metrics.train/loss.min",
-        "metrics.train/loss.max",
-        "metrics.system/load",
-    ]
+        ids.append(client.create_run(experiment_id).info.run_id)
+        points = [Metric("system/load", value, 1000, 0), Metric("train/loss", value, 1000, 0)]
+        client.log_batch(ids[-1], points, [Param("seed", "7")])
+    for run_id in ids:
+        client.delete_run(run_id)  # a whole id is found all the same, and other tests do not see it
+    return ids
+
+
+def test_metrics_of_the_machine_come_last_and_are_no_difference(tracker: Tracker, machines: list[str]) -> None:
+    comparison = tracker.compare_runs(machines)
+    train = ["metrics.train/loss", "metrics.train/loss.min", "metrics.train/loss.max"]
+    assert list(comparison.columns)[4:] == [*train, "params.seed", "metrics.system/load"]
+    assert comparison.differing == train
+    assert comparison.iloc[:].differing == train, "a part of it, too"
+
+
+def test_metrics_of_the_machine_count_when_they_are_asked_for(tracker: Tracker, machines: list[str]) -> None:
+    for metrics in (["system/load"], "system/*"):
+        assert tracker.compare_runs(machines, metrics).differing == [
+            "metrics.system/load",
+            "metrics.system/load.min",
+            "metrics.system/load.max",
+        ]
+    assert "metrics.system/load" in tracker.compare_runs(machines, "*").differing
+    assert tracker.compare_runs(machines, []).differing == ["metrics.train/loss"]
 
 
 def test_named_metrics_come_with_their_smallest_and_largest_value(tracker: Tracker, runs: dict[str, str]) -> None:

@@ -75,7 +75,25 @@ def test_the_agents_own_health_is_sampled(tracker: Tracker, sqlite_uri: str) -> 
         _sampled(monitor)
     found = Store(sqlite_uri, run).run.data.metrics
     for name in ("lag_seconds", "pending_count", "spool_megabytes", "memory_usage_megabytes"):
-        assert found[f"system/tailrace/{name}"] >= 0
+        assert found[f"system/tailrace_{name}"] >= 0
+
+
+def test_the_agents_own_health_comes_after_the_programs_metrics_where_charts_are_sorted_by_name(
+    tracker: Tracker, sqlite_uri: str
+) -> None:
+    with tracker.start_run() as run:
+        for node in (None, "worker-1"):
+            with tracker.system_monitor(node=node) as monitor:
+                _sampled(monitor)
+    # A section for what stands before the last slash, those by name, and that of `system/` after them.
+    sections: dict[str, list[str]] = {}
+    for name in sorted(Store(sqlite_uri, run).run.data.metrics):
+        sections.setdefault(name.rpartition("/")[0], []).append(name.rpartition("/")[2])
+    assert list(sections) == ["system", "system/worker-1"]
+    for names in sections.values():
+        own = [name.startswith("tailrace_") for name in names]
+        assert own == sorted(own), names
+        assert 0 < sum(own) < len(own)
 
 
 def test_start_and_stop_do_what_with_does_and_steps_go_on_counting(tracker: Tracker, sqlite_uri: str) -> None:

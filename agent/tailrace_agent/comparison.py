@@ -2,8 +2,8 @@
 
 A `Comparison` is a pandas DataFrame with one row for each run and MLflow's column names (`params.lr`, `metrics.loss`).
 Columns in which the runs differ come before those in which they do not, params before metrics, and those of the machine
-(`system/`) last. Each metric has its
-smallest and largest value beside the last (`metrics.loss.min`, `metrics.loss.max`), unless it was asked otherwise.
+(`system/`) last, since they differ in any two runs, unless they were asked for by name. Each metric has its smallest
+and largest value beside the last (`metrics.loss.min`, `metrics.loss.max`), unless it was asked otherwise.
 
 Its figure reads the metrics' histories when it is asked for, from the store that the comparison came from.
 """
@@ -42,8 +42,9 @@ class Comparison(pd.DataFrame):
         >>> comparison.plot(save="runs.png")
     """
 
-    _metadata = ["_reader"]  # noqa: RUF012 - pandas' own way to keep an attribute through slicing
+    _metadata = ["_named", "_reader"]  # noqa: RUF012 - pandas' own way to keep an attribute through slicing
     _reader: Reader | None = None
+    _named: bool = False
 
     @property
     def _constructor(self) -> Callable[..., Comparison]:
@@ -51,8 +52,19 @@ class Comparison(pd.DataFrame):
 
     @property
     def differing(self) -> list[str]:
-        """Columns of params and metrics that are not the same in every run."""
-        return [column for column in _values(self) if not _same(self[column])]
+        """Columns of params and metrics that are not the same in every run.
+
+        Metrics of the machine (`system/`) are left out, unless the comparison was asked for metrics by name.
+        """
+        return [column for column in _values(self) if not (self._aside(column) or _same(self[column]))]
+
+    @property
+    def machine(self) -> list[str]:
+        """Columns that `differing` leaves out: metrics of the machine, unless metrics were asked for by name."""
+        return [column for column in _values(self) if self._aside(column)]
+
+    def _aside(self, column: str) -> bool:
+        return not self._named and column.startswith(f"metrics.{SYSTEM}")
 
     def plot(  # type: ignore[override]  # pandas' accessor makes way for the figure that one wants of runs
         self,
@@ -114,9 +126,11 @@ def compare(reader: Reader, runs: Sequence[Any], metrics: Sequence[str] | str | 
             columns[f"metrics.{key}.max"] = [bounds.get((run_id, key), nothing)[1] for run_id in run_ids]
     facts = {name: [getattr(record, name) for record in records] for name in _FACTS}
     frame = Comparison({**facts, **columns}, index=pd.Index(run_ids, name="run_id"))
-    same = {column for column in columns if _same(frame[column])}
-    ordered = frame[[*_FACTS, *(c for c in columns if c not in same), *(c for c in columns if c in same)]]
-    ordered._reader = reader
+    frame._reader, frame._named = reader, bool(metrics)
+    first, last = frame.differing, frame.machine
+    placed = {*first, *last}
+    ordered = frame[[*_FACTS, *first, *(column for column in columns if column not in placed), *last]]
+    assert isinstance(ordered, Comparison)
     return ordered
 
 

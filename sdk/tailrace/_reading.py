@@ -164,7 +164,8 @@ class ReadCalls:
 
         Returns:
             A pandas DataFrame, one row for each run, columns `params.lr`, `metrics.loss`, `metrics.loss.min`, …;
-            `plot()` draws the metrics over the steps.
+            `plot()` draws the metrics over the steps, `differing` names the columns in which the runs differ, system
+            metrics left out unless `metrics` names them.
 
         Raises:
             NotFound: No run fits one of the names, or a beginning fits several; or no metric fits.

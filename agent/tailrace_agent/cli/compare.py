@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -29,7 +30,7 @@ _PARAMS, _METRICS = "params.", "metrics."
 @click.argument("runs", nargs=-1, required=True, metavar="RUN RUN…")
 @click.option("--metric", multiple=True, metavar="NAME", help="Metrics to compare by last, smallest and largest value.")
 @click.option("--plot", metavar="FILE", help="Draw the metrics over the steps into a .png, .svg or .pdf file.")
-@click.option("--all", "all_", is_flag=True, help="Also what is the same in every run.")
+@click.option("--all", "all_", is_flag=True, help="Also what is the same in every run, and system metrics.")
 @uri_option("The store to look at (default: the setting).")
 @json_option
 @click.pass_obj
@@ -93,24 +94,25 @@ def _print(comparison: Comparison, *, all_: bool) -> None:
     out.add_row("run", *ids.values(), style="dim")
     out.add_row("status", *comparison["status"])
     out.add_row("took", *(duration(s) if s == s else "-" for s in comparison["duration"]))  # noqa: PLR0124 - NaN
-    differing = set(comparison.differing)
+    differing, machine = set(comparison.differing), set(comparison.machine)
     columns = [str(column) for column in comparison.columns if str(column).startswith((_PARAMS, _METRICS))]
-    same = 0
+    hidden: Counter[str] = Counter()
     for column in columns:
         if _of(column, columns) is not None:
             continue  # shown beside the last value
         group = {column, f"{column}.min", f"{column}.max"}
         if not all_ and not group & differing:
-            same += 1
+            hidden["machine" if column in machine else "same"] += 1
             continue
         out.add_row(column.partition(".")[2], *_cells(comparison, column), style="" if group & differing else "dim")
     console().print(out)
-    if same:
-        tell(
-            console(),
-            f"{count(same, 'param or metric is', 'params and metrics are')} the same; --all shows them",
-            "dim",
-        )
+    words = []
+    if hidden["same"]:
+        words.append(f"{count(hidden['same'], 'param or metric is', 'params and metrics are')} the same")
+    if hidden["machine"]:
+        words.append(f"{count(hidden['machine'], 'system metric is', 'system metrics are')} left out")
+    if words:
+        tell(console(), f"{', '.join(words)}; --all shows them", "dim")
 
 
 def _of(column: str, columns: list[str]) -> str | None:
