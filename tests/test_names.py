@@ -147,6 +147,21 @@ def test_dead_letters_of_a_name_used_twice_are_neither_dropped_nor_retried(world
     assert len(json.loads(world.tailrace("dead", "list", "--json").stdout)["dead_letters"]) == 2
 
 
+def test_nothing_is_deleted_from_an_experiment_whose_name_is_the_id_of_another(world: World) -> None:
+    client = MlflowClient(world.uris[1])
+    one = client.create_experiment("one")
+    other = client.create_experiment(one)
+    try:
+        asked = ["gc", "--empty", "--dry-run", "--tracking-uri", world.uris[1], "--experiment"]
+        refused = world.tailrace(*asked, one)
+        assert refused.exit_code == 4
+        assert f"'{one}' is the name of experiment {other} of" in refused.stderr
+        assert f"write {other} for the one, 'one' for the other" in refused.stderr
+        assert [world.tailrace(*asked, name).exit_code for name in (other, "one")] == [0, 0]
+    finally:
+        client.delete_experiment(other)
+
+
 def test_a_session_that_is_meant_by_a_beginning_of_several_is_an_error_that_lists_them(world: World) -> None:
     result = world.tailrace("sync", "20", "--tracking-uri", world.uris[1])
     assert result.exit_code == 4

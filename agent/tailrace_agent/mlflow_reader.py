@@ -176,17 +176,27 @@ class Reader:
                 if not token:
                     return found
 
-    def experiment_ids(self, names: Sequence[str]) -> list[str]:
+    def experiment_ids(self, names: Sequence[str], *, sure: bool = False) -> list[str]:
         """Ids of experiments that are named, by name or by id.
 
+        Args:
+            names: What a person calls each of them. A name comes before an id that reads the same.
+            sure: For whoever deletes something: what is one's name and another's id is an error.
+
         Raises:
-            NotFound: There is no such experiment; the nearest name is in the message.
+            NotFound: There is no such experiment, and the nearest name is in the message; or it fits two.
         """
         known = self.experiments()
         by_name = {name: experiment_id for experiment_id, name in known.items()}
         missing = [name for name in names if name not in by_name and name not in known]
         if missing:
             raise NotFound(f"{self.name} has no experiment {missing[0]!r}{nearest(missing[0], by_name)}")
+        for name in names if sure else ():
+            if name in known and by_name.get(name, name) != name:
+                raise NotFound(
+                    f"{name!r} is the name of experiment {by_name[name]} of {self.name}, and the id of "
+                    f"{known[name]!r}: write {by_name[name]} for the one, {known[name]!r} for the other"
+                )
         return [by_name.get(name, name) for name in names]
 
     def search(

@@ -82,7 +82,7 @@ def command(  # noqa: PLR0913, PLR0917 - an argument for each option
 
     found = choose(
         reader,
-        reader.experiment_ids(experiment) if experiment else None,
+        reader.experiment_ids(experiment, sure=True) if experiment else None,
         before=None if older_than is None else int((time.time() - older_than) * 1000),
         statuses=status,
         empty=empty,
