@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 
-from tailrace_agent.cards import brief, card
 from tailrace_agent.candidates import MOST, Candidate, fits_several, nearest, newest_first, newest_taken
+from tailrace_agent.cards import brief, card
 from tailrace_agent.errors import CallError, NotFound, Refused, RunGone, StoreRefused
 from tailrace_agent.extremes import known, unbounded
 from tailrace_agent.filters import quoted_filter, quoted_order
