@@ -51,6 +51,8 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture(scope="session")
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow database with its schema: making one takes seconds, copying it a millisecond."""
+    if given := os.environ.get("SQLITE_TEMPLATE"):  # of tests that run tests
+        return Path(given)
     path = tmp_path_factory.mktemp("template") / "mlflow.db"
     code = "import sys; from mlflow import MlflowClient; MlflowClient(sys.argv[1])"
     environ = {**clean_environ(), "MLFLOW_DISABLE_TELEMETRY": "true"}

@@ -28,10 +28,10 @@ def tracking(uri: str, **settings: Any) -> Iterator[Tracker]:
     try:
         yield tracker
     finally:
-        tracker._exit()
-        for connection in tracker._launcher._connections.values():
+        tracker._current.at_exit()
+        for connection in tracker._current._launcher._connections.values():
             connection.session.remove_shared()
-        tracker._launcher._connections.clear()
+        tracker._current._launcher._connections.clear()
         _tracker._trackers.remove(tracker)
 
 

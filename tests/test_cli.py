@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 import pytest
 from click.testing import CliRunner, Result
+from mlflow import MlflowClient
 
 from tailrace_agent import status
 from tailrace_agent.cli import _COMMANDS, main
@@ -173,6 +174,59 @@ def test_what_a_crash_left_is_seen_delivered_verified_and_mended(tailrace: Tailr
     assert tailrace("verify", "nosuch", "--tracking-uri", sqlite_uri).exit_code == 4
 
 
+_ARTIFACTS = """
+import os, sys
+import tailrace as sdk
+from tailrace._keeper import Keeper
+from tailrace._lane import drain
+Keeper.start = lambda self: None
+sdk.start_run(run_name="files", tracking_uri=sys.argv[1], quiet=True)
+for name in ("a", "a/b.txt", "c.txt"):
+    sdk.log_text(name, name)
+for step in range(5):
+    sdk.log({"f1!": step}, step=step)
+drain(30)
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_artifacts_that_cannot_be_stored_are_listed_renamed_and_dropped_the_waiting_ones_too(
+    tailrace: Tailrace, sqlite_uri: str
+) -> None:
+    done = subprocess.run([sys.executable, "-c", _ARTIFACTS, sqlite_uri], timeout=60, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert tailrace("sync").exit_code == 0
+    letters = json_of(tailrace("dead", "list", "--json", "--key", "a/b.txt"))["dead_letters"]
+    assert [(letter["kind"], letter["pending"]) for letter in letters] == [("artifact", False)]
+    assert "a" in letters[0]["reason"]
+    listed = tailrace("dead", "list").stdout.splitlines()
+    assert sum("f1!" in line for line in listed) == 2, "five of the same are one line, and one with the reason"
+    assert any("f1!" in line and " 5 " in line for line in listed)
+
+    assert tailrace("dead", "retry", letters[0]["id"], "--rename", "a/b.txt=../x").exit_code == 2
+    retried = tailrace("dead", "retry", "--key", "a/b.txt", "--rename", "a/b.txt=b/b.txt")
+    assert "f1!" not in retried.output
+    assert [x["key"] for x in json_of(tailrace("dead", "list", "--json"))["dead_letters"]] == ["f1!"] * 5
+    (run,) = MlflowClient(sqlite_uri).search_runs(["0"])
+    root = Path(run.info.artifact_uri.removeprefix("file://"))
+    assert {name: (root / name).read_text() for name in ("a", "b/b.txt", "c.txt")} == {
+        "a": "a", "b/b.txt": "a/b.txt", "c.txt": "c.txt"
+    }  # fmt: skip
+
+
+def test_an_artifact_that_waits_can_be_listed_and_dropped(tailrace: Tailrace) -> None:
+    subprocess.run([sys.executable, "-c", _ARTIFACTS, "http://127.0.0.1:9"], timeout=60, check=False)
+    assert tailrace("sync", "--timeout", "2").exit_code == 3
+    assert tailrace("dead", "list").exit_code == 0, "nothing has failed by itself"
+    waiting = json_of(tailrace("dead", "list", "--pending", "--json"))["dead_letters"]
+    assert [(letter["key"], letter["pending"]) for letter in waiting] == [(x, True) for x in ("a", "a/b.txt", "c.txt")]
+    assert ":p" in waiting[0]["id"]
+    dropped = tailrace("dead", "drop", waiting[1]["id"], "--yes")
+    assert "1 entry dropped" in dropped.output
+    view = json_of(tailrace("status", "--json"))["sessions"][0]["runs"][0]
+    assert (view["pending"], view["dropped"]) == (7, {"discarded by the user": 1})
+
+
 def test_a_refused_store_is_named_and_the_run_can_be_sent_elsewhere(tailrace: Tailrace, sqlite_uri: str) -> None:
     crash("./plain-files")
     refused = tailrace("sync")
@@ -230,13 +284,9 @@ def test_what_another_store_took_before_is_not_missed_in_the_new_one(
 
 def _put_back(session: Session, rename: dict[str, str] | None = None) -> None:
     """Makes a session a leftover again: its dead letters are on the way, and nobody delivers them."""
-    from tailrace_agent.cli._letters import put_back
-    from tailrace_agent.spool import Spool
+    from tailrace_agent.cli._letters import collect, put_back
 
-    spool = Spool(session.dir / "spool.db")
-    letters = spool.dead_letters()
-    spool.close()
-    put_back(session, letters, rename or {})
+    put_back(session, collect(load_settings(), None)[0], rename or {})
 
 
 def test_a_live_session_is_shown_and_left_alone(tailrace: Tailrace) -> None:
@@ -273,6 +323,44 @@ def test_waiting_for_a_live_agent_ends_when_it_has_delivered(tailrace: Tailrace)
         os.close(lock)
     (session.dir / "finished").touch()
     assert "all is delivered\n" in tailrace("sync", "--wait").stdout
+
+
+@pytest.mark.parametrize("state", ["refused a moment ago", "damaged", "held up", "dead letters", "no directory"])
+def test_what_status_calls_left_over_sync_delivers_or_explains_with_its_exit_code(
+    tailrace: Tailrace, sqlite_uri: str, state: str
+) -> None:
+    lock = None
+    if state == "held up":
+        session = _live()
+        lock = session.try_agent_lock()
+    else:
+        session = crash("./plain-files" if state == "refused a moment ago" else sqlite_uri)
+    if state == "refused a moment ago":
+        (session.dir / "refused").touch()
+    elif state == "damaged":
+        (session.dir / "spool.db").write_bytes(b"no database" * 1000)
+    elif state == "dead letters":
+        assert tailrace("sync").exit_code == 0
+    elif state == "no directory":
+        (session.dir / "agent.log").unlink(missing_ok=True)
+        (session.dir / "agent.log").mkdir()
+    assert tailrace("status").exit_code == 1
+    synced = tailrace("sync", "--timeout", "20" if lock is None else "0.3")
+    said = synced.stdout + synced.stderr
+    assert session.id in said
+    if synced.exit_code == 0:
+        assert tailrace("dead", "drop", "--all", "--yes").exit_code in (0, 4)
+        assert tailrace("status").exit_code == 0
+    else:
+        expected = {
+            "refused a moment ago": (3, "MLFLOW_ALLOW_FILE_STORE"),
+            "held up": (3, "waiting for rain"),
+            "dead letters": (1, "1 dead letter (`tailrace dead list`)"),
+            "no directory": (1, "agent.log"),
+        }[state]
+        assert (synced.exit_code, expected[1] in said) == (expected[0], True), said
+    if lock is not None:
+        os.close(lock)
 
 
 def _live(pending: int = 3) -> Session:

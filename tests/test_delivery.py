@@ -96,6 +96,11 @@ class Rig:
             log=self.log,
             monotonic=lambda: self.now,
         )
+        self.drained()
+
+    def drained(self) -> None:
+        """The rings are read to their end."""
+        self.book.set_barriers(self.spool.last_id())
 
     def _open(self) -> Sink:
         self.opened += 1
@@ -110,6 +115,7 @@ class Rig:
         states += [(end.run, state) for end in changes.ends if (state := self.book.end(end))]
         self.spool.ingest(changes.blocks, changes.tallies, states)
         self.book.reopen(changes.runs)
+        self.drained()
 
     def start(self, run: int = 1, **changes: Any) -> None:
         self.say(Start(RunSpec(run=run, start_time=5, cwd="/", **changes)))
@@ -289,7 +295,7 @@ def test_no_request_exceeds_the_limits_of_mlflow(rig: Rig) -> None:
 # -- the end -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_end_comes_after_everything_else_and_the_ledger_last(rig: Rig) -> None:
+def test_the_end_comes_after_everything_else_the_ledger_included(rig: Rig) -> None:
     seen: list[tuple[str, str]] = []
     rig.start()
     rig.log_metrics(*(f"k{i}" for i in range(2500)))
@@ -298,8 +304,8 @@ def test_the_end_comes_after_everything_else_and_the_ledger_last(rig: Rig) -> No
     rig.run()
     run = rig.sink.of(1)
     assert (run.status, run.end_time) == ("FAILED", 99)
-    assert [method for method, _ in seen][-2:] == ["end_run", "log_batch"]
-    assert [status for method, status in seen if method == "log_batch"][-2:] == ["RUNNING", "FAILED"]
+    assert [method for method, _ in seen][-2:] == ["log_batch", "end_run"]
+    assert {status for method, status in seen if method == "log_batch"} == {"RUNNING"}
     stored = json.loads(run.tags["tailrace.ledger"])
     assert (stored["accepted"], stored["delivered"], stored["pending"]) == (2502, 2502, 0)
     assert rig.state().finalized
@@ -316,7 +322,50 @@ def test_rows_that_come_after_the_end_are_delivered_and_the_ledger_is_stored_ane
     rig.log_metrics("late")
     rig.run()
     assert rig.sink.count_metrics(rig.sink.of(1).run_id) == {"a": 1, "late": 1}
-    assert json.loads(rig.sink.of(1).tags["tailrace.ledger"])["delivered"] == 2
+    stored = json.loads(rig.sink.of(1).tags["tailrace.ledger"])
+    assert (stored["delivered"], stored["late"]) == (2, 1)
+
+
+def test_a_run_stays_open_while_the_rings_are_read_for_what_came_before_its_end(rig: Rig) -> None:
+    rig.start()
+    rig.log_metrics("a")
+    rig.book.end(End(1, "FINISHED", 99))
+    rig.run(5)
+    assert (rig.sink.of(1).status, rig.ledger().delivered) == ("RUNNING", 1)
+    rig.log_metrics("of a child")
+    rig.run()
+    assert (rig.sink.of(1).status, rig.ledger().delivered, rig.ledger().total.late) == ("FINISHED", 2, 0)
+
+
+def test_a_child_that_goes_on_logging_does_not_keep_the_run_open(rig: Rig) -> None:
+    rig.start()
+    rig.say(End(1, "FINISHED", 99))
+    for number in range(50):
+        rig.log_metrics(f"k{number}")
+        rig.step()
+        rig.now += 0.01
+    assert rig.sink.of(1).status == "FINISHED"
+    rig.run()
+    assert 0 < rig.ledger().total.late <= 50 == rig.ledger().delivered
+
+
+def test_why_a_run_will_be_killed_is_said_before_its_backlog_and_the_status_after_it(rig: Rig) -> None:
+    rig.start()
+    rig.log_metrics(*(f"k{number}" for number in range(2500)))
+    rig.book.end(End(1, "KILLED", 50), "process 7 disappeared")
+    rig.drained()
+    seen: list[tuple[str, str, int]] = []
+
+    def look(method: str) -> None:
+        if rig.sink.runs:
+            run = rig.sink.of(1)
+            seen.append((method, run.tags.get("tailrace.end_reason", ""), len(run.metrics)))
+
+    rig.sink.fail = look
+    rig.run()
+    assert seen[1:3] == [("log_batch", "process 7 disappeared", 0), ("log_batch", "process 7 disappeared", 1000)]
+    assert seen[-1] == ("end_run", "process 7 disappeared", 2500)
+    assert rig.sink.of(1).status == "KILLED"
 
 
 # -- the note of smallest and largest values ---------------------------------------------------------------------------
@@ -461,11 +510,13 @@ def test_rows_that_come_while_the_ledger_is_being_stored_are_delivered(rig: Rig,
 def test_the_reason_of_an_inferred_end_is_a_tag_and_a_said_end_replaces_it(rig: Rig) -> None:
     rig.start()
     rig.book.end(End(1, "KILLED", 50), "process 7 disappeared")
+    rig.drained()
     rig.run()
     assert (rig.sink.of(1).status, rig.sink.of(1).tags["tailrace.end_reason"]) == ("KILLED", "process 7 disappeared")
     rig.say(End(1, "FINISHED", 60))
     rig.run()
     assert (rig.sink.of(1).status, rig.sink.of(1).end_time) == ("FINISHED", 60)
+    assert rig.sink.of(1).tags["tailrace.end_reason"] == "none: the program has ended the run"
 
 
 def test_the_status_of_somebody_elses_run_is_left_alone(rig: Rig) -> None:
@@ -477,6 +528,41 @@ def test_the_status_of_somebody_elses_run_is_left_alone(rig: Rig) -> None:
     assert rig.sink.runs[run_id].status == "RUNNING"
     assert rig.sink.count_metrics(run_id) == {"a": 1}
     assert rig.state().finalized
+
+
+def test_a_run_that_another_agent_creates_is_waited_for_and_never_made(rig: Rig) -> None:
+    rig.start(owned=False)
+    rig.log_metrics("a")
+    rig.run(60)
+    assert rig.sink.runs == {}
+    assert rig.state().notices == [
+        "run 0000000000000001 is not in MLflow yet; what was logged to it from here waits until it is"
+    ]
+    run_id = MemorySink.open_run(rig.sink, RunSpec(run=1, start_time=1, cwd="/"), None, find_first=False).run_id
+    rig.run(60)
+    assert rig.sink.count_metrics(run_id) == {"a": 1}
+    assert (len(rig.sink.runs), rig.sink.runs[run_id].status) == (1, "RUNNING")
+
+
+def test_a_parent_ends_after_the_nested_runs_that_have_ended_before_it(rig: Rig) -> None:
+    rig.start(1)
+    for run in (2, 3, 4):
+        rig.start(run, parent=1)
+        rig.log_metrics(*"abc", run=run)
+    rig.say(End(1, "FINISHED", 99), *(End(run, "FAILED", 98) for run in (2, 3)))
+    seen = []
+
+    def look(method: str) -> None:
+        if method == "end_run":
+            seen.append([rig.sink.of(run).status for run in (1, 2, 3, 4)])
+
+    rig.sink.fail_after = look
+    rig.run()
+    assert seen == [
+        ["RUNNING", "FAILED", "RUNNING", "RUNNING"],
+        ["RUNNING", "FAILED", "FAILED", "RUNNING"],
+        ["FINISHED", "FAILED", "FAILED", "RUNNING"],
+    ]
 
 
 @pytest.mark.parametrize("method", ["end_run", "discard_twins"])

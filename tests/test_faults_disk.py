@@ -159,6 +159,7 @@ tailrace.end_run()
 """
 
 
+@pytest.mark.faults
 def test_a_child_forked_while_dev_shm_is_full_goes_on_training(sqlite_uri: str) -> None:
     done = _in_namespace("mount -t tmpfs -o size=1m none /dev/shm", FORKS, sqlite_uri)
     assert done.returncode == 0, done.stderr
@@ -249,7 +250,8 @@ def test_a_ring_that_is_damaged_does_not_keep_the_rest_of_its_session_from_being
         agent = spawn_agent(session, {})
         assert agent is not None
         run = program.settled(40)
-        assert agent.wait(20) == 0
+        eventually(lambda: agent.poll() is not None, 20, "the agent ends")
+        assert agent.poll() == 0
         assert (session.dir / "finished").exists()
         rows = Store(sqlite_uri).rows(run.run_id)
         ledger = run.ledger

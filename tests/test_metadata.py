@@ -73,6 +73,22 @@ def test_git_tells_commit_branch_remote_and_changes(repository: Path, tmp_path: 
     assert git_facts(tmp_path / "nowhere") is None
 
 
+def test_a_repository_of_another_user_tells_its_names_and_runs_nothing(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git(repository, "remote", "add", "origin", "https://example.org/lab/model.git")
+    (repository / ".git" / "info" / "attributes").write_text("* filter=spy\n")
+    git(repository, "config", "filter.spy.clean", f"touch {repository}/ran; cat")
+    (repository / "src" / "model.py").write_text("LAYERS = 3\n")
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # git's own way of taking it for somebody else's
+    facts = git_facts(repository / "src", diff=True)
+    assert facts is not None
+    monkeypatch.delenv("GIT_TEST_ASSUME_DIFFERENT_OWNER")
+    assert (facts.commit, facts.branch) == (git(repository, "rev-parse", "HEAD"), "trunk")
+    assert (facts.remote, facts.dirty, facts.diff) == ("https://example.org/lab/model.git", None, None)
+    assert not (repository / "ran").exists()
+
+
 def test_a_remote_never_shows_credentials(repository: Path) -> None:
     for remote, shown in {
         "https://token@example.org/x": "https://example.org/x",
@@ -136,6 +152,7 @@ class Rig:
         self.metadata = Metadata(self.book, self.staging, "here", Quiet())
         self.delivery = Delivery(None, self.spool, self.book, lambda: self.sink, flush_interval=0.5, **more)
         self.uploads = Uploads(self.delivery, self.spool, self.book, self.staging, **more)
+        self.book.set_barriers(self.spool.last_id())
 
     def start(self, **spec: Any) -> None:
         facts = Facts(command=["python", "x.py"], script=None, executable="", python="3.11.7", pid=7, host="here")
@@ -154,6 +171,7 @@ class Rig:
         state = self.book.end(End(1, "FINISHED", 6))
         assert state is not None
         self.spool.save_run(1, state)
+        self.book.set_barriers(self.spool.last_id())
 
     @property
     def state(self) -> RunState:
@@ -173,10 +191,25 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
     rig.spool.close()
 
 
-def test_a_run_is_closed_at_once_and_finalized_when_its_metadata_is_there(rig: Rig) -> None:
+def test_a_run_is_closed_after_its_metadata(rig: Rig) -> None:
+    rig.start()
+    rig.end()
+    rig.delivery.step(rig.now)
+    assert (rig.state.closed, rig.stored.status) == (False, "RUNNING")
+    rig.metadata.step(rig.now)
+    seen: list[str] = []
+    rig.sink.fail = seen.append
+    rig.deliver()
+    assert rig.stored.status == "FINISHED"
+    assert seen[-1] == "end_run"
+    assert "environment/environment.json" in rig.stored.artifacts
+
+
+def test_a_run_waits_some_seconds_for_its_metadata_and_is_finalized_when_it_is_there(rig: Rig) -> None:
     rig.start()
     rig.end()
     rig.deliver()
+    assert rig.now <= 1007.0
     assert (rig.state.closed, rig.state.finalized, rig.stored.status) == (True, False, "FINISHED")
     assert rig.metadata.step(rig.now) == rig.now
     assert rig.metadata.step(rig.now) > rig.now

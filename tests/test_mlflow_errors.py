@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import http.server
+import sys
+import threading
+from collections.abc import Iterator
+
 import pytest
+import requests
 
 from tailrace_agent.errors import Unavailable
 from tailrace_agent.mlflow_errors import asks_for_login, opening_failed, translate
@@ -48,3 +54,83 @@ def test_a_database_that_is_away_asks_for_no_login() -> None:
     assert not asks_for_login(str(told))
     assert not asks_for_login(None)
     assert str(told).endswith("cannot be opened: (psycopg.OperationalError) connection refused")
+
+
+def _answer(status: int, url: str = "", location: str = "") -> requests.Response:
+    response = requests.Response()
+    response.status_code, response.url = status, url
+    if location:
+        response.headers["Location"] = location
+    return response
+
+
+@pytest.mark.parametrize("followed", [True, False])
+def test_a_server_that_has_moved_is_told_with_the_uri_to_write(followed: bool) -> None:
+    path = "/api/2.0/mlflow/runs/create"
+    moved = _answer(301, f"http://old:5000/base{path}", f"https://new.example.org/mlflow{path}?x=1")
+    last = _answer(404)
+    last.history = [moved]
+    error = requests.HTTPError("404", response=last if followed else moved)
+    told = translate(error, "http://ada:s3cr3t@old:5000", remote=True, about_run=True)
+    assert isinstance(told, Unavailable)
+    assert str(told) == "http://old:5000 points to https://new.example.org/mlflow: make that the tracking URI"
+
+
+def test_a_proxy_that_is_away_is_told_by_name_and_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "http://ada:s3cr3t@127.0.0.1:9")
+    with pytest.raises(requests.RequestException) as raised:
+        requests.get("https://mlflow.example.org", timeout=5)
+    told = translate(raised.value, "https://mlflow.example.org", remote=True, about_run=False)
+    assert isinstance(told, Unavailable)
+    assert str(told).startswith("the proxy http://127.0.0.1:9 (from https_proxy; NO_PROXY names hosts that need none)")
+    assert "mlflow.example.org" in str(told)
+    assert "s3cr3t" not in str(told)
+
+
+class _Server(http.server.BaseHTTPRequestHandler):
+    """Sends everybody on to somebody who is not there, as a login page behind a firewall."""
+
+    def do_GET(self) -> None:
+        self.send_response(302)
+        self.send_header("Location", "http://127.0.0.1:9/login")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    """Its address."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def _told(uri: str) -> str:
+    with pytest.raises(requests.RequestException) as raised:
+        requests.get(uri, timeout=5)
+    told = translate(raised.value, uri, remote=True, about_run=False)
+    assert isinstance(told, Unavailable)
+    return str(told)
+
+
+def test_who_does_not_answer_is_named_and_not_who_sent_the_request_on(server: str) -> None:
+    told = _told(f"http://{server}")
+    assert told.startswith(f"http://127.0.0.1:9/login, to which http://{server} sends on, refused the connection")
+
+
+def test_a_server_without_tls_is_no_matter_of_certificates(server: str) -> None:
+    assert _told(f"https://{server}") == (
+        f"https://{server} does not speak TLS: is its address http://…, without the s?"
+    )
+
+
+def test_a_proxy_that_needs_a_package_is_told_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    monkeypatch.setitem(sys.modules, "socks", None)
+    assert _told("http://mlflow.example.org") == (
+        "the proxy socks5://127.0.0.1:9 (from ALL_PROXY; NO_PROXY names hosts that need none) speaks SOCKS, "
+        "for which Python needs a package: pip install pysocks"
+    )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextvars
 import gc
 import inspect
 import itertools
 import math
+import mmap
 import os
 import subprocess
 import sys
@@ -56,7 +58,7 @@ class Bench:
         self.odd: list[tuple[Any, ...]] = []
         self.channel = Channel(7, self.writer.put, self._odd, strict=strict, selection=selection)
         self.channel.lead_to(self.writer)
-        self.log = make(types.SimpleNamespace(channel=self.channel))
+        self.log = make(types.SimpleNamespace(home=None, own=None, shared=self.channel))
 
     def _odd(self, values: Any, metrics: Any, step: Any, _now: int, error: BaseException) -> None:
         self.odd.append((values, metrics, step, type(error)))
@@ -397,11 +399,95 @@ def test_with_tracking_off_the_last_values_are_kept_and_new_names_are_looked_at(
     assert len(pair[0].odd) == 3  # two that brought names, one that brought no mapping
 
 
-def test_wrong_calls_raise_as_those_of_any_function_do(pair: tuple[Bench, Bench]) -> None:
+def test_the_step_may_come_second_and_what_comes_after_it_is_passed_over(pair: tuple[Bench, Bench]) -> None:
     for bench in pair:
-        with pytest.raises(TypeError, match="positional"):
-            bench.log({}, {})  # type: ignore[call-arg]
-    assert pair[0].said() == []
+        bench.log({"a": 1.0}, 5)
+        bench.log({"a": 1.0}, 6, b=2.0)
+        bench.log({"a": 1.0}, None, 7)
+        bench.log({"a": 1.0}, 8, step=9)  # type: ignore[misc]
+        bench.log({"a": 1.0}, "no step")  # type: ignore[arg-type]
+        bench.log("a", 0.5, 8)  # type: ignore[arg-type]
+        bench.log("a", 0.5, step=8)  # type: ignore[arg-type, misc]
+    said = ["(7, 5, {'a': 1.0})", "(7, 6, {'a': 1.0, 'b': 2.0})", "(7, 0, {'a': 1.0})", "(7, 9, {'a': 1.0})"]
+    said.append("(7, 'no step', {'a': 1.0})")
+    assert pair[0].said() == pair[1].said() == said
+    odd = "({}, 'a', 0.5, <class 'TypeError'>)"
+    assert repr(pair[0].odd) == repr(pair[1].odd) == f"[{', '.join(2 * [odd])}]"
+
+
+def test_the_channel_of_this_context_comes_before_that_of_all(tmp_path: Path) -> None:
+    with pairs(tmp_path) as both:
+        for bench, make in zip(both, (make_log, python_log), strict=True):
+            own: contextvars.ContextVar[Channel | None] = contextvars.ContextVar("own", default=None)
+            rows: list[bytes] = []
+            mine = Channel(8, rows.append, print)
+            log = make(types.SimpleNamespace(home=None, own=own, shared=bench.channel))
+            log(step=1, a=1.0)
+            there = contextvars.copy_context()
+            there.run(own.set, mine)
+            there.run(log, step=2, a=2.0)
+            log(step=3, a=3.0)
+            assert bench.said() == ["(7, 1, {'a': 1.0})", "(7, 3, {'a': 3.0})"]
+            assert [said(row) for row in rows] == ["(8, 2, {'a': 2.0})"]
+
+
+def test_a_channel_with_a_page_looks_there_once_after_each_change(
+    pair: tuple[Bench, Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for bench in pair:
+        page = memoryview(bytearray(16)).cast("Q")
+        looked: list[int] = []
+
+        def look(bench: Bench = bench, page: memoryview[int] = page, looked: list[int] = looked) -> None:
+            looked.append(bench.channel.seen)
+            bench.channel.seen = page[0]
+
+        bench.channel.watch(page, 0, look)
+        bench.log(step=1, a=1.0)
+        assert looked == []
+        page[0] = 5
+        bench.log(step=2, a=1.0)
+        bench.log(step=3, a=1.0)
+        page[0] = 2**63 + 1
+        bench.log(step=4, a=1.0)
+        assert looked == [0, 5]
+        monkeypatch.setattr(native, "Log", None)  # for the second one
+    assert pair[0].said() == pair[1].said() == [f"(7, {step}, {{'a': 1.0}})" for step in range(1, 5)]
+
+
+def test_a_channel_that_is_closed_when_it_looks_at_its_page_delivers_nothing(
+    pair: tuple[Bench, Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(_: object) -> bytes:
+        raise LookupError
+
+    for bench in pair:
+        page = memoryview(bytearray(8)).cast("Q")
+        bench.channel.watch(page, 0, lambda bench=bench: bench.channel.close(closed))  # type: ignore[misc]
+        page[0] = 1
+        bench.log(a=1.0)
+        bench.log(step=5, a=1.0)
+        assert [(values, step) for values, _, step, _ in bench.odd] == [({"a": 1.0}, None), ({"a": 1.0}, 5)]
+        assert bench.said() == []
+        monkeypatch.setattr(native, "Log", None)
+
+
+def test_a_counter_in_shared_memory_counts_for_all_who_map_it() -> None:
+    assert native.Steps is not None
+    word = memoryview(mmap.mmap(-1, 4096)).cast("Q")[:1]
+    one, another = native.Steps(word), native.Steps(word)
+    assert [next(one), next(another), next(one), next(iter(another))] == [0, 1, 2, 3]
+    child = os.fork()
+    if child == 0:
+        next(another)
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert next(one) == 5
+    for wrong in (memoryview(bytearray(4)), memoryview(bytearray(16))[1:9]):
+        with pytest.raises(ValueError, match="64-bit"):
+            native.Steps(wrong)
+    with pytest.raises((TypeError, BufferError)):
+        native.Steps(memoryview(b"12345678"))
 
 
 def test_nothing_that_was_passed_is_kept_or_released_too_often(tmp_path: Path) -> None:
@@ -422,11 +508,14 @@ def test_nothing_that_was_passed_is_kept_or_released_too_often(tmp_path: Path) -
 
 
 def test_a_log_and_its_channel_are_collected_when_nobody_needs_them(tmp_path: Path) -> None:
+    page = memoryview(bytearray(16)).cast("Q")
     bench = Bench(tmp_path, make_log)
+    # Older than the channel: the collector comes to it first.
+    bench.channel.watch(page, 0, lambda: None)
     bench.log(a=1.0)
     bench.reader.close()
     channel, writer = weakref.ref(bench.channel), weakref.ref(bench.writer)
-    del bench
+    del bench, page
     gc.collect()
     assert channel() is None
     assert writer() is None
@@ -459,7 +548,7 @@ def test_help_and_signature_are_those_of_the_function_in_python(pair: tuple[Benc
 
 def test_a_ring_is_moved_by_c_and_python_in_turn(tmp_path: Path) -> None:
     bench = Bench(tmp_path, make_log)
-    other = python_log(types.SimpleNamespace(channel=bench.channel))  # type: ignore[arg-type]
+    other = python_log(types.SimpleNamespace(own=None, shared=bench.channel))  # type: ignore[arg-type]
     for step, log in zip(range(3000), itertools.cycle([bench.log, other, bench.log]), strict=False):
         log(step=step, loss=math.pi)
         if step % 400 == 0:
@@ -469,12 +558,12 @@ def test_a_ring_is_moved_by_c_and_python_in_turn(tmp_path: Path) -> None:
     bench.reader.close()
 
 
-def test_without_c_the_same_tests_of_log_pass() -> None:
+def test_without_c_the_same_tests_of_log_pass(sqlite_template: Path) -> None:
     files = ["tests/test_sdk_log.py", "tests/test_local_reports.py"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *files],
         cwd=ROOT,
-        env={**os.environ, "TAILRACE_NATIVE": "0"},
+        env={**os.environ, "TAILRACE_NATIVE": "0", "SQLITE_TEMPLATE": str(sqlite_template)},
         capture_output=True,
         text=True,
         timeout=110,

@@ -181,6 +181,7 @@ def test_what_was_logged_is_delivered_and_the_run_closed_and_everything_settled(
     put(ring, End(1, "FINISHED", 99))
     assert not rig.pipeline.settled or not rig.pipeline.book.all()
     rig.run()
+    assert rig.status().started == 1.001
     assert rig.stored() == {"loss": 100, "acc": 100}
     assert (rig.of().params, rig.of().status, rig.of().end_time) == ({"lr": "1"}, "FINISHED", 99)
     assert rig.pipeline.settled
@@ -325,7 +326,8 @@ def test_a_killed_owner_is_seen_and_its_run_is_killed_with_a_reason_and_all_its_
 
 def test_an_owner_that_ended_its_run_leaves_no_killed_one(rig: Rig) -> None:
     with owner_of(rig) as owner:
-        owner.put(start(1), start(2, owned=False, run_id=None), End(1, "FINISHED", 9))
+        rig.sink.open_run(start(2).spec, None, find_first=False)
+        owner.put(start(1), start(2, owned=False), End(1, "FINISHED", 9))
         owner.kill()
         rig.run()
         assert rig.of(1).status == "FINISHED"
@@ -596,32 +598,47 @@ def test_at_its_bound_the_spool_drops_the_oldest_metrics_and_nothing_else(tmp_pa
 # -- what is told ------------------------------------------------------------------------------------------------------
 
 
-def test_notices_reach_the_ring_of_the_run_once_each(rig: Rig) -> None:
+def test_the_process_of_a_run_is_called_once_for_each_news_of_it(rig: Rig) -> None:
     ring, other = rig.ring(), rig.ring()
+    calls, others = (_calls(rig.session.bell(each.path.stem)) for each in (ring, other))
+    assert (next(calls), next(others)) == (0, 0)
     put(ring, start(), rig.row("a"))
     put(other, start(2))
     rig.run(2)
-    assert (ring.notices, rig.status().notices) == (0, [])
+    assert (next(calls), rig.status().notices) == (1, [])  # MLflow knows the run
     put(ring, (1, 0, 5, {"text": "x"}), (1, 1, 5, {"text": "x"}))
     rig.run(2)
-    assert ring.notices == 1
+    assert next(calls) == 1
     assert rig.status().notices == ["metric 'text' was not logged: value is no number but str"]
     put(ring, Drop(1, "metric", "reason", 2, "something was given up"))
     rig.run(2)
-    assert (ring.notices, other.notices) == (2, 0)
+    assert (next(calls), next(others)) == (1, 1)
     assert rig.status().ledger.dropped == {"value is no number": 2, "reason": 2}
+
+
+def _calls(bell: Path) -> Iterator[int]:
+    """How often the agent has called since the last look."""
+    os.mkfifo(bell)
+    end = os.open(bell, os.O_RDWR | os.O_NONBLOCK)
+    while True:
+        try:
+            yield len(os.read(end, 100))
+        except BlockingIOError:
+            yield 0
 
 
 def test_trouble_and_its_end_are_told(rig: Rig) -> None:
     rig.store_error = Unavailable("connection refused")
     ring = rig.ring()
+    calls = _calls(rig.session.bell(ring.path.stem))
+    assert next(calls) == 0
     put(ring, start(), rig.row("a"))
     rig.run(60)
     told = rig.status()
     assert (told.problem, told.run_id, told.ledger.pending) == ("connection refused", None, 1)
     assert told.retry_at > 0
     assert told.lag > 0
-    assert ring.notices >= 1
+    assert next(calls) >= 1
     rig.store_error = None
     rig.run(60)
     assert rig.status().problem is None

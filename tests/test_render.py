@@ -57,7 +57,7 @@ def written(frozen: Frozen, folder: Path) -> list[Path]:
     return paths
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "../x", "/x", "a/../../x", "dir/", 3, None])
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "/x", "a/../../x", "dir/", 3.5, None])
 def test_a_path_that_leads_out_of_the_run_is_refused(name: Any) -> None:
     for freeze in (
         lambda: freeze_text("x", name),

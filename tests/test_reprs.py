@@ -71,7 +71,7 @@ def test_a_run_shows_what_is_known_and_waits_for_nothing(
 
     with tracking(AWAY, on_error="warn", end_timeout=0, linger=0) as sdk:
         run = sdk.start_run(run_name=NASTY, experiment_name="digits")
-        monkeypatch.setattr("tailrace._run.until", waits)
+        monkeypatch.setattr("tailrace._ending.until", waits)
         assert repr(run) == f"<tailrace.Run {NASTY!r}: RUNNING, id={run.id}>"
         assert repr(run.info) == f"<tailrace.RunInfo {NASTY!r}: RUNNING>"
         assert html(run).texts == ["tailrace.Run", "name", NASTY, "status", "RUNNING", "experiment", "digits"]
@@ -98,7 +98,10 @@ def test_a_run_on_a_server_has_a_link(mlflow_server: str) -> None:
         assert html(run).links == [run.url]
 
 
-def test_showing_a_run_tells_nothing_that_a_call_should_tell(sqlite_uri: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_showing_a_run_tells_nothing_that_a_call_should_tell(
+    sqlite_uri: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tailrace._connection.listen", lambda *_: None)  # which tells it at once
     with tracking(sqlite_uri) as sdk, sdk.start_run() as run:
         sdk.log(loss="high")
         connection = run._connection

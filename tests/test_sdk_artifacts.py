@@ -158,9 +158,9 @@ def test_what_cannot_be_taken_is_counted_and_said_once_and_stops_nobody(
         sdk.log_text("outside", "../outside.txt")
         sdk.log_text("good", "good.txt")
         ledger = sdk.flush().of("artifact")
-    assert ledger.dropped == {"could not be read or drawn": 25}
-    assert (ledger.accepted, ledger.delivered) == (26, 1)
-    assert Store(sqlite_uri, run).artifacts() == ["good.txt"]
+    assert ledger.dropped == {"could not be read or drawn": 24}
+    assert (ledger.accepted, ledger.delivered) == (26, 2)
+    assert Store(sqlite_uri, run).artifacts() == ["3", "good.txt"]
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == len(set(said))
     assert any("missing.bin" in text for text in said)
@@ -195,14 +195,28 @@ def test_strict_raises_at_the_call(sdk: Tracker, tmp_path: Path) -> None:
             sdk.log_dict({}, "/config.json")
 
 
-def test_an_artifact_that_the_server_refuses_is_a_dead_letter_and_costs_nothing_else(mlflow_server: str) -> None:
-    settings = {"experiment_name": "refused artifacts", "end_timeout": 2, "exit_timeout": 0}
+def test_an_artifact_that_the_server_cannot_store_is_a_dead_letter_and_costs_nothing_else(mlflow_server: str) -> None:
+    settings = {"experiment_name": "refused artifacts", "end_timeout": 30, "exit_timeout": 0, "retry_max_delay": 1}
     with tracking(mlflow_server, **settings) as sdk, sdk.start_run() as run:
-        sdk.log_text("refused", "a/%2e%2e/refused.txt")
+        sdk.log_text("a file", "a")
+        sdk.log_text("below the file", "a/b.txt")
         sdk.log_text("good", "good.txt")
         ledger = sdk.flush().of("artifact")
-        assert (ledger.dead, ledger.delivered) == (1, 1)
-        assert Store(mlflow_server, run).artifacts() == ["good.txt"]
+        assert (ledger.dead, ledger.delivered) == (1, 2)
+        assert {"a", "good.txt"} <= {*Store(mlflow_server, run).artifacts()}
+
+
+def test_an_artifact_whose_name_a_server_does_not_keep_is_stored_under_another_and_told(
+    mlflow_server: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with tracking(mlflow_server, experiment_name="renamed artifacts") as sdk, sdk.start_run() as run:
+        sdk.log_text("one", "loss#1.txt")
+        sdk.log_text("two", "loss#2.txt")
+        sdk.log_text("why", "why?.txt")
+    stored = Store(mlflow_server, run).artifacts()
+    assert len(stored) == 3
+    assert "why?.txt" in stored
+    assert "artifact 'loss#1.txt' is stored as 'loss_1-" in caplog.text
 
 
 def test_artifacts_reach_a_server_whatever_their_names_are(mlflow_server: str, tmp_path: Path) -> None:

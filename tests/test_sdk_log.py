@@ -151,7 +151,7 @@ BAD: dict[str, Any] = {
     "set": {1.0},
     "bytes": b"0.5",
     "complex": 1j,
-    "dict": {"a": 1},
+    "frozenset": frozenset({1.0}),
     "object": object(),
     "hostile": Hostile(),
     "array of two": np.zeros(2),
@@ -288,7 +288,7 @@ def test_strict_raises_at_the_call_for_every_bad_value_and_key_and_the_neighbour
             with pytest.raises(CallError, match="key is"):
                 strict.log({odd: 1.0, "good": 2}, step=1)
         for metrics in not_mappings:
-            with pytest.raises(CallError, match="takes a mapping"):
+            with pytest.raises(CallError, match=r"takes a mapping|takes names"):
                 strict.log(metrics, good=3, step=2)
         with pytest.raises(CallError, match="timestamp"):
             run.log_metric("good", 4, step=3, timestamp="yesterday")  # type: ignore[arg-type]
@@ -407,3 +407,36 @@ def test_the_hot_path_never_looks_into_a_mapping_twice(sdk: Tracker, sqlite_uri:
         sdk.log(Counting(), step=1)
     assert Counting.looked == 1
     assert Store(sqlite_uri, run).metrics() == {"a": [(1, 1.0)]}
+
+
+def test_nested_metrics_are_flattened_as_params_are_whoever_takes_the_call(sqlite_uri: str) -> None:
+    nested: Any = {"lr": 1, "train": {"loss": 2.0, "by": {"class": {0: 3.0}}}, "val/loss": np.float32(4)}
+    flat = {"lr": 1.0, "train/loss": 2.0, "train/by/class/0": 3.0, "val/loss": 4.0}
+    for settings in ({}, {"strict": True}, {"every": {"train/*": 2}}):
+        with tracking(sqlite_uri, **settings) as sdk:
+            with sdk.start_run() as run:
+                sdk.log(nested, 5)
+                sdk.log({"val": {"loss": "bad", "acc": 1}}, 6) if not settings else None
+            metrics = Store(sqlite_uri, run).metrics()
+            assert {key: points[0] for key, points in metrics.items() if key != "val/acc"} == {
+                key: (5, value) for key, value in flat.items()
+            }
+            assert settings or metrics["val/acc"] == [(6, 1.0)]
+            assert run.ledger().of("metric").dropped == ({} if settings else {"value is no number": 1})
+
+
+def test_a_name_and_its_value_one_after_the_other_are_told_what_to_write_and_stop_nobody(
+    sdk: Tracker, sqlite_uri: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    call: Any = sdk.log
+    with sdk.start_run() as run:
+        call("loss", 0.5)
+        call("loss", 0.5, 7)
+        call("loss", 0.5, step=7)
+        call({"loss": 1.0}, 8)
+        call({"loss": 2.0}, 8, step=9)
+    assert Store(sqlite_uri, run).metrics() == {"loss": [(8, 1.0), (9, 2.0)]}
+    assert run.ledger().of("metric").dropped == {"metrics are no mapping": 3}
+    (said,) = warnings(caplog)
+    assert said.startswith("tailrace: metric 'loss' was not logged: log() takes names with their values. Write ")
+    assert said.endswith("log({'loss': 0.5}, step=…), or log_metric('loss', 0.5, step=…)")

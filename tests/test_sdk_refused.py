@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sdk_tools import Store, eventually, tracking
-from tailrace import StateDirError, StoreRefused, Tracker
+from tailrace import SettingsError, StateDirError, StoreRefused, Tracker
 from tailrace_agent.session import Session
 from tailrace_agent.settings import Settings
 from tailrace_agent.spool import Spool
@@ -97,13 +97,23 @@ def test_a_store_that_mlflow_refuses_is_one_clear_error_at_start_run(tmp_path: P
     for uri, message in (
         (tmp_path / "mlruns", "MLFLOW_ALLOW_FILE_STORE=true"),
         ("sqlite:/mlflow.db", "three slashes"),
-        ("localhost:5000", "http://localhost:5000"),
         ("gopher://somewhere", "gopher"),
     ):
         with tracking(str(tmp_path), tracking_uri=uri) as sdk:
             with pytest.raises(StoreRefused, match=message):
                 sdk.start_run()
             assert sdk.active_run() is None
+
+
+def test_a_server_without_a_scheme_is_an_error_at_once_that_says_what_to_write() -> None:
+    sdk = Tracker(agent="off")
+    for uri in ("localhost:5000", "mlflow.example.org:5000", "10.0.0.1:5000"):
+        with pytest.raises(SettingsError, match=f"a server needs a scheme; write http://{uri}"):
+            sdk.set_tracking_uri(uri)
+        with pytest.raises(SettingsError, match=f"http://{uri}"):
+            sdk.start_run(tracking_uri=uri)
+        with pytest.raises(SettingsError, match=f"http://{uri}"):
+            Tracker(uri)
 
 
 @pytest.mark.parametrize("refused", ["mlruns", "gopher://somewhere"])
@@ -211,7 +221,7 @@ def test_the_backend_none_makes_every_call_a_no_op_that_leaves_nothing_behind(
             sdk.log(x=1)
     sdk.end_run()
     assert run.status == "FINISHED"
-    sdk._exit()
+    sdk._current.at_exit()
     assert not (tmp_path / "tailrace").exists()
     assert set(Path("/dev/shm").glob("tailrace-*")) <= rings
     assert set(threading.enumerate()) <= threads

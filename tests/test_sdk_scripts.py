@@ -150,44 +150,6 @@ def test_a_run_ends_as_its_program_does(tmp_path: Path, sqlite_uri: str) -> None
     assert (uncaught.tags["error.type"], uncaught.tags["error.message"]) == ("ValueError", "boom")
 
 
-CHILDREN = """
-import multiprocessing, os, sys
-import tailrace as sdk
-
-def work(n):
-    sdk.log({f"child {n}": n}, step=n)
-
-if __name__ == "__main__":
-    with sdk.start_run(run_name="first", flush_interval=0.1) as first:
-        with sdk.start_run(run_name="second", nested=True) as second:
-            sdk.log_metric("late", 1, run_id=first.run_id)
-            pool = [multiprocessing.get_context(how).Process(target=work, args=(n,))
-                    for n, how in enumerate(("fork", "spawn"))]
-            for child in pool:
-                child.start()
-            for child in pool:
-                child.join()
-        with sdk.start_run(run_name="other settings", nested=True, flush_interval=0.2):
-            child = multiprocessing.get_context("spawn").Process(target=work, args=(2,))
-            child.start(); child.join()
-        child = multiprocessing.get_context("spawn").Process(target=work, args=(3,))
-        child.start(); child.join()
-"""
-
-
-def test_children_log_to_the_run_that_was_active_when_they_were_started(tmp_path: Path, sqlite_uri: str) -> None:
-    (done,) = scripts(tmp_path, {"children": CHILDREN}, TAILRACE_TRACKING_URI=sqlite_uri).values()
-    assert done.returncode == 0, done.stderr
-    expected = {
-        "first": {"late": [(0, 1.0)], "child 3": [(3, 3.0)]},
-        "second": {"child 0": [(0, 0.0)], "child 1": [(1, 1.0)]},
-        "other settings": {"child 2": [(2, 2.0)]},
-    }
-    # A child's last words may arrive a moment after the run's end.
-    eventually(lambda: {name: named(sqlite_uri, name).metrics() for name in expected} == expected)
-    assert {named(sqlite_uri, name).status for name in expected} == {"FINISHED"}
-
-
 SECRET = "s3cr3t-pa55"
 
 WITH_PASSWORD = f"""

@@ -10,7 +10,7 @@ import mlflow
 import pytest
 
 import tailrace
-from tailrace import Run, Tracker
+from tailrace import Run, SettingsError, Tracker
 
 OURS = {
     "alert",
@@ -159,3 +159,45 @@ def test_the_help_of_every_method_is_complete(owner: type) -> None:
     assert len(methods) > 20
     missing = {name: lacks(method, arguments(method)[1:]) for name, method in methods.items()}
     assert {name: what for name, what in missing.items() if what} == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("autolog", "tailrace does not patch frameworks.*mlflow.start_run\\(run_id="),
+        ("finish", "here it is end_run\\(\\)"),
+        ("init", "here it is start_run\\("),
+        ("sklearn", "mlflow.sklearn. For its autolog: tailrace does not patch"),
+        ("tracking", "beside tailrace, and mlflow.tracking.$"),
+        ("evaluate", "beside tailrace, and mlflow.evaluate.$"),
+        ("get_artifact_uri", "beside tailrace, and mlflow.get_artifact_uri.$"),
+        ("log_metrix", "did you mean log_metric\\?"),
+        ("nonsense", "has no attribute 'nonsense'$"),
+    ],
+)
+def test_a_function_that_there_is_not_is_told_with_what_does_the_same(name: str, said: str) -> None:
+    for owner in (tailrace, Tracker(agent="off"), Tracker(agent="off").start_run()):
+        with pytest.raises(AttributeError, match=f"has no attribute '{name}'.*{said}" if name != "nonsense" else said):
+            getattr(owner, name)
+    assert not hasattr(tailrace, "__wrapped__")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("run_nam", "did you mean run_name\\?"),
+        ("name", "here it is called run_name"),
+        ("config", "here it is called params"),
+        ("project", "here it is called experiment_name"),
+        ("flush_intervall", "did you mean flush_interval\\?"),
+        ("nonsense", "docs/settings.md"),
+    ],
+)
+def test_an_argument_that_there_is_not_is_told_with_the_one_that_was_meant(name: str, said: str) -> None:
+    with pytest.raises(SettingsError, match=f"start_run takes no argument '{name}'; .*{said}"):
+        Tracker(agent="off").start_run(**{name: "x"})
+    refused = (
+        "config is what .* a TrackingConfig, not str" if name == "config" else f"Tracker takes no argument '{name}'"
+    )
+    with pytest.raises(SettingsError, match=refused):
+        Tracker(agent="off", **{name: "x"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -192,14 +193,17 @@ def test_a_run_without_these_settings_has_the_bare_encoder_and_the_bare_ring(sql
         assert run._channel.encode.__module__ != "tailrace._selective"
 
 
-def in_a_child(tracker: Any, run: Any) -> None:
+def in_a_child(tracker: Any, run: Any, said: Path) -> None:
+    sys.stderr = said.open("w", buffering=1)
     for step in range(10, 15):
         tracker.log(step=step, child=step)
     run.end()
     os._exit(0)
 
 
-def test_every_way_of_logging_is_selected_and_the_last_values_arrive_before_the_end(sqlite_uri: str) -> None:
+def test_every_way_of_logging_is_selected_and_the_last_values_arrive_before_the_end(
+    sqlite_uri: str, tmp_path: Path
+) -> None:
     every = {"train/*": 10, "child": 3}
     with tracking(sqlite_uri) as sdk:
         run = sdk.start_run(every=every)
@@ -207,10 +211,11 @@ def test_every_way_of_logging_is_selected_and_the_last_values_arrive_before_the_
             sdk.log({"train/a": step}, step=step)
             run.log({"train/b": step})
             sdk.log_metrics({"train/c": step, "free": step}, step=step)
-        child = multiprocessing.get_context("fork").Process(target=in_a_child, args=(sdk, run))
+        said = tmp_path / "said.txt"
+        child = multiprocessing.get_context("fork").Process(target=in_a_child, args=(sdk, run, said))
         child.start()
         child.join()
-        assert child.exitcode == 0
+        assert child.exitcode == 0, said.read_text()
         assert run.flush(20).of("metric").accepted == 3 * 3 + 26 + 3, "what is skipped was never accepted"
         run.fail(ValueError("boom"))
         store = Store(sqlite_uri, run)

@@ -267,8 +267,8 @@ def test_an_agent_is_started_once_and_inherits_the_lock(session: Session, monkey
         assert "secret" not in Path(f"/proc/{agent.pid}/cmdline").read_text()
         assert stat.S_IMODE((session.dir / "agent.err").stat().st_mode) == 0o600
     finally:
-        agent.kill()
-        agent.wait()
+        os.kill(agent.pid, signal.SIGKILL)
+        os.waitpid(agent.pid, 0)
     assert not session.agent_alive()
     assert "secret" not in "".join(p.read_text() for p in session.dir.iterdir() if p.is_file())
 

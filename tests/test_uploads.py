@@ -50,6 +50,7 @@ class Rig:
         more: Any = {"retry_max_delay": 30.0, "log": Quiet(), "monotonic": lambda: self.now}
         self.delivery = Delivery(None, self.spool, self.book, self._open, flush_interval=0.5, **more)
         self.uploads = Uploads(self.delivery, self.spool, self.book, self.staging, **more)
+        self.book.set_barriers(self.spool.last_id())
 
     def _open(self) -> MemorySink:
         if self.store_error is not None:
@@ -62,6 +63,8 @@ class Rig:
         states = [(s.spec.run, self.book.start(s, ring)) for s, ring in changes.starts]
         states += [(end.run, state) for end in changes.ends if (state := self.book.end(end))]
         self.spool.ingest(changes.blocks, changes.tallies, states)
+        self.book.reopen(changes.runs)
+        self.book.set_barriers(self.spool.last_id())
 
     def start(self, run: int = 1) -> None:
         self.say(Start(RunSpec(run=run, start_time=5, cwd="/")))
@@ -148,32 +151,56 @@ def test_files_and_directories_arrive_and_the_staged_copies_go(rig: Rig) -> None
     assert (rig.counts().accepted, rig.counts().delivered, rig.counts().pending) == (4, 4, 0)
 
 
-def test_the_run_is_created_first_and_ends_without_waiting_for_its_artifacts(rig: Rig) -> None:
+def test_the_run_is_created_first_and_ends_after_its_artifacts(rig: Rig) -> None:
     rig.start()
     rig.stage({"a.txt": "a"})
     assert rig.uploads.step(rig.now) == pytest.approx(rig.now + 0.1)  # no sink yet
     rig.say(End(1, "FINISHED", 9))
-    fails(rig, Unavailable("slow"), "log_artifact")
-    rig.run(20)
+    failures, seen = iter(range(3)), []
+
+    def slow(method: str) -> None:
+        seen.append(method)
+        if method == "log_artifact" and next(failures, None) is not None:
+            raise Unavailable("slow", away=True)
+
+    rig.sink.fail = slow
+    rig.run(30)
+    assert rig.of().status == "FINISHED"
+    assert seen[-3:] == ["log_artifact", "log_batch", "end_run"]
+    assert (rig.of().artifacts["a.txt"], rig.counts().delivered, rig.counts().late) == (b"a", 1, 0)
+
+
+def test_a_run_ends_before_artifacts_that_cannot_be_stored_for_a_minute_and_the_ledger_says_so(rig: Rig) -> None:
+    rig.start()
+    rig.stage({"a.txt": "a"})
+    rig.say(End(1, "FINISHED", 9))
+    fails(rig, Unavailable("the bucket is away", away=True), "log_artifact")
+    began = rig.now
+    rig.run(45)
+    assert rig.of().status == "RUNNING"
+    rig.run(60)
+    assert rig.now - began < 130
     state = rig.book.get(1)
     assert state is not None
     assert (rig.of().status, state.closed, state.finalized) == ("FINISHED", True, False)
+    assert json.loads(rig.of().tags["tailrace.ledger"])["kinds"]["artifact"]["pending"] == 1
     rig.sink.fail = None
     rig.run()
     assert (rig.of().artifacts, rig.counts().delivered) == ({"a.txt": b"a"}, 1)
     assert state.finalized
-    assert json.loads(rig.of().tags["tailrace.ledger"])["kinds"]["artifact"]["delivered"] == 1
+    stored = json.loads(rig.of().tags["tailrace.ledger"])["kinds"]["artifact"]
+    assert (stored["delivered"], stored["late"]) == (1, 1)
 
 
 def test_a_failed_upload_is_tried_again_more_and_more_rarely_and_told_once(rig: Rig) -> None:
     rig.start()
     entry = rig.stage({"a.txt": "a"})
-    calls = fails(rig, Unavailable("the bucket is away"), "log_artifact")
+    calls = fails(rig, Unavailable("the bucket is away", away=True), "log_artifact")
     rig.run(300)
     assert 8 <= len(calls) < 120
     assert entry.exists()
     assert rig.counts().pending == 1
-    assert rig.notices() == ["an artifact cannot be uploaded (the bucket is away); tailrace keeps trying"]
+    assert rig.notices() == ["artifact 'a.txt' cannot be uploaded (the bucket is away); tailrace keeps trying"]
     rig.sink.fail = None
     rig.run()
     assert rig.of().artifacts == {"a.txt": b"a"}
@@ -342,3 +369,110 @@ def test_a_part_that_is_no_table_is_a_dead_letter_and_the_others_arrive(rig: Rig
     assert rows_of(rig.of().artifacts["eval.json"]) == [1, 2]
     assert (rig.counts().delivered, rig.counts().dead, rig.counts().pending) == (2, 1, 0)
     assert "part of a table" in rig.notices()[0]
+
+
+# -- what can never be stored ------------------------------------------------------------------------------------------
+
+
+def cannot_store(rig: Rig, *names: str, error: Exception | None = None) -> list[str]:
+    """The store fails for files of these names, whatever directory they lie in; what was tried."""
+    tried: list[str] = []
+    log_artifact, log_artifacts = rig.sink.log_artifact, rig.sink.log_artifacts
+    error = error or Unavailable("answered 500: Internal Server Error", answered=500)
+
+    def file(run_id: str, path: Path, artifact_path: str | None) -> dict[str, str]:
+        tried.append(path.name)
+        if path.name in names or any(below.name in names for below in path.rglob("*")):
+            raise error
+        return log_artifact(run_id, path, artifact_path)
+
+    def directory(run_id: str, path: Path, artifact_path: str | None) -> dict[str, str]:
+        tried.append(f"{path.name}/")
+        if any(below.name in names for below in path.rglob("*")):
+            raise error
+        return log_artifacts(run_id, path, artifact_path)
+
+    rig.sink.log_artifact = file  # type: ignore[method-assign]
+    rig.sink.log_artifacts = directory  # type: ignore[method-assign]
+    return tried
+
+
+def test_what_cannot_be_stored_stands_before_nothing_and_becomes_a_dead_letter(rig: Rig) -> None:
+    rig.start()
+    rig.start(2)
+    entry = rig.stage({"impossible": "a"})
+    for number in range(5):
+        rig.stage({f"{number}.txt": "b"}, run=1 + number % 2)
+    tried = cannot_store(rig, "impossible")
+    rig.say(End(1, "FINISHED", 9), End(2, "FINISHED", 9))
+    rig.run(60)
+    assert {*rig.of(1).artifacts} - {"tailrace/upload-check.txt"} == {"0.txt", "2.txt", "4.txt"}
+    assert sorted(rig.of(2).artifacts) == ["1.txt", "3.txt"]
+    assert (rig.of(1).status, rig.of(2).status) == ("FINISHED", "FINISHED")
+    assert (rig.counts().delivered, rig.counts().dead, rig.counts().pending) == (3, 1, 0)
+    (letter,) = rig.spool.dead_letters()
+    assert letter.key == "impossible"
+    assert "500" in letter.reason
+    assert "others were stored meanwhile" in letter.reason
+    assert tried.count("impossible") <= 10
+    assert entry.exists(), "for `tailrace dead retry`"
+    assert any("'impossible' was refused" in text for text in rig.notices())
+
+
+def test_many_that_cannot_be_stored_hold_up_what_can_for_seconds(rig: Rig) -> None:
+    rig.start()
+    for number in range(200):
+        rig.stage({f"bad{number}": "a"})
+    rig.stage({"good.txt": "b"})
+    cannot_store(rig, *(f"bad{number}" for number in range(200)))
+    rig.run(10)
+    assert "good.txt" in rig.of().artifacts
+    rig.run(120)
+    assert (rig.counts().delivered, rig.counts().dead, rig.counts().pending) == (1, 200, 0)
+
+
+def test_a_store_that_takes_nothing_buries_nothing(rig: Rig) -> None:
+    rig.start()
+    for number in range(3):
+        rig.stage({f"{number}.txt": "b"})
+    names = ("0.txt", "1.txt", "2.txt", "upload-check.txt")
+    cannot_store(rig, *names)
+    rig.run(900)
+    assert (rig.counts().dead, rig.counts().pending) == (0, 3)
+
+
+def test_how_often_it_failed_by_itself_outlives_the_agent(rig: Rig) -> None:
+    rig.start()
+    rig.stage({"impossible": "a"})
+    cannot_store(rig, "impossible")
+    for _ in range(6):
+        rig.run(4)
+        rig.restart()
+    rig.run(4)
+    assert rig.counts().dead == 1
+    assert rig.spool.upload_failures() == {}
+
+
+@pytest.mark.parametrize("contents", [True, False])
+@pytest.mark.parametrize("error", [Refused("no such name"), None])
+def test_a_file_that_cannot_be_stored_costs_itself_and_not_its_directory(
+    rig: Rig, *, contents: bool, error: Exception | None
+) -> None:
+    rig.start()
+    entry = rig.stage({"d/a.txt": "a", "d/below/bad": "x", "d/below/c.txt": "c"}, contents=contents, artifact_path="p")
+    tried = cannot_store(rig, "bad", error=error)
+    rig.run(120)
+    top = "p" if contents else "p/d"
+    stored = {name for name in rig.of().artifacts if not name.startswith("tailrace/")}
+    assert stored == {f"{top}/a.txt", f"{top}/below/c.txt"}
+    assert (rig.counts().accepted, rig.counts().delivered, rig.counts().dead, rig.counts().pending) == (2, 1, 1, 0)
+    (letter,) = rig.spool.dead_letters()
+    assert letter.key == f"{top}/below/bad"
+    assert any(f"{top}/below/bad" in text for text in rig.notices())
+    assert tried.count("a.txt") == 1, "what has arrived is not sent again"
+    assert not entry.exists()
+    rig.sink.log_artifact = MemorySink.log_artifact.__get__(rig.sink)  # type: ignore[method-assign]
+    rig.spool.revive([letter], [(1, "artifact", 1, 0, letter.body)])
+    rig.run()
+    assert rig.of().artifacts[f"{top}/below/bad"] == b"x"
+    assert sorted(path.name for path in rig.staging.iterdir()) == []

@@ -9,7 +9,8 @@
  * 2. From the look at `off` to the new head no function of Python's is called: the GIL is held throughout, so no thread,
  *    signal handler or finalizer gets in between. Without a GIL this module is not built.
  * 3. No state of its own: it reads `Route` and `Cursor` anew at each call, so forks, ends of runs and new rings are
- *    seen as the Python code sees them.
+ *    seen as the Python code sees them. In a process that has joined a run of another one, it looks also at a word in
+ *    shared memory that changes when runs begin and end there, and has Python look closer (`Channel.renew`).
  */
 
 #define PY_SSIZE_T_CLEAN
@@ -31,14 +32,15 @@
 
 enum {
     HEAD = 8,     /* index of the head among the ring's 64-bit words; see ring.py */
-    INTERFACE = 1 /* between this file and the Python code; native.py asks for it */
+    INTERFACE = 2 /* between this file and the Python code; native.py asks for it */
 };
 
 /* -- Log ------------------------------------------------------------------------------------------------------------ */
 
 typedef struct {
     PyObject_HEAD
-    PyObject *pointer, *otherwise, *encode, *encode_checked, *channel_name, *put_slowly_name, *sampled_name;
+    PyObject *pointer, *own, *otherwise, *encode, *encode_checked;
+    PyObject *shared_name, *put_slowly_name, *sampled_name, *renew_name;
     PyTypeObject *cursor_type, *route_type, *group_type, *selector_type;
 } Log;
 
@@ -64,10 +66,13 @@ understand(PyObject *const *args, Py_ssize_t positional, PyObject *names, Call *
 {
     *call = (Call){.values = args + positional, .names = names, .step_at = -1};
     Py_ssize_t keywords = names == NULL ? 0 : PyTuple_GET_SIZE(names);
-    if (positional > 1) {
+    if (positional > 2) {
         return 0;
     }
-    if (positional == 1 && args[0] != Py_None) {
+    if (positional == 2 && args[1] != Py_None) {
+        call->step = args[1];
+    }
+    if (positional >= 1 && args[0] != Py_None) {
         if (!PyDict_CheckExact(args[0])) {
             return 0;
         }
@@ -75,6 +80,9 @@ understand(PyObject *const *args, Py_ssize_t positional, PyObject *names, Call *
     }
     for (Py_ssize_t i = 0; i < keywords; i++) {
         if (is_step(PyTuple_GET_ITEM(names, i))) {
+            if (positional == 2) { /* given twice: Python sorts it out */
+                return 0;
+            }
             call->step_at = i;
             call->step = call->values[i] == Py_None ? NULL : call->values[i];
             break;
@@ -241,11 +249,38 @@ keep(Route *route, const Call *call)
     return done;
 }
 
+/* The channel of the run that is active here: that of this thread or task, or the one that all others share. */
+static inline PyObject *
+active_channel(const Log *self)
+{
+    PyObject *channel = NULL;
+    if (self->own != NULL && PyContextVar_Get(self->own, NULL, &channel) < 0) {
+        return NULL;
+    }
+    if (channel == Py_None) {
+        Py_CLEAR(channel);
+    }
+    return channel != NULL ? channel : PyObject_GetAttr(self->pointer, self->shared_name);
+}
+
+/* Whether nothing has happened to a run of another process since it was looked at last; if so, Python looks closer. */
+static inline int
+is_unchanged(const Log *self, const Route *route)
+{
+    const uint64_t *changes = route->page.buf;
+    if (changes == NULL || __atomic_load_n(changes, __ATOMIC_RELAXED) == route->seen) {
+        return 1;
+    }
+    PyObject *looked = PyObject_CallMethodNoArgs((PyObject *)route, self->renew_name);
+    Py_XDECREF(looked);
+    return 0;
+}
+
 static PyObject *
 log_log(Log *self, PyObject *const *args, Py_ssize_t positional, PyObject *names)
 {
     int64_t now = time_ns(); /* first, so that the cost in the report is that of the whole call */
-    PyObject *channel = PyObject_GetAttr(self->pointer, self->channel_name);
+    PyObject *channel = active_channel(self);
     if (channel == NULL) {
         return NULL;
     }
@@ -254,7 +289,12 @@ log_log(Log *self, PyObject *const *args, Py_ssize_t positional, PyObject *names
     Call call;
     if (PyObject_TypeCheck(channel, self->route_type) && understand(args, positional, names, &call)) {
         Route *route = (Route *)channel;
-        if (route->encode == self->encode || route->encode == self->encode_checked) {
+        if (!is_unchanged(self, route)) {
+            if (PyErr_Occurred() && !forgive()) {
+                Py_DECREF(channel);
+                return NULL;
+            }
+        } else if (route->encode == self->encode || route->encode == self->encode_checked) {
             if (route->ring != NULL && PyObject_TypeCheck(route->ring, self->cursor_type)) {
                 done = deliver(self, route, &call, now, &result);
             }
@@ -270,7 +310,7 @@ log_log(Log *self, PyObject *const *args, Py_ssize_t positional, PyObject *names
 }
 
 PyDoc_STRVAR(log_doc,
-             "log($self, metrics=None, /, *, step=None, **values)\n--\n\n"
+             "log($self, metrics=None, /, step=None, *others, **values)\n--\n\n"
              "Logs metrics of one training step: about a microsecond, and never an exception into training.\n"
              "\n"
              "When it returns, the values survive a `kill -9`; the agent carries them to MLflow, each exactly once.\n"
@@ -278,6 +318,7 @@ PyDoc_STRVAR(log_doc,
              "Args:\n"
              "    metrics: Metrics by name, for names that are no Python identifiers (`\"train/loss\"`).\n"
              "    step: Training step; without it, the run's own counter of calls without a step: 0, 1, 2, …\n"
+             "    *others: Not for use: what other trackers take there is said to be wrong, and stops nobody.\n"
              "    **values: Metrics as keywords. Numbers of any kind: float, int, bool, NumPy scalars, tensors with one\n"
              "        element. A tensor on a GPU is copied without a sync, and logged with this call's step and time.\n"
              "\n"
@@ -288,7 +329,7 @@ PyDoc_STRVAR(log_doc,
              "\n"
              "Example:\n"
              "    >>> log(step=7, loss=0.25)\n"
-             "    >>> log({\"train/loss\": 0.25, \"train/accuracy\": 0.9}, step=7)");
+             "    >>> log({\"train/loss\": 0.25, \"train/accuracy\": 0.9}, 7)");
 
 static PyMethodDef log_methods[] = {
     {"log", (PyCFunction)(void (*)(void))log_log, METH_FASTCALL | METH_KEYWORDS, log_doc},
@@ -313,6 +354,15 @@ log_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     self->pointer = Py_NewRef(pointer);
+    self->own = PyObject_GetAttrString(pointer, "own");
+    if (self->own == NULL || (self->own != Py_None && !PyContextVar_CheckExact(self->own))) {
+        PyErr_SetString(PyExc_TypeError, "pointer.own is a ContextVar or None");
+        Py_DECREF(self);
+        return NULL;
+    }
+    if (self->own == Py_None) {
+        Py_CLEAR(self->own);
+    }
     self->otherwise = Py_NewRef(otherwise);
     self->encode = Py_NewRef(encode);
     self->encode_checked = Py_NewRef(encode_checked);
@@ -320,10 +370,11 @@ log_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->route_type = (PyTypeObject *)Py_NewRef(state->route);
     self->group_type = (PyTypeObject *)Py_NewRef(state->group);
     self->selector_type = (PyTypeObject *)Py_NewRef(state->selector);
-    self->channel_name = PyUnicode_InternFromString("channel");
+    self->shared_name = PyUnicode_InternFromString("shared");
     self->put_slowly_name = PyUnicode_InternFromString("put_slowly");
     self->sampled_name = PyUnicode_InternFromString("sampled");
-    if (self->channel_name == NULL || self->put_slowly_name == NULL || self->sampled_name == NULL) {
+    self->renew_name = PyUnicode_InternFromString("renew");
+    if (!self->shared_name || !self->put_slowly_name || !self->sampled_name || !self->renew_name) {
         Py_DECREF(self);
         return NULL;
     }
@@ -335,6 +386,7 @@ log_traverse(Log *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->pointer);
+    Py_VISIT(self->own);
     Py_VISIT(self->otherwise);
     Py_VISIT(self->encode);
     Py_VISIT(self->encode_checked);
@@ -347,12 +399,14 @@ log_dealloc(Log *self)
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     Py_XDECREF(self->pointer);
+    Py_XDECREF(self->own);
     Py_XDECREF(self->otherwise);
     Py_XDECREF(self->encode);
     Py_XDECREF(self->encode_checked);
-    Py_XDECREF(self->channel_name);
+    Py_XDECREF(self->shared_name);
     Py_XDECREF(self->put_slowly_name);
     Py_XDECREF(self->sampled_name);
+    Py_XDECREF(self->renew_name);
     Py_XDECREF(self->cursor_type);
     Py_XDECREF(self->route_type);
     Py_XDECREF(self->group_type);
@@ -361,8 +415,14 @@ log_dealloc(Log *self)
     Py_DECREF(type);
 }
 
+static PyMemberDef log_members[] = {
+    {"pointer", T_OBJECT_EX, offsetof(Log, pointer), READONLY, "What it follows."},
+    {NULL},
+};
+
 static PyType_Slot log_slots[] = {
-    {Py_tp_doc, "A `log()` that follows `pointer.channel`; what it does not do itself, `otherwise` does."},
+    {Py_tp_members, log_members},
+    {Py_tp_doc, "A `log()` that follows `pointer`; what it does not do itself, `otherwise` does."},
     {Py_tp_new, log_new},
     {Py_tp_methods, log_methods},
     {Py_tp_traverse, log_traverse},
@@ -375,6 +435,69 @@ static PyType_Spec log_spec = {
     .basicsize = sizeof(Log),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
     .slots = log_slots,
+};
+
+/* -- a counter that processes share ---------------------------------------------------------------------------------- */
+
+/* -- a counter that processes share ---------------------------------------------------------------------------------- */
+
+typedef struct {
+    PyObject_HEAD
+    Py_buffer word;
+} Steps;
+
+static PyObject *
+steps_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    PyObject *word;
+    if (!PyArg_ParseTuple(args, "O", &word)) {
+        return NULL;
+    }
+    Steps *self = (Steps *)type->tp_alloc(type, 0);
+    if (self == NULL) {
+        return NULL;
+    }
+    if (PyObject_GetBuffer(word, &self->word, PyBUF_WRITABLE) < 0) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    if (self->word.len < (Py_ssize_t)sizeof(uint64_t) || (uintptr_t)self->word.buf % sizeof(uint64_t) != 0) {
+        PyErr_SetString(PyExc_ValueError, "no 64-bit word");
+        Py_DECREF(self);
+        return NULL;
+    }
+    return (PyObject *)self;
+}
+
+static void
+steps_dealloc(Steps *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyBuffer_Release(&self->word);
+    type->tp_free((PyObject *)self);
+    Py_DECREF(type);
+}
+
+static PyObject *
+steps_next(Steps *self)
+{
+    return PyLong_FromUnsignedLongLong(__atomic_fetch_add((uint64_t *)self->word.buf, 1, __ATOMIC_RELAXED));
+}
+
+static PyType_Slot steps_slots[] = {
+    {Py_tp_doc, "Steps(word, /)\n--\n\n0, 1, 2, ... from a 64-bit word that processes share."},
+    {Py_tp_new, steps_new},
+    {Py_tp_dealloc, steps_dealloc},
+    {Py_tp_iter, PyObject_SelfIter},
+    {Py_tp_iternext, steps_next},
+    {0, NULL},
+};
+
+static PyType_Spec steps_spec = {
+    .name = "tailrace_agent._native.Steps",
+    .basicsize = sizeof(Steps),
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = steps_slots,
 };
 
 /* -- the module ----------------------------------------------------------------------------------------------------- */
@@ -397,12 +520,13 @@ module_exec(PyObject *module)
     state->route = add_type(module, &route_spec);
     state->group = add_type(module, &group_spec);
     state->selector = add_type(module, &selector_spec);
-    PyTypeObject *log = add_type(module, &log_spec);
+    PyTypeObject *log = add_type(module, &log_spec), *steps = add_type(module, &steps_spec);
     Py_XDECREF(log);
+    Py_XDECREF(steps);
     if (PyModule_AddIntConstant(module, "INTERFACE", INTERFACE) < 0) {
         return -1;
     }
-    int whole = state->cursor && state->route && state->group && state->selector && log;
+    int whole = state->cursor && state->route && state->group && state->selector && log && steps;
     return whole ? 0 : -1;
 }
 

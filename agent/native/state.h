@@ -121,6 +121,8 @@ typedef struct {
     long long run;
     Py_ssize_t known;
     PyObject *ring, *encode, *steps, *latest, *selection;
+    Py_buffer page; /* of a run of another process: its first word changes when runs begin and end there */
+    unsigned long long seen;
 } Route;
 
 static PyMemberDef route_members[] = {
@@ -131,6 +133,40 @@ static PyMemberDef route_members[] = {
     {"steps", T_OBJECT_EX, offsetof(Route, steps), 0, NULL},
     {"latest", T_OBJECT_EX, offsetof(Route, latest), 0, NULL},
     {"selection", T_OBJECT_EX, offsetof(Route, selection), 0, NULL},
+    {"seen", T_ULONGLONG, offsetof(Route, seen), 0, NULL},
+    {NULL},
+};
+
+static PyObject *
+route_get_page(Route *self, void *unused)
+{
+    return Py_NewRef(self->page.buf == NULL ? Py_None : self->page.obj);
+}
+
+static int
+route_set_page(Route *self, PyObject *page, void *unused)
+{
+    Py_buffer view = {0};
+    if (page != NULL && page != Py_None) {
+        if (PyObject_GetBuffer(page, &view, PyBUF_SIMPLE) < 0) {
+            return -1;
+        }
+        if (view.len < (Py_ssize_t)sizeof(uint64_t) || (uintptr_t)view.buf % sizeof(uint64_t) != 0) {
+            PyBuffer_Release(&view);
+            PyErr_SetString(PyExc_ValueError, "no page");
+            return -1;
+        }
+    }
+    Py_buffer before = self->page;
+    self->page = view;
+    if (before.buf != NULL) {
+        PyBuffer_Release(&before);
+    }
+    return 0;
+}
+
+static PyGetSetDef route_getset[] = {
+    {"page", (getter)route_get_page, (setter)route_set_page, NULL},
     {NULL},
 };
 
@@ -143,12 +179,15 @@ route_traverse(Route *self, visitproc visit, void *arg)
     Py_VISIT(self->steps);
     Py_VISIT(self->latest);
     Py_VISIT(self->selection);
+    /* Not the page: a memoryview that the collector has cleared while it is lent out cannot be given back any more. It
+     * leads to no channel, so nothing is kept alive by that. */
     return 0;
 }
 
 static int
 route_clear(Route *self)
 {
+    route_set_page(self, NULL, NULL);
     Py_CLEAR(self->ring);
     Py_CLEAR(self->encode);
     Py_CLEAR(self->steps);
@@ -170,6 +209,7 @@ route_dealloc(Route *self)
 static PyType_Slot route_slots[] = {
     {Py_tp_doc, "Where a run's rows go."},
     {Py_tp_members, route_members},
+    {Py_tp_getset, route_getset},
     {Py_tp_traverse, route_traverse},
     {Py_tp_clear, route_clear},
     {Py_tp_dealloc, route_dealloc},

@@ -16,6 +16,8 @@ class Route:
     steps: Iterator[int | None]
     latest: dict[str, Any]
     selection: Any
+    page: Any
+    seen: int
 
 class Selector:
     encode: Callable[[Any], bytes]
@@ -34,6 +36,7 @@ class Group:
     owners: bytes
 
 class Log:
+    pointer: Any
     def __init__(
         self,
         pointer: object,
@@ -41,4 +44,11 @@ class Log:
         encode: Callable[[Any], bytes],
         encode_checked: Callable[[Any], bytes],
     ) -> None: ...
-    def log(self, metrics: Mapping[str, Any] | None = None, /, *, step: int | None = None, **values: Any) -> None: ...
+    def log(
+        self, metrics: Mapping[str, Any] | None = None, /, step: int | None = None, *others: Any, **values: Any
+    ) -> None: ...
+
+class Steps:
+    def __init__(self, word: memoryview, /) -> None: ...
+    def __iter__(self) -> Steps: ...
+    def __next__(self) -> int: ...

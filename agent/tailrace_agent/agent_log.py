@@ -12,7 +12,7 @@ from typing import cast
 
 import structlog
 
-from tailrace_agent.delivery import Log
+from tailrace_agent.log import Log
 
 __all__ = ["open_log"]
 

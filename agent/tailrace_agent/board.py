@@ -16,6 +16,8 @@ from zlib import crc32
 
 import msgspec
 
+from tailrace_agent.descriptors import map_kept
+
 __all__ = ["BoardReader", "BoardWriter", "board_file"]
 
 _SIZE: Final = 64 * 1024
@@ -43,7 +45,7 @@ def _open(path: Path, flags: int) -> mmap.mmap:
     try:
         if flags & os.O_CREAT:
             _reserve(fd)
-        return mmap.mmap(fd, _SIZE)
+        return map_kept(fd, _SIZE)
     finally:
         os.close(fd)
 

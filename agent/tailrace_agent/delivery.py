@@ -10,33 +10,37 @@ Invariants
 4. A store that is too slow for a full request gets smaller ones, until it is not.
 5. A run is created once: an attempt is on record before it is made, and once one is on record, the run is looked for
    before it is made again.
+6. Why a run will be KILLED is said before its backlog is sent, and its end after it: see `run_ends`.
 
 `step(now)` does one piece of work and returns when it wants to be called again; a thread is a thin shell around it.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol
 
 import msgspec
 
 from tailrace_agent import batcher, extremes
 from tailrace_agent.batcher import Batch, Entry, Twins
 from tailrace_agent.errors import Refused, RunGone, StoreRefused, Unavailable
-from tailrace_agent.ledger import Ledger
-from tailrace_agent.records import Point
+from tailrace_agent.log import Log
+from tailrace_agent.records import Point, run_hex
 from tailrace_agent.retry import Backoff, Portion
+from tailrace_agent.run_ends import RunEnds
 from tailrace_agent.runs import RunBook, RunState
 from tailrace_agent.sink import Sink
 from tailrace_agent.spool import Block, Outcome, Spool
 
-__all__ = ["Delivery", "Log"]
+__all__ = ["Delivery"]
 
 _IDLE = 3600.0
 _SOON = 0.05
+_LOOK_EVERY = 2.0
+"""Seconds between two looks for a run that somebody else creates."""
 _REFUSALS_WITHOUT_SUCCESS = 40
 """After so many refusals in a row, with nothing accepted in between, the store has to prove that it takes anything."""
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError)
@@ -44,19 +48,6 @@ _LEAST_METRICS = 25
 """What a request has at least, however slow the store is."""
 _WARN_AFTER = 3
 """Failed tries before the user hears of it: a server may restart unnoticed."""
-
-
-class Log(Protocol):
-    """The part of a structlog logger that is used here."""
-
-    def info(self, event: str, **fields: object) -> object:
-        """Something happened."""
-
-    def warning(self, event: str, **fields: object) -> object:
-        """Something does not work, for now."""
-
-    def error(self, event: str, **fields: object) -> object:
-        """Something is lost, or will be without help."""
 
 
 class Delivery:
@@ -94,6 +85,7 @@ class Delivery:
         self._flush_interval, self._log, self._monotonic = flush_interval, log, monotonic
         self._backoff = Backoff(cap=retry_max_delay)
         self._portion = Portion(_LEAST_METRICS)
+        self._ends = RunEnds(spool, book, log)
         self._since: dict[int, float] = {}
         self._twins: dict[int, Twins] = {}
         self._accepted: dict[int, set[Entry]] = {}  # of metrics batches of which a later part failed
@@ -136,7 +128,7 @@ class Delivery:
             if state.gone:
                 return self._bury(state, state.gone)
             if state.ref is None and not self._open_run(sink, state):
-                return now + 0.1
+                return now + (_SOON if state.spec.owned else _LOOK_EVERY)
             return self._send_or_close(sink, state, now)
         except RunGone as error:
             self._book.update(state.run, gone=str(error), closed=True)
@@ -146,6 +138,8 @@ class Delivery:
     def _open_run(self, sink: Sink, state: RunState) -> bool:
         """Creates the run, or finds the one that an earlier attempt has created."""
         spec = state.spec
+        if not spec.owned and spec.run_id is None:
+            return self._find_run(sink, state)
         parent_run_id = spec.parent_run_id
         if spec.parent is not None:
             parent = self._book.get(spec.parent)
@@ -163,9 +157,25 @@ class Delivery:
         self._log.info("run opened", run_id=ref.run_id, attempts=state.attempts)
         return True
 
+    def _find_run(self, sink: Sink, state: RunState) -> bool:
+        """Finds a run that another agent creates: it may not have come to that yet."""
+        mark = run_hex(state.run)
+        refs = [found.ref for found in sink.find_runs(mark) if found.tags.get("tailrace.run") == mark]
+        self._worked()
+        self._book.update(state.run, attempts=state.attempts + 1, ref=refs[0] if refs else None)
+        if not refs and state.attempts == _WARN_AFTER:
+            self._tell(state.run, f"run {mark} is not in MLflow yet; what was logged to it from here waits until it is")
+        return bool(refs)
+
     def _send_or_close(self, sink: Sink, state: RunState, now: float) -> float:
-        if state.end_reason and not state.closed:  # killed: said at once, however much is still to be delivered
-            return self._close(sink, state, now)
+        self._ends.explain(sink, state)
+        closing = math.inf
+        if state.end is not None and not state.closed:
+            closing = self._ends.due(state, now)
+            if closing <= now:
+                self._ends.close(sink, state)
+                self._worked()
+                return now
         run, backlog = state.run, self._spool.backlog(state.run)
         if backlog.get("param") or backlog.get("tag"):
             kind = "param" if backlog.get("param") else "tag"
@@ -181,92 +191,20 @@ class Delivery:
             self._send_metrics(sink, state)
             self._since.pop(run, None)
             return now
-        if state.end is not None and not state.closed:
-            return self._close(sink, state, now)
-        if state.closed and not backlog and state.described:
-            if self._book.unset_barriers:  # the rings are being read to their end: there may be more
-                return now + _SOON
-            return self._finalize(sink, state, now)
-        return now + _IDLE
+        if not state.closed or backlog or not state.described:
+            return min(closing, now + _IDLE)
+        if self._book.unset_barriers:  # the rings are being read to their end: there may be more
+            return now + _SOON
+        if self._ends.finish(sink, state):
+            self._forget(run)
+        return now
 
     def _send_metrics(self, sink: Sink, state: RunState) -> None:
         """Sends the oldest blocks; fewer of them while the store is too slow for a full request."""
-        self._withdraw_note(sink, state)
+        self._ends.withdraw_note(sink, state)
         limit, twins = sink.limits.metrics, self._twins.setdefault(state.run, Twins())
         with self._spool.holding(state.run, "metric", self._portion.of(limit)) as blocks:
             self._send_blocks(sink, state, blocks, partial(batcher.metrics_batch, twins=twins))
-
-    def _close(self, sink: Sink, state: RunState, now: float) -> float:
-        """Tells MLflow how the run ended."""
-        end, ref = state.end, state.ref
-        assert end is not None
-        assert ref is not None
-        if state.spec.owned:
-            if state.end_reason:
-                self._tag(sink, ref.run_id, ("tailrace.end_reason", state.end_reason))
-            try:
-                sink.end_run(ref.run_id, end.status, end.time_ms)
-                self._worked()
-            except Refused as error:  # it will stay as it is in MLflow; the other runs must not wait for it
-                self._tell(state.run, f"MLflow refused the status {end.status}: {error}")
-        self._book.update(state.run, closed=True)
-        self._log.info("run closed", run_id=ref.run_id, status=end.status, reason=state.end_reason)
-        return now
-
-    def _finalize(self, sink: Sink, state: RunState, now: float) -> float:
-        """Everything is settled: the ledger goes with the run, and twins of its creation go away."""
-        assert state.ref is not None
-        if state.attempts > 1 and not state.spec.run_id:
-            self._discard_twins(sink, state, state.ref.run_id)
-        if state.spec.owned:  # the ledger of somebody else's run is its owner's
-            ledger = self._spool.ledger(state.run)
-            told = ("tailrace.ledger", msgspec.json.encode(ledger.summary()).decode())
-            self._tag(sink, state.ref.run_id, *self._note(state, ledger), told)
-        self._book.update(state.run, finalized=True)
-        if self._spool.backlog(state.run):  # it came meanwhile, and was told to the book before `finalized` was
-            self._book.update(state.run, finalized=False)
-            return now
-        self._forget(state.run)
-        return now
-
-    def _note(self, state: RunState, ledger: Ledger) -> list[tuple[str, str]]:
-        """The smallest and largest values, to be noted with the run, if they are those of all that it has."""
-        counts = ledger.of("metric")
-        unsure = state.spec.run_id or state.partial or counts.dead or counts.dropped
-        found = {} if unsure else self._spool.extremes(state.run)
-        if not found:
-            return []
-        # Written down here first, so that no kill leaves a note behind that nobody would withdraw.
-        self._book.update(state.run, noted=True)
-        return [(extremes.NOTE, extremes.to_text(found))]
-
-    def _withdraw_note(self, sink: Sink, state: RunState) -> None:
-        """Before metrics are sent: a note of this run would not be true any more, or not even know of them."""
-        assert state.ref is not None
-        run_id = state.ref.run_id
-        if state.spec.run_id and not state.shared and self._tag(sink, run_id, (extremes.SHARED, "true")):
-            self._book.update(state.run, shared=True)
-        if state.noted and self._tag(sink, run_id, (extremes.NOTE, extremes.NO_NOTE)):
-            self._book.update(state.run, noted=False)
-
-    def _discard_twins(self, sink: Sink, state: RunState, run_id: str) -> None:
-        try:
-            for _ in range(sink.discard_twins(state.spec, run_id)):
-                self._log.warning("removed a twin of a run", run_id=run_id)
-        except Refused as error:  # not everybody may delete
-            self._log.warning("twins stay", run_id=run_id, reason=str(error))
-
-    def _tag(self, sink: Sink, run_id: str, *tags: tuple[str, str]) -> bool:
-        """Stores tags, those that are good even if one is refused; whether the store has taken all."""
-        try:
-            sink.log_batch(run_id, tags=tags)
-        except Refused as error:
-            if len(tags) > 1:
-                taken = [self._tag(sink, run_id, tag) for tag in tags]
-                return all(taken)
-            self._log.warning("tag refused", key=tags[0][0], reason=str(error))
-            return False
-        return True
 
     # -- one request -------------------------------------------------------------------------------------------------
 
@@ -310,6 +248,7 @@ class Delivery:
                 blocks=batch.blocks,
                 delivered=len(delivered) + batch.merged,
                 merged=batch.merged,
+                late=state.closed,
                 requests=requests,
                 keys=[(key, extreme.n) for key, extreme in found.items()],
                 extremes=found,
@@ -418,6 +357,7 @@ class Delivery:
         return self._monotonic() + 1.0
 
     def _forget(self, run: int) -> None:
+        self._ends.forget(run)
         self._twins.pop(run, None)
         self._accepted.pop(run, None)
 

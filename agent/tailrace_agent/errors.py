@@ -79,12 +79,22 @@ class Unavailable(SinkError):
         retry_after: Seconds that the server asked us to wait, or None.
         answered: The HTTP status of the answer, or None when there was none.
         too_slow: The request was on its way for too long. The store may be at work on it all the same.
+        away: It would have been the same for any other request: nobody answered, or asked for patience or a login.
+        here: It has nothing to do with the store: this machine could not prepare the request.
     """
 
     def __init__(
-        self, message: str, retry_after: float | None = None, answered: int | None = None, *, too_slow: bool = False
+        self,
+        message: str,
+        retry_after: float | None = None,
+        answered: int | None = None,
+        *,
+        too_slow: bool = False,
+        away: bool = False,
+        here: bool = False,
     ) -> None:
         super().__init__(message)
+        self.away, self.here = away, here
         self.retry_after = retry_after
         self.answered = answered
         self.too_slow = too_slow

@@ -20,8 +20,8 @@ from prometheus_client import start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from tailrace_agent.delivery import Log
 from tailrace_agent.latest import Latest
+from tailrace_agent.log import Log
 from tailrace_agent.records import run_hex
 from tailrace_agent.runs import RunBook, RunState
 from tailrace_agent.spool import Spool

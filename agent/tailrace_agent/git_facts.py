@@ -2,6 +2,8 @@
 
 * Each call to git has a deadline, and all of them together have one. What did not answer is left out.
 * Nothing is written (`GIT_OPTIONAL_LOCKS=0`), nobody is asked for a password, no hook or external diff runs, no shell.
+* In a repository of another user (a mounted volume, a container) git is asked for names alone. Its filters and
+  configuration could have any program run when files are compared, so whether it is dirty stays unknown.
 * The remote's URL comes without credentials, and the diff is cut at `_DIFF_BYTES`.
 """
 
@@ -23,6 +25,8 @@ _TOGETHER: Final = 20.0
 _EACH: Final = 8.0
 _DIFF_BYTES: Final = 5 << 20
 _SHORT: Final = 1 << 20
+_NAMES: Final = ("-c", "safe.directory=*")
+"""For calls that read names and run nothing, whoever the repository belongs to."""
 _QUIET: Final = ("-c", "core.fsmonitor=false", "-c", "core.quotepath=false", "--no-pager")
 
 
@@ -91,8 +95,8 @@ class _Git:
             self._environ.pop(name, None)
 
     def line(self, *args: str) -> str | None:
-        """The first line that git prints; None for none."""
-        output = self(*args, limit=_SHORT)
+        """The first line that git prints, in any user's repository; None for none."""
+        output = self(*_NAMES, *args, limit=_SHORT)
         return output.decode(errors="replace").splitlines()[0].strip() if output and output.strip() else None
 
     def __call__(self, *args: str, limit: int) -> bytes | None:

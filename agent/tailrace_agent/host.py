@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from tailrace_agent.delivery import Log
+from tailrace_agent.log import Log
 from tailrace_agent.pipeline import Pipeline
 from tailrace_agent.worker import Worker
 

@@ -13,6 +13,7 @@ from zlib import crc32
 
 import msgspec
 
+from tailrace_agent.nested import flat_items
 from tailrace_agent.records import (
     RAW,
     Alert,
@@ -218,11 +219,11 @@ class Intake:
         return None
 
     def _salvage(self, body: bytes) -> None:
-        """A metrics row with values that are no numbers: the good ones go on."""
+        """A metrics row with nested values, or with some that are no numbers: the good ones go on."""
         try:
             run, step, time_ns, values = RAW.decode(body)
             run, step, time_ns = _as_id(run), _as_step(step), _as_id(time_ns)
-            items = list(values.items())
+            items = list(flat_items(values))
         except (*_UNREADABLE, ValueError, TypeError, AttributeError):
             return self._bad_row(body)
         good: dict[str, float | bool] = {}

@@ -25,6 +25,7 @@ class Counts(msgspec.Struct, kw_only=True):
         dropped: Given up, by reason.
         merged: Part of `delivered`: identical to one delivered before (key, step, time and value), so that MLflow's
             SQL stores keep one row for both.
+        late: Part of `delivered`: after MLflow was told how the run ended.
     """
 
     accepted: int = 0
@@ -32,6 +33,7 @@ class Counts(msgspec.Struct, kw_only=True):
     dead: int = 0
     dropped: dict[str, int] = {}
     merged: int = 0
+    late: int = 0
 
     @property
     def pending(self) -> int:
@@ -44,6 +46,7 @@ class Counts(msgspec.Struct, kw_only=True):
         self.delivered += other.delivered
         self.dead += other.dead
         self.merged += other.merged
+        self.late += other.late
         self.dropped = {
             reason: self.dropped.get(reason, 0) + other.dropped.get(reason, 0)
             for reason in (*self.dropped, *(r for r in other.dropped if r not in self.dropped))
@@ -156,6 +159,7 @@ class Ledger(msgspec.Struct, kw_only=True):
             "dead": total.dead,
             "dropped": total.dropped,
             "merged": total.merged,
+            "late": total.late,
             "requests": self.requests,
             "calls": self.calls,
             "kinds": {

@@ -5,13 +5,12 @@ Finished sessions are deleted after their time.
 
 from __future__ import annotations
 
-import subprocess
 import time
 from pathlib import Path
 
-from tailrace_agent.delivery import Log
+from tailrace_agent.log import Log
 from tailrace_agent.session import Session
-from tailrace_agent.spawn import spawn_agent
+from tailrace_agent.spawn import Agent, spawn_agent
 
 __all__ = ["Leftovers", "is_leftover", "is_newborn"]
 
@@ -61,7 +60,7 @@ class Leftovers:
         self._own, self._log = own, log
         self._begin_at: float | None = None
         self._todo: list[Session] | None = None
-        self._current: subprocess.Popen[bytes] | None = None
+        self._current: Agent | None = None
         self._current_since = 0.0
         self._patience = _PATIENCE
         self.done = False

@@ -35,7 +35,7 @@ from pathlib import Path
 
 from tailrace_agent.errors import Refused, RunGone
 from tailrace_agent.records import Kind, ModelOutcome, ModelSpec, Point, RunSpec, run_hex
-from tailrace_agent.sink import Limits, RunRef, StoredRun
+from tailrace_agent.sink import Limits, Renamed, RunRef, StoredRun
 
 __all__ = ["MemoryRun", "MemorySink"]
 
@@ -145,15 +145,17 @@ class MemorySink:
                 run.add(point)
             run.tags.update(tags)
 
-    def log_artifact(self, run_id: str, path: Path, artifact_path: str | None) -> None:
+    def log_artifact(self, run_id: str, path: Path, artifact_path: str | None) -> Renamed:
         """Keeps the contents of a file, or of a directory under its own name."""
         with self._call("log_artifact"):
             self._store(self._active(run_id), path, posixpath.join(artifact_path or "", path.name))
+        return {}
 
-    def log_artifacts(self, run_id: str, directory: Path, artifact_path: str | None) -> None:
+    def log_artifacts(self, run_id: str, directory: Path, artifact_path: str | None) -> Renamed:
         """Keeps the contents of everything in a directory."""
         with self._call("log_artifacts"):
             self._store(self._active(run_id), directory, artifact_path or "")
+        return {}
 
     def fetch_artifact(self, run_id: str, artifact_file: str, directory: Path) -> Path | None:
         """Writes one artifact of the run into a directory; None when the run has none of that name."""

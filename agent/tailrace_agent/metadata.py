@@ -21,8 +21,8 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from tailrace_agent.delivery import Log
 from tailrace_agent.git_facts import GitFacts, git_facts
+from tailrace_agent.log import Log
 from tailrace_agent.machine_facts import gpus, machine, packages
 from tailrace_agent.masking import mask_text
 from tailrace_agent.records import Facts, RunSpec, run_hex

@@ -14,12 +14,14 @@ Foreign exceptions are recognised without importing what raises them, so this mo
 
 from __future__ import annotations
 
+import os
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
+from urllib.parse import urljoin, urlsplit
 
 from tailrace_agent.errors import Refused, RunGone, SinkError, StoreRefused, TailraceError, Unavailable
 from tailrace_agent.uris import mask_uri, public_uri
@@ -33,8 +35,11 @@ __all__ = [
     "retry_after",
     "stored_already",
     "translate",
+    "was_cut_off",
 ]
 
+_MOVED: Final = (301, 302, 303, 307, 308)
+_API: Final = re.compile(r"/+(?:ajax-)?api/\d")
 _RESPONSE: Final = "tailrace_response"
 _GONE: Final = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
 _LATER: Final = frozenset(
@@ -60,6 +65,7 @@ _SECRETS = (
     (re.compile(r"\b((?:\w*password|passwd|pwd|token|secret)=)[^\s&;'\"]+", re.IGNORECASE), r"\1***"),
 )
 _GATEWAY_TIMEOUT: Final = 504
+_BUSY: Final = (429, 502, 503, _GATEWAY_TIMEOUT)
 _LOGIN: Final = "asks for other credentials"
 # PostgreSQL's and MySQL's own words for it.
 _LOCKED_OUT = re.compile(
@@ -131,7 +137,7 @@ def _clock(date: str | None) -> datetime | None:
     return now if now.tzinfo else now.replace(tzinfo=timezone.utc)
 
 
-def translate(error: Exception, uri: str, *, remote: bool, about_run: bool) -> TailraceError:
+def translate(error: Exception, uri: str, *, remote: bool, about_run: bool, upload: bool = False) -> TailraceError:
     """The error of ours that a foreign exception stands for.
 
     Args:
@@ -139,6 +145,7 @@ def translate(error: Exception, uri: str, *, remote: bool, about_run: bool) -> T
         uri: The tracking URI, for the message.
         remote: Whether the store is behind HTTP, so that only an answer can be a refusal.
         about_run: Whether the request named a run, so that "does not exist" means the run.
+        upload: Whether the request was for an artifact: what is not found then is the place for it, and not the server.
     """
     if isinstance(error, TailraceError):
         return error
@@ -146,7 +153,7 @@ def translate(error: Exception, uri: str, *, remote: bool, about_run: bool) -> T
     if response is None:
         response = getattr(error, "response", None)
     if getattr(response, "status_code", None) is not None:
-        return _answered(error, response, public_uri(uri), about_run)
+        return _answered(error, response, public_uri(uri), about_run, upload)
     if isinstance(error, (UnicodeError, OverflowError)):
         return Refused(_short(error))
     if remote:
@@ -182,23 +189,36 @@ def _locked_out(error: Exception, uri: str) -> Unavailable | None:
     return Unavailable(f"{where} {_LOGIN} ({detail}): give the right password in the tracking URI")
 
 
-def _answered(error: Exception, response: Any, uri: str, about_run: bool) -> TailraceError:
+def _answered(error: Exception, response: Any, uri: str, about_run: bool, upload: bool) -> TailraceError:
     """An HTTP answer that is no success."""
     status: int = response.status_code
     wait = retry_after(response.headers.get("Retry-After"), _clock(response.headers.get("Date")))
     code = _code_in(error)
     if status in (401, 403):
-        return Unavailable(_login(status, uri, error, code), wait)
+        return Unavailable(_login(status, uri, error, code), wait, away=True)
     if status == 413:
         return Refused(f"{uri} takes no request this large (413)")
+    if status >= 300 and (there := _moved_to(response)) is not None:
+        return Unavailable(f"{uri} points to {there}: make that the tracking URI", wait, away=True)
     verdict = _by_code(code, error, about_run) if code else None
     if verdict is not None and not (isinstance(verdict, Unavailable) and wait is not None):
         return verdict
     if status < 300:
         return Unavailable(f"{uri} answered, but not as an MLflow server does; check the tracking URI, and log in")
+    if upload and status in (404, 405):
+        return Unavailable(f"{uri} has no place for this artifact ({status}): {_short(error)}", wait, status)
     if status in (404, 405) and code is None:
         return Unavailable(f"there is no MLflow server at {uri} ({status}); check the tracking URI", wait)
-    return Unavailable(f"{uri} answered {status}: {_short(error)}", wait, status, too_slow=status == _GATEWAY_TIMEOUT)
+    slow, away = status == _GATEWAY_TIMEOUT, status in _BUSY or wait is not None
+    return Unavailable(f"{uri} answered {status}: {_short(error)}", wait, status, too_slow=slow, away=away)
+
+
+def _moved_to(response: Any) -> str | None:
+    """Where a server is that was redirected from, as a tracking URI."""
+    for answer in (*getattr(response, "history", ()), response):
+        if answer.status_code in _MOVED and (location := answer.headers.get("Location")):
+            return public_uri(_API.split(urljoin(answer.url or "", location), maxsplit=1)[0])
+    return None
 
 
 def _login(status: int, uri: str, error: Exception, code: str | None) -> str:
@@ -242,22 +262,64 @@ def _unreachable(error: Exception, uri: str) -> TailraceError:
     """A request that got no answer."""
     links = list(_chain(error))
     names = {type(link).__name__ for link in links}
+    obstacle = _on_the_way(links, names, uri)
+    if obstacle is not None:
+        return Unavailable(obstacle, away=True)
+    uri = _redirected(links, uri)
     if names & {"InvalidUrlException", "InvalidURL", "InvalidSchema", "MissingSchema"}:
         return StoreRefused(f"{uri} is not the address of a server; write http://host:5000")
-    if "SSLError" in names or "SSLCertVerificationError" in names:
-        return Unavailable(
-            f"no TLS connection to {uri} ({_short(links[-1])}): set MLFLOW_TRACKING_SERVER_CERT_PATH to the "
-            "certificate of its authority"
-        )
     if any(isinstance(link, socket.gaierror) for link in links) or "NameResolutionError" in names:
-        return Unavailable(f"the host name in {uri} cannot be resolved")
+        return Unavailable(f"the host name in {uri} cannot be resolved", away=True)
     if any(isinstance(link, ConnectionRefusedError) for link in links):
-        return Unavailable(f"{uri} refused the connection: is the server running?")
+        return Unavailable(f"{uri} refused the connection: is the server running?", away=True)
     if names & {"Timeout", "ReadTimeout", "ConnectTimeout", "ReadTimeoutError", "TimeoutError"}:
-        return Unavailable(f"{uri} did not answer in time", too_slow=True)
-    if names & {"RemoteDisconnected", "ConnectionResetError", "BrokenPipeError", "ProtocolError", "IncompleteRead"}:
-        return Unavailable(f"{uri} closed the connection before it answered")
-    return Unavailable(f"no answer from {uri}: {_short(error)}")
+        return Unavailable(f"{uri} did not answer in time", too_slow=True, away=True)
+    if names & _CUT_OFF:
+        return Unavailable(f"{uri} closed the connection before it answered", away=True)
+    return Unavailable(f"no answer from {uri}: {_short(error)}", away=True)
+
+
+def _on_the_way(links: Sequence[BaseException], names: set[str], uri: str) -> str | None:
+    """What keeps a request from getting to the server: a proxy, or TLS; None where it is neither."""
+    if "ProxyError" in names:
+        return f"{_proxy(uri)} does not pass requests on to {uri} ({_short(links[-1])})"
+    if "InvalidSchema" in names and "SOCKS" in str(links):
+        return f"{_proxy(uri)} speaks SOCKS, for which Python needs a package: pip install pysocks"
+    if "WRONG_VERSION_NUMBER" in str(links):
+        return f"{_redirected(links, uri)} does not speak TLS: is its address http://…, without the s?"
+    if "SSLError" in names or "SSLCertVerificationError" in names:
+        return (
+            f"no TLS connection to {_redirected(links, uri)} ({_short(links[-1])}): set "
+            "MLFLOW_TRACKING_SERVER_CERT_PATH to the certificate of its authority"
+        )
+    return None
+
+
+def _redirected(links: Iterable[BaseException], uri: str) -> str:
+    """Who did not answer: not the server, if that has sent the request on to somebody else."""
+    asked = next((url for link in links if (url := getattr(getattr(link, "request", None), "url", None))), "")
+    other, own = urlsplit(asked), urlsplit(uri)
+    same = not other.hostname or (other.hostname, other.port) == (own.hostname, own.port)
+    return uri if same else f"{public_uri(asked)}, to which {uri} sends on,"
+
+
+def _proxy(uri: str) -> str:
+    """The proxy that the environment names for an address, and the variable that does."""
+    scheme = uri.partition(":")[0].lower()
+    for name in (f"{scheme}_proxy", f"{scheme.upper()}_PROXY", "all_proxy", "ALL_PROXY"):
+        if value := os.environ.get(name):
+            return f"the proxy {public_uri(value)} (from {name}; NO_PROXY names hosts that need none)"
+    return "the proxy of this system"
+
+
+def was_cut_off(error: BaseException) -> bool:
+    """Whether the connection was closed before the answer: one that was kept open may have been so for a while."""
+    return not _CUT_OFF.isdisjoint(type(link).__name__ for link in _chain(error))
+
+
+_CUT_OFF: Final = frozenset({
+    "RemoteDisconnected", "ConnectionResetError", "BrokenPipeError", "ProtocolError", "IncompleteRead"
+})  # fmt: skip
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

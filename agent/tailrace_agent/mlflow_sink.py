@@ -15,6 +15,7 @@ process has it; a host that owns its process sets `MLFLOW_DISABLE_TELEMETRY=true
 
 from __future__ import annotations
 
+import errno
 import functools
 import logging
 import os
@@ -23,7 +24,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from posixpath import dirname
+from posixpath import dirname, join
 from typing import TYPE_CHECKING, Any, Final
 
 from tailrace_agent.errors import Refused, RunGone, StoreRefused
@@ -31,7 +32,7 @@ from tailrace_agent.links import is_server, run_page
 from tailrace_agent.mlflow_errors import mask, opening_failed, refused_code, stored_already, translate
 from tailrace_agent.mlflow_wire import batch_body
 from tailrace_agent.records import Kind, ModelOutcome, ModelSpec, Point, RunSpec, run_hex
-from tailrace_agent.sink import Limits, RunRef, Sink, StoredRun
+from tailrace_agent.sink import Limits, Renamed, RunRef, Sink, StoredRun
 from tailrace_agent.uris import check_uri
 
 if TYPE_CHECKING:
@@ -49,6 +50,10 @@ _PARENT_TAG: Final = "mlflow.parentRunId"
 _NOTE_TAG: Final = "mlflow.note.content"
 _CONTEXT_TAGS: Final = ("mlflow.user", "mlflow.source.", RUN_TAG)  # say how a run was created; resuming keeps them
 _REPOSITORIES: Final = 64
+_OF_THE_PATH: Final = frozenset(
+    (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP, errno.EILSEQ)
+)
+"""What a file system says of a path that it will never take."""
 
 
 def open_sink(tracking_uri: str | None, cwd: str, *, request_timeout: float) -> Sink:
@@ -137,22 +142,31 @@ class MlflowSink:
                 if len(metrics) != 1 or not stored_already(error):
                     raise
 
-    def log_artifact(self, run_id: str, path: Path, artifact_path: str | None) -> None:
+    def log_artifact(self, run_id: str, path: Path, artifact_path: str | None) -> Renamed:
         """Uploads a file, or a directory under its own name."""
         if path.is_dir():
-            self.log_artifacts(run_id, path, f"{artifact_path}/{path.name}" if artifact_path else path.name)
-            return
+            return self.log_artifacts(run_id, path, f"{artifact_path}/{path.name}" if artifact_path else path.name)
         if not path.exists():
             raise Refused(f"the file to upload is gone: {path}")
         with self._artifacts(run_id) as repository:
+            if self._is_proxied(repository):
+                return self._put(repository, [(path, join(artifact_path or "", path.name))])
+            if Path(getattr(repository, "artifact_dir", "/nowhere"), artifact_path or "", path.name).is_dir():
+                raise IsADirectoryError(errno.EISDIR, "there is a directory of this name", path.name)
             repository.log_artifact(str(path), artifact_path)
+        return {}
 
-    def log_artifacts(self, run_id: str, directory: Path, artifact_path: str | None) -> None:
+    def log_artifacts(self, run_id: str, directory: Path, artifact_path: str | None) -> Renamed:
         """Uploads everything in a directory."""
         if not directory.is_dir():
             raise Refused(f"the directory to upload is gone: {directory}")
         with self._artifacts(run_id) as repository:
+            if self._is_proxied(repository):
+                files = sorted(file for file in directory.rglob("*") if file.is_file())
+                under = artifact_path or ""
+                return self._put(repository, [(file, join(under, file.relative_to(directory))) for file in files])
             repository.log_artifacts(str(directory), artifact_path)
+        return {}
 
     def fetch_artifact(self, run_id: str, artifact_file: str, directory: Path) -> Path | None:
         """Downloads one file of the run's artifacts into a directory; None when the run has none of that name."""
@@ -257,21 +271,39 @@ class MlflowSink:
     @contextmanager
     def _artifacts(self, run_id: str) -> Iterator[Any]:
         """Where the run's artifacts go. What an object store says is not said by the MLflow server."""
-        from tailrace_agent.mlflow_store import is_proxied
-
         with self._edge(about_run=True):
             repository = self._repository(run_id)
-        with self._edge(about_run=True, elsewhere=not is_proxied(repository)):
+        with self._edge(about_run=True, repository=repository):
             yield repository
 
     @contextmanager
-    def _edge(self, *, about_run: bool, elsewhere: bool = False) -> Iterator[None]:
+    def _edge(self, *, about_run: bool, repository: Any = None) -> Iterator[None]:
         """Nothing foreign gets past this. The cause is left out, since its message may hold a password."""
         try:
             yield
         except Exception as error:  # noqa: BLE001  # MLflow, its plug-ins and drivers raise anything
-            remote = self._remote and not elsewhere
-            raise translate(error, self._uri, remote=remote, about_run=about_run) from None
+            if repository is not None and (fault := _fault_of_the_path(error, repository)) is not None:
+                raise Refused(fault) from None
+            remote = self._remote and (repository is None or self._is_proxied(repository))
+            upload = repository is not None
+            raise translate(error, self._uri, remote=remote, about_run=about_run, upload=upload) from None
+
+    def _is_proxied(self, repository: Any) -> bool:
+        from tailrace_agent.mlflow_store import is_proxied
+
+        return is_proxied(repository)
+
+    def _put(self, repository: Any, files: Sequence[tuple[Path, str]]) -> Renamed:
+        """Uploads files through the server: `(file, where it is to lie)`."""
+        from tailrace_agent.mlflow_uploads import stored_name
+
+        renamed = {}
+        for file, wanted in files:
+            name = stored_name(wanted)
+            repository.put(file, name)
+            if name != wanted:
+                renamed[wanted] = name
+        return renamed
 
     def _experiment(self, spec: RunSpec) -> str:
         from mlflow.environment_variables import MLFLOW_EXPERIMENT_ID, MLFLOW_EXPERIMENT_NAME
@@ -418,6 +450,15 @@ def _name_fault(kind: Kind, key: str) -> str | None:
     except MlflowException as error:
         return str(error.message)
     return None
+
+
+def _fault_of_the_path(error: Exception, repository: Any) -> str | None:
+    """What a file system has against this one path, where it takes others: a file where a directory must be, say."""
+    root = getattr(repository, "artifact_dir", None)
+    if not isinstance(error, OSError) or error.errno not in _OF_THE_PATH or root is None or not Path(root).is_dir():
+        return None
+    where = error.filename2 or error.filename
+    return f"it cannot be stored in {root}: {error.strerror} ({where})"
 
 
 def _refuse_long(kind: Kind, entries: Sequence[tuple[str, str]], limit: int) -> None:

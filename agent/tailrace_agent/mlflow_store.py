@@ -22,7 +22,7 @@ import contextvars
 import inspect
 import json
 import os
-import posixpath
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -32,11 +32,9 @@ from typing import Any, Final, TypeAlias, TypeVar
 import mlflow.store.db.utils as mlflow_db
 import requests
 import sqlalchemy
-from mlflow.environment_variables import MLFLOW_MULTIPART_UPLOAD_MINIMUM_FILE_SIZE
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 from mlflow.protos.service_pb2 import GetMetricHistory, LogBatch
-from mlflow.store.artifact.artifact_repo import verify_artifact_path
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.artifact.http_artifact_repo import HttpArtifactRepository
 from mlflow.store.db.db_types import DATABASE_ENGINES
@@ -46,12 +44,12 @@ from mlflow.store.tracking.rest_store import RestStore
 from mlflow.tracking import get_tracking_uri, is_tracking_uri_set
 from mlflow.tracking._model_registry.utils import _get_store_registry as _get_registry_builder
 from mlflow.tracking._tracking_service.utils import _tracking_store_registry
-from mlflow.utils.mime_type_utils import _guess_mime_type
 from mlflow.utils.proto_json_utils import parse_dict
-from mlflow.utils.rest_utils import http_request, verify_rest_response
+from mlflow.utils.rest_utils import verify_rest_response
 from mlflow.utils.uri import add_databricks_profile_info_to_artifact_uri, get_uri_scheme
 
 from tailrace_agent.mlflow_errors import attach, refused_code
+from tailrace_agent.mlflow_uploads import PromptUploads, send_once
 from tailrace_agent.uris import resolve_uri
 
 __all__ = [
@@ -99,6 +97,7 @@ def open_store(uri: str, cwd: str, request_timeout: float) -> Store:
     Raises:
         Exception: Anything that MLflow and the database driver come up with.
     """
+    _let_warnings_pass()
     build = _tracking_store_registry.get_store_builder(uri)
     if get_uri_scheme(uri) in DATABASE_ENGINES:
         return _open_database(build, _with_connect_timeout(uri, request_timeout), cwd, request_timeout)
@@ -114,6 +113,7 @@ def open_registry(uri: str, tracking_uri: str, request_timeout: float) -> Store:
     Raises:
         Exception: Anything that MLflow and the database driver come up with.
     """
+    _let_warnings_pass()
     build = _get_registry_builder().get_store_builder(uri)
     if get_uri_scheme(uri) in DATABASE_ENGINES:
         _prepare_database(uri)
@@ -125,6 +125,11 @@ def open_registry(uri: str, tracking_uri: str, request_timeout: float) -> Store:
     if isinstance(store, RegistryRestStore):
         _make_prompt(store, RegistryRestStore, _PromptRegistry, request_timeout)
     return store
+
+
+def _let_warnings_pass() -> None:
+    """A program that makes warnings errors means its own: those of MLflow's stores would keep its runs from them."""
+    warnings.filterwarnings("ignore", module=r"mlflow\.store\.")  # each time: tests put the filters back
 
 
 def is_remote(store: Store) -> bool:
@@ -194,7 +199,7 @@ def open_repository(artifact_uri: str, tracking_uri: str, request_timeout: float
     uri = add_databricks_profile_info_to_artifact_uri(artifact_uri, tracking_uri)
     repository: Any = get_artifact_repository(uri, tracking_uri=tracking_uri)
     if isinstance(repository, HttpArtifactRepository):
-        _make_prompt(repository, HttpArtifactRepository, _PromptUploads, request_timeout)
+        _make_prompt(repository, HttpArtifactRepository, PromptUploads, request_timeout)
     return repository
 
 
@@ -209,7 +214,7 @@ class _Prompt:
         check_workspace = getattr(self, "_validate_workspace_support_if_specified", None)  # not in MLflow 3.7
         if check_workspace is not None:
             check_workspace()
-        response = _send_once(self.get_host_creds(), path, method, self.tailrace_timeout, **content)
+        response = send_once(self.get_host_creds(), path, method, self.tailrace_timeout, **content)
         try:
             verify_rest_response(response, path)
         except MlflowException as error:
@@ -266,47 +271,11 @@ class _PromptRegistry(_Prompt, RegistryRestStore):  # type: ignore[misc]  # MLfl
         return self.ask(path, method, json_body, self._get_response_from_method(api))
 
 
-class _PromptUploads(HttpArtifactRepository):  # type: ignore[misc]  # MLflow is untyped
-    """Sends each file to the artifact proxy once. One large enough to go up in parts keeps MLflow's own way."""
-
-    tailrace_timeout: float
-
-    def log_artifact(self, local_file: str, artifact_path: str | None = None) -> None:
-        if Path(local_file).stat().st_size >= MLFLOW_MULTIPART_UPLOAD_MINIMUM_FILE_SIZE.get():
-            super().log_artifact(local_file, artifact_path)
-            return
-        verify_artifact_path(artifact_path)
-        name = Path(local_file).name
-        path = posixpath.join("/", artifact_path or "", name)
-        headers = {"Content-Type": _guess_mime_type(name)}
-        with Path(local_file).open("rb") as file:
-            response = _send_once(
-                self._host_creds, path, "PUT", self.tailrace_timeout, data=file, extra_headers=headers
-            )
-        response.raise_for_status()
-
-
 def _make_prompt(instance: Any, base: type, prompt: type, request_timeout: float) -> None:
     """Slips `prompt` between the class of an instance of our own and MLflow's `base`: what plug-ins override stays."""
     kind = type(instance)
     instance.__class__ = prompt if kind is base else type(f"Prompt{kind.__name__}", (kind, prompt), {})
     instance.tailrace_timeout = request_timeout
-
-
-def _send_once(creds: Any, path: str, method: str, timeout: float, **content: Any) -> requests.Response:
-    response: requests.Response = http_request(
-        creds,
-        path,
-        method,
-        max_retries=0,
-        retry_codes=frozenset(),
-        raise_on_status=False,
-        respect_retry_after_header=False,
-        timeout=timeout,
-        retry_timeout_seconds=max(1, int(timeout)),  # of the Databricks SDK, which takes 0 for "unset"
-        **content,
-    )
-    return response
 
 
 def _prepare_database(uri: str) -> None:

@@ -22,7 +22,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from tailrace_agent.board import BoardWriter, board_file
-from tailrace_agent.delivery import Log
+from tailrace_agent.log import Log
 from tailrace_agent.records import Monitor, Samples, Tags, encode
 from tailrace_agent.sampler.config import MonitorConfig
 from tailrace_agent.sampler.sampler import Sample, Sampler

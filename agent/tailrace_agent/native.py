@@ -1,7 +1,8 @@
 """The hot path in C where it was built, and what stands in its place where it was not.
 
 `Cursor`, `Route`, `Selector` and `Group` hold what a `log()` reads and moves. `Log` is a `log()` in C over them, or
-None: then the one in Python does all the work, at two to five times the cost. Both write the same bytes.
+None: then the one in Python does all the work, at two to five times the cost. Both write the same bytes. `Steps` counts
+for several processes at once, or is None, too.
 `TAILRACE_NATIVE=0` in the environment of a program does without C. Its source is in agent/native.
 """
 
@@ -10,27 +11,27 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-__all__ = ["Cursor", "Group", "Log", "Route", "Selector", "why_not"]
+__all__ = ["Cursor", "Group", "Log", "Route", "Selector", "Steps", "why_not"]
 
-_INTERFACE = 1
+_INTERFACE = 2
 """Of agent/native/log.c; raise both when what C and Python share changes."""
 
 why_not: str | None = None
 """Why there is no C here, for `tailrace doctor`; None where there is."""
 
 if TYPE_CHECKING:
-    from tailrace_agent._native import Cursor, Group, Log, Route, Selector
+    from tailrace_agent._native import Cursor, Group, Log, Route, Selector, Steps
 else:
     try:
         if os.environ.get("TAILRACE_NATIVE") == "0":
             raise ImportError("switched off by TAILRACE_NATIVE=0")
-        from tailrace_agent._native import INTERFACE, Cursor, Group, Log, Route, Selector
+        from tailrace_agent._native import INTERFACE, Cursor, Group, Log, Route, Selector, Steps
 
         if INTERFACE != _INTERFACE:
             raise ImportError("it was built for another version of tailrace: install that again")
     except ImportError as error:
         why_not = str(error)
-        Log = None
+        Log = Steps = None
 
         class Cursor:
             """Where the next frame of a ring goes."""
@@ -38,7 +39,7 @@ else:
         class Route:
             """Where a run's rows go."""
 
-            __slots__ = ("encode", "known", "latest", "ring", "run", "selection", "steps")
+            __slots__ = ("encode", "known", "latest", "page", "ring", "run", "seen", "selection", "steps")
 
         class Selector:
             """Which values of a run are logged."""

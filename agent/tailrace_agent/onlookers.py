@@ -11,9 +11,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tailrace_agent.alerts import Alerts, as_tags, describe
-from tailrace_agent.delivery import Log
 from tailrace_agent.intake import Changes
 from tailrace_agent.latest import Latest
+from tailrace_agent.log import Log
 from tailrace_agent.records import Alert, encode, run_hex
 from tailrace_agent.runs import RunBook
 from tailrace_agent.settings import Settings
@@ -91,9 +91,13 @@ class Onlookers:
         for alert in raised:
             state = self._book.get(alert.run)
             self._book.update(alert.run, alerts=state.alerts + 1 if state is not None else 1)
-            tell = self._log.info if alert.level == "info" else self._log.warning
-            tell("alert", run=run_hex(alert.run), text=describe(alert))
-            self._post(alert)
+            self.announce(alert)
+
+    def announce(self, alert: Alert) -> None:
+        """Tells operators of an alert, and posts it."""
+        tell = self._log.info if alert.level == "info" else self._log.warning
+        tell("alert", run=run_hex(alert.run), text=describe(alert))
+        self._post(alert)
 
     @property
     def pending(self) -> bool:

@@ -17,13 +17,14 @@ from typing import NamedTuple
 import msgspec
 
 from tailrace_agent import status
-from tailrace_agent.delivery import Delivery, Log
+from tailrace_agent.delivery import Delivery
 from tailrace_agent.errors import CallError, SessionError
 from tailrace_agent.intake import Changes, Intake
+from tailrace_agent.log import Log
 from tailrace_agent.metadata import Metadata
 from tailrace_agent.monitors import Monitors
 from tailrace_agent.onlookers import Onlookers
-from tailrace_agent.records import End, run_hex
+from tailrace_agent.records import Alert, End, run_hex
 from tailrace_agent.ring import RingReader
 from tailrace_agent.runs import RunBook, RunState
 from tailrace_agent.sampler.config import MonitorConfig, key
@@ -111,6 +112,8 @@ class Pipeline:
         self._look_at = self._publish_at = self._sync_at = 0.0
         self._unsynced = False
         self._notified: dict[int, int] = {}
+        # Runs whose process is gone, until their ends are written.
+        self._gone: dict[int, tuple[End, str | None]] = {}
         self.on_change: Callable[[], None] = lambda: None
         self.monitors: Monitors | None = None
         self.metadata = Metadata(self.book, session.artifacts, os.uname().nodename, log)
@@ -145,12 +148,13 @@ class Pipeline:
         more = self._take_over(now)
         if barriers_due and not more:
             self.book.set_barriers(self.spool.last_id())
+            self.on_change()
         self._keep_bound()
         if now >= self._look_at:
             self._look_around()
             self._look_at = now + _LOOK_AROUND
         self.publish(now)
-        if more or self.book.unset_barriers:
+        if more or self._gone or self.book.unset_barriers:
             return now
         # Without a ring there is nothing to see before the next look around.
         return now + self._settings.drain_interval if self._sources else max(now, self._look_at)
@@ -266,17 +270,26 @@ class Pipeline:
                 more = more or frames.more
         changes = self._intake.take()
         self._watch(changes)
+        gone = dict(self._gone)
         if alerts := self.onlookers.take(changes, now):
             self._intake.feed("", alerts)
             changes.add(self._intake.take())
-        if taken or changes:
+        if taken or changes or gone:
             self._commit(changes, [(name, frames.tail, frames.spill) for name, _, frames in taken], now)
+            self._announce(gone)
             for _, source, frames in taken:
                 source.reader.commit(frames.tail, frames.spill)
             self.onlookers.done()
         elif self._unsynced and now >= self._sync_at:
             self._commit(changes, [], now)
         return more
+
+    def _announce(self, gone: dict[int, tuple[End, str | None]]) -> None:
+        """These ends are written: now they may be told."""
+        for run, (end, reason) in gone.items():
+            del self._gone[run]
+            if reason is not None:  # its tag is `tailrace.end_reason`
+                self.onlookers.announce(Alert(run, "run killed", reason, "error", end.time_ms))
 
     def _watch(self, changes: Changes) -> None:
         """Begins and ends system monitors, and takes their samples along."""
@@ -289,8 +302,8 @@ class Pipeline:
                 (self.monitors.start if record.on else self.monitors.stop)(record)
             except (CallError, msgspec.ValidationError) as error:
                 changes.notices.append((record.run, f"the system monitor cannot be started: {error}"))
-        for end in changes.ends:
-            self.monitors.stop_run(end.run)
+        for run in (*self._gone, *(end.run for end in changes.ends)):
+            self.monitors.stop_run(run)
         taken = self.monitors.take()
         self._intake.feed_samples(taken.rows)
         changes.add(self._intake.take())
@@ -311,6 +324,7 @@ class Pipeline:
         with self.book.steady():
             states = [(start.spec.run, self.book.start(start, ring)) for start, ring in changes.starts]
             states += [(end.run, state) for end in changes.ends if (state := self.book.end(end))]
+            states += [(end.run, state) for end, why in self._gone.values() if (state := self.book.end(end, why))]
             states += [(record.run, state) for record in changes.monitors if (state := self.book.monitor(record))]
             self.spool.ingest(changes.blocks, changes.tallies, states, rings, sync=sync)
         self._unsynced = not sync
@@ -351,7 +365,7 @@ class Pipeline:
         rings = {*self._sources, *self.session.rings()}
         for state in self.book.all():
             if state.end is None and state.ring not in rings:
-                self._owner_gone(state)
+                self._gone[state.run] = self._end_of_gone(state)
         self._status.seen, self._status.pending = time.time(), self.spool.points
         self._status.spool_bytes, self._status.metrics_url = self.spool.bytes, self.onlookers.url
         try:
@@ -366,26 +380,16 @@ class Pipeline:
         self.spool.forget_ring(name)  # process ids come back, and with them the names of rings
         self.session.remove_ring(name)
 
-    def _owner_gone(self, state: RunState) -> None:
+    def _end_of_gone(self, state: RunState) -> tuple[End, str | None]:
+        """The end of a run that nobody has said, and why."""
         at = state.last_ns // 1_000_000 or state.spec.start_time
         if not state.spec.owned:  # a handle on somebody else's run: over, and nothing to be told
-            self._end(End(state.run, "FINISHED", at))
-            return
+            return End(state.run, "FINISHED", at), None
         pid = state.ring.partition("-")[0]
-        reason = (
+        self.log.warning("run killed", run=run_hex(state.run), pid=pid)
+        return End(state.run, "KILLED", at), (
             f"process {pid} on {self.session.info.hostname} disappeared without ending the run (killed, or crashed)"
         )
-        self._end(End(state.run, "KILLED", at), reason)
-        self.log.warning("run killed", run=run_hex(state.run), pid=pid)
-
-    def _end(self, end: End, reason: str | None = None) -> None:
-        """An end that nobody has said."""
-        if self.monitors is not None:
-            self.monitors.stop_run(end.run)
-        encoded = self.book.end(end, reason)
-        if encoded is not None:
-            self.spool.save_run(end.run, encoded)
-            self.on_change()
 
     # -- the system monitors -----------------------------------------------------------------------------------------
 
@@ -424,10 +428,10 @@ class Pipeline:
         lag = max(0.0, time.time() - oldest / 1e9) if oldest else 0.0
         ledger = self.spool.ledger(run)
         status.write(self.session.shared / status.run_file(run), self.book.status(run, ledger, lag))
-        source = self._sources.get(state.ring)
-        if source is not None and len(state.notices) > self._notified.get(run, 0):
-            self._notified[run] = len(state.notices)
-            source.reader.notify()
+        news = len(state.notices) + (state.ref is not None)  # where to look at it is told as soon as MLflow knows it
+        if news > self._notified.get(run, 0):
+            self._notified[run] = news
+            self.session.ring_bell(state.ring)
 
     def _update_channels(self) -> None:
         for tracking_uri, cwd in self.book.destinations():

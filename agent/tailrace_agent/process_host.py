@@ -6,6 +6,7 @@ the trainer starts another one, or `tailrace sync` delivers the rest.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -14,23 +15,37 @@ from pathlib import Path
 
 import msgspec
 
+from tailrace_agent import status
 from tailrace_agent.agent_log import open_log
-from tailrace_agent.delivery import Log
+from tailrace_agent.errors import Unavailable
 from tailrace_agent.host import Host
 from tailrace_agent.leftovers import Leftovers
+from tailrace_agent.log import Log
 from tailrace_agent.pipeline import Pipeline
+from tailrace_agent.places import is_nowhere
 from tailrace_agent.session import Session
 from tailrace_agent.sink import Sink
 from tailrace_agent.spawn import CREDENTIALS
+from tailrace_agent.status import AgentStatus
 from tailrace_agent.worker import Worker
 
 __all__ = ["main", "open_sink", "take_credentials"]
 
 
 def open_sink(tracking_uri: str | None, cwd: str, *, request_timeout: float) -> Sink:
-    """The `SinkFactory` of the hosts: imports MLflow when it is needed."""
+    """The `SinkFactory` of the hosts: imports MLflow when it is needed.
+
+    Raises:
+        Unavailable: Now it cannot be opened.
+        StoreRefused: It never can.
+    """
     from tailrace_agent import mlflow_sink
 
+    if is_nowhere():
+        raise Unavailable(
+            "the program's working directory was deleted, and MLflow needs one: go to another with os.chdir(), or "
+            "deliver later with `tailrace sync`"
+        )
     return mlflow_sink.open_sink(tracking_uri, cwd, request_timeout=request_timeout)
 
 
@@ -39,6 +54,7 @@ def _open_lean(tracking_uri: str | None, cwd: str, *, request_timeout: float) ->
     from tailrace_agent.mlflow_lean import import_lean
 
     import_lean()
+    _go_somewhere()
     return open_sink(tracking_uri, cwd, request_timeout=request_timeout)
 
 
@@ -51,6 +67,8 @@ def take_credentials() -> dict[str, str]:
 def main() -> None:
     """Entry point: the session's directory and the descriptor that holds its lock are the arguments."""
     session = Session.open(Path(sys.argv[1]))
+    _go_to(session.info.cwd)
+    _say_first_word(session)
     os.set_inheritable(int(sys.argv[2]), False)
     settings = session.info.settings
     log = open_log(session.dir / "agent.log", settings.log_level, pid=os.getpid(), session=session.id)
@@ -88,6 +106,7 @@ class _Agent:
     def may_leave(self, now: float) -> bool:
         """Whether the programs are gone and there is nothing more that this agent could do."""
         pipeline = self._pipeline
+        _go_somewhere()
         if not pipeline.deserted:
             self._deserted_since = None
             return False
@@ -122,6 +141,29 @@ class _Agent:
             session.remove_shared()
         if settled and not runs and not any(session.dir.glob("spool.db.damaged-*")):
             session.remove()
+
+
+def _go_to(directory: str) -> None:
+    """Where relative paths in a store's own data are meant from."""
+    try:
+        os.chdir(directory)
+    except OSError:  # deleted meanwhile, or of another machine
+        os.chdir("/")
+
+
+def _go_somewhere() -> None:
+    """Libraries ask for the working directory at odd moments, and that of the program may go away."""
+    if is_nowhere():
+        os.chdir("/")
+
+
+def _say_first_word(session: Session) -> None:
+    """Whoever has started this agent knows from now on that it can be started."""
+    now = time.time()
+    with contextlib.suppress(OSError):  # no room in shared memory: that is told when something depends on it
+        status.write(
+            session.shared / "agent.status", AgentStatus(pid=os.getpid(), host="process", started=now, seen=now)
+        )
 
 
 def _lower_priority(nice: int, log: Log) -> None:

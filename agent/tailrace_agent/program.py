@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["in_notebook", "notebook_shell", "program_file", "program_name"]
+__all__ = ["arguments", "in_notebook", "notebook_shell", "program_file", "program_name"]
 
 _PYTHON: Final = "python"
 _NOTEBOOK: Final = "notebook"
@@ -25,12 +25,19 @@ _KERNELS: Final = frozenset({"ipykernel", "spyder_kernels"})
 """Packages that are started as `python -m`."""
 
 
+def arguments() -> list[str]:
+    """`sys.argv`, of which a program that embeds Python may have none, or one that holds no text."""
+    given = getattr(sys, "argv", None)
+    return [argument for argument in given if isinstance(argument, str)] if isinstance(given, list) else []
+
+
 def program_name() -> str:
     """The name of the script's or notebook's file; `notebook` where a notebook's is not known, else `python`."""
     if in_notebook():
         told = _told()
         return Path(told).name if told else _NOTEBOOK
-    return Path(sys.argv[0]).name if sys.argv and sys.argv[0] not in _NO_FILE else _PYTHON
+    given = arguments()
+    return Path(given[0]).name if given and given[0] not in _NO_FILE else _PYTHON
 
 
 def program_file() -> str | None:
@@ -39,12 +46,13 @@ def program_file() -> str | None:
         told = _told()
         path = Path(told) if told else None
         return _absolute(path) if path is not None and (path.is_absolute() or path.exists()) else None
-    return _absolute(Path(sys.argv[0])) if program_name() != _PYTHON else None
+    return _absolute(Path(arguments()[0])) if program_name() != _PYTHON else None
 
 
 def in_notebook() -> bool:
     """Whether this program is a notebook: not a script that runs in its kernel (`%run`), or that it has started."""
-    argument = Path(sys.argv[0]) if sys.argv else Path()
+    given = arguments()
+    argument = Path(given[0]) if given else Path()
     if argument.name.endswith("kernel_launcher.py") or argument.parent.name in _KERNELS:
         return True
     return str(argument) in (".", *_NO_FILE) and notebook_shell() is not None

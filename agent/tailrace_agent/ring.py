@@ -21,7 +21,7 @@ Invariants
 Format (little-endian 64-bit words)
 -----------------------------------
 Header page of 4096 bytes: 0 magic, 1 format, 2 end of data, 3 pid of the owner, 8 head, 9 spill bytes written,
-16 tail, 17 spill bytes read, 18 notices. `head`/`tail` are byte offsets into the file; equal means empty. What the
+16 tail, 17 spill bytes read. `head`/`tail` are byte offsets into the file; equal means empty. What the
 writer and the reader change lies on different cache lines.
 
 Frame, at a multiple of 8: one word (length in the low half, Adler-32 in the high half), then the row, then padding. A
@@ -44,15 +44,16 @@ from time import time_ns
 from typing import Final, NamedTuple
 from zlib import adler32
 
+from tailrace_agent.descriptors import map_kept, open_kept
 from tailrace_agent.errors import SessionError
 from tailrace_agent.native import Cursor
 from tailrace_agent.records import FORMAT
 
-__all__ = ["HEAD", "MIN_BYTES", "Frames", "RingReader", "RingWriter"]
+__all__ = ["HEAD", "MIN_BYTES", "Frames", "RingReader", "RingWriter", "reserve"]
 
 _MAGIC: Final = int.from_bytes(b"tailrace", "little")
 _BASE: Final = 4096
-_END, _PID, HEAD, _SPILLED, _TAIL, _UNSPILLED, _NOTICES = 2, 3, 8, 9, 16, 17, 18
+_END, _PID, HEAD, _SPILLED, _TAIL, _UNSPILLED = 2, 3, 8, 9, 16, 17
 _PAD: Final = 0xFFFFFFFF
 _FIRST_SAMPLE: Final = 512
 _SAMPLE_EVERY: Final = 16 * 1024
@@ -73,10 +74,10 @@ Sample = Callable[[bytes, int, int], None]
 
 def _map(fd: int, size: int) -> mmap.mmap:
     flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
-    return mmap.mmap(fd, size, flags=flags)
+    return map_kept(fd, size, flags)
 
 
-def _reserve(fd: int, size: int) -> None:
+def reserve(fd: int, size: int) -> None:
     """Takes the room now: a mapping beyond what the file system can give would be a SIGBUS later."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(fd, 0, size)
@@ -123,7 +124,7 @@ class RingWriter(Cursor):
         size = max(size, MIN_BYTES) & -8
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            _reserve(fd, size)
+            reserve(fd, size)
             self.memory = _map(fd, size)
         except OSError:
             path.unlink(missing_ok=True)
@@ -164,11 +165,6 @@ class RingWriter(Cursor):
         self.memory[off : off + size] = row
         words[HEAD] = self.off
         return None
-
-    @property
-    def notices(self) -> int:
-        """How often the agent has had something to tell this process."""
-        return self.words[_NOTICES]
 
     @property
     def unread(self) -> int:
@@ -272,8 +268,7 @@ class RingWriter(Cursor):
         frame = (len(row) | adler32(row) << 32).to_bytes(8, "little") + row
         try:
             if self._spill_fd < 0:
-                flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-                self._spill_fd = os.open(self._spill_path, flags, 0o600)
+                self._spill_fd = open_kept(self._spill_path, os.O_RDWR | os.O_CREAT)
             if at == self.words[_UNSPILLED]:  # all of it was read: give its blocks back, keep counting offsets
                 os.ftruncate(self._spill_fd, 0)
             if os.pwrite(self._spill_fd, frame, at) != len(frame):
@@ -285,7 +280,10 @@ class RingWriter(Cursor):
 
     def _disk_is_short(self) -> bool:
         """Whether the rest of the disk is needed by what is never dropped, and by the spool itself."""
-        room = os.statvfs(self._spill_path.parent)
+        try:
+            room = os.statvfs(self._spill_path.parent)
+        except OSError:  # the directory is gone: opening the file will say so
+            return False
         return room.f_bavail * room.f_frsize < _RESERVE
 
     def _drop(self, row: bytes, reason: str) -> None:
@@ -401,10 +399,6 @@ class RingReader:
                 pass
         self._words[_TAIL] = tail
         self._words[_UNSPILLED] = spill
-
-    def notify(self) -> None:
-        """Tells the writer that there is something to read in the run's status."""
-        self._words[_NOTICES] += 1
 
     def close(self) -> None:
         """Unmaps the file."""

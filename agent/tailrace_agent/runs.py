@@ -7,7 +7,6 @@ successor knows.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -22,9 +21,6 @@ from tailrace_agent.status import RunStatus
 __all__ = ["Description", "Mark", "RunBook", "RunState"]
 
 _MAX_NOTICES = 200
-_END_WAITS = 5.0
-"""Seconds after a run's end for which somebody who waits also waits for its metadata and for its ledger: an agent that
-ends with the program (threads, a container) would not store them before a next start."""
 
 
 class Description(msgspec.Struct, frozen=True):
@@ -45,6 +41,7 @@ class RunState(msgspec.Struct, kw_only=True):
         attempts: How often its creation was tried.
         end: How it ended.
         end_reason: Why, when the program did not say.
+        explained: MLflow knows the reason.
         closed: MLflow knows the end.
         finalized: Everything settled, ledger stored.
         gone: Why MLflow will never take anything for it.
@@ -70,6 +67,7 @@ class RunState(msgspec.Struct, kw_only=True):
     attempts: int = 0
     end: End | None = None
     end_reason: str | None = None
+    explained: bool = False
     closed: bool = False
     finalized: bool = False
     gone: str | None = None
@@ -129,6 +127,8 @@ class RunBook:
         self._lock = threading.RLock()
         self._marks: dict[int, list[Mark]] = {}
         self._settled: dict[int, dict[str, int]] = {}
+        self._end_barriers: dict[int, int | None] = {s.run: None for s in loaded if s.end is not None and not s.closed}
+        self._stalled: dict[int, float] = {}
         self._credentials: dict[str | None, str] = {}
         self._changed: set[int] = set(self._states)
         self._told: set[str] = set()
@@ -153,6 +153,15 @@ class RunBook:
     def unfinished(self, tracking_uri: str | None) -> list[RunState]:
         """Runs of a destination that still want something."""
         return [s for s in self.all() if s.spec.tracking_uri == tracking_uri and not s.finalized]
+
+    def ends_open_below(self, run: int) -> bool:
+        """Whether a nested run of this one has ended, and MLflow does not know it yet."""
+        parent = self._states[run].spec
+        return any(
+            state.end is not None and not state.closed and state.spec.tracking_uri == parent.tracking_uri
+            for state in self.all()
+            if state.spec.parent == run
+        )
 
     def destinations(self) -> list[tuple[str | None, str]]:
         """Tracking URIs (without passwords) in use, with a working directory each."""
@@ -179,6 +188,7 @@ class RunBook:
                 experiment_id=ref.experiment_id if ref else None,
                 url=ref.url if ref else None,
                 status=state.status,
+                started=state.spec.start_time / 1000,
                 closed=state.closed,
                 refused=state.refused,
                 gone=state.gone,
@@ -217,6 +227,7 @@ class RunBook:
                 # The same again: it comes back when the commit failed with which its state was to be written.
                 return msgspec.json.encode(state) if (state.end, state.end_reason) == (record, reason) else None
             state.end, state.end_reason, state.closed, state.finalized = record, reason, False, False
+            self._end_barriers[record.run] = None
             self._changed.add(state.run)
             return msgspec.json.encode(state)
 
@@ -302,8 +313,14 @@ class RunBook:
             self._changed.add(run)
 
     def set_barriers(self, last_id: int) -> None:
-        """Every ring was read to its end after the marks came: what they wait for has an id of at most `last_id`."""
+        """Every ring was read to its end after the marks came: what they wait for has an id of at most `last_id`.
+
+        The same goes for runs that have ended: what was accepted before their end is there.
+        """
         with self._lock:
+            for run, barrier in self._end_barriers.items():
+                if barrier is None:
+                    self._end_barriers[run] = last_id
             for marks in self._marks.values():
                 for mark in marks:
                     if mark.barrier is None:
@@ -311,9 +328,26 @@ class RunBook:
 
     @property
     def unset_barriers(self) -> bool:
-        """Whether a mark has no barrier yet."""
+        """Whether a mark, or the end of a run, has no barrier yet."""
         with self._lock:
-            return any(mark.barrier is None for marks in self._marks.values() for mark in marks)
+            ends = any(barrier is None for barrier in self._end_barriers.values())
+            return ends or any(mark.barrier is None for marks in self._marks.values() for mark in marks)
+
+    def end_barrier(self, run: int) -> int | None:
+        """The last block that was accepted before the run's end; None while the rings are still being read for it."""
+        return self._end_barriers.get(run, 0)
+
+    def upload_failed(self, run: int, now: float) -> None:
+        """An artifact of the run did not get through (monotonic seconds)."""
+        self._stalled.setdefault(run, now)
+
+    def uploads_work(self, run: int) -> None:
+        """An artifact of the run got through."""
+        self._stalled.pop(run, None)
+
+    def uploads_stalled_since(self, run: int) -> float | None:
+        """Since when no artifact of the run has got through; None while they do, or nobody has tried."""
+        return self._stalled.get(run)
 
     @property
     def awaited(self) -> bool:
@@ -326,7 +360,7 @@ class RunBook:
         with self._lock:
             for run in list(self._marks):
                 state = self._states.get(run)
-                if state is None or (state.end is not None and not _told(state)):
+                if state is None or (state.end is not None and not (state.closed or state.refused or state.gone)):
                     continue
                 first = first_waiting(run)
                 marks = self._marks.pop(run)
@@ -353,13 +387,6 @@ class RunBook:
         """A run's ledger changed."""
         with self._lock:
             self._changed.add(run)
-
-
-def _told(state: RunState) -> bool:
-    """Whether a run that has ended is told to MLflow, as far as somebody should wait for it."""
-    if state.refused or state.gone or not state.closed:
-        return bool(state.refused or state.gone)
-    return state.finalized or state.end is None or time.time() - state.end.time_ms / 1000 > _END_WAITS
 
 
 def _decoded(encoded: bytes) -> RunState | None:

@@ -29,7 +29,9 @@ from pathlib import Path
 import msgspec
 
 from tailrace_agent import status
+from tailrace_agent.descriptors import open_kept
 from tailrace_agent.errors import SessionError, StateDirError
+from tailrace_agent.places import absolute
 from tailrace_agent.program import program_name
 from tailrace_agent.ring import MIN_BYTES, RingReader, RingWriter
 from tailrace_agent.settings import Settings, state_dir
@@ -56,7 +58,7 @@ def boot_id() -> str:
 def shared_root(settings: Settings) -> Path:
     """The directory in which sessions make their shared directories: shared memory, where there is any."""
     if settings.ring_dir:
-        return Path(settings.ring_dir).expanduser().absolute()
+        return absolute(Path(settings.ring_dir).expanduser())
     shm = Path("/dev/shm")  # noqa: S108 - what is made there is 0700
     if os.access(shm, os.W_OK | os.X_OK):
         return shm
@@ -201,7 +203,7 @@ class Session:
         with self._join_lock(fcntl.LOCK_SH):
             if (self.shared / "closed").exists():
                 raise SessionError(f"session {self.id} is closed")
-            owner = os.open(self.shared / f"{name}.owner", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            owner = open_kept(self.shared / f"{name}.owner", os.O_RDWR | os.O_CREAT)
             fcntl.lockf(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)  # held until this process is gone: never closed
             return self._make_ring(name, hooks)
 
@@ -235,8 +237,21 @@ class Session:
     def remove_ring(self, name: str) -> None:
         """Deletes a ring that was read to its end and whose owner is gone."""
         self.spill_path(name).unlink(missing_ok=True)
-        for suffix in ("ring", "owner"):
+        for suffix in ("ring", "owner", "bell"):
             (self.shared / f"{name}.{suffix}").unlink(missing_ok=True)
+
+    def bell(self, name: str) -> Path:
+        """The pipe at whose other end the process that owns a ring listens, if it does."""
+        return self.shared / f"{name}.bell"
+
+    def ring_bell(self, name: str) -> None:
+        """Tells the process that owns a ring that there is something new in the status of its runs."""
+        with contextlib.suppress(OSError):  # nobody listens, or it was told already and has not looked yet
+            fd = os.open(self.bell(name), os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                os.write(fd, b"!")
+            finally:
+                os.close(fd)
 
     def _make_ring(self, name: str, hooks: dict[str, object]) -> RingWriter:
         settings = self.info.settings
@@ -268,7 +283,7 @@ class Session:
 
     def try_agent_lock(self) -> int | None:
         """Takes the agent's place: a descriptor that holds the lock, or None while an agent lives."""
-        fd = os.open(self.shared / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = open_kept(self.shared / "agent.lock", os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -286,7 +301,7 @@ class Session:
 
     def wait_for_agent_death(self) -> None:
         """Blocks, at no cost, until no agent holds the session."""
-        fd = os.open(self.shared / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = open_kept(self.shared / "agent.lock", os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(fd, fcntl.LOCK_SH)
             fcntl.flock(fd, fcntl.LOCK_UN)  # closing is not enough: a child forked meanwhile has the descriptor too

@@ -23,6 +23,8 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 import msgspec
 
 from tailrace_agent.errors import SettingsError
+from tailrace_agent.places import may_enter, temporary_state_dir, working_directory
+from tailrace_agent.service_variables import is_of_a_service
 from tailrace_agent.units import (
     as_flag,
     as_number,
@@ -34,7 +36,7 @@ from tailrace_agent.units import (
     parse_duration,
     parse_size,
 )
-from tailrace_agent.uris import mask_uri, mask_url, resolve_uri
+from tailrace_agent.uris import mask_uri, mask_url, misspelt, resolve_uri, shown_uri
 
 __all__ = [
     "INTERNAL_VARIABLES",
@@ -123,7 +125,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     reports_dir: str = "reports"
     tracking_uri: str | None = None
     registry_uri: str | None = None
-    experiment_name: str | None = None
+    experiment_name: Annotated[str, msgspec.Meta(max_length=500)] | None = None
     on_error: Literal["warn", "raise"] = "warn"
     strict: bool = False
     quiet: bool = False
@@ -234,7 +236,11 @@ def state_dir(settings: Settings) -> Path:
         return Path(settings.dir)
     from platformdirs import user_state_path
 
-    return user_state_path("tailrace", appauthor=False)
+    try:
+        path = user_state_path("tailrace", appauthor=False)
+    except RuntimeError:  # what newer platformdirs says where there is no home
+        return temporary_state_dir()
+    return path if path.is_absolute() else temporary_state_dir()  # what older ones begin with `~`
 
 
 # ── Sources ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -251,6 +257,8 @@ def _environment(environ: Mapping[str, str]) -> _Source:
     values = {}
     for variable, value in environ.items():
         if not variable.startswith("TAILRACE_") or variable in INTERNAL_VARIABLES:
+            continue
+        if is_of_a_service(variable, value):
             continue
         key = variable[len("TAILRACE_") :].lower()
         _require_known(key, f"environment variable {variable}", lambda near: f"TAILRACE_{near.upper()}")
@@ -276,10 +284,7 @@ def _mlflow(environ: Mapping[str, str]) -> _Source:
 
 def _file(start_dir: Path | None) -> _Source:
     """The nearest `tailrace.toml`, or `pyproject.toml` with a table of ours, up to the repository's root or home."""
-    try:
-        start = (start_dir or Path.cwd()).absolute()
-    except FileNotFoundError:  # the working directory was deleted
-        return _Source({}, str)
+    start = Path(working_directory()) if start_dir is None else start_dir.absolute()
     home = Path(os.path.expanduser("~"))  # noqa: PTH111 - Path.home() raises where there is no home
     for directory in (start, *start.parents):
         source = _read_file(directory / "tailrace.toml", table=False) or _read_file(
@@ -287,7 +292,7 @@ def _file(start_dir: Path | None) -> _Source:
         )
         if source is not None:
             return source
-        if directory == home or (directory / ".git").exists():
+        if directory == home or os.path.exists(directory / ".git"):  # noqa: PTH110 - also where it may not be looked
             break
     return _Source({}, str)
 
@@ -298,6 +303,8 @@ def _read_file(path: Path, *, table: bool) -> _Source | None:
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
     except OSError as error:
+        if not may_enter(path.parent):  # whether there is any such file is not for this user to know
+            return None
         raise SettingsError(f"{path} cannot be read: {error.strerror}") from None
     if table and b"tailrace" not in data:  # somebody's project; parsing it is not ours to pay for
         return None
@@ -391,7 +398,7 @@ _RULES: Final[dict[str, _Rule]] = {
     "reports_dir": _PATH_RULE,
     "tracking_uri": _URI_RULE,
     "registry_uri": _URI_RULE,
-    "experiment_name": _TEXT_RULE,
+    "experiment_name": _Rule(as_text, "a text of 1 to 500 characters"),
     "on_error": _Rule(as_word, "warn or raise"),
     "strict": _FLAG_RULE,
     "quiet": _FLAG_RULE,
@@ -444,7 +451,11 @@ _RULES: Final[dict[str, _Rule]] = {
 
 
 def _uri(value: object) -> object:
-    return Path(value).absolute().as_uri() if isinstance(value, os.PathLike) else value
+    if isinstance(value, os.PathLike):
+        return Path(working_directory(), value).as_uri()
+    if isinstance(value, str) and (fault := misspelt(value)) is not None:
+        raise SettingsError(f"{shown_uri(value)!r} is no tracking URI: {fault}")
+    return value
 
 
 def _check(key: str, value: object, source: _Source) -> object:
@@ -467,7 +478,7 @@ def _anchor(key: str, value: object, directory: str | None) -> object:
     if not isinstance(value, str):
         return value
     if key in ("dir", "ring_dir"):
-        return str(Path(directory or Path.cwd(), value))
+        return str(Path(directory or working_directory(), value))
     if key == "reports_dir":
         return str(Path(directory or "", value))
     if key in ("tracking_uri", "registry_uri") and directory is not None:

@@ -17,7 +17,11 @@ from typing import NamedTuple, Protocol
 
 from tailrace_agent.records import Kind, ModelOutcome, ModelSpec, Point, RunSpec
 
-__all__ = ["Limits", "RunRef", "Sink", "SinkFactory", "StoredRun"]
+__all__ = ["Limits", "Renamed", "RunRef", "Sink", "SinkFactory", "StoredRun"]
+
+
+Renamed = dict[str, str]
+"""Files that a store could not take under their own names: where each was to lie, and where it lies."""
 
 
 class Limits(NamedTuple):
@@ -77,11 +81,11 @@ class Sink(Protocol):
     ) -> None:
         """Writes one batch, whole or not at all as far as the store can."""
 
-    def log_artifact(self, run_id: str, path: Path, artifact_path: str | None) -> None:
-        """Uploads a file, or a directory under its own name."""
+    def log_artifact(self, run_id: str, path: Path, artifact_path: str | None) -> Renamed:
+        """Uploads a file, or a directory under its own name; which files the store has under other names."""
 
-    def log_artifacts(self, run_id: str, directory: Path, artifact_path: str | None) -> None:
-        """Uploads everything in a directory."""
+    def log_artifacts(self, run_id: str, directory: Path, artifact_path: str | None) -> Renamed:
+        """Uploads everything in a directory; which files the store has under other names."""
 
     def fetch_artifact(self, run_id: str, artifact_file: str, directory: Path) -> Path | None:
         """Downloads one file of the run's artifacts into a directory; None when the run has none of that name."""

@@ -1,30 +1,49 @@
 """Starts the agent process of a session, exactly one, from whatever process finds that there is none.
 
 The agent's lock is taken here and handed down through exec: from this moment on, nobody else starts one. The agent
-runs in a session of its own (`setsid`), so that Ctrl-C in the terminal reaches only the trainer.
+runs in a session of its own (`setsid`), so that Ctrl-C in the terminal reaches only the trainer, and has none of its
+files.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Final
 
 import msgspec
 
+from tailrace_agent.descriptors import open_kept
+from tailrace_agent.originals import original
+from tailrace_agent.places import absolute
+from tailrace_agent.program import arguments
 from tailrace_agent.session import Session
 
-if TYPE_CHECKING:
-    import subprocess
-
-__all__ = ["CREDENTIALS", "can_spawn", "spawn_agent"]
+__all__ = ["CREDENTIALS", "Agent", "can_spawn", "spawn_agent"]
 
 CREDENTIALS = "TAILRACE_CREDENTIALS"
 """Environment variable in which `user:password` by masked URI reaches the agent: never a file, never an argument."""
 
-# No `-m`: it would put the working directory on the path, where a file named `mlflow.py` may lie.
-_BOOT = "import sys; sys.path[:1] = []; from tailrace_agent.process_host import main; main()"
+_FIRST: Final = 3
+# No `-m`: it would put the working directory on the path, where a file named `mlflow.py` may lie. What the trainer has
+# on its path besides (Bazel's runfiles, a PEX) comes last; its own root of tailrace first, if it is not found without.
+_BOOT = """\
+import os, sys
+lock = int(sys.argv[2])
+os.closerange(3, lock)
+os.closerange(lock + 1, os.sysconf("SC_OPEN_MAX"))
+if sys.path[:1] == [""]:
+    del sys.path[0]
+root, *more = sys.argv.pop().splitlines()
+sys.path[:0] = [] if root in sys.path else [root]
+sys.path += [path for path in more if path not in sys.path]
+from tailrace_agent.process_host import main
+main()
+"""
 
 
 def can_spawn() -> bool:
@@ -32,7 +51,30 @@ def can_spawn() -> bool:
     return bool(sys.executable) and not getattr(sys, "frozen", False)
 
 
-def spawn_agent(session: Session, credentials: dict[str, str]) -> subprocess.Popen[bytes] | None:
+class Agent:
+    """An agent process. It is meant to outlive us, and is reaped when somebody asks.
+
+    Attributes:
+        pid: Its process id.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._status: int | None = None
+
+    def poll(self) -> int | None:
+        """Its exit status, or None while it runs; 0 where somebody else has reaped it."""
+        if self._status is None:
+            try:
+                pid, status = original("os", "waitpid")(self.pid, os.WNOHANG)
+            except ChildProcessError:  # somebody waits for all children, as event loops do
+                pid, status = self.pid, 0
+            if pid:
+                self._status = os.waitstatus_to_exitcode(status)
+        return self._status
+
+
+def spawn_agent(session: Session, credentials: dict[str, str]) -> Agent | None:
     """Starts an agent for the session, or returns None when one lives already.
 
     Args:
@@ -42,37 +84,67 @@ def spawn_agent(session: Session, credentials: dict[str, str]) -> subprocess.Pop
     Raises:
         OSError: No process can be started.
     """
-    import subprocess  # 10 ms, and only where an agent is started
-
     lock = session.try_agent_lock()
     if lock is None:
         return None
-    _held.add(lock)
+    _held[lock] = threading.get_ident()
     try:
-        with (session.dir / "agent.err").open("ab") as errors:
-            os.fchmod(errors.fileno(), 0o600)
-            return subprocess.Popen(
-                [sys.executable, "-c", _BOOT, str(session.dir), str(lock)],
-                stdin=subprocess.DEVNULL,
-                stdout=errors,
-                stderr=errors,
-                cwd=session.info.cwd if Path(session.info.cwd).is_dir() else "/",
-                env=_environment(credentials),
-                pass_fds=(lock,),
-                start_new_session=True,
-            )
+        errors = open_kept(session.dir / "agent.err", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        try:
+            return Agent(_start(session, credentials, lock, errors))
+        finally:
+            os.close(errors)
     finally:
-        _held.discard(lock)
+        _held.pop(lock, None)
         os.close(lock)
 
 
-_held: set[int] = set()
-"""Agent locks on their way to an agent. A child forked by another thread meanwhile would hold them after its death."""
+def _start(session: Session, credentials: dict[str, str], lock: int, errors: int) -> int:
+    """Its process id. Not by `subprocess`: no hook of the program runs in between, gevent's included."""
+    there = _FIRST if lock != _FIRST else _FIRST + 1  # its number in the agent; a copy of it survives the exec
+    command = [sys.executable, "-c", _BOOT, str(session.dir), str(there), "\n".join(_path())]
+    files = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_DUP2, errors, 1),
+        (os.POSIX_SPAWN_DUP2, errors, 2),
+        (os.POSIX_SPAWN_DUP2, lock, there),
+    ]
+    start = partial(
+        os.posix_spawn,
+        sys.executable,
+        command,
+        _environment(credentials),
+        file_actions=files,
+        setsigmask=(),
+        setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),
+    )
+    try:
+        return start(setsid=True)
+    except NotImplementedError:  # an older system
+        return start(setpgroup=0)
+
+
+def _path() -> list[str]:
+    """Where tailrace itself is, and then all other places that this process finds packages in.
+
+    Not the directory of the script, and no relative one: what lies there is the program's own.
+    """
+    given = arguments()
+    script = os.path.normpath(absolute(given[0]).parent) if given and given[0] else ""
+    packages = [path for path in sys.path if os.path.isabs(path) and path != script and "\n" not in path]  # noqa: PTH117
+    return [str(Path(__file__).resolve().parent.parent), *packages]
+
+
+_held: dict[int, int] = {}
+"""Agent locks on their way to an agent, and the thread that starts it. A child forked by another thread meanwhile would
+hold them after its death."""
 
 
 def _drop_in_child() -> None:
-    while _held:
-        os.close(_held.pop())
+    for lock, thread in list(_held.items()):
+        if thread != threading.get_ident():
+            os.close(lock)
+            del _held[lock]
 
 
 os.register_at_fork(after_in_child=_drop_in_child)
@@ -80,9 +152,6 @@ os.register_at_fork(after_in_child=_drop_in_child)
 
 def _environment(credentials: dict[str, str]) -> dict[str, str]:
     environment = dict(os.environ)
-    root = str(Path(__file__).resolve().parent.parent)
-    if "site-packages" not in root:  # an editable install, or a source tree on the path
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH", "")]))
     environment["MLFLOW_DISABLE_TELEMETRY"] = "true"
     environment.setdefault("GIT_PYTHON_REFRESH", "quiet")
     for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):

@@ -12,7 +12,7 @@ Invariants
 
 Tables: `block` (encoded rows waiting, at most `BLOCK_POINTS` points each), `run` (state as JSON), `tally` (the
 ledger), `delivered_key` (rows delivered by metric key), `extreme` (their smallest and largest values), `dead` (dead
-letters), `ring` (positions taken over).
+letters), `ring` (positions taken over), `upload_failure` (artifacts that wait and have failed).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import contextlib
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, NamedTuple
@@ -88,13 +88,19 @@ class DeadLetter(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of some blocks: they leave, and the counts say how."""
+    """What became of some blocks: they leave, and the counts say how.
+
+    `late`: after MLflow was told the run's end. `accepted`: entries that have come to light only now, such as the files
+    of a directory that count by themselves.
+    """
 
     run: int
     kind: Kind
     blocks: Sequence[int]
     delivered: int
+    accepted: int = 0
     merged: int = 0
+    late: bool = False
     requests: int = 0
     keys: Sequence[tuple[str, int]] = ()
     extremes: Mapping[str, Extreme] = MappingProxyType({})
@@ -166,6 +172,15 @@ class Spool:
         with self._lock:
             return self._oldest(run, kind, limit)
 
+    def next_artifact(self, run: int, but: Container[int]) -> Block | None:
+        """The oldest artifact of a run that waits, some blocks aside."""
+        with self._lock:
+            cursor = self._db.execute(
+                "SELECT id, run, kind, n, first_ns, body FROM block WHERE run = ? AND kind = 'artifact' ORDER BY id",
+                (run,),
+            )
+            return next((Block(*row) for row in cursor if row[0] not in but), None)
+
     @contextlib.contextmanager
     def holding(self, run: int, kind: Kind, limit: int) -> Iterator[list[Block]]:
         """`waiting`, and while these blocks are being sent, `shed` leaves them alone."""
@@ -183,8 +198,10 @@ class Spool:
         """Removes blocks that were dealt with and counts what became of them, in one transaction."""
         run, kind = outcome.run, outcome.kind
         tallies = [
+            (run, kind, "accepted", outcome.accepted),
             (run, kind, "delivered", outcome.delivered),
             (run, kind, "merged", outcome.merged),
+            (run, kind, "late", outcome.delivered if outcome.late else 0),
             (run, kind, "requests", outcome.requests),
             (run, kind, "dead", sum(n for _, n, _, _ in outcome.dead)),
             *((run, kind, f"dropped:{reason}", n) for reason, n in outcome.dropped),
@@ -193,6 +210,8 @@ class Spool:
         with self._transaction():
             size, points = self._measure(outcome.blocks)
             self._db.executemany("DELETE FROM block WHERE id = ?", [(id_,) for id_ in outcome.blocks])
+            if kind == "artifact":
+                self._db.executemany("DELETE FROM upload_failure WHERE block = ?", [(id_,) for id_ in outcome.blocks])
             self._db.executemany(_COUNT, [tally for tally in tallies if tally[3]])
             self._db.executemany(_COUNT_KEY, [(run, key, n) for key, n in outcome.keys])
             self._db.executemany(_WIDEN, [(run, key, *extreme) for key, extreme in outcome.extremes.items()])
@@ -201,6 +220,20 @@ class Spool:
                 [(run, kind, *letter, now) for letter in outcome.dead],
             )
         self._shrink(run, kind, size, points)
+
+    def upload_failed(self, block: int, counted: int, reason: str) -> None:
+        """An artifact did not get through, `counted` times by itself."""
+        with self._transaction():
+            self._db.execute(
+                "INSERT OR REPLACE INTO upload_failure SELECT id, ?, ?, ? FROM block WHERE id = ?",
+                (counted, reason, time.time(), block),
+            )
+
+    def send_again(self, block: int, body: bytes) -> None:
+        """An artifact that waits: goes on with this record, as if it had never failed."""
+        with self._transaction():
+            self._db.execute("UPDATE block SET body = ? WHERE id = ?", (body, block))
+            self._db.execute("DELETE FROM upload_failure WHERE block = ?", (block,))
 
     def save_run(self, run: int, state: bytes) -> None:
         """Writes a run's state."""
@@ -221,6 +254,10 @@ class Spool:
     def ring_positions(self) -> dict[str, tuple[int, int]]:
         """How far each ring was taken over."""
         return {row[0]: (row[1], row[2]) for row in self._all("SELECT name, tail, spill FROM ring")}
+
+    def upload_failures(self) -> dict[int, int]:
+        """How often each artifact that waits has failed by itself."""
+        return {row[0]: row[1] for row in self._all("SELECT block, counted FROM upload_failure")}
 
     def ledger(self, run: int) -> Ledger:
         """A run's ledger."""
@@ -255,9 +292,10 @@ class Spool:
         rows = self._all("SELECT first_ns FROM block WHERE run = ? AND kind = 'metric' ORDER BY id LIMIT 1", (run,))
         return rows[0][0] if rows else None
 
-    def first_waiting(self, run: int) -> int | None:
-        """Id of the oldest block of a run, or None."""
-        found: int | None = self._all("SELECT min(id) FROM block WHERE run = ?", (run,))[0][0]
+    def first_waiting(self, run: int, *, artifacts: bool = True) -> int | None:
+        """Id of the oldest block of a run, perhaps artifacts aside; or None."""
+        but = "" if artifacts else " AND kind != 'artifact'"
+        found: int | None = self._all(f"SELECT min(id) FROM block WHERE run = ?{but}", (run,))[0][0]  # noqa: S608
         return found
 
     def last_id(self) -> int:
@@ -274,6 +312,17 @@ class Spool:
         """Dead letters, oldest first."""
         rows = self._all("SELECT id, run, kind, key, n, body, reason, at FROM dead ORDER BY id")
         return [letter for row in rows if (letter := DeadLetter(*row)).run == run or run is None]
+
+    def pending_artifacts(self, *, failed: bool) -> list[DeadLetter]:
+        """Artifacts that wait, in the form of dead letters: those that have failed, with the reason; or all of them."""
+        rows = self._all(
+            "SELECT id, run, kind, '', n, body, reason, at FROM block LEFT JOIN upload_failure ON block.id = block "
+            "WHERE kind = 'artifact' ORDER BY id"
+        )
+        letters = (DeadLetter(*row) for row in rows)
+        return [
+            each._replace(reason=each.reason or "", at=each.at or 0.0) for each in letters if each.reason or not failed
+        ]
 
     # -- policy and care ---------------------------------------------------------------------------------------------
 

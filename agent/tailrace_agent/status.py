@@ -15,6 +15,7 @@ import msgspec
 from tailrace_agent.ledger import Ledger
 from tailrace_agent.records import LogCost, ModelOutcome, run_hex
 from tailrace_agent.settings import Settings
+from tailrace_agent.utf8 import encoded
 
 __all__ = ["AgentStatus", "RunStatus", "SessionInfo", "read", "run_file", "write"]
 
@@ -29,6 +30,7 @@ class RunStatus(msgspec.Struct, kw_only=True):
         experiment_id: MLflow's id of its experiment.
         url: Where to look at it, for stores with a server.
         status: RUNNING, FINISHED, FAILED or KILLED.
+        started: When it began (seconds since the epoch), as its program says; 0 where an older agent wrote this.
         closed: MLflow knows how the run ended.
         refused: Why this run's store cannot be used at all.
         gone: Why MLflow will never take anything more for this run.
@@ -48,6 +50,7 @@ class RunStatus(msgspec.Struct, kw_only=True):
     experiment_id: str | None = None
     url: str | None = None
     status: str = "RUNNING"
+    started: float = 0.0
     closed: bool = False
     refused: str | None = None
     gone: str | None = None
@@ -121,15 +124,15 @@ def write(path: Path, value: object) -> None:
     temporary = path.with_suffix(f".{os.getpid()}.new")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, msgspec.json.encode(value))
+        os.write(fd, encoded(msgspec.json.encode, value))
     finally:
         os.close(fd)
     temporary.replace(path)
 
 
 def read(path: Path, type_: type[T]) -> T | None:
-    """The file's value, or None while there is none (or it is of another version)."""
+    """The file's value, or None while there is none (or it is of another version, or not for this user to read)."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=type_)
-    except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError):
         return None

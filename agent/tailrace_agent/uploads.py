@@ -1,42 +1,55 @@
 """Uploads: what was staged as an artifact reaches the run's artifact store, beside the metrics and never before them.
 
+Invariants
+----------
+1. Nothing that cannot be stored stands before something that can: what failed waits by itself, and the next one is
+   tried.
+2. What fails again and again while others pass becomes a dead letter with the reason (see `trials`). When nothing else
+   passes, a small file of ours is offered to find out whether the store takes anything.
+3. A file that is refused costs itself, and not the directory that it lies in.
+4. Uploading again what was uploaded before writes the same bytes to the same place, so a lost answer costs only time.
+   A staged copy is deleted after the spool knows that it has arrived.
+
 After the artifacts of a run comes its metadata. It is outside of the ledger, and not worth waiting for ever: an
 artifact store that does not take it in `_METADATA_TRIES` does without.
-
-Uploading again what was uploaded before writes the same bytes to the same place, so a lost answer costs only time.
-A staged copy is deleted after the spool knows that it has arrived, and so is what was compressed of it.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
-from tailrace_agent import tables
-from tailrace_agent.compress import compressed, forget
-from tailrace_agent.delivery import Delivery, Log
+from tailrace_agent.artifact_pieces import Pieces
+from tailrace_agent.artifact_source import ArtifactSource, NoTable, artifact_file
+from tailrace_agent.delivery import Delivery
 from tailrace_agent.errors import Refused, RunGone, Unavailable
-from tailrace_agent.records import Artifact, Codec, ModelOutcome, ModelSpec, run_hex
+from tailrace_agent.log import Log
+from tailrace_agent.records import Artifact, ModelOutcome, ModelSpec, run_hex
 from tailrace_agent.retry import Backoff
 from tailrace_agent.runs import RunBook, RunState
-from tailrace_agent.sink import Sink
+from tailrace_agent.sink import Renamed, Sink
 from tailrace_agent.spool import Block, Outcome, Spool
+from tailrace_agent.trials import DEADLY, Trials
 from tailrace_agent.uris import unmask_uri
 
 __all__ = ["Uploads"]
 
-_IDLE = 3600.0
-_NO_SINK_YET = 0.1
-_NOT_OUR_TURN = 0.1
-_THE_PATH = frozenset({400, 405, 414, 415, 422})
+_IDLE: Final = 3600.0
+_NO_SINK_YET: Final = 0.1
+_NOT_OUR_TURN: Final = 0.1
+_THE_PATH: Final = frozenset({400, 405, 414, 415, 422})
 """HTTP statuses that, from a server that takes everything else, are about this one artifact's name or form."""
-_METADATA_TRIES = 3
+_METADATA_TRIES: Final = 3
+_TELL_AFTER: Final = 3
+_DOUBT_AFTER: Final = 3
+_CHECK: Final = "upload-check.txt"
+_CHECK_TEXT: Final = "Written by tailrace, to find out whether artifacts can be stored while one of them cannot.\n"
 _decoder = msgspec.msgpack.Decoder(Artifact)
 
 
@@ -68,8 +81,12 @@ class Uploads:
     ) -> None:
         self._delivery, self._spool, self._book, self._staging = delivery, spool, book, staging
         self._log, self._monotonic = log, monotonic
+        self._source = ArtifactSource(staging)
         self._backoff = Backoff(cap=retry_max_delay)
-        self._tries: dict[int, int] = {}
+        self._trials = Trials(retry_max_delay, spool.upload_failures())
+        self._pieces: dict[int, Pieces] = {}
+        self._metadata_tries: dict[int, int] = {}
+        self._doubts = 0  # failures in a row after which it is the store that is doubted
 
     def step(self, now: float) -> float:
         """Uploads one artifact; when to be called again (monotonic seconds)."""
@@ -77,90 +94,81 @@ class Uploads:
             return self._backoff.ready_at
         if self._delivery.asking:  # one probe at a time, and no way round a Retry-After
             return now + _NOT_OUR_TURN
+        resting = self._trials.resting(now)
+        deadline = now + _IDLE
         for state in self._book.unfinished(self._delivery.tracking_uri):
-            if self._spool.backlog(state.run).get("artifact") and not state.gone:
-                if self._delivery.sink is None or state.ref is None:
-                    return now + (_IDLE if self._delivery.refused else _NO_SINK_YET)
-                return self._try(self._delivery.sink, state, now)
-            if state.description is not None and not state.described and not state.gone:
-                if self._delivery.sink is None or state.ref is None:
-                    return now + (_IDLE if self._delivery.refused else _NO_SINK_YET)
-                return self._describe(self._delivery.sink, state, now)
-        return now + _IDLE
+            waits = bool(self._spool.backlog(state.run).get("artifact"))
+            if state.gone or not (waits or _undescribed(state)):
+                continue
+            sink = self._delivery.sink
+            if sink is None or state.ref is None:
+                deadline = min(deadline, now + (_IDLE if self._delivery.refused else _NO_SINK_YET))
+                continue
+            if waits and (block := self._spool.next_artifact(state.run, resting)) is not None:
+                return self._try(sink, state, block, now)
+            if _undescribed(state):
+                return self._describe(sink, state, now)
+        return min(deadline, max(now, self._trials.next_ready(resting)))
 
-    def _describe(self, sink: Sink, state: RunState, now: float) -> float:
-        """Stores where a run comes from."""
-        assert state.ref is not None
-        assert state.description is not None
-        tags, staged = state.description.tags, state.description.staged
-        try:
-            if tags:
-                sink.log_batch(state.ref.run_id, tags=list(tags.items()))
-            self._tries[state.run] = self._tries.get(state.run, 0) + 1  # from here on it is the artifact store's turn
-            if staged is not None and (self._staging / staged).is_dir():
-                sink.log_artifacts(state.ref.run_id, self._staging / staged, staged.partition("-")[0])
-        except Unavailable as error:
-            if self._tries.get(state.run, 0) < _METADATA_TRIES:
-                return self._backoff.failed(self._monotonic(), error.retry_after)
-            self._log.warning("metadata not stored", run=run_hex(state.run), reason=str(error))
-        except (Refused, RunGone) as error:
-            self._log.warning("metadata not stored", run=run_hex(state.run), reason=str(error))
-        self._tries.pop(state.run, None)
-        self._backoff.worked()
-        self._book.update(state.run, description=msgspec.structs.replace(state.description, done=True))
-        if staged is not None:
-            shutil.rmtree(self._staging / staged, ignore_errors=True)
-        return now
+    # -- one artifact ------------------------------------------------------------------------------------------------
 
-    def _try(self, sink: Sink, state: RunState, now: float) -> float:
-        block = self._spool.waiting(state.run, "artifact", 1)[0]
-        try:
-            self._upload(sink, state, block)
-        except Unavailable as error:
-            if error.answered in _THE_PATH and not self._delivery.asking:
-                self._refuse(state, block, str(error))
-                return now
-            ready_at = self._backoff.failed(self._monotonic(), error.retry_after)
-            self._log.warning("upload failed", reason=str(error), failures=self._backoff.failures)
-            if self._backoff.failures == 3:
-                self._book.notice(state.run, f"an artifact cannot be uploaded ({error}); tailrace keeps trying")
-            return ready_at
-        self._backoff.worked()
-        return now
-
-    def _upload(self, sink: Sink, state: RunState, block: Block) -> None:
-        assert state.ref is not None
+    def _try(self, sink: Sink, state: RunState, block: Block, now: float) -> float:
         try:
             record = _decoder.decode(block.body)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            self._settle(block, dropped="unreadable block")
-            return
-        entry = self._staging / record.staged
+            self._settle(state, block, dropped="unreadable block")
+            return now
         try:
-            source = self._assemble(sink, state, record, entry) if record.append else next(iter(_entries(entry)), None)
-        except ValueError as error:  # no table
-            self._settle(block, dead=(record.staged, str(error)))
+            self._upload(sink, state, block, record)
+        except (Refused, RunGone) as error:
+            self._bury(state, block, record, str(error))
+        except Unavailable as error:
+            if error.answered in _THE_PATH and not self._delivery.asking:
+                self._bury(state, block, record, str(error))
+                return now
+            return self._failed(sink, state, block, record, error, now)
+        self._backoff.worked()
+        self._doubts = 0
+        return now
+
+    def _upload(self, sink: Sink, state: RunState, block: Block, record: Artifact) -> None:
+        assert state.ref is not None
+        run_id = state.ref.run_id
+        try:
+            source = self._source.open(record, sink, run_id, resumed=state.spec.run_id is not None)
+        except NoTable as error:
+            self._settle(state, block, dead=[(record.staged, block.body, str(error))])
             self._book.notice(state.run, f"a part of a table was left out: {error}")
             return
         if source is None:
-            self._settle(block, dropped="staged copy is gone")
+            self._settle(state, block, dropped="staged copy is gone")
             self._book.notice(state.run, f"artifact {record.staged} is gone from {self._staging}: not uploaded")
             return
-        if record.compress is not None:
-            source = _compressed(source, record.compress)
+        if record.model is not None:
+            self._upload_model(sink, state, source, record.model)
+        else:
+            for wanted, name in self._send(sink, run_id, source, record, block.id).items():
+                self._book.notice(state.run, f"artifact {wanted!r} is stored as {name!r}: MLflow keeps no such name")
+        self._arrived(state, block, record)
+        self._log.info("artifact uploaded", name=source.name, run_id=run_id)
+
+    def _send(self, sink: Sink, run_id: str, source: Path, record: Artifact, block: int) -> Renamed:
+        """Uploads a file or a directory. A directory that has failed as a whole goes file by file."""
+        pieces = self._pieces.get(block)
         try:
-            if record.model is not None:
-                self._upload_model(sink, state, source, record.model)
-            else:
-                send = sink.log_artifacts if record.contents else sink.log_artifact
-                send(state.ref.run_id, source, record.artifact_path)
-        except (Refused, RunGone) as error:
-            self._refuse(state, block, str(error))
-            return
-        self._settle(block)
-        forget(entry)
-        shutil.rmtree(entry, ignore_errors=True)
-        self._log.info("artifact uploaded", name=source.name, run_id=state.ref.run_id)
+            if pieces is not None:
+                return pieces.send(sink, run_id)
+            send = sink.log_artifacts if record.contents else sink.log_artifact
+            return send(run_id, source, record.artifact_path)
+        except (Refused, Unavailable) as error:
+            if pieces is not None or not source.is_dir():
+                raise
+            name = artifact_file(record, self._staging)
+            under = record.artifact_path if record.contents else name
+            self._pieces[block] = Pieces(source, under)
+            if isinstance(error, Unavailable) and error.answered not in _THE_PATH:
+                raise
+            return self._pieces[block].send(sink, run_id)
 
     def _upload_model(self, sink: Sink, state: RunState, source: Path, spec: ModelSpec) -> None:
         assert state.ref is not None
@@ -173,12 +181,65 @@ class Uploads:
         if outcome.error is not None:
             raise Refused(outcome.error)
 
-    def _refuse(self, state: RunState, block: Block, reason: str) -> None:
-        record = _decoder.decode(block.body)
-        entry = self._staging / record.staged
-        forget(entry)
-        name = _artifact_file(record, entry)
-        self._settle(block, dead=(name, reason))
+    def _arrived(self, state: RunState, block: Block, record: Artifact) -> None:
+        """All of it that the store takes is there."""
+        pieces = self._pieces.get(block.id)
+        rest = pieces.rest(state.run, self._staging) if pieces is not None else []
+        self._settle(state, block, dead=[(each.artifact_file, each.body, each.reason) for each in rest], whole=True)
+        for each in rest:
+            self._book.notice(state.run, f"artifact {each.artifact_file!r} was refused: {each.reason}")
+        self._trials.worked(block.id)
+        self._book.uploads_work(state.run)
+        self._source.discard(record)
+
+    # -- when it does not work ---------------------------------------------------------------------------------------
+
+    def _failed(
+        self, sink: Sink, state: RunState, block: Block, record: Artifact, error: Unavailable, now: float
+    ) -> float:
+        name, reason = artifact_file(record, self._staging), str(error)
+        self._trials.failed(block.id, self._monotonic(), error.retry_after, blameless=error.here)
+        failures, counted = self._trials.failures(block.id), self._trials.counted(block.id)
+        self._spool.upload_failed(block.id, counted, reason)
+        self._book.upload_failed(state.run, now)
+        self._log.warning("upload failed", name=name, reason=reason, failures=failures, counted=counted)
+        if counted >= DEADLY:
+            self._bury(state, block, record, f"{reason} (others were stored meanwhile)")
+            return now
+        if failures == _TELL_AFTER:
+            self._book.notice(state.run, f"artifact {name!r} cannot be uploaded ({reason}); tailrace keeps trying")
+        if error.here or (not error.away and self._store_works(sink, state)):
+            self._backoff.worked()
+            return now
+        return self._backoff.failed(self._monotonic(), error.retry_after)
+
+    def _store_works(self, sink: Sink, state: RunState) -> bool:
+        """Whether the store takes anything for this run; found out with a file of ours when there is reason to ask."""
+        assert state.ref is not None
+        self._doubts += 1
+        if self._doubts < _DOUBT_AFTER:
+            return False
+        with tempfile.TemporaryDirectory(prefix="tailrace-") as folder:
+            file = Path(folder, _CHECK)
+            file.write_text(_CHECK_TEXT)
+            try:
+                sink.log_artifact(state.ref.run_id, file, "tailrace")
+            except (Refused, RunGone, Unavailable) as error:
+                self._log.info("the artifact store takes nothing", reason=str(error))
+                return False
+        self._trials.worked()
+        return True
+
+    def _bury(self, state: RunState, block: Block, record: Artifact, reason: str) -> None:
+        pieces = self._pieces.get(block.id)
+        if pieces is not None and pieces.sent:
+            pieces.give_up()
+            self._arrived(state, block, record)
+            return
+        name = artifact_file(record, self._staging)
+        self._source.forget_compressed(record)
+        self._settle(state, block, dead=[(name, block.body, reason)])
+        self._trials.forget(block.id)
         if record.model is None:
             self._book.notice(state.run, f"artifact {name!r} was refused: {reason}")
             return
@@ -187,69 +248,61 @@ class Uploads:
         what = f"is logged as {logged.uri}, but {reason}" if logged.uri else f"was refused: {reason}"
         self._book.notice(state.run, f"model {record.model.name!r} {what}")
 
-    def _settle(self, block: Block, *, dead: tuple[str, str] | None = None, dropped: str | None = None) -> None:
+    def _settle(
+        self,
+        state: RunState,
+        block: Block,
+        *,
+        dead: list[tuple[str, bytes, str]] | None = None,
+        dropped: str | None = None,
+        whole: bool = False,
+    ) -> None:
+        """Writes down what became of a block. With `whole` it has arrived, but for files that count by themselves."""
+        letters = [(name, 1, body, reason) for name, body, reason in dead or ()]
         self._spool.settle(
             Outcome(
                 run=block.run,
                 kind="artifact",
                 blocks=[block.id],
-                delivered=0 if dead or dropped else 1,
-                dead=[(dead[0], 1, block.body, dead[1])] if dead else (),
+                accepted=len(letters) if whole else 0,
+                delivered=1 if whole else 0,
+                late=state.closed,
+                dead=letters,
                 dropped=[(dropped, 1)] if dropped else (),
             )
         )
+        self._pieces.pop(block.id, None)
         self._book.touch(block.run)
 
-    def _assemble(self, sink: Sink, state: RunState, record: Artifact, entry: Path) -> Path | None:
-        """A table that grows: this part joins the earlier ones, and the whole is what is uploaded."""
-        artifact_file = _artifact_file(record, entry)
-        parts_of = hashlib.sha256(artifact_file.encode()).hexdigest()[:16]
-        folder = self._staging / "tables" / run_hex(record.run) / parts_of
-        if not folder.exists():
-            folder.mkdir(parents=True, mode=0o700)
-            if state.spec.run_id is not None:
-                self._fetch_earlier_rows(sink, state, artifact_file, folder)
-        part = folder / f"{record.staged}.part"
-        for source in _entries(entry):
-            (folder / "name").write_text(source.name)
-            # A copy: the staged part stays where it is until it has arrived, since the upload may have to be repeated.
-            shutil.copy2(source, part.with_suffix(".new"))
-            part.with_suffix(".new").replace(part)
-        if not part.exists():
-            return None
-        whole = folder / (folder / "name").read_text()
-        try:
-            tables.merge_tables(sorted(folder.glob("*.part"), key=lambda p: p.stat().st_mtime_ns), whole)
-        except ValueError:
-            part.unlink()
-            raise
-        return whole
+    # -- metadata ----------------------------------------------------------------------------------------------------
 
-    def _fetch_earlier_rows(self, sink: Sink, state: RunState, artifact_file: str, folder: Path) -> None:
-        """A run that was resumed: its table, as it is in MLflow, is the first part."""
+    def _describe(self, sink: Sink, state: RunState, now: float) -> float:
+        """Stores where a run comes from."""
         assert state.ref is not None
+        assert state.description is not None
+        tags, staged = state.description.tags, state.description.staged
+        tries = self._metadata_tries
         try:
-            found = sink.fetch_artifact(state.ref.run_id, artifact_file, folder)
-            if found is not None:
-                found.replace(folder / "0.part")
-                os.utime(folder / "0.part", (0, 0))  # parts join in the order of their times
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)  # so that it is fetched at the next try
-            raise
+            if tags:
+                sink.log_batch(state.ref.run_id, tags=list(tags.items()))
+            tries[state.run] = tries.get(state.run, 0) + 1  # from here on it is the artifact store's turn
+            if staged is not None and (self._staging / staged).is_dir():
+                sink.log_artifacts(state.ref.run_id, self._staging / staged, staged.partition("-")[0])
+                self._trials.worked()
+        except Unavailable as error:
+            if tries.get(state.run, 0) < _METADATA_TRIES:
+                return self._backoff.failed(self._monotonic(), error.retry_after)
+            self._log.warning("metadata not stored", run=run_hex(state.run), reason=str(error))
+        except (Refused, RunGone) as error:
+            self._log.warning("metadata not stored", run=run_hex(state.run), reason=str(error))
+        tries.pop(state.run, None)
+        self._backoff.worked()
+        self._book.update(state.run, description=msgspec.structs.replace(state.description, done=True))
+        if staged is not None:
+            shutil.rmtree(self._staging / staged, ignore_errors=True)
+        return now
 
 
-def _entries(entry: Path) -> list[Path]:
-    return sorted(entry.iterdir()) if entry.is_dir() else []
-
-
-def _compressed(source: Path, codec: Codec) -> Path:
-    try:
-        return compressed(source, codec)
-    except OSError as error:  # a full disk, most of all: there may be room later
-        raise Unavailable(f"{source.name} cannot be compressed: {error.strerror or error}") from error
-
-
-def _artifact_file(record: Artifact, entry: Path) -> str:
-    """Where in the run's artifacts it is to lie."""
-    name = next((source.name for source in _entries(entry)), record.staged)
-    return f"{record.artifact_path}/{name}" if record.artifact_path else name
+def _undescribed(state: RunState) -> bool:
+    """Whether metadata was gathered for it, and is still to be stored."""
+    return state.description is not None and not state.described

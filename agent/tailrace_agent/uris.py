@@ -19,8 +19,19 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
-__all__ = ["check_uri", "mask_uri", "mask_url", "missing_file", "public_uri", "resolve_uri", "unmask_uri"]
+__all__ = [
+    "check_uri",
+    "mask_uri",
+    "mask_url",
+    "missing_file",
+    "misspelt",
+    "public_uri",
+    "resolve_uri",
+    "shown_uri",
+    "unmask_uri",
+]
 
 _DATABASES: Final = ("postgresql", "mysql", "sqlite", "mssql")
 _HINT: Final = "for a local store, write sqlite:///mlflow.db; for a server, http://host:5000"
@@ -33,7 +44,12 @@ _QUERY_SECRET = re.compile(
 )
 _URL_HOST = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)(?:[^/?#]*@)?([^/?#@]*)")
 _USERINFO = re.compile(r"(?<=://)[^/?#]*@")
-_BARE_HOST = re.compile(r"[A-Za-z0-9.-]+:[0-9]+(/|$)")
+_BARE_HOST = re.compile(
+    r"[A-Za-z0-9.-]+:[0-9]+(/|$)|(localhost|[0-9]+(\.[0-9]+){3}):?$|\[[0-9A-Fa-f:.]+\](:[0-9]*)?(/|$)"
+)
+_BARE_USER = re.compile(r"[^/@?#]+@([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?(/|$)")
+_BARE_PORT = re.compile(r":[0-9]+(/|$)")
+_NO_COLON = re.compile(r"(https?)/+(?=[^/])")
 
 
 def mask_uri(uri: str) -> tuple[str, str | None]:
@@ -150,20 +166,53 @@ def check_uri(uri: str, environ: Mapping[str, str]) -> str | None:
         return f"it is empty; {_HINT}"
     if uri in _NAMES:
         return _NAMES[uri]
-    if _BARE_HOST.match(uri):
-        return f"a server needs a scheme; write http://{uri}"
+    if (fault := misspelt(uri)) is not None:
+        return fault
     scheme = _scheme(uri)
     if scheme is None or scheme == "file":
         return _check_file(uri, environ)
     if scheme in ("http", "https"):
-        named = re.match(r"//[^/?#]", uri[len(scheme) + 1 :])
-        return None if named else f"it names no host; write {scheme}://host:5000"
+        return None
     if scheme == "postgres":
         return "SQLAlchemy knows this database as postgresql://"
     dialect, *drivers = scheme.split("+")
     if dialect.startswith(_DATABASES):
         return _check_database(uri, dialect, drivers)
     return _NAMES.get(scheme)
+
+
+def misspelt(uri: str) -> str | None:
+    """What is wrong with the address of a server as it stands, whatever is installed and whoever listens; or None.
+
+    Example:
+        >>> misspelt("localhost:5000")
+        'a server needs a scheme; write http://localhost:5000'
+    """
+    if uri != uri.strip():
+        return "it begins or ends with a blank"
+    if _BARE_USER.match(uri):
+        return f"a server needs a scheme; write http://…@{uri.rpartition('@')[2]}"  # what stands there may be a secret
+    if _BARE_PORT.match(uri):
+        return f"a server needs a scheme and a host; write http://localhost{uri}"
+    host = uri.removeprefix("//")
+    if _BARE_HOST.match(host):
+        return f"a server needs a scheme; write http://{host}"
+    if found := _NO_COLON.match(uri):
+        return f"a scheme ends with a colon; write {found[1]}://{uri[found.end() :]}"
+    scheme = _scheme(uri)
+    if scheme in ("http", "https"):
+        if not re.match(r"//[^/?#]", uri[len(scheme) + 1 :]):
+            return f"it names no host; write {scheme}://host:5000"
+        try:
+            _ = urlsplit(uri).port
+        except ValueError:
+            return f"its port is none; write {scheme}://host:5000"
+    return None
+
+
+def shown_uri(uri: str) -> str:
+    """An address for a message, without what may be a secret; also one that has no scheme."""
+    return mask_uri(uri)[0] if "://" in uri else uri.rpartition("@")[2]
 
 
 def missing_file(uri: str) -> Path | None:

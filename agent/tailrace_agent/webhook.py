@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from tailrace_agent.delivery import Log
+from tailrace_agent.log import Log
 from tailrace_agent.retry import Backoff
 from tailrace_agent.uris import mask_url
 

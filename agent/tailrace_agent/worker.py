@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from tailrace_agent.delivery import Log
+from tailrace_agent.log import Log
 from tailrace_agent.retry import Backoff
 
 __all__ = ["Worker"]

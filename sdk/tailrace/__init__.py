@@ -173,10 +173,14 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> object:
-    """What is loaded when they are asked for: they cost every import otherwise."""
+    """What is loaded when it is asked for, since it costs every import otherwise; and what is not here at all."""
     if name in _LATER:
         from importlib import import_module
 
         globals()[name] = found = getattr(import_module(_LATER[name]), name)
         return found
-    raise AttributeError(f"module 'tailrace' has no attribute {name!r}")
+    if name.startswith("_"):  # what the import system asks for
+        raise AttributeError(f"module 'tailrace' has no attribute {name!r}")
+    from tailrace._suggestions import instead_of_function
+
+    raise AttributeError(instead_of_function(name, __all__))

@@ -1,14 +1,18 @@
-"""Which run is the active one, thread by thread, with MLflow's rules where MLflow has them.
+"""Which run is the active one: that of the thread or asyncio task, with MLflow's rules where MLflow has them.
 
-A thread's own innermost run comes first. A thread that has started none logs to the main thread's innermost run, or,
-where the main thread has none, to the process's only run; so a data loader's or callback's thread just works, while
-several threads with runs of their own never get into each other's.
+A run that is started becomes the innermost one of its *context* (`contextvars`): of its thread, of its asyncio task
+and of the tasks that this one creates, of what `asyncio.to_thread` runs. A context without a run of its own logs to
+the *shared* one: the innermost run of the main thread, as far as there is only one (below that, tasks have begun runs
+side by side), or the process's only run. So a data loader's or callback's thread just works, while threads and tasks
+with runs of their own never get into each other's.
 """
 
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+import weakref
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from tailrace._hot import Channel
@@ -16,8 +20,25 @@ if TYPE_CHECKING:
 
 __all__ = ["Active"]
 
-_PARENT_PROCESS = 0
-"""In place of a thread: no thread of this process has started the run."""
+
+class _Entry(NamedTuple):
+    """An active run: its channel, whether the main thread has begun it, and whether this very process has."""
+
+    run: Run
+    channel: Channel
+    main: bool
+    ours: bool
+
+
+class _Pointer:
+    """What `make_log` follows."""
+
+    __slots__ = ("home", "own", "shared")
+
+    own: ContextVar[Channel | None] | None
+
+    def __init__(self, home: object, own: ContextVar[Channel | None], shared: Channel) -> None:
+        self.home, self.own, self.shared = home, own, shared
 
 
 class Active:
@@ -25,88 +46,101 @@ class Active:
 
     Args:
         idle: The channel that a call without a run gets.
+        home: Whose `log` it is.
 
     Attributes:
-        pointer: Follows the active channel of the calling thread; `make_log` reads it.
+        pointer: Knows the active channel of whoever asks; `make_log` reads it.
 
     Thread safety: every method from any thread.
     """
 
-    def __init__(self, idle: Channel) -> None:
-        class Pointer(threading.local):
-            channel = idle
-
-        self._class = Pointer
-        self.pointer = Pointer()
+    def __init__(self, idle: Channel, home: object = None) -> None:
+        self._own: ContextVar[Channel | None] = ContextVar("tailrace_run", default=None)
+        self.pointer = _Pointer(home, self._own, idle)
         self._idle = idle
         self._lock = threading.RLock()
         self._joined = idle
-        self._runs: list[tuple[int, Run, Channel]] = []
+        self._entries: dict[Channel, _Entry] = {}
+        # Of ended runs, too, as long as a context may still point at them.
+        self._outer: weakref.WeakKeyDictionary[Channel, Channel | None] = weakref.WeakKeyDictionary()
 
     def push(self, run: Run, channel: Channel) -> None:
-        """A run becomes the innermost one of the calling thread. `channel` is closed when it ends."""
+        """A run becomes the innermost one of the calling context. `channel` is closed when it ends."""
+        main = threading.current_thread() is threading.main_thread()
         with self._lock:
-            self._runs.append((threading.get_ident(), run, channel))
-            self.pointer.channel = channel
-            self._class.channel = self._shared()
+            self._outer[channel] = self._innermost()
+            self._entries[channel] = _Entry(run, channel, main, ours=True)
+            self._own.set(channel)
+            self.pointer.shared = self._shared()
+
+    def join(self, run: Run, channel: Channel) -> None:
+        """A run of another process becomes the one of all contexts of this one that have none of their own."""
+        with self._lock:
+            self._outer[channel] = None
+            self._entries[channel] = _Entry(run, channel, main=False, ours=False)
+            self._joined = channel
+            self.pointer.shared = self._shared()
 
     def remove(self, run: Run) -> None:
-        """A run has ended, in whichever thread."""
+        """A run has ended, in whichever context."""
         with self._lock:
-            self._runs = [entry for entry in self._runs if entry[1] is not run]
-            self._class.channel = self._shared()
+            for channel in [channel for channel, entry in self._entries.items() if entry.run is run]:
+                del self._entries[channel]
+            self.pointer.shared = self._shared()
             self.refresh()
 
     def refresh(self) -> None:
-        """Points the calling thread at what is active for it now."""
+        """Points the calling context at what is active for it now."""
         with self._lock:
-            own = [channel for thread, _, channel in self._runs if thread == threading.get_ident()]
-            if own:
-                self.pointer.channel = own[-1]
-            else:
-                self.pointer.__dict__.pop("channel", None)
+            self._own.set(self._innermost())
 
     def current(self) -> Run | None:
-        """The calling thread's active run."""
+        """The run that a call in this context means."""
         with self._lock:
-            own = [run for thread, run, _ in self._runs if thread == threading.get_ident()]
-            if own:
-                return own[-1]
-            shared = self._class.channel
-            return next((run for _, run, channel in self._runs if channel is shared), None)
+            entry = self._entries.get(self._innermost() or self.pointer.shared)
+            return entry.run if entry is not None else None
 
     def own(self) -> Run | None:
-        """The innermost run that the calling thread itself has started."""
+        """The innermost run that this context itself has started, in this process."""
         with self._lock:
-            own = [run for thread, run, _ in self._runs if thread == threading.get_ident()]
-            return own[-1] if own else None
+            channel = self._innermost()
+            return self._entries[channel].run if channel is not None and self._entries[channel].ours else None
 
     def all(self) -> list[Run]:
         """Every active run, innermost last."""
         with self._lock:
-            return [run for _, run, _ in self._runs]
+            return [entry.run for entry in self._entries.values()]
 
-    def parent(self) -> Run | None:
-        """The run that a nested one belongs to: the thread's own, or the one under which this process was forked."""
-        own = self.own()
-        if own is not None:
-            return own
+    def channels(self) -> list[tuple[Run, Channel]]:
+        """Every active run with its channel."""
         with self._lock:
-            return next((run for _, run, channel in self._runs if channel is self._joined), None)
+            return [(entry.run, entry.channel) for entry in self._entries.values()]
 
     def after_fork(self) -> None:
         """In a forked child: the run that was active goes on, but it is the parent's: the child may start its own."""
         self._lock = threading.RLock()
-        self._joined = self.pointer.channel
-        self._runs = [(_PARENT_PROCESS, run, channel) for _, run, channel in self._runs]
-        self._class.channel = self._shared()
-        self.refresh()
+        self._joined = self._innermost() or self.pointer.shared
+        self._entries = {channel: entry._replace(ours=False) for channel, entry in self._entries.items()}
+        self.pointer.shared = self._shared()
+
+    def _innermost(self) -> Channel | None:
+        """The innermost channel of this context whose run is still active."""
+        channel = self._own.get()
+        while channel is not None and channel not in self._entries:
+            channel = self._outer.get(channel)
+        return channel
 
     def _shared(self) -> Channel:
-        main = threading.main_thread().ident
-        of_main = [channel for thread, _, channel in self._runs if thread == main]
-        if of_main:
-            return of_main[-1]
-        if any(channel is self._joined for _, _, channel in self._runs):
+        found: Channel | None = None
+        main = {
+            channel: self._outer.get(channel) for channel, entry in self._entries.items() if entry.ours and entry.main
+        }
+        below = [channel for channel, outer in main.items() if outer not in main]
+        while len(below) == 1:
+            found = below[0]
+            below = [channel for channel, outer in main.items() if outer is found]
+        if found is not None:
+            return found
+        if self._joined in self._entries:
             return self._joined
-        return self._runs[0][2] if len(self._runs) == 1 else self._idle
+        return next(iter(self._entries)) if len(self._entries) == 1 else self._idle

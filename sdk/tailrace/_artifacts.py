@@ -227,7 +227,8 @@ class ArtifactCalls:
         try:
             frozen = freeze(*args, **kwargs)
         except Exception as error:  # noqa: BLE001 - foreign objects may raise anything; it must not reach training
-            self._lose(f"{how.replace('freeze', 'log')}: {error}")
+            name, text = how.replace("freeze", "log"), str(error)
+            self._lose(text if text.startswith(name) else f"{name}: {text}")
             return
         if frozen.tags and self._connection is not None:
             self._connection.put(

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -15,15 +16,19 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from tailrace._bell import listen
 from tailrace._hot import Elsewhere
 from tailrace._keeper import Keeper
-from tailrace._values import as_utf8
+from tailrace._page import RunsPage
+from tailrace._process_end import lasts
 from tailrace_agent import status
-from tailrace_agent.errors import SessionError, StateDirError
-from tailrace_agent.records import RAW, Drop, encode
+from tailrace_agent.errors import CallError, SessionError, StateDirError
+from tailrace_agent.places import temporary_state_dir, working_directory
+from tailrace_agent.records import RAW, Drop, decode_control, encode
 from tailrace_agent.session import Session, program_name
 from tailrace_agent.settings import state_dir
 from tailrace_agent.uris import mask_uri, mask_url
+from tailrace_agent.utf8 import encoded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,12 +66,13 @@ class Connection:
     Args:
         settings: In force; the agent takes its own from them.
         voice: Says what has to be said.
+        join: Directory of a session to join, and no other; by default the one that the environment names, or a new one.
 
     Attributes:
         session: The session.
         keeper: Keeps the session's agent alive.
         timings: Nanoseconds that timed `log()` calls took (about one in 200), by run.
-        on_notice: Called, under the ring's lock, when the agent has something to tell.
+        page: What its processes tell each other about runs; None where there is no room for it.
 
     Raises:
         StateDirError: State can be kept nowhere.
@@ -75,11 +81,10 @@ class Connection:
     Thread safety: every method from any thread.
     """
 
-    def __init__(self, settings: Settings, voice: Voice) -> None:
+    def __init__(self, settings: Settings, voice: Voice, join: str | None = None) -> None:
         self.settings, self.voice = settings, voice
         self.timings: dict[int, list[int]] = {}
-        self.on_notice: Callable[[], None] = lambda: None
-        self._seen_notices = 0
+        self._listens = False
         self._lost: dict[tuple[int, str], int] = {}
         self._unsent: list[bytes] = []
         self._channels: weakref.WeakSet[Channel] = weakref.WeakSet()
@@ -87,9 +92,11 @@ class Connection:
         self._token = 0
         self._torch: TorchMemory | None = None
         self._ring: RingWriter | None = None
-        self.session, self.joined = self._enter(settings)
+        self.session, self.joined = self._enter(settings, join)
         self.keeper = Keeper(self.session, self.settings, voice)
         self.open_ring()
+        self.page = self._open_page()
+        lasts()  # its children of multiprocessing are to end what they have begun, too
         _connections.add(self)
 
     # -- rows --------------------------------------------------------------------------------------------------------
@@ -108,7 +115,12 @@ class Connection:
             self.put_first(row)
         for (run, reason), count in lost.items():
             self.put_first(encode(Drop(run, "metric", reason, count)))
-        self.put_first(_encoded(record))
+        row = encoded(encode, record)
+        try:
+            decode_control(row)
+        except msgspec.ValidationError as error:  # nothing may be accepted here that the agent cannot read
+            raise CallError(f"{type(record).__name__.lower()}: {error}") from error
+        self.put_first(row)
 
     def put_first(self, row: bytes) -> None:
         """Puts a row on the ring, making it first if this process (a forked child) has none."""
@@ -116,8 +128,9 @@ class Connection:
         if ring is None:
             try:
                 ring = self.open_ring()
-            except SessionError as error:  # a forked child that begins to log when all is over, or without memory
-                self._dropped(row, str(error))
+            except (SessionError, OSError) as error:
+                # A forked child that begins to log when all is over, without memory, or as another user.
+                self._dropped(row, f"this process cannot log to the run: {getattr(error, 'strerror', None) or error}")
                 return
         ring.put(row)
 
@@ -129,6 +142,25 @@ class Connection:
                 self._make_ring(self.session)
             assert self._ring is not None
             return self._ring
+
+    def listen(self, heard: Callable[[], None]) -> None:
+        """Calls a function when the agent has something to tell this process; once in each process."""
+        if self._listens:
+            return
+        self._listens = True
+        with contextlib.suppress(OSError, RuntimeError):  # it is told at the end all the same
+            listen(self.session.bell(self.ring_name), heard)
+
+    def point_children_at(self, run: int) -> None:
+        """The run that other processes log to from now on, if they start none of their own; 0 for none."""
+        if self.page is not None and self.session.info.pid == os.getpid():
+            self.page.point_at(run)
+
+    def point_children_elsewhere(self, session: str, run: int) -> None:
+        """The same for a run of another session."""
+        if self.page is not None and self.session.info.pid == os.getpid():
+            with contextlib.suppress(OSError):  # a full /dev/shm: what they log is added to the run that has ended
+                self.page.point_elsewhere(session, run)
 
     def watch_torch(self) -> None:
         """From now on tells the system monitor what torch holds on the GPUs."""
@@ -164,10 +196,6 @@ class Connection:
 
     def _sampled(self, row: bytes, entered: int, copy_ns: int) -> None:
         """One row in about 200; a timed call if `entered`. Runs under the ring's lock, so it only takes notes."""
-        ring = self._ring
-        if ring is not None and ring.notices != self._seen_notices:
-            self._seen_notices = ring.notices
-            self.on_notice()
         if self._torch is not None:
             self._torch.look()
         if entered and row[0] == _METRICS_ROW:
@@ -193,13 +221,15 @@ class Connection:
             point_children_nowhere(SESSION, str(self.session.dir))
         self.keeper.close(timeout)
 
-    def _enter(self, settings: Settings) -> tuple[Session, bool]:
-        named = os.environ.get(SESSION)
+    def _enter(self, settings: Settings, join: str | None) -> tuple[Session, bool]:
+        named = join or os.environ.get(SESSION)
         if named and Path(named).parent.parent == state_dir(settings):
             session = _joinable(Path(named))
             # One of this process has other settings, or it would not be asked for another connection.
             if session is not None and session.info.pid != os.getpid():
                 return session, True
+        if join is not None:
+            raise SessionError(f"{join} takes no process in any more")
         session = self._create(settings)
         os.environ[SESSION] = str(session.dir)
         return session, False
@@ -215,7 +245,7 @@ class Connection:
         except StateDirError as error:
             if settings.on_error == "raise":
                 raise
-            fallback = Path(_temporary_directory(), f"tailrace-state-{os.getuid()}")
+            fallback = temporary_state_dir()
             self.settings = msgspec.structs.replace(settings, dir=str(fallback))
             session = self._with_ring(self.settings)
             self.voice.warn(f"{error} Keeping state in {fallback} for now.")
@@ -223,7 +253,7 @@ class Connection:
 
     def _with_ring(self, settings: Settings) -> Session:
         """A new session with this process's ring; in the temporary directory if shared memory has no room."""
-        session = Session.create(settings, cwd=str(Path.cwd()), program=program_name())
+        session = Session.create(settings, cwd=working_directory(), program=program_name())
         try:
             self._make_ring(session)
         except SessionError as error:
@@ -240,6 +270,12 @@ class Connection:
             )
         return session
 
+    def _open_page(self) -> RunsPage | None:
+        try:
+            return RunsPage(self.session.shared)
+        except OSError:  # no room in shared memory: children then keep to the run that they have joined
+            return None
+
     def _make_ring(self, session: Session) -> RingWriter:
         self._ring = session.new_ring(on_drop=self._dropped, on_sample=self._sampled)
         for channel in self._channels:
@@ -250,37 +286,20 @@ class Connection:
         self._lock = threading.RLock()
         self._ring = None
         self.keeper.after_fork()
-        self._seen_notices = 0
+        self._listens = False
         self._torch = None
         self._lost, self._unsent = {}, []
         self.timings = {}
         for channel in self._channels:
             channel.lead_to(Elsewhere(self.put_first))
             if channel.selection is not None:
-                channel.selection.forget()
+                channel.selection.begin_anew()
 
 
 def _temporary_directory() -> str:
     import tempfile  # 8 ms, and seldom needed
 
     return tempfile.gettempdir()
-
-
-def _encoded(record: object) -> bytes:
-    try:
-        return encode(record)
-    except UnicodeEncodeError:
-        return encode(_as_utf8(msgspec.to_builtins(record)))
-
-
-def _as_utf8(value: object) -> object:
-    if isinstance(value, str):
-        return as_utf8(value)
-    if isinstance(value, list):
-        return [_as_utf8(item) for item in value]
-    if isinstance(value, dict):
-        return {_as_utf8(key): _as_utf8(item) for key, item in value.items()}
-    return value
 
 
 def _joinable(directory: Path) -> Session | None:

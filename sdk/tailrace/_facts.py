@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from tailrace_agent.masking import mask_arguments
-from tailrace_agent.program import in_notebook, program_file, program_name
+from tailrace_agent.program import arguments, in_notebook, program_file, program_name
 from tailrace_agent.records import Facts
 from tailrace_agent.settings import settings_file
 
@@ -49,8 +49,9 @@ def _command() -> list[str]:
     """The command line without the program text of `python -c`; of a notebook its file, not how the kernel began."""
     if in_notebook():
         return [program_file() or program_name()]
-    command = list(getattr(sys, "orig_argv", None) or sys.argv)
-    if "-c" in command[1:] and sys.argv and sys.argv[0] == "-c":
+    given = arguments()
+    command = list(getattr(sys, "orig_argv", None) or given)
+    if "-c" in command[1:] and given[:1] == ["-c"]:
         command[command.index("-c", 1) + 1] = "…"
     shown = mask_arguments(command[:_MOST_ARGUMENTS])  # before it is cut: half a secret might not be known as one
     return [argument if len(argument) <= _LONGEST else f"{argument[: _LONGEST - 1]}…" for argument in shown]

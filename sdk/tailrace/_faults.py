@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from tailrace._values import name_of
+from tailrace._values import name_of, to_number
 
-__all__ = ["REFUSED", "Fault", "as_step", "bad_value", "shown", "topic"]
+__all__ = ["REFUSED", "Fault", "as_step", "bad_value", "not_named", "shown", "topic"]
 
 REFUSED = "MLflow refused "
 _NOT_LOGGED = " was not logged"
@@ -18,6 +18,18 @@ class Fault(NamedTuple):
     text: str
     reason: str
     n: int
+
+
+def not_named(metrics: object, step: object) -> Fault:
+    """Metrics that are no mapping; a name and its value one after the other, as other trackers take them, is known."""
+    if isinstance(metrics, str):
+        value = "…" if step is None else shown(step)
+        text = (
+            f"metric {metrics!r}{_NOT_LOGGED}: log() takes names with their values. Write "
+            f"log({{{metrics!r}: {value}}}, step=…), or log_metric({metrics!r}, {value}, step=…)"
+        )
+        return Fault(text, "metrics are no mapping", 1)
+    return Fault(f"log() takes a mapping or keywords, not {name_of(metrics)}", "metrics are no mapping", 1)
 
 
 def bad_value(entry: tuple[str, str]) -> Fault:
@@ -40,8 +52,6 @@ def shown(value: object) -> str:
 
 def as_step(step: Any) -> int:
     """A step that the encoder did not take: a NumPy integer, a one-element tensor on the CPU, 7.0."""
-    from tailrace._values import to_number
-
     number = step if isinstance(step, int) else to_number(step)
     if number != int(number) or not -(2**63) < number < 2**63:
         raise ValueError("no step")

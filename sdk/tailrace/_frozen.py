@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tailrace._texts import as_text
 from tailrace_agent.errors import CallError
 
 if TYPE_CHECKING:
@@ -60,12 +62,13 @@ def named(artifact_file: Any) -> str:
     """A run-relative artifact path, normalized.
 
     Raises:
-        BadArtifact: It is no string, empty, absolute, or leads out of the run.
+        BadArtifact: It is neither a string nor a path, empty, absolute, or leads out of the run.
     """
-    if not isinstance(artifact_file, str):
+    if not isinstance(artifact_file, (str, os.PathLike, int)):  # a figure in its place would have a text, too
         raise BadArtifact(f"artifact_file must be a str, not {type(artifact_file).__name__}")
-    norm = posixpath.normpath(artifact_file)
-    if not artifact_file or artifact_file.endswith("/") or norm in (".", "..") or norm.startswith(("/", "../")):
+    text = as_text(artifact_file, "artifact_file")
+    norm = posixpath.normpath(text)
+    if not text or text.endswith("/") or norm in (".", "..") or norm.startswith(("/", "../")):
         raise BadArtifact(f"artifact_file must be a relative path to a file in the run, not {artifact_file!r}")
     return norm
 

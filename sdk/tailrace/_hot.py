@@ -4,6 +4,9 @@
 what runs. In it: no system call, no logging, no import, no lock, no look at the values' types. The encoder stops at
 what is no plain number and only then the slow path, `Channel.odd`, begins.
 
+A channel of a run that another process has begun has a `page`: that process changes its first word when a run begins or
+ends there, and the next call looks where its values belong now (`renew`), before it is delivered.
+
 Where the hot path in C was built (`tailrace_agent.native`), that one takes the calls with plain numbers, and `log`
 below takes all others; otherwise it takes all. So `log` says what a call means; tests hold the C against it.
 
@@ -14,6 +17,8 @@ between training steps. A test compares the two.
 from __future__ import annotations
 
 import itertools
+from contextvars import ContextVar
+from functools import update_wrapper
 from time import time_ns
 from typing import TYPE_CHECKING, Any, Protocol
 from zlib import adler32
@@ -57,7 +62,9 @@ def _encode_checked(row: tuple[int, object, int, Mapping[Any, object]]) -> bytes
 class LogCall(Protocol):
     """How every `log` is called."""
 
-    def __call__(self, metrics: Mapping[str, Any] | None = None, /, *, step: int | None = None, **values: Any) -> None:
+    def __call__(
+        self, metrics: Mapping[str, Any] | None = None, /, step: int | None = None, *others: Any, **values: Any
+    ) -> None:
         """Logs values at a step."""
 
 
@@ -100,9 +107,12 @@ class Channel(native.Route):
         steps: The run's own counter, for calls without a step.
         odd: `(values, metrics, step, time_ns, error)` of a call that the fast path could not take.
         selection: Which values are logged, where not all of them are.
+        page: Shared memory of the process that has begun the run, where that is another one; see `watch`.
+        seen: Its first word, as it was when it was looked at last.
+        renew: Called, without an argument, when that has changed.
     """
 
-    __slots__ = ("__weakref__", "odd")
+    __slots__ = ("__weakref__", "odd", "renew")
 
     def __init__(
         self,
@@ -119,6 +129,9 @@ class Channel(native.Route):
         self.steps: Iterator[int | None] = itertools.count()
         self.latest: dict[str, Any] = {}
         self.known = 0
+        self.page: memoryview[int] | None = None
+        self.seen = 0
+        self.renew: Callable[[], None] = _nothing
         encode = _encode_checked if strict else _encode
         self.encode: Callable[[Any], bytes] | None = encode if selection is None else selection.encoder(encode, odd)
         self.lead_to(Elsewhere(put))
@@ -138,6 +151,15 @@ class Channel(native.Route):
         twin.ring, twin.steps, twin.encode = self.ring, self.steps, self.encode
         return twin
 
+    def watch(self, page: memoryview[int], seen: int, renew: Callable[[], None]) -> None:
+        """From now on `renew` is called before a row is delivered, once after each change of the page's first word.
+
+        It sets `seen` anew; it may also `close` this channel, and the call then goes to `odd`.
+        """
+        watched, self.page, self.seen, self.renew = self.page is not None, page, seen, renew
+        if not watched and native.Log is None:
+            _Watched(self)
+
     def close(self, encode: Callable[[Any], bytes]) -> None:
         """Sends every call to `odd` from now on, by an encoder that raises; a call without a step comes with None.
 
@@ -147,42 +169,96 @@ class Channel(native.Route):
         self.steps = itertools.repeat(None)
 
 
-class Pointer(Protocol):
-    """Something that knows the channel of the moment."""
+def _nothing() -> None:
+    pass
 
-    channel: Channel
+
+class _Watched:
+    """Steps and encoder of a channel with a page, that look there first, as the `log` in C does by itself."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel, self._steps, self._encode = channel, channel.steps, channel.encode
+        channel.steps = self
+        if self._encode is not None:
+            channel.encode = self.encode
+
+    def __iter__(self) -> _Watched:
+        return self
+
+    def __next__(self) -> int | None:
+        self._look()
+        return next(self._steps) if self._channel.steps is self else next(self._channel.steps)
+
+    def encode(self, row: Any) -> bytes:
+        self._look()
+        encode = self._encode if self._channel.encode == self.encode else self._channel.encode
+        assert encode is not None
+        return encode(row)
+
+    def _look(self) -> None:
+        page = self._channel.page
+        if page is not None and page[0] != self._channel.seen:
+            self._channel.renew()
+
+
+class Pointer(Protocol):
+    """Something that knows the channel of the moment.
+
+    Attributes:
+        own: Holds the channel of this thread or task, or None; or there is none that has one of its own.
+        shared: The channel of all others.
+    """
+
+    own: ContextVar[Channel | None] | None
+    shared: Channel
+
+
+def _documented(
+    metrics: Mapping[str, Any] | None = None,
+    /,
+    step: int | None = None,
+    *others: Any,
+    **values: Any,
+) -> None:
+    """Logs metrics of one training step: about a microsecond, and never an exception into training.
+
+    When it returns, the values survive a `kill -9`; the agent carries them to MLflow, each exactly once.
+
+    Args:
+        metrics: Metrics by name, for names that are no Python identifiers (`"train/loss"`).
+        step: Training step; without it, the run's own counter of calls without a step: 0, 1, 2, …
+        *others: Not for use: what other trackers take there is said to be wrong, and stops nobody.
+        **values: Metrics as keywords. Numbers of any kind: float, int, bool, NumPy scalars, tensors with one
+            element. A tensor on a GPU is copied without a sync, and logged with this call's step and time.
+
+    Raises:
+        CallError: Under `strict=True` only: a value that is no number, a step that is no integer.
+
+    Thread safety: any thread, forked child, signal handler or finalizer.
+
+    Example:
+        >>> log(step=7, loss=0.25)
+        >>> log({"train/loss": 0.25, "train/accuracy": 0.9}, 7)
+    """
+
+
+_documented.__module__, _documented.__qualname__, _documented.__name__ = "tailrace", "log", "log"
 
 
 def make_log(pointer: Pointer) -> LogCall:
-    """The `log` that follows `pointer.channel`: in C where that was built."""
+    """The `log` that follows a pointer: in C where that was built."""
     log = python_log(pointer)
     return log if native.Log is None else native.Log(pointer, log, _encode, _encode_checked).log
 
 
 def python_log(pointer: Pointer) -> LogCall:
     """The `log` in Python: all of it, or what the one in C hands over."""
+    own = None if pointer.own is None else pointer.own.get
 
-    def log(metrics: Mapping[str, Any] | None = None, /, *, step: int | None = None, **values: Any) -> None:
-        """Logs metrics of one training step: about a microsecond, and never an exception into training.
-
-        When it returns, the values survive a `kill -9`; the agent carries them to MLflow, each exactly once.
-
-        Args:
-            metrics: Metrics by name, for names that are no Python identifiers (`"train/loss"`).
-            step: Training step; without it, the run's own counter of calls without a step: 0, 1, 2, …
-            **values: Metrics as keywords. Numbers of any kind: float, int, bool, NumPy scalars, tensors with one
-                element. A tensor on a GPU is copied without a sync, and logged with this call's step and time.
-
-        Raises:
-            CallError: Under `strict=True` only: a value that is no number, a step that is no integer.
-
-        Thread safety: any thread, forked child, signal handler or finalizer.
-
-        Example:
-            >>> log(step=7, loss=0.25)
-            >>> log({"train/loss": 0.25, "train/accuracy": 0.9}, step=7)
-        """
-        channel = pointer.channel
+    def log(metrics: Any = None, /, *others: Any, step: int | None = None, **values: Any) -> None:
+        if others and (step is None or isinstance(metrics, str)):  # the value of a name, as others take it
+            step = others[0]
+        channel = pointer.shared if own is None else own(None) or pointer.shared
         steps = channel.steps  # before `encode`: see Channel.close
         encode = channel.encode
         if encode is None:
@@ -203,7 +279,7 @@ def python_log(pointer: Pointer) -> LogCall:
         except CallError:  # a selection's: under `strict` it has dealt with the call
             raise
         except Exception as error:  # noqa: BLE001 - whatever the values raise, the slow path sorts it out
-            return channel.odd(values, metrics, at, now, error)
+            return channel.odd(values, metrics, step if isinstance(metrics, str) and not values else at, now, error)
         # RingWriter.put, word for word.
         ring = channel.ring
         size = len(row)
@@ -218,4 +294,5 @@ def python_log(pointer: Pointer) -> LogCall:
         words[HEAD] = ring.off
         return None
 
-    return log
+    # Called as that one is. It is not written so, since `log("loss", 0.1, step=3)` would be a TypeError then.
+    return update_wrapper(log, _documented, assigned=("__doc__", "__name__", "__qualname__", "__module__"))

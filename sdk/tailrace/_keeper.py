@@ -1,7 +1,9 @@
 """Sees to it that a session has an agent, for as long as this process lives.
 
 A thread sleeps in the kernel until the agent's lock falls, and then starts another agent. It costs nothing while the
-agent lives. Where no process can be started, or when asked for, the agent is threads of this process instead.
+agent lives. Where no process can be started, or when asked for, the agent is threads of this process instead; so it is
+when agents die before their first word, as they do where only this very process finds its packages, or never say one,
+as where `sys.executable` is a program that embeds Python.
 """
 
 from __future__ import annotations
@@ -9,12 +11,15 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import threading
+import sys
 import time
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
+from tailrace._credentials import CredentialsWatch
 from tailrace_agent import status
-from tailrace_agent.spawn import can_spawn, spawn_agent
+from tailrace_agent.originals import original, start_thread
+from tailrace_agent.spawn import Agent, can_spawn, spawn_agent
 
 if TYPE_CHECKING:
     from tailrace._say import Voice
@@ -24,9 +29,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Keeper"]
 
-_QUICK_DEATH = 5.0
+_QUICK_DEATH: Final = 5.0
 _QUICK_DEATHS = 3
-_PAUSE = 30.0
+_PAUSE: Final = 30.0
+_MUTE_DEATHS: Final = 2
+"""Agents that may die before their first word, until it is given up to start them."""
+_FIRST_WORD: Final = 30.0
+"""Seconds within which an agent that works has said it on a very busy machine, too."""
 
 
 class Keeper:
@@ -44,7 +53,14 @@ class Keeper:
         self._session, self._settings, self._voice = session, settings, voice
         self._credentials: dict[str, str] = {}
         self._thread_host: ThreadHost | None = None
-        self._started = self._closed = self._orphaned = False
+        self._watch_credentials: CredentialsWatch | None = None
+        self._agent: Agent | None = None
+        self._started = self._closed = self._orphaned = self._silent = False
+
+    @property
+    def delivers_here(self) -> bool:
+        """Whether the agent is threads of this process, and ends with it."""
+        return self._thread_host is not None
 
     def remember(self, tracking_uri: str, credentials: str) -> None:
         """The `user:password` that belongs to a URI. It reaches the agent by environment only, never by a file.
@@ -57,25 +73,28 @@ class Keeper:
         if self._thread_host is not None:
             self._thread_host.remember(dict(self._credentials))
         elif self._started:
-            agent = status.read(self._session.shared / "agent.status", status.AgentStatus)
-            if agent is not None and self._session.agent_alive():
-                with contextlib.suppress(OSError):  # it has just died by itself, and the next one knows
-                    os.kill(agent.pid, signal.SIGTERM)
+            self._start_anew()
+
+    def expect_credentials(self) -> None:
+        """The store asks for a login: from now on credentials are looked for in the environment."""
+        if self._watch_credentials is not None:
+            self._watch_credentials.start()
 
     def start(self) -> None:
         """Starts an agent, unless one lives, and keeps one alive from now on."""
         self._started = True
         if self._settings.agent != "process":
-            self._start_thread()
+            self._start_host()
         elif not can_spawn():
             self._voice.warn("this interpreter cannot start a process of its own; delivering from a thread instead")
-            self._start_thread()
+            self._start_host()
         else:
+            self._watch_credentials = CredentialsWatch(self._start_anew)
             try:
-                spawn_agent(self._session, self._credentials)
+                self._spawn()
             except OSError as error:
                 self._voice.warn(f"no agent process can be started ({error}); delivering from a thread instead")
-                self._start_thread()
+                self._start_host()
             else:
                 self._watch()
 
@@ -89,7 +108,7 @@ class Keeper:
         """In a forked child: the threads have stayed behind."""
         # A thread-hosted agent lives in the parent, and nobody replaces it.
         self._orphaned = self._started and self._thread_host is None
-        self._thread_host = None
+        self._thread_host = self._agent = None
 
     def adopt(self) -> None:
         """In a forked child that has begun to log: keep the agent alive from here, too."""
@@ -97,22 +116,47 @@ class Keeper:
             self._orphaned = False
             self._watch()
 
-    def _watch(self) -> None:
-        threading.Thread(target=self._keep, name="tailrace-keeper", daemon=True).start()
+    def _start_anew(self) -> None:
+        """Has the agent leave, if one lives: its successor gets what this process knows now."""
+        agent = status.read(self._session.shared / "agent.status", status.AgentStatus)
+        if agent is not None and agent.host == "process" and self._session.agent_alive():
+            with contextlib.suppress(OSError):  # it has just died by itself, and the next one knows
+                os.kill(agent.pid, signal.SIGTERM)
 
-    def _start_thread(self) -> None:
+    def _spawn(self) -> None:
+        self._agent = agent = spawn_agent(self._session, self._credentials)
+        if agent is not None:
+            start_thread(partial(self._expect_word, agent), "tailrace-first-word")
+
+    def _expect_word(self, agent: Agent) -> None:
+        original("time", "sleep")(_FIRST_WORD)
+        if self._agent is agent and agent.poll() is None and not self._has_said(agent):
+            self._silent = True
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(agent.pid, signal.SIGKILL)  # it may have started others, which have the lock, too
+
+    def _watch(self) -> None:
+        start_thread(self._keep, "tailrace-keeper")
+
+    def _start_host(self) -> bool:
+        """Delivers from threads of this process, unless somebody else delivers."""
         lock = self._session.try_agent_lock()
         if lock is None:
-            return
+            return False
         # MLflow imports this, perhaps not before the program's end, and then it refuses to be imported.
         import concurrent.futures.thread  # noqa: F401
 
         from tailrace_agent.thread_host import ThreadHost  # structlog and the pipeline, only where they run
 
-        self._thread_host = ThreadHost(self._session, lock, dict(self._credentials))
+        try:
+            self._thread_host = ThreadHost(self._session, lock, dict(self._credentials))
+        except BaseException:
+            os.close(lock)
+            raise
+        return True
 
     def _keep(self) -> None:
-        deaths, started = 0, time.monotonic()
+        deaths, mute, started = 0, 0, time.monotonic()
         while True:
             try:
                 self._session.wait_for_agent_death()
@@ -120,18 +164,52 @@ class Keeper:
                 return
             if self._closed or self._session.closed or not self._session.shared.is_dir():
                 return
+            mute = 0 if self._has_spoken() else mute + 1
+            if (mute >= _MUTE_DEATHS or self._silent) and self._deliver_from_here():
+                return
             deaths = deaths + 1 if time.monotonic() - started < _QUICK_DEATH else 0
             if deaths >= _QUICK_DEATHS:
                 errors = self._session.dir / "agent.err"
                 self._voice.warn(f"the agent keeps dying; see {errors}. Nothing is lost so far.")
-                time.sleep(_PAUSE)
+                original("time", "sleep")(_PAUSE)
             started = time.monotonic()
             self._start_another()
 
-    def _start_another(self) -> None:
+    def _has_spoken(self) -> bool:
+        """Whether the agent that has died got as far as its own code; one that others have started counts as well."""
+        dead, self._agent = self._agent, None
+        if dead is None:
+            return True
+        dead.poll()  # reaps it
+        return self._has_said(dead)
+
+    def _has_said(self, agent: Agent) -> bool:
+        word = status.read(self._session.shared / "agent.status", status.AgentStatus)
+        return word is not None and word.pid == agent.pid
+
+    def _deliver_from_here(self) -> bool:
+        errors = self._session.dir / "agent.err"
         try:
-            if spawn_agent(self._session, self._credentials) is None:
-                time.sleep(0.05)  # another process was quicker
+            last = errors.read_text(errors="replace").strip().splitlines()[-1:]
+            if not self._start_host():
+                return False
+        except Exception as error:  # noqa: BLE001 - whatever keeps threads from it; a process is tried again
+            self._voice.warn(f"no agent can be started, neither as a process nor as a thread: {error}")
+            return False
+        said = f" ({last[0]})" if last else ""
+        fault = f"does not begin (is {sys.executable} a Python?)" if self._silent else f"ends before it begins{said}"
+        self._voice.warn(
+            f"the agent process {fault}; delivering from a thread of this program instead. "
+            f"All that it said is in {errors}."
+        )
+        return True
+
+    def _start_another(self) -> None:
+        sleep = original("time", "sleep")
+        try:
+            self._spawn()
+            if self._agent is None:
+                sleep(0.05)  # another process was quicker
         except OSError as error:
             self._voice.warn(f"no agent process can be started: {error}; trying again")
-            time.sleep(_PAUSE)
+            sleep(_PAUSE)

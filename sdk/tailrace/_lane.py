@@ -8,6 +8,8 @@ that are ready later (`_tensors.DeferredValues`), asked now and then until they 
 * `submit` and `watch` take no lock that the same thread could hold already: they may be called from a signal
   handler, from `__del__`, and from a job.
 * After a fork the child has an empty lane; what the parent submitted is done by the parent.
+* Where the end of the process may pass by unseen (`_process_end.lasts`), a job runs on the caller, and a watch is
+  waited for: nothing is left for later that would not be done.
 * Nothing that a job, a watch or an error handler raises ends the thread.
 
 All of the logic is `Lane.step(now) -> next deadline`; `_run` is the thread around it.
@@ -24,12 +26,16 @@ from collections import deque
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from tailrace._process_end import lasts
 from tailrace._watches import Barrier, Watch, Watches, tell
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["LANE", "SAVES", "Lane", "drain"]
+__all__ = ["LANE", "SAVES", "Lane", "abandon", "drain"]
+
+
+_PATIENCE: Final = 1.0
 
 
 class _Job(NamedTuple):
@@ -85,8 +91,9 @@ class Lane:
     def submit(self, job: Callable[[], None], *, on_error: Callable[[BaseException], None]) -> bool:
         """Runs a job in the background, after those submitted before it.
 
-        When the lane is full, or no thread can be started, the job runs on the caller before this returns, ahead of
-        those that wait: nothing is lost, and whoever submits faster than the thread works is slowed down.
+        When the lane is full, no thread can be started, or this process may end without a word, the job runs on the
+        caller before this returns, ahead of those that wait: nothing is lost, and whoever submits faster than the
+        thread works is slowed down.
 
         Args:
             job: What to do. Keep no reference to it that is needed afterwards.
@@ -98,7 +105,7 @@ class Lane:
         Thread safety: any thread, signal handlers and `__del__` included; takes no lock.
         """
         task = _Job(job, on_error)
-        if len(self._inbox) >= self._capacity or not self._started():
+        if len(self._inbox) >= self._capacity or not lasts() or not self._started():
             _run_job(task)
             return False
         self._inbox.append(task)
@@ -119,6 +126,8 @@ class Lane:
             done: Called once.
             on_error: Told about whatever either of them raised; the watch is then over.
 
+        Where this process may end without a word the caller waits for it, for a second at most.
+
         Returns:
             False when the lane is full or no thread can be started: the caller then counts the value as dropped.
 
@@ -130,6 +139,8 @@ class Lane:
         # A thread that is awake between two askings finds it at the next one.
         if self._idle:
             self._wake_up()
+        if not lasts():
+            self.drain(_PATIENCE)
         return True
 
     def drain(self, timeout: float | None = None) -> bool:
@@ -153,6 +164,16 @@ class Lane:
             return self._drain_here(barrier, timeout)
         self._wake_up()
         return barrier.passed.wait(timeout)
+
+    def abandon(self, reason: str) -> None:
+        """The process ends: whoever waits for what is not done is told that it will not be."""
+        error = TimeoutError(reason)
+        left: list[_Job | Watch | Barrier] = []
+        while self._inbox:
+            left.append(self._inbox.popleft())
+        for item in (*left, *self._watches.pending()):
+            if not isinstance(item, Barrier):
+                tell(item.on_error, error)
 
     @property
     def waiting(self) -> int:
@@ -283,3 +304,9 @@ def drain(timeout: float) -> bool:
     """Waits until everything submitted to both of them is done; whether it is."""
     deadline = time.monotonic() + timeout
     return LANE.drain(timeout) and SAVES.drain(max(0.0, deadline - time.monotonic()))
+
+
+def abandon(reason: str) -> None:
+    """Gives up what is left in both of them; see `Lane.abandon`."""
+    for lane in (LANE, SAVES):
+        lane.abandon(reason)

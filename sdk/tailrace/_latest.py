@@ -10,6 +10,7 @@ What this module promises:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from tailrace._values import NotANumber, to_number
@@ -51,6 +52,8 @@ class Latest:
             del self.values[key]
         for key, _ in parts.bad:
             self.values.pop(key, None)
+        for key in [key for key, value in named.items() if isinstance(value, Mapping)]:
+            self.values.pop(key, None)  # its parts are there
         self.values.update(parts.numbers)
         for key, value in parts.deferred.items():
             self.values[key] = _copied(value)

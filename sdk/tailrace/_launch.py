@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -17,13 +16,14 @@ from tailrace._connection import Connection
 from tailrace._facts import facts
 from tailrace._wait import until
 from tailrace_agent.errors import SessionError, StateDirError
+from tailrace_agent.places import working_directory
 from tailrace_agent.program import in_notebook, program_file, program_name
 from tailrace_agent.records import RunSpec
 from tailrace_agent.settings import Settings
 from tailrace_agent.uris import check_uri, mask_uri, mask_url, resolve_uri
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from tailrace._run import Run
     from tailrace._say import Voice
@@ -55,7 +55,7 @@ def describe(  # noqa: PLR0913 - MLflow's own arguments of start_run
     files: Sequence[str] = (),
 ) -> tuple[RunSpec, str | None]:
     """What a run is, from arguments, settings and MLflow's variables; and the password cut out of its URI."""
-    cwd = str(Path.cwd())
+    cwd = working_directory()
     uri, credentials = mask_uri(resolve_uri(config.tracking_uri, cwd)) if config.tracking_uri else (None, None)
     by_id = experiment_id
     if by_id is None and config.experiment_name is None:
@@ -100,14 +100,14 @@ class Launcher:
 
     Args:
         voice: Says what has to be said.
-        on_notice: Called, from the hot path, when the agent has something to tell.
 
     Thread safety: every method from any thread.
     """
 
-    def __init__(self, voice: Voice, on_notice: Callable[[], None]) -> None:
-        self._voice, self._on_notice = voice, on_notice
+    def __init__(self, voice: Voice) -> None:
+        self._voice = voice
         self._connections: dict[Settings, Connection] = {}
+        self._joined: dict[str, Connection] = {}
         self._lock = threading.RLock()
 
     def connect(
@@ -131,7 +131,6 @@ class Launcher:
                         raise
                     self._voice.warn(f"nothing can be tracked: {error}")
                     return None
-                connection.on_notice = self._on_notice
                 self._connections[key] = connection
             if tracking_uri and credentials:
                 connection.keeper.remember(tracking_uri, credentials)
@@ -141,6 +140,26 @@ class Launcher:
                 connection.keeper.start()
             return connection
 
+    def connect_to(self, session: str, config: Settings) -> Connection | None:
+        """The connection to a session of this machine that is named by its directory; None where it cannot be joined.
+
+        Args:
+            session: The directory.
+            config: Settings in force for what is logged there.
+        """
+        with self._lock:
+            for connection in self.all():
+                if str(connection.session.dir) == session:
+                    return connection
+            if not session:
+                return None
+            try:
+                connection = self._joined[session] = Connection(config, self._voice, session)
+            except SessionError:  # it is over, or not on this machine
+                return None
+            connection.keeper.start()
+            return connection
+
     @property
     def connected(self) -> bool:
         """Whether this process has a connection yet."""
@@ -148,8 +167,12 @@ class Launcher:
 
     def close(self, timeout: float) -> None:
         """The process ends."""
-        for connection in self._connections.values():
+        for connection in self.all():
             connection.close(timeout)
+
+    def all(self) -> list[Connection]:
+        """Every connection of this process."""
+        return [*self._connections.values(), *self._joined.values()]
 
     def after_fork(self) -> None:
         """In a forked child."""

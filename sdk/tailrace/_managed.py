@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tailrace_agent.errors import SettingsError
+
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -59,7 +61,16 @@ class Managed:
 def given(
     config: TrackingConfig | None, tracking_uri: Any, experiment_name: str | None, settings: dict[str, Any]
 ) -> dict[str, Any]:
-    """A tracker's settings: its own arguments before those of its configuration."""
+    """A tracker's settings: its own arguments before those of its configuration.
+
+    Raises:
+        SettingsError: The configuration is something else, such as a run's params.
+    """
+    if config is not None and not hasattr(config, "tracker_settings"):
+        raise SettingsError(
+            f"config is what `tailrace.load_config` reads, a TrackingConfig, not {type(config).__name__}; "
+            "params belong to a run: `start_run(params=…)` or `log_params`"
+        )
     arguments = {"tracking_uri": tracking_uri, "experiment_name": experiment_name, **settings}
     named = {key: value for key, value in arguments.items() if value is not None}
     return {**({} if config is None else config.tracker_settings()), **named}

@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING
 from tailrace._lane import SAVES
 from tailrace._wait import until
 from tailrace_agent.cards import brief, card
+from tailrace_agent.records import ModelOutcome
 
 if TYPE_CHECKING:
     from tailrace._run import Run
-    from tailrace_agent.records import ModelOutcome
 
-__all__ = ["ModelHandle"]
+__all__ = ["ModelHandle", "no_model"]
+
+
+def no_model() -> ModelHandle:
+    """Stands in the place of a model that could not be taken."""
+    return ModelHandle(None, "model", "", ModelOutcome(error="it could not be logged"))
 
 
 class ModelHandle:

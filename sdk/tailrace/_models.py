@@ -15,6 +15,7 @@ from tailrace._model_copy import SAVED, FrozenModel, freeze_model
 from tailrace._model_handle import ModelHandle
 from tailrace._params import plain_config
 from tailrace_agent.errors import CallError
+from tailrace_agent.places import working_directory
 from tailrace_agent.records import Artifact, Drop, ModelOutcome, ModelSpec
 from tailrace_agent.uris import mask_uri, resolve_uri
 
@@ -197,7 +198,7 @@ class ModelCalls:
         uri = self._settings.registry_uri
         if uri is None or self._connection is None:
             return None
-        masked, credentials = mask_uri(resolve_uri(uri, str(Path.cwd())))
+        masked, credentials = mask_uri(resolve_uri(uri, working_directory()))
         if credentials:
             self._connection.keeper.remember(masked, credentials)
         return masked

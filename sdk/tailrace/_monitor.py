@@ -6,11 +6,12 @@ In process mode it costs the training process no thread and no time; `latest()` 
 from __future__ import annotations
 
 import os
-import secrets
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tailrace._suggestions import instead_of_argument
 from tailrace_agent.board import BoardReader, board_file
+from tailrace_agent.errors import CallError
+from tailrace_agent.places import working_directory
 from tailrace_agent.sampler.config import MonitorConfig
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class SystemMonitor:
     def start(self) -> SystemMonitor:
         """Begins to sample. Does nothing while it runs."""
         if not self._token:
-            self._token, self._pid = secrets.randbits(63) | 1, os.getpid()
+            self._token, self._pid = int.from_bytes(os.urandom(8), "big") >> 1 | 1, os.getpid()
             self._run._monitor(self._config, self._token, on=True, board_only=self._board_only)
         return self
 
@@ -149,16 +150,13 @@ def monitor_config(**wanted: Any) -> MonitorConfig:
     """A configuration for this process: its pid, working directory and visible GPUs.
 
     Raises:
-        CallError: A value can never work.
+        CallError: A value can never work, or there is no such thing to sample.
     """
     given = {name: value for name, value in wanted.items() if value is not None}
+    fields = MonitorConfig.__struct_fields__
+    for name in given:
+        if name not in fields:
+            raise CallError(instead_of_argument(name, "system_monitor", fields))
     return MonitorConfig(
-        pid=os.getpid(), cwd=_working_directory(), visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES"), **given
+        pid=os.getpid(), cwd=working_directory(), visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES"), **given
     )
-
-
-def _working_directory() -> str | None:
-    try:
-        return str(Path.cwd())
-    except OSError:  # it was deleted
-        return None

@@ -11,9 +11,12 @@ from __future__ import annotations
 from time import time_ns as now_ns
 from typing import TYPE_CHECKING, Any
 
-from tailrace._faults import Fault, as_step, bad_value, shown
+from tailrace._faults import Fault, as_step, bad_value, not_named, shown
 from tailrace._lane import LANE
-from tailrace._values import NotANumber, NotReady, name_of, split
+from tailrace._selective import Nested
+from tailrace._values import NotANumber, NotReady, split
+from tailrace_agent.errors import CallError
+from tailrace_agent.nested import flat_items
 from tailrace_agent.records import encode
 
 if TYPE_CHECKING:
@@ -52,16 +55,19 @@ class OddCalls:
             self.calls += 1
             self.took_ns += now_ns() - time_ns
 
-    def take(self, values: Mapping[str, Any], metrics: Any, step: Any, time_ns: int, _: BaseException) -> bool:
+    def take(self, values: Mapping[str, Any], metrics: Any, step: Any, time_ns: int, error: BaseException) -> bool:
         """Logs what is good of a call, and rejects the rest; whether there was something for the ring."""
+        if isinstance(error, Nested):
+            return self._select(dict(flat_items(values if metrics is None else {**metrics, **values})), step, time_ns)
         faults: list[Fault] = []
         try:
             parts = split(values if metrics is None else {**metrics, **values})
         except Exception:  # noqa: BLE001 - metrics that are no mapping, or whose own methods raise
-            faults.append(
-                Fault(f"log() takes a mapping or keywords, not {name_of(metrics)}", "metrics are no mapping", 1)
-            )
+            faults.append(not_named(metrics, step))
             parts = split(values)
+            if isinstance(metrics, str) and not values:  # what stands in the place of the step is its value
+                self._reject(faults, False)
+                return False
         numbers, deferred, bad = parts
         if self._latest is not None:
             self._latest.keep(values if faults or metrics is None else {**metrics, **values}, parts)
@@ -79,6 +85,18 @@ class OddCalls:
             bad += self._defer(deferred, step, time_ns, half=bool(numbers))
         self._reject([*faults, *map(bad_value, bad)], False)
         return bool(numbers or deferred)
+
+    def _select(self, values: dict[Any, Any], step: Any, time_ns: int) -> bool:
+        """Nested metrics of a run that logs only some of its values: once more, by the names that they have there."""
+        encode = self.channel.encode
+        assert encode is not None
+        try:
+            encode((self._run, step, time_ns, values))
+        except CallError:
+            raise
+        except Exception as error:  # noqa: BLE001 - as in the hot path
+            return self.take(values, None, step, time_ns, error)
+        return True
 
     def _defer(self, deferred: dict[str, object], step: int, time_ns: int, *, half: bool) -> list[tuple[str, str]]:
         """Values that are on a device: copied without a sync now, put on the ring when they have arrived.

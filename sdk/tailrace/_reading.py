@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tailrace_agent.errors import CallError, NotFound
+from tailrace_agent.places import working_directory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -217,7 +217,7 @@ class ReadCalls:
         from tailrace_agent.uris import resolve_uri
 
         uri = self._settings({}).tracking_uri
-        here = str(Path.cwd())
+        here = working_directory()
         named = resolve_uri(uri, here) if uri else f"in {here}"
         if self._reader is None or self._reader[0] != named:
             self._reader = (named, open_reader(uri, here))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tailrace._model_handle import ModelHandle
 from tailrace._models import aliases_of, check_names, tags_of
 from tailrace_agent.errors import CallError, NotFound, TailraceError
+from tailrace_agent.places import working_directory
 from tailrace_agent.records import ModelOutcome, ModelSpec
 
 if TYPE_CHECKING:
@@ -250,7 +251,7 @@ class _Stores:
         from tailrace_agent import mlflow_store
 
         self._mlflow_store, self._settings = mlflow_store, settings
-        self._cwd = str(Path.cwd())
+        self._cwd = working_directory()
         self.uri = mlflow_store.store_uri(settings.tracking_uri, self._cwd)
 
     def __enter__(self) -> _Stores:

@@ -9,31 +9,40 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from tailrace._alerts import AlertCalls
-from tailrace._faults import Fault, shown, topic
+from tailrace._boundary import NoMonitor, protect
+from tailrace._ending import Ending
+from tailrace._faults import topic
+from tailrace._following import late
 from tailrace._hot import Channel, make_log
 from tailrace._info import RunInfo, Shown
-from tailrace._lane import drain
 from tailrace._latest import Latest
 from tailrace._local import LocalReport
+from tailrace._metric_calls import MetricCalls
+from tailrace._model_handle import no_model
 from tailrace._models import ModelCalls
 from tailrace._notebook import attend
 from tailrace._odd import OddCalls
-from tailrace._report import end_lines, left_line
+from tailrace._passing import pass_run
+from tailrace._report import link_line
 from tailrace._results import ResultCalls
-from tailrace._say import say
 from tailrace._selective import Selection, log_rest
-from tailrace._wait import until
+from tailrace._steps import Steps
+from tailrace._suggestions import Suggests
+from tailrace._texts import as_texts
 from tailrace_agent.errors import CallError, StoreRefused
 from tailrace_agent.ledger import Ledger
-from tailrace_agent.records import Drop, End, Flush, LogCost, Monitor, Start, Tags
+from tailrace_agent.mlflow_errors import asks_for_login
+from tailrace_agent.records import End, LogCost, Monitor, Tags
 from tailrace_agent.status import RunStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from contextvars import ContextVar
     from types import TracebackType
 
     from tailrace._connection import Connection
     from tailrace._monitor import SystemMonitor
+    from tailrace._page import RunsPage
     from tailrace._say import Voice
     from tailrace_agent.records import RunSpec
     from tailrace_agent.sampler.config import MonitorConfig
@@ -44,17 +53,39 @@ __all__ = ["Run"]
 _STATUSES = ("FINISHED", "FAILED", "KILLED")
 _MAX_MESSAGE = 5000
 _AWAY = "MLflow cannot be reached"
-_MAX_TIMESTAMP = (2**63 - 1) // 1_000_000
 
 
 class _Fixed:
     """A pointer that never moves, for `make_log`."""
 
-    def __init__(self, channel: Channel) -> None:
-        self.channel = channel
+    __slots__ = ("home", "own", "shared")
+
+    own: ContextVar[Channel | None] | None
+
+    def __init__(self, home: Run, channel: Channel) -> None:
+        self.home, self.own, self.shared = home, None, channel
 
 
-class Run(ResultCalls, AlertCalls, ModelCalls, Shown):
+class _Over(Exception):
+    """Raised by the encoder of a run that has ended."""
+
+
+def _over(row: object) -> bytes:
+    raise _Over(row)
+
+
+@protect({
+    "__enter__": lambda run: run,
+    "__repr__": lambda run: f"<Run {run.id}>",
+    "flush": lambda _: Ledger(partial=True),
+    "ledger": lambda _: Ledger(partial=True),
+    "log_model": lambda _: no_model(),
+    "register_model": lambda _: no_model(),
+    "run_id": lambda _: "",
+    "status": lambda _: "RUNNING",
+    "system_monitor": lambda _: NoMonitor(),
+})  # fmt: skip
+class Run(MetricCalls, ResultCalls, AlertCalls, ModelCalls, Shown, Suggests):
     """A run that is being tracked. Use it as a context manager, or end it with `end()`.
 
     Leaving the `with` block by an exception ends it as FAILED, with the tags `error.type` and `error.message`.
@@ -65,8 +96,10 @@ class Run(ResultCalls, AlertCalls, ModelCalls, Shown):
         settings: In force for this run.
         voice: Says what has to be said.
         on_end: Called once, when it has ended.
+        parent: The run of this process that it is a part of.
 
-    Thread safety: every method from any thread, and from forked children, which cannot end it.
+    Thread safety: every method from any thread, and from forked children, which cannot end it. Pickled, it comes
+    back in another process as the same run, joined.
 
     Example:
         >>> with tailrace.start_run(run_name="baseline") as run:
@@ -81,9 +114,11 @@ class Run(ResultCalls, AlertCalls, ModelCalls, Shown):
         settings: Settings,
         voice: Voice,
         on_end: Callable[[Run], None] = lambda _: None,
+        parent: Run | None = None,
     ) -> None:
         self._spec, self._connection, self._settings, self._voice = spec, connection, settings, voice
-        self._on_end, self._pid = on_end, os.getpid()
+        self._on_end, self._parent, self._pid = on_end, parent, os.getpid()
+        self._nested: list[int] = []
         self._params: dict[str, str] = {}
         self._tables: str | None = None
         self._told = 0
@@ -92,7 +127,11 @@ class Run(ResultCalls, AlertCalls, ModelCalls, Shown):
         self._outcome: str | None = None
         self._end_time: int | None = None
         self._began = time.monotonic_ns()
-        self._implicit: Channel | None = None
+        self._shows_link = spec.owned and parent is None and not settings.quiet
+        self._steps = self._ending = None
+        if connection is not None:
+            self._steps = Steps(connection.session.shared, spec.run, joined=connection.joined and not spec.owned)
+            self._ending = Ending(spec, connection, settings, voice, self._status, self._drain)
         self._latest = Latest() if connection is None or not settings.log_metrics else None
         self._local = LocalReport(spec, settings, voice) if connection is None and settings.backend != "none" else None
         self._odd = OddCalls(spec.run, self._reject, self._latest)
@@ -100,65 +139,11 @@ class Run(ResultCalls, AlertCalls, ModelCalls, Shown):
         channel = Channel(spec.run, lambda _: None, self._odd.timed, strict=settings.strict, selection=selection)
         self._channel = self._odd.channel = self._attached(channel)
         # In the instance, so that a call costs what `tailrace.log` costs; the method below is its documentation.
-        self.__dict__["log"] = make_log(_Fixed(self._channel))
+        self.__dict__["log"] = make_log(_Fixed(self, self._channel))
         if connection is not None:
             attend(self)
 
-    # -- logging -----------------------------------------------------------------------------------------------------
-
-    def log(self, metrics: Mapping[str, Any] | None = None, /, *, step: int | None = None, **values: Any) -> None:
-        """Logs metrics of one training step of this run, in about a microsecond.
-
-        Args:
-            metrics: Metrics by name, for names that are no Python identifiers (`"train/loss"`).
-            step: Training step; without it, the run's own counter of calls without a step: 0, 1, 2, …
-            **values: Metrics as keywords. Numbers of any kind: float, int, bool, NumPy scalars, tensors with one
-                element.
-
-        Raises:
-            CallError: Under `strict=True`: a value is no number, or the step no integer.
-
-        Example:
-            >>> run.log({"train/loss": 0.25}, step=7)
-        """
-        raise NotImplementedError("replaced in __init__")
-
-    def log_metric(self, key: str, value: Any, step: int | None = None, timestamp: int | None = None) -> None:
-        """Logs one metric, as MLflow's function does: step 0 when none is given.
-
-        Args:
-            key: Name.
-            value: A number, as in `log`.
-            step: Training step; 0 when None.
-            timestamp: Milliseconds since the epoch; now by default.
-
-        Raises:
-            CallError: Under `strict=True`: a value is no number, or the step no integer.
-
-        Example:
-            >>> run.log_metric("loss", 0.25, step=7)
-        """
-        self.log_metrics({key: value}, step, timestamp)
-
-    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None, timestamp: int | None = None) -> None:
-        """Logs several metrics at one step, as MLflow's function does: step 0 when none is given.
-
-        Args:
-            metrics: Numbers by name.
-            step: Training step; 0 when None.
-            timestamp: Milliseconds since the epoch; now by default.
-
-        Raises:
-            CallError: Under `strict=True`: a value is no number, or the step no integer.
-
-        Example:
-            >>> run.log_metrics({"train/loss": 0.25, "train/accuracy": 0.9}, step=7)
-        """
-        step = 0 if step is None else step
-        if timestamp is None or self._latest is not None:
-            self._log(metrics, step=step)
-        else:
-            self._log_at(metrics, step, self._as_time(timestamp))
+    # -- tags --------------------------------------------------------------------------------------------------------
 
     def set_tag(self, key: str, value: Any) -> None:
         """Sets one tag; its last value wins.
@@ -185,9 +170,9 @@ class Run(ResultCalls, AlertCalls, ModelCalls, Shown):
             >>> run.set_tags({"team": "vision", "phase": 2})
         """
         try:
-            texts = {str(key): str(value) for key, value in tags.items()}
-        except Exception as error:  # noqa: BLE001 - a foreign __str__ may raise anything, and must not reach training
-            self._fault(f"set_tags cannot use {type(tags).__name__}: {error}", once=("tags", str(error)))
+            texts = as_texts(tags, "tags")
+        except CallError as error:
+            self._fault(f"set_tags: {error}", once=("tags", str(error)))
             return
         if self._local is not None:
             self._local.tags.update(texts)
@@ -279,8 +264,13 @@ class Run(ResultCalls, AlertCalls, ModelCalls, Shown):
             >>> run.flush().settled
             True
         """
-        status = self._settle(self._settings.end_timeout if timeout is None else timeout)
-        return status.ledger if status is not None else Ledger(partial=self._connection is not None)
+        if self._ending is None:
+            return Ledger()
+        timeout = self._settings.end_timeout if timeout is None else timeout
+        deadline = time.monotonic() + timeout
+        status = self._ending.settle(timeout)
+        self._ending.await_others(self._nested, max(0.0, deadline - time.monotonic()))
+        return status.ledger if status is not None else Ledger(partial=True)
 
     def ledger(self) -> Ledger:
         """What became of everything so far; counts what the agent has taken over (a tenth of a second ago).
@@ -302,7 +292,8 @@ class Run(ResultCalls, AlertCalls, ModelCalls, Shown):
     ) -> None:
         """Ends the run and waits until everything is delivered, `timeout` seconds at most.
 
-        What is not delivered by then goes on in the agent. In a forked child only the waiting happens.
+        What is not delivered by then goes on in the agent. A nested run waits for nothing unless `timeout` says so: its
+        parent's end does. In a forked child only the waiting happens.
 
         Args:
             status: FINISHED, FAILED or KILLED.
@@ -316,21 +307,19 @@ class Run(ResultCalls, AlertCalls, ModelCalls, Shown):
         """
         if self._ended:
             return
-        timeout = self._settings.end_timeout if timeout is None else timeout
         name = str(getattr(status, "name", status)).upper()
         if name not in _STATUSES:
             self._fault(f"status {status!r} is none of {', '.join(_STATUSES)}; taken as FINISHED", once=("end", name))
             name = "FINISHED"
-        if os.getpid() != self._pid or not self._spec.owned:
+        if not self._ours:
             log_rest(self._channel, self._odd.take, self._voice)
             self.flush(timeout)
             return
         self._ended, self._outcome = True, name
-        self._on_end(self)
-        if self._connection is not None:
+        try:
+            self._on_end(self)
+        finally:
             self._finish(name, timeout)
-        elif self._local is not None:
-            self._local.finish(name, self._latest, timeout)
 
     def __enter__(self) -> Run:
         return self
@@ -353,9 +342,21 @@ class Run(ResultCalls, AlertCalls, ModelCalls, Shown):
         Example:
             >>> run.fail(ValueError("the loss diverges"))
         """
-        message = str(error)
+        try:
+            message = str(error)
+        except Exception as another:  # noqa: BLE001 - a foreign __str__ may raise anything
+            message = f"(its message cannot be had: {type(another).__name__})"
         self.set_tags({"error.type": type(error).__qualname__, "error.message": message[:_MAX_MESSAGE]})
         self.end("FAILED", timeout)
+
+    def __reduce__(self) -> tuple[Callable[..., Run], tuple[Any, ...]]:
+        return pass_run(self)
+
+    def __copy__(self) -> Run:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Run:
+        return self
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
@@ -363,56 +364,52 @@ class Run(ResultCalls, AlertCalls, ModelCalls, Shown):
         """A channel of this run, led to where its rows go."""
         if self._connection is not None:
             self._connection.attach(channel)
+        if self._steps is not None:
+            self._steps.count_for(channel)
         if self._latest is not None:
             self._latest.attach(channel)
         return channel
 
-    def _log(self, metrics: Mapping[str, Any], *, step: int | None) -> None:
-        self.__dict__["log"](metrics, step=step)
+    @property
+    def _ours(self) -> bool:
+        """Whether it is this process that ends it."""
+        return self._spec.owned and self._pid == os.getpid()
 
-    def _log_at(self, metrics: Mapping[str, Any], step: int, time_ns: int) -> None:
-        """Logs with a time that is not now."""
-        channel = self._channel
-        try:
-            assert channel.encode is not None
-            row = channel.encode((channel.run, step, time_ns, {**metrics}))
-        except Exception as error:  # noqa: BLE001 - as in the hot path
-            self._odd.take({}, metrics, step, time_ns, error)
-            return
-        channel.put(row)
+    @property
+    def _label(self) -> str:
+        """What people know it by."""
+        name = self._spec.run_name or (self._seen.run_name if self._seen is not None else None)
+        began = time.strftime("%H:%M:%S", time.localtime(self._spec.start_time / 1000))
+        return repr(name) if name else self._run_id_now or f"of {began} (it has no name yet)"
 
-    def _reject(self, faults: list[Fault], later: bool) -> None:
-        """What cannot be logged: all of it counted, then said once a key, or raised under `strict` (not `later`)."""
-        if self._latest is not None and (self._local is None or not self._settings.log_metrics):
-            return
-        for fault in faults:
-            if self._connection is not None:
-                self._connection.put(Drop(self._spec.run, "metric", fault.reason, fault.n))
-        for fault in faults:
-            text, once = fault.text, (self._spec.run, topic(fault.text))
-            if later:
-                self._voice.warn(text, once=once)
-            else:
-                self._fault(text, once=once)
+    @property
+    def _page(self) -> RunsPage | None:
+        return None if self._connection is None else self._connection.page
 
-    def _as_time(self, timestamp: Any) -> int:
-        """Nanoseconds from MLflow's milliseconds; now, with a warning, from what cannot be any."""
-        try:
-            milliseconds = int(timestamp)
-        except (TypeError, ValueError, OverflowError):
-            milliseconds = -1
-        if not 0 <= milliseconds <= _MAX_TIMESTAMP:
-            self._fault(
-                f"timestamp {shown(timestamp)} is no time in milliseconds since the epoch; taken as now",
-                once=("timestamp", self._spec.run),
-            )
-            return time.time_ns()
-        return milliseconds * 1_000_000
+    @property
+    def _run_id_now(self) -> str | None:
+        """MLflow's id, if it is known by now."""
+        if self._seen is not None and self._seen.run_id:
+            return self._seen.run_id
+        status = self._status()
+        return status.run_id if status is not None else None
+
+    @property
+    def _closed(self) -> bool:
+        """Whether nothing more is to be heard of it."""
+        return self._seen is not None and (self._seen.closed or self._seen.refused is not None)
 
     def _fault(self, text: str, *, once: object) -> None:
         if self._settings.strict:
             raise CallError(text)
         self._voice.warn(text, once=once)
+
+    def _surprised(self, what: str, error: Exception) -> None:
+        if self._settings.on_error == "raise":
+            raise error
+        self._voice.warn(
+            f"{what}() could not be done: {type(error).__name__}: {error}. Training goes on.", once=(what, str(error))
+        )
 
     def _status(self) -> RunStatus | None:
         if self._connection is None:
@@ -425,16 +422,23 @@ class Run(ResultCalls, AlertCalls, ModelCalls, Shown):
 
     def _tell(self, status: RunStatus) -> None:
         """Passes on what the agent wants said."""
+        if self._shows_link and status.run_id and not self._ended:
+            self._shows_link = False
+            line = link_line(status, self._spec, self._settings)
+            if line is not None:
+                self._voice.remark(line)
         notices, self._told = status.notices[self._told :], max(self._told, len(status.notices))
         for text in notices:
+            if asks_for_login(text) and self._connection is not None:
+                self._connection.keeper.expect_credentials()
             # A server that is away is the same for all runs; what else the agent says is about this one.
             self._voice.warn(text, once=text if text.startswith(_AWAY) else (self._spec.run, topic(text)))
 
     def _known(self) -> RunStatus:
-        timeout = self._settings.end_timeout
-        if self._connection is None:
+        if self._ending is None:
             return RunStatus(run=self._spec.run, run_id="")
-        status = until(self._status, lambda s: bool(s.run_id or s.refused), timeout=timeout, quiet=True)
+        timeout = self._settings.end_timeout
+        status = self._ending.until(lambda s: bool(s.run_id or s.refused), timeout)
         if status is not None and status.refused:
             raise StoreRefused(status.refused)
         if status is None or not status.run_id:
@@ -442,47 +446,38 @@ class Run(ResultCalls, AlertCalls, ModelCalls, Shown):
             raise TimeoutError(f"MLflow has not created the run within {timeout:.0f} s: {problem}")
         return status
 
-    def _settle(self, timeout: float, *, closed: bool = False) -> RunStatus | None:
-        """Waits for everything before this call; with `closed`, also until MLflow knows of the run's end."""
-        connection = self._connection
-        if connection is None:
-            return None
-        deadline = time.monotonic() + timeout
-        drain(timeout)
-        token, ring = connection.next_token(), connection.ring_name
-
-        def ask() -> None:
-            connection.put(Flush(self._spec.run, token))
-
-        ask()
-        return until(
-            self._status,
-            lambda s: (s.settled.get(ring, 0) >= token and (s.closed or not closed)) or bool(s.refused),
-            timeout=max(0.0, deadline - time.monotonic()),
-            nudge=ask,
-            quiet=self._settings.quiet,
-        )
-
-    def _finish(self, name: str, timeout: float) -> None:
-        assert self._connection is not None
-        deadline = time.monotonic() + timeout
+    def _finish(self, name: str, timeout: float | None) -> None:
+        """The end itself; whoever logs after it is told so."""
+        above = self._parent
+        limit = self._settings.end_timeout if timeout is None else timeout
+        if self._ending is None:
+            if self._local is not None:
+                self._local.finish(name, self._latest, limit)
+            return
         log_rest(self._channel, self._odd.take, self._voice)
-        self._drain(timeout)
-        cost = self._cost()
-        self._connection.put(Start(self._spec, again=True))
-        self._connection.put(End(self._spec.run, name, self._end_time or time.time_ns() // 1_000_000, cost))
+        self._channel.odd, self._channel.encode = self._log_late, _over
+
+        def end() -> End:
+            return End(self._spec.run, name, self._end_time or time.time_ns() // 1_000_000, self._cost())
+
+        if above is None or above._ended or timeout is not None:
+            self._ending.finish(end, limit, nested=self._nested)
+            return
         try:
-            status = self._settle(max(0.0, deadline - time.monotonic()), closed=True)
-        except KeyboardInterrupt:
-            self._voice.warn(left_line(self._status(), timeout, self._settings, self._connection.obstacle))
-            raise
-        if status is not None and status.closed and not status.ledger.pending:
-            if not self._settings.quiet:
-                for line in end_lines(status, cost, self._spec):
-                    say(line)
-        elif status is None or not status.refused:
-            line = left_line(status, timeout, self._settings, self._connection.obstacle)
-            self._voice.warn(line, once=("left", self._spec.run))
+            self._drain(limit)
+        finally:
+            self._ending.hand_over(end())
+            above._nested += [self._spec.run, *self._nested]
+
+    def _leave(self, timeout: float) -> None:
+        """The process ends, and not the run: what it has begun to log is logged. The agent lives on, or is here."""
+        log_rest(self._channel, self._odd.take, self._voice)
+        if self._connection is not None and self._connection.keeper.delivers_here:
+            self.flush(timeout)
+
+    def _log_late(self, values: Mapping[str, Any], metrics: Any, step: Any, time_ns: int, error: BaseException) -> None:
+        self._voice.warn(late(self._label), once=("late", self.id))
+        self._odd.take(values, metrics, step, time_ns, error)
 
     def _cost(self) -> LogCost:
         timings = sorted(self._connection.timings.pop(self._spec.run, ())) if self._connection is not None else []

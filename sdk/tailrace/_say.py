@@ -12,9 +12,13 @@ from __future__ import annotations
 import contextlib
 import sys
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from tailrace._notebook import cells
 from tailrace_agent.program import notebook_shell
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["Voice", "on_terminal", "say"]
 
@@ -23,17 +27,29 @@ _MOST = 1000
 
 def say(text: str) -> None:
     """One line on standard error, in a notebook on standard output; a broken stream is nobody's problem."""
-    with contextlib.suppress(OSError, ValueError, AttributeError, RuntimeError):
+    with contextlib.suppress(OSError, ValueError, AttributeError, TypeError, RuntimeError):
         stream = sys.stderr if notebook_shell() is None else sys.stdout
-        stream.write(f"tailrace: {text}\n")
+        stream.write(_writable(f"tailrace: {text}\n", stream))
         stream.flush()
+
+
+def _writable(text: str, stream: Any) -> str:
+    """The text, with what a stream's encoding has no characters for spelled out."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.encode(encoding, "backslashreplace").decode(encoding)
+    except LookupError:  # a stream of somebody's own, with an encoding of its own
+        pass
+    return text
 
 
 def on_terminal() -> bool:
     """Whether a line on standard error can be drawn over: never in a notebook, which keeps what was drawn."""
     try:
         return notebook_shell() is None and sys.stderr.isatty()
-    except (AttributeError, ValueError, OSError):  # none, a closed one, or one that knows less than a file
+    except (AttributeError, TypeError, ValueError, OSError):  # none, a closed one, or one that is no file
         return False
 
 
@@ -49,20 +65,32 @@ class Voice:
 
     def warn(self, text: str, *, once: object = None) -> None:
         """A warning, unless one with the same `once` (or the same text) was given."""
+        if self._is_new(text if once is None else once):
+            _write(partial(_warn, text))
+
+    def remark(self, text: str) -> None:
+        """A line that is no warning, once."""
+        if self._is_new(text):
+            _write(partial(say, text))
+
+    def _is_new(self, what: object) -> bool:
         ours = object()
-        if len(self._said) >= _MOST or self._said.setdefault(text if once is None else once, ours) is not ours:
-            return
-        notebook = cells()
-        if notebook is None:
-            _warn(text)
-        else:
-            notebook.say(partial(_warn, text))
+        return len(self._said) < _MOST and self._said.setdefault(what, ours) is ours
+
+
+def _write(write: Callable[[], None]) -> None:
+    """Where it belongs: in a notebook, to the cell that it is about."""
+    notebook = cells()
+    if notebook is None:
+        write()
+    else:
+        notebook.say(write)
 
 
 def _warn(text: str) -> None:
     try:
         import logging  # not before there is something to say
 
-        logging.getLogger("tailrace").warning("tailrace: %s", text)
+        logging.getLogger("tailrace").warning("tailrace: %s", _writable(text, sys.stderr))
     except (ImportError, AttributeError):  # re-entered while this very thread is importing it
         say(text)

@@ -8,6 +8,8 @@
   logged, at its own step and time (`Selection.rest`).
 * What is skipped was never accepted: no ledger counts it, and a `kill -9` takes what is held. It is encoded at the call
   all the same, so what is held is as it was then, and what is no number is said at once.
+* A process whose end may pass by unseen (a pool's worker, which is terminated) holds nothing: all of its values are
+  logged, since the last one could not be.
 
 A run without either setting has none of this: its channel holds the bare encoder and the bare ring. With one, the
 channel's encoder is `Selection.encoder`, which puts on the ring what is due, by itself, and always answers `DONE`; in
@@ -21,21 +23,23 @@ a value more or less is logged; what is logged is whole in any case.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Final
 
+from tailrace._process_end import lasts
 from tailrace._values import NotReady, split
 from tailrace_agent import native
 from tailrace_agent.errors import CallError
 
 if TYPE_CHECKING:
     import mmap
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
     from tailrace._hot import Channel, Ring
     from tailrace._say import Voice
 
-__all__ = ["DONE", "Gate", "Row", "Selection", "log_rest"]
+__all__ = ["DONE", "Gate", "Nested", "Row", "Selection", "log_rest"]
 
 DONE: Final = b""
 """In place of a row's bytes: there is nothing left to be put anywhere."""
@@ -48,6 +52,10 @@ _MOST_OWNERS: Final = 256
 
 Row = tuple[int, Any, int, dict[str, Any]]
 """Run, step, time in nanoseconds, values."""
+
+
+class Nested(Exception):
+    """Metrics in a mapping of mappings, which have to be flattened first."""
 
 
 class Gate:
@@ -160,9 +168,16 @@ class Selection(native.Selector):
         return [row for row in held if row is not None]
 
     def forget(self) -> None:
-        """Nothing is held back: in a forked child, since it is the parent's."""
+        """Nothing is held back."""
         for group in list(self._groups.values()):
             group.held = None
+
+    def begin_anew(self) -> None:
+        """In a forked child: what is held is the parent's, and the child may be one that holds nothing."""
+        self.forget()
+        self.plans.clear()
+        self.names.clear()
+        self._groups.clear()
 
     def _due(self, group: _Group, row: Row) -> bool:
         """Logs a row if it is due by the interval too, or part by part; whether there is nothing left to hold."""
@@ -218,10 +233,18 @@ class Selection(native.Selector):
             self.odd({key: value for key, value in values.items() if key not in known}, None, step, now, error)
 
     def _learn(self, values: Mapping[Any, Any]) -> _Group:
-        """The plan for a set of keys that has not come up before."""
+        """The plan for a set of keys that has not come up before.
+
+        Raises:
+            Nested: Some of the values hold others, whose names are not known yet.
+        """
         keys = tuple(values)
+        if any(isinstance(value, Mapping) and isinstance(key, str) and value for key, value in values.items()):
+            raise Nested
         if len(self.plans) >= _MOST_SETS:
             return _Group(keys)
+        if not lasts():
+            return self.plans.setdefault(keys, _Group(keys))
         by_rule: dict[tuple[int, int], list[str]] = {}
         for key in keys:
             by_rule.setdefault(self._rule(key), []).append(key)

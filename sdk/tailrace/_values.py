@@ -13,6 +13,8 @@ import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tailrace._params import FlatParams, flatten_params
+from tailrace_agent.nested import flat_items
+from tailrace_agent.utf8 import as_utf8
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,7 +24,6 @@ __all__ = [
     "NotANumber",
     "NotReady",
     "Split",
-    "as_utf8",
     "flatten_params",
     "name_of",
     "split",
@@ -216,7 +217,8 @@ def split(metrics: Mapping[Any, object]) -> Split:
     """The values of a call whose fast encoding failed, told apart one by one.
 
     Args:
-        metrics: What the user passed. Keys that are no strings are bad, whatever their values.
+        metrics: What the user passed; nested mappings are flattened, `train/loss`. Keys that are no strings are bad,
+            whatever their values.
 
     Returns:
         Numbers to log now, tensors for the deferred lane, and what is wrong with the rest.
@@ -226,7 +228,7 @@ def split(metrics: Mapping[Any, object]) -> Split:
         Split(numbers={'loss': 0.5}, deferred={}, bad=[('note', 'str is no number')])
     """
     parts = Split({}, {}, [])
-    for key, value in metrics.items():
+    for key, value in flat_items(metrics):
         if not isinstance(key, str):
             parts.bad.append((_show(key), f"the key is {name_of(key)}, not str"))
             continue
@@ -238,11 +240,6 @@ def split(metrics: Mapping[Any, object]) -> Split:
         except NotANumber as error:
             parts.bad.append((name, str(error)))
     return parts
-
-
-def as_utf8(text: str) -> str:
-    """The text, with lone surrogates (names of files that are not UTF-8 bring them) spelled out in ASCII."""
-    return str.encode(text, "utf-8", "backslashreplace").decode()
 
 
 def _show(key: object) -> str:

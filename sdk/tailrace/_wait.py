@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from tailrace._say import on_terminal, say
+from tailrace_agent.ledger import Counts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +31,8 @@ def until(
     timeout: float,
     nudge: Callable[[], None] | None = None,
     quiet: bool = False,
+    new_store: str | None = None,
+    below: Callable[[], str | None] = lambda: None,
 ) -> RunStatus | None:
     """Waits until the agent says what we want to hear.
 
@@ -39,13 +42,15 @@ def until(
         timeout: Seconds.
         nudge: Called once a second, to say again what a killed agent may not have heard.
         quiet: Show nothing.
+        new_store: A database that MLflow has to create before anything else.
+        below: What is still to be done for nested runs, in words; asked once a second.
 
     Returns:
         The last status seen, its ledger marked as partial where the time was not enough; None when there was none.
     """
     began = time.monotonic()
     deadline, nudge_at, pause = began + timeout, began + 1.0, _FASTEST
-    show = _Progress(quiet)
+    show = _Progress(quiet, new_store, below)
     try:
         while True:
             status = look()
@@ -59,7 +64,7 @@ def until(
             if nudge is not None and now >= nudge_at:
                 nudge()
                 nudge_at = now + 1.0
-            if now - began >= _SHOW_AFTER and status is not None:
+            if now - began >= _SHOW_AFTER:
                 show.update(status, now - began, timeout)
             time.sleep(max(0.0, min(pause, deadline - now)))
             pause = min(max(_FASTEST, (now - began) / 10), _SLOWEST)  # late by a tenth of the wait at most
@@ -70,23 +75,28 @@ def until(
 class _Progress:
     """What is shown of a long wait."""
 
-    def __init__(self, quiet: bool) -> None:
-        self._quiet = quiet
+    def __init__(self, quiet: bool, new_store: str | None, below: Callable[[], str | None]) -> None:
+        self._quiet, self._new_store, self._below = quiet, new_store, below
+        self._nested: str | None = None
+        self._ask_at = 0.0
         self._bar: Any = None
         self._task: Any = None
         self._line_at, self._line_after = 0.0, _LINE_AFTER
 
-    def update(self, status: RunStatus, waited: float, timeout: float) -> None:
+    def update(self, status: RunStatus | None, waited: float, timeout: float) -> None:
         if self._quiet:
             return
-        total = status.ledger.total
-        done, text = total.accepted - total.pending, _what(status, timeout - waited)
+        if waited >= self._ask_at:
+            self._nested, self._ask_at = self._below(), waited + 1.0
+        text = f"{_what(status, self._new_store, self._nested)}; waiting {timeout - waited:.0f} s more at most"
+        total = status.ledger.total if status is not None else Counts()
+        done, wanted = total.delivered, total.delivered + total.pending
         if on_terminal():
-            self._draw(done, total.accepted, text)
+            self._draw(done, wanted, text)
         elif waited >= self._line_at:
             self._line_at = waited + self._line_after
             self._line_after = min(self._line_after * 2, _MAX_LINE_AFTER)
-            say(f"{done:,} of {total.accepted:,} delivered; {text}")
+            say(f"{done:,} of {wanted:,} delivered; {text}" if total.pending else text)
 
     def close(self) -> None:
         if self._bar is not None:
@@ -110,10 +120,19 @@ class _Progress:
         self._bar.update(self._task, completed=done, total=total, description=text)
 
 
-def _what(status: RunStatus, left: float) -> str:
+def _what(status: RunStatus | None, new_store: str | None, nested: str | None) -> str:
+    """What is waited for."""
+    if status is None:
+        return "the agent starts"
     if status.problem:
-        return f"MLflow does not answer ({short(status.problem)}); waiting {left:.0f} s more at most"
-    return f"waiting {left:.0f} s more at most"
+        return f"MLflow does not answer ({short(status.problem)})"
+    if not status.run_id:
+        return "MLflow creates the run" if new_store is None else f"MLflow creates its database {new_store}, once"
+    if nested is not None:
+        return f"MLflow takes {nested}"
+    if status.ledger.pending:
+        return "MLflow takes what is left"
+    return "the agent catches up" if status.status == "RUNNING" else "MLflow stores the run's end"
 
 
 def short(text: str, most: int = 120) -> str:

@@ -78,6 +78,10 @@ class Watches:
     def __len__(self) -> int:
         return len(self._pending)
 
+    def pending(self) -> list[Watch]:
+        """Those that are not over."""
+        return list(self._pending.values())
+
     @property
     def deadline(self) -> float | None:
         """When to ask next; None while there is nothing to ask for."""

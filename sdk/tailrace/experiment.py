@@ -68,7 +68,7 @@ class Experiment:
         """Figures by file name (`{"confusion.png": figure}`); they are kept under `figures/`."""
         return {}
 
-    def log(self, metrics: Mapping[str, Any] | None = None, /, *, step: int | None = None, **values: Any) -> None:
+    def log(self, metrics: Mapping[str, Any] | None = None, /, step: int | None = None, **values: Any) -> None:
         """Logs metrics of one training step; as `tailrace.log`."""
         self.tracker.log(metrics, step=step, **values)
 

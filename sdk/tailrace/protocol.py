@@ -35,7 +35,7 @@ class TrackerLike(Protocol):
     def end_run(self, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED") -> None:
         """Ends the active run, if there is one."""
 
-    def log(self, metrics: Mapping[str, Any] | None = None, /, *, step: int | None = None, **values: Any) -> None:
+    def log(self, metrics: Mapping[str, Any] | None = None, /, step: int | None = None, **values: Any) -> None:
         """Metrics of one step."""
 
     def log_params(self, params: Mapping[str, Any]) -> None:

@@ -21,6 +21,7 @@ from tailrace._launch import describe
 from tailrace._local import CONFIG, EARLIER, FIGURES, METRICS, RUN
 from tailrace._tracker import Tracker
 from tailrace_agent.errors import CallError, SettingsError, SinkError, StoreRefused, TailraceError
+from tailrace_agent.places import working_directory
 
 if TYPE_CHECKING:
     import os
@@ -131,7 +132,7 @@ def _existing(tracker: Tracker, run: str) -> str | None:
     from tailrace_agent.mlflow_sink import RUN_TAG, open_sink
 
     config = tracker._settings({})
-    sink = open_sink(config.tracking_uri, str(Path.cwd()), request_timeout=config.request_timeout)
+    sink = open_sink(config.tracking_uri, working_directory(), request_timeout=config.request_timeout)
     return next((stored.ref.run_id for stored in sink.find_runs(run) if stored.tags.get(RUN_TAG) == run), None)
 
 

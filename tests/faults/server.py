@@ -88,7 +88,7 @@ def tracked(uri: str, **settings: Any) -> Iterator[tailrace.Tracker]:
     try:
         yield tracker
     finally:
-        tracker._exit()
+        tracker._current.at_exit()
 
 
 def log_noted(tracker: tailrace.Tracker | tailrace.Run, journal: Journal, steps: range, **values: float) -> None:

@@ -23,6 +23,7 @@ from tailrace_agent.errors import (
     StoreRefused,
     TailraceError,
 )
+from tailrace_agent.places import is_nowhere
 
 __all__ = ["main"]
 
@@ -107,7 +108,8 @@ class _Commands(click.Group):
             raise
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
-            raise Fail(f"{where}{error.strerror or error}") from error
+            gone = " (the working directory was deleted: go to another)" if is_nowhere() else ""
+            raise Fail(f"{where}{error.strerror or error}{gone}") from error
         except KeyboardInterrupt:
             click.echo(err=True)
             raise Fail("interrupted", Code.INTERRUPTED) from None

@@ -1,19 +1,23 @@
-"""Dead letters across sessions: what they hold, and how they come back on the way.
+"""Dead letters across sessions, and artifacts that wait: what they hold, and how they come back on the way.
 
-A letter's id is the end of its session's id and its number there: `ab12cd:3`.
+A letter's id is the end of its session's id and its number there: `ab12cd:3`; `ab12cd:p3` is an artifact that waits.
 """
 
 from __future__ import annotations
 
 import contextlib
-import shutil
+import os
+import posixpath
 import sqlite3
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import msgspec
 
+from tailrace_agent.artifact_source import ArtifactSource, artifact_file
 from tailrace_agent.cli._app import Code, Fail, count
+from tailrace_agent.cli._holding import relieve
 from tailrace_agent.cli._look import Busy, reading, run_of, states
 from tailrace_agent.cli._runs import LocalRun, meant
 from tailrace_agent.errors import SessionError
@@ -23,7 +27,7 @@ from tailrace_agent.records import Artifact, encode, run_hex
 from tailrace_agent.runs import RunBook
 from tailrace_agent.session import Session
 from tailrace_agent.settings import Settings
-from tailrace_agent.spool import DeadLetter, Spool
+from tailrace_agent.spool import DeadLetter, Outcome, Spool
 
 __all__ = ["Letter", "collect", "discard", "put_back", "select"]
 
@@ -34,17 +38,18 @@ _artifact = msgspec.msgpack.Decoder(Artifact)
 
 
 class Letter(NamedTuple):
-    """A dead letter and where it lies."""
+    """A dead letter, or an artifact that waits, and where it lies."""
 
     session: Session
     run_name: str | None
     run_id: str | None
     letter: DeadLetter
+    pending: bool = False
 
     @property
     def id(self) -> str:
         """As people write it."""
-        return f"{self.session.id.rpartition('-')[2]}:{self.letter.id}"
+        return f"{self.session.id.rpartition('-')[2]}:{'p' if self.pending else ''}{self.letter.id}"
 
     @property
     def value(self) -> str:
@@ -78,16 +83,31 @@ class Letter(NamedTuple):
             "value": self.value,
             "reason": letter.reason,
             "at": letter.at,
+            "pending": self.pending,
         }
 
 
-def collect(settings: Settings, run: str | None, choose: Choose | None = None) -> tuple[list[Letter], list[str]]:
-    """All dead letters of this machine, or those of one run; and the sessions that could not be asked, with reasons.
+def collect(
+    settings: Settings,
+    run: str | None,
+    choose: Choose | None = None,
+    *,
+    pending: bool = False,
+    key: str | None = None,
+    take_over: bool = False,
+) -> tuple[list[Letter], list[str]]:
+    """Dead letters of this machine, and the artifacts that wait because they have failed.
 
     Args:
         settings: The settings in force.
-        run: What a person calls the run; runs without dead letters are not looked at.
+        run: Those of one run only, as a person calls it; runs without such letters are not looked at.
         choose: For whoever only looks: of several runs of that name the newest is taken, and this is told.
+        pending: Every artifact that waits, and no dead letter.
+        key: Those of one name only.
+        take_over: Asks agents that have outlived their programs to leave.
+
+    Returns:
+        The letters; and the sessions that could not be asked, with reasons.
 
     Raises:
         Fail: `run` fits several runs.
@@ -98,7 +118,9 @@ def collect(settings: Settings, run: str | None, choose: Choose | None = None) -
         if session.elsewhere:
             continue
         try:
-            found += _of_session(session)
+            if take_over and (lock := relieve(session)) is not None:
+                os.close(lock)
+            found += [each for each in _of_session(session, pending=pending) if key in (None, each.letter.letter.key)]
         except (Busy, SessionError, sqlite3.Error, OSError) as error:
             silent.append(str(error))
     if run is not None:
@@ -130,12 +152,22 @@ def select(letters: list[Letter], ids: Iterable[str]) -> list[Letter]:
     return list(chosen.values())
 
 
-def put_back(session: Session, letters: list[DeadLetter], rename: dict[str, str]) -> None:
-    """Puts letters of a session on the way again, under other names where asked. The caller holds its agent lock."""
+def put_back(session: Session, letters: list[Letter], rename: dict[str, str]) -> None:
+    """Puts letters of a session on the way again, under other names where asked. The caller holds its agent lock.
+
+    Raises:
+        Fail: An artifact cannot lie under its new name.
+    """
+    bodies = {letter.id: _renamed(session, letter.letter, rename) for letter in letters}
+    dead = [letter for letter in letters if not letter.pending]
     with _opened(session) as spool:
-        spool.revive(letters, [(x.run, x.kind, x.n, _first_ns(x), _renamed(x, rename)) for x in letters])
+        again = [(x.letter.run, x.letter.kind, x.letter.n, _first_ns(x.letter), bodies[x.id]) for x in dead]
+        spool.revive([letter.letter for letter in dead], again)
+        for letter in letters:
+            if letter.pending:
+                spool.send_again(letter.letter.id, bodies[letter.id])
         book = RunBook(spool.runs(), spool.save_run)
-        for run in {letter.run for letter in letters}:
+        for run in {letter.letter.run for letter in letters}:
             state = book.get(run)
             if state is not None:
                 # A run that was gone may be back: then its end has to be told again, too.
@@ -144,14 +176,18 @@ def put_back(session: Session, letters: list[DeadLetter], rename: dict[str, str]
     (session.dir / "finished").unlink(missing_ok=True)
 
 
-def discard(session: Session, letters: list[DeadLetter]) -> None:
+def discard(session: Session, letters: list[Letter]) -> None:
     """Deletes letters of a session, and what was staged for them. The caller holds its agent lock."""
     with _opened(session) as spool:
-        spool.discard_dead(letters)
+        spool.discard_dead([letter.letter for letter in letters if not letter.pending])
+        for letter in letters:
+            if letter.pending:
+                dropped = [("discarded by the user", 1)]
+                spool.settle(Outcome(letter.letter.run, "artifact", [letter.letter.id], 0, dropped=dropped))
     for letter in letters:
-        if letter.kind == "artifact":
+        if letter.letter.kind == "artifact":
             with contextlib.suppress(msgspec.DecodeError):
-                shutil.rmtree(session.artifacts / _artifact.decode(letter.body).staged, ignore_errors=True)
+                ArtifactSource(session.artifacts).discard(_artifact.decode(letter.letter.body))
 
 
 class _Found(NamedTuple):
@@ -166,15 +202,26 @@ def _run_of(found: _Found) -> LocalRun:
     return found.of
 
 
-def _of_session(session: Session) -> Iterator[_Found]:
+def _of_session(session: Session, *, pending: bool) -> Iterator[_Found]:
     with reading(session) as spool:
         if spool is None:
             return
         views = {state.run: run_of(spool, state) for state in states(spool)}
-        for letter in spool.dead_letters():
+        waiting = [_named(letter, session) for letter in spool.pending_artifacts(failed=not pending)]
+        dead = [] if pending else spool.dead_letters()
+        for letter, waits in [*((letter, False) for letter in dead), *((letter, True) for letter in waiting)]:
             view = views.get(letter.run)
-            named = Letter(session, view.run_name if view else None, view.run_id if view else None, letter)
+            name, run_id = (view.run_name, view.run_id) if view else (None, None)
+            named = Letter(session, name, run_id, letter, waits)
             yield _Found(named, LocalRun(session, view) if view else None)
+
+
+def _named(letter: DeadLetter, session: Session) -> DeadLetter:
+    """An artifact that waits, with the name under which it is to lie in the run's artifacts."""
+    try:
+        return letter._replace(key=artifact_file(_artifact.decode(letter.body), session.artifacts))
+    except msgspec.DecodeError:
+        return letter._replace(key="?")
 
 
 @contextlib.contextmanager
@@ -190,13 +237,30 @@ def _first_ns(letter: DeadLetter) -> int:
     return decode_rows(letter.body)[0][2] if letter.kind == "metric" else 0
 
 
-def _renamed(letter: DeadLetter, rename: dict[str, str]) -> bytes:
-    if not rename or letter.kind == "artifact":
+def _renamed(session: Session, letter: DeadLetter, rename: dict[str, str]) -> bytes:
+    if letter.kind == "artifact":
+        new = rename.get(letter.key)
+        return letter.body if new is None else _moved(session, _artifact.decode(letter.body), new)
+    if not rename:
         return letter.body
     if letter.kind == "metric":
         rows = decode_rows(letter.body)
         return encode([(run, step, ns, _with_names(values, rename)) for run, step, ns, values in rows])
     return encode(_with_names(_texts.decode(letter.body), rename))
+
+
+def _moved(session: Session, record: Artifact, new: str) -> bytes:
+    """An artifact's record for another place in the run's artifacts, and its staged copy under that name."""
+    norm = posixpath.normpath(new)
+    if norm in (".", "..") or norm.startswith(("/", "../")):
+        raise Fail(f"{new!r} is no place in a run's artifacts: write DIRECTORY/NAME, from the run's root", Code.USAGE)
+    if record.model is not None:
+        return encode(msgspec.structs.replace(record, model=msgspec.structs.replace(record.model, name=norm)))
+    if record.contents:
+        return encode(msgspec.structs.replace(record, artifact_path=norm))
+    source = next(iter(sorted(Path(session.artifacts, record.staged).iterdir())))
+    source.rename(source.with_name(posixpath.basename(norm)))
+    return encode(msgspec.structs.replace(record, artifact_path=posixpath.dirname(norm) or None))
 
 
 def _with_names(values: dict[str, V], rename: dict[str, str]) -> dict[str, V]:

@@ -158,7 +158,7 @@ def _from_status(told: RunStatus, session: Session) -> RunView:
         url=told.url,
         lag=told.lag,
         problem=told.refused or told.gone or told.problem,
-        started=session.info.created,
+        started=told.started or session.info.created,
     )
 
 

@@ -58,6 +58,12 @@ class SessionView(msgspec.Struct, kw_only=True):
         return sum(run.pending for run in self.runs)
 
     @property
+    def needs_you(self) -> bool:
+        """Whether `status` and `sync` call it left over: nobody delivers it, or something is in the way."""
+        wrong = self.state in ("leftover", "unreadable") or self.problem is not None or self.dead > 0
+        return wrong or any(run.problem for run in self.runs)
+
+    @property
     def dead(self) -> int:
         """Dead letters of all runs."""
         return sum(run.dead for run in self.runs)

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 _run_option = click.option("--run", metavar="RUN", help="Only those of one run: its name, or the beginning of an id.")
+_key_option = click.option("--key", metavar="KEY", help="Only those of one metric, param, tag or artifact.")
+_pending_option = click.option("--pending", is_flag=True, help="Every artifact that waits, instead of dead letters.")
 
 
 @click.group("dead")
@@ -41,18 +43,26 @@ def command() -> None:
 
     Dead letters are kept in the session, with the reason, until they are delivered under another name, dropped, or the
     session is deleted. A session whose program still runs has to end first.
+
+    Artifacts that wait because their store does not take them are listed, too. Their ids have a p: ab12cd:p7.
     """
 
 
 @command.command("list")
 @_run_option
+@_key_option
+@_pending_option
 @json_option
 @click.pass_obj
-def list_(app: App, run: str | None, json_: bool) -> None:
-    """List dead letters with the reason. Exit code 1 when there are any."""
-    from tailrace_agent.cli._letters import collect
+def list_(app: App, run: str | None, key: str | None, pending: bool, json_: bool) -> None:
+    """List dead letters, and artifacts that cannot be stored: what has the same key and reason in one line.
 
-    letters, silent = collect(app.settings(), run)
+    --json lists each by itself. Exit code 1 when there are any.
+    """
+    from tailrace_agent.cli._letters import collect
+    from tailrace_agent.cli._reading import newest
+
+    letters, silent = collect(app.settings(), run, newest, pending=pending, key=key)
     if json_:
         as_json({"dead_letters": [letter.summary() for letter in letters], "not_read": silent})
     else:
@@ -66,24 +76,34 @@ def list_(app: App, run: str | None, json_: bool) -> None:
 @click.argument("ids", nargs=-1)
 @click.option("--all", "all_", is_flag=True, help="All of them.")
 @_run_option
+@_key_option
 @click.option(
-    "--rename", multiple=True, metavar="OLD=NEW", help="Deliver a metric, param or tag under another name. Repeatable."
+    "--rename", multiple=True, metavar="OLD=NEW", help="Deliver it under another name, an artifact too. Repeatable."
 )
 @json_option
 @click.pass_obj
-def retry(app: App, ids: tuple[str, ...], all_: bool, run: str | None, rename: tuple[str, ...], json_: bool) -> None:
+def retry(
+    app: App,
+    ids: tuple[str, ...],
+    all_: bool,
+    run: str | None,
+    key: str | None,
+    rename: tuple[str, ...],
+    json_: bool,
+) -> None:
     """Put dead letters on the way again, and deliver them.
 
     \b
     tailrace dead retry ab12cd:1 ab12cd:2
     tailrace dead retry --all --run baseline --rename "loss!=loss"
+    tailrace dead retry ab12cd:p7 --rename "plots=plots/last.png"
 
     Exit codes: 0 all were delivered; 1 some were refused again, or are left; 3 a store cannot be reached; 5 live.
     """  # noqa: D301 - click reads the backspace
     names = _names(rename)
     quieten_mlflow()
     settings = app.settings()
-    letters = _chosen(settings, ids, all_, run)
+    letters = _chosen(settings, ids, all_, run, key)
     if names:
         known = {letter.letter.key for letter in letters} | ({"*"} if any(x.letter.n > 1 for x in letters) else set())
         unknown = sorted(set(names) - known)
@@ -100,13 +120,17 @@ def retry(app: App, ids: tuple[str, ...], all_: bool, run: str | None, rename: t
 @click.argument("ids", nargs=-1)
 @click.option("--all", "all_", is_flag=True, help="All of them.")
 @_run_option
+@_key_option
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
-def drop(app: App, ids: tuple[str, ...], all_: bool, run: str | None, yes: bool) -> None:
-    """Delete dead letters for good. The ledger counts them as dropped from then on."""
+def drop(app: App, ids: tuple[str, ...], all_: bool, run: str | None, key: str | None, yes: bool) -> None:
+    """Delete dead letters for good. The ledger counts them as dropped from then on.
+
+    An artifact that waits is dropped by its id, also one that has not been tried yet (`tailrace dead list --pending`).
+    """
     from tailrace_agent.cli._letters import discard
 
-    letters = _chosen(app.settings(), ids, all_, run)
+    letters = _chosen(app.settings(), ids, all_, run, key)
     entries = sum(letter.letter.n for letter in letters)
     if not yes:
         _print(letters)
@@ -115,7 +139,7 @@ def drop(app: App, ids: tuple[str, ...], all_: bool, run: str | None, yes: bool)
         several = list(group)
         lock = _lock(several[0])
         try:
-            discard(several[0].session, [letter.letter for letter in several])
+            discard(several[0].session, several)
             if (several[0].session.dir / "finished").exists():
                 several[0].session.remove_shared()
         finally:
@@ -123,14 +147,17 @@ def drop(app: App, ids: tuple[str, ...], all_: bool, run: str | None, yes: bool)
     click.echo(f"{count(entries, 'entry', 'entries')} dropped")
 
 
-def _chosen(settings: Settings, ids: tuple[str, ...], all_: bool, run: str | None) -> list[Letter]:
+def _chosen(settings: Settings, ids: tuple[str, ...], all_: bool, run: str | None, key: str | None) -> list[Letter]:
     from tailrace_agent.cli._letters import collect, select
 
-    if bool(ids) == (all_ or run is not None):
+    if bool(ids) == (all_ or run is not None or key is not None):
         raise click.UsageError(
-            "name the dead letters (`tailrace dead list` shows their ids), or say --all or --run RUN"
+            "name the dead letters (`tailrace dead list` shows their ids), or say --all, --run RUN or --key KEY"
         )
-    letters, silent = collect(settings, run)
+    letters, silent = collect(settings, run, key=key, take_over=True)
+    if any(":p" in text for text in ids):
+        waiting, _ = collect(settings, run, pending=True)
+        letters = [letter for letter in letters if not letter.pending] + waiting
     chosen = select(letters, ids) if ids else letters
     if not chosen:
         raise Fail("; ".join(["there are no such dead letters", *silent]), Code.BUSY if silent else Code.UNKNOWN)
@@ -151,7 +178,7 @@ def _deliver_again(settings: Settings, letters: list[Letter], names: dict[str, s
             progress.begin(f"{session.id.rpartition('-')[2]} {session.info.program}")
             lock = _lock(several[0])
             try:
-                put_back(session, [letter.letter for letter in several], names)
+                put_back(session, several, names)
             except BaseException:
                 os.close(lock)
                 raise
@@ -186,16 +213,27 @@ def _print(letters: list[Letter]) -> None:
     if not letters:
         click.echo("no dead letters")
         return
-    out, now = console(), time.time()
-    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
-    for name in ("ID", "RUN", "KIND", "KEY", "VALUE", "WHEN"):
-        table.add_column(name, overflow="fold", no_wrap=name in ("ID", "KIND", "WHEN"))
+    groups: dict[tuple[str | None, str, str, str, bool], list[Letter]] = {}
     for each in letters:
         letter = each.letter
-        table.add_row(each.id, each.run_name or "-", letter.kind, letter.key, each.value, ago(letter.at, now))
+        same = (each.run_id or each.run_name, letter.kind, letter.key, letter.reason, each.pending)
+        groups.setdefault(same, []).append(each)
+    out, now = console(), time.time()
+    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
+    for name in ("ID", "RUN", "KIND", "KEY", "ENTRIES", "VALUE", "WHEN"):
+        table.add_column(name, overflow="fold", no_wrap=name in ("ID", "KIND", "ENTRIES", "WHEN"))
+    for several in groups.values():
+        last = several[-1]
+        when = ago(last.letter.at, now) if last.letter.at else "waits"
+        entries = f"{sum(each.letter.n for each in several):,}"
+        ids = last.id if len(several) == 1 else f"{several[0].id} … {last.id.rpartition(':')[2]}"
+        kind = f"{last.letter.kind}{', waits' if last.pending else ''}"
+        table.add_row(ids, last.run_name or "-", kind, last.letter.key, entries, last.value, when)
     out.print(table)
     reasons: dict[str, list[str]] = {}
-    for each in letters:
-        reasons.setdefault(each.letter.reason, []).append(each.id)
-    for reason, ids in reasons.items():
-        tell(out, f"{', '.join(ids[:6])}{', …' if len(ids) > 6 else ''}: {reason}", "yellow")
+    for several in groups.values():
+        if several[0].letter.reason:
+            reasons.setdefault(several[0].letter.reason, []).append(several[0].letter.key)
+    for reason, keys in reasons.items():
+        named = ", ".join(dict.fromkeys(keys[:6]))
+        tell(out, f"{named}{', …' if len(keys) > 6 else ''}: {reason}", "yellow")

@@ -37,7 +37,8 @@ def command(app: App, all_: bool, watch: bool, json_: bool) -> None:
     others. LAG is how long the oldest pending point has waited. "In ring" is what a dead program has left in shared
     memory: the next `tailrace sync` takes it over.
 
-    Exit code 1 when something needs you: a leftover session, a dead letter, a store that refuses.
+    Exit code 1 when something needs you: a leftover session, a dead letter, a store that is away or refuses. `tailrace
+    sync` then delivers it, or says what keeps it from that.
     """
     from tailrace_agent.cli._look import look_at_all
 
@@ -51,7 +52,7 @@ def command(app: App, all_: bool, watch: bool, json_: bool) -> None:
         as_json({"sessions": shown})
     else:
         _print(console(), shown, len(views) - len(shown))
-    leave(Code.WRONG if any(_needs_you(view) for view in views) else Code.FINE)
+    leave(Code.WRONG if any(view.needs_you for view in views) else Code.FINE)
 
 
 def _chosen(views: list[SessionView], all_: bool) -> list[SessionView]:
@@ -59,11 +60,6 @@ def _chosen(views: list[SessionView], all_: bool) -> list[SessionView]:
     quiet = [view for view in views if view.state in ("finished", "elsewhere") and not view.dead]
     hidden = set() if all_ else {view.id for view in quiet[_LATEST:]}
     return [view for view in reversed(views) if view.id not in hidden]
-
-
-def _needs_you(view: SessionView) -> bool:
-    wrong = view.state in ("leftover", "unreadable") or view.problem is not None or view.dead > 0
-    return wrong or any(run.problem for run in view.runs)
 
 
 def _watch(app: App, all_: bool, json_: bool) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import sqlite3
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tailrace_agent.cli._app import App, Code, as_json, count, json_option, leave, quieten_mlflow, uri_option
+from tailrace_agent.errors import SessionError
 
 if TYPE_CHECKING:
     from tailrace_agent.cli._deliver import Patience, Result
@@ -41,9 +43,10 @@ def command(
 ) -> None:
     """Deliver what is left of sessions: after a crash, a reboot, or days without a server.
 
-    Without SESSION: every session of this machine that has something undelivered and nobody who delivers it. SESSION is
-    an id from `tailrace status`, or the end of it after the last dash. Where a live agent is at work, its progress is
-    shown until it has delivered what was there at the call.
+    Without SESSION: every session for which `tailrace status` ends with 1. What nobody delivers is delivered; where a
+    live agent is held up, it is watched for a while, and what holds it up is said. SESSION is an id from `tailrace
+    status`, or the end of it after the last dash. Where a live agent is at work, its progress is shown until it has
+    delivered what was there at the call.
 
     --wait takes in every session of this machine that is not finished: after it, nothing is on its way any more.
 
@@ -53,7 +56,8 @@ def command(
     --force takes over a session of another host from a shared home directory. What is still in that host's shared
     memory is not reachable from here.
 
-    Exit codes: 0 all is delivered; 1 something is left; 3 a store cannot be reached, or refuses; 4 no such session.
+    Exit codes: 0 all is delivered; 1 something is left, or there are dead letters from before; 3 a store cannot be
+    reached, or refuses; 4 no such session.
     """
     quieten_mlflow()
     from tailrace_agent.cli._deliver import Patience
@@ -65,7 +69,7 @@ def command(
     results: list[Result] = []
     with Progress(quiet=json_) as progress:
         for session in chosen:
-            result = deliver(session, settings, progress, Patience(timeout), tracking_uri, force=force, wait=wait)
+            result = _try(session, settings, progress, Patience(timeout), tracking_uri, force=force, wait=wait)
             report(result, progress)
             results.append(result)
     if json_:
@@ -73,6 +77,16 @@ def command(
     elif not chosen:
         click.echo(f"nothing is left over: all is delivered{'' if wait else ', or on its way'}")
     leave(max((result.code for result in results), default=Code.FINE))
+
+
+def _try(session: Session, *args: Any, **options: Any) -> Result:
+    """As `deliver`, whatever is wrong with the session: others come after it."""
+    from tailrace_agent.cli._deliver import Result
+
+    try:
+        return deliver(session, *args, **options)
+    except (SessionError, sqlite3.Error, OSError) as error:
+        return Result(session=session.id, outcome="skipped", reasons=[str(error)], code=Code.WRONG)
 
 
 def deliver(
@@ -88,6 +102,7 @@ def deliver(
     """Delivers one session, or waits for the agent that does. `tracking_uri` moves its runs there first."""
     from tailrace_agent.cli._deliver import Foreground, Result, known_credentials
     from tailrace_agent.cli._holding import relieve, take_over
+    from tailrace_agent.cli._look import look
     from tailrace_agent.cli._watching import wait_for_agent
 
     progress.begin(f"{session.id.rpartition('-')[2]} {session.info.program}")
@@ -96,7 +111,8 @@ def deliver(
         reason = f"it belongs to the host {host}; run `tailrace sync` there, or add --force if nothing of it lives"
         return Result(session=session.id, outcome="skipped", reasons=[reason], code=Code.WRONG)
     if (session.dir / "finished").exists():
-        return Result(session=session.id, outcome="delivered")
+        dead = look(session).dead
+        return Result(session=session.id, outcome="delivered", dead=dead, code=Code.WRONG if dead else Code.FINE)
     lock = relieve(session) if tracking_uri is not None or _locked_out(session) else take_over(session)
     if lock is None and tracking_uri is not None:
         reason = "it is live: its destination can be changed when its program has ended"
@@ -137,13 +153,13 @@ def report(result: Result, progress: Progress) -> None:
 
 
 def _leftovers(settings: Settings, force: bool, wait: bool) -> list[Session]:
-    from tailrace_agent.leftovers import is_leftover
+    from tailrace_agent.cli._look import look
     from tailrace_agent.session import Session
 
     def left(session: Session) -> bool:
         wanted = force if session.elsewhere else wait
         unfinished = wanted and not (session.dir / "finished").exists()
-        return unfinished or is_leftover(session) or _locked_out(session)
+        return unfinished or look(session).needs_you
 
     return [session for session in Session.all(settings) if left(session)]
 

@@ -1,0 +1,48 @@
+"""Descriptors that are kept: never 0, 1 or 2, which belong to standard input, output and error.
+
+Where one of those is closed, the system gives its number to whatever is opened next. A lock there would be lost at the
+next `exec`, which puts other files in its place, and a file there would get what the program's libraries print.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+from typing import Final
+
+__all__ = ["map_kept", "open_kept"]
+
+_FIRST: Final = 3
+
+
+def open_kept(path: str | os.PathLike[str], flags: int, mode: int = 0o600) -> int:
+    """As `os.open`, close-on-exec and above the standard descriptors.
+
+    Raises:
+        OSError: It cannot be opened.
+    """
+    fd = os.open(path, flags | os.O_CLOEXEC, mode)
+    if fd >= _FIRST:
+        return fd
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST)
+    finally:
+        os.close(fd)
+
+
+def map_kept(fd: int, size: int, flags: int = mmap.MAP_SHARED) -> mmap.mmap:
+    """As `mmap.mmap`, whose own copy of the descriptor is above the standard ones, too.
+
+    Raises:
+        OSError: It cannot be mapped.
+    """
+    between: list[int] = []
+    try:
+        while (free := os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)) < _FIRST:
+            between.append(free)
+        os.close(free)
+        return mmap.mmap(fd, size, flags=flags)
+    finally:
+        for taken in between:
+            os.close(taken)

@@ -1,0 +1,98 @@
+"""What is still to be done when this process ends, however it ends in an orderly way.
+
+`atexit` is for the main program. Children of `multiprocessing` that were forked end by `os._exit`, past it; they have
+finalizers of their own (`multiprocessing.util.Finalize`). A child of a bare `os.fork`, and a daemonic one (a pool's or
+a data loader's worker, which its parent terminates with a signal), may end without either: there nothing can be left
+for later, and `lasts` says so. Nor can it be in a child that has come to its finalizers: threads of its own that are no
+daemons go on after that.
+
+Importing this module imports nothing of multiprocessing; it looks at what the program has imported.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["at_end", "lasts", "uncaught"]
+
+_tasks: list[Callable[[], None]] = []
+_forked = False
+_hooked = False
+
+
+def at_end(task: Callable[[], None]) -> None:
+    """Calls a function when this process ends, and its children when they end. It may be called twice."""
+    _tasks.append(task)
+
+
+def lasts() -> bool:
+    """Whether what is left for later will be done: whether the end of this process is sure to come by."""
+    child = _child()
+    if child is None:
+        return not _forked
+    _hook_child()
+    return not (child.daemon or sys.modules["multiprocessing.util"].is_exiting())
+
+
+def uncaught() -> BaseException | None:
+    """The exception that ends this process; in an interactive session an old one says nothing."""
+    if hasattr(sys, "ps1") or "ipykernel" in sys.modules:
+        return None
+    if _child() is not None and (error := sys.exc_info()[1]) is not None:
+        return error if not isinstance(error, SystemExit) else None
+    return getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
+
+
+def _child() -> Any:
+    """This process as a child of multiprocessing, if it is one."""
+    process: Any = sys.modules.get("multiprocessing.process")
+    if process is None or process.parent_process() is None:
+        return None
+    return process.current_process()
+
+
+def _hook_child() -> None:
+    global _hooked
+    util: Any = sys.modules.get("multiprocessing.util")
+    if not _hooked and util is not None:
+        _hooked = True
+        util.Finalize(None, _run, exitpriority=10)
+
+
+def _run() -> None:
+    for task in _tasks:
+        task()
+
+
+class _Anchor:
+    """multiprocessing forgets who is not referred to."""
+
+
+_anchor = _Anchor()
+_anchored = False
+
+
+def _before_fork() -> None:
+    """multiprocessing clears its finalizers in a child, and then calls what was registered here."""
+    global _anchored
+    util: Any = sys.modules.get("multiprocessing.util")
+    if util is not None and not _anchored:
+        _anchored = True
+        util.register_after_fork(_anchor, _begin_child)
+
+
+def _begin_child(_: object) -> None:
+    _hook_child()
+
+
+def _after_fork_in_child() -> None:
+    global _forked, _hooked
+    _forked, _hooked = True, False
+
+
+atexit.register(_run)
+os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)

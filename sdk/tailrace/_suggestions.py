@@ -1,0 +1,109 @@
+"""What somebody meant who wrote an argument or a function that there is not: a slip, or another tracker's word."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+__all__ = ["Suggests", "instead_of_argument", "instead_of_function"]
+
+_ARGUMENTS: Final = {
+    "name": "run_name", "display_name": "run_name", "title": "run_name",
+    "config": "params", "hparams": "params", "hyperparameters": "params", "parameters": "params",
+    "project": "experiment_name", "project_name": "experiment_name", "experiment": "experiment_name",
+    "notes": "description", "note": "description",
+    "id": "run_id", "resume": "run_id", "resume_from": "run_id", "existing_run_id": "run_id",
+    "parent": "parent_run_id", "uri": "tracking_uri", "host": "tracking_uri", "url": "tracking_uri",
+    "mode": "agent", "job_type": "tags", "group": "tags", "labels": "tags",
+    "system_metrics": "log_system_metrics", "monitor_gpus": "log_system_metrics",
+}  # fmt: skip
+"""Arguments of other trackers, and what they are called here."""
+_FUNCTIONS: Final = {
+    "init": "start_run(run_name=…, experiment_name=…, params=…)",
+    "finish": "end_run()", "stop": "end_run()", "close": "end_run()", "finish_run": "end_run()",
+    "log_metric_batch": "log({…}, step=…)", "track": "log({…}, step=…)", "log_scalar": "log({name: value}, step=…)",
+    "add_scalar": "log({name: value}, step=…)", "add_scalars": "log({…}, step=…)", "report_scalar": "log({…}, step=…)",
+    "config": "log_params({…}), or start_run(params={…})", "log_hyperparams": "log_params({…})",
+    "log_parameters": "log_params({…})", "log_metrics_batch": "log({…}, step=…)",
+    "save": "log_artifact(path)", "upload_file": "log_artifact(path)", "log_file": "log_artifact(path)",
+    "Image": "log_image(array, key=…, step=…)", "Table": "log_table(columns, 'name.json')", "run": "active_run()",
+    "summary": "log({…}): MLflow keeps the last value of each metric", "watch": "log({…}, step=…) of what you want",
+    "get_run": "get_run_info(run_id)", "last_active_run": "active_run()", "log_input": "set_tag(key, value)",
+    "set_registry_uri": "the setting registry_uri", "MlflowClient": "mlflow.MlflowClient, with the run's run_id",
+    "log_batch": "log({…}, step=…)", "delete_run": "`tailrace gc`, or mlflow.delete_run(run_id)",
+    "enable_system_metrics_logging": "start_run(log_system_metrics=True), or `with system_monitor()`",
+    "load_table": "mlflow.load_table", "artifacts": "mlflow.artifacts",
+}  # fmt: skip
+"""Functions of other trackers, and of MLflow where they are not here, and what does the same."""
+_AUTOLOG: Final = (
+    "tailrace does not patch frameworks: `import mlflow` beside it, and give mlflow.autolog() the same run with "
+    "mlflow.start_run(run_id=tailrace.active_run().run_id), or log what you want in a callback"
+)
+
+
+def instead_of_argument(name: str, function: str, known: Iterable[str]) -> str:
+    """A sentence on an argument that a function does not take.
+
+    Example:
+        >>> instead_of_argument("run_nam", "start_run", ["run_name", "tags"])
+        "start_run takes no argument 'run_nam'; did you mean run_name?"
+    """
+    from difflib import get_close_matches
+
+    names = list(known)
+    said = f"{function} takes no argument {name!r}"
+    word = _ARGUMENTS.get(name)
+    if word in names:
+        return f"{said}; here it is called {word}"
+    near = get_close_matches(name, names, n=1, cutoff=0.6)
+    return f"{said}; did you mean {near[0]}?" if near else f"{said}; see help(tailrace.{function}) and docs/settings.md"
+
+
+def instead_of_function(name: str, known: Iterable[str], owner: str = "module 'tailrace'") -> str:
+    """A sentence on a function that tailrace does not have.
+
+    Example:
+        >>> instead_of_function("finish", ["end_run"])
+        "module 'tailrace' has no attribute 'finish'; here it is end_run()"
+    """
+    from difflib import get_close_matches
+
+    said = f"{owner} has no attribute {name!r}"
+    if name == "autolog" or name.endswith("_autolog"):
+        return f"{said}: {_AUTOLOG}"
+    if name in _FUNCTIONS:
+        return f"{said}; here it is {_FUNCTIONS[name]}"
+    kind = _of_mlflow(name)
+    if kind is not None:
+        autolog = f" For its autolog: {_AUTOLOG}" if kind == "flavor" else ""
+        return f"{said}; it is MLflow's own: `import mlflow` beside tailrace, and mlflow.{name}.{autolog}"
+    near = get_close_matches(name, list(known), n=1, cutoff=0.7)
+    return f"{said}; did you mean {near[0]}?" if near else said
+
+
+def _of_mlflow(name: str) -> str | None:
+    """What MLflow has under that name: `flavor`, `module` or `function`; None for nothing. Does not import MLflow."""
+    spec = find_spec("mlflow")
+    for place in spec.submodule_search_locations or () if spec is not None else ():
+        root = Path(place)
+        if (root / name / "__init__.py").is_file():
+            return "flavor" if "autolog" in (root / name / "__init__.py").read_text(errors="replace") else "module"
+        if (root / f"{name}.py").is_file():
+            return "module"
+        if f'"{name}",' in (root / "__init__.py").read_text(errors="replace"):
+            return "function"
+    return None
+
+
+class Suggests:
+    """Says what somebody meant who asks for a method that there is not. A base of `Run` and `Tracker`."""
+
+    if not TYPE_CHECKING:  # or every name would be one for a type checker
+
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("_"):
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            known = [each for each in dir(type(self)) if not each.startswith("_")]
+            raise AttributeError(instead_of_function(name, known, f"{type(self).__name__!r} object"))

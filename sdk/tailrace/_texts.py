@@ -1,0 +1,50 @@
+"""What users pass where MLflow has a text: `run_name=42`, a `Path`, a NumPy string, an enum."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any
+
+from tailrace_agent.errors import CallError
+
+__all__ = ["as_text", "as_texts"]
+
+
+def as_text(value: object, name: str) -> str:
+    """The value as a plain `str`: by `str()`, and of an enum that is also a string or a number, that.
+
+    Args:
+        value: Anything.
+        name: What it is, for the message.
+
+    Raises:
+        CallError: Its `str()` raises.
+
+    Example:
+        >>> as_text(42, "run_name")
+        '42'
+    """
+    if type(value) is str:
+        return value
+    if isinstance(value, Enum) and isinstance(value, (str, int, float)):
+        value = value.value
+    try:
+        return str.__str__(str(value))  # a subclass of str cannot travel
+    except Exception as error:
+        raise CallError(f"{name} cannot be made a text: its str() raises {type(error).__name__}: {error}") from error
+
+
+def as_texts(values: object, name: str) -> dict[str, str]:
+    """A mapping's keys and values as texts.
+
+    Raises:
+        CallError: It is no mapping, or one of them cannot be made a text.
+    """
+    if not isinstance(values, Mapping):
+        raise CallError(f"{name} must be a mapping, not {type(values).__name__}")
+    try:
+        items: list[tuple[Any, Any]] = list(values.items())
+    except Exception as error:
+        raise CallError(f"{name} cannot be read: {type(error).__name__}: {error}") from error
+    return {as_text(key, f"a key of {name}"): as_text(value, f"{name}[{key!r}]") for key, value in items}
