@@ -16,7 +16,7 @@ from zlib import crc32
 
 import msgspec
 
-from tailrace_agent.descriptors import map_kept
+from tailrace_agent.descriptors import map_kept, reserve
 
 __all__ = ["BoardReader", "BoardWriter", "board_file"]
 
@@ -32,19 +32,11 @@ def board_file(shared: Path, run: int, prefix: str, node: str | None) -> Path:
     return shared / f"{run:016x}-{place:08x}.board"
 
 
-def _reserve(fd: int) -> None:
-    """Takes the room now: a mapping beyond what the file system can give would be a SIGBUS later."""
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(fd, 0, _SIZE)
-    elif os.fstat(fd).st_size < _SIZE:  # macOS
-        os.pwrite(fd, bytes(_SIZE), 0)
-
-
 def _open(path: Path, flags: int) -> mmap.mmap:
     fd = os.open(path, flags | os.O_CLOEXEC, 0o600)
     try:
         if flags & os.O_CREAT:
-            _reserve(fd)
+            reserve(fd, _SIZE)
         return map_kept(fd, _SIZE)
     finally:
         os.close(fd)

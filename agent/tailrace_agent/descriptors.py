@@ -11,7 +11,7 @@ import mmap
 import os
 from typing import Final
 
-__all__ = ["map_kept", "open_kept"]
+__all__ = ["map_kept", "open_kept", "reserve"]
 
 _FIRST: Final = 3
 
@@ -46,3 +46,17 @@ def map_kept(fd: int, size: int, flags: int = mmap.MAP_SHARED) -> mmap.mmap:
     finally:
         for taken in between:
             os.close(taken)
+
+
+def reserve(fd: int, size: int) -> None:
+    """Takes the room of a file now: a mapping beyond what the file system can give would be a SIGBUS later.
+
+    What is in the file stays there.
+
+    Raises:
+        OSError: There is no room.
+    """
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(fd, 0, size)
+    elif os.fstat(fd).st_size < size:  # macOS
+        os.pwrite(fd, bytes(size), 0)

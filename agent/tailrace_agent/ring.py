@@ -44,12 +44,12 @@ from time import time_ns
 from typing import Final, NamedTuple
 from zlib import adler32
 
-from tailrace_agent.descriptors import map_kept, open_kept
+from tailrace_agent.descriptors import map_kept, open_kept, reserve
 from tailrace_agent.errors import SessionError
 from tailrace_agent.native import Cursor
 from tailrace_agent.records import FORMAT
 
-__all__ = ["HEAD", "MIN_BYTES", "Frames", "RingReader", "RingWriter", "reserve"]
+__all__ = ["HEAD", "MIN_BYTES", "Frames", "RingReader", "RingWriter"]
 
 _MAGIC: Final = int.from_bytes(b"tailrace", "little")
 _BASE: Final = 4096
@@ -75,14 +75,6 @@ Sample = Callable[[bytes, int, int], None]
 def _map(fd: int, size: int) -> mmap.mmap:
     flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
     return map_kept(fd, size, flags)
-
-
-def reserve(fd: int, size: int) -> None:
-    """Takes the room now: a mapping beyond what the file system can give would be a SIGBUS later."""
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(fd, 0, size)
-    else:  # macOS
-        os.pwrite(fd, bytes(size), 0)
 
 
 class RingWriter(Cursor):

@@ -63,6 +63,11 @@ class RunStatus(msgspec.Struct, kw_only=True):
     cost: LogCost = LogCost()
     models: dict[str, ModelOutcome] = {}
 
+    @property
+    def over(self) -> bool:
+        """Whether MLflow knows how it ended, or will never have it."""
+        return self.closed or self.refused is not None
+
 
 class AgentStatus(msgspec.Struct, kw_only=True):
     """The agent itself: process id, host (`process` or `thread`), start and last sign of life (epoch seconds).

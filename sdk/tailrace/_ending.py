@@ -96,7 +96,7 @@ class Ending:
         deadline = time.monotonic() + timeout
         while True:
             known = self._known(runs)
-            over = sum(status.closed or status.refused is not None for status in known)
+            over = sum(status.over for status in known)
             if over == len(runs) or time.monotonic() >= deadline:
                 return known
             time.sleep(min(_LOOK_EVERY, max(0.0, deadline - time.monotonic())))

@@ -17,8 +17,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from tailrace_agent.descriptors import map_kept
-from tailrace_agent.ring import reserve
+from tailrace_agent.descriptors import map_kept, reserve
 
 __all__ = ["RunsPage", "map_words"]
 

@@ -91,7 +91,7 @@ def handed_line(*, in_process: bool) -> str:
 
 def nested_left(known: Sequence[RunStatus], n: int) -> str | None:
     """How many of `n` nested runs MLflow does not know the end of yet, in words; None when there are none."""
-    left = n - sum(status.closed or status.refused is not None for status in known)
+    left = n - sum(status.over for status in known)
     points = [status.ledger.of("metric") for status in known]
     done, waiting = sum(each.delivered for each in points), sum(each.pending for each in points)
     so_far = f" ({done:,} of {done + waiting:,} points so far)" if waiting else ""

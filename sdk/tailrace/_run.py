@@ -397,7 +397,7 @@ class Run(MetricCalls, ResultCalls, AlertCalls, ModelCalls, Shown, Suggests):
     @property
     def _closed(self) -> bool:
         """Whether nothing more is to be heard of it."""
-        return self._seen is not None and (self._seen.closed or self._seen.refused is not None)
+        return self._seen is not None and self._seen.over
 
     def _fault(self, text: str, *, once: object) -> None:
         if self._settings.strict:

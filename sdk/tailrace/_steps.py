@@ -54,7 +54,8 @@ class Steps:
         """The first step; the channels then ask the counter itself."""
         if self._counter is None:
             try:
-                self._counter = _SharedInPython(self._path) if native.Steps is None else _shared(self._path)
+                shared = native.Steps
+                self._counter = _SharedInPython(self._path) if shared is None else shared(map_words(self._path, 8))
             except OSError:  # no room in shared memory, or it went away with the session
                 self._counter = itertools.count()
         for channel in self._channels:
@@ -91,10 +92,6 @@ class _SharedInPython:
             return before
         finally:
             os.close(fd)
-
-
-def _shared(path: Path) -> Iterator[int]:
-    return native.Steps(map_words(path, 8))
 
 
 _all: weakref.WeakSet[Steps] = weakref.WeakSet()
