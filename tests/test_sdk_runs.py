@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import threading
 import time
@@ -393,6 +394,21 @@ def test_two_destinations_at_once_each_get_what_is_theirs(sdk: Tracker, sqlite_u
             sdk.log(x=2)
     assert Store(sqlite_uri, here).history("x") == [(0, 1.0)]
     assert Store(mlflow_server, there).history("x") == [(0, 2.0)]
+
+
+def test_a_nested_run_goes_to_the_store_and_experiment_that_its_parent_was_given(
+    sdk: Tracker, sqlite_uri: str, tmp_path: Path
+) -> None:
+    other = f"sqlite:///{shutil.copy(sqlite_uri.removeprefix('sqlite:///'), tmp_path / 'other.db')}"
+    with sdk.start_run(tracking_uri=other, experiment_name="elsewhere") as parent:
+        with sdk.start_run(nested=True) as child, sdk.start_run(nested=True) as grandchild:
+            sdk.log(x=1)
+        with sdk.start_run(nested=True, tracking_uri=sqlite_uri) as stranger:
+            sdk.log(x=2)
+    assert Store(other, grandchild).history("x") == [(0, 1.0)]
+    assert Store(other, child).tags["mlflow.parentRunId"] == parent.run_id
+    assert len({run.info.experiment_id for run in (parent, child, grandchild)}) == 1
+    assert Store(sqlite_uri, stranger).history("x") == [(0, 2.0)]
 
 
 def test_settings_of_one_run_hold_for_that_run(sdk: Tracker, sqlite_uri: str, tmp_path: Path) -> None:

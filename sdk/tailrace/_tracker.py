@@ -206,7 +206,7 @@ class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls, RegistryCalls, Managed,
             description: The run's note in MLflow's UI.
             log_system_metrics: Sample the machine while the run lasts; see `system_monitor`.
             experiment_name: Experiment by name; created when missing.
-            tracking_uri: Where to, for this run.
+            tracking_uri: Where to, for this run and those nested below it.
             params: Params, as `log_params` takes them.
             agent: Where delivery runs: `process`, `thread`, or `off`.
             **settings: Any other setting, for this run.
@@ -228,7 +228,6 @@ class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls, RegistryCalls, Managed,
         experiment_name = _text(experiment_name, "experiment_name")
         arguments = {"experiment_name": experiment_name, "tracking_uri": tracking_uri, "agent": agent, **settings}
         arguments["log_system_metrics"] = log_system_metrics
-        config = self._settings(arguments)
         running = self._active.own()
         if running is not None and not nested:
             raise CallError(
@@ -236,7 +235,17 @@ class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls, RegistryCalls, Managed,
                 "with tailrace.end_run(), or pass nested=True"
             )
         parent = (running or self.active_run()) if nested else None
-        if experiment_id is None and not experiment_name:
+        config = self._settings(arguments)
+        elsewhere = parent is not None and tracking_uri is None and parent._settings.tracking_uri != config.tracking_uri
+        if parent is not None and elsewhere:  # a child belongs where its parent is
+            arguments["tracking_uri"] = parent._settings.tracking_uri
+            if experiment_id is None and not experiment_name:
+                arguments["experiment_name"], experiment_id = (
+                    parent._settings.experiment_name,
+                    parent._spec.experiment_id,
+                )
+            config = self._settings(arguments)
+        elif experiment_id is None and not experiment_name:
             experiment_id = self._experiment_id
         name = run_name if run_name is not None else (self._run_name() if parent is None else None)
         spec, credentials = describe(
