@@ -22,6 +22,10 @@ settings.register_profile("explore", max_examples=500, derandomize=False)
 settings.load_profile("tailrace")
 
 
+# Tests start hundreds of programs and agents, and each would compile all of tailrace anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _not_here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What MLflow and reports make where they run is not made here, where two workers would do so at a time."""
