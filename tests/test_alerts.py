@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.server
 import json
 import math
-import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -287,7 +286,7 @@ def test_a_commit_that_fails_raises_no_alert_twice(tmp_path: Path, receiver: Rec
     session = Session.create(settings, cwd="/", program="x")
     ring, sink, log = session.new_ring(), MemorySink(), Lines()
     told = {mask_url(receiver.url): receiver.url}
-    pipeline = Pipeline(session, lambda *_, **__: sink, log, own_pid=os.getpid(), credentials=told)
+    pipeline = Pipeline(session, lambda *_, **__: sink, log, hosted=True, credentials=told)
     for record in (
         Start(RunSpec(run=1, start_time=5, cwd="/")),
         (1, 7, SECOND, {"loss": math.nan}),

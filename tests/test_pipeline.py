@@ -89,7 +89,7 @@ class Rig:
         self.pipeline = self.agent()
 
     def agent(self, **more: Any) -> Pipeline:
-        return Pipeline(self.session, self._open, self.log, own_pid=os.getpid(), monotonic=lambda: self.now, **more)
+        return Pipeline(self.session, self._open, self.log, hosted=True, monotonic=lambda: self.now, **more)
 
     def restart(self) -> None:
         """As after a kill of the agent: nothing is written any more."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import stat
@@ -134,11 +135,11 @@ def test_sessions_of_another_boot_or_host_are_not_here(session: Session) -> None
 # -- rings -------------------------------------------------------------------------------------------------------------
 
 
-def test_rings_are_named_after_their_process_and_number(session: Session) -> None:
+def test_rings_are_named_after_their_process_for_people_and_apart_by_chance(session: Session) -> None:
     first, second = session.new_ring(), session.new_ring()
     names = [ring.path.stem for ring in (first, second)]
     assert session.rings() == sorted(names)
-    assert all(name.startswith(f"{os.getpid()}-") for name in names)
+    assert all(re.fullmatch(rf"{os.getpid()}-\d{{4,}}-[0-9a-f]{{16}}", name) for name in names)
     first.put(b"hello")
     reader = session.reader(names[0])
     assert reader.read().rows == [b"hello"]

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import logging
 import logging.handlers
+import os
+from io import TextIOWrapper
 from pathlib import Path
 from typing import cast
 
 import structlog
 
+from tailrace_agent.descriptors import open_kept
 from tailrace_agent.log import Log
 
 __all__ = ["open_log"]
@@ -22,6 +25,10 @@ _BACKUPS = 2
 
 class _Handler(logging.handlers.RotatingFileHandler):
     """Says nothing of a line that cannot be written (full disk, deleted directory): stderr is the user's terminal."""
+
+    def _open(self) -> TextIOWrapper:
+        file = open_kept(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        return TextIOWrapper(os.fdopen(file, "ab"), self.encoding, line_buffering=True)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         pass
@@ -40,7 +47,6 @@ def open_log(path: Path, level: str, **context: object) -> Log:
     """
     # Not from `getLogger`: it would stay in the registry of the user's process.
     logger = logging.Logger(f"tailrace.{path.parent.name}", logging.getLevelName(level.upper()))  # noqa: LOG001 - see above
-    path.touch(0o600)
     handler = _Handler(path, maxBytes=_MAX_BYTES, backupCount=_BACKUPS, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger.addHandler(handler)

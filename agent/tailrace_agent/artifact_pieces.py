@@ -14,6 +14,7 @@ from typing import NamedTuple
 from tailrace_agent.errors import Refused, Unavailable
 from tailrace_agent.records import Artifact, encode
 from tailrace_agent.sink import Renamed, Sink
+from tailrace_agent.staging import make
 
 __all__ = ["Pieces", "Rest"]
 
@@ -79,8 +80,7 @@ class Pieces:
         """What was refused, each file staged by itself, so that it can be sent again under another name."""
         left = []
         for name, reason in self.refused.items():
-            staged = staging / uuid.uuid4().hex
-            staged.mkdir(mode=0o700)
+            staged = make(staging, uuid.uuid4().hex)
             _take(self.directory / name, staged / Path(name).name)
             folder = self._folder_of(name)
             body = encode(Artifact(run, staged.name, folder))

@@ -10,9 +10,11 @@ import os
 import shutil
 from pathlib import Path
 
+from tailrace_agent import staging as staging_dir
 from tailrace_agent import tables
 from tailrace_agent.compress import compressed, forget
 from tailrace_agent.errors import Unavailable
+from tailrace_agent.ownership import make_parents, remove_tree, write_own
 from tailrace_agent.records import Artifact, Codec, run_hex
 from tailrace_agent.sink import Sink
 
@@ -25,7 +27,7 @@ class NoTable(Exception):
 
 def artifact_file(record: Artifact, staging: Path) -> str:
     """Where in the run's artifacts it is to lie."""
-    name = next((source.name for source in _entries(staging / record.staged)), record.staged)
+    name = next((source.name for source in _entries(staging_dir.staged(staging, record.staged))), record.staged)
     return f"{record.artifact_path}/{name}" if record.artifact_path else name
 
 
@@ -52,39 +54,43 @@ class ArtifactSource:
             NoTable: It was to be joined to a table, and is none.
             Unavailable: There is no room to compress it, or the earlier rows cannot be had now.
         """
-        entry = self._staging / record.staged
+        entry = staging_dir.staged(self._staging, record.staged)
+        if entry is None:
+            return None
         if record.append:
-            return self._assemble(record, sink, run_id, resumed=resumed)
+            return self._assemble(entry, record, sink, run_id, resumed=resumed)
         source = next(iter(_entries(entry)), None)
         return source if source is None or record.compress is None else _compressed(source, record.compress)
 
     def discard(self, record: Artifact) -> None:
         """Deletes the staged copy, and what was compressed of it."""
         self.forget_compressed(record)
-        shutil.rmtree(self._staging / record.staged, ignore_errors=True)
+        staging_dir.discard(self._staging, record.staged)
 
     def forget_compressed(self, record: Artifact) -> None:
         """Deletes what was compressed of it, which can be had again."""
-        forget(self._staging / record.staged)
+        entry = staging_dir.staged(self._staging, record.staged)
+        if entry is not None:
+            forget(entry)
 
-    def _assemble(self, record: Artifact, sink: Sink, run_id: str, *, resumed: bool) -> Path | None:
+    def _assemble(self, entry: Path, record: Artifact, sink: Sink, run_id: str, *, resumed: bool) -> Path | None:
         """A table that grows: this part joins the earlier ones, and the whole is what is uploaded."""
-        entry, name = self._staging / record.staged, artifact_file(record, self._staging)
+        name = artifact_file(record, self._staging)
         parts_of = hashlib.sha256(name.encode()).hexdigest()[:16]
-        folder = self._staging / "tables" / run_hex(record.run) / parts_of
+        folder = self._staging / staging_dir.TABLES / run_hex(record.run) / parts_of
         if not folder.exists():
-            folder.mkdir(parents=True, mode=0o700)
+            make_parents(folder)
             if resumed:
                 _fetch_earlier_rows(sink, run_id, name, folder)
         part = folder / f"{record.staged}.part"
         for source in _entries(entry):
-            (folder / "name").write_text(source.name)
+            write_own(folder / "name", os.fsencode(source.name))
             # A copy: the staged part stays where it is until it has arrived, since the upload may have to be repeated.
             shutil.copy2(source, part.with_suffix(".new"))
             part.with_suffix(".new").replace(part)
         if not part.exists():
             return None
-        whole = folder / (folder / "name").read_text()
+        whole = folder / os.fsdecode((folder / "name").read_bytes())
         try:
             tables.merge_tables(sorted(folder.glob("*.part"), key=lambda p: p.stat().st_mtime_ns), whole)
         except ValueError as error:
@@ -101,12 +107,12 @@ def _fetch_earlier_rows(sink: Sink, run_id: str, name: str, folder: Path) -> Non
             found.replace(folder / "0.part")
             os.utime(folder / "0.part", (0, 0))  # parts join in the order of their times
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)  # so that it is fetched at the next try
+        remove_tree(folder)  # so that it is fetched at the next try
         raise
 
 
-def _entries(entry: Path) -> list[Path]:
-    return sorted(entry.iterdir()) if entry.is_dir() else []
+def _entries(entry: Path | None) -> list[Path]:
+    return sorted(entry.iterdir()) if entry is not None and entry.is_dir() else []
 
 
 def _compressed(source: Path, codec: Codec) -> Path:

@@ -17,6 +17,7 @@ from zlib import crc32
 import msgspec
 
 from tailrace_agent.descriptors import map_kept, reserve
+from tailrace_agent.ownership import open_own
 
 __all__ = ["BoardReader", "BoardWriter", "board_file"]
 
@@ -33,7 +34,7 @@ def board_file(shared: Path, run: int, prefix: str, node: str | None) -> Path:
 
 
 def _open(path: Path, flags: int) -> mmap.mmap:
-    fd = os.open(path, flags | os.O_CLOEXEC, 0o600)
+    fd = open_own(path, flags)
     try:
         if flags & os.O_CREAT:
             reserve(fd, _SIZE)

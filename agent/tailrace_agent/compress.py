@@ -17,6 +17,7 @@ import shutil
 from pathlib import Path
 from typing import IO, Any, Final
 
+from tailrace_agent.ownership import make_private, remove_tree, write_own
 from tailrace_agent.records import Codec
 
 __all__ = ["SUFFIXES", "compressed", "forget"]
@@ -47,13 +48,13 @@ def compressed(source: Path, codec: Codec) -> Path:
     done, under_way = _beside(source.parent, _DONE), _beside(source.parent, _UNDER_WAY)
     name = _name_of(source, codec)
     if not done.exists():
-        shutil.rmtree(under_way, ignore_errors=True)
-        under_way.mkdir(mode=0o700)
+        remove_tree(under_way)
+        make_private(under_way)
         try:
             _compress(source, under_way / name, codec)
             under_way.rename(done)
         except BaseException:
-            shutil.rmtree(under_way, ignore_errors=True)  # a full disk needs the room
+            remove_tree(under_way)  # a full disk needs the room
             raise
     return done / name
 
@@ -61,7 +62,7 @@ def compressed(source: Path, codec: Codec) -> Path:
 def forget(entry: Path) -> None:
     """Removes what was compressed of a staged entry."""
     for suffix in (_DONE, _UNDER_WAY):
-        shutil.rmtree(_beside(entry, suffix), ignore_errors=True)
+        remove_tree(_beside(entry, suffix))
 
 
 def _beside(entry: Path, suffix: str) -> Path:
@@ -70,11 +71,11 @@ def _beside(entry: Path, suffix: str) -> Path:
 
 def _compress(source: Path, target: Path, codec: Codec) -> None:
     if source.is_dir():
-        target.mkdir(mode=0o700)
+        make_private(target)
         for below in sorted(source.iterdir()):
             _compress(below, target / _name_of(below, codec), codec)
         return
-    target.touch(mode=0o600)
+    write_own(target, b"")
     if target.name == source.name:
         shutil.copyfile(source, target)
         return

@@ -6,9 +6,11 @@ next `exec`, which puts other files in its place, and a file there would get wha
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import mmap
 import os
+import stat
 from typing import Final
 
 __all__ = ["map_kept", "open_kept", "reserve"]
@@ -17,18 +19,29 @@ _FIRST: Final = 3
 
 
 def open_kept(path: str | os.PathLike[str], flags: int, mode: int = 0o600) -> int:
-    """As `os.open`, close-on-exec and above the standard descriptors.
+    """As `os.open`, close-on-exec and above the standard descriptors. A file that it makes has that mode.
 
     Raises:
         OSError: It cannot be opened.
     """
     fd = os.open(path, flags | os.O_CLOEXEC, mode)
-    if fd >= _FIRST:
-        return fd
-    try:
-        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST)
-    finally:
-        os.close(fd)
+    if fd < _FIRST:
+        try:
+            kept = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST)
+        finally:
+            os.close(fd)
+        fd = kept
+    if flags & os.O_CREAT:
+        _keep_mode(fd, mode)
+    return fd
+
+
+def _keep_mode(fd: int, mode: int) -> None:
+    """Gives a file of this user's what the umask has taken: else not even this user could open it again."""
+    found = os.fstat(fd)
+    if found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) != mode:
+        with contextlib.suppress(PermissionError):  # a file system that keeps no permissions
+            os.fchmod(fd, mode)
 
 
 def map_kept(fd: int, size: int, flags: int = mmap.MAP_SHARED) -> mmap.mmap:

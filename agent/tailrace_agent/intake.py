@@ -35,10 +35,12 @@ from tailrace_agent.records import (
 )
 from tailrace_agent.sink import Limits
 from tailrace_agent.spool import BLOCK_POINTS, SYSTEM, Tally
+from tailrace_agent.staging import is_staged_name
 
 __all__ = ["Changes", "Intake", "decode_rows", "encode_rows"]
 
 _LIMITS: Final = Limits()
+_SHOWN: Final = 100
 _MAX_STEP: Final = 2**63 - 1
 """The largest integer that SQLite and MLflow's databases hold."""
 _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -263,6 +265,8 @@ class Intake:
             self._texts(record.run, "param", record.params, self._limits.param_chars, self._limits.params)
         elif isinstance(record, Tags):
             self._texts(record.run, "tag", record.tags, self._limits.tag_chars, self._limits.tags)
+        elif isinstance(record, Artifact) and not is_staged_name(record.staged):
+            self._bad(record.run, "artifact", record.staged[:_SHOWN], "it is not in the session's directory")
         elif isinstance(record, Artifact):
             self._changes.count(record.run, "artifact", "accepted", 1)
             self._changes.blocks.append((record.run, "artifact", 1, 0, encode(record)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from tailrace_agent.errors import StateDirError
 from tailrace_agent.log import Log
 from tailrace_agent.session import Session
 from tailrace_agent.spawn import Agent, spawn_agent
@@ -76,7 +77,7 @@ class Leftovers:
         if now < self._begin_at:
             return self._begin_at
         if self._todo is None:
-            self._todo = [session for session in Session.all(self._own.info.settings) if session.id != self._own.id]
+            self._todo = self._others()
             self._forget_finished()
         if self._current is not None and self._current.poll() is None and now < self._current_since + self._patience:
             return now + _LOOK_EVERY
@@ -90,6 +91,13 @@ class Leftovers:
                 return now + _LOOK_EVERY
         self.done = True
         return now + _IDLE
+
+    def _others(self) -> list[Session]:
+        try:
+            return [session for session in Session.all(self._own.info.settings) if session.id != self._own.id]
+        except StateDirError as error:
+            self._log.warning("other sessions are left alone", reason=str(error))
+            return []
 
     def _forget_finished(self) -> None:
         """Deletes what nobody can need any more: no dead letters, nothing set aside, long enough ago."""

@@ -21,6 +21,7 @@ from typing import Final
 
 import msgspec
 
+from tailrace_agent.ownership import is_own, own_directory
 from tailrace_agent.settings import Settings, state_dir
 from tailrace_agent.stores import store_key
 from tailrace_agent.uris import public_uri
@@ -112,7 +113,7 @@ class Announcement:
         import tempfile  # with shutil 8 ms, which no run's link should cost
 
         directory = _directory(settings)
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        own_directory(directory)
         told = _Told(address=address, store=store_key(store_uri, "/"), host=os.uname().nodename, started=time.time())
         self._fd, name = tempfile.mkstemp(".new", "ui-", directory)  # 0600, and not inherited
         self._path = Path(name).with_suffix(".json")
@@ -136,7 +137,9 @@ def _directory(settings: Settings) -> Path:
 
 
 def _announced(directory: Path) -> Iterator[_Told]:
-    """What is announced by processes that live."""
+    """What is announced by processes that live; nothing where others may write."""
+    if not is_own(directory):
+        return
     try:
         paths = list(directory.glob("ui-*.json"))
     except OSError:  # it may not be entered

@@ -11,9 +11,7 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import shutil
 import time
 from datetime import datetime, timezone
 from pathlib import Path
@@ -25,8 +23,10 @@ from tailrace_agent.git_facts import GitFacts, git_facts
 from tailrace_agent.log import Log
 from tailrace_agent.machine_facts import gpus, machine, packages
 from tailrace_agent.masking import mask_text
+from tailrace_agent.ownership import write_own
 from tailrace_agent.records import Facts, RunSpec, run_hex
 from tailrace_agent.runs import Description, RunBook, RunState
+from tailrace_agent.staging import discard, make
 
 __all__ = ["FOLDER", "Metadata"]
 
@@ -90,15 +90,15 @@ class Metadata:
         tags = {key: value for key, value in _tags(facts, git, around.gpus).items() if value and key not in given}
         if spec.parent is not None:  # the files of a nested run are its parent's
             return Description(tags, None)
-        folder = self._staging / f"{FOLDER}-{run_hex(spec.run)}"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(mode=0o700)
+        name = f"{FOLDER}-{run_hex(spec.run)}"
+        discard(self._staging, name)
+        folder = make(self._staging, name)
         about = _about(spec, facts, git, around.gpus, here=here)
-        _write(folder / "environment.json", msgspec.json.format(msgspec.json.encode(about), indent=2))
+        write_own(folder / "environment.json", msgspec.json.format(msgspec.json.encode(about), indent=2))
         if around.packages:
-            _write(folder / "requirements.txt", "".join(f"{line}\n" for line in around.packages).encode())
+            write_own(folder / "requirements.txt", "".join(f"{line}\n" for line in around.packages).encode())
         if git is not None and git.diff:
-            _write(folder / "git.diff", git.diff)
+            write_own(folder / "git.diff", git.diff)
         for path in facts.config_files if here else ():
             _copy_config(Path(path), folder)
         return Description(tags, folder.name)
@@ -184,9 +184,4 @@ def _copy_config(path: Path, folder: Path) -> None:
         return
     if text is not None:
         taken = (folder / path.name).exists()  # two of one name: the second with its directory's
-        _write(folder / (f"{path.parent.name}-{path.name}" if taken else path.name), mask_text(text).encode())
-
-
-def _write(path: Path, data: bytes) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
-        file.write(data)
+        write_own(folder / (f"{path.parent.name}-{path.name}" if taken else path.name), mask_text(text).encode())

@@ -31,6 +31,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_MODELS, MLFLOW_MODEL_VERSIONS
 from tailrace_agent.errors import NotFound, Refused, Unavailable
 from tailrace_agent.mlflow_errors import refused_code
 from tailrace_agent.mlflow_store import Store
+from tailrace_agent.ownership import write_own
 from tailrace_agent.records import ModelSpec
 
 __all__ = ["MODEL_TAG", "Placed", "find_model", "link_version", "place_model"]
@@ -183,7 +184,7 @@ def _inscribe(directory: Path, run_id: str, artifact_path: str, model_id: str | 
         model.update(model_id=model_id, model_uuid=model_id)
     model.setdefault("model_uuid", uuid.uuid4().hex)
     new = path.with_suffix(".new")
-    new.write_text(yaml.safe_dump(model, default_flow_style=False, allow_unicode=True), encoding="utf-8")
+    write_own(new, yaml.safe_dump(model, default_flow_style=False, allow_unicode=True).encode())
     new.replace(path)
     return model
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from tailrace_agent import status
+from tailrace_agent import staging, status
 from tailrace_agent.delivery import Delivery
 from tailrace_agent.errors import CallError, SessionError
 from tailrace_agent.intake import Changes, Intake
@@ -24,6 +24,7 @@ from tailrace_agent.log import Log
 from tailrace_agent.metadata import Metadata
 from tailrace_agent.monitors import Monitors
 from tailrace_agent.onlookers import Onlookers
+from tailrace_agent.ownership import write_own
 from tailrace_agent.records import Alert, End, run_hex
 from tailrace_agent.ring import RingReader
 from tailrace_agent.runs import RunBook, RunState
@@ -71,7 +72,7 @@ class Pipeline:
         open_sink: Opens a sink for a tracking URI.
         log: Where operators read.
         host: `process` or `thread`, for the status.
-        own_pid: Process id of a thread-hosted agent: rings of this process are alive by definition.
+        hosted: Its process logs, too (a thread-hosted agent): rings of this process are alive by definition.
         credentials: `user:password` by masked URI that an earlier agent of this session was told.
 
     Attributes:
@@ -88,13 +89,13 @@ class Pipeline:
         log: Log,
         *,
         host: str = "process",
-        own_pid: int | None = None,
+        hosted: bool = False,
         credentials: dict[str, str] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.session, self.log = session, log
         self._settings = session.info.settings
-        self._open_sink, self._own_pid, self._monotonic = open_sink, own_pid, monotonic
+        self._open_sink, self._hosted, self._monotonic = open_sink, hosted, monotonic
         self.spool = Spool(session.dir / "spool.db")
         if self.spool.set_aside:
             log.error("spool was unreadable and set aside", path=str(self.spool.set_aside))
@@ -241,7 +242,7 @@ class Pipeline:
                 source = _Source(self.session.reader(name))
             except (SessionError, OSError) as error:
                 self.log.error("ring cannot be read", ring=name, reason=str(error))
-                if not self.session.owner_alive(name):
+                if not self._owner_alive(name):
                     self.session.remove_ring(name)
                 continue
             positions = self.spool.ring_positions() if positions is None else positions
@@ -341,11 +342,9 @@ class Pipeline:
         self.on_change()
 
     def _stage_text(self, name: str, text: str) -> str:
-        staged = f"text-{uuid.uuid4().hex}"
-        folder = self.session.artifacts / staged
-        folder.mkdir(mode=0o700)
-        (folder / name).write_text(text, encoding="utf-8")
-        return staged
+        folder = staging.make(self.session.artifacts, f"text-{uuid.uuid4().hex}")
+        write_own(folder / name, text.encode())
+        return folder.name
 
     def _keep_bound(self) -> None:
         if self.spool.bytes > self._settings.spool_max_bytes:
@@ -358,7 +357,7 @@ class Pipeline:
 
     def _look_around(self) -> None:
         for name, source in list(self._sources.items()):
-            if source.reader.pid != self._own_pid and not self.session.owner_alive(name):
+            if not self._owner_alive(name):
                 if source.dead and not source.reader.unread:
                     self._bury_ring(name, source)
                 source.dead = True  # whoever died may have written after the last read: read once more
@@ -373,11 +372,15 @@ class Pipeline:
         except OSError as error:
             self.log.warning("status not written", reason=str(error))
 
+    def _owner_alive(self, ring: str) -> bool:
+        ours = self._hosted and self.session.is_ring_of_this_process(ring)
+        return ours or self.session.owner_alive(ring)
+
     def _bury_ring(self, name: str, source: _Source) -> None:
         self.log.info("process gone", ring=name, pid=source.reader.pid)
         source.reader.close()
         del self._sources[name]
-        self.spool.forget_ring(name)  # process ids come back, and with them the names of rings
+        self.spool.forget_ring(name)  # older versions named them after processes, whose ids come back
         self.session.remove_ring(name)
 
     def _end_of_gone(self, state: RunState) -> tuple[End, str | None]:
@@ -402,8 +405,7 @@ class Pipeline:
     def _resume_monitors(self) -> None:
         """An earlier agent was killed: what it sampled, this one samples, if the run's process still lives."""
         for state in self.book.all():
-            ours = self._own_pid is not None and state.ring.startswith(f"{self._own_pid}-")
-            if not state.monitors or state.end is not None or not (ours or self.session.owner_alive(state.ring)):
+            if not state.monitors or state.end is not None or not self._owner_alive(state.ring):
                 continue
             self.monitors = self.monitors or self._make_monitors()
             for record in state.monitors:

@@ -21,6 +21,7 @@ from tailrace_agent.errors import Unavailable
 from tailrace_agent.host import Host
 from tailrace_agent.leftovers import Leftovers
 from tailrace_agent.log import Log
+from tailrace_agent.ownership import write_own
 from tailrace_agent.pipeline import Pipeline
 from tailrace_agent.places import is_nowhere
 from tailrace_agent.session import Session
@@ -132,7 +133,7 @@ class _Agent:
         settled = self._closed and pipeline.settled
         runs, dead = len(pipeline.book.all()), pipeline.spool.has_dead
         if pipeline.stuck and not settled:
-            (session.dir / "refused").touch(0o600)
+            write_own(session.dir / "refused", b"")
         pipeline.close()
         if settled:
             session.mark_finished(keep=dead)

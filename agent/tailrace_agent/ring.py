@@ -47,6 +47,7 @@ from zlib import adler32
 from tailrace_agent.descriptors import map_kept, open_kept, reserve
 from tailrace_agent.errors import SessionError
 from tailrace_agent.native import Cursor
+from tailrace_agent.ownership import open_own
 from tailrace_agent.records import FORMAT
 
 __all__ = ["HEAD", "MIN_BYTES", "Frames", "RingReader", "RingWriter"]
@@ -114,7 +115,7 @@ class RingWriter(Cursor):
         on_sample: Sample | None = None,
     ) -> None:
         size = max(size, MIN_BYTES) & -8
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fd = open_kept(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         try:
             reserve(fd, size)
             self.memory = _map(fd, size)
@@ -310,13 +311,13 @@ class RingReader:
 
     Raises:
         SessionError: It is no ring, or of another format.
-        OSError: It cannot be opened.
+        OSError: It cannot be opened, or may be somebody else's.
 
     Thread safety: one thread at a time.
     """
 
     def __init__(self, path: Path, spill: Path) -> None:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        fd = open_own(path, os.O_RDWR)
         try:
             size = os.fstat(fd).st_size
             if size < MIN_BYTES:

@@ -2,7 +2,8 @@
 
 Two places. What must outlast a reboot is in the state directory: `sessions/<id>/` with `session.json`, `spool.db`,
 `agent.log`, `artifacts/` and spill files. What must be fast, and needs only to outlast processes, is in shared memory:
-`tailrace-<uid>-<id>/` with rings, locks and status files. Directories are 0700, files 0600.
+`tailrace-<uid>-<id>/` with rings, locks and status files. Directories are 0700, files 0600, and what is not this
+user's alone is not believed (`ownership`): others may have made it, since the first was removed by a reboot.
 
 Who lives is told by the kernel, never by a process id:
 
@@ -19,6 +20,7 @@ Lock files are in shared memory because `flock` on a network file system is a re
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import itertools
 import os
@@ -28,23 +30,63 @@ from pathlib import Path
 
 import msgspec
 
-from tailrace_agent import status
-from tailrace_agent.descriptors import open_kept
+from tailrace_agent import shared_dirs, status
 from tailrace_agent.errors import SessionError, StateDirError
-from tailrace_agent.places import absolute
+from tailrace_agent.ownership import (
+    is_own,
+    is_own_file,
+    is_private,
+    make_parents,
+    make_private,
+    open_own,
+    own_directory,
+    remove_tree,
+    write_own,
+)
 from tailrace_agent.program import program_name
 from tailrace_agent.ring import MIN_BYTES, RingReader, RingWriter
 from tailrace_agent.settings import Settings, state_dir
+from tailrace_agent.shared_dirs import shared_root
 from tailrace_agent.status import SessionInfo
 
-__all__ = ["Session", "boot_id", "program_name", "sessions_root", "shared_root"]
+__all__ = ["Session", "boot_id", "make_sessions_root", "program_name", "sessions_root", "shared_root"]
 
 _ring_numbers = itertools.count()
+_rings_here: set[str] = set()
+"""Names of the rings that this process has made. Not its id: another process may have the same in its container."""
+_begun_here: set[str] = set()
+"""Ids of the sessions that this process has begun."""
+
+
+def _forget_in_child() -> None:
+    _rings_here.clear()
+    _begun_here.clear()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
 
 
 def sessions_root(settings: Settings) -> Path:
-    """The directory that holds the sessions."""
+    """The directory that holds the sessions. It need not be there, nor be this user's."""
     return state_dir(settings) / "sessions"
+
+
+def make_sessions_root(settings: Settings) -> Path:
+    """The directory that holds the sessions, made if it is missing, and this user's alone.
+
+    Raises:
+        StateDirError: It cannot be made, or belongs to somebody else; the message says what to do.
+    """
+    root = sessions_root(settings)
+    try:
+        if settings.dir is None:
+            own_directory(root.parent)
+        else:  # who names a directory trusts it
+            make_parents(root.parent)
+        own_directory(root)
+    except OSError as error:
+        raise _state_dir_error(root, error) from error
+    return root
 
 
 def boot_id() -> str:
@@ -55,32 +97,17 @@ def boot_id() -> str:
         return ""
 
 
-def shared_root(settings: Settings) -> Path:
-    """The directory in which sessions make their shared directories: shared memory, where there is any."""
-    if settings.ring_dir:
-        return absolute(Path(settings.ring_dir).expanduser())
-    shm = Path("/dev/shm")  # noqa: S108 - what is made there is 0700
-    if os.access(shm, os.W_OK | os.X_OK):
-        return shm
-    import tempfile  # with shutil 8 ms, and seldom needed
-
-    return Path(tempfile.gettempdir())
-
-
-def _make_private(directory: Path) -> None:
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        probe = directory / f".probe-{os.getpid()}"
-        probe.touch(0o600)
-        probe.unlink()
-    except OSError as error:
-        raise _state_dir_error(directory, error) from error
-
-
 def _state_dir_error(directory: Path, error: OSError) -> StateDirError:
     return StateDirError(
         f"cannot write to {directory}: {error.strerror or error}. "
         "Set TAILRACE_DIR (or the setting `dir`) to a directory that you can write to."
+    )
+
+
+def _shared_dir_error(root: Path, error: OSError) -> StateDirError:
+    return StateDirError(
+        f"cannot make a directory in {root}: {error.strerror or error}. "
+        "Set TAILRACE_RING_DIR (or the setting `ring_dir`) to a directory that you can write to."
     )
 
 
@@ -89,7 +116,7 @@ class Session:
 
     Attributes:
         dir: The directory in the state directory.
-        shared: The directory in shared memory.
+        shared: The directory in shared memory. Whoever wants something from it asks `has_shared` first.
         info: What `session.json` says.
 
     Thread safety: all methods from any thread.
@@ -107,11 +134,12 @@ class Session:
         Raises:
             StateDirError: The state directory cannot be written to; the message says what to do.
         """
-        root = sessions_root(settings)
-        _make_private(root)
+        root = make_sessions_root(settings)
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(3).hex()}"
-        shared = shared_root(settings) / f"tailrace-{os.getuid()}-{name}"
-        _make_private(shared)
+        try:
+            shared = shared_dirs.make(shared_root(settings), name)
+        except OSError as error:
+            raise _shared_dir_error(shared_root(settings), error) from error
         info = SessionInfo(
             id=name,
             hostname=os.uname().nodename,
@@ -121,6 +149,7 @@ class Session:
             program=program,
             cwd=cwd,
             shared=str(shared),
+            unguessable=os.urandom(16).hex(),
             settings=settings,
         )
         session = cls(root / name, info)
@@ -129,6 +158,7 @@ class Session:
         except OSError as error:
             session.remove()
             raise _state_dir_error(root, error) from error
+        _begun_here.add(name)
         return session
 
     @classmethod
@@ -136,27 +166,36 @@ class Session:
         """A session that exists.
 
         Raises:
-            SessionError: There is none, or its `session.json` cannot be read.
+            SessionError: There is none, its `session.json` cannot be read, or somebody else may have written it.
         """
-        info = status.read(directory / "session.json", SessionInfo)
+        info = status.read(directory / "session.json", SessionInfo) if is_own(directory) else None
         if info is None:
-            raise SessionError(f"{directory} holds no session that this version can read")
-        return cls(directory, info)
+            raise SessionError(f"{directory} holds no session that this version can read, or not one of this user's")
+        return cls(directory, msgspec.structs.replace(info, id=directory.name))
 
     @classmethod
     def all(cls, settings: Settings) -> Iterator[Session]:
-        """Every session in the state directory, oldest first; unreadable ones are passed over."""
+        """Every session in the state directory, oldest first; unreadable ones are passed over.
+
+        Raises:
+            StateDirError: The directory of sessions belongs to somebody else.
+        """
         root = sessions_root(settings)
+        if os.path.lexists(root):
+            make_sessions_root(settings)
         for directory in sorted(root.iterdir()) if root.is_dir() else ():
             with contextlib.suppress(SessionError):
                 yield cls.open(directory)
 
     def _populate(self) -> None:
-        (self.dir / "artifacts").mkdir(mode=0o700, parents=True)
-        self.dir.chmod(0o700)
-        for lock in ("agent.lock", "join.lock"):
-            (self.shared / lock).touch(0o600)
+        for directory in (self.dir, self.artifacts):
+            make_private(directory)
+        self._make_locks()
         status.write(self.dir / "session.json", self.info)
+
+    def _make_locks(self) -> None:
+        for lock in ("agent.lock", "join.lock"):
+            os.close(self._open(lock, os.O_RDWR | os.O_CREAT))
 
     @property
     def id(self) -> str:
@@ -178,17 +217,57 @@ class Session:
         """Where artifacts wait for their upload."""
         return self.dir / "artifacts"
 
+    @property
+    def begun_here(self) -> bool:
+        """Whether this very process has begun it."""
+        return self.id in _begun_here
+
+    @property
+    def has_shared(self) -> bool:
+        """Whether its directory in shared memory is there, and this user's alone."""
+        return shared_dirs.is_named(self.shared, self.id) and is_private(self.shared)
+
     def touch_shared(self) -> None:
-        """Makes the shared directory again after a reboot has removed it."""
-        self.shared.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for lock in ("agent.lock", "join.lock"):
-            (self.shared / lock).touch(0o600)
+        """Makes the shared directory again after a reboot has removed it, under another name if that is taken.
+
+        Raises:
+            OSError: It cannot be made.
+        """
+        if not self.has_shared:
+            if not self.info.unguessable:  # begun by an older version
+                self.save(unguessable=os.urandom(16).hex())
+            self.shared = shared_dirs.make_again(self._root, self.id, self.info.unguessable)
+            if str(self.shared) != self.info.shared:
+                self.save(shared=str(self.shared))
+        self._make_locks()
+
+    @property
+    def _root(self) -> Path:
+        """Where it has its shared directory."""
+        named = shared_dirs.is_named(self.shared, self.id)
+        return self.shared.parent if named else shared_root(self.info.settings)
+
+    def _open(self, name: str, flags: int) -> int:
+        """A file in shared memory.
+
+        Raises:
+            OSError: It cannot be opened, or it is not this user's.
+        """
+        if not self.has_shared:
+            raise FileNotFoundError(errno.ENOENT, "it is gone, or not this user's alone", str(self.shared))
+        return open_own(self.shared / name, flags)
 
     # -- rings -----------------------------------------------------------------------------------------------------
 
     def rings(self) -> list[str]:
         """Names of the rings, sorted."""
-        return sorted(path.stem for path in self.shared.glob("*.ring"))
+        if not self.has_shared:
+            return []
+        return sorted(path.stem for path in self.shared.glob("*.ring") if is_own_file(path))
+
+    def is_ring_of_this_process(self, name: str) -> bool:
+        """Whether this very process has made the ring."""
+        return name in _rings_here
 
     def new_ring(self, **hooks: object) -> RingWriter:
         """A ring of this process; it shrinks to what shared memory has room for.
@@ -199,13 +278,16 @@ class Session:
         Raises:
             SessionError: The session is closed, or no ring can be made anywhere.
         """
-        name = f"{os.getpid()}-{next(_ring_numbers):04}"
+        # The process id is for people. It does not tell rings apart: in another container it is another process's.
+        name = f"{os.getpid()}-{next(_ring_numbers):04}-{os.urandom(8).hex()}"
         with self._join_lock(fcntl.LOCK_SH):
-            if (self.shared / "closed").exists():
+            if self.closed:
                 raise SessionError(f"session {self.id} is closed")
-            owner = open_kept(self.shared / f"{name}.owner", os.O_RDWR | os.O_CREAT)
+            owner = self._open(f"{name}.owner", os.O_RDWR | os.O_CREAT | os.O_EXCL)
             fcntl.lockf(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)  # held until this process is gone: never closed
-            return self._make_ring(name, hooks)
+            ring = self._make_ring(name, hooks)
+        _rings_here.add(name)
+        return ring
 
     def reader(self, name: str) -> RingReader:
         """Opens a ring for reading.
@@ -223,7 +305,7 @@ class Session:
     def owner_alive(self, name: str) -> bool:
         """Whether the process that writes to the ring still runs. Must not be asked about rings of this process."""
         try:
-            fd = os.open(self.shared / f"{name}.owner", os.O_RDWR | os.O_CLOEXEC)
+            fd = self._open(f"{name}.owner", os.O_RDWR)
         except OSError:
             return False
         try:
@@ -237,6 +319,8 @@ class Session:
     def remove_ring(self, name: str) -> None:
         """Deletes a ring that was read to its end and whose owner is gone."""
         self.spill_path(name).unlink(missing_ok=True)
+        if not self.has_shared:
+            return
         for suffix in ("ring", "owner", "bell"):
             (self.shared / f"{name}.{suffix}").unlink(missing_ok=True)
 
@@ -247,7 +331,9 @@ class Session:
     def ring_bell(self, name: str) -> None:
         """Tells the process that owns a ring that there is something new in the status of its runs."""
         with contextlib.suppress(OSError):  # nobody listens, or it was told already and has not looked yet
-            fd = os.open(self.bell(name), os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            if not self.has_shared:
+                return
+            fd = os.open(self.bell(name), os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
                 os.write(fd, b"!")
             finally:
@@ -282,8 +368,12 @@ class Session:
     # -- who lives -------------------------------------------------------------------------------------------------
 
     def try_agent_lock(self) -> int | None:
-        """Takes the agent's place: a descriptor that holds the lock, or None while an agent lives."""
-        fd = open_kept(self.shared / "agent.lock", os.O_RDWR | os.O_CREAT)
+        """Takes the agent's place: a descriptor that holds the lock, or None while an agent lives.
+
+        Raises:
+            OSError: The shared directory is gone, or not this user's: see `touch_shared`.
+        """
+        fd = self._open("agent.lock", os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -293,15 +383,20 @@ class Session:
 
     def agent_alive(self) -> bool:
         """Whether an agent holds the session."""
-        fd = self.try_agent_lock() if self.shared.is_dir() else None
-        if fd is None:
-            return self.shared.is_dir()
-        os.close(fd)
-        return False
+        if not self.has_shared:
+            return False
+        fd = self.try_agent_lock()
+        if fd is not None:
+            os.close(fd)
+        return fd is None
 
     def wait_for_agent_death(self) -> None:
-        """Blocks, at no cost, until no agent holds the session."""
-        fd = open_kept(self.shared / "agent.lock", os.O_RDWR | os.O_CREAT)
+        """Blocks, at no cost, until no agent holds the session.
+
+        Raises:
+            OSError: The shared directory is gone.
+        """
+        fd = self._open("agent.lock", os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(fd, fcntl.LOCK_SH)
             fcntl.flock(fd, fcntl.LOCK_UN)  # closing is not enough: a child forked meanwhile has the descriptor too
@@ -313,26 +408,27 @@ class Session:
         with self._join_lock(fcntl.LOCK_EX):
             if self.rings():
                 return False
-            (self.shared / "closed").touch(0o600)
+            os.close(self._open("closed", os.O_WRONLY | os.O_CREAT))
             return True
 
     @property
     def closed(self) -> bool:
         """Whether its agent has left with everything delivered."""
-        return (self.shared / "closed").exists()
+        return self.has_shared and (self.shared / "closed").exists()
 
     def mark_finished(self, *, keep: bool) -> None:
         """Everything is delivered or dead. With `keep` (there are dead letters) it is never deleted by itself."""
-        (self.dir / "finished").write_text("has dead letters\n" if keep else "")
+        write_own(self.dir / "finished", b"has dead letters\n" if keep else b"")
 
     def remove_shared(self) -> None:
-        """Gives the shared memory back."""
-        _remove_tree(self.shared)
+        """Gives the shared memory back, if it is this session's."""
+        if self.has_shared:
+            remove_tree(self.shared)
 
     def remove(self) -> None:
         """Deletes the session altogether."""
         self.remove_shared()
-        _remove_tree(self.dir)
+        remove_tree(self.dir)
 
     def save(self, **changes: object) -> None:
         """Rewrites `session.json` with some fields changed."""
@@ -342,7 +438,7 @@ class Session:
     @contextlib.contextmanager
     def _join_lock(self, how: int) -> Iterator[None]:
         try:
-            fd = os.open(self.shared / "join.lock", os.O_RDWR | os.O_CLOEXEC)
+            fd = self._open("join.lock", os.O_RDWR)
         except OSError as error:
             raise SessionError(f"session {self.id} is gone") from error
         try:
@@ -351,9 +447,3 @@ class Session:
         finally:
             fcntl.flock(fd, fcntl.LOCK_UN)  # as in wait_for_agent_death
             os.close(fd)
-
-
-def _remove_tree(directory: Path) -> None:
-    import shutil  # 8 ms, and not needed while training
-
-    shutil.rmtree(directory, ignore_errors=True)

@@ -23,7 +23,8 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 import msgspec
 
 from tailrace_agent.errors import SettingsError
-from tailrace_agent.places import may_enter, temporary_state_dir, working_directory
+from tailrace_agent.found_files import fault_of_directory, read_found
+from tailrace_agent.places import temporary_state_dir, working_directory
 from tailrace_agent.service_variables import is_of_a_service
 from tailrace_agent.units import (
     as_flag,
@@ -283,30 +284,29 @@ def _mlflow(environ: Mapping[str, str]) -> _Source:
 
 
 def _file(start_dir: Path | None) -> _Source:
-    """The nearest `tailrace.toml`, or `pyproject.toml` with a table of ours, up to the repository's root or home."""
+    """The nearest `tailrace.toml`, or `pyproject.toml` with a table of ours, up to the repository's root or home.
+
+    What others may have written is left out (`found_files`).
+    """
     start = Path(working_directory()) if start_dir is None else start_dir.absolute()
     home = Path(os.path.expanduser("~"))  # noqa: PTH111 - Path.home() raises where there is no home
     for directory in (start, *start.parents):
-        source = _read_file(directory / "tailrace.toml", table=False) or _read_file(
-            directory / "pyproject.toml", table=True
-        )
-        if source is not None:
-            return source
+        fault = fault_of_directory(directory)
+        for name, table in (("tailrace.toml", False), ("pyproject.toml", True)):
+            source = _read_file(directory / name, fault, table=table)
+            if source is not None:
+                return source
+        if fault is not None:  # whoever may write here also says what is above
+            break
         if directory == home or os.path.exists(directory / ".git"):  # noqa: PTH110 - also where it may not be looked
             break
     return _Source({}, str)
 
 
-def _read_file(path: Path, *, table: bool) -> _Source | None:
-    try:
-        data = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        return None
-    except OSError as error:
-        if not may_enter(path.parent):  # whether there is any such file is not for this user to know
-            return None
-        raise SettingsError(f"{path} cannot be read: {error.strerror}") from None
-    if table and b"tailrace" not in data:  # somebody's project; parsing it is not ours to pay for
+def _read_file(path: Path, fault: str | None, *, table: bool) -> _Source | None:
+    # A `pyproject.toml` without that word is somebody's project: parsing it is not ours to pay for.
+    data = read_found(path, fault, about=b"tailrace" if table else b"")
+    if data is None:
         return None
     values: Any = parse_toml(path, data)
     if table:

@@ -9,6 +9,8 @@ import sqlite3
 from pathlib import Path
 from typing import Final
 
+from tailrace_agent.descriptors import open_kept
+
 __all__ = ["connect", "not_the_bytes"]
 
 _SCHEMA: Final = """
@@ -72,9 +74,11 @@ def connect(path: Path) -> sqlite3.Connection:
         sqlite3.DatabaseError: It is damaged, or the disk or another process is in the way: see `not_the_bytes`.
         UnicodeDecodeError: SQLite quotes damaged bytes in its messages.
     """
+    # Made by SQLite, it would have the mode that the umask says. What is in the way, SQLite says, too.
+    with contextlib.suppress(OSError):
+        os.close(open_kept(path, os.O_RDWR | os.O_CREAT))
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
     try:
-        path.chmod(0o600)
         db.execute("PRAGMA locking_mode = EXCLUSIVE")
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")

@@ -13,6 +13,7 @@ from typing import TypeVar
 import msgspec
 
 from tailrace_agent.ledger import Ledger
+from tailrace_agent.ownership import read_own, write_own
 from tailrace_agent.records import LogCost, ModelOutcome, run_hex
 from tailrace_agent.settings import Settings
 from tailrace_agent.utf8 import encoded
@@ -98,6 +99,7 @@ class SessionInfo(msgspec.Struct, kw_only=True):
         program: What ran, for people.
         cwd: Its working directory.
         shared: Directory with rings, locks and status files.
+        unguessable: Its name is made from it where somebody else has taken that; "" where an older version wrote this.
         settings: Settings in force, the URI without its password.
     """
 
@@ -110,6 +112,7 @@ class SessionInfo(msgspec.Struct, kw_only=True):
     cwd: str
     shared: str
     settings: Settings
+    unguessable: str = ""
 
 
 T = TypeVar("T")
@@ -127,17 +130,13 @@ def write(path: Path, value: object) -> None:
         OSError: It cannot be written.
     """
     temporary = path.with_suffix(f".{os.getpid()}.new")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(fd, encoded(msgspec.json.encode, value))
-    finally:
-        os.close(fd)
+    write_own(temporary, encoded(msgspec.json.encode, value))
     temporary.replace(path)
 
 
 def read(path: Path, type_: type[T]) -> T | None:
-    """The file's value, or None while there is none (or it is of another version, or not for this user to read)."""
+    """The file's value, or None while there is none (or it is of another version, or not this user's)."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=type_)
+        return msgspec.json.decode(read_own(path), type=type_)
     except (OSError, msgspec.DecodeError):
         return None

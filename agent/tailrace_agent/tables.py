@@ -8,10 +8,11 @@ Thread safety: stateless. `merge_tables` replaces its output in one step; two me
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+
+from tailrace_agent.ownership import write_own
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -122,10 +123,8 @@ def _laid_out(row: msgspec.Raw, order: list[int | None]) -> msgspec.Raw:
 
 def _replace(out: Path, body: bytes) -> None:
     partial = out.with_name(f".{out.name}.partial")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(body)
+        write_own(partial, body)
         partial.replace(out)
     except BaseException:
         partial.unlink(missing_ok=True)

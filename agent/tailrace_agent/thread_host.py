@@ -32,7 +32,7 @@ class ThreadHost:
     def __init__(self, session: Session, lock: int, credentials: dict[str, str]) -> None:
         self._session, self._lock, self._pid = session, lock, os.getpid()
         log = open_log(session.dir / "agent.log", session.info.settings.log_level, pid=os.getpid(), host="thread")
-        self._pipeline = Pipeline(session, open_sink, log, host="thread", own_pid=os.getpid(), credentials=credentials)
+        self._pipeline = Pipeline(session, open_sink, log, host="thread", hosted=True, credentials=credentials)
         self._host = Host(self._pipeline, log)
         os.register_at_fork(after_in_child=self._after_fork)
         self._stopped = False
@@ -51,7 +51,7 @@ class ThreadHost:
             return
         self._stopped = True
         self._pipeline.drain(time.monotonic())
-        settled = self._pipeline.settled and all(name.startswith(f"{self._pid}-") for name in self._session.rings())
+        settled = self._pipeline.settled and all(map(self._session.is_ring_of_this_process, self._session.rings()))
         dead = self._pipeline.spool.has_dead
         self._pipeline.close()
         if settled:

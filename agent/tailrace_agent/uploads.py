@@ -16,7 +16,6 @@ artifact store that does not take it in `_METADATA_TRIES` does without.
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from typing import Final
 
 import msgspec
 
+from tailrace_agent import staging
 from tailrace_agent.artifact_pieces import Pieces
 from tailrace_agent.artifact_source import ArtifactSource, NoTable, artifact_file
 from tailrace_agent.delivery import Delivery
@@ -60,7 +60,7 @@ class Uploads:
         delivery: The delivery to the same URI; it opens the sink and creates the runs.
         spool: Where the artifact rows wait.
         book: The runs.
-        staging: The session's `artifacts/` directory.
+        artifacts: The session's `artifacts/` directory.
         retry_max_delay: Longest pause between tries in seconds.
         log: Where operators read.
         monotonic: The clock of all deadlines.
@@ -73,15 +73,15 @@ class Uploads:
         delivery: Delivery,
         spool: Spool,
         book: RunBook,
-        staging: Path,
+        artifacts: Path,
         *,
         retry_max_delay: float,
         log: Log,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._delivery, self._spool, self._book, self._staging = delivery, spool, book, staging
+        self._delivery, self._spool, self._book, self._staging = delivery, spool, book, artifacts
         self._log, self._monotonic = log, monotonic
-        self._source = ArtifactSource(staging)
+        self._source = ArtifactSource(artifacts)
         self._backoff = Backoff(cap=retry_max_delay)
         self._trials = Trials(retry_max_delay, spool.upload_failures())
         self._pieces: dict[int, Pieces] = {}
@@ -286,8 +286,9 @@ class Uploads:
             if tags:
                 sink.log_batch(state.ref.run_id, tags=list(tags.items()))
             tries[state.run] = tries.get(state.run, 0) + 1  # from here on it is the artifact store's turn
-            if staged is not None and (self._staging / staged).is_dir():
-                sink.log_artifacts(state.ref.run_id, self._staging / staged, staged.partition("-")[0])
+            files = None if staged is None else staging.staged(self._staging, staged)
+            if staged is not None and files is not None and files.is_dir():
+                sink.log_artifacts(state.ref.run_id, files, staged.partition("-")[0])
                 self._trials.worked()
         except Unavailable as error:
             if tries.get(state.run, 0) < _METADATA_TRIES:
@@ -299,7 +300,7 @@ class Uploads:
         self._backoff.worked()
         self._book.update(state.run, description=msgspec.structs.replace(state.description, done=True))
         if staged is not None:
-            shutil.rmtree(self._staging / staged, ignore_errors=True)
+            staging.discard(self._staging, staged)
         return now
 
 

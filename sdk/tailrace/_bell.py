@@ -27,6 +27,7 @@ def listen(pipe: Path, heard: Callable[[], None]) -> None:
         RuntimeError: No thread can be had.
     """
     os.mkfifo(pipe, 0o600)
+    pipe.chmod(0o600)  # the umask may have taken some of it
     # For writing too: so it is never at its end, and reading waits while nobody has it open.
     end = open_kept(pipe, os.O_RDWR)
 

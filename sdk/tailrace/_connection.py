@@ -23,7 +23,7 @@ from tailrace._page import RunsPage
 from tailrace._process_end import lasts
 from tailrace_agent import status
 from tailrace_agent.errors import CallError, SessionError, StateDirError
-from tailrace_agent.places import temporary_state_dir, working_directory
+from tailrace_agent.places import make_temporary_state_dir, working_directory
 from tailrace_agent.records import RAW, Drop, decode_control, encode
 from tailrace_agent.session import Session, program_name
 from tailrace_agent.settings import state_dir
@@ -153,12 +153,12 @@ class Connection:
 
     def point_children_at(self, run: int) -> None:
         """The run that other processes log to from now on, if they start none of their own; 0 for none."""
-        if self.page is not None and self.session.info.pid == os.getpid():
+        if self.page is not None and self.session.begun_here:
             self.page.point_at(run)
 
     def point_children_elsewhere(self, session: str, run: int) -> None:
         """The same for a run of another session."""
-        if self.page is not None and self.session.info.pid == os.getpid():
+        if self.page is not None and self.session.begun_here:
             with contextlib.suppress(OSError):  # a full /dev/shm: what they log is added to the run that has ended
                 self.page.point_elsewhere(session, run)
 
@@ -226,7 +226,7 @@ class Connection:
         if named and Path(named).parent.parent == state_dir(settings):
             session = _joinable(Path(named))
             # One of this process has other settings, or it would not be asked for another connection.
-            if session is not None and session.info.pid != os.getpid():
+            if session is not None and not session.begun_here:
                 return session, True
         if join is not None:
             raise SessionError(f"{join} takes no process in any more")
@@ -245,7 +245,7 @@ class Connection:
         except StateDirError as error:
             if settings.on_error == "raise":
                 raise
-            fallback = temporary_state_dir()
+            fallback = make_temporary_state_dir()
             self.settings = msgspec.structs.replace(settings, dir=str(fallback))
             session = self._with_ring(self.settings)
             self.voice.warn(f"{error} Keeping state in {fallback} for now.")
@@ -308,7 +308,7 @@ def _joinable(directory: Path) -> Session | None:
         session = Session.open(directory)
     except SessionError:
         return None
-    return session if session.here and session.shared.is_dir() and not session.closed else None
+    return session if session.here and session.has_shared and not session.closed else None
 
 
 _connections: weakref.WeakSet[Connection] = weakref.WeakSet()

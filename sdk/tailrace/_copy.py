@@ -12,6 +12,8 @@ import os
 import stat
 from typing import TYPE_CHECKING, Final, Literal
 
+from tailrace_agent.descriptors import open_kept
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -99,7 +101,7 @@ def _take_copy(reader: int, target: str, found: os.stat_result) -> tuple[int, Ho
 
 
 def _create(target: str) -> int:
-    return os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    return open_kept(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
 
 
 def _reflink(reader: int, writer: int) -> bool:

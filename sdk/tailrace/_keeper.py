@@ -162,7 +162,7 @@ class Keeper:
                 self._session.wait_for_agent_death()
             except OSError:  # the session was given up
                 return
-            if self._closed or self._session.closed or not self._session.shared.is_dir():
+            if self._closed or self._session.closed or not self._session.has_shared:
                 return
             mute = 0 if self._has_spoken() else mute + 1
             if (mute >= _MUTE_DEATHS or self._silent) and self._deliver_from_here():

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from tailrace_agent.descriptors import map_kept, reserve
+from tailrace_agent.ownership import open_own, read_own, write_own
 
 __all__ = ["RunsPage", "map_words"]
 
@@ -66,14 +67,14 @@ class RunsPage:
             OSError: There is no room to say so.
         """
         new = self._elsewhere.with_suffix(".new")
-        new.write_text(f"{run}\n{session}", errors="surrogateescape")
+        write_own(new, f"{run}\n{session}".encode(errors="surrogateescape"))
         new.replace(self._elsewhere)
         self.words[_CHANGED] = time.time_ns()
 
     def elsewhere(self) -> tuple[str, int] | None:
         """The session and the run that `point_elsewhere` has named last."""
         try:
-            run, _, session = self._elsewhere.read_text(errors="surrogateescape").partition("\n")
+            run, _, session = read_own(self._elsewhere).decode(errors="surrogateescape").partition("\n")
             return session, int(run)
         except (OSError, ValueError):  # none was
             return None
@@ -94,7 +95,7 @@ def map_words(path: Path, size: int) -> memoryview[int]:
     Raises:
         OSError: It cannot be opened, or there is no room.
     """
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fd = open_own(path, os.O_RDWR | os.O_CREAT)
     try:
         if os.fstat(fd).st_size < size:
             reserve(fd, size)  # a page that cannot be had would be a SIGBUS later

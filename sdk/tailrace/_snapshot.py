@@ -131,6 +131,11 @@ def _sealed(folder: str) -> int:
     return size
 
 
+def _make(directory: str) -> None:
+    os.mkdir(directory, 0o700)
+    os.chmod(directory, 0o700)  # the umask may have taken some of it
+
+
 class _Entry:
     """A directory in the staging root that gets its name when it is complete, and vanishes if it never is."""
 
@@ -142,7 +147,7 @@ class _Entry:
 
     def __enter__(self) -> _Entry:
         os.makedirs(self.root, mode=0o700, exist_ok=True)
-        os.mkdir(self.path, 0o700)
+        _make(self.path)
         return self
 
     def keep(self) -> str:
@@ -195,7 +200,7 @@ class _Taking:
         todo = [(source, target, frozenset({_identity(found)}))]
         while todo:
             directory, copy, above = todo.pop()
-            os.mkdir(copy, 0o700)
+            _make(copy)
             for name in self._names(directory):
                 below = os.path.join(directory, name)
                 entered = self._take_entry(below, os.path.join(copy, name), above)

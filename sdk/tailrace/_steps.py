@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from tailrace._page import map_words
 from tailrace_agent import native
+from tailrace_agent.ownership import open_own
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,7 +85,7 @@ class _SharedInPython:
 
     def __next__(self) -> int:
         # Opened anew each time: descriptors that were inherited through a fork share one lock.
-        fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+        fd = open_own(self._path, os.O_RDWR)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             before = self._word[0]

@@ -17,7 +17,7 @@ import msgspec
 
 from tailrace_agent import native
 from tailrace_agent.cli._app import duration, own_version, size
-from tailrace_agent.session import sessions_root, shared_root
+from tailrace_agent.session import make_sessions_root, sessions_root, shared_root
 from tailrace_agent.settings import Settings, state_dir
 from tailrace_agent.spawn import can_spawn
 from tailrace_agent.spool import Spool
@@ -73,7 +73,7 @@ def state(settings: Settings) -> list[Check]:
     root = sessions_root(settings)
     mend = "set TAILRACE_DIR (or --dir) to a directory that you can write to, on a local disk"
     try:
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_sessions_root(settings)
         with tempfile.TemporaryDirectory(prefix=".doctor-", dir=state_dir(settings)) as probe:
             spool = Spool(Path(probe, "spool.db"))
             began = time.monotonic()

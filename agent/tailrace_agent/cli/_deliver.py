@@ -14,6 +14,7 @@ from tailrace_agent.agent_log import open_log
 from tailrace_agent.cli._app import Code
 from tailrace_agent.host import Host
 from tailrace_agent.mlflow_errors import asks_for_login
+from tailrace_agent.ownership import write_own
 from tailrace_agent.pipeline import Pipeline
 from tailrace_agent.process_host import open_sink
 from tailrace_agent.runs import RunState
@@ -164,7 +165,7 @@ class Foreground:
             if settled and not self._ledgers and not any(session.dir.glob("spool.db.damaged-*")):
                 session.remove()
             elif settled:
-                (session.dir / "finished").touch(0o600)
+                write_own(session.dir / "finished", b"")
                 session.remove_shared()
         finally:
             with contextlib.suppress(OSError):

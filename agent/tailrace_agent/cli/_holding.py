@@ -19,7 +19,7 @@ _LEAVES_WITHIN: Final = 20.0
 
 def take_over(session: Session) -> int | None:
     """A descriptor that holds the session's agent lock; None while an agent or a program of it lives."""
-    if not session.shared.is_dir():
+    if not session.has_shared:
         session.touch_shared()
     lock = None if _programs_live(session) else session.try_agent_lock()
     if lock is not None and _programs_live(session):  # one has joined in between: it will want an agent of its own

@@ -17,8 +17,10 @@ import msgspec
 from tailrace_agent.cli._app import count, size
 from tailrace_agent.cli._look import look
 from tailrace_agent.errors import SessionError
+from tailrace_agent.ownership import is_private, remove_tree
 from tailrace_agent.session import Session, sessions_root, shared_root
 from tailrace_agent.settings import Settings
+from tailrace_agent.shared_dirs import session_of
 from tailrace_agent.status import SessionInfo
 
 __all__ = ["Litter", "find", "remove"]
@@ -49,7 +51,7 @@ def remove(settings: Settings, litter: Litter) -> bool:
     """Deletes it, unless it has come to life meanwhile; whether it is gone."""
     with suppress(SessionError):
         session = Session.open(sessions_root(settings) / litter.name)
-        lock = session.try_agent_lock() if session.shared.is_dir() else -1
+        lock = session.try_agent_lock() if session.has_shared else -1
         if lock is None:
             return False
         try:
@@ -79,11 +81,11 @@ def _of_session(session: Session, older_than: float) -> Litter | None:
     text = ", ".join(filter(None, undelivered)) or None
     if view.state == "leftover" and text is None:
         text = "runs that were not ended in MLflow" if view.runs else None
-    paths = [session.dir, session.shared]
+    paths = [session.dir, *([session.shared] if session.has_shared else [])]
     return Litter(
         name=session.id,
         what=f"{view.state} session ({view.program})",
-        paths=[str(path) for path in paths if path.is_dir()],
+        paths=[str(path) for path in paths],
         bytes=sum(_size(path) for path in paths),
         undelivered=text,
     )
@@ -91,7 +93,7 @@ def _of_session(session: Session, older_than: float) -> Litter | None:
 
 def _of_shared(path: Path, sessions: dict[str, Session]) -> Litter | None:
     """A directory in shared memory: of a finished session, or of one that is gone (or kept elsewhere)."""
-    name = path.name.split("-", 2)[2]
+    name = session_of(path) or path.name
     session = sessions.get(name)
     if session is not None and not (session.dir / "finished").exists():
         return None
@@ -118,14 +120,12 @@ def _of_shared(path: Path, sessions: dict[str, Session]) -> Litter | None:
 
 def _shared(settings: Settings) -> list[Path]:
     root = shared_root(settings)
-    return sorted(path for path in root.glob(f"tailrace-{os.getuid()}-*") if path.is_dir())
+    return sorted(path for path in root.glob(f"tailrace-{os.getuid()}-*") if session_of(path) and is_private(path))
 
 
 def _remove_all(litter: Litter) -> None:
-    import shutil
-
     for path in litter.paths:
-        shutil.rmtree(path, ignore_errors=True)
+        remove_tree(Path(path))
 
 
 def _size(directory: Path) -> int:

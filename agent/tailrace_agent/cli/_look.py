@@ -88,7 +88,7 @@ def reading(session: Session) -> Iterator[Spool | None]:
         Busy: An agent holds the session.
         SessionError: The spool cannot be read; it is left as it is.
     """
-    lock = session.try_agent_lock() if session.shared.is_dir() else -1
+    lock = session.try_agent_lock() if session.has_shared else -1
     if lock is None:
         raise Busy(session)
     try:

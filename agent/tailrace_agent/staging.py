@@ -1,0 +1,46 @@
+"""What waits in a session's `artifacts/` directory: its names, and how it is made and deleted there.
+
+The name of a staged entry comes with a record, and a record is data: it is one plain path component, or it names
+nothing. Each entry is a directory of its own; `tables` beside them holds tables that grow.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+
+from tailrace_agent.ownership import make_private, remove_tree
+
+__all__ = ["TABLES", "discard", "is_staged_name", "make", "staged"]
+
+TABLES: Final = "tables"
+_PLAIN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+
+
+def is_staged_name(name: str) -> bool:
+    """Whether a record may name a staged entry so."""
+    return _PLAIN.fullmatch(name) is not None and name != TABLES
+
+
+def staged(staging: Path, name: str) -> Path | None:
+    """Where a staged entry is; None if nothing can have been staged under such a name."""
+    return staging / name if is_staged_name(name) else None
+
+
+def make(staging: Path, name: str) -> Path:
+    """A new entry, empty.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    entry = staging / name
+    make_private(entry)
+    return entry
+
+
+def discard(staging: Path, name: str) -> None:
+    """Deletes a staged entry with all that is in it."""
+    entry = staged(staging, name)
+    if entry is not None:
+        remove_tree(entry)
