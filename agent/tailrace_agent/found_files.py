@@ -53,12 +53,12 @@ def read_found(path: Path, fault: str | None, *, about: bytes = b"") -> bytes | 
         if fault is not None or not may_enter(path.parent):  # it is not for this user to know
             return None
         raise SettingsError(f"{path} cannot be read: {error.strerror}") from None
-    with os.fdopen(fd, "rb") as file:
+    try:
         found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):
-            return None
-        data = file.read(_MOST)  # of one that goes on, TOML says where it was cut
-    if about not in data:
+        data = _content(fd) if stat.S_ISREG(found.st_mode) else None
+    finally:
+        os.close(fd)
+    if data is None or about not in data:
         return None
     if fault is None and (own := why_not_believed(found)) is None:
         return data
@@ -69,6 +69,12 @@ def read_found(path: Path, fault: str | None, *, about: bytes = b"") -> bytes | 
         f"yours: chown it, and `chmod go-w {what}`; or name what is in it, as TAILRACE_* variables or arguments",
     )
     return None
+
+
+def _content(fd: int) -> bytes:
+    """All of it; of a huge one the beginning, and TOML says where it was cut."""
+    with os.fdopen(fd, "rb", closefd=False) as file:
+        return file.read(_MOST)
 
 
 def _warn(path: Path, text: str) -> None:

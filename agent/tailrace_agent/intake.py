@@ -266,7 +266,7 @@ class Intake:
         elif isinstance(record, Tags):
             self._texts(record.run, "tag", record.tags, self._limits.tag_chars, self._limits.tags)
         elif isinstance(record, Artifact) and not is_staged_name(record.staged):
-            self._bad(record.run, "artifact", record.staged[:_SHOWN], "it is not in the session's directory")
+            self._bad(record.run, "artifact", record.staged[:_SHOWN], "staged elsewhere")
         elif isinstance(record, Artifact):
             self._changes.count(record.run, "artifact", "accepted", 1)
             self._changes.blocks.append((record.run, "artifact", 1, 0, encode(record)))

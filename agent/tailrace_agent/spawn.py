@@ -17,13 +17,15 @@ from typing import Final
 
 import msgspec
 
+from tailrace_agent import status
 from tailrace_agent.descriptors import open_kept
 from tailrace_agent.originals import original
 from tailrace_agent.places import absolute
 from tailrace_agent.program import arguments
 from tailrace_agent.session import Session
+from tailrace_agent.status import AgentStatus
 
-__all__ = ["CREDENTIALS", "Agent", "can_spawn", "spawn_agent"]
+__all__ = ["CREDENTIALS", "Agent", "ask_to_leave", "can_spawn", "spawn_agent"]
 
 CREDENTIALS = "TAILRACE_CREDENTIALS"
 """Environment variable in which `user:password` by masked URI reaches the agent: never a file, never an argument."""
@@ -97,6 +99,27 @@ def spawn_agent(session: Session, credentials: dict[str, str]) -> Agent | None:
     finally:
         _held.pop(lock, None)
         os.close(lock)
+
+
+def ask_to_leave(session: Session) -> bool:
+    """Tells a session's agent process to put everything into the spool and go; whether there was one to tell."""
+    agent = status.read(session.shared / "agent.status", AgentStatus) if session.has_shared else None
+    if agent is None or agent.host != "process" or not _is_agent_of(session, agent.pid):
+        return False
+    try:
+        os.kill(agent.pid, signal.SIGTERM)
+    except OSError:  # it has just died by itself
+        return False
+    return True
+
+
+def _is_agent_of(session: Session, pid: int) -> bool:
+    """Whether a process is what an agent has called its own id: in another container it is another process's."""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return not Path("/proc/self").exists()  # macOS does not say
+    return os.fsencode(session.dir) in command.split(b"\0")
 
 
 def _start(session: Session, credentials: dict[str, str], lock: int, errors: int) -> int:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 from tailrace._credentials import CredentialsWatch
 from tailrace_agent import status
 from tailrace_agent.originals import original, start_thread
-from tailrace_agent.spawn import Agent, can_spawn, spawn_agent
+from tailrace_agent.spawn import Agent, ask_to_leave, can_spawn, spawn_agent
 
 if TYPE_CHECKING:
     from tailrace._say import Voice
@@ -118,10 +118,8 @@ class Keeper:
 
     def _start_anew(self) -> None:
         """Has the agent leave, if one lives: its successor gets what this process knows now."""
-        agent = status.read(self._session.shared / "agent.status", status.AgentStatus)
-        if agent is not None and agent.host == "process" and self._session.agent_alive():
-            with contextlib.suppress(OSError):  # it has just died by itself, and the next one knows
-                os.kill(agent.pid, signal.SIGTERM)
+        if self._session.agent_alive():
+            ask_to_leave(self._session)
 
     def _spawn(self) -> None:
         self._agent = agent = spawn_agent(self._session, self._credentials)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
-from contextlib import suppress
 from typing import Final
 
-from tailrace_agent import status
 from tailrace_agent.session import Session
-from tailrace_agent.status import AgentStatus
+from tailrace_agent.spawn import ask_to_leave
 
 __all__ = ["relieve", "take_over"]
 
@@ -34,7 +31,7 @@ def relieve(session: Session) -> int | None:
     SIGTERM makes it put everything into the spool and go; nothing is lost.
     """
     lock = take_over(session)
-    if lock is not None or _programs_live(session) or not _terminate_agent(session):
+    if lock is not None or _programs_live(session) or not ask_to_leave(session):
         return lock
     deadline = time.monotonic() + _LEAVES_WITHIN
     while lock is None and time.monotonic() < deadline and not _programs_live(session):
@@ -45,17 +42,3 @@ def relieve(session: Session) -> int | None:
 
 def _programs_live(session: Session) -> bool:
     return any(session.owner_alive(ring) for ring in session.rings())
-
-
-def _terminate_agent(session: Session) -> bool:
-    """Whether the session's agent process was found, and told."""
-    import psutil
-
-    agent = status.read(session.shared / "agent.status", AgentStatus)
-    if agent is None or agent.host != "process":
-        return False
-    with suppress(psutil.Error, OSError):
-        if str(session.dir) in psutil.Process(agent.pid).cmdline():
-            os.kill(agent.pid, signal.SIGTERM)
-            return True
-    return False
