@@ -324,6 +324,24 @@ def test_a_killed_owner_is_seen_and_its_run_is_killed_with_a_reason_and_all_its_
         assert rig.status().closed
 
 
+def test_another_process_with_the_id_of_the_agents_own_is_seen_to_be_gone(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each in a container of its own, say, and the agent a thread in one of them."""
+    ours = os.getpid()
+    child = os.fork()
+    if child == 0:
+        monkeypatch.setattr(os, "getpid", lambda: ours)
+        put(rig.ring(), start(), rig.row("a"))
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert rig.session.rings()[0].startswith(f"{ours}-")
+    rig.run()
+    assert rig.of().status == "KILLED"
+    assert rig.stored() == {"a": 1}
+    assert rig.session.rings() == []
+
+
 def test_an_owner_that_ended_its_run_leaves_no_killed_one(rig: Rig) -> None:
     with owner_of(rig) as owner:
         rig.sink.open_run(start(2).spec, None, find_first=False)

@@ -18,6 +18,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from other_users import needs_root
+from sdk_tools import eventually
 from tailrace_agent import leftovers as leftovers_module
 from tailrace_agent import session as module
 from tailrace_agent import spawn as spawn_module
@@ -27,7 +29,7 @@ from tailrace_agent.leftovers import Leftovers, is_leftover
 from tailrace_agent.ring import MIN_BYTES
 from tailrace_agent.session import Session, sessions_root
 from tailrace_agent.settings import Settings
-from tailrace_agent.spawn import CREDENTIALS, spawn_agent
+from tailrace_agent.spawn import CREDENTIALS, ask_to_leave, spawn_agent
 
 LAST_WORDS = "import sys, time; print('ready', flush=True); sys.stdin.read()"
 OWNER = (
@@ -68,9 +70,11 @@ def changed(session: Session, **changes: Any) -> Session:
 
 
 @contextlib.contextmanager
-def owner(session: Session, how: str = "alone") -> Iterator[tuple[subprocess.Popen[str], str, int]]:
+def owner(
+    session: Session, how: str = "alone", before: tuple[str, ...] = ()
+) -> Iterator[tuple[subprocess.Popen[str], str, int]]:
     """A process that has a ring: the process, the ring's name, and the pid of its fork (or 1)."""
-    command = [sys.executable, "-c", OWNER, str(session.dir), how]
+    command = [*before, sys.executable, "-c", OWNER, str(session.dir), how]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -147,6 +151,44 @@ def test_rings_are_named_after_their_process_for_people_and_apart_by_chance(sess
     session.remove_ring(names[0])
     session.remove_ring("never there")
     assert session.rings() == [names[1]]
+
+
+@needs_root
+def test_processes_of_two_containers_that_have_the_same_id_do_not_get_into_each_others_way(session: Session) -> None:
+    """Each is process 1 of a pid namespace of its own."""
+    apart = ("unshare", "--pid", "--fork", "--kill-child")
+    with owner(session, before=apart) as (one, first, _), owner(session, before=apart) as (_, second, _):
+        assert [name.partition("-")[0] for name in (first, second)] == ["1", "1"]
+        assert session.rings() == sorted((first, second))
+        one.kill()
+        one.wait()
+        eventually(lambda: not session.owner_alive(first))
+        assert session.owner_alive(second)
+        for name in (first, second):
+            reader = session.reader(name)
+            assert reader.read().rows == [b"%d" % number for number in range(100)]
+            reader.close()
+
+
+def test_what_a_process_has_made_is_not_its_childs(session: Session) -> None:
+    ring = session.new_ring().path.stem
+    assert session.begun_here
+    assert session.is_ring_of_this_process(ring)
+    child = os.fork()
+    if child == 0:
+        os._exit(session.begun_here or session.is_ring_of_this_process(ring))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert not session.is_ring_of_this_process(f"{os.getpid()}-0000")
+
+
+def test_a_process_that_only_has_an_agents_id_is_not_told_to_leave(session: Session) -> None:
+    with subprocess.Popen(["sleep", "60"]) as other:
+        said = status.AgentStatus(pid=other.pid, host="process", started=0, seen=0)
+        status.write(session.shared / "agent.status", said)
+        assert not ask_to_leave(session)
+        with pytest.raises(subprocess.TimeoutExpired):
+            other.wait(0.1)
+        other.kill()
 
 
 def test_hooks_reach_the_ring(session: Session) -> None:
