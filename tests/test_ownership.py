@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import stat
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +16,8 @@ import pytest
 
 from other_users import MALLORY, acting_as, common_place, needs_root
 from sdk_tools import script
+from tailrace._connection import Connection
+from tailrace._say import Voice
 from tailrace_agent import places, status
 from tailrace_agent.cli._holding import take_over
 from tailrace_agent.cli._litter import find, remove
@@ -206,6 +209,20 @@ def test_a_new_session_takes_another_name_where_its_own_is_taken(
     assert session.rings() == []
     session.new_ring()
     assert list(theirs.iterdir()) == []
+
+
+def test_where_rings_can_be_kept_nowhere_they_are_in_the_temporary_directory(
+    settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    nowhere = str(tmp_path / "file" / "rings")
+    with pytest.raises(SessionError, match=r"Not a directory.*Set TAILRACE_RING_DIR"):
+        Session.create(msgspec.structs.replace(settings, ring_dir=nowhere), cwd="/", program="p")
+    connection = Connection(msgspec.structs.replace(settings, ring_dir=nowhere), Voice())
+    assert connection.session.shared.parent == Path(tempfile.gettempdir())
+    assert connection.session.has_shared
+    assert "for now: log() may wait for the disk there" in caplog.text
+    connection.session.remove()
 
 
 @pytest.mark.parametrize(

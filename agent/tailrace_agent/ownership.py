@@ -82,9 +82,9 @@ def make_parents(directory: Path) -> None:
     make_parents(directory.parent)
     try:
         directory.mkdir(mode=0o700)
-    except FileExistsError:  # another process was quicker
-        if not directory.is_dir():
-            raise
+    except FileExistsError:
+        if not directory.is_dir():  # else another process was quicker
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(directory)) from None
     else:
         directory.chmod(0o700)
 

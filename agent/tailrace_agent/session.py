@@ -104,13 +104,6 @@ def _state_dir_error(directory: Path, error: OSError) -> StateDirError:
     )
 
 
-def _shared_dir_error(root: Path, error: OSError) -> StateDirError:
-    return StateDirError(
-        f"cannot make a directory in {root}: {error.strerror or error}. "
-        "Set TAILRACE_RING_DIR (or the setting `ring_dir`) to a directory that you can write to."
-    )
-
-
 class Session:
     """One program's directory. Create it with `create`, find it again with `open`.
 
@@ -133,13 +126,18 @@ class Session:
 
         Raises:
             StateDirError: The state directory cannot be written to; the message says what to do.
+            SessionError: There is no place for rings and locks; the message says what to do.
         """
         root = make_sessions_root(settings)
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(3).hex()}"
+        shared_in = shared_root(settings)
         try:
-            shared = shared_dirs.make(shared_root(settings), name)
+            shared = shared_dirs.make(shared_in, name)
         except OSError as error:
-            raise _shared_dir_error(shared_root(settings), error) from error
+            raise SessionError(
+                f"cannot make a directory in {shared_in}: {error.strerror or error}. "
+                "Set TAILRACE_RING_DIR (or the setting `ring_dir`) to another one."
+            ) from error
         info = SessionInfo(
             id=name,
             hostname=os.uname().nodename,

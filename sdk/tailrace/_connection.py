@@ -253,11 +253,13 @@ class Connection:
 
     def _with_ring(self, settings: Settings) -> Session:
         """A new session with this process's ring; in the temporary directory if shared memory has no room."""
-        session = Session.create(settings, cwd=working_directory(), program=program_name())
+        session = None
         try:
+            session = Session.create(settings, cwd=working_directory(), program=program_name())
             self._make_ring(session)
         except SessionError as error:
-            session.remove()
+            if session is not None:
+                session.remove()
             elsewhere = _temporary_directory()
             if settings.ring_dir == elsewhere:
                 raise

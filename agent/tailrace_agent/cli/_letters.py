@@ -10,7 +10,6 @@ import os
 import posixpath
 import sqlite3
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -28,6 +27,7 @@ from tailrace_agent.runs import RunBook
 from tailrace_agent.session import Session
 from tailrace_agent.settings import Settings
 from tailrace_agent.spool import DeadLetter, Outcome, Spool
+from tailrace_agent.staging import staged
 
 __all__ = ["Letter", "collect", "discard", "put_back", "select"]
 
@@ -258,7 +258,10 @@ def _moved(session: Session, record: Artifact, new: str) -> bytes:
         return encode(msgspec.structs.replace(record, model=msgspec.structs.replace(record.model, name=norm)))
     if record.contents:
         return encode(msgspec.structs.replace(record, artifact_path=norm))
-    source = next(iter(sorted(Path(session.artifacts, record.staged).iterdir())))
+    entry = staged(session.artifacts, record.staged)
+    source = next(iter(sorted(entry.iterdir())), None) if entry is not None and entry.is_dir() else None
+    if source is None:
+        raise Fail(f"what was to lie under {new!r} is gone from {session.artifacts}; `tailrace dead drop` forgets it")
     source.rename(source.with_name(posixpath.basename(norm)))
     return encode(msgspec.structs.replace(record, artifact_path=posixpath.dirname(norm) or None))
 
