@@ -19,7 +19,9 @@ from sdk_tools import script
 from tailrace._connection import Connection
 from tailrace._say import Voice
 from tailrace_agent import places, status
+from tailrace_agent.cli._app import Fail
 from tailrace_agent.cli._holding import take_over
+from tailrace_agent.cli._letters import Letter, discard, put_back
 from tailrace_agent.cli._litter import find, remove
 from tailrace_agent.errors import SessionError, StateDirError
 from tailrace_agent.leftovers import Leftovers, is_leftover
@@ -34,6 +36,7 @@ from tailrace_agent.records import Artifact, End, RunSpec, Start, encode
 from tailrace_agent.ring import MIN_BYTES, RingReader, RingWriter
 from tailrace_agent.session import Session, sessions_root
 from tailrace_agent.settings import Settings
+from tailrace_agent.spool import DeadLetter
 from tailrace_agent.status import SessionInfo
 from tailrace_agent.uris import mask_uri
 
@@ -388,6 +391,19 @@ def test_an_artifact_that_lies_elsewhere_is_dropped_with_a_reason_and_its_file_s
     pipeline.close()
     assert (keys / "id").read_text() == (session.artifacts / "tables" / "id").read_text() == "secret"
     assert [run.artifacts for run in sink.runs.values()] == [{}]
+
+
+def test_a_dead_letter_whose_file_lies_elsewhere_is_not_moved(session: Session) -> None:
+    keys = session.dir / "keys"
+    keys.mkdir()
+    (keys / "id").touch()
+    for name in ("../keys", "gone-0"):
+        body = encode(Artifact(1, name))
+        letter = Letter(session, None, None, DeadLetter(1, 1, "artifact", "plot.png", 1, body, "refused", 0.0))
+        with pytest.raises(Fail, match="is gone"):
+            put_back(session, [letter], {"plot.png": "plots/last.png"})
+        discard(session, [letter])
+    assert (keys / "id").exists()
 
 
 # -- the state directory -----------------------------------------------------------------------------------------------

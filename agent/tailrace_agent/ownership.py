@@ -65,8 +65,7 @@ def make_private(directory: Path) -> None:
         FileExistsError: There is something of that name, whosever it is.
         OSError: It cannot be made, or its file system keeps no permissions.
     """
-    directory.mkdir(mode=0o700)
-    directory.chmod(0o700)  # the umask may have taken some of it
+    _make(directory)
     if not is_private(directory):
         raise PermissionError(errno.EPERM, "its file system does not keep it from other users", str(directory))
 
@@ -81,11 +80,15 @@ def make_parents(directory: Path) -> None:
         return
     make_parents(directory.parent)
     try:
-        directory.mkdir(mode=0o700)
+        _make(directory)
     except FileExistsError:
         if not directory.is_dir():  # else another process was quicker
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(directory)) from None
-    else:
+
+
+def _make(directory: Path) -> None:
+    directory.mkdir(mode=0o700)
+    if os.lstat(directory).st_mode & 0o700 != 0o700:  # the umask has taken some of it
         directory.chmod(0o700)
 
 
