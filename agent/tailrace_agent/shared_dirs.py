@@ -10,7 +10,6 @@ nobody can know beforehand, and that all processes of this user find alike: `Ses
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import re
 from collections.abc import Iterator
@@ -88,6 +87,8 @@ def _first(names: Iterator[Path], *, adopt: bool) -> Path:
 def _names(root: Path, session: str, unguessable: str) -> Iterator[Path]:
     plain = f"tailrace-{os.getuid()}-{session}"
     yield root / plain
+    import hashlib  # it loads OpenSSL, and is seldom needed
+
     for number in range(_TRIES):
         suffix = hashlib.sha256(f"{unguessable}:{number}".encode()).hexdigest()[:16]
         yield root / f"{plain}.{suffix}"
