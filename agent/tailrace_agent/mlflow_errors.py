@@ -24,6 +24,8 @@ from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
 
 from tailrace_agent.errors import Refused, RunGone, SinkError, StoreRefused, TailraceError, Unavailable
+from tailrace_agent.quoting import plain
+from tailrace_agent.retry import kept_wait
 from tailrace_agent.uris import mask_uri, public_uri
 
 __all__ = [
@@ -64,6 +66,9 @@ _SECRETS = (
     (re.compile(r"(\w://)[^\s/'\"]*@"), r"\1***@"),
     (re.compile(r"\b((?:\w*password|passwd|pwd|token|secret)=)[^\s&;'\"]+", re.IGNORECASE), r"\1***"),
 )
+_DATE_CHARS: Final = 100
+_LOOKED_AT: Final = 20_000
+"""Characters of a message that are looked through: a server's may have millions."""
 _GATEWAY_TIMEOUT: Final = 504
 _BUSY: Final = (429, 502, 503, _GATEWAY_TIMEOUT)
 _LOGIN: Final = "asks for other credentials"
@@ -113,28 +118,27 @@ def stored_already(error: BaseException) -> bool:
 
 
 def retry_after(value: str | None, now: datetime | None = None) -> float | None:
-    """Seconds from a `Retry-After` header, which holds seconds or a date; None when it says nothing sensible."""
+    """Seconds from a `Retry-After` header, which holds seconds or a date; None when it says nothing sensible.
+
+    An hour at most, as in `retry.kept_wait`.
+    """
     if value is None:
         return None
     try:
-        return max(0.0, float(value))
+        return kept_wait(float(value))
     except ValueError:
-        pass
-    try:
-        then = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    then = then if then.tzinfo else then.replace(tzinfo=timezone.utc)
-    return max(0.0, (then - (now or datetime.now(timezone.utc))).total_seconds())
+        then = _date(value)
+        now = now or datetime.now(timezone.utc)
+        return None if then is None else kept_wait((then - now).total_seconds())
 
 
-def _clock(date: str | None) -> datetime | None:
-    """What time it is at the server, by the `Date` of its answer: its dates mean its own clock, and ours may be off."""
+def _date(text: str) -> datetime | None:
+    """A date of HTTP, or of whoever writes in its place."""
     try:
-        now = parsedate_to_datetime(date or "")
-    except ValueError:
+        date = parsedate_to_datetime(text[:_DATE_CHARS])
+        return date if date.tzinfo else date.replace(tzinfo=timezone.utc)
+    except (ValueError, TypeError, OverflowError):  # no date; a date that no calendar has
         return None
-    return now if now.tzinfo else now.replace(tzinfo=timezone.utc)
 
 
 def translate(error: Exception, uri: str, *, remote: bool, about_run: bool, upload: bool = False) -> TailraceError:
@@ -192,19 +196,22 @@ def _locked_out(error: Exception, uri: str) -> Unavailable | None:
 def _answered(error: Exception, response: Any, uri: str, about_run: bool, upload: bool) -> TailraceError:
     """An HTTP answer that is no success."""
     status: int = response.status_code
-    wait = retry_after(response.headers.get("Retry-After"), _clock(response.headers.get("Date")))
+    headers = response.headers
+    # The server's dates mean its own clock, and ours may be off.
+    wait = retry_after(headers.get("Retry-After"), _date(headers.get("Date", "")))
     code = _code_in(error)
     if status in (401, 403):
         return Unavailable(_login(status, uri, error, code), wait, away=True)
     if status == 413:
         return Refused(f"{uri} takes no request this large (413)")
-    if status >= 300 and (there := _moved_to(response)) is not None:
-        return Unavailable(f"{uri} points to {there}: make that the tracking URI", wait, away=True)
+    moved = [each for each in (*getattr(response, "history", ()), response) if each.status_code in _MOVED]
+    if moved and status >= 300:
+        return Unavailable(_points_to(moved[0], uri), wait, away=True)
     verdict = _by_code(code, error, about_run) if code else None
     if verdict is not None and not (isinstance(verdict, Unavailable) and wait is not None):
         return verdict
     if status < 300:
-        return Unavailable(f"{uri} answered, but not as an MLflow server does; check the tracking URI, and log in")
+        return Unavailable(_no_mlflow(uri, _what_came(response)), wait, away=True)
     if upload and status in (404, 405):
         return Unavailable(f"{uri} has no place for this artifact ({status}): {_short(error)}", wait, status)
     if status in (404, 405) and code is None:
@@ -213,12 +220,36 @@ def _answered(error: Exception, response: Any, uri: str, about_run: bool, upload
     return Unavailable(f"{uri} answered {status}: {_short(error)}", wait, status, too_slow=slow, away=away)
 
 
-def _moved_to(response: Any) -> str | None:
-    """Where a server is that was redirected from, as a tracking URI."""
-    for answer in (*getattr(response, "history", ()), response):
-        if answer.status_code in _MOVED and (location := answer.headers.get("Location")):
-            return public_uri(_API.split(urljoin(answer.url or "", location), maxsplit=1)[0])
-    return None
+def _no_mlflow(uri: str, came: str) -> str:
+    return f"{uri} answered, but not as an MLflow server does ({came}); check the tracking URI, and log in"
+
+
+def _what_came(response: Any) -> str:
+    """What an answer is, in a few words, where it should be a JSON object of MLflow's."""
+    body = response.content
+    if response.status_code != 200:
+        return f"HTTP {response.status_code}"
+    if not body.strip():
+        return "nothing"
+    kind = plain(str(response.headers.get("Content-Type", "")).partition(";")[0], 60)
+    return kind if kind and "json" not in kind else plain(body[:60].decode(errors="replace"), 60)
+
+
+def _points_to(response: Any, uri: str) -> str:
+    """Where a redirect points, which is not followed, as a tracking URI."""
+    location = whole = str(response.headers.get("Location") or "")
+    try:
+        whole = urljoin(response.url or "", location)
+        there = plain(public_uri(_API.split(whole, maxsplit=1)[0].partition("?")[0]), 200)
+        server = urlsplit(whole).scheme in ("http", "https") and bool(urlsplit(whole).hostname)
+    except ValueError:
+        there, server = plain(location, 200), False
+    if not location or not server:
+        return f"{uri} sends on to {there or 'nowhere'}, which is no server: check the tracking URI"
+    if there == public_uri(uri):
+        return f"{uri} sends on to itself: check the proxy before it, and the tracking URI"
+    login = "" if _API.search(whole) else ", or log in if it is a login page"
+    return f"{uri} points to {there}: make that the tracking URI{login}"
 
 
 def _login(status: int, uri: str, error: Exception, code: str | None) -> str:
@@ -266,14 +297,16 @@ def _unreachable(error: Exception, uri: str) -> TailraceError:
     if obstacle is not None:
         return Unavailable(obstacle, away=True)
     uri = _redirected(links, uri)
-    if names & {"InvalidUrlException", "InvalidURL", "InvalidSchema", "MissingSchema"}:
+    if names & _NO_ADDRESS:
         return StoreRefused(f"{uri} is not the address of a server; write http://host:5000")
     if any(isinstance(link, socket.gaierror) for link in links) or "NameResolutionError" in names:
         return Unavailable(f"the host name in {uri} cannot be resolved", away=True)
     if any(isinstance(link, ConnectionRefusedError) for link in links):
         return Unavailable(f"{uri} refused the connection: is the server running?", away=True)
-    if names & {"Timeout", "ReadTimeout", "ConnectTimeout", "ReadTimeoutError", "TimeoutError"}:
+    if names & _TIMED_OUT:
         return Unavailable(f"{uri} did not answer in time", too_slow=True, away=True)
+    if names & _NO_ANSWER and not names & {"RemoteDisconnected"}:  # which is a BadStatusLine, too
+        return Unavailable(_no_mlflow(uri, _short(links[-1])), away=True)
     if names & _CUT_OFF:
         return Unavailable(f"{uri} closed the connection before it answered", away=True)
     return Unavailable(f"no answer from {uri}: {_short(error)}", away=True)
@@ -314,11 +347,20 @@ def _proxy(uri: str) -> str:
 
 def was_cut_off(error: BaseException) -> bool:
     """Whether the connection was closed before the answer: one that was kept open may have been so for a while."""
-    return not _CUT_OFF.isdisjoint(type(link).__name__ for link in _chain(error))
+    names = {type(link).__name__ for link in _chain(error)}
+    return bool(names & _CUT_OFF) and not names & (_TIMED_OUT | _NO_ANSWER)
 
 
 _CUT_OFF: Final = frozenset({
     "RemoteDisconnected", "ConnectionResetError", "BrokenPipeError", "ProtocolError", "IncompleteRead"
+})  # fmt: skip
+_TIMED_OUT: Final = frozenset({"Timeout", "ReadTimeout", "ConnectTimeout", "ReadTimeoutError", "TimeoutError"})
+_NO_ADDRESS: Final = frozenset({
+    "InvalidUrlException", "InvalidURL", "InvalidSchema", "MissingSchema", "LocationParseError", "LocationValueError"
+})  # fmt: skip
+_NO_ANSWER: Final = frozenset({
+    "TooLarge", "ContentDecodingError", "DecodeError", "BadStatusLine", "LineTooLong", "HTTPException", "InvalidHeader",
+    "UnknownTransferEncoding", "InvalidChunkLength", "HeaderParsingError",
 })  # fmt: skip
 
 
@@ -334,5 +376,5 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 def _short(error: BaseException, limit: int = 500) -> str:
     """One masked line of an exception's message, cut to a length that fits a ledger."""
-    text = " ".join(_SQL_LINK.sub("", mask(str(error))).split()) or type(error).__name__
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+    text = _SQL_LINK.sub("", mask(str(error)[:_LOOKED_AT]))
+    return plain(text, limit) or type(error).__name__

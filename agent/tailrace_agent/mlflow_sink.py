@@ -297,13 +297,11 @@ class MlflowSink:
         """Uploads files through the server: `(file, where it is to lie)`."""
         from tailrace_agent.mlflow_uploads import stored_name
 
-        renamed = {}
-        for file, wanted in files:
-            name = stored_name(wanted)
-            repository.put(file, name)
-            if name != wanted:
-                renamed[wanted] = name
-        return renamed
+        names = {wanted: stored_name(wanted) for _, wanted in files}
+        unsaid = [(file, names[wanted]) for file, wanted in files if not repository.put(file, names[wanted])]
+        if unsaid:
+            repository.confirm(unsaid)
+        return {wanted: name for wanted, name in names.items() if name != wanted}
 
     def _experiment(self, spec: RunSpec) -> str:
         from mlflow.environment_variables import MLFLOW_EXPERIMENT_ID, MLFLOW_EXPERIMENT_NAME

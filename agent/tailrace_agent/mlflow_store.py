@@ -45,11 +45,10 @@ from mlflow.tracking import get_tracking_uri, is_tracking_uri_set
 from mlflow.tracking._model_registry.utils import _get_store_registry as _get_registry_builder
 from mlflow.tracking._tracking_service.utils import _tracking_store_registry
 from mlflow.utils.proto_json_utils import parse_dict
-from mlflow.utils.rest_utils import verify_rest_response
 from mlflow.utils.uri import add_databricks_profile_info_to_artifact_uri, get_uri_scheme
 
-from tailrace_agent.mlflow_errors import attach, refused_code
-from tailrace_agent.mlflow_uploads import PromptUploads, send_once
+from tailrace_agent.mlflow_errors import refused_code
+from tailrace_agent.mlflow_uploads import PromptUploads, answered, believing, origin, send_once
 from tailrace_agent.uris import resolve_uri
 
 __all__ = [
@@ -71,6 +70,8 @@ HISTORY_AT_MOST: Final = 25_000
 """Points in one answer of a server that has no pages."""
 _IN_FLIGHT: Final = 4
 """Requests that wait for a server at once: `mlflow server` has four workers, unless told otherwise."""
+_SAY_NOTHING: Final = ("SetLoggedModelTags",)
+"""Requests whose answer has a field that MLflow's server leaves out."""
 _ARTIFACT_ROOT_OF_A_SERVER: Final = "_MLFLOW_SERVER_ARTIFACT_ROOT"
 _CONNECT_TIMEOUT: Final = {"postgresql": "connect_timeout", "mysql": "connect_timeout"}
 
@@ -162,7 +163,9 @@ def batch_poster(store: Store) -> Callable[[bytes], None] | None:
     headers = {"Content-Type": "application/json"}
 
     def post(body: bytes) -> None:
-        store.exchange(path, method, data=body, extra_headers=headers)
+        response, fields = store.exchange(path, method, data=body, extra_headers=headers)
+        with believing(response):
+            _check_answer(fields, LogBatch.Response())
 
     return post
 
@@ -174,7 +177,8 @@ def page_fetcher(store: Store) -> Callable[[dict[str, Any]], bytes] | None:
     path, method = store._METHOD_TO_INFO[GetMetricHistory]
 
     def fetch(asked: dict[str, Any]) -> bytes:
-        body: bytes = store.exchange(path, method, params=asked).content
+        response, _ = store.exchange(path, method, params=asked)
+        body: bytes = response.content
         return body
 
     return fetch
@@ -187,8 +191,9 @@ def bulk_fetcher(store: Store) -> Callable[[Sequence[str], str], list[dict[str, 
 
     def fetch(run_ids: Sequence[str], key: str) -> list[dict[str, Any]]:
         asked = [*(("run_id", run_id) for run_id in run_ids), ("metric_key", key), ("max_results", HISTORY_AT_MOST)]
-        answer = store.exchange("/ajax-api/2.0/mlflow/metrics/get-history-bulk", "GET", params=asked)
-        found: list[dict[str, Any]] = answer.json()["metrics"]
+        response, fields = store.exchange("/ajax-api/2.0/mlflow/metrics/get-history-bulk", "GET", params=asked)
+        with believing(response):
+            found: list[dict[str, Any]] = fields["metrics"]
         return found
 
     return fetch
@@ -200,6 +205,7 @@ def open_repository(artifact_uri: str, tracking_uri: str, request_timeout: float
     repository: Any = get_artifact_repository(uri, tracking_uri=tracking_uri)
     if isinstance(repository, HttpArtifactRepository):
         _make_prompt(repository, HttpArtifactRepository, PromptUploads, request_timeout)
+        repository.tailrace_origin = origin(tracking_uri)
     return repository
 
 
@@ -209,25 +215,40 @@ class _Prompt:
     tailrace_timeout: float
     get_host_creds: Callable[[], Any]
 
-    def exchange(self, path: str, method: str, **content: Any) -> requests.Response:
-        """One request, one answer, checked as MLflow checks it."""
+    def exchange(self, path: str, method: str, **content: Any) -> tuple[requests.Response, Any]:
+        """One request, one answer, and the JSON object in it."""
         check_workspace = getattr(self, "_validate_workspace_support_if_specified", None)  # not in MLflow 3.7
         if check_workspace is not None:
             check_workspace()
         response = send_once(self.get_host_creds(), path, method, self.tailrace_timeout, **content)
-        try:
-            verify_rest_response(response, path)
-        except MlflowException as error:
-            attach(error, response)
-            raise
-        return response
+        return response, answered(response, path)
 
     def ask(self, path: str, method: str, json_body: str | None, message: Any) -> Any:
         """Sends a message of MLflow's, and fills in the one that is the answer."""
         body = json.loads(json_body) if json_body else None
         content = {"params" if method == "GET" else "json": body}
-        parse_dict(js_dict=self.exchange(path, method, **content).json(), message=message)
+        response, fields = self.exchange(path, method, **content)
+        with believing(response):
+            parse_dict(js_dict=fields, message=message)
+            _check_answer(fields, message)
         return message
+
+
+def _check_answer(fields: dict[str, Any], message: Any) -> None:
+    """Whether a JSON object is MLflow's answer: `{}` where it has nothing to say, else something of what it has.
+
+    Raises:
+        MlflowException: It is not: somebody else has answered. What MLflow may say besides, in a later version, passes.
+    """
+    kind, known = message.DESCRIPTOR, message.DESCRIPTOR.fields
+    may_be_empty = not known or kind.containing_type.name in _SAY_NOTHING or any(map(_is_repeated, known))
+    if not (message.ListFields() or (may_be_empty and not fields)):
+        raise MlflowException(f"the answer is not that to {kind.containing_type.name}")
+
+
+def _is_repeated(field: Any) -> bool:
+    told = getattr(field, "is_repeated", None)  # a label in older protocol buffers
+    return bool(field.label == field.LABEL_REPEATED if told is None else told)
 
 
 def is_proxied(repository: Any) -> bool:

@@ -9,10 +9,25 @@ keeps a lucky draw from hammering.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
+from typing import Final
 
-__all__ = ["Backoff", "Portion"]
+__all__ = ["LONGEST", "Backoff", "Portion", "kept_wait"]
+
+LONGEST: Final = 3600.0
+"""Seconds that somebody else may make us wait."""
+
+
+def kept_wait(seconds: float | None) -> float | None:
+    """A wait that a server has asked for, as far as it is kept: an hour at most, and None for what is no time at all.
+
+    Example:
+        >>> kept_wait(60), kept_wait(1e300), kept_wait(-1), kept_wait(float("inf"))
+        (60, 3600.0, 0.0, None)
+    """
+    return None if seconds is None or not math.isfinite(seconds) else min(LONGEST, max(0.0, seconds))
 
 
 class Backoff:
@@ -47,7 +62,7 @@ class Backoff:
         ceiling = min(self._cap, self._base * 2 ** min(self.failures, 30))
         self.failures += 1
         wait = max(min(self.FLOOR, ceiling), self._uniform(0, ceiling))
-        self.ready_at = now + max(wait, retry_after or 0.0)
+        self.ready_at = now + max(wait, kept_wait(retry_after) or 0.0)
         return self.ready_at
 
     def worked(self) -> None:

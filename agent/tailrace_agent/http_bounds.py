@@ -1,0 +1,232 @@
+"""Bounds for what the other end of an HTTP connection can cost: time, memory, and whom it can make us speak to.
+
+What this module promises, of a session with `bounded` adapters:
+
+* The time-out of a request is that of the whole of it: of sending it, of every header and of the body. It is granted
+  anew for each MiB that was sent or received, so that what is large may take its time, and what drips may not.
+* No more than 64 MiB are held of an answer, however it is packed; a body that is larger raises `TooLarge`.
+* Nothing is kept from one answer to the next: no cookie.
+
+How: `requests` gives its time-out to each read of a socket, and nobody sees a connection before its headers are there.
+So the connection class is ours: it starts a clock with each request, and the answer is read through a file object that
+gives the socket no more than what is left on that clock. That needs no thread that watches, holds for TLS and proxies
+alike, and nobody has to close a socket under somebody else's read.
+
+What it cannot bound: the resolver, which has its own time-out, and the TLS handshake, which has the time-out for
+itself.
+"""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import http.client
+import io
+import socket
+import time
+import zlib
+from collections.abc import Iterator
+from http.cookiejar import DefaultCookiePolicy
+from typing import IO, Any, Final
+
+import requests
+from requests.adapters import HTTPAdapter
+
+__all__ = ["AT_MOST", "TooLarge", "bound", "hold", "pieces"]
+
+AT_MOST: Final = 64 << 20
+"""Bytes of an answer, unpacked, that are held at once."""
+_BESIDES: Final = 8 << 20
+"""Bytes of headers, and of what frames a body."""
+_STRIDE: Final = 1 << 20
+"""Bytes for which a request has its time-out once more."""
+_PIECE: Final = 1 << 16
+
+
+class TooLarge(requests.RequestException):
+    """An answer that is larger than anything MLflow has to say."""
+
+
+def bound(session: requests.Session) -> None:
+    """From now on the session's requests are bounded; doing it twice does nothing. Its first request comes after it."""
+    for prefix in ("https://", "http://"):
+        adapter = session.get_adapter(prefix)
+        if not isinstance(adapter, _Adapter):
+            kind = type(adapter)  # MLflow's own keeps idle connections alive
+            session.mount(prefix, type(f"Bounded{kind.__name__}", (_Adapter, kind), {})())
+    session.headers["Accept-Encoding"] = "gzip"  # what `pieces` can unpack
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
+
+
+def hold(response: requests.Response, most: int = AT_MOST) -> None:
+    """Reads the body of an answer that was asked for with `stream=True`, and gives the connection back.
+
+    Raises:
+        TooLarge: There is more of it.
+        requests.RequestException: It ended early, or is packed in a way that nobody asked for.
+    """
+    body = bytearray()
+    for piece in pieces(response, renewed=False):
+        body += piece
+        if len(body) > most:
+            response.close()
+            raise TooLarge(f"its answer is larger than {most >> 20} MiB", response=response)
+    response._content, response._content_consumed = bytes(body), True
+    response.encoding = "utf-8"  # as MLflow speaks; to guess it takes minutes for a large body
+
+
+def pieces(response: requests.Response, *, renewed: bool = True) -> Iterator[bytes]:
+    """The body in pieces, unpacked, for whoever writes it to a disk: no more than a piece is in memory.
+
+    Raises:
+        requests.RequestException: It ended early, or is packed in a way that nobody asked for.
+    """
+    clock = getattr(getattr(response.raw, "_original_response", None), "clock", None)
+    try:
+        body = _unpacked(response)
+        while piece := body.read(_PIECE):
+            yield piece
+            if renewed and clock is not None:
+                clock.received = 0
+        _check_length(response)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise requests.exceptions.ContentDecodingError(error, response=response) from error
+    finally:
+        response.close()
+
+
+def _unpacked(response: requests.Response) -> IO[bytes] | gzip.GzipFile:
+    packed = response.headers.get("Content-Encoding", "identity").strip().lower()
+    raw: IO[bytes] = response.raw
+    if packed in ("identity", ""):
+        return raw
+    if packed in ("gzip", "x-gzip"):
+        return gzip.GzipFile(fileobj=raw)
+    raise requests.exceptions.ContentDecodingError(f"an encoding nobody asked for: {packed[:50]}", response=response)
+
+
+def _check_length(response: requests.Response) -> None:
+    """Older versions of urllib3 take a body that ended early for the whole of it."""
+    said = response.headers.get("Content-Length", "")
+    if response.status_code in (204, 304):  # have no body, whatever they say
+        return
+    if said.isdecimal() and "Transfer-Encoding" not in response.headers and response.raw.tell() != int(said):
+        raise requests.exceptions.ChunkedEncodingError("the answer ended early", response=response)
+
+
+class _Clock:
+    """What is left of a time-out."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self._seconds = seconds
+        self._deadline = self._moved = 0.0
+        self.received = 0
+        self._renew()
+
+    def left(self) -> float | None:
+        if self._seconds is None:
+            return None
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        return left
+
+    def moved(self, n: int) -> None:
+        self._moved += n
+        if self._moved >= _STRIDE:
+            self._renew()
+
+    def got(self, n: int) -> None:
+        self.received += n
+        if self.received > AT_MOST + _BESIDES:
+            raise TooLarge(f"its answer is larger than {AT_MOST >> 20} MiB")
+        self.moved(n)
+
+    def _renew(self) -> None:
+        self._moved = 0
+        self._deadline = time.monotonic() + (self._seconds or 0.0)
+
+
+class _Reader(io.RawIOBase):
+    """The reading end of a socket, whose reads end with the clock."""
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket, clock: _Clock) -> None:
+        self._raw, self._sock, self._clock = raw, sock, clock
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._sock.settimeout(self._clock.left())
+        n: int | None = self._raw.readinto(buffer)
+        self._clock.got(n or 0)
+        return n
+
+    def close(self) -> None:
+        if not self.closed:
+            self._raw.close()
+        super().close()
+
+
+class _Answer(http.client.HTTPResponse):
+    def __init__(self, sock: socket.socket, *args: Any, clock: _Clock | None = None, **named: Any) -> None:
+        super().__init__(sock, *args, **named)
+        self.clock = clock or _Clock(sock.gettimeout())
+        whole: Any = self.fp
+        self.fp = io.BufferedReader(_Reader(whole.detach(), sock, self.clock))
+
+
+class _Connection:
+    """Stands before a connection class of urllib3's."""
+
+    response_class: Any = _Answer
+    sock: socket.socket | None
+    timeout: Any
+    _clock: _Clock | None = None
+
+    def putrequest(self, *args: Any, **named: Any) -> None:
+        self._clock = _Clock(self.timeout if isinstance(self.timeout, (int, float)) else None)
+        self.response_class = functools.partial(_Answer, clock=self._clock)
+        super().putrequest(*args, **named)  # type: ignore[misc]
+
+    def _tunnel(self) -> None:
+        self.response_class, self._clock = _Answer, None  # a proxy's word has a time-out of its own
+        super()._tunnel()  # type: ignore[misc]
+
+    def send(self, data: Any) -> None:
+        if self._clock is None or not isinstance(data, bytes):
+            super().send(data)  # type: ignore[misc]
+            return
+        for start in range(0, len(data), _PIECE):
+            if self.sock is not None:  # the first piece connects
+                self.sock.settimeout(self._clock.left())
+            piece = memoryview(data)[start : start + _PIECE]
+            super().send(piece)  # type: ignore[misc]
+            self._clock.moved(len(piece))
+
+
+class _Adapter(HTTPAdapter):
+    """An adapter whose connections are bounded, also those through a proxy."""
+
+    def init_poolmanager(self, *args: Any, **named: Any) -> None:
+        super().init_poolmanager(*args, **named)
+        _bound_pools(self.poolmanager)
+
+    def proxy_manager_for(self, proxy: Any, **named: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, **named)
+        _bound_pools(manager)
+        return manager
+
+
+def _bound_pools(manager: Any) -> None:
+    kinds = manager.pool_classes_by_scheme
+    manager.pool_classes_by_scheme = {scheme: _bounded_pool(kind) for scheme, kind in kinds.items()}
+
+
+@functools.cache
+def _bounded_pool(pool: Any) -> Any:
+    kind = pool.ConnectionCls
+    if issubclass(kind, _Connection):
+        return pool
+    connection = type(f"Bounded{kind.__name__}", (_Connection, kind), {})
+    return type(f"Bounded{pool.__name__}", (pool,), {"ConnectionCls": connection})

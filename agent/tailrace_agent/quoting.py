@@ -1,0 +1,40 @@
+"""Other people's words in messages of ours: a name, a server's answer, a library's error.
+
+They may be of any length and hold what a terminal obeys (colours, a new title, a line that covers another one). Here
+they become one line of what can be seen, cut to a length that can be read. Pure, and cheap to load.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["plain", "quoted"]
+
+_NAME: Final = 100
+
+
+def plain(text: str, limit: int = 500) -> str:
+    r"""One line of a text, of what can be seen, cut to a length.
+
+    Example:
+        >>> plain("well\x1b[2K\nread")
+        'well\\x1b[2K read'
+    """
+    cut = text[: 4 * limit + 4096]  # before anything that takes its time
+    line = "".join(c if c.isprintable() else _escaped(c) for c in " ".join(cut.split()))
+    return line if len(line) <= limit and len(cut) == len(text) else f"{line[: limit - 1]}…"
+
+
+def quoted(name: object, limit: int = _NAME) -> str:
+    """A name in quotes, cut to a length.
+
+    Example:
+        >>> quoted("loss"), quoted("x" * 3_000_000, 12)
+        ("'loss'", "'xxxxxxxxxxxx'… (3,000,000 characters)")
+    """
+    text = str(name)
+    return repr(text) if len(text) <= limit else f"{text[:limit]!r}… ({len(text):,} characters)"
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape", "backslashreplace").decode("ascii")
