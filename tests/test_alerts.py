@@ -13,14 +13,17 @@ from typing import Any
 
 import pytest
 
+from faults.lies import LIES
+from faults.proxy import Proxy
 from sdk_tools import Store, eventually, tracking
-from tailrace import CallError, Settings
+from tailrace import CallError, Settings, SettingsError
 from tailrace_agent.alerts import MOST, Alerts, as_tags, describe
 from tailrace_agent.memory_sink import MemorySink
 from tailrace_agent.pipeline import Pipeline
 from tailrace_agent.records import Alert, End, RunSpec, Start, encode
 from tailrace_agent.runs import RunBook
 from tailrace_agent.session import Session
+from tailrace_agent.settings import check_setting
 from tailrace_agent.uris import mask_url
 from tailrace_agent.webhook import Webhook
 
@@ -225,6 +228,27 @@ def test_a_refusal_costs_one_alert_and_a_redirect_is_not_followed(receiver: Rece
     assert f"HTTP {status}" in posting.log.lines[0]
     host = receiver.url.removesuffix("/services/geheim7")
     assert posting.told == [f"the alert 'first' could not be posted to {host}/…: HTTP {status}"]
+
+
+@pytest.mark.parametrize("url", ["http://a..b/geheim7", f"http://{'a' * 64}.b/geheim7", "http://[::1/geheim7"])
+def test_an_address_that_cannot_be_is_no_setting_and_is_given_up_at_once(url: str) -> None:
+    with pytest.raises(SettingsError, match="alert_webhook"):
+        check_setting("alert_webhook", url, str)
+    posting = Posting(url)
+    posting.run(1)
+    assert not posting.webhook.pending
+    assert len(posting.told) == 2
+    assert "geheim7" not in " ".join(posting.told + posting.log.lines)
+
+
+def test_a_receiver_that_drips_its_headers_is_given_up_with_the_time_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tailrace_agent.webhook._TIMEOUT", 0.2)
+    with Proxy(9) as proxy, proxy.faulty(LIES["drips its headers"]) as seen:
+        posting = Posting(proxy.url)
+        posting.now = posting.webhook.step(posting.now)
+        assert posting.webhook.pending
+        assert "ConnectionError" in posting.log.lines[0] or "ReadTimeout" in posting.log.lines[0]
+    assert len(seen) == 1
 
 
 def test_a_server_that_is_away_is_given_up_and_no_line_shows_the_url() -> None:

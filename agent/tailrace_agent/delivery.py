@@ -28,6 +28,7 @@ from tailrace_agent import batcher, extremes
 from tailrace_agent.batcher import Batch, Entry, Twins
 from tailrace_agent.errors import Refused, RunGone, StoreRefused, Unavailable
 from tailrace_agent.log import Log
+from tailrace_agent.quoting import quoted
 from tailrace_agent.records import Point, run_hex
 from tailrace_agent.retry import Backoff, Portion
 from tailrace_agent.run_ends import RunEnds
@@ -155,6 +156,12 @@ class Delivery:
         self._worked()
         self._book.update(state.run, ref=ref)
         self._log.info("run opened", run_id=ref.run_id, attempts=state.attempts)
+        if ref.artifacts:
+            self._tell(
+                state.run,
+                f"MLflow's server wants the artifacts in {ref.artifacts} on this machine, and there they go; if it "
+                "runs on another one, start it with --serve-artifacts",
+            )
         return True
 
     def _find_run(self, sink: Sink, state: RunState) -> bool:
@@ -260,7 +267,7 @@ class Delivery:
             self._accepted.pop(batch.run, None)
         self._book.touch(batch.run)
         for entry, reason in dead:
-            about = f"MLflow refused {batch.kind} {entry[0]!r}: "
+            about = f"MLflow refused {batch.kind} {quoted(entry[0])}: "
             self._tell(batch.run, about + reason, once=about)
 
     def _precheck(self, sink: Sink, batch: Batch) -> tuple[list[Entry], list[tuple[Entry, str]]]:

@@ -14,6 +14,7 @@ from zlib import crc32
 import msgspec
 
 from tailrace_agent.nested import flat_items
+from tailrace_agent.quoting import quoted
 from tailrace_agent.records import (
     RAW,
     Alert,
@@ -256,7 +257,7 @@ class Intake:
         self._changes.drop(run, kind, reason.split(" but ", maxsplit=1)[0], n)
         if (run, key) not in self._warned and len(self._warned) < 10_000:
             self._warned.add((run, key))
-            self._changes.notices.append((run, f"{kind} {key!r} was not logged: {reason}"))
+            self._changes.notices.append((run, f"{kind} {quoted(key)} was not logged: {reason}"))
 
     # -- everything else ---------------------------------------------------------------------------------------------
 
@@ -295,7 +296,7 @@ class Intake:
         folder = f"tailrace/{kind}s"
         self._entries(Artifact(run=run, staged=self._stage_text(name, value), artifact_path=folder))
         pointer = _POINTER.format(path=Path(folder, name).as_posix())
-        self._changes.notices.append((run, f"{kind} {key!r} has {len(value)} characters: cut,{pointer[20:-1]}"))
+        self._changes.notices.append((run, f"{kind} {quoted(key)} has {len(value)} characters: cut,{pointer[20:-1]}"))
         return value[: longest - len(pointer)] + pointer
 
 

@@ -67,7 +67,7 @@ _SECRETS = (
     (re.compile(r"\b((?:\w*password|passwd|pwd|token|secret)=)[^\s&;'\"]+", re.IGNORECASE), r"\1***"),
 )
 _DATE_CHARS: Final = 100
-_LOOKED_AT: Final = 20_000
+_LOOKED_AT: Final = 4_000
 """Characters of a message that are looked through: a server's may have millions."""
 _GATEWAY_TIMEOUT: Final = 504
 _BUSY: Final = (429, 502, 503, _GATEWAY_TIMEOUT)

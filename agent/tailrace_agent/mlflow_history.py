@@ -20,6 +20,7 @@ from mlflow.store.tracking.dbmodels.models import SqlMetric
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from tailrace_agent.extremes import LARGEST, unbounded
+from tailrace_agent.mlflow_pages import pages
 from tailrace_agent.mlflow_store import HISTORY_AT_MOST, bulk_fetcher, in_flight, page_fetcher
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def _from_database(store: Store, run_id: str, key: str) -> Iterator[Columns]:
 
 def _from_server(fetch: Any, run_id: str, key: str) -> Iterator[Columns]:
     asked = {"run_id": run_id, "run_uuid": run_id, "metric_key": key, "max_results": GET_METRIC_HISTORY_MAX_RESULTS}
-    token = ""
+    token, seen = "", {""}
     while True:
         page = _decoder.decode(fetch({**asked, "page_token": token} if token else asked))
         points = page.metrics
@@ -125,22 +126,18 @@ def _from_server(fetch: Any, run_id: str, key: str) -> Iterator[Columns]:
                 [int(point.timestamp) for point in points],
                 [float(point.value) for point in points],  # "NaN" and "Infinity" are words in JSON
             )
-        if not page.next_page_token or page.next_page_token == token:
+        if page.next_page_token in seen:
             return
         token = page.next_page_token
+        seen.add(token)
 
 
 def _from_pages(store: Store, run_id: str, key: str) -> Iterator[Columns]:
-    token = None
-    while True:
-        page = store.get_metric_history(run_id, key, GET_METRIC_HISTORY_MAX_RESULTS, token)
+    for page in pages(lambda token: store.get_metric_history(run_id, key, GET_METRIC_HISTORY_MAX_RESULTS, token)):
         if page:
             yield _columns(
                 [point.step for point in page], [point.timestamp for point in page], [point.value for point in page]
             )
-        token = page.token
-        if not token:
-            return
 
 
 def _bounds(store: Store, fetch: Any, run_ids: Sequence[str], key: str) -> Iterator[tuple[str, tuple[float, float]]]:

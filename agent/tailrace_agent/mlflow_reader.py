@@ -18,7 +18,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
@@ -31,6 +31,7 @@ from tailrace_agent.extremes import known, unbounded
 from tailrace_agent.filters import quoted_filter, quoted_order
 from tailrace_agent.links import is_server, run_page
 from tailrace_agent.mlflow_errors import mask, opening_failed, translate
+from tailrace_agent.mlflow_pages import pages
 from tailrace_agent.uris import check_uri, mask_uri, missing_file
 
 if TYPE_CHECKING:
@@ -46,6 +47,9 @@ _IDS_AT_ONCE: Final = 200
 _ID: Final = re.compile(r"[0-9a-f]{32}")
 _RUN_TAG: Final = "tailrace.run"
 Choose: TypeAlias = Callable[[str, str], object]
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_FIRST, _LAST = -62_135_596_800_000, 253_402_300_799_000
+"""Milliseconds at which Python's calendar begins and ends."""
 _NEWEST: Final = ["attributes.start_time DESC"]
 _NOT_IN_A_PATTERN: Final = re.compile(r"[\[\]\\\"]")
 """What escapes, means a set, or ends the literal in one database's LIKE or another's."""
@@ -167,14 +171,11 @@ class Reader:
         """Names of all experiments that are not deleted, by id."""
         from mlflow.entities import ViewType
 
-        found, token = {}, None
+        def fetch(token: str | None) -> Any:
+            return self.store.search_experiments(ViewType.ACTIVE_ONLY, _PAGE, None, None, token)
+
         with self.edge(about_run=False):
-            while True:
-                page = self.store.search_experiments(ViewType.ACTIVE_ONLY, _PAGE, None, None, token)
-                found.update({str(each.experiment_id): str(each.name) for each in page})
-                token = page.token
-                if not token:
-                    return found
+            return {str(each.experiment_id): str(each.name) for page in pages(fetch) for each in page}
 
     def experiment_ids(self, names: Sequence[str], *, sure: bool = False) -> list[str]:
         """Ids of experiments that are named, by name or by id.
@@ -234,14 +235,15 @@ class Reader:
         from mlflow.entities import ViewType
 
         view = ViewType.ACTIVE_ONLY if view is None else view
-        query, order, token = quoted_filter(filter_string or ""), [quoted_order(each) for each in order_by or ()], None
-        while ids and size > 0:
+        query, order = quoted_filter(filter_string or ""), [quoted_order(each) for each in order_by or ()]
+
+        def fetch(token: str | None) -> Any:
             with self.edge(about_run=False):
-                page = self.store.search_runs(list(ids), query, view, size, order, token)
-            yield from page
-            token = page.token
-            if not token:
-                return
+                return self.store.search_runs(list(ids), query, view, size, order, token)
+
+        if ids and size > 0:
+            for page in pages(fetch):
+                yield from page
 
     # -- one run -----------------------------------------------------------------------------------------------------
 
@@ -408,7 +410,8 @@ def _candidate(run: Any) -> Candidate:
 
 
 def _moment(ms: int) -> datetime:
-    return datetime.fromtimestamp(ms / 1000, timezone.utc)
+    """A time that no calendar has is the first or the last that one has: one run must not hide the others."""
+    return _EPOCH + timedelta(milliseconds=min(max(ms, _FIRST), _LAST))
 
 
 def _noted(run: Any) -> dict[str, tuple[float, float] | None]:

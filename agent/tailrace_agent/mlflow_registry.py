@@ -26,6 +26,7 @@ from mlflow.exceptions import MlflowException
 
 from tailrace_agent.errors import NotFound
 from tailrace_agent.mlflow_errors import refused_code
+from tailrace_agent.mlflow_pages import pages
 from tailrace_agent.mlflow_store import Store
 from tailrace_agent.records import ModelSpec
 
@@ -176,14 +177,10 @@ class Registry:
         return sorted(found, key=lambda version: (version.name, -int(version.version)))
 
     def _search(self, query: str | None) -> list[Any]:
-        found: list[Any] = []
-        token = None
-        while True:
-            page = self.store.search_model_versions(query, _PAGE, None, token)
-            found += page
-            token = page.token
-            if not token:
-                return found
+        def fetch(token: str | None) -> Any:
+            return self.store.search_model_versions(query, _PAGE, None, token)
+
+        return [version for page in pages(fetch) for version in page]
 
     def _version_of(self, name: str, token: str) -> str | None:
         """The version that was made for a token. Of twins, born of an answer that was lost, the first one stays."""

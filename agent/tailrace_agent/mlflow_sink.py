@@ -19,6 +19,7 @@ import errno
 import functools
 import logging
 import os
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -27,13 +28,15 @@ from pathlib import Path
 from posixpath import dirname, join
 from typing import TYPE_CHECKING, Any, Final
 
-from tailrace_agent.errors import Refused, RunGone, StoreRefused
+from tailrace_agent.errors import Refused, RunGone, StoreRefused, Unavailable
 from tailrace_agent.links import is_server, run_page
 from tailrace_agent.mlflow_errors import mask, opening_failed, refused_code, stored_already, translate
+from tailrace_agent.mlflow_pages import pages
 from tailrace_agent.mlflow_wire import batch_body
+from tailrace_agent.quoting import plain, quoted
 from tailrace_agent.records import Kind, ModelOutcome, ModelSpec, Point, RunSpec, run_hex
 from tailrace_agent.sink import Limits, Renamed, RunRef, Sink, StoredRun
-from tailrace_agent.uris import check_uri
+from tailrace_agent.uris import check_uri, public_uri
 
 if TYPE_CHECKING:
     from tailrace_agent.mlflow_models import Placed
@@ -50,6 +53,7 @@ _PARENT_TAG: Final = "mlflow.parentRunId"
 _NOTE_TAG: Final = "mlflow.note.content"
 _CONTEXT_TAGS: Final = ("mlflow.user", "mlflow.source.", RUN_TAG)  # say how a run was created; resuming keeps them
 _REPOSITORIES: Final = 64
+_ID: Final = re.compile(r"[A-Za-z0-9][\w-]{0,255}", re.ASCII)
 _OF_THE_PATH: Final = frozenset(
     (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP, errno.EILSEQ)
 )
@@ -383,9 +387,16 @@ class MlflowSink:
         return list(self._store.search_runs([experiment_id], tag, ViewType.ACTIVE_ONLY, 1000, None))
 
     def _ref(self, run: Any) -> RunRef:
+        from tailrace_agent.mlflow_store import place_here
+
         info = run.info
+        if self._remote and not (_ID.fullmatch(str(info.run_id)) and _ID.fullmatch(str(info.experiment_id))):
+            where = public_uri(self._uri)
+            raise Unavailable(f"{where} answered, but not as an MLflow server does (a run without an id)")
         url = run_page(self._uri, str(info.experiment_id), info.run_id) if is_server(self._uri) else None
-        return RunRef(info.run_id, info.experiment_id, info.run_name or "", url)
+        here = place_here(info.artifact_uri or "", self._uri)
+        told = "" if here is None else plain(str(here))
+        return RunRef(info.run_id, info.experiment_id, plain(info.run_name or ""), url, told)
 
     def _send(
         self, run_id: str, metrics: Sequence[Point], params: Sequence[tuple[str, str]], tags: Sequence[tuple[str, str]]
@@ -405,13 +416,10 @@ class MlflowSink:
     def _count(self, run_id: str, key: str) -> int:
         from mlflow.store.tracking import GET_METRIC_HISTORY_MAX_RESULTS
 
-        count, token = 0, None
-        while True:
-            page = self._store.get_metric_history(run_id, key, GET_METRIC_HISTORY_MAX_RESULTS, token)
-            count += len(page)
-            token = page.token
-            if not token:
-                return count
+        def fetch(token: str | None) -> Any:
+            return self._store.get_metric_history(run_id, key, GET_METRIC_HISTORY_MAX_RESULTS, token)
+
+        return sum(map(len, pages(fetch)))
 
     def _repository(self, run_id: str) -> Any:
         from tailrace_agent.mlflow_store import open_repository
@@ -446,7 +454,7 @@ def _name_fault(kind: Kind, key: str) -> str | None:
         else:
             verify_artifact_path(key)
     except MlflowException as error:
-        return str(error.message)
+        return plain(str(error.message))
     return None
 
 
@@ -462,7 +470,7 @@ def _fault_of_the_path(error: Exception, repository: Any) -> str | None:
 def _refuse_long(kind: Kind, entries: Sequence[tuple[str, str]], limit: int) -> None:
     for key, value in entries:
         if len(value) > limit:
-            raise Refused(f"the {kind} {key!r} has {len(value)} characters, and MLflow keeps {limit}")
+            raise Refused(f"the {kind} {quoted(key)} has {len(value)} characters, and MLflow keeps {limit}")
 
 
 def _restore(name: str, experiment_id: str) -> str:

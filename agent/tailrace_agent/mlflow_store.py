@@ -22,6 +22,7 @@ import contextvars
 import inspect
 import json
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -44,11 +45,15 @@ from mlflow.store.tracking.rest_store import RestStore
 from mlflow.tracking import get_tracking_uri, is_tracking_uri_set
 from mlflow.tracking._model_registry.utils import _get_store_registry as _get_registry_builder
 from mlflow.tracking._tracking_service.utils import _tracking_store_registry
+from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.proto_json_utils import parse_dict
-from mlflow.utils.uri import add_databricks_profile_info_to_artifact_uri, get_uri_scheme
+from mlflow.utils.uri import add_databricks_profile_info_to_artifact_uri, get_uri_scheme, is_local_uri
 
+from tailrace_agent.errors import Refused
+from tailrace_agent.links import is_server
 from tailrace_agent.mlflow_errors import refused_code
 from tailrace_agent.mlflow_uploads import PromptUploads, answered, believing, origin, send_once
+from tailrace_agent.quoting import quoted
 from tailrace_agent.uris import resolve_uri
 
 __all__ = [
@@ -62,12 +67,14 @@ __all__ = [
     "open_repository",
     "open_store",
     "page_fetcher",
+    "place_here",
     "Store",
     "store_uri",
 ]
 
 HISTORY_AT_MOST: Final = 25_000
 """Points in one answer of a server that has no pages."""
+_OF_A_RUN: Final = re.compile(r"/(?:m-)?[0-9a-f]{32}/artifacts$")
 _IN_FLIGHT: Final = 4
 """Requests that wait for a server at once: `mlflow server` has four workers, unless told otherwise."""
 _SAY_NOTHING: Final = ("SetLoggedModelTags",)
@@ -201,12 +208,29 @@ def bulk_fetcher(store: Store) -> Callable[[Sequence[str], str], list[dict[str, 
 
 def open_repository(artifact_uri: str, tracking_uri: str, request_timeout: float) -> Any:
     """The artifact repository of a run. What goes through the MLflow server is sent once, like all the rest."""
+    here = place_here(artifact_uri, tracking_uri)
+    if here is not None and not _OF_A_RUN.search(here.as_posix()):
+        raise Refused(
+            f"MLflow's server wants artifacts in {quoted(here)} on this machine, which is no directory of a run: "
+            "nothing is written there; start the server with --serve-artifacts"
+        )
     uri = add_databricks_profile_info_to_artifact_uri(artifact_uri, tracking_uri)
     repository: Any = get_artifact_repository(uri, tracking_uri=tracking_uri)
     if isinstance(repository, HttpArtifactRepository):
         _make_prompt(repository, HttpArtifactRepository, PromptUploads, request_timeout)
         repository.tailrace_origin = origin(tracking_uri)
     return repository
+
+
+def place_here(artifact_uri: str, tracking_uri: str) -> Path | None:
+    """The directory on this machine that a server names for artifacts, as one without `--serve-artifacts` does.
+
+    MLflow writes into any directory that a server names. Here it has to be one that MLflow makes for a run or a model,
+    `…/<id>/artifacts`, so that a server can have no file put into a directory of the user's.
+    """
+    if not is_server(tracking_uri) or not is_local_uri(artifact_uri):
+        return None
+    return Path(os.path.normpath(local_file_uri_to_path(artifact_uri)))
 
 
 class _Prompt:

@@ -184,9 +184,9 @@ class PromptUploads(HttpArtifactRepository):  # type: ignore[misc]  # MLflow is 
     def confirm(self, files: Sequence[tuple[Path, str]]) -> None:
         """Makes sure that files are there whose upload was answered with nothing: `(file, where it is to lie)`.
 
-        MLflow's own answer is `{}`, or nothing at all where uvicorn serves it (3.15 and later do by default); and
-        nothing is also what a proxy says that has thrown the file away. A small file is asked for itself, since a
-        listing may be long; many are looked up in the listings of their directories.
+        MLflow's own answer is `{}`, or nothing at all where uvicorn serves it (in 3.17); and nothing is also what a
+        proxy says that has thrown the file away. A small file is asked for itself, since a listing may be long; many
+        are looked up in the listings of their directories.
 
         Raises:
             Unavailable: One of them is not.
@@ -194,7 +194,7 @@ class PromptUploads(HttpArtifactRepository):  # type: ignore[misc]  # MLflow is 
         """
         sizes = {name: file.stat().st_size for file, name in files}
         if len(sizes) == 1 and sum(sizes.values()) <= _SMALL:
-            found = {name: self._size(name) for name in sizes}
+            found: dict[str, int | None] = {name: self._size(name) for name in sizes}
         else:
             directories = {posixpath.dirname(name) for name in sizes}
             listings = [self.list_artifacts(directory or None) for directory in directories]
@@ -207,10 +207,12 @@ class PromptUploads(HttpArtifactRepository):  # type: ignore[misc]  # MLflow is 
                     "tracking URI, and log in"
                 )
 
-    def _size(self, artifact_file: str) -> int:
+    def _size(self, artifact_file: str) -> int | None:
+        """None: it arrives packed, and nobody knows by whom."""
         response = send_once(self._host_creds, f"/{quote(artifact_file)}", "GET", self.tailrace_timeout, stream=True)
         _check(response)
-        return sum(len(piece) for piece in pieces(response))
+        size = sum(len(piece) for piece in pieces(response))
+        return None if "Content-Encoding" in response.headers else size
 
     def list_artifacts(self, path: str | None = None) -> list[Any]:
         """MLflow's call."""

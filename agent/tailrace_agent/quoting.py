@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["plain", "quoted"]
+__all__ = ["plain", "quoted", "visible"]
 
 _NAME: Final = 100
 
@@ -23,6 +23,11 @@ def plain(text: str, limit: int = 500) -> str:
     cut = text[: 4 * limit + 4096]  # before anything that takes its time
     line = "".join(c if c.isprintable() else _escaped(c) for c in " ".join(cut.split()))
     return line if len(line) <= limit and len(cut) == len(text) else f"{line[: limit - 1]}…"
+
+
+def visible(text: str) -> str:
+    r"""The text with control characters written out (`\x1b`); line breaks stay."""
+    return text if text.isprintable() else "".join(c if c.isprintable() or c == "\n" else _escaped(c) for c in text)
 
 
 def quoted(name: object, limit: int = _NAME) -> str:

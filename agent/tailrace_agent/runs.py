@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from tailrace_agent.ledger import Ledger
+from tailrace_agent.quoting import plain
 from tailrace_agent.records import End, LogCost, ModelOutcome, Monitor, RunSpec, Samples, Start
 from tailrace_agent.sink import RunRef
 from tailrace_agent.status import RunStatus
@@ -21,6 +22,7 @@ from tailrace_agent.status import RunStatus
 __all__ = ["Description", "Mark", "RunBook", "RunState"]
 
 _MAX_NOTICES = 200
+_NOTICE_CHARS = 1000
 
 
 class Description(msgspec.Struct, frozen=True):
@@ -289,6 +291,7 @@ class RunBook:
 
     def notice(self, run: int, text: str) -> bool:
         """Something to tell the user of a run, once; whether it is new."""
+        text = plain(text, _NOTICE_CHARS)
         with self._lock:
             state = self._states.get(run)
             if state is None or text in state.notices or len(state.notices) >= _MAX_NOTICES:
@@ -299,6 +302,7 @@ class RunBook:
 
     def trouble(self, tracking_uri: str | None, problem: str | None, retry_at: float = 0.0) -> None:
         """What delivery to a destination stumbles over (None: works again). In memory only."""
+        problem = None if problem is None else plain(problem, _NOTICE_CHARS)
         for state in self.unfinished(tracking_uri):
             if (state.problem, state.retry_at) != (problem, retry_at):
                 state.problem, state.retry_at = problem, retry_at

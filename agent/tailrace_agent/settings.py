@@ -373,7 +373,7 @@ def _rules(value: object) -> object:
 
 
 def _webhook(value: object) -> object:
-    if isinstance(value, str) and not value.startswith(("http://", "https://")):
+    if isinstance(value, str) and (not value.startswith(("http://", "https://")) or misspelt(value)):
         raise ValueError("no URL of a web server")
     return value
 
@@ -444,7 +444,7 @@ _RULES: Final[dict[str, _Rule]] = {
     "prometheus_port": _Rule(as_whole, "a port from 0 (any that is free) to 65535"),
     "prometheus_host": _TEXT_RULE,
     "alerts": _Rule(_rules, 'a list of rules such as "loss is NaN"'),
-    "alert_webhook": _Rule(_webhook, "a URL that begins with http:// or https://"),
+    "alert_webhook": _Rule(_webhook, "a URL that begins with http:// or https:// and names a host"),
     "log_level": _Rule(as_word, "debug, info, warning or error"),
 }
 """How each setting is read, and what a person is told when it is wrong. The bounds are those of `Settings`."""

@@ -35,12 +35,16 @@ class Limits(NamedTuple):
 
 
 class RunRef(NamedTuple):
-    """A run as MLflow knows it. `url` is where a person looks at it, or None for a store without a server."""
+    """A run as MLflow knows it. `url` is where a person looks at it, or None for a store without a server.
+
+    `artifacts` is the directory on this machine that a server names for its artifacts; empty where it names none.
+    """
 
     run_id: str
     experiment_id: str
     run_name: str
     url: str | None
+    artifacts: str = ""
 
 
 class StoredRun(NamedTuple):

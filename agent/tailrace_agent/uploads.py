@@ -30,6 +30,7 @@ from tailrace_agent.artifact_source import ArtifactSource, NoTable, artifact_fil
 from tailrace_agent.delivery import Delivery
 from tailrace_agent.errors import Refused, RunGone, Unavailable
 from tailrace_agent.log import Log
+from tailrace_agent.quoting import quoted
 from tailrace_agent.records import Artifact, ModelOutcome, ModelSpec, run_hex
 from tailrace_agent.retry import Backoff
 from tailrace_agent.runs import RunBook, RunState
@@ -148,7 +149,9 @@ class Uploads:
             self._upload_model(sink, state, source, record.model)
         else:
             for wanted, name in self._send(sink, run_id, source, record, block.id).items():
-                self._book.notice(state.run, f"artifact {wanted!r} is stored as {name!r}: MLflow keeps no such name")
+                self._book.notice(
+                    state.run, f"artifact {quoted(wanted)} is stored as {quoted(name)}: MLflow keeps no such name"
+                )
         self._arrived(state, block, record)
         self._log.info("artifact uploaded", name=source.name, run_id=run_id)
 
@@ -187,7 +190,7 @@ class Uploads:
         rest = pieces.rest(state.run, self._staging) if pieces is not None else []
         self._settle(state, block, dead=[(each.artifact_file, each.body, each.reason) for each in rest], whole=True)
         for each in rest:
-            self._book.notice(state.run, f"artifact {each.artifact_file!r} was refused: {each.reason}")
+            self._book.notice(state.run, f"artifact {quoted(each.artifact_file)} was refused: {each.reason}")
         self._trials.worked(block.id)
         self._book.uploads_work(state.run)
         self._source.discard(record)
@@ -207,7 +210,9 @@ class Uploads:
             self._bury(state, block, record, f"{reason} (others were stored meanwhile)")
             return now
         if failures == _TELL_AFTER:
-            self._book.notice(state.run, f"artifact {name!r} cannot be uploaded ({reason}); tailrace keeps trying")
+            self._book.notice(
+                state.run, f"artifact {quoted(name)} cannot be uploaded ({reason}); tailrace keeps trying"
+            )
         if error.here or (not error.away and self._store_works(sink, state)):
             self._backoff.worked()
             return now
@@ -241,12 +246,12 @@ class Uploads:
         self._settle(state, block, dead=[(name, block.body, reason)])
         self._trials.forget(block.id)
         if record.model is None:
-            self._book.notice(state.run, f"artifact {name!r} was refused: {reason}")
+            self._book.notice(state.run, f"artifact {quoted(name)} was refused: {reason}")
             return
         logged = state.models.get(record.model.token, ModelOutcome())
         self._book.model(state.run, record.model.token, ModelOutcome(logged.uri, None, reason))
         what = f"is logged as {logged.uri}, but {reason}" if logged.uri else f"was refused: {reason}"
-        self._book.notice(state.run, f"model {record.model.name!r} {what}")
+        self._book.notice(state.run, f"model {quoted(record.model.name)} {what}")
 
     def _settle(
         self,

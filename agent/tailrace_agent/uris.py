@@ -200,14 +200,20 @@ def misspelt(uri: str) -> str | None:
     if found := _NO_COLON.match(uri):
         return f"a scheme ends with a colon; write {found[1]}://{uri[found.end() :]}"
     scheme = _scheme(uri)
-    if scheme in ("http", "https"):
-        if not re.match(r"//[^/?#]", uri[len(scheme) + 1 :]):
-            return f"it names no host; write {scheme}://host:5000"
-        try:
-            _ = urlsplit(uri).port
-        except ValueError:
-            return f"its port is none; write {scheme}://host:5000"
-    return None
+    return _no_host(uri, scheme) if scheme in ("http", "https") else None
+
+
+def _no_host(uri: str, scheme: str) -> str | None:
+    """What is wrong with the host and the port of a server's address."""
+    if not re.match(r"//[^/?#]", uri[len(scheme) + 1 :]):
+        return f"it names no host; write {scheme}://host:5000"
+    try:
+        host, _ = urlsplit(uri).hostname or "", urlsplit(uri).port
+    except ValueError:
+        return f"its port is none; write {scheme}://host:5000"
+    if all(0 < len(label) < 64 for label in host.removesuffix(".").split(".")):
+        return None
+    return f"no host has such a name, with a part that is empty or too long; write {scheme}://host:5000"
 
 
 def shown_uri(uri: str) -> str:

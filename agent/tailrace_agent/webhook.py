@@ -13,13 +13,14 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from tailrace_agent.log import Log
+from tailrace_agent.quoting import quoted
 from tailrace_agent.retry import Backoff
 from tailrace_agent.uris import mask_url
 
 __all__ = ["Webhook"]
 
 _IDLE: Final = 3600.0
-_TIMEOUT: Final = (5.0, 10.0)
+_TIMEOUT: Final = 10.0
 _GIVE_UP_AFTER: Final = 120.0
 _MOST: Final = 1000
 _MAY_PASS: Final = frozenset({408, 425, 429})
@@ -83,7 +84,7 @@ class Webhook:
     def _give_up(self, reason: str) -> None:
         title = self._waiting.popleft().title
         self._log.error("alert not posted", host=mask_url(self._url), title=title, reason=reason)
-        self._tell(f"the alert {title!r} could not be posted to {mask_url(self._url)}: {reason}")
+        self._tell(f"the alert {quoted(title)} could not be posted to {mask_url(self._url)}: {reason}")
 
     def finish(self, seconds: float) -> None:
         """The agent ends: one try for each that waits."""
@@ -97,16 +98,23 @@ class Webhook:
     def _post(self) -> tuple[str | None, bool]:
         """Why the oldest could not be posted, and whether that may pass; it is gone when it could."""
         import requests
+        import urllib3
+
+        from tailrace_agent.http_bounds import bound
 
         with self._posting:
             if not self._waiting:
                 return None, True
             try:
-                with requests.post(
-                    self._url, json=self._waiting[0].payload(), timeout=_TIMEOUT, allow_redirects=False, stream=True
-                ) as answer:
-                    status = answer.status_code
-            except requests.RequestException as error:
+                with requests.Session() as session:
+                    bound(session)
+                    with session.post(
+                        self._url, json=self._waiting[0].payload(), timeout=_TIMEOUT, allow_redirects=False, stream=True
+                    ) as answer:
+                        status = answer.status_code
+            except (requests.exceptions.InvalidURL, urllib3.exceptions.LocationValueError, UnicodeError) as error:
+                return f"{type(error).__name__}: no such address can be", False
+            except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
                 return type(error).__name__, True
             if 200 <= status < 300:
                 self._waiting.popleft()

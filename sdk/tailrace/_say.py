@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tailrace._notebook import cells
 from tailrace_agent.program import notebook_shell
+from tailrace_agent.quoting import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,18 +24,20 @@ if TYPE_CHECKING:
 __all__ = ["Voice", "on_terminal", "say"]
 
 _MOST = 1000
+_LONGEST = 4000
 
 
 def say(text: str) -> None:
     """One line on standard error, in a notebook on standard output; a broken stream is nobody's problem."""
     with contextlib.suppress(OSError, ValueError, AttributeError, TypeError, RuntimeError):
         stream = sys.stderr if notebook_shell() is None else sys.stdout
-        stream.write(_writable(f"tailrace: {text}\n", stream))
+        stream.write(_writable(f"tailrace: {text}", stream) + "\n")
         stream.flush()
 
 
 def _writable(text: str, stream: Any) -> str:
-    """The text, with what a stream's encoding has no characters for spelled out."""
+    """The text without what a terminal obeys, and with what a stream's encoding has no characters for spelled out."""
+    text = visible(text[:_LONGEST])
     encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
         text.encode(encoding)

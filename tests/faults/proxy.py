@@ -13,7 +13,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -29,6 +29,7 @@ __all__ = [
     "Request",
     "Reset",
     "Rule",
+    "Say",
     "Seen",
     "on",
 ]
@@ -117,7 +118,16 @@ class Drip:
     bytes_per_s: float = 20.0
 
 
-Action = Forward | Answer | BlackHole | Reset | LoseAnswer | Drip
+@dataclass(frozen=True)
+class Say:
+    """Answered with whatever bytes, until the client has gone; never seen by the server."""
+
+    pieces: Callable[[], Iterable[bytes]]
+    pause: float = 0.0
+    """Seconds between two pieces."""
+
+
+Action = Forward | Answer | BlackHole | Reset | LoseAnswer | Drip | Say
 Rule = Callable[[Request], Action | None]
 """None means: passed on."""
 
@@ -287,6 +297,8 @@ class Proxy:
         if isinstance(action, Answer):
             seen.answered = action.status
             await _send(client.writer, _answer(action))
+        elif isinstance(action, Say):
+            await self._say(client, action)
         elif isinstance(action, BlackHole):
             await self._hold(client)
             _reset(client.writer)
@@ -344,6 +356,14 @@ class Proxy:
         finally:
             with contextlib.suppress(OSError):
                 writer.close()
+
+    async def _say(self, client: _Client, action: Say) -> None:
+        changed = self._changed
+        for piece in action.pieces():
+            if client.gone.is_set() or changed.is_set():
+                return
+            await _send(client.writer, piece)
+            await asyncio.sleep(action.pause)
 
     async def _drip(self, client: _Client, answer: bytes, bytes_per_s: float) -> None:
         changed = self._changed

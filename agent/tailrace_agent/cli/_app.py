@@ -16,7 +16,8 @@ from tailrace_agent.units import ago, duration
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tailrace_agent.settings import Settings
+    from tailrace_agent.quoting import visible
+from tailrace_agent.settings import Settings
 
 __all__ = [
     "App",
@@ -34,7 +35,6 @@ __all__ = [
     "leave",
     "number",
     "own_version",
-    "plain",
     "quieten_mlflow",
     "size",
     "tell",
@@ -67,7 +67,7 @@ class Fail(click.ClickException):
 
     def show(self, file: Any = None) -> None:
         """One line, whatever the message holds."""
-        click.echo(f"tailrace: {plain(' '.join(self.message.split()))}", file=file, err=file is None)
+        click.echo(f"tailrace: {visible(' '.join(self.message.split()))}", file=file, err=file is None)
 
 
 class App:
@@ -124,18 +124,11 @@ def console(*, stderr: bool = False) -> Console:
 
     class Harmless(Console):
         def render_str(self, text: str, **options: Any) -> Any:
-            return super().render_str(plain(text), **options)
+            return super().render_str(visible(text), **options)
 
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() or os.environ.get("COLUMNS") else _PIPE_WIDTH
     return Harmless(stderr=stderr, width=width, markup=False, highlight=False, emoji=False)
-
-
-def plain(text: str) -> str:
-    r"""The text with control characters written out (`\x1b`); line breaks stay."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
 def tell(out: Console, text: str, style: str = "", indent: int = 0) -> None:

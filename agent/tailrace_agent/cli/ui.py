@@ -16,12 +16,13 @@ from typing import IO, TYPE_CHECKING, Final
 
 import click
 
-from tailrace_agent.cli._app import App, Code, Fail, leave, plain, quieten_mlflow, uri_option
+from tailrace_agent.cli._app import App, Code, Fail, leave, quieten_mlflow, uri_option
 from tailrace_agent.errors import TailraceError
 from tailrace_agent.uris import check_uri, mask_uri, missing_file
 
 if TYPE_CHECKING:
-    from tailrace_agent.settings import Settings
+    from tailrace_agent.quoting import visible
+from tailrace_agent.settings import Settings
 
 _PORTS: Final = 50
 _READY_WITHIN: Final = 120.0
@@ -114,11 +115,11 @@ def _show(uri: str, address: str, settings: Settings, *, browse: bool, end: str 
     try:
         links = links_of(uri, address, settings)
     except TailraceError as error:
-        click.echo(f"tailrace: no links to runs: {plain(str(error))}", err=True)
+        click.echo(f"tailrace: no links to runs: {visible(str(error))}", err=True)
         links = Links(public_uri(address))
     click.echo(f"open {links.runs} in a browser{end}")
     if links.newest is not None:
-        click.echo(f"the newest run, {plain(links.name or '')}: {links.newest}")
+        click.echo(f"the newest run, {visible(links.name or '')}: {links.newest}")
     if browse and can_browse() and not open_browser(links.runs):
         click.echo("tailrace: no browser could be opened", err=True)
 

@@ -1,0 +1,37 @@
+"""Lists that MLflow gives page by page, read to their end, which a server that is ill may never say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from tailrace_agent.errors import Unavailable
+
+__all__ = ["pages"]
+
+_EMPTY: Final = 100
+"""Pages in a row with nothing on them: a store that filters after it has cut its pages may have some."""
+
+
+def pages(fetch: Callable[[Any], Any]) -> Iterator[Any]:
+    """Pages, each a list with a `token` for the next.
+
+    Args:
+        fetch: Asks for the page of a token; the first one has None.
+
+    Raises:
+        Unavailable: They go round in a circle, or on and on with nothing on them.
+        Exception: What `fetch` raises.
+    """
+    seen: set[object] = set()
+    empty, token = 0, None
+    while True:
+        page = fetch(token)
+        yield page
+        token = page.token or None
+        if token is None:
+            return
+        empty = 0 if page else empty + 1
+        if token in seen or empty > _EMPTY:
+            raise Unavailable("MLflow's list has no end: each page names another one that was read, or is empty")
+        seen.add(token)
