@@ -131,8 +131,10 @@ def test_an_artifact_is_stored_once_the_truth_is_told_and_not_before(liar: Liar,
     honest(lambda: liar.sink.fetch_artifact(liar.run_id, "none", tmp_path))  # from here on it is known where they lie
     file = tmp_path / f"{list(LIES).index(lie)}.txt"
     file.write_text("kept")
+    (tmp_path / "back").mkdir()
+    (tmp_path / "back" / "else.txt").write_text("else")
     refused(liar, lie, lambda: liar.sink.log_artifact(liar.run_id, file, "lies"))
-    refused(liar, lie, lambda: liar.sink.log_artifacts(liar.run_id, tmp_path, "lies"))
+    refused(liar, lie, lambda: liar.sink.log_artifacts(liar.run_id, tmp_path / "back", "lies"))
     refused(liar, lie, lambda: liar.sink.fetch_artifact(liar.run_id, f"lies/{file.name}", tmp_path))
     stored = f"lies/{file.name}"
     assert stored not in [info.path for info in liar.client.list_artifacts(liar.run_id, "lies")]
@@ -207,6 +209,7 @@ def test_what_a_server_wants_kept_is_not_sent_back_to_it(liar: Liar) -> None:
 
 def test_a_download_that_ends_early_is_no_file(liar: Liar, tmp_path: Path) -> None:
     (tmp_path / "whole.txt").write_text("whole")
+    (tmp_path / "back").mkdir()
     honest(lambda: liar.sink.log_artifact(liar.run_id, tmp_path / "whole.txt", None))
     for short in (page(b"who", "Content-Length: 5"), page(b"who", "Content-Length: 3"), page(b"")):
         with liar.proxy.faulty(on("whole.txt", short)), pytest.raises(Unavailable):

@@ -70,7 +70,7 @@ def hold(response: requests.Response, most: int = AT_MOST) -> None:
         body += piece
         if len(body) > most:
             response.close()
-            raise TooLarge(f"its answer is larger than {most >> 20} MiB", response=response)
+            raise TooLarge(f"its answer is larger than {most >> 20} MiB")
     response._content, response._content_consumed = bytes(body), True
     response.encoding = "utf-8"  # as MLflow speaks; to guess it takes minutes for a large body
 
@@ -90,7 +90,7 @@ def pieces(response: requests.Response, *, renewed: bool = True) -> Iterator[byt
                 clock.received = 0
         _check_length(response)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise requests.exceptions.ContentDecodingError(error, response=response) from error
+        raise requests.exceptions.ContentDecodingError(error) from error
     finally:
         response.close()
 
@@ -102,7 +102,7 @@ def _unpacked(response: requests.Response) -> IO[bytes] | gzip.GzipFile:
         return raw
     if packed in ("gzip", "x-gzip"):
         return gzip.GzipFile(fileobj=raw)
-    raise requests.exceptions.ContentDecodingError(f"an encoding nobody asked for: {packed[:50]}", response=response)
+    raise requests.exceptions.ContentDecodingError(f"an encoding nobody asked for: {packed[:50]}")
 
 
 def _check_length(response: requests.Response) -> None:
@@ -111,7 +111,7 @@ def _check_length(response: requests.Response) -> None:
     if response.status_code in (204, 304):  # have no body, whatever they say
         return
     if said.isdecimal() and "Transfer-Encoding" not in response.headers and response.raw.tell() != int(said):
-        raise requests.exceptions.ChunkedEncodingError("the answer ended early", response=response)
+        raise requests.exceptions.ChunkedEncodingError("the answer ended early")
 
 
 class _Clock:

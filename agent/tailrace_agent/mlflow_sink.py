@@ -175,11 +175,14 @@ class MlflowSink:
     def fetch_artifact(self, run_id: str, artifact_file: str, directory: Path) -> Path | None:
         """Downloads one file of the run's artifacts into a directory; None when the run has none of that name."""
         with self._artifacts(run_id) as repository:
-            if not any(
-                info.path == artifact_file for info in repository.list_artifacts(dirname(artifact_file) or None)
-            ):
+            listed = repository.list_artifacts(dirname(artifact_file) or None)
+            sizes = [info.file_size for info in listed if info.path == artifact_file]
+            if not sizes:
                 return None
-            return Path(repository.download_artifacts(artifact_file, dst_path=str(directory)))
+            file = Path(repository.download_artifacts(artifact_file, dst_path=str(directory)))
+            if sizes[0] not in (None, file.stat().st_size):
+                raise Unavailable(f"{public_uri(self._uri)} sent a part of {quoted(artifact_file)}, or another file")
+            return file
 
     def log_model(self, run_id: str, directory: Path, spec: ModelSpec) -> ModelOutcome:
         """Makes a model of the run from a directory, and then, if that is wanted, a version of a registered model."""

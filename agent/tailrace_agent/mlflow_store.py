@@ -27,6 +27,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -184,8 +185,14 @@ def page_fetcher(store: Store) -> Callable[[dict[str, Any]], bytes] | None:
     path, method = store._METHOD_TO_INFO[GetMetricHistory]
 
     def fetch(asked: dict[str, Any]) -> bytes:
-        response, _ = store.exchange(path, method, params=asked)
+        response = store.receive(path, method, params=asked)
         body: bytes = response.content
+        # It is decoded once, and not here: a page has megabytes.
+        if response.status_code != HTTPStatus.OK or b'"metrics"' not in body:
+            fields, page = answered(response, path), GetMetricHistory.Response()
+            with believing(response):
+                parse_dict(fields, page)
+                _check_answer(fields, page)
         return body
 
     return fetch
@@ -241,11 +248,15 @@ class _Prompt:
 
     def exchange(self, path: str, method: str, **content: Any) -> tuple[requests.Response, Any]:
         """One request, one answer, and the JSON object in it."""
+        response = self.receive(path, method, **content)
+        return response, answered(response, path)
+
+    def receive(self, path: str, method: str, **content: Any) -> requests.Response:
+        """One request, one answer, whatever it says."""
         check_workspace = getattr(self, "_validate_workspace_support_if_specified", None)  # not in MLflow 3.7
         if check_workspace is not None:
             check_workspace()
-        response = send_once(self.get_host_creds(), path, method, self.tailrace_timeout, **content)
-        return response, answered(response, path)
+        return send_once(self.get_host_creds(), path, method, self.tailrace_timeout, **content)
 
     def ask(self, path: str, method: str, json_body: str | None, message: Any) -> Any:
         """Sends a message of MLflow's, and fills in the one that is the answer."""

@@ -221,7 +221,7 @@ class PromptUploads(HttpArtifactRepository):  # type: ignore[misc]  # MLflow is 
         host = self.artifact_uri.split(_ARTIFACTS, maxsplit=1)[0]
         response, fields = self._ask(_ARTIFACTS, "GET", host=host, params={"path": whole})
         with believing(response):
-            found = [_file_info(each, path) for each in fields.get("files", [])]
+            found = [_file_info(each, path) for each in (fields["files"] if fields else [])]
         if path and [(info.path, info.is_dir) for info in found] == [
             (posixpath.join(path, posixpath.basename(path)), False)
         ]:
