@@ -5,6 +5,7 @@ Each lie stands in front of a real MLflow server, which takes everything once th
 
 from __future__ import annotations
 
+import json
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -247,3 +248,43 @@ def test_an_agent_delivers_everything_once_after_a_few_lies(mlflow_server: str) 
 def test_an_agent_delivers_everything_once_after_every_lie(mlflow_server: str) -> None:
     waits = [lie for lie in LIES if LIES[lie].__class__ is Answer and "asks to wait" in lie]
     _deliver_through([lie for lie in LIES if lie not in waits], mlflow_server)
+
+
+def _in_parts(proxy: Proxy, part: Answer, complete: Answer) -> Callable[[Request], Answer | None]:
+    credential = {"url": f"{proxy.url}/bucket/part", "part_number": 1, "headers": {}}
+    created = json.dumps({"upload_id": "u", "credentials": [credential]}).encode()
+
+    def rule(request: Request) -> Answer | None:
+        if "/mpu/create/" in request.path:
+            return Answer(200, body=created)
+        if request.endpoint == "part":
+            return part
+        return complete if "/mpu/" in request.path else None
+
+    return rule
+
+
+@pytest.mark.parametrize(
+    ("part", "complete", "stored"),
+    [
+        (Answer(200, (("ETag", "e"),), b""), Answer(200, body=b"{}"), True),
+        (Answer(200, (("ETag", "e"),), b""), Answer(200, body=b""), False),
+        (Answer(200, (("ETag", "e"),), b""), Answer(302, (("Location", "/login"),)), False),
+        (Answer(307, (("Location", "/elsewhere"),)), Answer(200, body=b"{}"), False),
+    ],
+)
+def test_a_file_in_parts_is_stored_when_every_part_and_the_whole_were_answered(
+    liar: Liar, part: Answer, complete: Answer, stored: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD", "true")
+    monkeypatch.setenv("MLFLOW_MULTIPART_UPLOAD_MINIMUM_FILE_SIZE", "10")
+    (tmp_path / "large.bin").write_bytes(b"x" * 100)
+    honest(lambda: liar.sink.fetch_artifact(liar.run_id, "none", tmp_path))
+    with liar.proxy.faulty(_in_parts(liar.proxy, part, complete)) as seen:
+        if stored:
+            liar.sink.log_artifact(liar.run_id, tmp_path / "large.bin", None)
+        else:
+            with pytest.raises(Unavailable):
+                liar.sink.log_artifact(liar.run_id, tmp_path / "large.bin", None)
+    assert any(each.endpoint == "part" and each.size == 100 for each in seen)
+    assert not any("elsewhere" in each.path or "login" in each.path for each in seen)
