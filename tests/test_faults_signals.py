@@ -22,7 +22,9 @@ from faults.oracle import Store, check, check_ledger, eventually
 from faults.program import Program, environment, run_script
 from faults.trainer import value_of
 from tailrace_agent import ring
-from tailrace_agent.ring import MIN_BYTES, RingReader, RingWriter
+from tailrace_agent.ring import RingWriter
+from tailrace_agent.ring_format import MIN_BYTES
+from tailrace_agent.ring_reader import RingReader
 from tailrace_agent.session import Session
 from tailrace_agent.settings import Settings
 

@@ -28,7 +28,9 @@ from hypothesis import strategies as st
 from tailrace._hot import Channel, LogCall, make_log, python_log
 from tailrace._selective import Selection
 from tailrace_agent import native
-from tailrace_agent.ring import MIN_BYTES, RingReader, RingWriter
+from tailrace_agent.ring import RingWriter
+from tailrace_agent.ring_format import MIN_BYTES
+from tailrace_agent.ring_reader import RingReader
 
 ROOT = Path(__file__).parents[1]
 

@@ -24,7 +24,8 @@ from tailrace_agent.ledger import Ledger
 from tailrace_agent.memory_sink import MemoryRun, MemorySink
 from tailrace_agent.pipeline import Pipeline
 from tailrace_agent.records import Alert, Artifact, Drop, End, Flush, Params, RunSpec, Start, encode, run_hex
-from tailrace_agent.ring import MIN_BYTES, RingWriter
+from tailrace_agent.ring import RingWriter
+from tailrace_agent.ring_format import HEAD, MIN_BYTES, SPILLED
 from tailrace_agent.session import Session
 from tailrace_agent.settings import Settings
 
@@ -405,6 +406,24 @@ def test_a_damaged_frame_of_a_living_owner_is_skipped_after_a_while(rig: Rig) ->
     assert rig.ledger().dropped == {"damaged in the ring": 1}
 
 
+def test_a_ring_that_cannot_be_read_stops_no_other_one(rig: Rig) -> None:
+    ring, other = rig.ring(), rig.ring()
+    put(ring, start(), rig.row("a"))
+    rig.run(1)
+    ring.words[HEAD] = 3
+    ring.words[SPILLED] = 50
+    rig.session.spill_path(ring.path.stem).mkdir()
+    put(other, start(2), rig.row("b", run=2))
+    rig.run(2)
+    assert rig.stored(2) == {"b": 1}
+    rig.run(10)
+    assert rig.stored(2) == {"b": 1}
+    put(ring, rig.row("c"))
+    rig.run(10)
+    assert rig.stored() == {"a": 1, "c": 1}
+    assert rig.ledger().dropped == {"damaged in the ring": 2}  # the header's word, and what was to be in the file
+
+
 # -- agents that die ---------------------------------------------------------------------------------------------------
 
 
@@ -412,7 +431,7 @@ def test_rows_of_an_agent_killed_between_commit_and_tail_count_once(rig: Rig, mo
     ring = rig.ring()
     put(ring, start(), *(rig.row("loss", step=step) for step in range(3000)))
     with monkeypatch.context() as patch:
-        patch.setattr("tailrace_agent.ring.RingReader.commit", lambda *_: None)
+        patch.setattr("tailrace_agent.ring_reader.RingReader.commit", lambda *_: None)
         rig.pipeline.drain(rig.now)
     assert ring.unread > 0
     accepted = rig.ledger().accepted

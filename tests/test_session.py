@@ -26,7 +26,7 @@ from tailrace_agent import spawn as spawn_module
 from tailrace_agent import status
 from tailrace_agent.errors import SessionError, StateDirError
 from tailrace_agent.leftovers import Leftovers, is_leftover
-from tailrace_agent.ring import MIN_BYTES
+from tailrace_agent.ring_format import MIN_BYTES
 from tailrace_agent.session import Session, sessions_root
 from tailrace_agent.settings import Settings
 from tailrace_agent.spawn import CREDENTIALS, ask_to_leave, spawn_agent

@@ -26,7 +26,7 @@ from tailrace_agent.monitors import Monitors
 from tailrace_agent.onlookers import Onlookers
 from tailrace_agent.ownership import write_own
 from tailrace_agent.records import Alert, End, run_hex
-from tailrace_agent.ring import RingReader
+from tailrace_agent.ring_reader import Frames, RingReader
 from tailrace_agent.runs import RunBook, RunState
 from tailrace_agent.sampler.config import MonitorConfig, key
 from tailrace_agent.sampler.health import Health
@@ -46,6 +46,7 @@ _GIVE_UP_AFTER = 5.0
 _SYNC_EVERY = 0.4
 """Seconds between two commits that wait for the disk."""
 _PUBLISH_EVERY = 0.1
+_DAMAGED = "damaged in the ring"
 
 
 class Channel(NamedTuple):
@@ -242,12 +243,13 @@ class Pipeline:
                 source = _Source(self.session.reader(name))
             except (SessionError, OSError) as error:
                 self.log.error("ring cannot be read", ring=name, reason=str(error))
-                if not self._owner_alive(name):
+                if isinstance(error, SessionError) and not self._owner_alive(name):
+                    self._intake.drop(self._run_of(name), _DAMAGED, 1)
                     self.session.remove_ring(name)
                 continue
             positions = self.spool.ring_positions() if positions is None else positions
             if name in positions:  # an agent was killed between its commit and the moving of the tail
-                source.reader.commit(*positions[name])
+                source.reader.resume(*positions[name])
             self._sources[name] = source
             self.log.info("ring found", ring=name, pid=source.reader.pid)
 
@@ -255,12 +257,12 @@ class Pipeline:
         """Reads every ring once and commits; whether there is more."""
         more, taken = False, []
         for name, source in self._sources.items():
-            frames = source.reader.read(give_up=self._give_up(source, now))
-            stuck = frames.more and not frames.rows and not frames.damaged
-            source.stuck_since = (source.stuck_since or now) if stuck else None
+            frames = self._read(name, source, now)
+            if frames is None:
+                continue
             if frames.damaged:
                 self.log.error("damaged frames skipped", ring=name, frames=frames.damaged)
-                self._intake.drop(self._run_of(name), "damaged in the ring", frames.damaged)
+                self._intake.drop(self._run_of(name), _DAMAGED, frames.damaged)
             if frames.rows or (frames.tail, frames.spill) != source.reader.position:
                 try:
                     self._intake.feed(name, frames.rows)
@@ -284,6 +286,19 @@ class Pipeline:
         elif self._unsynced and now >= self._sync_at:
             self._commit(changes, [], now)
         return more
+
+    def _read(self, name: str, source: _Source, now: float) -> Frames | None:
+        """What a ring holds; None where it cannot be read now, which is no matter of the other rings."""
+        try:
+            frames = source.reader.read(give_up=self._give_up(source, now))
+        except OSError as error:
+            if source.stuck_since is None:
+                self.log.error("ring cannot be read", ring=name, reason=str(error))
+            source.stuck_since = source.stuck_since or now
+            return None
+        stuck = frames.more and not frames.rows and not frames.damaged
+        source.stuck_since = (source.stuck_since or now) if stuck else None
+        return frames
 
     def _announce(self, gone: dict[int, tuple[End, str | None]]) -> None:
         """These ends are written: now they may be told."""

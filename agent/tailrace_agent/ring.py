@@ -17,6 +17,9 @@ Invariants
 7. The `log()` in C (agent/native) does the same with the GIL held throughout, so there nothing at all gets in between.
 8. Where `put` finds no room it takes a lock, and `limit` sends all others there too. What re-enters it in the same
    thread (a signal handler, a finalizer) is parked. Without a GIL every call goes that way.
+9. Each side keeps its own positions to itself, and tells them in the header. It believes the other's only where they
+   can be true; else the writer goes by the last ones that could, and the reader by the frames that it finds. So a page
+   that was overwritten costs rows, which are counted, and nobody hangs or raises.
 
 Format (little-endian 64-bit words)
 -----------------------------------
@@ -33,7 +36,6 @@ in a tight loop and several times that between steps. Against torn writes, and o
 
 from __future__ import annotations
 
-import mmap
 import os
 import sys
 import threading
@@ -41,26 +43,34 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from time import time_ns
-from typing import Final, NamedTuple
+from typing import Final
 from zlib import adler32
 
-from tailrace_agent.descriptors import map_kept, open_kept, reserve
-from tailrace_agent.errors import SessionError
+from tailrace_agent.descriptors import open_kept, reserve
 from tailrace_agent.native import Cursor
-from tailrace_agent.ownership import open_own
 from tailrace_agent.records import FORMAT
+from tailrace_agent.ring_format import (
+    BASE,
+    END,
+    HEAD,
+    MAGIC,
+    MIN_BYTES,
+    MOST_SPILLED,
+    PAD,
+    PID,
+    SPILLED,
+    TAIL,
+    UNSPILLED,
+    is_position,
+    map_ring,
+)
 
-__all__ = ["HEAD", "MIN_BYTES", "Frames", "RingReader", "RingWriter"]
+__all__ = ["RingWriter"]
 
-_MAGIC: Final = int.from_bytes(b"tailrace", "little")
-_BASE: Final = 4096
-_END, _PID, HEAD, _SPILLED, _TAIL, _UNSPILLED = 2, 3, 8, 9, 16, 17
-_PAD: Final = 0xFFFFFFFF
 _FIRST_SAMPLE: Final = 512
 _SAMPLE_EVERY: Final = 16 * 1024
 """Bytes of ring between two timed calls: a handful of calls at first, about 200 later."""
 
-MIN_BYTES: Final = 64 * 1024
 _RESERVE: Final = 16 << 20
 """Bytes of the disk that metrics leave free."""
 _METRICS: Final = b"\x94"
@@ -71,11 +81,6 @@ _MAX_SHARE: Final = 4
 _GIL: Final[bool] = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 Sample = Callable[[bytes, int, int], None]
-
-
-def _map(fd: int, size: int) -> mmap.mmap:
-    flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
-    return map_kept(fd, size, flags)
 
 
 class RingWriter(Cursor):
@@ -118,7 +123,7 @@ class RingWriter(Cursor):
         fd = open_kept(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         try:
             reserve(fd, size)
-            self.memory = _map(fd, size)
+            self.memory = map_ring(fd, size)
         except OSError:
             path.unlink(missing_ok=True)
             raise
@@ -126,13 +131,14 @@ class RingWriter(Cursor):
             os.close(fd)
         self.path = path
         self.words = memoryview(self.memory).cast("Q")
-        self.words[_END], self.words[_PID] = size, os.getpid()
-        self.words[HEAD] = self.words[_TAIL] = _BASE
-        self.words[1], self.words[0] = FORMAT, _MAGIC
+        self.words[END], self.words[PID] = size, os.getpid()
+        self.words[HEAD] = self.words[TAIL] = BASE
+        self.words[1], self.words[0] = FORMAT, MAGIC
         self._lock = threading.RLock()
-        self.off = _BASE
+        self.off = self._tail = BASE
+        self._spilled = self._unspilled = 0
         self._stride = _FIRST_SAMPLE
-        self.limit = _BASE + self._stride if _GIL else -1
+        self.limit = BASE + self._stride if _GIL else -1
         self.hard = self._end = size
         self._busy = False
         self._parked: deque[bytes] = deque()
@@ -162,9 +168,9 @@ class RingWriter(Cursor):
     @property
     def unread(self) -> int:
         """Bytes that the agent has not taken over yet."""
-        used = self.off - self.words[_TAIL]
-        spilled = self.words[_SPILLED] - self.words[_UNSPILLED]
-        return (used if used >= 0 else used + self._end - _BASE) + spilled
+        used = self.off - self._tail_seen()
+        spilled, unspilled = self._spill_seen()
+        return (used if used >= 0 else used + self._end - BASE) + spilled - unspilled
 
     def close(self) -> None:
         """Forgets the mapping; the file stays for the reader. Rows put later go to `on_drop`."""
@@ -213,10 +219,10 @@ class RingWriter(Cursor):
 
     def _place(self, row: bytes, entered: int) -> None:
         size = (len(row) + 15) & -8
-        spilled = self.words[_SPILLED]
+        spilled, unspilled = self._spill_seen()
         if self._closed:
             self._drop(row, "ring closed")
-        elif spilled == self.words[_UNSPILLED] and size <= (self._end - _BASE) // _MAX_SHARE and self._room(size):
+        elif spilled == unspilled and size <= (self._end - BASE) // _MAX_SHARE and self._room(size):
             length, words = len(row), self.words
             word = length | adler32(row) << 32
             started = time_ns()
@@ -229,32 +235,49 @@ class RingWriter(Cursor):
             if self._on_sample is not None:
                 self._on_sample(row, entered, time_ns() - started if entered else 0)
         else:
-            self._spill(row, spilled)
+            self._spill(row, spilled, unspilled)
+
+    def _tail_seen(self) -> int:
+        """How far the reader has come in the ring."""
+        tail = self.words[TAIL]
+        if is_position(tail, self._end):
+            self._tail = tail
+        return self._tail
+
+    def _spill_seen(self) -> tuple[int, int]:
+        """How far the spill file was written, and how far the reader has come in it."""
+        unspilled = self.words[UNSPILLED]
+        if unspilled <= MOST_SPILLED:
+            self._unspilled = unspilled
+            self._spilled = max(self._spilled, unspilled)  # the reader has given up all up to there
+        self.words[SPILLED] = self._spilled
+        return self._spilled, self._unspilled
 
     def _room(self, size: int) -> bool:
         """Whether a frame fits at `off`, after going back to the first frame if need be."""
-        tail = self.words[_TAIL]
+        tail = self._tail_seen()
         if tail > self.off:
             return self.off + size <= tail - 8
         if self.off + size <= self._end:
             return True
-        if _BASE + size > tail - 8:
+        if BASE + size > tail - 8:
             return False
         if self.off < self._end:
-            self.words[self.off >> 3] = _PAD
-        self.off = _BASE
+            self.words[self.off >> 3] = PAD
+        self.off = BASE
         return True
 
     def _next_limit(self) -> int:
-        if self.words[_SPILLED] != self.words[_UNSPILLED] or not _GIL:
+        spilled, unspilled = self._spill_seen()
+        if spilled != unspilled or not _GIL:
             return -1
-        tail = self.words[_TAIL]
+        tail = self._tail_seen()
         self.hard = tail - 8 if tail > self.off else self._end
         self._stride = min(self._stride * 2, _SAMPLE_EVERY)
         return min(self.hard, self.off + self._stride)
 
-    def _spill(self, row: bytes, at: int) -> None:
-        if at - self.words[_UNSPILLED] + len(row) > self._spill_max:
+    def _spill(self, row: bytes, at: int, unspilled: int) -> None:
+        if at - unspilled + len(row) > self._spill_max:
             return self._drop(row, "spill file at its bound")
         if row[:1] == _METRICS and self._disk_is_short():
             return self._drop(row, "disk full")
@@ -262,13 +285,13 @@ class RingWriter(Cursor):
         try:
             if self._spill_fd < 0:
                 self._spill_fd = open_kept(self._spill_path, os.O_RDWR | os.O_CREAT)
-            if at == self.words[_UNSPILLED]:  # all of it was read: give its blocks back, keep counting offsets
+            if at == unspilled:  # all of it was read: give its blocks back, keep counting offsets
                 os.ftruncate(self._spill_fd, 0)
             if os.pwrite(self._spill_fd, frame, at) != len(frame):
                 return self._drop(row, "disk full")
         except OSError as error:
             return self._drop(row, f"spill file: {error.strerror}")
-        self.words[_SPILLED] = at + len(frame)
+        self._spilled = self.words[SPILLED] = at + len(frame)
         return None
 
     def _disk_is_short(self) -> bool:
@@ -282,172 +305,3 @@ class RingWriter(Cursor):
     def _drop(self, row: bytes, reason: str) -> None:
         if self._on_drop is not None:
             self._on_drop(row, reason)
-
-
-class Frames(NamedTuple):
-    """What one read found.
-
-    Attributes:
-        rows: The rows, in the order in which they were put.
-        tail: Where the ring was read to.
-        spill: Where the spill file was read to.
-        damaged: Frames that were skipped because they cannot be believed.
-        more: True when there was more than was asked for.
-    """
-
-    rows: list[bytes]
-    tail: int
-    spill: int
-    damaged: int
-    more: bool
-
-
-class RingReader:
-    """The agent's end.
-
-    Args:
-        path: The ring's file.
-        spill: The writer's spill file.
-
-    Raises:
-        SessionError: It is no ring, or of another format.
-        OSError: It cannot be opened, or may be somebody else's.
-
-    Thread safety: one thread at a time.
-    """
-
-    def __init__(self, path: Path, spill: Path) -> None:
-        fd = open_own(path, os.O_RDWR)
-        try:
-            size = os.fstat(fd).st_size
-            if size < MIN_BYTES:
-                raise SessionError(f"{path} is no ring: it has {size} bytes")
-            self._map = _map(fd, size)
-        finally:
-            os.close(fd)
-        self.path, self._spill_path = path, spill
-        self._view = memoryview(self._map)
-        self._words = self._view[: size & -8].cast("Q")
-        if self._words[0] != _MAGIC or self._words[1] != FORMAT or not _BASE < self._words[_END] <= size:
-            raise SessionError(f"{path} is no ring of format {FORMAT}")
-        self._end: int = self._words[_END]
-        self._fence = threading.Lock()
-
-    @property
-    def pid(self) -> int:
-        """Process id of the writer."""
-        return self._words[_PID]
-
-    @property
-    def position(self) -> tuple[int, int]:
-        """`(tail, spill)` as last committed."""
-        return self._words[_TAIL], self._words[_UNSPILLED]
-
-    @property
-    def unread(self) -> int:
-        """Bytes between tail and head, spill file included."""
-        used = self._words[HEAD] - self._words[_TAIL]
-        spilled = self._words[_SPILLED] - self._words[_UNSPILLED]
-        return (used if used >= 0 else used + self._end - _BASE) + spilled
-
-    def read(self, max_bytes: int = 4 << 20, *, give_up: bool = False) -> Frames:
-        """Rows from the committed position on; moves nothing.
-
-        Args:
-            max_bytes: About how much to take at once.
-            give_up: Skip frames that cannot be believed instead of waiting for them: the writer is dead, or they
-                have been wrong for seconds.
-        """
-        spill_end = self._words[_SPILLED]  # before head: what is in the spill file came after that much of the ring
-        head = self._words[HEAD]
-        rows: list[bytes] = []
-        pos, damaged, budget = self._words[_TAIL], 0, max_bytes
-        while pos != head and budget > 0:
-            row, after = self._frame(pos)
-            if after is None:
-                if not give_up:
-                    break
-                damaged += 1
-                after = self._skip(pos, head)
-            elif row is not None:
-                rows.append(row)
-                budget -= len(row)
-            pos = after
-        spill = self._words[_UNSPILLED]
-        if pos == head and spill != spill_end:
-            spill, lost = self._read_spill(spill, spill_end, max(budget, 1), rows)
-            damaged += lost
-        return Frames(rows, pos, spill, damaged, pos != head or spill != spill_end)
-
-    def commit(self, tail: int, spill: int) -> None:
-        """The rows up to there are safe elsewhere: their room may be used again."""
-        before = self._words[_TAIL]
-        if _BASE <= before <= tail <= self._end:
-            self._zero(before, tail)
-        elif _BASE <= tail < before <= self._end:
-            self._zero(before, self._end)
-            self._zero(_BASE, tail)
-        for _ in range(2):  # a fence: on a machine with weak ordering the zeros must not arrive after the tail
-            with self._fence:
-                pass
-        self._words[_TAIL] = tail
-        self._words[_UNSPILLED] = spill
-
-    def close(self) -> None:
-        """Unmaps the file."""
-        self._words.release()
-        self._view.release()
-        self._map.close()
-
-    def _zero(self, start: int, end: int) -> None:
-        self._map[start:end] = bytes(end - start)
-
-    def _frame(self, pos: int) -> tuple[bytes | None, int | None]:
-        """`(row, next position)`; `(None, next)` for padding; `(None, None)` when it cannot be believed."""
-        if pos == self._end:
-            return None, _BASE
-        if pos % 8 or not _BASE <= pos < self._end:
-            return None, None
-        word = self._words[pos >> 3]
-        size = word & 0xFFFFFFFF
-        if size == _PAD:
-            return None, _BASE
-        start = pos + 8
-        if not size or start + size > self._end:
-            return None, None
-        row = bytes(self._view[start : start + size])
-        if adler32(row) != word >> 32:
-            return None, None
-        return row, pos + ((size + 15) & -8)
-
-    def _skip(self, pos: int, head: int) -> int:
-        """Past one unbelievable frame if its length leads to a believable one, else to the head."""
-        if pos % 8 == 0 and _BASE <= pos < self._end:
-            after = pos + (((self._words[pos >> 3] & 0xFFFFFFFF) + 15) & -8)
-            limit = head if head > pos else self._end  # behind the head lie the frames of the lap before
-            if after == head or (after <= limit and self._frame(after)[1] is not None):
-                return after
-        return head
-
-    def _read_spill(self, start: int, end: int, budget: int, rows: list[bytes]) -> tuple[int, int]:
-        """Appends the spilled rows; `(position, frames lost)`. A damaged spill file is given up up to `end`."""
-        try:
-            with self._spill_path.open("rb") as file:
-                file.seek(start)
-                data = file.read(min(end - start, max(budget, 1 << 16)))
-                pos = 0
-                while pos + 8 <= len(data):
-                    word = int.from_bytes(data[pos : pos + 8], "little")
-                    size = word & 0xFFFFFFFF
-                    if pos + 8 + size > len(data):
-                        data += file.read(min(end - start - len(data), size))
-                    row = data[pos + 8 : pos + 8 + size]
-                    if len(row) != size or adler32(row) != word >> 32:
-                        return end, 1
-                    rows.append(row)
-                    pos += 8 + size
-                    if pos >= budget:
-                        break
-        except FileNotFoundError:
-            return end, 1
-        return (start + pos, 0) if pos else (end, 1)  # not even a frame's header: it was cut short

@@ -44,7 +44,9 @@ from tailrace_agent.ownership import (
     write_own,
 )
 from tailrace_agent.program import program_name
-from tailrace_agent.ring import MIN_BYTES, RingReader, RingWriter
+from tailrace_agent.ring import RingWriter
+from tailrace_agent.ring_format import MIN_BYTES
+from tailrace_agent.ring_reader import RingReader
 from tailrace_agent.settings import Settings, state_dir
 from tailrace_agent.shared_dirs import shared_root
 from tailrace_agent.status import SessionInfo

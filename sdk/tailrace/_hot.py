@@ -28,7 +28,7 @@ import msgspec
 from tailrace._values import to_number
 from tailrace_agent import native
 from tailrace_agent.errors import CallError
-from tailrace_agent.ring import HEAD
+from tailrace_agent.ring_format import HEAD
 
 if TYPE_CHECKING:
     import mmap

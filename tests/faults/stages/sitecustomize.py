@@ -18,7 +18,7 @@ IDLE = b"-"[0]
 
 def _watch(folder: str) -> None:
     from tailrace_agent.mlflow_sink import MlflowSink
-    from tailrace_agent.ring import RingReader
+    from tailrace_agent.ring_reader import RingReader
     from tailrace_agent.spool import Spool
 
     fd = os.open(f"{folder}/{os.getpid()}.agent", os.O_RDWR | os.O_CREAT, 0o600)
