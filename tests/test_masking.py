@@ -69,6 +69,16 @@ def test_any_arguments_are_taken(arguments: list[str]) -> None:
         ("--tokenizer=gpt2", "--tokenizer=gpt2"),
         ("--keyboard=de", "--keyboard=de"),
         ("s3://bucket/key", "s3://bucket/key"),
+        ("-pS3cret!", f"-p{MASK}"),
+        ("-p=x", f"-p={MASK}"),
+        ("-uada:pw", f"-uada:{MASK}"),
+        ("--user=ada:pw", f"--user=ada:{MASK}"),
+        ("http://ada:p/w#1@host/x", f"http://ada:{MASK}@host/x"),
+        ("https://0123456789abcdefghij@host/x.git", f"https://{MASK}@host/x.git"),
+        ("https://host:8080/a@b", "https://host:8080/a@b"),
+        ("-path", "-path"),
+        ("-u", "-u"),
+        ("-utests/x", "-utests/x"),
     ],
 )
 def test_one_argument(argument: str, expected: str) -> None:
@@ -78,6 +88,37 @@ def test_one_argument(argument: str, expected: str) -> None:
 def test_the_value_after_an_option_may_begin_with_a_dash() -> None:
     assert mask_arguments(["--password", "-x", "--lr", "1"]) == ["--password", MASK, "--lr", "1"]
     assert mask_arguments(["--use-auth", "--lr", "1"]) == ["--use-auth", "--lr", "1"]
+    assert mask_arguments(["-p", "x", "-p", "-y"]) == ["-p", MASK, "-p", MASK]
+
+
+def test_a_user_with_a_password_keeps_the_name() -> None:
+    assert mask_arguments(["-u", "ada:pw", "--user", "ada:p:w"]) == ["-u", f"ada:{MASK}", "--user", f"ada:{MASK}"]
+    others = ["python", "-u", "train.py", "--user", "ada", "-u", "https://host/x"]
+    assert mask_arguments(others) == others
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("Command 'mysql -u root --password hunter2' failed", f"Command 'mysql -u root --password {MASK}' failed"),
+        ("Command 'mysql -phunter2 db' failed", f"Command 'mysql -p{MASK} db' failed"),
+        (
+            "Command '['curl', '-u', 'ada:pw', '-p', 'x y']' failed",
+            f"Command '['curl', '-u', 'ada:{MASK}', '-p', '{MASK}']' failed",
+        ),
+        ("cannot reach http://ada:pw@host/x, nor b@c", f"cannot reach http://ada:{MASK}@host/x, nor b@c"),
+        ("401 for url: https://host/x?api_key=abc&y=1", f"401 for url: https://host/x?api_key={MASK}"),
+        ("the loss - p is 0.5 - diverges", "the loss - p is 0.5 - diverges"),
+        ("expected shape [3, -1], got -u and -2", "expected shape [3, -1], got -u and -2"),
+    ],
+)
+def test_a_message_keeps_all_but_its_secrets(message: str, expected: str) -> None:
+    assert mask_text(message) == expected
+
+
+def test_a_message_of_any_length_is_masked_in_no_time() -> None:
+    for text in ("token=" + " " * 20_000 + "x", "-p " * 7_000, "http://a:" * 2_000, "-u" + "a" * 20_000, "a=" * 10_000):
+        mask_text(text)  # a pattern that goes back and forth would take hours
 
 
 def test_a_configuration_file_keeps_all_but_its_secrets() -> None:

@@ -8,14 +8,16 @@ from __future__ import annotations
 import logging
 import logging.handlers
 import os
+from collections.abc import Mapping, MutableMapping
 from io import TextIOWrapper
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import structlog
 
 from tailrace_agent.descriptors import open_kept
 from tailrace_agent.log import Log
+from tailrace_agent.masking import mask_text
 
 __all__ = ["open_log"]
 
@@ -32,6 +34,11 @@ class _Handler(logging.handlers.RotatingFileHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         pass
+
+
+def _without_secrets(_: object, __: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
+    """An error's text may be anybody's."""
+    return {key: mask_text(value) if isinstance(value, str) else value for key, value in event.items()}
 
 
 def open_log(path: Path, level: str, **context: object) -> Log:
@@ -57,6 +64,7 @@ def open_log(path: Path, level: str, **context: object) -> Log:
             structlog.stdlib.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
+            _without_secrets,
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.stdlib.BoundLogger,

@@ -3,10 +3,11 @@
 What this module promises:
 
 * What stands after a name that speaks of a password, token, key or credential is replaced by `***`, in every usual
-  form: `--password x`, `--password=x`, `db.password=x`, `API_KEY: x`, `Authorization: Bearer x`.
+  form: `--password x`, `--password=x`, `db.password=x`, `API_KEY: x`, `Authorization: Bearer x`. `-p x` counts as a
+  password, and `-u user:x` holds one.
 * So is the password of any URI, and what looks like a known kind of key (AWS, GitHub, Hugging Face, OpenAI, Slack,
   JSON web tokens), wherever it stands.
-* Nothing else changes. In doubt it masks: `--pad-token "<pad>"` becomes `--pad-token ***`.
+* Nothing else changes. In doubt it masks: `--pad-token "<pad>"` becomes `--pad-token ***`, and so does a port's `-p`.
 
 Pure, and cheap enough for the start of a run: some ten microseconds.
 """
@@ -36,13 +37,25 @@ _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _NAME: Final = r"[A-Za-z_+~][A-Za-z0-9_.+~\-]*"
 _OPTION = re.compile(rf"--?{_NAME}")
 _LEFT = re.compile(rf"(?<![A-Za-z0-9_.+~\-])(?P<name>-{{0,2}}{_NAME})[\"']?\s*[=:](?!//)[^\S\n]*")
-_VALUE = re.compile(r"\"[^\"\n]*\"|'[^'\n]*'|[^\n]*?(?=\s+#|\s*$)", re.MULTILINE)
+_VALUE = re.compile(r"\"[^\"\n]*\"|'[^'\n]*'|[^\n]*?(?=(?<!\s)(?:\s+#|\s*$))", re.MULTILINE)
 """A value in a text: up to its closing quote, a comment, or the end of the line."""
 _REST = re.compile(r".*", re.DOTALL)
-_USERINFO = re.compile(
-    r"(?P<head>(?:postgresql|mysql|sqlite|mssql)[^\s:]*://[^\s:/?#@]*:)\S+(?=@)"
-    r"|(?P<other>[A-Za-z][A-Za-z0-9+.\-]*://[^\s:/?#@]*:)[^\s/?#]+(?=@)"
+_GIVEN = re.compile(
+    rf"(?<![A-Za-z0-9_.+~\-])(?P<name>--?{_NAME})(?P<gap>['\"]?,?[^\S\n]+['\"]?)"
+    r"(?P<value>(?<=')[^'\n]+|(?<=\")[^\"\n]+|[^\s'\",]+)"
 )
+"""An option with its value behind it in a text, also in the list that an error shows."""
+_SHORT_OPTION: Final = "-p"
+_USER_OPTIONS: Final = ("-u", "--user")
+_ATTACHED = re.compile(
+    r"(?<![A-Za-z0-9_.+~\-])(?P<head>-p(?=\S*[^a-z\s_\-=])|(?:-u|--user=)[^\s:=]+:(?!//))[^\s'\",=]+"
+)
+"""`-pS3cret` and `-uada:pw`. (`-path` is an option of its own.)"""
+_USERINFO = re.compile(
+    r"(?<![A-Za-z0-9+.\-])(?:(?P<head>[A-Za-z][A-Za-z0-9+.\-]*://[^\s:/?#@]*:)(?![0-9]+[/?#])\S+(?=@)"
+    r"|(?P<other>https?://)[^\s:/?#@]{20,}(?=@))"
+)
+"""A password of a URI, whatever characters it has; a user name that is so long is a token."""
 _QUERY = re.compile(rf"(?P<head>[?&;](?P<name>{_NAME})=)[^&\s\"'#]+")
 _KNOWN = re.compile(
     r"(?<![A-Za-z0-9])(?:"
@@ -64,24 +77,36 @@ def mask_arguments(arguments: Iterable[str]) -> list[str]:
         ['train.py', '--lr=0.1', '--api-key', '***', 'db.password=***']
     """
     masked = []
-    follows = False
+    before = ""
     for argument in arguments:
-        if follows and not argument.startswith("--"):  # one dash may well begin a password
-            masked.append(MASK)
-            follows = False
-            continue
-        follows = bool(_OPTION.fullmatch(argument)) and _is_secret(argument)
-        masked.append(_mask_argument(argument))
+        hidden = _mask_given(before, argument)
+        masked.append(hidden if hidden is not None else _mask_argument(argument))
+        before = argument if hidden is None and _OPTION.fullmatch(argument) else ""
     return masked
 
 
 def mask_text(text: str) -> str:
     """A text (a configuration file, a message) as it may be stored, line by line."""
-    return _mask_known(_mask_values(text, _VALUE))
+    return _mask_known(_GIVEN.sub(_hide_given, _mask_values(text, _VALUE)))
 
 
 def _mask_argument(argument: str) -> str:
     return _mask_known(_mask_values(argument, _REST))
+
+
+def _mask_given(option: str, value: str) -> str | None:
+    """The value behind an option as it may be shown; None where it is no secret."""
+    if not option or value.startswith("--"):  # one dash may well begin a password
+        return None
+    if option in _USER_OPTIONS:
+        user, colon, password = value.partition(":")
+        return f"{user}:{MASK}" if colon and password and not password.startswith("//") else None
+    return MASK if _is_secret(option) else None
+
+
+def _hide_given(match: re.Match[str]) -> str:
+    hidden = _mask_given(match["name"], match["value"])
+    return match[0] if hidden is None else f"{match['name']}{match['gap']}{hidden}"
 
 
 def _mask_values(text: str, value: re.Pattern[str]) -> str:
@@ -101,12 +126,15 @@ def _mask_values(text: str, value: re.Pattern[str]) -> str:
 
 def _mask_known(text: str) -> str:
     text = _USERINFO.sub(lambda m: (m["head"] or m["other"]) + MASK, text)
+    text = _ATTACHED.sub(rf"\g<head>{MASK}", text)
     text = _QUERY.sub(lambda m: m["head"] + MASK if _is_secret(m["name"]) else m[0], text)
     text = _BEARER.sub(rf"\g<head> {MASK}", text)
     return _KNOWN.sub(MASK, text)
 
 
 def _is_secret(name: str) -> bool:
+    if name == _SHORT_OPTION:
+        return True
     words = [word.lower() for word in _WORDS.findall(name)]
     if any(word in _SECRET_WORDS or word.endswith(_SECRET_ENDINGS) for word in words):
         return True
