@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import tailrace
-from tailrace import TailraceError, Tracker
+from tailrace import SessionError, SettingsError, StateDirError, TailraceError, Tracker
 
 __all__ = ["CALLS", "RUN_CALLS", "walk"]
 
@@ -92,6 +92,8 @@ def walk(sdk: Tracker | Any, *, reads: bool = True) -> list[str]:
 def _try(name: str, call: Callable[[Any], Any], owner: Any) -> list[str]:
     try:
         call(owner)
+    except (SessionError, SettingsError, StateDirError) as error:  # what was right stays right: the surroundings' fault
+        return [f"{name}: {type(error).__name__}: {error}"]
     except (TailraceError, TimeoutError, LookupError):
         return []
     except BaseException as error:  # noqa: BLE001

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import pwd
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,9 +18,10 @@ from omegaconf import OmegaConf
 
 import tailrace
 from every_call import CALLS, RUN_CALLS, walk
-from sdk_tools import Store, tracking
+from sdk_tools import Store, forget, named, tracking
 from serving import clean_environ
 from tailrace import CallError, Run
+from tailrace_agent.descriptors import Spare
 
 OTHER_UID = 65534
 
@@ -226,3 +229,145 @@ def test_a_process_that_becomes_another_user_trains_on(sqlite_uri: str, tmp_path
     assert "child: []\nalone: []\n" in done.stdout, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     assert done.returncode == 0
+
+
+OUT_OF_DESCRIPTORS = """
+import os, resource, sys
+sys.path.insert(0, sys.argv[1])
+import tailrace
+from every_call import walk
+
+tailrace.load_config, tailrace.build_tracker_from_config  # an import that cannot be done is the program's own matter
+resource.setrlimit(resource.RLIMIT_NOFILE, (160, 160))
+
+def leak(all_but=0):
+    leaked = []
+    try:
+        while True:
+            leaked.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        for _ in range(all_but):
+            os.close(leaked.pop())
+
+def in_child(task):
+    child = os.fork()
+    if child == 0:
+        os._exit(task())
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+"""
+
+AFTER = """
+with tailrace.start_run(run_name="leaks") as run:
+    tailrace.log(step=0, loss=1.0)
+    leak()
+    tailrace.log(step=1, loss=0.5)
+    tailrace.log_params({"lr": 0.1})
+    tailrace.log_text("text", "text.txt")
+    tailrace.log_artifact(sys.argv[1] + "/every_call.py")
+    assert in_child(lambda: tailrace.log(step=2, loss=0.25) or 0) == 0
+    print("first:", tailrace.flush().settled, bool(run.run_id), run.ledger().of("artifact").delivered, flush=True)
+print("then:", walk(tailrace, reads=False), flush=True)
+os._exit(0)
+"""
+
+BEFORE = """
+leak()
+print("before:", walk(tailrace, reads=False), flush=True)
+os._exit(0)
+"""
+
+AT_ANY_POINT = """
+def train(left):
+    leak(left)
+    with tailrace.start_run():
+        tailrace.log(step=0, loss=1.0)
+        leak()
+        wrong = walk(tailrace, reads=False)
+    print(left, wrong, flush=True)
+    return len(wrong)
+
+print("ended:", [in_child(lambda: train(left)) for left in range(24)], flush=True)
+os._exit(0)
+"""
+
+
+def _leaking(code: str, directory: Path, uri: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", OUT_OF_DESCRIPTORS + code, str(Path(__file__).parent)],
+        env={
+            **clean_environ(),
+            "TAILRACE_TRACKING_URI": uri,
+            "TAILRACE_DIR": str(directory / "tailrace"),
+            "TAILRACE_METADATA": "false",
+            **variables,
+        },
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_a_program_without_a_descriptor_left_trains_on_and_all_that_it_logs_arrives(
+    sqlite_uri: str, tmp_path: Path
+) -> None:
+    done = _leaking(AFTER, tmp_path, sqlite_uri)
+    assert "first: True True 2\nthen: []\n" in done.stdout, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    store = named(sqlite_uri, "leaks")
+    assert store.metrics() == {"loss": [(0, 1.0), (1, 0.5), (2, 0.25)]}
+    assert (store.params, store.artifacts()) == ({"lr": "0.1"}, ["every_call.py", "text.txt"])
+    forget(tmp_path)
+
+
+def test_a_program_that_begins_without_a_descriptor_is_told_and_trains_on(sqlite_uri: str, tmp_path: Path) -> None:
+    done = _leaking(BEFORE, tmp_path, sqlite_uri)
+    assert done.stdout == "before: []\n", done.stdout + done.stderr
+    assert "start_run() could not be done: OSError: [Errno 24] Too many open files" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("agent", ["process", "thread"])
+def test_a_program_that_runs_out_of_descriptors_at_any_point_trains_on(
+    sqlite_uri: str, tmp_path: Path, agent: str
+) -> None:
+    done = _leaking(AT_ANY_POINT, tmp_path, sqlite_uri, TAILRACE_END_TIMEOUT="0.2", TAILRACE_AGENT=agent)
+    assert f"ended: {[0] * 24}" in done.stdout, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_what_is_in_reserve_is_lent_where_there_is_nothing_else_and_taken_back() -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    leaked: list[int] = []
+    spare = Spare(3)
+    spare.fill()
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
+        with contextlib.suppress(OSError):
+            while True:
+                leaked.append(os.open(os.devnull, os.O_RDONLY))
+        for _ in range(3):
+            with spare.lent(), spare.lent():
+                for fd in [os.open(os.devnull, os.O_RDONLY) for _ in range(3)]:
+                    os.close(fd)
+            with pytest.raises(OSError, match="Too many open files"):
+                os.open(os.devnull, os.O_RDONLY)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for fd in leaked:
+            os.close(fd)
+
+
+def test_a_descriptor_in_reserve_that_the_program_has_closed_and_got_again_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spare = Spare(1)
+    spare.fill()
+    (fd, _) = spare._held[0]
+    with open(os.devnull, "rb") as file:  # noqa: PTH123
+        os.dup2(file.fileno(), fd)  # as a daemon that closes all files, and opens its own
+    monkeypatch.setattr(spare, "_some_are_left", lambda: False)
+    with spare.lent():
+        assert os.read(fd, 1) == b""
+    os.close(fd)

@@ -15,6 +15,7 @@ import stat
 from pathlib import Path
 from typing import Final
 
+from tailrace_agent.descriptors import NONE_LEFT
 from tailrace_agent.errors import SettingsError
 from tailrace_agent.ownership import why_not_believed
 from tailrace_agent.places import may_enter
@@ -44,12 +45,15 @@ def read_found(path: Path, fault: str | None, *, about: bytes = b"") -> bytes | 
 
     Raises:
         SettingsError: It cannot be read.
+        OSError: This process has no descriptor left.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would keep the program waiting
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
+        if error.errno in NONE_LEFT:  # no fault of the file
+            raise
         if fault is not None or not may_enter(path.parent):  # it is not for this user to know
             return None
         raise SettingsError(f"{path} cannot be read: {error.strerror}") from None

@@ -31,6 +31,7 @@ from pathlib import Path
 import msgspec
 
 from tailrace_agent import shared_dirs, status
+from tailrace_agent.descriptors import NONE_LEFT
 from tailrace_agent.errors import SessionError, StateDirError
 from tailrace_agent.ownership import (
     is_own,
@@ -306,8 +307,8 @@ class Session:
         """Whether the process that writes to the ring still runs. Must not be asked about rings of this process."""
         try:
             fd = self._open(f"{name}.owner", os.O_RDWR)
-        except OSError:
-            return False
+        except OSError as error:
+            return error.errno in NONE_LEFT  # then nobody can say
         try:
             fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -440,7 +441,8 @@ class Session:
         try:
             fd = self._open("join.lock", os.O_RDWR)
         except OSError as error:
-            raise SessionError(f"session {self.id} is gone") from error
+            why = f"cannot be joined: {error.strerror}" if error.errno in NONE_LEFT else "is gone"
+            raise SessionError(f"session {self.id} {why}") from error
         try:
             fcntl.flock(fd, how)
             yield

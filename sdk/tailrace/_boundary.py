@@ -7,6 +7,8 @@ errors, which say what to do, time-outs that were asked for, and arguments that 
 
 It stands around every public method of the classes that it is put on, properties included, so a method that is new is
 guarded too. `log()` is not among them: it has no room for one.
+
+To a program that has no descriptor left, those in reserve are lent for the time of the call.
 """
 
 from __future__ import annotations
@@ -15,12 +17,16 @@ import functools
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, Protocol, TypeVar
 
-from tailrace_agent.errors import TailraceError
+from tailrace_agent.descriptors import SPARE
+from tailrace_agent.errors import SessionError, StateDirError, TailraceError
 
 __all__ = ["Guarded", "NoMonitor", "protect"]
 
 C = TypeVar("C", bound=type)
 _OF_THE_CALLER: Final = (TailraceError, TimeoutError, LookupError, NotImplementedError)
+_OF_THE_SURROUNDINGS: Final = (SessionError, StateDirError)
+_QUICK: Final = frozenset({"log_metric", "log_metrics", "log_training_metrics", "log_param", "set_tag", "id"})
+"""What needs no descriptor and is called often: nothing is lent to it."""
 _DUNDERS: Final = ("__enter__", "__exit__", "__repr__")
 
 
@@ -76,10 +82,15 @@ def protect(instead: Mapping[str, Callable[[Any], Any]], but: Collection[str] = 
 
 
 def _method(call: Callable[..., Any], name: str, otherwise: Callable[[Any], Any]) -> Callable[..., Any]:
+    provided = name not in _QUICK
+
     @functools.wraps(call)
     def protected(self: Any, *args: Any, **kwargs: Any) -> Any:
+        lent = provided and SPARE.lend()
         try:
             return call(self, *args, **kwargs)
+        except _OF_THE_SURROUNDINGS as error:
+            self._surprised(name, error)
         except _OF_THE_CALLER:
             raise
         except Exception as error:
@@ -87,6 +98,9 @@ def _method(call: Callable[..., Any], name: str, otherwise: Callable[[Any], Any]
             if isinstance(error, TypeError) and trace is not None and trace.tb_next is None:
                 raise  # the call itself does not take these arguments
             self._surprised(name, error)
+        finally:
+            if lent:
+                SPARE.take_back()
         return otherwise(self)
 
     return protected

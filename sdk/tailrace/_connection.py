@@ -22,6 +22,7 @@ from tailrace._keeper import Keeper
 from tailrace._page import RunsPage
 from tailrace._process_end import lasts
 from tailrace_agent import status
+from tailrace_agent.descriptors import NONE_LEFT, SPARE
 from tailrace_agent.errors import CallError, SessionError, StateDirError
 from tailrace_agent.places import make_temporary_state_dir, working_directory
 from tailrace_agent.records import RAW, Drop, decode_control, encode
@@ -96,6 +97,7 @@ class Connection:
         self.keeper = Keeper(self.session, self.settings, voice)
         self.open_ring()
         self.page = self._open_page()
+        SPARE.fill()
         lasts()  # its children of multiprocessing are to end what they have begun, too
         _connections.add(self)
 
@@ -127,7 +129,8 @@ class Connection:
         ring = self._ring
         if ring is None:
             try:
-                ring = self.open_ring()
+                with SPARE.lent(many=True):
+                    ring = self.open_ring()
             except (SessionError, OSError) as error:
                 # A forked child that begins to log when all is over, without memory, or as another user.
                 self._dropped(row, f"this process cannot log to the run: {getattr(error, 'strerror', None) or error}")
@@ -148,7 +151,7 @@ class Connection:
         if self._listens:
             return
         self._listens = True
-        with contextlib.suppress(OSError, RuntimeError):  # it is told at the end all the same
+        with contextlib.suppress(OSError, RuntimeError, SessionError):  # it is told at the end all the same
             listen(self.session.bell(self.ring_name), heard)
 
     def point_children_at(self, run: int) -> None:
@@ -164,11 +167,11 @@ class Connection:
 
     def watch_torch(self) -> None:
         """From now on tells the system monitor what torch holds on the GPUs."""
-        from tailrace._torch_memory import TorchMemory
-
         try:
+            from tailrace._torch_memory import TorchMemory
+
             self._torch = self._torch or TorchMemory(self.session.shared)
-        except OSError:  # no room in shared memory: that one figure is missing then
+        except OSError:  # no room in shared memory, no descriptor: that one figure is missing then
             self._torch = None
 
     @property
@@ -192,7 +195,19 @@ class Connection:
 
     def status(self, run: int) -> status.RunStatus | None:
         """What the agent last told of a run."""
-        return status.read(self.session.shared / status.run_file(run), status.RunStatus)
+        with SPARE.lent():
+            return status.read(self.session.shared / status.run_file(run), status.RunStatus)
+
+    @property
+    def blindness(self) -> str | None:
+        """Why what the agent tells cannot be read now, if it cannot."""
+        try:
+            with SPARE.lent():
+                os.close(os.open(self.session.shared, os.O_RDONLY | os.O_CLOEXEC))
+        except OSError as error:
+            if error.errno in NONE_LEFT:
+                return f"{error.strerror} in this program (see ulimit -n): what the agent delivers cannot be seen"
+        return None
 
     def _sampled(self, row: bytes, entered: int, copy_ns: int) -> None:
         """One row in about 200; a timed call if `entered`. Runs under the ring's lock, so it only takes notes."""

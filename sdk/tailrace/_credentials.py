@@ -57,8 +57,11 @@ class CredentialsWatch:
         """Looks now."""
         now = _now()
         if now != self._known:
+            try:
+                self._changed()
+            except OSError:  # no descriptor left, say: it is tried again at the next look
+                return
             self._known = now
-            self._changed()
 
     def _watch(self) -> None:
         sleep = original("time", "sleep")

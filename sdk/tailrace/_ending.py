@@ -89,6 +89,7 @@ class Ending:
             quiet=self._settings.quiet,
             new_store=self._new_store,
             below=below,
+            unseen=lambda: self._connection.blindness,
         )
 
     def await_others(self, runs: Sequence[int], timeout: float) -> list[RunStatus]:
@@ -164,6 +165,7 @@ class Ending:
             nested=nested_left(self._known(nested), len(nested)),
             interrupted=interrupted,
             unsent=self._connection.obstacle,
+            unseen=self._connection.blindness,
         )
         self._voice.warn(line, once=("left", self._spec.run))
 

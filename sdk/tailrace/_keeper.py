@@ -16,8 +16,11 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from tailrace._credentials import CredentialsWatch
 from tailrace_agent import status
+from tailrace_agent.descriptors import NONE_LEFT, SPARE
 from tailrace_agent.originals import original, start_thread
 from tailrace_agent.spawn import Agent, ask_to_leave, can_spawn, spawn_agent
 
@@ -32,6 +35,7 @@ __all__ = ["Keeper"]
 _QUICK_DEATH: Final = 5.0
 _QUICK_DEATHS = 3
 _PAUSE: Final = 30.0
+_BREATH: Final = 1.0
 _MUTE_DEATHS: Final = 2
 """Agents that may die before their first word, until it is given up to start them."""
 _FIRST_WORD: Final = 30.0
@@ -118,8 +122,9 @@ class Keeper:
 
     def _start_anew(self) -> None:
         """Has the agent leave, if one lives: its successor gets what this process knows now."""
-        if self._session.agent_alive():
-            ask_to_leave(self._session)
+        with SPARE.lent():
+            if self._session.agent_alive():
+                ask_to_leave(self._session)
 
     def _spawn(self) -> None:
         self._agent = agent = spawn_agent(self._session, self._credentials)
@@ -158,8 +163,11 @@ class Keeper:
         while True:
             try:
                 self._session.wait_for_agent_death()
-            except OSError:  # the session was given up
-                return
+            except OSError as error:
+                if error.errno not in NONE_LEFT:  # the session was given up
+                    return
+                original("time", "sleep")(_BREATH)
+                continue
             if self._closed or self._session.closed or not self._session.has_shared:
                 return
             mute = 0 if self._has_spoken() else mute + 1
@@ -182,8 +190,14 @@ class Keeper:
         return self._has_said(dead)
 
     def _has_said(self, agent: Agent) -> bool:
-        word = status.read(self._session.shared / "agent.status", status.AgentStatus)
-        return word is not None and word.pid == agent.pid
+        try:
+            with SPARE.lent():
+                text = (self._session.shared / "agent.status").read_bytes()
+        except OSError as error:
+            return error.errno in NONE_LEFT  # then nobody can say
+        with contextlib.suppress(msgspec.DecodeError):
+            return msgspec.json.decode(text, type=status.AgentStatus).pid == agent.pid
+        return False
 
     def _deliver_from_here(self) -> bool:
         errors = self._session.dir / "agent.err"
@@ -205,7 +219,8 @@ class Keeper:
     def _start_another(self) -> None:
         sleep = original("time", "sleep")
         try:
-            self._spawn()
+            with SPARE.lent(many=True):
+                self._spawn()
             if self._agent is None:
                 sleep(0.05)  # another process was quicker
         except OSError as error:

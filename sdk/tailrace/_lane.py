@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tailrace._process_end import lasts
 from tailrace._watches import Barrier, Watch, Watches, tell
+from tailrace_agent.descriptors import SPARE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -274,7 +275,8 @@ class Lane:
 
 def _run_job(job: _Job, *, background: bool = False) -> None:
     try:
-        job.run()
+        with SPARE.lent():
+            job.run()
     except BaseException as error:
         tell(job.on_error, error)
         # On a caller, Ctrl-C and SystemExit go where they were meant to go.

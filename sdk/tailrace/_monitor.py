@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from tailrace._boundary import protect
 from tailrace._suggestions import instead_of_argument
 from tailrace_agent.board import BoardReader, board_file
 from tailrace_agent.errors import CallError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["SystemMetricsLogger", "SystemMonitor", "monitor_config"]
 
 
+@protect({"__enter__": lambda monitor: monitor, "start": lambda monitor: monitor, "latest": lambda _: {}})
 class SystemMonitor:
     """Samples CPU, memory, disk, network, GPUs and the training process in the background, for one run.
 
@@ -69,6 +71,9 @@ class SystemMonitor:
         """The last sample by full name (`system/cpu_utilization_percentage`), from memory; empty before the first."""
         return self._board.read() if self._board is not None else {}
 
+    def _surprised(self, what: str, error: Exception) -> None:
+        self._run._surprised(f"system_monitor.{what}", error)
+
     def __enter__(self) -> SystemMonitor:
         return self.start()
 
@@ -78,6 +83,7 @@ class SystemMonitor:
         self.stop()
 
 
+@protect({})
 class SystemMetricsLogger:
     """Stamps the latest background sample with the training step, when the loop asks for it.
 
@@ -144,6 +150,9 @@ class SystemMetricsLogger:
     def stop(self) -> None:
         """Ends the sampling; the run's end does it too."""
         self._monitor.stop()
+
+    def _surprised(self, what: str, error: Exception) -> None:
+        self._run._surprised(f"SystemMetricsLogger.{what}", error)
 
 
 def monitor_config(**wanted: Any) -> MonitorConfig:

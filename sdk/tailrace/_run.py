@@ -31,6 +31,7 @@ from tailrace._suggestions import Suggests
 from tailrace._texts import as_texts
 from tailrace_agent.errors import CallError, StoreRefused
 from tailrace_agent.ledger import Ledger
+from tailrace_agent.masking import mask_text
 from tailrace_agent.mlflow_errors import asks_for_login
 from tailrace_agent.records import End, LogCost, Monitor, Tags
 from tailrace_agent.status import RunStatus
@@ -335,6 +336,8 @@ class Run(MetricCalls, ResultCalls, AlertCalls, ModelCalls, Shown, Suggests):
     def fail(self, error: BaseException, timeout: float | None = None) -> None:
         """Ends the run as FAILED, with the error's type and message as the tags `error.type` and `error.message`.
 
+        Passwords and keys in the message are masked.
+
         Args:
             error: What went wrong.
             timeout: Seconds to wait for the delivery; `end_timeout` by default.
@@ -346,7 +349,8 @@ class Run(MetricCalls, ResultCalls, AlertCalls, ModelCalls, Shown, Suggests):
             message = str(error)
         except Exception as another:  # noqa: BLE001 - a foreign __str__ may raise anything
             message = f"(its message cannot be had: {type(another).__name__})"
-        self.set_tags({"error.type": type(error).__qualname__, "error.message": message[:_MAX_MESSAGE]})
+        shown = mask_text(message[: 2 * _MAX_MESSAGE])[:_MAX_MESSAGE]  # half a secret might not be known as one
+        self.set_tags({"error.type": type(error).__qualname__, "error.message": shown})
         self.end("FAILED", timeout)
 
     def __reduce__(self) -> tuple[Callable[..., Run], tuple[Any, ...]]:
@@ -442,7 +446,9 @@ class Run(MetricCalls, ResultCalls, AlertCalls, ModelCalls, Shown, Suggests):
         if status is not None and status.refused:
             raise StoreRefused(status.refused)
         if status is None or not status.run_id:
-            problem = status.problem if status is not None and status.problem else "the agent has not answered"
+            said = status.problem if status is not None else None
+            blind = self._connection.blindness if self._connection is not None else None
+            problem = blind or said or "the agent has not answered"
             raise TimeoutError(f"MLflow has not created the run within {timeout:.0f} s: {problem}")
         return status
 

@@ -95,5 +95,5 @@ def _warn(text: str) -> None:
         import logging  # not before there is something to say
 
         logging.getLogger("tailrace").warning("tailrace: %s", _writable(text, sys.stderr))
-    except (ImportError, AttributeError):  # re-entered while this very thread is importing it
+    except (ImportError, AttributeError, OSError):  # re-entered while this very thread is importing it; no descriptor
         say(text)

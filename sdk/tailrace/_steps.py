@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from tailrace._page import map_words
 from tailrace_agent import native
+from tailrace_agent.descriptors import SPARE
 from tailrace_agent.ownership import open_own
 
 if TYPE_CHECKING:
@@ -56,7 +57,9 @@ class Steps:
         if self._counter is None:
             try:
                 shared = native.Steps
-                self._counter = _SharedInPython(self._path) if shared is None else shared(map_words(self._path, 8))
+                with SPARE.lent():
+                    words = map_words(self._path, 8)
+                self._counter = _SharedInPython(self._path, words) if shared is None else shared(words)
             except OSError:  # no room in shared memory, or it went away with the session
                 self._counter = itertools.count()
         for channel in self._channels:
@@ -77,22 +80,27 @@ class Steps:
 class _SharedInPython:
     """What `native.Steps` does, with a system call."""
 
-    def __init__(self, path: Path) -> None:
-        self._path, self._word = path, map_words(path, 8)
+    def __init__(self, path: Path, word: memoryview) -> None:
+        self._path, self._word = path, word
 
     def __iter__(self) -> _SharedInPython:
         return self
 
     def __next__(self) -> int:
         # Opened anew each time: descriptors that were inherited through a fork share one lock.
-        fd = open_own(self._path, os.O_RDWR)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
+            fd = open_own(self._path, os.O_RDWR)
+        except OSError:  # no descriptor left: two processes may count one step at the same time
+            fd = -1
+        try:
+            if fd >= 0:
+                fcntl.flock(fd, fcntl.LOCK_EX)
             before = self._word[0]
             self._word[0] = before + 1
             return before
         finally:
-            os.close(fd)
+            if fd >= 0:
+                os.close(fd)
 
 
 _all: weakref.WeakSet[Steps] = weakref.WeakSet()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from typing import TYPE_CHECKING, Any, Literal
@@ -90,7 +91,8 @@ class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls, RegistryCalls, Managed,
         self._config, self._auto_start = config, auto_start_run
         self._given = given(config, tracking_uri, _text(experiment_name, "experiment_name"), settings)
         if self._given:
-            load_settings(self._given)  # what is wrong is said now
+            with contextlib.suppress(OSError):  # no descriptor left for a file: told by the first call
+                load_settings(self._given)  # what is wrong is said now
         self._experiment_id: str | None = None
         self._voice = Voice()
         self._current = CurrentRuns(self._voice, self._settings, self.start_run, self)

@@ -33,6 +33,7 @@ def until(
     quiet: bool = False,
     new_store: str | None = None,
     below: Callable[[], str | None] = lambda: None,
+    unseen: Callable[[], str | None] = lambda: None,
 ) -> RunStatus | None:
     """Waits until the agent says what we want to hear.
 
@@ -44,13 +45,14 @@ def until(
         quiet: Show nothing.
         new_store: A database that MLflow has to create before anything else.
         below: What is still to be done for nested runs, in words; asked once a second.
+        unseen: Why the status cannot be read, if it cannot; asked as often.
 
     Returns:
         The last status seen, its ledger marked as partial where the time was not enough; None when there was none.
     """
     began = time.monotonic()
     deadline, nudge_at, pause = began + timeout, began + 1.0, _FASTEST
-    show = _Progress(quiet, new_store, below)
+    show = _Progress(quiet, new_store, below, unseen)
     try:
         while True:
             status = look()
@@ -75,9 +77,17 @@ def until(
 class _Progress:
     """What is shown of a long wait."""
 
-    def __init__(self, quiet: bool, new_store: str | None, below: Callable[[], str | None]) -> None:
-        self._quiet, self._new_store, self._below = quiet, new_store, below
+    def __init__(
+        self,
+        quiet: bool,
+        new_store: str | None,
+        below: Callable[[], str | None],
+        unseen: Callable[[], str | None],
+    ) -> None:
+        self._quiet, self._new_store, self._below, self._unseen = quiet, new_store, below, unseen
         self._nested: str | None = None
+        self._blind: str | None = None
+        self._draws = True
         self._ask_at = 0.0
         self._bar: Any = None
         self._task: Any = None
@@ -87,12 +97,16 @@ class _Progress:
         if self._quiet:
             return
         if waited >= self._ask_at:
-            self._nested, self._ask_at = self._below(), waited + 1.0
-        text = f"{_what(status, self._new_store, self._nested)}; waiting {timeout - waited:.0f} s more at most"
+            self._nested, self._blind, self._ask_at = self._below(), self._unseen(), waited + 1.0
+        what = self._blind or _what(status, self._new_store, self._nested)
+        text = f"{what}; waiting {timeout - waited:.0f} s more at most"
         total = status.ledger.total if status is not None else Counts()
         done, wanted = total.delivered, total.delivered + total.pending
-        if on_terminal():
-            self._draw(done, wanted, text)
+        if self._draws and on_terminal():
+            try:
+                self._draw(done, wanted, text)
+            except (ImportError, OSError):  # no descriptor left, say: plain lines then
+                self._draws = False
         elif waited >= self._line_at:
             self._line_at = waited + self._line_after
             self._line_after = min(self._line_after * 2, _MAX_LINE_AFTER)
