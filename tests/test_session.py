@@ -29,7 +29,7 @@ from tailrace_agent.leftovers import Leftovers, is_leftover
 from tailrace_agent.ring_format import MIN_BYTES
 from tailrace_agent.session import Session, sessions_root
 from tailrace_agent.settings import Settings
-from tailrace_agent.spawn import CREDENTIALS, ask_to_leave, spawn_agent
+from tailrace_agent.spawn import ask_to_leave, spawn_agent
 
 LAST_WORDS = "import sys, time; print('ready', flush=True); sys.stdin.read()"
 OWNER = (
@@ -325,11 +325,34 @@ def test_an_agent_that_cannot_be_started_leaves_its_place_free(
     assert not session.agent_alive()
 
 
-def test_credentials_reach_the_agent_by_its_environment_alone() -> None:
-    environment = spawn_module._environment({"http://x": "user:secret"})
-    assert msgspec.json.decode(environment[CREDENTIALS]) == {"http://x": "user:secret"}
-    assert CREDENTIALS not in spawn_module._environment({})
-    assert CREDENTIALS not in os.environ
+TAKES_CREDENTIALS = """
+import sys
+sys.path[:0] = sys.argv.pop().splitlines()
+from tailrace_agent.spawn import take_credentials
+first, again = take_credentials(), take_credentials()
+shown = b"".join(open(f"/proc/self/{name}", "rb").read() for name in ("environ", "cmdline"))
+print(len(first["http://x"]), again, first["http://x"][:12].encode() in shown, flush=True)
+"""
+
+
+@pytest.mark.parametrize("in_memory", [True, False], ids=["memfd", "file"])
+def test_credentials_of_any_length_reach_the_agent_and_nobody_else(
+    session: Session, monkeypatch: pytest.MonkeyPatch, in_memory: bool
+) -> None:
+    monkeypatch.setattr(spawn_module, "_BOOT", TAKES_CREDENTIALS)
+    if not in_memory:
+        monkeypatch.delattr(os, "memfd_create")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    agent = spawn_agent(session, {"http://x": "secret" * 50_000})
+    assert agent is not None
+    os.waitpid(agent.pid, 0)
+    assert (session.dir / "agent.err").read_text() == "300000 {} False\n"
+    assert sorted(path.suffix for path in session.shared.iterdir()) == [".lock", ".lock"]
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    without = spawn_agent(session, {})
+    assert without is not None
+    os.waitpid(without.pid, 0)
+    assert "KeyError" in (session.dir / "agent.err").read_text()
 
 
 # -- joining and leaving -----------------------------------------------------------------------------------------------

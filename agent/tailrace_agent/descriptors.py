@@ -18,7 +18,7 @@ import stat
 from collections.abc import Iterator
 from typing import Final
 
-__all__ = ["NONE_LEFT", "SPARE", "map_kept", "open_kept", "reserve"]
+__all__ = ["NONE_LEFT", "SPARE", "map_kept", "nameless", "open_kept", "reserve"]
 
 _FIRST: Final = 3
 NONE_LEFT: Final = (errno.EMFILE, errno.ENFILE)
@@ -173,6 +173,32 @@ def map_kept(fd: int, size: int, flags: int = mmap.MAP_SHARED) -> mmap.mmap:
     finally:
         for taken in between:
             os.close(taken)
+
+
+def nameless(directory: str | os.PathLike[str], content: bytes) -> int:
+    """A file that nobody finds by a name, in memory where the system has such; its reader begins at the start.
+
+    Args:
+        directory: Where it is made, and deleted at once, on other systems.
+        content: What it holds.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    if hasattr(os, "memfd_create"):
+        fd = _above(os.memfd_create("tailrace", os.MFD_CLOEXEC))
+    else:
+        path = os.path.join(directory, f".{os.urandom(8).hex()}")  # noqa: PTH118
+        fd = open_kept(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        os.unlink(path)  # noqa: PTH108
+    try:
+        with os.fdopen(os.dup(fd), "wb") as file:
+            file.write(content)
+        os.lseek(fd, 0, os.SEEK_SET)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
 
 
 def reserve(fd: int, size: int) -> None:

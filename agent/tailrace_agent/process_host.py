@@ -13,8 +13,6 @@ import sys
 import time
 from pathlib import Path
 
-import msgspec
-
 from tailrace_agent import status
 from tailrace_agent.agent_log import open_log
 from tailrace_agent.errors import Unavailable
@@ -26,11 +24,11 @@ from tailrace_agent.pipeline import Pipeline
 from tailrace_agent.places import is_nowhere
 from tailrace_agent.session import Session
 from tailrace_agent.sink import Sink
-from tailrace_agent.spawn import CREDENTIALS
+from tailrace_agent.spawn import take_credentials
 from tailrace_agent.status import AgentStatus
 from tailrace_agent.worker import Worker
 
-__all__ = ["main", "open_sink", "take_credentials"]
+__all__ = ["main", "open_sink"]
 
 
 def open_sink(tracking_uri: str | None, cwd: str, *, request_timeout: float) -> Sink:
@@ -57,12 +55,6 @@ def _open_lean(tracking_uri: str | None, cwd: str, *, request_timeout: float) ->
     import_lean()
     _go_somewhere()
     return open_sink(tracking_uri, cwd, request_timeout=request_timeout)
-
-
-def take_credentials() -> dict[str, str]:
-    """What the environment brought; and it is gone from there, so that no child sees it."""
-    text = os.environ.pop(CREDENTIALS, "")
-    return msgspec.json.decode(text, type=dict[str, str]) if text else {}
 
 
 def main() -> None:

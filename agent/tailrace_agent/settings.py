@@ -51,9 +51,7 @@ __all__ = [
     "state_dir",
 ]
 
-INTERNAL_VARIABLES: Final = frozenset(
-    {"TAILRACE_SESSION", "TAILRACE_RUN", "TAILRACE_CREDENTIALS", "TAILRACE_NATIVE", "TAILRACE_BUILD_NATIVE"}
-)
+INTERNAL_VARIABLES: Final = frozenset({"TAILRACE_SESSION", "TAILRACE_RUN", "TAILRACE_NATIVE", "TAILRACE_BUILD_NATIVE"})
 """No settings: what tailrace sets for its own processes, and what is read before there are any."""
 
 _KIB: Final = 1024

@@ -3,10 +3,14 @@
 The agent's lock is taken here and handed down through exec: from this moment on, nobody else starts one. The agent
 runs in a session of its own (`setsid`), so that Ctrl-C in the terminal reaches only the trainer, and has none of its
 files.
+
+Credentials are what it finds on its standard input, which is a file in memory without a name: no argument, no variable
+(which /proc shows for as long as the agent runs), and nothing on a disk.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -18,17 +22,14 @@ from typing import Final
 import msgspec
 
 from tailrace_agent import status
-from tailrace_agent.descriptors import open_kept
+from tailrace_agent.descriptors import nameless, open_kept
 from tailrace_agent.originals import original
 from tailrace_agent.places import absolute
 from tailrace_agent.program import arguments
 from tailrace_agent.session import Session
 from tailrace_agent.status import AgentStatus
 
-__all__ = ["CREDENTIALS", "Agent", "ask_to_leave", "can_spawn", "spawn_agent"]
-
-CREDENTIALS = "TAILRACE_CREDENTIALS"
-"""Environment variable in which `user:password` by masked URI reaches the agent: never a file, never an argument."""
+__all__ = ["Agent", "ask_to_leave", "can_spawn", "spawn_agent", "take_credentials"]
 
 _FIRST: Final = 3
 # No `-m`: it would put the working directory on the path, where a file named `mlflow.py` may lie. What the trainer has
@@ -91,11 +92,14 @@ def spawn_agent(session: Session, credentials: dict[str, str]) -> Agent | None:
         return None
     _held[lock] = threading.get_ident()
     try:
-        errors = open_kept(session.dir / "agent.err", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        try:
-            return Agent(_start(session, credentials, lock, errors))
-        finally:
-            os.close(errors)
+        with contextlib.ExitStack() as opened:
+            errors = open_kept(session.dir / "agent.err", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            opened.callback(os.close, errors)
+            given = None
+            if credentials:
+                given = nameless(session.shared, msgspec.json.encode(credentials))
+                opened.callback(os.close, given)
+            return Agent(_start(session, given, lock, errors))
     finally:
         _held.pop(lock, None)
         os.close(lock)
@@ -122,12 +126,24 @@ def _is_agent_of(session: Session, pid: int) -> bool:
     return os.fsencode(session.dir) in command.split(b"\0")
 
 
-def _start(session: Session, credentials: dict[str, str], lock: int, errors: int) -> int:
+def take_credentials() -> dict[str, str]:
+    """In the agent: what it was given by whoever started it; and it is gone from there."""
+    with os.fdopen(os.dup(0), "rb") as file:
+        text = file.read()
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    return msgspec.json.decode(text, type=dict[str, str]) if text else {}
+
+
+def _start(session: Session, credentials: int | None, lock: int, errors: int) -> int:
     """Its process id. Not by `subprocess`: no hook of the program runs in between, gevent's included."""
     there = _FIRST if lock != _FIRST else _FIRST + 1  # its number in the agent; a copy of it survives the exec
     command = [sys.executable, "-c", _BOOT, str(session.dir), str(there), "\n".join(_path())]
     files = [
-        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)
+        if credentials is None
+        else (os.POSIX_SPAWN_DUP2, credentials, 0),
         (os.POSIX_SPAWN_DUP2, errors, 1),
         (os.POSIX_SPAWN_DUP2, errors, 2),
         (os.POSIX_SPAWN_DUP2, lock, there),
@@ -136,7 +152,7 @@ def _start(session: Session, credentials: dict[str, str], lock: int, errors: int
         os.posix_spawn,
         sys.executable,
         command,
-        _environment(credentials),
+        _environment(),
         file_actions=files,
         setsigmask=(),
         setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),
@@ -173,12 +189,10 @@ def _drop_in_child() -> None:
 os.register_at_fork(after_in_child=_drop_in_child)
 
 
-def _environment(credentials: dict[str, str]) -> dict[str, str]:
+def _environment() -> dict[str, str]:
     environment = dict(os.environ)
     environment["MLFLOW_DISABLE_TELEMETRY"] = "true"
     environment.setdefault("GIT_PYTHON_REFRESH", "quiet")
     for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         environment[threads] = "1"  # numpy comes with mlflow; its thread pools are not wanted here
-    if credentials:
-        environment[CREDENTIALS] = msgspec.json.encode(credentials).decode()
     return environment

@@ -67,7 +67,7 @@ class Keeper:
         return self._thread_host is not None
 
     def remember(self, tracking_uri: str, credentials: str) -> None:
-        """The `user:password` that belongs to a URI. It reaches the agent by environment only, never by a file.
+        """The `user:password` that belongs to a URI. It reaches the agent, and no file on a disk.
 
         An agent that runs already puts all that it has into the spool and is started anew with the addition.
         """
