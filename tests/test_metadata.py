@@ -89,6 +89,101 @@ def test_a_repository_of_another_user_tells_its_names_and_runs_nothing(
     assert not (repository / "ran").exists()
 
 
+_BY_CONFIGURATION = {
+    "filter.spy.clean": "touch {ran}; cat",
+    "filter.spy.process": "touch {ran}",
+    "filter.Spy.2.clean": "touch {ran}; cat",
+    "diff.external": "touch {ran} #",
+    "diff.spy.command": "touch {ran} #",
+    "diff.spy.textconv": "touch {ran}; cat",
+    "core.fsmonitor": "touch {ran} #",
+    "core.pager": "touch {ran}; cat",
+    "core.hooksPath": "{hooks}",
+    "core.sshCommand": "touch {ran} #",
+    "core.alternateRefsCommand": "touch {ran} #",
+    "remote.origin.uploadpack": "touch {ran} #",
+}
+
+
+@pytest.mark.parametrize("name", _BY_CONFIGURATION)
+def test_a_repository_runs_nothing_that_it_brings_along(repository: Path, tmp_path: Path, name: str) -> None:
+    ran, hooks = tmp_path / "ran", tmp_path / "hooks"
+    hooks.mkdir()
+    for folder in (hooks, repository / ".git" / "hooks"):
+        for hook in ("post-index-change", "reference-transaction", "pre-auto-gc"):
+            (folder / hook).write_text(f"#!/bin/sh\ntouch {ran}\n")
+            (folder / hook).chmod(0o755)
+    driver = ".".join(name.split(".")[1:-1]) or "spy"
+    (repository / ".gitattributes").write_text(f"* filter={driver} diff={driver}\n")
+    (repository / "src" / "model.py").write_text("LAYERS = 3\n")
+    part = repository / "part"
+    part.mkdir()
+    git(part, "init", "-q")
+    git(part, "commit", "-q", "--allow-empty", "-m", "of a submodule")
+    git(repository, "-c", "advice.addEmbeddedRepo=false", "add", "part")
+    for each in (repository, part):
+        with (each / ".git" / "config").open("a") as file:
+            section, _, key = name.rpartition(".")
+            first, _, second = section.partition(".")
+            head = f'[{first} "{second}"]' if second else f"[{first}]"
+            value = _BY_CONFIGURATION[name].format(ran=ran, hooks=hooks)
+            file.write(f'{head}\n{key} = "{value}"\n[diff]\nsubmodule = diff\n')
+    ran.unlink(missing_ok=True)
+    facts = git_facts(repository, diff=True)
+    assert facts is not None
+    assert facts.dirty is True
+    assert b"+LAYERS = 3\n" in (facts.diff or b"")
+    assert not ran.exists()
+
+
+def test_a_missing_object_is_not_fetched(repository: Path, tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    blob = git(repository, "rev-parse", "HEAD:src/model.py")
+    (repository / ".git" / "objects" / blob[:2] / blob[2:]).unlink()
+    for key, value in {
+        "core.repositoryFormatVersion": "1",
+        "extensions.partialClone": "origin",
+        "remote.origin.url": f"ext::touch {ran}",
+        "remote.origin.promisor": "true",
+        "protocol.allow": "always",
+        "protocol.ext.allow": "always",
+    }.items():
+        git(repository, "config", key, value)
+    (repository / "src" / "model.py").write_text("LAYERS = 3\n")
+    facts = git_facts(repository, diff=True)
+    assert facts is not None
+    assert facts.diff is None
+    assert not ran.exists()
+
+
+def test_a_filter_of_the_users_own_runs(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gitconfig").write_text('[filter "mine"]\nclean = "sed s/3/2/"\n')
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+    (repository / ".git" / "info" / "attributes").write_text("* filter=mine\n")
+    (repository / "src" / "model.py").write_text("LAYERS = 3\n")
+    facts = git_facts(repository, diff=True)
+    assert facts is not None
+    assert (facts.dirty, facts.diff) == (False, None)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("core.worktree", "{elsewhere}"), ("filter.a=b.clean", "touch {elsewhere}/ran; cat")]
+)
+def test_a_repository_that_cannot_be_compared_safely_stays_uncompared(
+    repository: Path, tmp_path: Path, key: str, value: str
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "src").mkdir(parents=True)
+    (elsewhere / "src" / "model.py").write_text("SECRET = 1\n")
+    (repository / ".git" / "info" / "attributes").write_text("* filter=a=b\n")
+    (repository / "src" / "model.py").write_text("LAYERS = 3\n")
+    git(repository, "config", key, value.format(elsewhere=elsewhere))
+    facts = git_facts(repository, diff=True)
+    assert facts is not None
+    assert (facts.dirty, facts.diff) == (None, None)
+    assert not (elsewhere / "ran").exists()
+
+
 def test_a_remote_never_shows_credentials(repository: Path) -> None:
     for remote, shown in {
         "https://token@example.org/x": "https://example.org/x",
