@@ -445,3 +445,10 @@ def test_an_uncaught_exception_elsewhere_says_nothing_about_a_run_that_goes_on(
             run = sdk.start_run()
             sdk.log(x=time.time())
         assert Store(sqlite_uri, run).status == status
+
+
+def test_the_message_of_an_error_keeps_no_password(sqlite_uri: str) -> None:
+    with tracking(sqlite_uri) as sdk, sdk.start_run() as run:
+        run.fail(ConnectionError("cannot reach postgresql://ada:pa55word@host/db with --password pa55word"))
+    message = Store(sqlite_uri, run).tags["error.message"]
+    assert message == "cannot reach postgresql://ada:***@host/db with --password ***"
