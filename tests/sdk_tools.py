@@ -113,3 +113,28 @@ def forget(directory: Path) -> None:
     for session in Session.all(Settings(dir=str(directory / "tailrace"))):
         eventually(lambda session=session: not session.agent_alive())  # type: ignore[misc]
         session.remove()
+
+
+TRAPS = (
+    *("argparse", "boto3", "click", "fastapi", "fcntl", "flask", "json", "logging", "mlflow", "msgspec", "numpy"),
+    *("pandas", "psutil", "pyarrow", "requests", "runpy", "sitecustomize", "sklearn", "sqlalchemy", "sqlite3"),
+    *("subprocess", "tailrace", "tailrace_agent", "tempfile", "torch", "typing", "usercustomize", "uvicorn", "yaml"),
+)
+"""Modules that are imported somewhere on the way, and some that MLflow looks for and does not find."""
+
+
+def lay_traps(directory: Path) -> Callable[[], list[str]]:
+    """Puts files named after modules there; what is returned says which of them have been run since."""
+    for name in TRAPS:
+        path = directory / f"{name}.py"
+        path.write_text(
+            f"open({str(directory)!r} + '/{name}.sprung', 'w').close()\nraise SystemExit('{name}: a trap')\n"
+        )
+    return lambda: sorted(path.name for path in directory.glob("*.sprung"))
+
+
+def command_line(directory: Path) -> list[str]:
+    """The command `tailrace`, as it is installed: a script of its own directory, whatever the working directory."""
+    path = directory / "tailrace"
+    path.write_text("from tailrace_agent.cli import main\n\nmain()\n")
+    return [sys.executable, str(path)]

@@ -23,6 +23,7 @@ import pytest
 from click.testing import CliRunner, Result
 from mlflow import MlflowClient
 
+from sdk_tools import command_line, lay_traps
 from tailrace_agent import status
 from tailrace_agent.cli import _COMMANDS, main
 from tailrace_agent.ledger import Counts, Ledger
@@ -434,10 +435,11 @@ def test_ui_says_what_it_cannot_show(tailrace: Tailrace) -> None:
 
 
 def test_the_demo_trains_and_its_run_is_there_and_the_ui_shows_it_on_a_free_port(
-    sqlite_uri: str, tmp_path: Path
+    sqlite_uri: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     assert sqlite_uri == f"sqlite:///{tmp_path}/mlflow.db"  # MLflow's default here, spared the seconds of making it
-    tailrace = [sys.executable, "-c", "from tailrace_agent.cli import main; main()"]
+    tailrace = command_line(tmp_path_factory.mktemp("installed"))
+    sprung = lay_traps(tmp_path)
     demo = subprocess.run(
         [*tailrace, "demo", "--steps", "90"], capture_output=True, text=True, timeout=100, check=False
     )
@@ -472,6 +474,7 @@ def test_the_demo_trains_and_its_run_is_there_and_the_ui_shows_it_on_a_free_port
             rest, _ = ui.communicate(timeout=30)
     assert (ui.returncode, rest.strip()) == (0, "ended")
     assert ui_address(sqlite_uri, load_settings()) is None
+    assert sprung() == [], "code in the working directory is not tailrace's to run"
 
 
 def test_stored_runs_are_found_by_id_by_tag_and_by_name(sqlite_uri: str, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
 
-from sdk_tools import Store, named, tracking
+from sdk_tools import Store, lay_traps, named, tracking
 from tailrace import CallError, Experiment, Tracker, TrackerLike, TrackingConfig, import_reports
 from tailrace_agent.cli import main as command_line
 
@@ -184,7 +184,9 @@ def test_reports_become_runs_with_their_own_times_once(reports: Path, sqlite_uri
     assert len(client.search_runs([parent.run.info.experiment_id])) == 3
 
 
-def test_the_command_imports_reports_too(reports: Path, sqlite_uri: str) -> None:
+def test_the_command_imports_reports_too(reports: Path, sqlite_uri: str, tmp_path: Path) -> None:
+    assert Path.cwd() == tmp_path
+    sprung = lay_traps(tmp_path)
     done = CliRunner().invoke(command_line, ["import", str(reports), "--tracking-uri", sqlite_uri, "--json"])
     assert done.exit_code == 0
     done = CliRunner().invoke(command_line, ["import", str(reports / "figures"), "--tracking-uri", sqlite_uri])
@@ -192,6 +194,7 @@ def test_the_command_imports_reports_too(reports: Path, sqlite_uri: str) -> None
     client = MlflowClient(sqlite_uri)
     everywhere = [experiment.experiment_id for experiment in client.search_experiments()]
     assert sorted(run.info.run_name for run in client.search_runs(everywhere)) == ["child", "failed", "parent"]
+    assert sprung() == [], "code in the working directory is not tailrace's to run"
 
 
 def test_a_directory_without_reports_or_with_broken_ones_is_an_error(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from tailrace_agent import interpreter
 from tailrace_agent.sampler.gpu_listing import list_cards, text
 from tailrace_agent.sampler.nvml import Nvml, NvmlError
 from tailrace_agent.sampler.visible import hides_all, visible
@@ -20,8 +21,8 @@ __all__ = ["gpus", "machine", "packages"]
 
 _DEADLINE: Final = 20.0
 _HEAD: Final = re.compile(r"^(Name|Version): *(.+?) *$", re.MULTILINE)
-_LIST_PACKAGES: Final = """
-import json, sys
+_LIST_PACKAGES: Final = f"""{interpreter.WITHOUT_HERE}
+import json
 from importlib.metadata import distributions
 json.dump([[d.metadata["Name"], d.version] for d in distributions()], sys.stdout)
 """
@@ -48,6 +49,7 @@ def _packages_of(executable: str) -> list[tuple[str, str]]:
     try:
         done = subprocess.run(
             [executable, "-c", _LIST_PACKAGES],
+            env=interpreter.environment(),
             check=True,
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -16,34 +16,24 @@ import signal
 import sys
 import threading
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from tailrace_agent import status
+from tailrace_agent import interpreter, status
 from tailrace_agent.descriptors import nameless, open_kept
 from tailrace_agent.originals import original
-from tailrace_agent.places import absolute
-from tailrace_agent.program import arguments
 from tailrace_agent.session import Session
 from tailrace_agent.status import AgentStatus
 
 __all__ = ["Agent", "ask_to_leave", "can_spawn", "spawn_agent", "take_credentials"]
 
 _FIRST: Final = 3
-# No `-m`: it would put the working directory on the path, where a file named `mlflow.py` may lie. What the trainer has
-# on its path besides (Bazel's runfiles, a PEX) comes last; its own root of tailrace first, if it is not found without.
 _BOOT = """\
-import os, sys
+import os
 lock = int(sys.argv[2])
 os.closerange(3, lock)
 os.closerange(lock + 1, os.sysconf("SC_OPEN_MAX"))
-if sys.path[:1] == [""]:
-    del sys.path[0]
-root, *more = sys.argv.pop().splitlines()
-sys.path[:0] = [] if root in sys.path else [root]
-sys.path += [path for path in more if path not in sys.path]
 from tailrace_agent.process_host import main
 main()
 """
@@ -139,7 +129,7 @@ def take_credentials() -> dict[str, str]:
 def _start(session: Session, credentials: int | None, lock: int, errors: int) -> int:
     """Its process id. Not by `subprocess`: no hook of the program runs in between, gevent's included."""
     there = _FIRST if lock != _FIRST else _FIRST + 1  # its number in the agent; a copy of it survives the exec
-    command = [sys.executable, "-c", _BOOT, str(session.dir), str(there), "\n".join(_path())]
+    command = interpreter.command(_BOOT, str(session.dir), str(there))
     files = [
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)
         if credentials is None
@@ -163,17 +153,6 @@ def _start(session: Session, credentials: int | None, lock: int, errors: int) ->
         return start(setpgroup=0)
 
 
-def _path() -> list[str]:
-    """Where tailrace itself is, and then all other places that this process finds packages in.
-
-    Not the directory of the script, and no relative one: what lies there is the program's own.
-    """
-    given = arguments()
-    script = os.path.normpath(absolute(given[0]).parent) if given and given[0] else ""
-    packages = [path for path in sys.path if os.path.isabs(path) and path != script and "\n" not in path]  # noqa: PTH117
-    return [str(Path(__file__).resolve().parent.parent), *packages]
-
-
 _held: dict[int, int] = {}
 """Agent locks on their way to an agent, and the thread that starts it. A child forked by another thread meanwhile would
 hold them after its death."""
@@ -190,7 +169,7 @@ os.register_at_fork(after_in_child=_drop_in_child)
 
 
 def _environment() -> dict[str, str]:
-    environment = dict(os.environ)
+    environment = interpreter.environment()
     environment["MLFLOW_DISABLE_TELEMETRY"] = "true"
     environment.setdefault("GIT_PYTHON_REFRESH", "quiet")
     for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):

@@ -96,8 +96,10 @@ class App:
 
     def environment(self) -> dict[str, str]:
         """For a program of tailrace's own: the environment, with `--dir` in it."""
+        from tailrace_agent import interpreter
+
         told = {"TAILRACE_DIR": str(Path(self.directory).absolute())} if self.directory else {}
-        return {**os.environ, **told}
+        return {**interpreter.environment(), **told}
 
 
 def json_option(command: F) -> F:

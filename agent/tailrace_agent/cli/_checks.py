@@ -15,7 +15,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from tailrace_agent import native
+from tailrace_agent import interpreter, native
 from tailrace_agent.cli._app import duration, own_version, size
 from tailrace_agent.session import make_sessions_root, sessions_root, shared_root
 from tailrace_agent.settings import Settings, state_dir
@@ -31,7 +31,7 @@ _SLOW_COMMIT: Final = 0.2
 _EPOCH: Final = 1735689600  # 2025-01-01: before tailrace
 _FICLONE: Final = 0x40049409
 _TRY_LOCK: Final = """
-import fcntl, sys
+import fcntl
 try:
     fcntl.lockf(open(sys.argv[1], "r+"), fcntl.LOCK_EX | fcntl.LOCK_NB)
 except OSError:
@@ -139,7 +139,9 @@ def processes(settings: Settings) -> Check:
         return Check(name=name, result="warn", text="this interpreter cannot start itself", mend=mend)
     began = time.monotonic()
     try:
-        subprocess.run([sys.executable, "-c", ""], check=True, capture_output=True, timeout=30)
+        subprocess.run(
+            interpreter.command(""), env=interpreter.environment(), check=True, capture_output=True, timeout=30
+        )
     except (OSError, subprocess.SubprocessError) as error:
         return Check(name=name, result="warn", text=f"no process can be started: {error}", mend=mend)
     took = 1000 * (time.monotonic() - began)
@@ -201,7 +203,12 @@ def _locks(probe: Path) -> Check:
     with probe.open("r+b") as file:
         fcntl.lockf(file, fcntl.LOCK_EX)
         told = subprocess.run(
-            [sys.executable, "-c", _TRY_LOCK, str(probe)], capture_output=True, text=True, timeout=30, check=False
+            interpreter.command(_TRY_LOCK, str(probe)),
+            env=interpreter.environment(),
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
         )
     if flocks and "held" in told.stdout:
         return Check(name="locks", result="ok", text=f"flock and record locks work in {probe.parent}")

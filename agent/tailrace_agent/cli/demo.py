@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 
 import click
 
+from tailrace_agent import interpreter
 from tailrace_agent.cli._app import App, leave, uri_option
 
 
@@ -22,9 +22,10 @@ def command(app: App, steps: int, tracking_uri: str | None) -> None:
     """
     app.settings(tracking_uri)  # what is wrong is said before anything runs
     # A program, since it is a user of tailrace, and the machinery does not import its users.
-    command_line = [sys.executable, "-m", "tailrace.demo", "--steps", str(steps)]
-    command_line += ["--tracking-uri", tracking_uri] if tracking_uri else []
-    trainer = subprocess.Popen(command_line, env=app.environment())
+    to = ["--tracking-uri", tracking_uri] if tracking_uri else []
+    trainer = subprocess.Popen(
+        interpreter.module_command("tailrace.demo", "--steps", str(steps), *to), env=app.environment()
+    )
     while True:
         try:
             code = trainer.wait()

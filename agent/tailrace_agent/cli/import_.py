@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from tailrace_agent import interpreter
 from tailrace_agent.cli._app import (
     App,
     Code,
@@ -51,10 +51,10 @@ def _import_reports(app: App, path: Path, experiment: str | None, tracking_uri: 
         raise Fail(f"{path} holds no local reports (no metrics.json), and is no file of `tailrace export`", Code.USAGE)
     app.settings(tracking_uri)  # what is wrong is said before anything runs
     quieten_mlflow()
-    command_line = [sys.executable, "-m", "tailrace.reports", str(path)]
-    command_line += ["--tracking-uri", tracking_uri] if tracking_uri else []
-    command_line += ["--experiment-name", experiment] if experiment else []
-    command_line += ["--json"] if json_ else []
+    options = ["--tracking-uri", tracking_uri] if tracking_uri else []
+    options += ["--experiment-name", experiment] if experiment else []
+    options += ["--json"] if json_ else []
+    command_line = interpreter.module_command("tailrace.reports", *options, "--", str(path))
     leave(subprocess.run(command_line, env=app.environment(), check=False).returncode)
 
 

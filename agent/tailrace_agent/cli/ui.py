@@ -7,15 +7,16 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from contextlib import ExitStack, suppress
 from importlib import import_module
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
 import click
 
+from tailrace_agent import interpreter
 from tailrace_agent.cli._app import App, Code, Fail, leave, quieten_mlflow, uri_option
 from tailrace_agent.errors import TailraceError
 from tailrace_agent.uris import check_uri, mask_uri, missing_file
@@ -69,18 +70,23 @@ def command(app: App, tracking_uri: str | None, host: str, port: int, no_browser
 def _serve(uri: str, settings: Settings, host: str, port: int, *, browse: bool) -> None:
     # The URI may hold a password, so it goes by the environment: a command line can be read by everybody.
     environment = {
-        **os.environ,
+        **interpreter.environment(),
         "MLFLOW_BACKEND_STORE_URI": uri,
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "PYTHONUNBUFFERED": "1",
     }
     environment.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # eight processes, of no use to a UI
-    command_line = [sys.executable, "-m", "mlflow", "ui", "--host", host, "--port", str(port), "--workers", "1"]
-    with tempfile.TemporaryFile() as output, ExitStack() as announced:
+    environment.setdefault("MLFLOW_ARTIFACTS_DESTINATION", str(Path.cwd() / "mlartifacts"))  # as it is by default
+    command_line = interpreter.module_command("mlflow", "ui", "--host", host, "--port", str(port), "--workers", "1")
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryDirectory() as empty, ExitStack() as announced:
+        # Uvicorn puts a directory before all others that modules are found in, by default the one it works in.
+        environment["UVICORN_APP_DIR"] = empty
         # A session of its own, so that Ctrl-C reaches this process alone, which then ends all of the server's.
         server = subprocess.Popen(
             command_line,
             env=environment,
+            # An older Python runs MLflow's own `python -m uvicorn` from where it works, whatever it is told.
+            cwd=None if interpreter.HAS_SAFE_PATH else empty,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
