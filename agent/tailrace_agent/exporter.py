@@ -14,9 +14,8 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Final
 
-from prometheus_client import start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
@@ -24,6 +23,7 @@ from tailrace_agent.latest import Latest
 from tailrace_agent.log import Log
 from tailrace_agent.records import run_hex
 from tailrace_agent.runs import RunBook, RunState
+from tailrace_agent.scrape_server import ScrapeServer
 from tailrace_agent.spool import Spool
 
 __all__ = ["Endpoint", "RunCollector"]
@@ -56,7 +56,7 @@ class Endpoint:
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(collector)
         self._host, self._port, self._tell, self._log = host, port, tell, log
-        self._server: Any = None
+        self._server: ScrapeServer | None = None
         self.url: str | None = None
 
     def step(self, now: float) -> float:
@@ -65,12 +65,12 @@ class Endpoint:
             return now + _IDLE
         try:
             self._server = self._serve()
-        except (OSError, UnicodeError) as error:  # UnicodeError: what is no host's name at all
+        except (OSError, UnicodeError, RuntimeError) as error:  # no host's name at all; no thread to be had
             reason = getattr(error, "strerror", None) or str(error)
             self._log.warning("metrics are not served", host=self._host, port=self._port, reason=reason)
             self._tell(f"metrics cannot be served to Prometheus on {self._host} port {self._port}: {reason}")
             return now + _TRY_AGAIN
-        port = self._server.server_port
+        port = self._server.port
         self.url = f"http://{_shown(self._host)}:{port}/metrics"
         self._log.info("metrics are served", url=self.url)
         if port != self._port:
@@ -82,19 +82,28 @@ class Endpoint:
         """Ends it."""
         server, self._server, self.url = self._server, None, None
         if server is not None:
-            server.shutdown()
-            server.server_close()
+            server.stop()
 
     def after_fork(self) -> None:
         """In a forked child, where no thread serves: its copy of the socket would keep the port taken."""
         if self._server is not None:
-            self._server.socket.close()
+            self._server.after_fork()
 
-    def _serve(self) -> Any:
+    def _serve(self) -> ScrapeServer:
+        server = self._listen()
+        try:
+            server.start()
+        except RuntimeError:
+            server.server_close()
+            raise
+        return server
+
+    def _listen(self) -> ScrapeServer:
+        names = {name.lower() for name in (self._host, os.uname().nodename) if name}
         last = min(self._port + _PORTS, 65536) if self._port else 1
         for port in range(self._port, last):
             try:
-                return start_http_server(port, self._host, self._registry)[0]
+                return ScrapeServer(self._host, port, names, self._registry, self._log)
             except OSError as error:
                 if error.errno != errno.EADDRINUSE or port == last - 1:
                     raise
