@@ -236,7 +236,10 @@ def test_an_archive_that_would_write_elsewhere_is_refused(made: Made, sqlite_uri
         ({"format": "other"}, "no archive of runs"),
         ({"format": "tailrace-runs", "version": 2}, "reads version 1"),
         ({"format": "tailrace-runs", "version": 1}, "damaged"),
-        ({"format": "tailrace-runs", "version": 1, "created": "", "store": "", "runs": ["../x"], "files": {}}, "no id"),
+        (
+            {"format": "tailrace-runs", "version": 1, "created": "", "store": "", "runs": ["../x"], "files": {}},
+            "damaged",
+        ),
     ],
 )
 def test_what_is_no_archive_is_said_to_be_none(manifest: object, said: str, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from sdk_tools import Store, eventually, tracking
 from tailrace import Settings
 from tailrace._report import start_line
 from tailrace_agent import latest as latest_module
-from tailrace_agent import scrape_server
+from tailrace_agent import scrape_server, status
 from tailrace_agent.cli._look import look
 from tailrace_agent.cli._views import SessionView
 from tailrace_agent.cli.status import _title
@@ -38,6 +38,7 @@ from tailrace_agent.runs import RunBook
 from tailrace_agent.scrape_server import is_ours
 from tailrace_agent.sink import RunRef
 from tailrace_agent.spool import Spool
+from tailrace_agent.status import AgentStatus
 
 Samples = dict[tuple[str, str], float]
 """Values by sample name and the label `metric`."""
@@ -375,10 +376,14 @@ def test_delivery_goes_on_under_more_idle_connections_than_the_agent_may_have_de
             assert run.flush(60).settled
             connection = run._connection
             assert connection is not None
-            url = eventually(lambda: look(connection.session).metrics_url)
-            assert url is not None
-            agent = look(connection.session).agent_pid
-            assert agent is not None
+            told = (
+                connection.session.shared / "agent.status"
+            )  # `look` would open the program's own locks, and lose them
+            eventually(lambda: (found := status.read(told, AgentStatus)) and found.metrics_url)
+            found = status.read(told, AgentStatus)
+            assert found is not None
+            assert found.metrics_url is not None
+            agent, url = found.pid, found.metrics_url
             resource.prlimit(agent, resource.RLIMIT_NOFILE, (256, 256))
             address = "127.0.0.1", int(url.split(":")[2].split("/")[0])
             idle += [socket.create_connection(address, 60) for _ in range(1600)]

@@ -8,7 +8,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from tailrace_agent.archive import ArchivedRun, ArchiveWriter
+import msgspec
+
+from tailrace_agent.archive import ArchivedInput, ArchivedRun, ArchiveWriter
 
 if TYPE_CHECKING:
     from tailrace_agent.mlflow_reader import Reader
@@ -79,7 +81,10 @@ def _export(
         end_time=run.info.end_time,
         params=dict(data.params),
         tags=dict(data.tags),
-        inputs=[each.to_dictionary() for each in getattr(run.inputs, "dataset_inputs", None) or []],
+        inputs=[
+            msgspec.convert(each.to_dictionary(), ArchivedInput)
+            for each in getattr(run.inputs, "dataset_inputs", None) or []
+        ],
         points=points,
         artifacts=len(files),
     )

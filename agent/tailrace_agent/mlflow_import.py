@@ -14,6 +14,7 @@ when it was exported is KILLED here.
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from tailrace_agent.errors import NotFound
+from tailrace_agent.errors import ArchiveError, NotFound
 from tailrace_agent.extremes import NOTE
 from tailrace_agent.mlflow_export import SOURCE_TAG
 from tailrace_agent.mlflow_sink import MlflowSink
@@ -38,6 +39,10 @@ DONE_TAG: Final = "tailrace.imported"
 _STORE_TAG: Final = "tailrace.source.store"
 _PARENT_TAG: Final = "mlflow.parentRunId"
 _TIMEOUT: Final = 120.0
+_COLUMNS: Final = ("key", "value", "timestamp", "step")
+_CHECKED_AT_ONCE: Final = 50_000
+_GROUP_AT_MOST: Final = 256 << 20
+"""Bytes of a row group. They are written with 200,000 points each, which take 8 MB."""
 _AT_CREATION: Final[tuple[str, ...]] = ("mlflow.user", "mlflow.runName", "mlflow.source.name", "mlflow.source.type")
 Tell = Callable[[str, int, int, str], None]
 
@@ -91,6 +96,7 @@ class _Import:
         if there is not None:
             return self._outcome(there.info.run_id, self._experiment_name(there), "there")
         metrics, artifacts = self._archive.unpack(run.run_id, scratch)
+        check_points(metrics, run)
         run_id = self._create(experiment, ids)
         self._send_texts(run_id)
         self._send_points(run_id, metrics)
@@ -166,7 +172,7 @@ class _Import:
 
     def _send_points(self, run_id: str, metrics: Path) -> None:
         sent = 0
-        for points in _points(metrics, self._sink.limits.metrics):
+        for points in _points(metrics, self._sink.limits.metrics, self._run):
             self._sink.log_batch(run_id, metrics=points)
             sent += len(points)
             self._tell(self._name, sent, self._run.points, "metrics")
@@ -183,10 +189,7 @@ class _Import:
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         inputs = [
-            DatasetInput(
-                Dataset.from_dictionary(each["dataset"]),
-                [InputTag.from_dictionary(tag) for tag in each.get("tags", [])],
-            )
+            DatasetInput(Dataset(**msgspec.structs.asdict(each.dataset)), [InputTag(*tag) for tag in each.tags.items()])
             for each in self._run.inputs
         ]
         if inputs:
@@ -213,14 +216,58 @@ class _Import:
         return self._run.run_name or self._run.run_id[:8]
 
 
-def _points(path: Path, at_once: int) -> Iterator[list[Point]]:
+def check_points(path: Path, run: ArchivedRun) -> None:
+    """Reads a run's Parquet file to its end, before anything of the run is created.
+
+    Raises:
+        ArchiveError: It is none, or holds other points than the run is said to have.
+    """
+    found = sum(len(keys) for keys, *_ in _columns(path, _CHECKED_AT_ONCE, run))
+    if found != run.points:
+        raise ArchiveError(f"{_name(run)} is damaged: it holds {found:,} points, not {run.points:,}")
+
+
+def _points(path: Path, at_once: int, run: ArchivedRun) -> Iterator[list[Point]]:
     """The points of a Parquet file as `records.Point` has them: key, value, milliseconds, step."""
+    for columns in _columns(path, at_once, run):
+        yield list(map(Point, *(column.to_pylist() for column in columns)))
+
+
+def _columns(path: Path, at_once: int, run: ArchivedRun) -> Iterator[tuple[Any, ...]]:
+    """Pieces of the four columns, checked."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(at_once, columns=["key", "value", "timestamp", "step"]):
-            keys, values, times, steps = batch.columns
-            milliseconds = times.cast(pa.timestamp("ms", "UTC")).cast(pa.int64())
-            columns = (column.to_pylist() for column in (keys, values, milliseconds, steps))
-            yield list(map(Point, *columns))
+    kinds = (pa.string(), pa.float64(), pa.timestamp("ms", "UTC"), pa.int64())
+    with _damage_of(run), pq.ParquetFile(path) as file:
+        about = file.metadata
+        if about.num_rows != run.points:
+            raise ValueError(f"it holds {about.num_rows:,} points, not {run.points:,}")
+        if any(about.row_group(number).total_byte_size > _GROUP_AT_MOST for number in range(about.num_row_groups)):
+            raise ValueError("it holds too much at once")
+        for batch in file.iter_batches(at_once, columns=list(_COLUMNS)):
+            keys, values, times, steps = (
+                batch.column(name).cast(kind) for name, kind in zip(_COLUMNS, kinds, strict=True)
+            )
+            if any(column.null_count for column in (keys, values, times, steps)):
+                raise ValueError("a point lacks something")
+            keys.validate(full=True)
+            yield keys, values, times.cast(pa.int64()), steps
+
+
+def _name(run: ArchivedRun) -> str:
+    return f"runs/{run.run_id}/metrics.parquet"
+
+
+@contextlib.contextmanager
+def _damage_of(run: ArchivedRun) -> Iterator[None]:
+    """What goes wrong with a Parquet file is the archive's fault."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, ValueError, KeyError, OSError, MemoryError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ArchiveError(
+            f"runs/{run.run_id}/metrics.parquet is damaged, or not what it should be: {reason}"
+        ) from error

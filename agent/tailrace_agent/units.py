@@ -156,6 +156,15 @@ def as_path(value: object) -> object:
     return os.path.expanduser(value) if isinstance(value, str) else value  # noqa: PTH111 - it must stay a str
 
 
+def size_text(n: float) -> str:
+    """Bytes for people."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if n < 1024 or unit == "GiB":
+            return f"{n:.0f} {unit}" if unit == "B" or n >= 100 else f"{n:.1f} {unit}"
+        n /= 1024
+    raise AssertionError  # GiB returns
+
+
 def duration(seconds: float) -> str:
     """Seconds for people: `0.3 s`, `12 s`, `3 min`, `2 h`, `5 d`."""
     if seconds < 10:

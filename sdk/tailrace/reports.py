@@ -3,6 +3,8 @@
 What this module promises:
 
 * A report becomes one run with its own times, status, tags, params, last metrics (at step 0) and figures.
+* What is uploaded lies in the report itself: links are refused (`_report_copy`). Whatever is wrong with a report is a
+  `CallError` that names it.
 * Importing twice changes nothing: the run carries the report's own id, and is looked for first.
 """
 
@@ -12,13 +14,15 @@ import hashlib
 import importlib
 import json
 import sys
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple
 
 import msgspec
 
 from tailrace._launch import describe
-from tailrace._local import CONFIG, EARLIER, FIGURES, METRICS, RUN
+from tailrace._local import CONFIG, FIGURES, METRICS, RUN
+from tailrace._report_copy import Taken, take_reports
 from tailrace._tracker import Tracker
 from tailrace_agent.errors import CallError, SettingsError, SinkError, StoreRefused, TailraceError
 from tailrace_agent.places import working_directory
@@ -50,6 +54,8 @@ def import_reports(
     directory: str | os.PathLike[str],
     tracking_uri: str | os.PathLike[str] | None = None,
     experiment_name: str | None = None,
+    *,
+    max_bytes: int = 1 << 30,
     **settings: Any,
 ) -> list[ImportedRun]:
     """Puts the reports of runs that were not tracked into MLflow, the earlier ones in `earlier/` included.
@@ -58,13 +64,14 @@ def import_reports(
         directory: Where `metrics.json` is.
         tracking_uri: Where to; the setting by default.
         experiment_name: The experiment; by default the one that each run had, or the setting.
+        max_bytes: Bound of all their files together; 1 GiB by default.
         **settings: Any other setting.
 
     Returns:
         The runs, the oldest first.
 
     Raises:
-        CallError: There is no report, or it cannot be read.
+        CallError: There is no report, or it cannot be read, is too large, or holds a link.
         SettingsError: A setting is wrong.
         SinkError, StoreRefused: MLflow cannot be reached, or refuses the tracking URI.
         TimeoutError: A run could not be created in time; what was handed over is delivered later.
@@ -73,59 +80,95 @@ def import_reports(
         >>> import_reports("reports", "http://localhost:5000")
         [ImportedRun(name='baseline', run_id='0f6a…', new=True, path=PosixPath('reports'))]
     """
-    found = [_read(path.parent) for path in _reports(Path(directory))]
-    if not found:
-        raise CallError(f"there is no {METRICS} in {directory}: no local reports")
-    tracker = Tracker(tracking_uri, None, **{**_ON, **settings})
-    imported: list[ImportedRun] = []
-    ids: dict[str, str] = {}
-    for report in sorted(found, key=lambda report: report.told["start_time"]):
-        run_id = _existing(tracker, report.told["run"])
-        new = run_id is None
-        if run_id is None:
-            run_id = _put(tracker, report, experiment_name, ids.get(report.told.get("parent") or ""))
-        ids[report.told["run"]] = run_id
-        imported.append(ImportedRun(report.told.get("name"), run_id, new, report.path))
-    return imported
+    with tempfile.TemporaryDirectory(prefix="tailrace-reports-") as scratch:
+        found = take_reports(Path(directory), Path(scratch), max_bytes)
+        if not found:
+            raise CallError(f"there is no {METRICS} in {directory}: no local reports")
+        # All are read before anything is sent, and each again when its turn comes: not all are held at once.
+        began = {taken.copy: _read(taken).told.start_time for taken in found}
+        tracker = Tracker(tracking_uri, None, **{**_ON, **settings})
+        imported: list[ImportedRun] = []
+        ids: dict[str, str] = {}
+        for taken in sorted(found, key=lambda taken: began[taken.copy]):
+            report = _read(taken)
+            told = report.told
+            run_id = _existing(tracker, told.run)
+            new = run_id is None
+            if run_id is None:
+                run_id = _put(tracker, report, taken.copy, experiment_name, ids.get(told.parent or ""))
+            ids[told.run] = run_id
+            imported.append(ImportedRun(told.name, run_id, new, taken.path))
+        return imported
 
 
+_MOST_VALUES: Final = 100_000
+_Time = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 _ON = {"enabled": True, "backend": "mlflow", "agent": "process", "metadata": False, "quiet": True}
 """Whatever turned tracking off before is not meant for the import; and where it runs says nothing of the run."""
 
 
+class _Told(msgspec.Struct):
+    """What `run.json` says. Times are milliseconds."""
+
+    run: Annotated[str, msgspec.Meta(pattern=r"\A(?!0*\Z)[0-9a-f]{1,16}\Z")]
+    start_time: _Time
+    end_time: _Time | None = None
+    name: str | None = None
+    experiment_name: str | None = None
+    parent: str | None = None
+    description: str | None = None
+    status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED"
+    tags: dict[str, str | int | float | bool | None] = {}
+
+
 class _Report(NamedTuple):
-    path: Path
     params: dict[str, Any]
-    metrics: dict[str, float]
-    told: dict[str, Any]
+    metrics: dict[str, Any]
+    told: _Told
 
 
-def _reports(directory: Path) -> list[Path]:
-    return [*directory.glob(f"{EARLIER}/*/{METRICS}"), *directory.glob(METRICS)]
-
-
-def _read(directory: Path) -> _Report:
+def _read(taken: Taken) -> _Report:
     yaml: Any = importlib.import_module("yaml")  # untyped
+    name = METRICS
     try:
-        metrics = json.loads((directory / METRICS).read_text(encoding="utf-8"))
-        config, run = directory / CONFIG, directory / RUN
-        params = yaml.safe_load(config.read_text(encoding="utf-8")) if config.exists() else {}
-        told = json.loads(run.read_text(encoding="utf-8")) if run.exists() else _guessed(directory)
-        report = _Report(directory, dict(params or {}), dict(metrics), dict(told))
-        known = 0 < int(report.told["run"], 16) < 1 << 64 and int(report.told["start_time"]) >= 0
-        if not known or not isinstance(report.told.get("tags", {}), dict):
-            raise ValueError(f"{RUN} is none of tailrace's")
-    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:
-        raise CallError(f"the report in {directory} cannot be read: {type(error).__name__}: {error}") from None
-    return report
+        metrics = json.loads((taken.copy / METRICS).read_bytes())
+        if not isinstance(metrics, dict):
+            raise TypeError("it is no mapping of names to numbers")
+        name = CONFIG
+        config = taken.copy / CONFIG
+        params = (yaml.safe_load(config.read_bytes()) if config.exists() else None) or {}
+        _check_params(params)
+        name = RUN
+        run = taken.copy / RUN
+        told = msgspec.json.decode(run.read_bytes(), type=_Told) if run.exists() else _guessed(taken)
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise CallError(f"the report in {taken.path} cannot be read: {name}: {reason}") from None
+    return _Report(params, metrics, told)
 
 
-def _guessed(directory: Path) -> dict[str, Any]:
+def _check_params(params: object) -> None:
+    """YAML's aliases let a small file stand for more than any memory holds, and for what holds itself."""
+    if not isinstance(params, dict):
+        raise TypeError("it is no mapping of names to values")
+    todo: list[object] = [params]
+    for _ in range(_MOST_VALUES):
+        if not todo:
+            return
+        value = todo.pop()
+        if isinstance(value, dict):
+            todo += value.values()
+        elif isinstance(value, (list, tuple, set)):
+            todo += value
+    raise ValueError(f"it holds more than {_MOST_VALUES:,} values")
+
+
+def _guessed(taken: Taken) -> _Told:
     """For a report without `run.json`: always the same for the same content."""
-    content = b"".join(path.read_bytes() for name in (CONFIG, METRICS) if (path := directory / name).exists())
-    written = int((directory / METRICS).stat().st_mtime * 1000)
+    content = b"".join(path.read_bytes() for name in (CONFIG, METRICS) if (path := taken.copy / name).exists())
+    written = int((taken.copy / METRICS).stat().st_mtime * 1000)
     run = int.from_bytes(hashlib.sha256(content).digest()[:8], "big") >> 1
-    return {"run": f"{run:016x}", "name": directory.absolute().name, "start_time": written, "end_time": written}
+    return _Told(run=f"{run:016x}", name=taken.path.absolute().name, start_time=max(0, written), end_time=written)
 
 
 def _existing(tracker: Tracker, run: str) -> str | None:
@@ -136,28 +179,27 @@ def _existing(tracker: Tracker, run: str) -> str | None:
     return next((stored.ref.run_id for stored in sink.find_runs(run) if stored.tags.get(RUN_TAG) == run), None)
 
 
-def _put(tracker: Tracker, report: _Report, experiment_name: str | None, parent_run_id: str | None) -> str:
+def _put(tracker: Tracker, report: _Report, copy: Path, experiment_name: str | None, parent_run_id: str | None) -> str:
     told = report.told
-    experiment = experiment_name or told.get("experiment_name")
-    config = tracker._settings({"experiment_name": experiment})
+    config = tracker._settings({"experiment_name": experiment_name or told.experiment_name})
     spec, credentials = describe(
         config,
-        run_name=told.get("name"),
+        run_name=told.name,
         parent_run_id=parent_run_id,
-        tags={str(key): str(value) for key, value in told.get("tags", {}).items()},
-        description=told.get("description"),
+        tags={key: str(value) for key, value in told.tags.items()},
+        description=told.description,
     )
-    spec = msgspec.structs.replace(spec, run=int(told["run"], 16), start_time=int(told["start_time"]))
-    ended = int(told.get("end_time") or told["start_time"])
+    spec = msgspec.structs.replace(spec, run=int(told.run, 16), start_time=told.start_time)
+    ended = told.end_time or told.start_time
     run = tracker._begin(spec, config, credentials)
     run._end_time = ended
     run.log_params(report.params)
     run.log_metrics(report.metrics, step=0, timestamp=ended)
     for name, folder in ((CONFIG, "config"), (FIGURES, None)):
-        path = report.path / name
+        path = copy / name
         if path.is_file() or (path.is_dir() and any(path.iterdir())):
             run.log_artifact(path, folder)
-    run.end(told.get("status", "FINISHED"))
+    run.end(told.status)
     return run.run_id
 
 
@@ -168,10 +210,11 @@ def _main(arguments: Sequence[str]) -> int:
     parser.add_argument("directory")
     parser.add_argument("--tracking-uri")
     parser.add_argument("--experiment-name")
+    parser.add_argument("--max-size", type=int, default=1 << 30)
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args(arguments)
     try:
-        runs = import_reports(asked.directory, asked.tracking_uri, asked.experiment_name)
+        runs = import_reports(asked.directory, asked.tracking_uri, asked.experiment_name, max_bytes=asked.max_size)
     except (TailraceError, TimeoutError) as error:
         sys.stderr.write(f"tailrace: {error}\n")
         if isinstance(error, (SinkError, StoreRefused, TimeoutError)):

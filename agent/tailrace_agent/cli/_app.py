@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from tailrace_agent.units import ago, duration
+from tailrace_agent.units import ago, duration, parse_size
+from tailrace_agent.units import size_text as size
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,6 +29,7 @@ __all__ = [
     "as_json",
     "ask",
     "broken",
+    "byte_size",
     "console",
     "count",
     "duration",
@@ -173,6 +175,17 @@ def age(ctx: click.Context, param: click.Parameter, value: str | None) -> float 
     return seconds
 
 
+def byte_size(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    """A click callback: bytes from `500MB`, `4GiB`, or a number of bytes."""
+    del ctx, param
+    if value is None:
+        return None
+    try:
+        return parse_size(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is no size; write 500MB or 4GiB") from error
+
+
 def ask(question: str, *, json_: bool = False) -> None:
     """Goes on when the answer is yes. Where nobody answers, it says so and ends.
 
@@ -219,12 +232,3 @@ def count(n: int, noun: str, plural: str | None = None) -> str:
 def number(value: float | None) -> str:
     """A metric's value in at most five digits; `-` for none."""
     return "-" if value is None else f"{value:,.0f}" if value.is_integer() and abs(value) < 1e9 else f"{value:.5g}"
-
-
-def size(n: float) -> str:
-    """Bytes for people."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if n < 1024 or unit == "GiB":
-            return f"{n:.0f} {unit}" if unit == "B" or n >= 100 else f"{n:.1f} {unit}"
-        n /= 1024
-    raise AssertionError  # GiB returns

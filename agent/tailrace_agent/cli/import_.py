@@ -14,6 +14,7 @@ from tailrace_agent.cli._app import (
     Code,
     Fail,
     as_json,
+    byte_size,
     console,
     count,
     json_option,
@@ -31,9 +32,17 @@ if TYPE_CHECKING:
 @click.argument("path", metavar="FILE", type=click.Path(exists=True, path_type=Path))
 @click.option("--experiment", metavar="NAME", help="Experiment for all of them (default: each keeps its own).")
 @uri_option("The store that they go to (default: the setting).")
+@click.option(
+    "--max-size",
+    metavar="SIZE",
+    callback=byte_size,
+    help="Bound of what it becomes: 500MB, 4GiB (default: 1GiB, or 20 times the archive's size if that is more).",
+)
 @json_option
 @click.pass_obj
-def command(app: App, path: Path, experiment: str | None, tracking_uri: str | None, json_: bool) -> None:
+def command(
+    app: App, path: Path, experiment: str | None, tracking_uri: str | None, max_size: int | None, json_: bool
+) -> None:
     """Put the runs of an archive into MLflow, with their steps, times, status and nesting.
 
     FILE is what `tailrace export` has written, or the directory `reports` that runs leave with tracking off. Each run
@@ -41,11 +50,13 @@ def command(app: App, path: Path, experiment: str | None, tracking_uri: str | No
     anew. So if anything goes wrong, do it again.
     """
     if path.is_dir():
-        _import_reports(app, path, experiment, tracking_uri, json_=json_)
-    _import_archive(app, path, experiment, tracking_uri, json_=json_)
+        _import_reports(app, path, experiment, tracking_uri, max_size, json_=json_)
+    _import_archive(app, path, experiment, tracking_uri, max_size, json_=json_)
 
 
-def _import_reports(app: App, path: Path, experiment: str | None, tracking_uri: str | None, *, json_: bool) -> NoReturn:
+def _import_reports(
+    app: App, path: Path, experiment: str | None, tracking_uri: str | None, max_size: int | None, *, json_: bool
+) -> NoReturn:
     """Local reports, by a program: it logs them as a user would, and the machinery does not import its users."""
     if not (path / "metrics.json").exists():
         raise Fail(f"{path} holds no local reports (no metrics.json), and is no file of `tailrace export`", Code.USAGE)
@@ -53,19 +64,22 @@ def _import_reports(app: App, path: Path, experiment: str | None, tracking_uri: 
     quieten_mlflow()
     options = ["--tracking-uri", tracking_uri] if tracking_uri else []
     options += ["--experiment-name", experiment] if experiment else []
+    options += ["--max-size", str(max_size)] if max_size else []
     options += ["--json"] if json_ else []
     command_line = interpreter.module_command("tailrace.reports", *options, "--", str(path))
     leave(subprocess.run(command_line, env=app.environment(), check=False).returncode)
 
 
-def _import_archive(app: App, path: Path, experiment: str | None, tracking_uri: str | None, *, json_: bool) -> None:
+def _import_archive(
+    app: App, path: Path, experiment: str | None, tracking_uri: str | None, max_size: int | None, *, json_: bool
+) -> None:
     from tailrace_agent.archive import ArchiveReader
     from tailrace_agent.cli._deliver import Tick
     from tailrace_agent.cli._progress import Progress
 
     quieten_mlflow()
     done: list[Imported] = []
-    with ArchiveReader(path) as archive, Progress(quiet=json_) as progress:
+    with ArchiveReader(path, max_size) as archive, Progress(quiet=json_) as progress:
         from tailrace_agent.mlflow_import import import_runs
         from tailrace_agent.mlflow_reader import open_reader
 
