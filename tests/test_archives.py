@@ -223,7 +223,7 @@ def test_an_archive_that_would_write_elsewhere_is_refused(made: Made, sqlite_uri
             if entry != "manifest.json":
                 return body
             manifest = json.loads(body)
-            manifest["files"][name] = {"bytes": 1, "sha256": "0"}
+            manifest["files"][name] = {"bytes": 1, "sha256": "0" * 64}
             return json.dumps(manifest).encode()
 
         assert "not safe" in refused(rewritten(made.archive, tmp_path / "slip.zip", planted), sqlite_uri)
