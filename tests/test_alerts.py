@@ -33,7 +33,7 @@ SECOND = 1_000_000_000
 @pytest.fixture
 def book() -> RunBook:
     """A session with the runs 1 and 2, and somebody else's run 3."""
-    book = RunBook([], lambda _run, _state: None)
+    book = RunBook({}, lambda _run, _state: None)
     for run in (1, 2, 3):
         book.start(Start(RunSpec(run=run, start_time=5, cwd="/", owned=run != 3)), "ring")
     return book

@@ -57,7 +57,7 @@ class Rig:
     def __init__(self, folder: Path) -> None:
         self.now = 1000.0
         self.spool = Spool(folder / "spool.db")
-        self.book = RunBook([], lambda _run, _state: None)
+        self.book = RunBook({}, lambda _run, _state: None)
         self.latest = Latest()
         self.collector = RunCollector(self.latest, self.book, self.spool, "session-1", lambda: self.now)
         self.registry = CollectorRegistry(auto_describe=False)

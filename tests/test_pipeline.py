@@ -727,7 +727,72 @@ def test_a_damaged_spool_is_set_aside_and_what_comes_later_is_taken_over(rig: Ri
     rig.run()
     assert rig.stored(2) == {"c": 1}
     assert rig.of(2).status == "FINISHED"
-    assert rig.ledger(1).pending == 1  # whose it is, only the old spool knows
+    assert rig.ledger(1).pending == 1  # whose it is, only the old spool knows, or the run's own last word
+    rig.session.remove_ring(ring.path.stem)  # which will not come
+    rig.restart()
+    rig.run()
+    assert rig.ledger(1).pending == 0
+    assert rig.stored(1) == {"a": 1, "b": 1}
+    assert rig.of(1).status == "RUNNING"  # how it ended is not known
+
+
+def _write_state(rig: Rig, state: bytes | None, run: int = 1) -> None:
+    """Another state of a run in the spool of an agent that was killed, or none."""
+    rig.pipeline.spool.close()
+    with contextlib.closing(sqlite3.connect(rig.session.dir / "spool.db", isolation_level=None)) as db:
+        db.execute("DELETE FROM run WHERE run = ?", (run,))
+        if state is not None:
+            db.execute("INSERT INTO run VALUES(?, ?)", (run, state))
+    rig.pipeline = rig.agent()
+
+
+@pytest.mark.parametrize("state", [None, b"", b"\xff{", b"[" * 5000, b'{"spec": {"run": 1, "start_time": "?"}}'])
+@pytest.mark.parametrize("opened", [True, False], ids=["in the store", "not in the store yet"])
+def test_what_waits_for_a_run_whose_record_cannot_be_read_is_delivered_all_the_same(
+    rig: Rig, state: bytes | None, *, opened: bool
+) -> None:
+    rig.store_error = None if opened else Unavailable("down")
+    ring = rig.ring()
+    put(ring, start(run_name="mine"), rig.row("a"))
+    rig.run(2)
+    rig.store_error = Unavailable("down")
+    put(ring, rig.row("b"))
+    rig.pipeline.drain(rig.now)
+    _write_state(rig, state)
+    rig.store_error = None
+    rig.run(5)
+    assert rig.ledger().pending == (1 if opened else 2)  # while its program lives, it may say what it is
+    rig.session.remove_ring(ring.path.stem)
+    rig.restart()
+    rig.run(5)
+    assert rig.stored() == {"a": 1, "b": 1}
+    assert (rig.of().run_name, rig.of().status) == (("mine", "RUNNING") if opened else ("recovered-00000000", "KILLED"))
+    assert any("could not be read" in notice for notice in rig.status().notices)
+    assert rig.pipeline.settled
+
+
+def test_a_run_whose_record_was_lost_is_itself_again_when_its_program_says_what_it_is(rig: Rig) -> None:
+    ring = rig.ring()
+    put(ring, start(run_name="mine"), rig.row("a"))
+    rig.run(2)
+    _write_state(rig, b"?")
+    put(ring, start(run_name="mine"), rig.row("b"), End(1, "FINISHED", 9))
+    rig.run(5)
+    assert (rig.of().run_name, rig.of().status, rig.stored()) == ("mine", "FINISHED", {"a": 1, "b": 1})
+
+
+def test_a_record_with_null_for_a_number_costs_that_number_alone(rig: Rig) -> None:
+    ring = rig.ring()
+    put(ring, start(run_name="mine"), rig.row("a"))
+    rig.run(2)
+    before = rig.pipeline.book.get(1)
+    state = rig.pipeline.spool.runs()[1]
+    assert b'"retry_at":0.0' in state
+    _write_state(rig, state.replace(b'"retry_at":0.0', b'"retry_at":null'))
+    after = rig.pipeline.book.get(1)
+    assert before is not None
+    assert after is not None
+    assert (after.ref, after.notices, after.rebuilt, after.retry_at) == (before.ref, before.notices, False, 0.0)
 
 
 def test_who_waits_waits_for_the_ring_of_a_child_that_came_between_two_looks(rig: Rig) -> None:

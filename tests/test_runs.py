@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import threading
 
 import msgspec
@@ -10,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tailrace_agent.ledger import Ledger
-from tailrace_agent.records import End, LogCost, RunSpec, Start
+from tailrace_agent.records import End, LogCost, RunSpec, Samples, Start
 from tailrace_agent.runs import RunBook, RunState
 from tailrace_agent.sink import RunRef
 
@@ -24,7 +26,7 @@ class Saved(dict[int, bytes]):
         self[run] = state
 
     def book(self) -> RunBook:
-        return RunBook(self.values(), self.save)
+        return RunBook(self, self.save)
 
 
 @pytest.fixture
@@ -126,17 +128,49 @@ def test_a_successor_finds_the_runs_in_the_order_of_their_start(saved: Saved) ->
     book = saved.book()
     for run, at in ((50, 1), (7, 2), (99, 3), (3, 4)):
         book._save(run, book.start(Start(RunSpec(run=run, start_time=at, cwd="/")), "ring"))
-    sorted_by_id = [saved[run] for run in sorted(saved)]
+    sorted_by_id = {run: saved[run] for run in sorted(saved)}
     assert [state.run for state in RunBook(sorted_by_id, saved.save).all()] == [50, 7, 99, 3]
 
 
 @pytest.mark.parametrize("damaged", [b"", b"{", b"\xff\xfe", b"[]", b'{"spec": 1, "ring": "r"}'])
-def test_a_state_whose_bytes_are_damaged_costs_no_other_run(saved: Saved, damaged: bytes) -> None:
+def test_a_state_whose_bytes_are_damaged_costs_no_other_run_and_is_still_a_run(saved: Saved, damaged: bytes) -> None:
     book = saved.book()
     for run in (1, 2):
         started(book, run)
     saved[1] = damaged
-    assert [state.run for state in saved.book().all()] == [2]
+    assert {state.run: state.rebuilt for state in saved.book().all()} == {1: True, 2: False}
+
+
+@given(st.data())
+def test_whatever_one_field_of_a_state_holds_the_others_stay(data: st.DataObject) -> None:
+    saved = Saved()
+    book = saved.book()
+    started(book, tracking_uri="http://x")
+    book.update(1, ref=REF, attempts=2, notices=["n"], samples={"s": Samples(3, {"j": 1.0})})
+    raw = msgspec.json.decode(saved[1])
+    field = data.draw(st.sampled_from([*raw, *(f"spec.{name}" for name in raw["spec"])]))
+    inside, _, name = field.rpartition(".")
+    value = data.draw(st.none() | st.integers() | st.text() | st.lists(st.integers()) | st.just({"a": 2**70}))
+    (raw["spec"] if inside else raw)[name] = value
+    saved[1] = json.dumps(raw).encode()
+    (state,) = saved.book().all()
+    assert (state.run, state.spec.run) == (1, 1)
+    assert field == "ref" or state.ref == REF
+    assert field in ("spec", "spec.tracking_uri") or state.spec.tracking_uri == "http://x"
+    assert field == "samples" or state.samples == {"s": Samples(3, {"j": 1.0})}
+    assert not state.rebuilt or field.startswith("spec")
+    book._save(1, msgspec.json.encode(state))
+    assert saved.book().all() == [state]
+
+
+@pytest.mark.parametrize("number", [math.inf, -math.inf, math.nan])
+def test_what_is_no_finite_number_is_never_written(saved: Saved, number: float) -> None:
+    book = saved.book()
+    started(book)
+    book.trouble(None, "down", number)
+    book.sampled(1, {"s": Samples(3, {"j": number, "k": 1.0})})
+    state = msgspec.json.decode(saved[1], type=RunState)
+    assert (state.retry_at, state.samples) == (0.0, {"s": Samples(3, {"j": 0.0, "k": 1.0})})
 
 
 # -- secrets -----------------------------------------------------------------------------------------------------------

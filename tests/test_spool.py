@@ -111,7 +111,7 @@ def test_what_was_taken_over_is_there_for_the_successor(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "s.db")
     assert spool.set_aside is None
     assert (spool.points, spool.bytes, spool.backlog(1)) == (5, 200, {"param": 2, "metric": 3})
-    assert spool.runs() == [b"state"]
+    assert spool.runs() == {1: b"state"}
     assert spool.ring_positions() == {"r": (10, 20)}
     assert (tmp_path / "s.db").stat().st_mode & 0o777 == 0o600
     spool.close()

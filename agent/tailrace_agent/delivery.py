@@ -138,6 +138,8 @@ class Delivery:
 
     def _open_run(self, sink: Sink, state: RunState) -> bool:
         """Creates the run, or finds the one that an earlier attempt has created."""
+        if state.rebuilt and state.end is None:  # its program may still say what it is
+            return False
         spec = state.spec
         if not spec.owned and spec.run_id is None:
             return self._find_run(sink, state)
@@ -170,6 +172,9 @@ class Delivery:
         refs = [found.ref for found in sink.find_runs(mark) if found.tags.get("tailrace.run") == mark]
         self._worked()
         self._book.update(state.run, attempts=state.attempts + 1, ref=refs[0] if refs else None)
+        if not refs and state.rebuilt:
+            self._book.update(state.run, spec=msgspec.structs.replace(state.spec, owned=True))  # so it is to be created
+            return False
         if not refs and state.attempts == _WARN_AFTER:
             self._tell(state.run, f"run {mark} is not in MLflow yet; what was logged to it from here waits until it is")
         return bool(refs)

@@ -12,6 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -27,7 +28,7 @@ from tailrace_agent.onlookers import Onlookers
 from tailrace_agent.ownership import write_own
 from tailrace_agent.records import Alert, End, run_hex
 from tailrace_agent.ring_reader import Frames, RingReader
-from tailrace_agent.runs import RunBook, RunState
+from tailrace_agent.runs import RunBook, RunState, stand_in
 from tailrace_agent.sampler.config import MonitorConfig, key
 from tailrace_agent.sampler.health import Health
 from tailrace_agent.session import Session
@@ -100,7 +101,7 @@ class Pipeline:
         self.spool = Spool(session.dir / "spool.db")
         if self.spool.set_aside:
             log.error("spool was unreadable and set aside", path=str(self.spool.set_aside))
-        self.book = RunBook(self.spool.runs(), self.spool.save_run)
+        self.book = RunBook(self.spool.runs(), self.spool.save_run, partial(stand_in, session.info))
         # An agent was killed after rows had come for a run that was finalized.
         self.book.reopen(state.run for state in self.book.all() if self.spool.backlog(state.run))
         self.book.remember(credentials or {})
@@ -377,8 +378,10 @@ class Pipeline:
                     self._bury_ring(name, source)
                 source.dead = True  # whoever died may have written after the last read: read once more
         rings = {*self._sources, *self.session.rings()}
+        if not rings and self.book.adopt(self.spool.waiting_runs):
+            self._update_channels()
         for state in self.book.all():
-            if state.end is None and state.ring not in rings:
+            if state.end is None and state.ring not in rings and not (state.rebuilt and rings):
                 self._gone[state.run] = self._end_of_gone(state)
         self._status.seen, self._status.pending = time.time(), self.spool.points
         self._status.spool_bytes, self._status.metrics_url = self.spool.bytes, self.onlookers.url
@@ -401,6 +404,8 @@ class Pipeline:
     def _end_of_gone(self, state: RunState) -> tuple[End, str | None]:
         """The end of a run that nobody has said, and why."""
         at = state.last_ns // 1_000_000 or state.spec.start_time
+        if state.rebuilt:
+            return End(state.run, "KILLED", at), "its record could not be read, and its programs are gone"
         if not state.spec.owned:  # a handle on somebody else's run: over, and nothing to be told
             return End(state.run, "FINISHED", at), None
         pid = state.ring.partition("-")[0]

@@ -7,22 +7,32 @@ successor knows.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import msgspec
 
 from tailrace_agent.ledger import Ledger
 from tailrace_agent.quoting import plain
-from tailrace_agent.records import End, LogCost, ModelOutcome, Monitor, RunSpec, Samples, Start
+from tailrace_agent.records import End, LogCost, ModelOutcome, Monitor, RunSpec, Samples, Start, run_hex
 from tailrace_agent.sink import RunRef
-from tailrace_agent.status import RunStatus
+from tailrace_agent.status import RunStatus, SessionInfo
+from tailrace_agent.stored import UNREADABLE, converted, to_finite
+from tailrace_agent.uris import resolve_uri
 
-__all__ = ["Description", "Mark", "RunBook", "RunState"]
+__all__ = ["Description", "Mark", "RunBook", "RunState", "restored", "stand_in"]
 
 _MAX_NOTICES = 200
 _NOTICE_CHARS = 1000
+_PASSING = {"problem", "retry_at"}
+"""Fields that say how things stand, and are soon said anew."""
+_DECOR = {"tags", "description", "facts", "git_diff", "run_name"}
+"""Fields of a spec without which the run is still the one that was meant."""
+_LOST = (
+    "the record of this run could not be read whole (a damaged disk, or another version of tailrace): what is there of "
+    "it is delivered"
+)
 
 
 class Description(msgspec.Struct, frozen=True):
@@ -61,6 +71,8 @@ class RunState(msgspec.Struct, kw_only=True):
             spool was damaged, or deleted.
         noted: Its extremes may be noted with it in MLflow, see `extremes`.
         shared: MLflow was told that this session writes to a run that it has not created.
+        rebuilt: Its record could not be read, and `spec` stands in for what was asked for, until its program says that
+            again.
     """
 
     spec: RunSpec
@@ -86,6 +98,7 @@ class RunState(msgspec.Struct, kw_only=True):
     partial: bool = False
     noted: bool = False
     shared: bool = False
+    rebuilt: bool = False
 
     @property
     def described(self) -> bool:
@@ -111,21 +124,31 @@ class Mark(msgspec.Struct):
     barrier: int | None = None
 
 
+def _nowhere(run: int) -> RunSpec:
+    return RunSpec(run=run, start_time=0, cwd="/", owned=False)
+
+
 class RunBook:
     """All runs of a session.
 
     Args:
-        states: Encoded states, from the spool.
+        states: Encoded states by run, from the spool; empty for a run of which there are blocks and no state.
         save: Writes an encoded state to the spool.
+        stand_in: What to take for the spec of a run whose own cannot be read.
 
     Thread safety: every method from any thread.
     """
 
-    def __init__(self, states: Iterable[bytes], save: Callable[[int, bytes], None]) -> None:
-        loaded = [state for encoded in states if (state := _decoded(encoded)) is not None]
+    def __init__(
+        self,
+        states: Mapping[int, bytes],
+        save: Callable[[int, bytes], None],
+        stand_in: Callable[[int], RunSpec] = _nowhere,
+    ) -> None:
+        loaded = [restored(run, encoded, stand_in) for run, encoded in states.items()]
         loaded.sort(key=lambda state: state.spec.start_time)
         self._states = {state.run: state for state in loaded}
-        self._save = save
+        self._save, self._stand_in = save, stand_in
         self._lock = threading.RLock()
         self._marks: dict[int, list[Mark]] = {}
         self._settled: dict[int, dict[str, int]] = {}
@@ -213,8 +236,19 @@ class RunBook:
                 spec=record.spec, ring=ring, attempts=int(record.again), partial=record.again, noted=record.again
             )
             state = self._states.setdefault(record.spec.run, fresh)
+            if state.rebuilt:
+                state.spec, state.ring, state.rebuilt = record.spec, ring, False
             self._changed.add(state.run)
             return msgspec.json.encode(state)
+
+    def adopt(self, runs: Iterable[int]) -> bool:
+        """Takes in runs for which something waits and of which nothing else is known; whether there were any."""
+        with self._lock:
+            unknown = [run for run in runs if run not in self._states]
+            for run in unknown:
+                self._states[run] = restored(run, b"", self._stand_in)
+                self.update(run)
+            return bool(unknown)
 
     def end(self, record: End, reason: str | None = None) -> bytes | None:
         """A run ended. The first end counts, but one that was inferred gives way to one that was said.
@@ -248,7 +282,11 @@ class RunBook:
         """How far a run's samples have come, for the next agent if this one is killed."""
         state = self._states.get(run)
         if state is not None:
-            self.update(run, samples={**state.samples, **samples})
+            finite = {
+                key: Samples(each.count, {name: to_finite(total) for name, total in each.totals.items()})
+                for key, each in samples.items()
+            }
+            self.update(run, samples={**state.samples, **finite})
 
     def model(self, run: int, token: str, outcome: ModelOutcome) -> None:
         """What became of a model of a run."""
@@ -303,6 +341,7 @@ class RunBook:
     def trouble(self, tracking_uri: str | None, problem: str | None, retry_at: float = 0.0) -> None:
         """What delivery to a destination stumbles over (None: works again). In memory only."""
         problem = None if problem is None else plain(problem, _NOTICE_CHARS)
+        retry_at = to_finite(retry_at)
         for state in self.unfinished(tracking_uri):
             if (state.problem, state.retry_at) != (problem, retry_at):
                 state.problem, state.retry_at = problem, retry_at
@@ -393,9 +432,62 @@ class RunBook:
             self._changed.add(run)
 
 
-def _decoded(encoded: bytes) -> RunState | None:
-    """The state, or None when its bytes are damaged: that costs this run, and none of the others."""
+def restored(run: int, encoded: bytes, stand_in: Callable[[int], RunSpec] = _nowhere) -> RunState:
+    """A run's state from its bytes, whatever they are: what cannot be read of it is as if it had not been written.
+
+    Args:
+        run: tailrace's id, which the spool has apart from the bytes.
+        encoded: As they were found.
+        stand_in: What to take for the spec where that is lost.
+    """
     try:
-        return msgspec.json.decode(encoded, type=RunState)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
+        state = msgspec.json.decode(encoded, type=RunState)
+        if state.run == run:
+            return state
+    except UNREADABLE:
+        pass
+    raw: dict[str, Any] = {}
+    with suppress(*UNREADABLE):
+        raw = msgspec.json.decode(encoded, type=dict[str, Any])
+    spec, rebuilt = _spec(raw.get("spec"), run, stand_in)
+    ring = raw.get("ring") if isinstance(raw.get("ring"), str) else ""
+    read = converted({**raw, "spec": msgspec.to_builtins(spec), "ring": ring}, RunState)
+    state = read.value
+    if rebuilt or set(read.lost) - _PASSING:
+        # An attempt to create it may be among what is lost: the run is looked for first. So may counts and extremes be.
+        state.attempts, state.partial, state.noted = max(1, state.attempts), True, True
+        state.notices = [*state.notices, _LOST]
+    state.rebuilt = state.rebuilt or rebuilt
+    return state  # type: ignore[no-any-return]
+
+
+def stand_in(session: SessionInfo, run: int) -> RunSpec:
+    """What a run of this session most likely is, where nothing says it. Nobody's, so that a run that is found under
+    its id keeps the status that it has."""
+    settings = session.settings
+    return RunSpec(
+        run=run,
+        start_time=int(session.created * 1000),
+        cwd=session.cwd,
+        tracking_uri=resolve_uri(settings.tracking_uri, session.cwd) if settings.tracking_uri else None,
+        experiment_name=settings.experiment_name,
+        run_name=f"recovered-{run_hex(run)[:8]}",
+        owned=False,
+    )
+
+
+def _spec(told: object, run: int, stand_in: Callable[[int], RunSpec]) -> tuple[RunSpec, bool]:
+    """What is left of a spec, and whether so much is lost that it is not the one that was meant."""
+    known: dict[str, Any] = {}
+    lost: set[str] = set()
+    for field in msgspec.structs.fields(RunSpec):
+        try:
+            known[field.name] = msgspec.convert(told[field.name], field.type)  # type: ignore[index]
+        except UNREADABLE:
+            lost.add(field.name)
+        except (TypeError, LookupError):  # no object, or an older one
+            if field.required:
+                lost.add(field.name)
+    if known.get("run") != run:
+        lost.add("run")
+    return msgspec.structs.replace(stand_in(run), **{**known, "run": run}), bool(lost - _DECOR)

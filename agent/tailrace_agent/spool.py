@@ -247,9 +247,11 @@ class Spool:
 
     # -- what is read ------------------------------------------------------------------------------------------------
 
-    def runs(self) -> list[bytes]:
-        """Every run's state."""
-        return [row[0] for row in self._all("SELECT state FROM run ORDER BY rowid")]
+    def runs(self) -> dict[int, bytes]:
+        """Every run's state; no bytes for a run of which there are only blocks."""
+        orphans = "SELECT DISTINCT run, x'' FROM block WHERE run NOT IN (SELECT run FROM run)"
+        rows = self._all(f"SELECT run, state FROM run UNION ALL {orphans} ORDER BY 1")
+        return {row[0]: row[1] if isinstance(row[1], bytes) else b"" for row in rows}
 
     def ring_positions(self) -> dict[str, tuple[int, int]]:
         """How far each ring was taken over."""
@@ -281,6 +283,11 @@ class Spool:
     def points(self) -> int:
         """How many entries wait."""
         return sum(self._waiting.values())
+
+    @property
+    def waiting_runs(self) -> set[int]:
+        """Runs for which something waits. From memory."""
+        return {run for (run, _), n in list(self._waiting.items()) if n}
 
     def backlog(self, run: int) -> dict[Kind, int]:
         """Entries of a run that wait, by kind. From memory."""

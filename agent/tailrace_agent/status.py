@@ -12,13 +12,14 @@ from typing import TypeVar
 
 import msgspec
 
+from tailrace_agent import stored, whole_files
 from tailrace_agent.ledger import Ledger
-from tailrace_agent.ownership import read_own, write_own
+from tailrace_agent.ownership import read_own
 from tailrace_agent.records import LogCost, ModelOutcome, run_hex
 from tailrace_agent.settings import Settings
 from tailrace_agent.utf8 import encoded
 
-__all__ = ["AgentStatus", "RunStatus", "SessionInfo", "read", "run_file", "write"]
+__all__ = ["AgentStatus", "RunStatus", "SessionInfo", "contents", "read", "run_file", "write"]
 
 
 class RunStatus(msgspec.Struct, kw_only=True):
@@ -127,16 +128,18 @@ def write(path: Path, value: object) -> None:
     """Replaces the file as a whole.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: It cannot be written; what was there before still is.
     """
-    temporary = path.with_suffix(f".{os.getpid()}.new")
-    write_own(temporary, encoded(msgspec.json.encode, value))
-    temporary.replace(path)
+    whole_files.replace(path, encoded(msgspec.json.encode, value))
 
 
 def read(path: Path, type_: type[T]) -> T | None:
-    """The file's value, or None while there is none (or it is of another version, or not this user's)."""
+    """The file's value, or None while there is none (or it cannot be read as one, or is not this user's).
+
+    What another version wrote into a single field, or a damaged disk gives back for it, costs that field alone.
+    """
     try:
-        return msgspec.json.decode(read_own(path), type=type_)
-    except (OSError, msgspec.DecodeError):
+        return stored.read(read_own(path), type_)
+    except OSError:
         return None
+

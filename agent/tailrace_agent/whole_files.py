@@ -1,0 +1,59 @@
+"""Files that are there as a whole or not at all, whatever the disk does in between.
+
+A write may be short: a full disk, a quota or `ulimit -f` takes a part and says so only at the next one. Whoever then
+renames has replaced a good file by half of one.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tailrace_agent.ownership import open_own
+
+__all__ = ["make_durable", "replace", "write_all"]
+
+
+def write_all(fd: int, body: bytes) -> None:
+    """Writes all of it.
+
+    Raises:
+        OSError: The disk takes no more; a part may be written.
+    """
+    rest = memoryview(body)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
+
+
+def replace(path: Path, body: bytes) -> None:
+    """Replaces the file as a whole, 0600: a reader sees the old one or the new one.
+
+    Raises:
+        OSError: It cannot be written; the old one is still there, and nothing beside it.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
+    try:
+        fd = open_own(temporary, os.O_WRONLY | os.O_CREAT)
+        try:
+            os.truncate(fd, 0)  # not before it is known whose it is
+            write_all(fd, body)
+        finally:
+            os.close(fd)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def make_durable(path: Path) -> None:
+    """Has what the file holds, and that it is there, survive a power cut. Waits for the disk.
+
+    Raises:
+        OSError: The disk does not do it.
+    """
+    for part in (path, path.parent, path.parent.parent):
+        fd = os.open(part, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
