@@ -6,12 +6,16 @@ Finished sessions are deleted after their time.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from tailrace_agent.errors import StateDirError
+from tailrace_agent.errors import SessionError, StateDirError
+from tailrace_agent.finished import finished, set_aside
 from tailrace_agent.log import Log
 from tailrace_agent.session import Session
 from tailrace_agent.spawn import Agent, spawn_agent
+from tailrace_agent.survey import Unreadable, survey
 
 __all__ = ["Leftovers", "is_leftover", "is_newborn"]
 
@@ -78,33 +82,54 @@ class Leftovers:
             return self._begin_at
         if self._todo is None:
             self._todo = self._others()
-            self._forget_finished()
+            for session in self._todo:
+                with self._alone(session):
+                    self._forget_if_finished(session)
         if self._current is not None and self._current.poll() is None and now < self._current_since + self._patience:
             return now + _LOOK_EVERY
         self._current = None
         while self._todo:
             session = self._todo.pop(0)
-            if is_leftover(session) and not is_newborn(session):
-                session.touch_shared()
-                self._current, self._current_since = spawn_agent(session, {}), now
-                self._log.info("leftover session taken up", leftover=session.id)
+            with self._alone(session):
+                self._current = self._taken_up(session)
+            if self._current is not None:
+                self._current_since = now
                 return now + _LOOK_EVERY
         self.done = True
         return now + _IDLE
 
     def _others(self) -> list[Session]:
+        others = []
         try:
-            return [session for session in Session.all(self._own.info.settings) if session.id != self._own.id]
+            for found in survey(self._own.info.settings):
+                if isinstance(found, Unreadable):
+                    self._log.warning("session cannot be read", path=found.name, reason=found.problem, mend=found.mend)
+                elif found.id != self._own.id:
+                    others.append(found)
         except StateDirError as error:
-            self._log.warning("other sessions are left alone", reason=str(error))
-            return []
+            self._log.warning("sessions cannot be read", reason=str(error))
+        return others
 
-    def _forget_finished(self) -> None:
+    @contextmanager
+    def _alone(self, session: Session) -> Iterator[None]:
+        """What is wrong with one session (its owner, its mode, its disk) concerns no other, and keeps no agent."""
+        try:
+            yield
+        except (OSError, SessionError) as error:
+            self._log.warning("session left alone", session=session.id, reason=str(error))
+
+    def _taken_up(self, session: Session) -> Agent | None:
+        if not is_leftover(session) or is_newborn(session):
+            return None
+        session.touch_shared()
+        agent = spawn_agent(session, {})
+        self._log.info("leftover session taken up", leftover=session.id)
+        return agent
+
+    def _forget_if_finished(self, session: Session) -> None:
         """Deletes what nobody can need any more: no dead letters, nothing set aside, long enough ago."""
         limit = time.time() - self._own.info.settings.keep_days * 86400
-        for session in self._todo or ():
-            finished = session.dir / "finished"
-            kept = any(session.dir.glob("spool.db.damaged-*"))
-            if finished.exists() and finished.stat().st_mtime < limit and not kept and not finished.read_text():
-                session.remove()
-                self._log.info("finished session deleted", session=session.id)
+        last = finished(session)
+        if last is not None and last.at < limit and not last.dead and not set_aside(session):
+            session.remove()
+            self._log.info("finished session deleted", session=session.id)

@@ -16,6 +16,7 @@ from pathlib import Path
 from tailrace_agent import status
 from tailrace_agent.agent_log import open_log
 from tailrace_agent.errors import Unavailable
+from tailrace_agent.finished import mark_finished, set_aside
 from tailrace_agent.host import Host
 from tailrace_agent.leftovers import Leftovers
 from tailrace_agent.log import Log
@@ -123,16 +124,16 @@ class _Agent:
             session.remove_shared()
             return
         settled = self._closed and pipeline.settled
-        runs, dead = len(pipeline.book.all()), pipeline.spool.has_dead
+        runs, dead = len(pipeline.book.all()), pipeline.spool.dead
         if pipeline.stuck and not settled:
             write_own(session.dir / "refused", b"")
         pipeline.close()
         if settled:
-            session.mark_finished(keep=dead)
+            mark_finished(session, runs=runs, dead=dead, at=time.time())
         self._log.info("agent leaves", settled=settled, pending=pipeline.spool.points)
         if self._closed:
             session.remove_shared()
-        if settled and not runs and not any(session.dir.glob("spool.db.damaged-*")):
+        if settled and not runs and not set_aside(session):
             session.remove()
 
 

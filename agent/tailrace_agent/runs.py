@@ -462,8 +462,10 @@ def restored(run: int, encoded: bytes, stand_in: Callable[[int], RunSpec] = _now
 
 
 def stand_in(session: SessionInfo, run: int) -> RunSpec:
-    """What a run of this session most likely is, where nothing says it. Nobody's, so that a run that is found under
-    its id keeps the status that it has."""
+    """What a run of this session most likely is, where nothing says it.
+
+    Nobody's, so that a run that is found under its id keeps the status that it has.
+    """
     settings = session.settings
     return RunSpec(
         run=run,

@@ -176,7 +176,7 @@ class Session:
 
     @classmethod
     def all(cls, settings: Settings) -> Iterator[Session]:
-        """Every session in the state directory, oldest first; unreadable ones are passed over.
+        """Every session in the state directory, oldest first; unreadable ones are passed over (see `survey`).
 
         Raises:
             StateDirError: The directory of sessions belongs to somebody else.
@@ -184,9 +184,13 @@ class Session:
         root = sessions_root(settings)
         if os.path.lexists(root):
             make_sessions_root(settings)
-        for directory in sorted(root.iterdir()) if root.is_dir() else ():
+        try:
+            names = sorted(os.listdir(root))  # noqa: PTH208 - thousands
+        except OSError:
+            return
+        for name in names:
             with contextlib.suppress(SessionError):
-                yield cls.open(directory)
+                yield cls.open(root / name)
 
     def _populate(self) -> None:
         for directory in (self.dir, self.artifacts):
@@ -416,10 +420,6 @@ class Session:
     def closed(self) -> bool:
         """Whether its agent has left with everything delivered."""
         return self.has_shared and (self.shared / "closed").exists()
-
-    def mark_finished(self, *, keep: bool) -> None:
-        """Everything is delivered or dead. With `keep` (there are dead letters) it is never deleted by itself."""
-        write_own(self.dir / "finished", b"has dead letters\n" if keep else b"")
 
     def remove_shared(self) -> None:
         """Gives the shared memory back, if it is this session's."""

@@ -130,12 +130,12 @@ class Spool:
         self._held: set[int] = set()
         self._lock = threading.Lock()
         try:
-            self._db = connect(path)
+            self._db = self._connect()
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # SQLite quotes damaged bytes in its messages
             if not_the_bytes(path, str(error)):
                 raise
             self.set_aside = self._move_away()
-            self._db = connect(path)
+            self._db = self._connect()
         self.bytes = int(self._all("SELECT total(length(body)) FROM block")[0][0])
         rows = self._all("SELECT run, kind, sum(n) FROM block GROUP BY run, kind")
         self._waiting: dict[tuple[int, Kind], int] = {(row[0], row[1]): row[2] for row in rows}
@@ -249,8 +249,10 @@ class Spool:
 
     def runs(self) -> dict[int, bytes]:
         """Every run's state; no bytes for a run of which there are only blocks."""
-        orphans = "SELECT DISTINCT run, x'' FROM block WHERE run NOT IN (SELECT run FROM run)"
-        rows = self._all(f"SELECT run, state FROM run UNION ALL {orphans} ORDER BY 1")
+        rows = self._all(
+            "SELECT run, state FROM run UNION ALL "
+            "SELECT DISTINCT run, x'' FROM block WHERE run NOT IN (SELECT run FROM run) ORDER BY 1"
+        )
         return {row[0]: row[1] if isinstance(row[1], bytes) else b"" for row in rows}
 
     def ring_positions(self) -> dict[str, tuple[int, int]]:
@@ -311,9 +313,9 @@ class Spool:
         return int(rows[0][0]) if rows else 0
 
     @property
-    def has_dead(self) -> bool:
-        """Whether there are dead letters."""
-        return bool(self._all("SELECT 1 FROM dead LIMIT 1"))
+    def dead(self) -> int:
+        """How many dead letters there are."""
+        return int(self._all("SELECT count(*) FROM dead")[0][0])
 
     def dead_letters(self, run: int | None = None) -> list[DeadLetter]:
         """Dead letters, oldest first."""
@@ -411,6 +413,9 @@ class Spool:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._db))
 
     # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _connect(self) -> sqlite3.Connection:
+        return connect(self.path)
 
     def _move_away(self) -> Path:
         target = self.path.with_name(f"{self.path.name}.damaged-{time.time_ns()}")

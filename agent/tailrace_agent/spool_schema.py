@@ -67,8 +67,8 @@ _NOT_THE_BYTES: Final = (
 """How SQLite's messages begin when another process or the disk is at fault (`sqlite_errorcode` is of Python 3.11)."""
 
 
-def connect(path: Path) -> sqlite3.Connection:
-    """Opens a spool's file, makes the tables that it lacks, and proves that it can be read and written.
+def connect(path: Path, *, prove: bool = True) -> sqlite3.Connection:
+    """Opens a spool's file, makes the tables that it lacks, and (with `prove`) proves that it can be read and written.
 
     Raises:
         sqlite3.DatabaseError: It is damaged, or the disk or another process is in the way: see `not_the_bytes`.
@@ -83,7 +83,8 @@ def connect(path: Path) -> sqlite3.Connection:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
         db.executescript(_SCHEMA)
-        _prove(db, path)
+        if prove:
+            _prove(db, path)
     except BaseException:
         db.close()
         raise

@@ -10,6 +10,7 @@ import os
 import time
 
 from tailrace_agent.agent_log import open_log
+from tailrace_agent.finished import mark_finished
 from tailrace_agent.host import Host
 from tailrace_agent.pipeline import Pipeline
 from tailrace_agent.process_host import open_sink
@@ -52,10 +53,10 @@ class ThreadHost:
         self._stopped = True
         self._pipeline.drain(time.monotonic())
         settled = self._pipeline.settled and all(map(self._session.is_ring_of_this_process, self._session.rings()))
-        dead = self._pipeline.spool.has_dead
+        runs, dead = len(self._pipeline.book.all()), self._pipeline.spool.dead
         self._pipeline.close()
         if settled:
-            self._session.mark_finished(keep=dead)
+            mark_finished(self._session, runs=runs, dead=dead, at=time.time())
             self._session.remove_shared()
         os.close(self._lock)
 

@@ -156,7 +156,9 @@ def as_json(value: object) -> None:
     """Prints a value as indented JSON."""
     import msgspec
 
-    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+    from tailrace_agent.utf8 import encoded
+
+    click.echo(msgspec.json.format(encoded(msgspec.json.encode, value), indent=2).decode())
 
 
 def age(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from tailrace_agent.cli._app import App, count
 from tailrace_agent.cli._checks import Check
 from tailrace_agent.cli._look import look_at_all
-from tailrace_agent.errors import TailraceError, Unavailable
+from tailrace_agent.errors import StateDirError, TailraceError, Unavailable
 from tailrace_agent.settings import Settings
 from tailrace_agent.uris import check_uri, mask_uri, missing_file
 
@@ -58,9 +58,14 @@ def store(app: App, settings: Settings) -> Check:
 
 def sessions(settings: Settings) -> list[Check]:
     """What waits for somebody."""
-    views = [view for view in look_at_all(settings) if view.state != "elsewhere"]
+    try:
+        views = [view for view in look_at_all(settings) if view.state != "elsewhere"]
+    except StateDirError as error:
+        return [
+            Check(name="sessions", result="fail", text=str(error), mend="see there: nothing can be delivered before")
+        ]
     left = [view for view in views if view.state == "leftover"]
-    broken = [view for view in views if view.state == "unreadable"]
+    broken = [view for view in views if view.problem is not None]
     dead = sum(view.dead for view in views)
     checks = []
     if left:
@@ -68,7 +73,7 @@ def sessions(settings: Settings) -> list[Check]:
         text = f"{count(len(left), 'session')} left over, {pending} pending"
         checks.append(Check(name="sessions", result="warn", text=text, mend="tailrace sync"))
     checks += [
-        Check(name="sessions", result="warn", text=f"{view.id}: {view.problem}", mend="tailrace sync")
+        Check(name="sessions", result="warn", text=f"{view.id}: {view.problem}", mend=view.mend or "tailrace sync")
         for view in broken
     ]
     if dead:

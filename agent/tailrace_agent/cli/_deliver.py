@@ -12,9 +12,9 @@ import msgspec
 
 from tailrace_agent.agent_log import open_log
 from tailrace_agent.cli._app import Code
+from tailrace_agent.finished import mark_finished, set_aside
 from tailrace_agent.host import Host
 from tailrace_agent.mlflow_errors import asks_for_login
-from tailrace_agent.ownership import write_own
 from tailrace_agent.pipeline import Pipeline
 from tailrace_agent.process_host import open_sink
 from tailrace_agent.runs import RunState
@@ -161,11 +161,12 @@ class Foreground:
             self._ledgers = {state.run: pipeline.spool.ledger(state.run) for state in pipeline.book.all()}
             self._done = self._tick().done
             settled = pipeline.settled and session.close_if_deserted()
+            dead = pipeline.spool.dead
             pipeline.close()
-            if settled and not self._ledgers and not any(session.dir.glob("spool.db.damaged-*")):
+            if settled and not self._ledgers and not set_aside(session):
                 session.remove()
             elif settled:
-                write_own(session.dir / "finished", b"")
+                mark_finished(session, runs=len(self._ledgers), dead=dead, at=time.time())
                 session.remove_shared()
         finally:
             with contextlib.suppress(OSError):

@@ -28,6 +28,8 @@ from tailrace_agent.session import Session
 from tailrace_agent.settings import Settings
 from tailrace_agent.spool import DeadLetter, Outcome, Spool
 from tailrace_agent.staging import staged
+from tailrace_agent.stored import UNREADABLE
+from tailrace_agent.survey import Unreadable, survey
 
 __all__ = ["Letter", "collect", "discard", "put_back", "select"]
 
@@ -114,14 +116,17 @@ def collect(
     """
     found: list[_Found] = []
     silent: list[str] = []
-    for session in Session.all(settings):
+    for session in survey(settings):
+        if isinstance(session, Unreadable):
+            silent.append(f"session {session.name} {session.problem}; {session.mend}")
+            continue
         if session.elsewhere:
             continue
         try:
             if take_over and (lock := relieve(session)) is not None:
                 os.close(lock)
             found += [each for each in _of_session(session, pending=pending) if key in (None, each.letter.letter.key)]
-        except (Busy, SessionError, sqlite3.Error, OSError) as error:
+        except (Busy, SessionError, sqlite3.Error, OSError, *UNREADABLE) as error:
             silent.append(str(error))
     if run is not None:
         found = meant(settings, run, [each for each in found if each.of is not None], _run_of, choose)
@@ -206,7 +211,7 @@ def _of_session(session: Session, *, pending: bool) -> Iterator[_Found]:
     with reading(session) as spool:
         if spool is None:
             return
-        views = {state.run: run_of(spool, state) for state in states(spool)}
+        views = {state.run: run_of(spool, state) for state in states(session, spool)}
         waiting = [_named(letter, session) for letter in spool.pending_artifacts(failed=not pending)]
         dead = [] if pending else spool.dead_letters()
         for letter, waits in [*((letter, False) for letter in dead), *((letter, True) for letter in waiting)]:

@@ -6,6 +6,7 @@ of another host. What is found is looked at again, under the session's agent loc
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from contextlib import suppress
@@ -15,13 +16,15 @@ from typing import Final
 import msgspec
 
 from tailrace_agent.cli._app import count, size
-from tailrace_agent.cli._look import look
+from tailrace_agent.cli._look import glance, look
 from tailrace_agent.errors import SessionError
-from tailrace_agent.ownership import is_private, remove_tree
+from tailrace_agent.finished import finished
+from tailrace_agent.ownership import is_private
 from tailrace_agent.session import Session, sessions_root, shared_root
 from tailrace_agent.settings import Settings
 from tailrace_agent.shared_dirs import session_of
 from tailrace_agent.status import SessionInfo
+from tailrace_agent.survey import Unreadable, shared_of, survey
 
 __all__ = ["Litter", "find", "remove"]
 
@@ -41,41 +44,78 @@ class Litter(msgspec.Struct, kw_only=True):
 
 def find(settings: Settings, older_than: float) -> list[Litter]:
     """Everything that could go: finished sessions of that age (seconds), leftovers, litter in shared memory."""
-    sessions = {session.id: session for session in Session.all(settings)}
-    found = [litter for session in sessions.values() if (litter := _of_session(session, older_than)) is not None]
+    found: list[Litter] = []
+    sessions: dict[str, Session | Unreadable] = {}
+    for each in survey(settings):
+        litter = _of_unreadable(each, settings) if isinstance(each, Unreadable) else _of_session(each, older_than)
+        sessions[each.path.name if isinstance(each, Unreadable) else each.id] = each
+        found += [litter] if litter is not None else []
     found += [litter for path in _shared(settings) if (litter := _of_shared(path, sessions)) is not None]
     return found
 
 
-def remove(settings: Settings, litter: Litter) -> bool:
-    """Deletes it, unless it has come to life meanwhile; whether it is gone."""
-    with suppress(SessionError):
+def remove(settings: Settings, litter: Litter) -> str | None:
+    """Deletes it, unless it has come to life meanwhile; why it is still there, or None when it is gone."""
+    try:
         session = Session.open(sessions_root(settings) / litter.name)
+    except SessionError:
+        session = _stranger(shared_root(settings) / f"tailrace-{os.getuid()}-{litter.name}")
+    try:
         lock = session.try_agent_lock() if session.has_shared else -1
         if lock is None:
-            return False
+            return "it is live"
         try:
             _remove_all(litter)
         finally:
             if lock >= 0:
                 os.close(lock)
-        return True
-    _remove_all(litter)
-    return True
+    except OSError as error:
+        return f"{error.filename or litter.name}: {error.strerror}"
+    return None
+
+
+def _of_unreadable(found: Unreadable, settings: Settings) -> Litter | None:
+    """What lies among the sessions and is none, or cannot be read: nobody knows what it holds."""
+    shared = shared_of(found.path, settings)
+    left = is_private(shared)
+    if left:
+        stranger = _stranger(shared)
+        if stranger.agent_alive() or any(stranger.owner_alive(ring) for ring in stranger.rings()):
+            return None
+    paths = [found.path, *([shared] if left else [])]
+    return Litter(
+        name=found.name,
+        what=f"it {found.problem}",
+        paths=[str(path) for path in paths],
+        bytes=sum(_size(path) for path in paths),
+        undelivered="what it may hold",
+    )
+
+
+def _stranger(shared: Path) -> Session:
+    """A session of which nothing is known but its shared memory."""
+    info = SessionInfo(
+        id=session_of(shared) or shared.name, hostname=os.uname().nodename, boot="", pid=0, created=0, program="", cwd="/",
+        shared=str(shared), settings=Settings(),
+    )  # fmt: skip
+    return Session(shared / "nowhere", info)
 
 
 def _of_session(session: Session, older_than: float) -> Litter | None:
-    view = look(session)
+    view = glance(session)
     if view.state not in ("finished", "leftover", "unreadable") or view.trainer_alive:
         return None
     undelivered = [
         count(view.pending, "entry", "entries") + " pending" if view.pending else "",
         count(view.dead, "dead letter") if view.dead else "",
         f"{size(view.in_ring_bytes)} unread in its ring" if view.in_ring_bytes else "",
-        "a damaged spool" if view.state == "unreadable" or any(session.dir.glob("spool.db.damaged-*")) else "",
+        "a damaged spool" if view.state == "unreadable" or view.problem is not None else "",
     ]
-    mark = session.dir / "finished"
-    at = mark.stat().st_mtime if mark.exists() else view.created
+    try:
+        last = finished(session)
+    except OSError:  # it is not for us to read
+        last = None
+    at = last.at if last is not None else view.created
     if view.state == "finished" and time.time() - at < older_than:
         return None
     text = ", ".join(filter(None, undelivered)) or None
@@ -91,17 +131,13 @@ def _of_session(session: Session, older_than: float) -> Litter | None:
     )
 
 
-def _of_shared(path: Path, sessions: dict[str, Session]) -> Litter | None:
+def _of_shared(path: Path, sessions: dict[str, Session | Unreadable]) -> Litter | None:
     """A directory in shared memory: of a finished session, or of one that is gone (or kept elsewhere)."""
     name = session_of(path) or path.name
     session = sessions.get(name)
-    if session is not None and not (session.dir / "finished").exists():
+    if isinstance(session, Unreadable) or (session is not None and not (session.dir / "finished").exists()):
         return None
-    info = SessionInfo(
-        id=name, hostname=os.uname().nodename, boot="", pid=0, created=0, program="", cwd="/", shared=str(path),
-        settings=Settings(),
-    )  # fmt: skip
-    stranger = Session(path / "nowhere", info)
+    stranger = _stranger(path)
     if stranger.agent_alive() or any(stranger.owner_alive(ring) for ring in stranger.rings()):
         return None
     if session is None and time.time() - path.stat().st_mtime < _YOUNG:
@@ -124,8 +160,30 @@ def _shared(settings: Settings) -> list[Path]:
 
 
 def _remove_all(litter: Litter) -> None:
-    for path in litter.paths:
-        remove_tree(Path(path))
+    """Removes it, also what is ours and whose mode forbids that; what links lead to stays.
+
+    Raises:
+        OSError: It stays, whole or in part.
+    """
+    import shutil
+
+    for path in map(Path, litter.paths):
+        if path.is_symlink() or not path.is_dir():
+            path.unlink(missing_ok=True)
+            continue
+        if path.lstat().st_uid != os.geteuid():
+            raise PermissionError(errno.EPERM, "it belongs to another user", str(path))
+        _unlock(path)
+        for folder, names, _ in os.walk(path):
+            for name in names:
+                _unlock(Path(folder, name))
+        shutil.rmtree(path)
+
+
+def _unlock(folder: Path) -> None:
+    with suppress(OSError):  # somebody else's: removing it says so
+        if not folder.is_symlink():
+            folder.chmod(0o700)
 
 
 def _size(directory: Path) -> int:

@@ -3,6 +3,7 @@
 * A live session is known by the status files that its agent writes.
 * A session without an agent is read from its spool, under the agent's lock for the moment that it takes: nobody else
   opens a spool, and an agent that is just being started waits for milliseconds.
+* Of a finished session in which nothing is left, the spool is not opened unless somebody wants to see its runs.
 * What a dead program has left in its rings is counted in bytes; only an agent (or `sync`) takes it over.
 """
 
@@ -12,24 +13,27 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
-
-import msgspec
 
 from tailrace_agent import status
 from tailrace_agent.cli._app import Code, Fail, ago
 from tailrace_agent.cli._views import RunView, SessionView
 from tailrace_agent.errors import SessionError
+from tailrace_agent.finished import finished, set_aside
 from tailrace_agent.ledger import Ledger
 from tailrace_agent.records import run_hex
-from tailrace_agent.runs import RunState
-from tailrace_agent.session import Session
+from tailrace_agent.runs import RunState, restored, stand_in
+from tailrace_agent.session import Session, sessions_root
 from tailrace_agent.settings import Settings
 from tailrace_agent.spool import Spool
+from tailrace_agent.spool_schema import connect
 from tailrace_agent.status import AgentStatus, RunStatus
+from tailrace_agent.stored import UNREADABLE
+from tailrace_agent.survey import Unreadable, survey
 
-__all__ = ["Busy", "find_session", "look", "look_at_all", "reading", "run_of", "states"]
+__all__ = ["Busy", "find_session", "glance", "in_full", "look", "look_at_all", "reading", "run_of", "states"]
 
 _SILENT_AFTER = 10.0
 _SHOWN = 5
@@ -45,39 +49,116 @@ class Busy(Fail):
 
 
 def look_at_all(settings: Settings) -> list[SessionView]:
-    """Every session of the state directory, the newest first."""
-    return [look(session) for session in reversed(list(Session.all(settings)))]
+    """Every session of the state directory at a glance, the newest first, and what lies there and is none.
+
+    Raises:
+        StateDirError: The directory of all sessions cannot be read.
+    """
+    found = list(survey(settings))
+    return [_unreadable(each) if isinstance(each, Unreadable) else glance(each) for each in reversed(found)]
 
 
 def look(session: Session) -> SessionView:
-    """One session."""
+    """One session, with its runs."""
+    view = _outside(session)
+    if view.state != "elsewhere":
+        with _own_faults(view):
+            _look_inside(session, view)
+    return view
+
+
+def glance(session: Session) -> SessionView:
+    """As `look`, without the runs of a finished session in which nothing is left."""
+    view = _outside(session)
+    if view.state == "elsewhere":
+        return view
+    with _own_faults(view):
+        last = None if session.shared.exists() else finished(session)
+        if last is None or last.dead or (last.dead is None and _holds_dead(session)):
+            _look_inside(session, view)
+        else:
+            view.state = "finished"
+            _tell_set_aside(session, view)
+    return view
+
+
+def in_full(settings: Settings, view: SessionView) -> SessionView:
+    """What `glance` has left out, if it has."""
+    if view.state != "finished" or view.runs:
+        return view
+    try:
+        return look(Session.open(sessions_root(settings) / view.id))
+    except SessionError:  # deleted meanwhile
+        return view
+
+
+def _outside(session: Session) -> SessionView:
     info = session.info
-    view = SessionView(
+    return SessionView(
         id=session.id,
-        state="leftover",
+        state="elsewhere" if session.elsewhere else "leftover",
         program=info.program,
         host=info.hostname,
         created=info.created,
         directory=str(session.dir),
     )
-    if session.elsewhere:
-        view.state = "elsewhere"
-        return view
+
+
+def _unreadable(found: Unreadable) -> SessionView:
+    return SessionView(
+        id=found.name,
+        state="unreadable",
+        program="?",
+        host="?",
+        created=found.since,
+        directory=str(found.path),
+        problem=f"it {found.problem}",
+        mend=found.mend,
+    )
+
+
+@contextmanager
+def _own_faults(view: SessionView) -> Iterator[None]:
+    """What is wrong with a session is said of that session."""
+    try:
+        yield
+    except (SessionError, sqlite3.Error, OSError, *UNREADABLE) as error:
+        view.state, view.problem = "unreadable", str(error)
+
+
+def _look_inside(session: Session, view: SessionView) -> None:
     view.trainer_alive = any(session.owner_alive(ring) for ring in session.rings())
     try:
         with reading(session) as spool:
-            view.runs = [run_of(spool, state) for state in states(spool)] if spool is not None else []
+            view.runs = [run_of(spool, state) for state in states(session, spool)] if spool is not None else []
         view.in_ring_bytes = _unread(session)
-        finished = (session.dir / "finished").exists()
-        view.state = "finished" if finished else "starting" if view.trainer_alive else "leftover"
+        over = (session.dir / "finished").exists()
+        view.state = "finished" if over else "starting" if view.trainer_alive else "leftover"
         for run in view.runs:
             if run.state == "RUNNING" and not view.trainer_alive:
                 run.state = "UNKNOWN"
     except Busy:
         _look_at_live(session, view)
-    except (SessionError, sqlite3.Error, OSError) as error:
-        view.state, view.problem = "unreadable", str(error)
-    return view
+    _tell_set_aside(session, view)
+
+
+def _tell_set_aside(session: Session, view: SessionView) -> None:
+    """It is told until somebody has taken it away: nothing else says that values are missing."""
+    lost = set_aside(session)
+    if lost and view.problem is None:
+        view.problem = "; ".join(map(str, lost))
+        view.mend = "when you have looked, and it is finished: tailrace clean --discard-undelivered"
+
+
+def _holds_dead(session: Session) -> bool:
+    """Whether there are dead letters in a session that an older tailrace has finished, and not counted them."""
+    path = session.dir / "spool.db"
+    if not path.exists():
+        return False
+    if path.with_name("spool.db-wal").exists():  # it was not closed: whoever looks inside reads that, too
+        return True
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as db:
+        return bool(db.execute("SELECT 1 FROM dead LIMIT 1").fetchall())
 
 
 @contextmanager
@@ -93,7 +174,7 @@ def reading(session: Session) -> Iterator[Spool | None]:
         raise Busy(session)
     try:
         path = session.dir / "spool.db"
-        spool = _LookedAt(path) if path.exists() else None
+        spool = _LookedAt(path, prove=not (session.dir / "finished").exists()) if path.exists() else None
         try:
             yield spool
         finally:
@@ -104,9 +185,9 @@ def reading(session: Session) -> Iterator[Spool | None]:
             os.close(lock)
 
 
-def states(spool: Spool) -> list[RunState]:
+def states(session: Session, spool: Spool) -> list[RunState]:
     """The runs of a spool, as its run book keeps them."""
-    return [msgspec.json.decode(state, type=RunState) for state in spool.runs()]
+    return [restored(run, state, partial(stand_in, session.info)) for run, state in spool.runs().items()]
 
 
 def find_session(settings: Settings, text: str) -> Session:
@@ -129,6 +210,13 @@ def find_session(settings: Settings, text: str) -> Session:
 
 class _LookedAt(Spool):
     """A spool that is only looked at: one that cannot be read stays where it is."""
+
+    def __init__(self, path: Path, *, prove: bool) -> None:
+        self._prove = prove
+        super().__init__(path)
+
+    def _connect(self) -> sqlite3.Connection:
+        return connect(self.path, prove=self._prove)
 
     def _move_away(self) -> Path:
         raise SessionError(f"{self.path} cannot be read; the next delivery sets it aside and goes on without it")
@@ -174,9 +262,16 @@ def run_of(spool: Spool, state: RunState) -> RunView:
         store=state.spec.tracking_uri,
         url=ref.url if ref else None,
         lag=max(0.0, time.time() - oldest / 1e9) if oldest else 0.0,
-        problem=None if state.finalized and not state.gone else state.refused or state.gone or state.problem,
+        problem=_problem(state),
         started=state.spec.start_time / 1000,
     )
+
+
+def _problem(state: RunState) -> str | None:
+    if state.rebuilt and not state.finalized:
+        told = "its record cannot be read; what waits for it will be delivered to the run that has its id, or a new one"
+        return f"{told} ({state.problem})" if state.problem else told
+    return None if state.finalized and not state.gone else state.refused or state.gone or state.problem
 
 
 def _view(ledger: Ledger, **fields: object) -> RunView:

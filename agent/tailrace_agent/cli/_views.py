@@ -36,7 +36,9 @@ class SessionView(msgspec.Struct, kw_only=True):
     """A session, as the command line shows it.
 
     `state` is `live` (an agent holds it), `starting` (its program lives, an agent is about to), `leftover` (something
-    is undelivered and nobody is there), `finished`, `elsewhere` (of another host) or `unreadable`.
+    is undelivered and nobody is there), `finished`, `elsewhere` (of another host) or `unreadable`. `problem` says what
+    is wrong with it, and `mend` what to do. `runs` are those that were looked at: none of a finished session in which
+    nothing is left, unless it is shown.
     """
 
     id: str
@@ -50,6 +52,7 @@ class SessionView(msgspec.Struct, kw_only=True):
     trainer_alive: bool = False
     in_ring_bytes: int = 0
     problem: str | None = None
+    mend: str | None = None
     runs: list[RunView] = []
 
     @property

@@ -39,6 +39,7 @@ def command(
     found = find(settings, least)
     chosen = [litter for litter in found if not litter.undelivered or discard_undelivered]
     kept = [litter for litter in found if litter not in chosen]
+    failed: dict[str, str] = {}
     if not json_:
         _print(chosen, kept, dry_run)
     if chosen and not dry_run:
@@ -46,13 +47,16 @@ def command(
             lost = sum(litter.undelivered is not None for litter in chosen)
             warning = f", {lost} of them UNDELIVERED," if lost else ""
             ask(f"Delete {count(len(chosen), 'item')}{warning} for good?", json_=json_)
-        chosen = [litter for litter in chosen if remove(settings, litter)]
+        failed = {litter.name: reason for litter in chosen if (reason := remove(settings, litter)) is not None}
+        chosen = [litter for litter in chosen if litter.name not in failed]
     freed = sum(litter.bytes for litter in chosen)
     if json_:
-        as_json({"dry_run": dry_run, "deleted": chosen, "kept": kept, "freed_bytes": freed})
+        as_json({"dry_run": dry_run, "deleted": chosen, "kept": kept, "failed": failed, "freed_bytes": freed})
     elif chosen and not dry_run:
         click.echo(f"{size(freed)} freed")
-    leave(Code.FINE)
+    for name, reason in failed.items():
+        tell(console(stderr=True), f"not deleted  {name}  {reason}", style="red")
+    leave(Code.WRONG if failed else Code.FINE)
 
 
 def _print(chosen: list[Litter], kept: list[Litter], dry_run: bool) -> None:

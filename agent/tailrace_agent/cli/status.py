@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from tailrace_agent.cli._views import RunView, SessionView
+    from tailrace_agent.settings import Settings
 
 _LATEST: Final = 3
+_GOING_ON: Final = ("live", "starting")
 _COLUMNS: Final = ("RUN", "NAME", "MLFLOW", "STATE", "DELIVERED", "PENDING", "DEAD", "DROPPED", "LAG")
 _WIDE: Final = 100
 _COLOURS: Final = {
@@ -40,14 +42,11 @@ def command(app: App, all_: bool, watch: bool, json_: bool) -> None:
     Exit code 1 when something needs you: a leftover session, a dead letter, a store that is away or refuses. `tailrace
     sync` then delivers it, or says what keeps it from that.
     """
-    from tailrace_agent.cli._look import look_at_all
-
     settings = app.settings()
     if watch:
         _watch(app, all_, json_)
         return
-    views = look_at_all(settings)
-    shown = _chosen(views, all_)
+    views, shown = _look(settings, all_)
     if json_:
         as_json({"sessions": shown})
     else:
@@ -55,9 +54,17 @@ def command(app: App, all_: bool, watch: bool, json_: bool) -> None:
     leave(Code.WRONG if any(view.needs_you for view in views) else Code.FINE)
 
 
+def _look(settings: Settings, all_: bool) -> tuple[list[SessionView], list[SessionView]]:
+    """Every session, and those that are to be shown, whole."""
+    from tailrace_agent.cli._look import in_full, look_at_all
+
+    views = look_at_all(settings)
+    return views, [in_full(settings, view) for view in _chosen(views, all_)]
+
+
 def _chosen(views: list[SessionView], all_: bool) -> list[SessionView]:
     """Those that are not just finished, and the latest others; the newest last, next to the prompt."""
-    quiet = [view for view in views if view.state in ("finished", "elsewhere") and not view.dead]
+    quiet = [view for view in views if view.state == "elsewhere" or not (view.needs_you or view.state in _GOING_ON)]
     hidden = set() if all_ else {view.id for view in quiet[_LATEST:]}
     return [view for view in reversed(views) if view.id not in hidden]
 
@@ -65,13 +72,11 @@ def _chosen(views: list[SessionView], all_: bool) -> list[SessionView]:
 def _watch(app: App, all_: bool, json_: bool) -> None:
     from rich.live import Live
 
-    from tailrace_agent.cli._look import look_at_all
-
     settings, out = app.settings(), console()
     with suppress(KeyboardInterrupt):  # the way to end it
         if json_ or not out.is_terminal:
             while True:
-                shown = _chosen(look_at_all(settings), all_)
+                _, shown = _look(settings, all_)
                 if json_:
                     as_json({"sessions": shown})
                 else:
@@ -79,7 +84,7 @@ def _watch(app: App, all_: bool, json_: bool) -> None:
                 time.sleep(1)
         with Live(console=out, auto_refresh=False, screen=True) as live:
             while True:
-                newest_first = _chosen(look_at_all(settings), all_)[::-1]  # what does not fit is cut at the bottom
+                newest_first = _look(settings, all_)[1][::-1]  # what does not fit is cut at the bottom
                 live.update(_text(newest_first, out, time.time()), refresh=True)
                 time.sleep(1)
 
@@ -135,7 +140,11 @@ def _title(view: SessionView, now: float) -> Text:
     if view.in_ring_bytes:
         facts.append(f"{size(view.in_ring_bytes)} in ring")
     title.append(f", {', '.join(facts)}", style="not bold dim")
-    return title.append(f"\n  {view.problem}", style="not bold red") if view.problem else title
+    if view.problem:
+        title.append(f"\n  {view.problem}", style="not bold red")
+    if view.mend:
+        title.append(f"\n  → {view.mend}", style="not bold yellow")
+    return title
 
 
 def _header(width: int) -> list[str]:

@@ -65,16 +65,20 @@ def command(
     from tailrace_agent.cli._progress import Progress
 
     settings = app.settings()
-    chosen = [find_session(settings, text) for text in sessions] or _leftovers(settings, force, wait)
-    results: list[Result] = []
+    results = _mend(settings, sessions, force=force)
+    unreadable = [result.session for result in results]
+    wanted = [text for text in sessions if not any(name.endswith(text) for name in unreadable)]
+    chosen = [find_session(settings, text) for text in wanted] if sessions else _leftovers(settings, force, wait)
     with Progress(quiet=json_) as progress:
+        for result in results:
+            report(result, progress)
         for session in chosen:
             result = _try(session, settings, progress, Patience(timeout), tracking_uri, force=force, wait=wait)
             report(result, progress)
             results.append(result)
     if json_:
         as_json({"sessions": results})
-    elif not chosen:
+    elif not results:
         click.echo(f"nothing is left over: all is delivered{'' if wait else ', or on its way'}")
     leave(max((result.code for result in results), default=Code.FINE))
 
@@ -82,11 +86,36 @@ def command(
 def _try(session: Session, *args: Any, **options: Any) -> Result:
     """As `deliver`, whatever is wrong with the session: others come after it."""
     from tailrace_agent.cli._deliver import Result
+    from tailrace_agent.finished import set_aside
+    from tailrace_agent.stored import UNREADABLE
 
     try:
-        return deliver(session, *args, **options)
-    except (SessionError, sqlite3.Error, OSError) as error:
+        result = deliver(session, *args, **options)
+        if lost := [str(found) for found in set_aside(session)]:
+            result.reasons, result.code = [*result.reasons, *lost], max(result.code, Code.WRONG)
+        return result
+    except (SessionError, sqlite3.Error, OSError, *UNREADABLE) as error:
         return Result(session=session.id, outcome="skipped", reasons=[str(error)], code=Code.WRONG)
+
+
+def _mend(settings: Settings, names: tuple[str, ...], *, force: bool) -> list[Result]:
+    """Makes sessions of directories that have lost their `session.json`; what cannot be read all the same."""
+    from tailrace_agent.cli._deliver import Result
+    from tailrace_agent.survey import Unreadable, mended, shared_of, survey
+
+    left = []
+    for found in survey(settings):
+        if not isinstance(found, Unreadable) or (names and not any(found.name.endswith(name) for name in names)):
+            continue
+        reasons = [f"it {found.problem}", f"→ {found.mend}"]
+        if found.ours and (force or shared_of(found.path, settings).is_dir()):
+            try:
+                mended(found, settings)
+                continue
+            except OSError as error:
+                reasons = [f"it {found.problem}, and cannot be written anew: {error}"]
+        left.append(Result(session=found.name, outcome="skipped", reasons=reasons, code=Code.WRONG))
+    return left
 
 
 def deliver(
@@ -135,7 +164,13 @@ def report(result: Result, progress: Progress) -> None:
     name, delivered = result.session, count(result.delivered, "entry", "entries")
     if result.outcome == "delivered":
         dead = f"; {count(result.dead, 'dead letter')} (`tailrace dead list`)" if result.dead else ""
-        progress.say(f"{name}: {delivered} delivered, nothing is left{dead}", "green")
+        left = "but something was lost before" if result.reasons else "nothing is left"
+        progress.say(f"{name}: {delivered} delivered, {left}{dead}", "yellow" if result.reasons else "green")
+        for reason in result.reasons:
+            progress.say(reason, "yellow", indent=2)
+        if result.reasons:
+            mend = f"`tailrace clean --discard-undelivered` deletes it, and {name}, when you have looked"
+            progress.say(mend, "dim", indent=2)
         return
     words = {
         "left": "not all is delivered",
@@ -153,13 +188,13 @@ def report(result: Result, progress: Progress) -> None:
 
 
 def _leftovers(settings: Settings, force: bool, wait: bool) -> list[Session]:
-    from tailrace_agent.cli._look import look
+    from tailrace_agent.cli._look import glance
     from tailrace_agent.session import Session
 
     def left(session: Session) -> bool:
         wanted = force if session.elsewhere else wait
         unfinished = wanted and not (session.dir / "finished").exists()
-        return unfinished or look(session).needs_you
+        return unfinished or glance(session).needs_you
 
     return [session for session in Session.all(settings) if left(session)]
 
