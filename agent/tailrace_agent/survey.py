@@ -24,9 +24,9 @@ from tailrace_agent.session import Session, boot_id, make_sessions_root, session
 from tailrace_agent.settings import Settings
 from tailrace_agent.status import SessionInfo
 from tailrace_agent.stored import UNREADABLE
-from tailrace_agent.utf8 import as_utf8
+from tailrace_agent.utf8 import printable
 
-__all__ = ["Unreadable", "mended", "shared_of", "survey"]
+__all__ = ["Unreadable", "mend_for", "mended", "shared_of", "survey"]
 
 _BEING_BORN: Final = 60.0
 """Seconds for which a directory may be without its `session.json`: a program may be at that very moment."""
@@ -52,7 +52,7 @@ class Unreadable(NamedTuple):
     @property
     def name(self) -> str:
         """As it can be printed."""
-        return as_utf8(self.path.name)
+        return printable(self.path.name)
 
 
 def survey(settings: Settings) -> Iterator[Session | Unreadable]:
@@ -81,6 +81,20 @@ def shared_of(path: Path, settings: Settings) -> Path:
     return shared_root(settings) / f"tailrace-{os.getuid()}-{path.name}"
 
 
+def mend_for(directory: Path) -> str | None:
+    """The command that makes a session usable of which a part is somebody else's, or closed; None where none is."""
+    try:
+        parts = [directory, *directory.iterdir()]
+        if all(part.lstat().st_uid == os.getuid() for part in parts):
+            closed = any(not os.access(part, os.R_OK | os.W_OK) for part in parts)
+            return f"chmod -R u+rwX {shlex.quote(printable(str(directory)))}" if closed else None
+        return _permit(directory, None)
+    except PermissionError as error:
+        return _permit(directory, error)
+    except OSError:  # deleted meanwhile
+        return None
+
+
 def mended(found: Unreadable, settings: Settings) -> Session:
     """The session, with a `session.json` written anew; the one that cannot be read is kept beside it.
 
@@ -89,7 +103,7 @@ def mended(found: Unreadable, settings: Settings) -> Session:
         SessionError: It is not for us to mend.
     """
     if not found.ours:
-        raise SessionError(f"{as_utf8(str(found.path))} {found.problem}")
+        raise SessionError(f"{printable(str(found.path))} {found.problem}")
     file = found.path / "session.json"
     if os.path.lexists(file):
         file.rename(file.with_name(f"session.json.damaged-{time.time_ns()}"))
@@ -126,7 +140,7 @@ def _unreadable(path: Path, settings: Settings) -> Unreadable | None:
         found = path.lstat()
     except OSError:
         return None
-    shown = shlex.quote(as_utf8(str(path)))
+    shown = shlex.quote(printable(str(path)))
     mine, since = found.st_uid == os.getuid(), found.st_mtime
     if not stat.S_ISDIR(found.st_mode):
         kind = "a symbolic link, which is not followed" if stat.S_ISLNK(found.st_mode) else "no directory"
@@ -149,7 +163,7 @@ def _unreadable(path: Path, settings: Settings) -> Unreadable | None:
     if is_private(shared_of(path, settings)):
         mend = "`tailrace sync` writes that anew and delivers what is there"
     else:
-        mend = f"if no other machine uses it: tailrace sync {shlex.quote(as_utf8(path.name))} --force"
+        mend = f"if no other machine uses it: tailrace sync {shlex.quote(printable(path.name))} --force"
     return Unreadable(path, problem, mend, True, since)
 
 
@@ -165,7 +179,7 @@ def _fault(file: Path) -> str:
 
 def _permit(path: Path, error: OSError | None) -> str:
     """The command that makes a directory ours to read."""
-    shown = shlex.quote(as_utf8(str(path)))
+    shown = shlex.quote(printable(str(path)))
     try:
         mine = path.stat().st_uid == os.getuid()
     except OSError:

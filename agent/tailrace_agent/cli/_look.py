@@ -31,7 +31,7 @@ from tailrace_agent.spool import Spool
 from tailrace_agent.spool_schema import connect
 from tailrace_agent.status import AgentStatus, RunStatus
 from tailrace_agent.stored import UNREADABLE
-from tailrace_agent.survey import Unreadable, survey
+from tailrace_agent.survey import Unreadable, mend_for, survey
 
 __all__ = ["Busy", "find_session", "glance", "in_full", "look", "look_at_all", "reading", "run_of", "states"]
 
@@ -123,7 +123,7 @@ def _own_faults(view: SessionView) -> Iterator[None]:
     try:
         yield
     except (SessionError, sqlite3.Error, OSError, *UNREADABLE) as error:
-        view.state, view.problem = "unreadable", str(error)
+        view.state, view.problem, view.mend = "unreadable", str(error), mend_for(Path(view.directory))
 
 
 def _look_inside(session: Session, view: SessionView) -> None:

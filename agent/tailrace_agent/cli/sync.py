@@ -88,6 +88,7 @@ def _try(session: Session, *args: Any, **options: Any) -> Result:
     from tailrace_agent.cli._deliver import Result
     from tailrace_agent.finished import set_aside
     from tailrace_agent.stored import UNREADABLE
+    from tailrace_agent.survey import mend_for
 
     try:
         result = deliver(session, *args, **options)
@@ -95,7 +96,9 @@ def _try(session: Session, *args: Any, **options: Any) -> Result:
             result.reasons, result.code = [*result.reasons, *lost], max(result.code, Code.WRONG)
         return result
     except (SessionError, sqlite3.Error, OSError, *UNREADABLE) as error:
-        return Result(session=session.id, outcome="skipped", reasons=[str(error)], code=Code.WRONG)
+        mend = mend_for(session.dir)
+        reasons = [str(error), *([f"→ {mend}"] if mend else [])]
+        return Result(session=session.id, outcome="skipped", reasons=reasons, code=Code.WRONG)
 
 
 def _mend(settings: Settings, names: tuple[str, ...], *, force: bool) -> list[Result]:
