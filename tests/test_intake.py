@@ -72,6 +72,14 @@ def points(changes: Changes) -> list[tuple[int, int, int, str, float]]:
     ]
 
 
+def test_a_call_of_ten_thousand_metrics_is_one_call_and_a_sample_is_none(intake: Intake) -> None:
+    row = (1, 0, 5, {f"m{n}": 1.0 for n in range(10_000)})
+    ledger = ledger_of(taken(intake, row, (1, 1, 6, {"a": 1.0}), row))
+    assert (ledger.accepted, ledger.calls) == (20_001, 3)
+    intake.feed_samples([encode(row)])
+    assert ledger_of(intake.take()).calls == 0
+
+
 # -- metrics -----------------------------------------------------------------------------------------------------------
 
 KEYS = st.text(st.characters(codec="utf-8"), max_size=5)

@@ -19,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from tailrace_agent.ledger import Ledger
 from tailrace_agent.spool import SYSTEM, Outcome, Spool
+from tailrace_agent.spool_salvage import Salvage, salvage
 
 NewBlock = tuple[int, str, int, int, bytes]
 
@@ -256,9 +257,10 @@ def assert_opens(folder: Path) -> Spool:
     spool = Spool(path)
     try:
         if spool.set_aside is not None:
-            assert without_journal(spool.set_aside.read_bytes()) == without_journal(before)
-            assert spool.set_aside.name.startswith("s.db.damaged-")
-            assert spool.points == 0
+            moved = Path(spool.set_aside.path)
+            assert without_journal(moved.read_bytes()) == without_journal(before)
+            assert moved.name.startswith("s.db.damaged-")
+            assert spool.points == spool.set_aside.entries <= 8 * 8 * 3
         known = spool.points
         put(spool, block(3, run=77), runs=[(77, b"{}")], rings=[("q", 1, 2)])
         assert spool.points == known + 3
@@ -315,6 +317,96 @@ def test_a_file_of_random_bytes_opens_or_is_set_aside(garbage: bytes) -> None:
         assert_opens(Path(folder))
 
 
+def _large(path: Path) -> Spool:
+    """A spool of many pages: 600 blocks of two runs, of which some are delivered, dead letters, and a state each."""
+    spool = Spool(path)
+    put(
+        spool,
+        *(block(3, run=1 + at % 2, size=900) for at in range(600)),
+        runs=[(1, b"{}"), (2, b"{}")],
+        rings=[("r", 10, 20)],
+    )
+    spool.settle(Outcome(1, "metric", ids(spool)[:2], 5, keys=[("a", 5)], dead=[("b", 1, b"x", "bad")]))
+    return spool
+
+
+def _balanced(spool: Spool) -> None:
+    """Every ledger says what is there."""
+    for run in (1, 2):
+        ledger = spool.ledger(run)
+        assert ledger.pending == sum(spool.backlog(run).values())
+        assert ledger.dead == sum(letter.n for letter in spool.dead_letters(run))
+        assert ledger.balanced
+
+
+def test_of_a_damaged_spool_all_is_taken_back_but_what_lay_on_the_damaged_page(tmp_path: Path) -> None:
+    _large(tmp_path / "first.db").close()
+    spool = Spool(tmp_path / "first.db")
+    put(spool, *(block(3) for _ in range(2)))
+    for suffix in ("", "-wal"):  # as a killed owner leaves them: the last commit is in the log alone
+        shutil.copyfile(tmp_path / f"first.db{suffix}", tmp_path / f"s.db{suffix}")
+    spool.close()
+    body = bytearray((tmp_path / "s.db").read_bytes())
+    page = len(body) // 2 // 4096 * 4096
+    body[page : page + 4096] = random.Random(1).randbytes(4096)
+    (tmp_path / "s.db").write_bytes(body)
+    successor = Spool(tmp_path / "s.db")
+    told = successor.set_aside
+    assert told is not None
+    assert told.lost is not None
+    assert (told.entries + told.lost, successor.points) == (1800, told.entries)
+    assert 0 < told.lost < 30
+    assert set(successor.runs()) == {1, 2}
+    assert successor.ring_positions() == {"r": (10, 20)}
+    assert successor.delivered_keys(1) == {"a": 5}
+    _balanced(successor)
+    successor.close()
+    again = Spool(tmp_path / "s.db")
+    assert (again.set_aside, again.points) == (None, told.entries)
+    again.close()
+
+
+@settings(max_examples=40, deadline=None)
+@given(pages=st.lists(st.integers(0, 200), min_size=1, max_size=4), seed=st.integers(0, 1000))
+def test_whatever_is_taken_back_the_ledger_adds_up(large: bytes, pages: list[int], seed: int) -> None:
+    damaged = bytearray(large)
+    for page in pages:
+        at = page % (len(large) // 4096) * 4096
+        damaged[at : at + 4096] = random.Random(seed).randbytes(4096) if seed % 2 else bytes(4096)
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        (Path(folder) / "s.db").write_bytes(damaged)
+        spool = Spool(Path(folder) / "s.db")
+        assert spool.points <= 1794
+        _balanced(spool)
+        spool.close()
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("large") / "s.db"
+    _large(path).close()
+    return path.read_bytes()
+
+
+def test_a_kill_while_a_spool_is_taken_back_neither_loses_nor_doubles(tmp_path: Path, large: bytes) -> None:
+    damaged = tmp_path / "old.db"
+    damaged.write_bytes(large)
+    spool = Spool(tmp_path / "new.db")
+    broken: Any = Failing(spool._db, lambda sql: sql.startswith("INSERT INTO salvage"))
+    with pytest.raises(sqlite3.OperationalError):
+        salvage(damaged, broken, 1.0)
+    spool.close()
+    spool = Spool(tmp_path / "new.db")
+    assert spool.points == 0
+    for _ in range(2):
+        assert salvage(damaged, spool._db, 1.0) == Salvage(1794, 0)
+    spool.close()
+    spool = Spool(tmp_path / "new.db")
+    assert spool.points == 1794
+    _balanced(spool)
+    spool.close()
+
+
 @pytest.mark.parametrize("suffix", ["-wal", "-shm", "-journal"])
 @pytest.mark.parametrize("size", [0, 31, 32, 5000])
 @pytest.mark.parametrize("alone", [False, True])
@@ -364,7 +456,7 @@ def test_a_file_of_somebody_else_is_set_aside_with_its_log(tmp_path: Path) -> No
     assert spool.set_aside is not None
     put(spool, block())
     spool.close()
-    other = sqlite3.connect(spool.set_aside)
+    other = sqlite3.connect(spool.set_aside.path)
     assert other.execute("SELECT * FROM block").fetchall() == [("else",)]
     other.close()
 

@@ -229,7 +229,7 @@ def test_a_session_of_root_or_of_a_closed_mode_is_named_with_the_command_that_op
     os.setresuid(0, 0, 0)
     os.chown(roots.dir, 0, 0)  # after a sudo
     os.chown(spool_of_root.dir / "spool.db", 0, 0)
-    os.chmod(spool_of_root.dir / "spool.db", 0o600)
+    (spool_of_root.dir / "spool.db").chmod(0o600)
     (spool_of_root.dir / "finished").unlink()
     as_another()
     closed.dir.chmod(0)

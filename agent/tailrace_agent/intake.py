@@ -196,9 +196,12 @@ class Intake:
 
     def _split(self, run: int, step: int, time_ns: int, values: dict[str, float | bool]) -> None:
         items = list(values.items())
-        for at in range(0, len(items), BLOCK_POINTS):
+        starts = range(0, len(items), BLOCK_POINTS)
+        for at in starts:
             part = dict(items[at : at + BLOCK_POINTS])
             self._add(run, time_ns, len(part), encode((run, step, time_ns, part)))
+        if len(starts) > 1 and self._lane != SYSTEM:  # each part is counted as a call where its block is cut
+            self._changes.count(run, "metric", "calls", 1 - len(starts))
 
     def _other(self, ring: str, body: bytes) -> None:
         try:

@@ -20,6 +20,7 @@ import msgspec
 from tailrace_agent import staging, status
 from tailrace_agent.delivery import Delivery
 from tailrace_agent.errors import CallError, SessionError
+from tailrace_agent.file_limit import explained
 from tailrace_agent.intake import Changes, Intake
 from tailrace_agent.log import Log
 from tailrace_agent.metadata import Metadata
@@ -100,10 +101,15 @@ class Pipeline:
         self._open_sink, self._hosted, self._monotonic = open_sink, hosted, monotonic
         self.spool = Spool(session.dir / "spool.db")
         if self.spool.set_aside:
-            log.error("spool was unreadable and set aside", path=str(self.spool.set_aside))
+            told = self.spool.set_aside
+            log.error("spool was unreadable and set aside", **msgspec.to_builtins(told))
         self.book = RunBook(self.spool.runs(), self.spool.save_run, partial(stand_in, session.info))
         # An agent was killed after rows had come for a run that was finalized.
         self.book.reopen(state.run for state in self.book.all() if self.spool.backlog(state.run))
+        if self.spool.set_aside:
+            for state in self.book.all():
+                self.book.update(state.run, partial=True, noted=True)
+                self.book.notice(state.run, str(self.spool.set_aside))
         self.book.remember(credentials or {})
         self.channels: dict[str | None, Channel] = {}
         self.onlookers = Onlookers(
@@ -131,7 +137,7 @@ class Pipeline:
         try:
             deadline = self._drain(now)
         except (sqlite3.Error, OSError) as error:
-            self._tell_problem(f"the agent cannot take over what is logged: {error}")
+            self._tell_problem(f"the agent cannot take over what is logged: {explained(error, self.session.dir)}")
             raise
         if self._status.problem is not None:
             self._tell_problem(None)
@@ -353,6 +359,10 @@ class Pipeline:
             self.book.mark(flush.run, ring, flush.token)
         for run, text in changes.notices:
             self.book.notice(run, text)
+        if self.spool.set_aside:
+            for start, _ in changes.starts:
+                if start.again:
+                    self.book.notice(start.spec.run, str(self.spool.set_aside))
         if changes.starts:
             self._update_channels()
         self.on_change()

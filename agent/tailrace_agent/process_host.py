@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sqlite3
 import sys
 import time
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 from tailrace_agent import status
 from tailrace_agent.agent_log import open_log
 from tailrace_agent.errors import Unavailable
+from tailrace_agent.file_limit import explained, raise_limit
 from tailrace_agent.finished import mark_finished, set_aside
 from tailrace_agent.host import Host
 from tailrace_agent.leftovers import Leftovers
@@ -67,7 +69,12 @@ def main() -> None:
     settings = session.info.settings
     log = open_log(session.dir / "agent.log", settings.log_level, pid=os.getpid(), session=session.id)
     _lower_priority(settings.nice, log)
-    pipeline = Pipeline(session, _open_lean, log, credentials=take_credentials())
+    raise_limit()
+    try:
+        pipeline = Pipeline(session, _open_lean, log, credentials=take_credentials())
+    except (sqlite3.Error, OSError) as error:
+        _say_first_word(session, f"the agent cannot use {session.dir}: {explained(error, session.dir)}")
+        raise
     # Only for a living program: see leftovers.
     alive = any(session.owner_alive(ring) for ring in session.rings())
     agent = _Agent(pipeline, log, Leftovers(session, log) if alive else None)
@@ -151,12 +158,13 @@ def _go_somewhere() -> None:
         os.chdir("/")
 
 
-def _say_first_word(session: Session) -> None:
-    """Whoever has started this agent knows from now on that it can be started."""
+def _say_first_word(session: Session, problem: str | None = None) -> None:
+    """Whoever has started this agent knows from now on that it can be started; or why it cannot go on."""
     now = time.time()
     with contextlib.suppress(OSError):  # no room in shared memory: that is told when something depends on it
         status.write(
-            session.shared / "agent.status", AgentStatus(pid=os.getpid(), host="process", started=now, seen=now)
+            session.shared / "agent.status",
+            AgentStatus(pid=os.getpid(), host="process", started=now, seen=now, problem=problem),
         )
 
 

@@ -12,7 +12,8 @@ Invariants
 
 Tables: `block` (encoded rows waiting, at most `BLOCK_POINTS` points each), `run` (state as JSON), `tally` (the
 ledger), `delivered_key` (rows delivered by metric key), `extreme` (their smallest and largest values), `dead` (dead
-letters), `ring` (positions taken over), `upload_failure` (artifacts that wait and have failed).
+letters), `ring` (positions taken over), `upload_failure` (artifacts that wait and have failed), `salvage` (spools that
+were set aside, and read as far as they could be).
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from tailrace_agent.extremes import Extreme
+from tailrace_agent.finished import SetAside
 from tailrace_agent.ledger import Ledger
 from tailrace_agent.records import Kind
+from tailrace_agent.spool_salvage import take_back
 from tailrace_agent.spool_schema import connect, not_the_bytes
 
 __all__ = ["BLOCK_POINTS", "SYSTEM", "Block", "DeadLetter", "Outcome", "Spool"]
@@ -115,7 +118,7 @@ class Spool:
         path: The database file.
 
     Attributes:
-        set_aside: Where an unreadable predecessor was moved to, or None.
+        set_aside: What became of an unreadable predecessor, or None.
         bytes: About how much the waiting blocks hold.
 
     Raises:
@@ -126,7 +129,7 @@ class Spool:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.set_aside: Path | None = None
+        self.set_aside: SetAside | None = None
         self._held: set[int] = set()
         self._lock = threading.Lock()
         try:
@@ -134,8 +137,9 @@ class Spool:
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # SQLite quotes damaged bytes in its messages
             if not_the_bytes(path, str(error)):
                 raise
-            self.set_aside = self._move_away()
+            moved = self._move_away()
             self._db = self._connect()
+            self.set_aside = take_back(moved, self._db, str(error), time.time())
         self.bytes = int(self._all("SELECT total(length(body)) FROM block")[0][0])
         rows = self._all("SELECT run, kind, sum(n) FROM block GROUP BY run, kind")
         self._waiting: dict[tuple[int, Kind], int] = {(row[0], row[1]): row[2] for row in rows}

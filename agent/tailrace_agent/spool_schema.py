@@ -33,6 +33,8 @@ CREATE TABLE IF NOT EXISTS dead(
 CREATE TABLE IF NOT EXISTS upload_failure(
     block INTEGER PRIMARY KEY, counted INTEGER NOT NULL, reason TEXT NOT NULL, at REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS beat(id INTEGER PRIMARY KEY, at REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS salvage(
+    name TEXT PRIMARY KEY, entries INTEGER NOT NULL, lost INTEGER, at REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS ring(name TEXT PRIMARY KEY, tail INTEGER NOT NULL, spill INTEGER NOT NULL) WITHOUT ROWID;
 """
 """Tables are added, never changed: a newer tailrace opens what an older one has left, and the other way round."""

@@ -184,8 +184,13 @@ class Connection:
         """What keeps records from being handed over right now, if anything does."""
         if not self._unsent and not self._lost:
             return None
+        return self.agent_problem or "no room in the ring, nor on the disk"
+
+    @property
+    def agent_problem(self) -> str | None:
+        """What keeps the agent from taking over what is logged, if anything does."""
         agent = status.read(self.session.shared / "agent.status", status.AgentStatus)
-        return (agent.problem if agent is not None else None) or "no room in the ring, nor on the disk"
+        return agent.problem if agent is not None else None
 
     def next_token(self) -> int:
         """A flush token; they grow."""
@@ -197,6 +202,11 @@ class Connection:
         """What the agent last told of a run."""
         with SPARE.lent():
             return status.read(self.session.shared / status.run_file(run), status.RunStatus)
+
+    @property
+    def trouble(self) -> str | None:
+        """What keeps the agent from taking over what is logged, or this program from seeing it, if anything does."""
+        return self.blindness or self.agent_problem
 
     @property
     def blindness(self) -> str | None:

@@ -89,7 +89,7 @@ class Ending:
             quiet=self._settings.quiet,
             new_store=self._new_store,
             below=below,
-            unseen=lambda: self._connection.blindness,
+            trouble=lambda: self._connection.trouble,
         )
 
     def await_others(self, runs: Sequence[int], timeout: float) -> list[RunStatus]:
@@ -165,7 +165,7 @@ class Ending:
             nested=nested_left(self._known(nested), len(nested)),
             interrupted=interrupted,
             unsent=self._connection.obstacle,
-            unseen=self._connection.blindness,
+            trouble=self._connection.trouble,
         )
         self._voice.warn(line, once=("left", self._spec.run))
 

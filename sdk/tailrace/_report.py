@@ -106,7 +106,7 @@ def left_line(
     nested: str | None = None,
     interrupted: bool = False,
     unsent: str | None = None,
-    unseen: str | None = None,
+    trouble: str | None = None,
 ) -> str:
     """One line for a run of which something is left after the wait.
 
@@ -117,7 +117,7 @@ def left_line(
         nested: What is left of its nested runs.
         interrupted: Whether a person has ended the wait.
         unsent: What kept records from being handed over to the agent, if anything did.
-        unseen: Why the status is not known as it is now, if so.
+        trouble: What keeps the agent from taking over what was handed over, or this program from seeing it.
     """
     if unsent:
         return (
@@ -126,8 +126,8 @@ def left_line(
         )
     left = "everything" if status is None else leftover(status.ledger) if status.ledger.pending else "the run's end"
     left = f"{nested} and {left}" if nested else left
-    problem = unseen or (status.problem if status is not None else None)
-    why = f" ({short(problem, 200)})" if problem else ""
+    problem = trouble or (status.problem if status is not None else None)
+    why = f" ({short(problem, 400)})" if problem else ""
     goes_on = "the agent goes on" if in_process else "it goes on while this program runs"
     after = f"{waited:.1f} s, when the wait was interrupted" if interrupted else f"{waited:.1f} s"
     again = " (Ctrl-C again stops the program)" if interrupted else ""

@@ -33,7 +33,7 @@ def until(
     quiet: bool = False,
     new_store: str | None = None,
     below: Callable[[], str | None] = lambda: None,
-    unseen: Callable[[], str | None] = lambda: None,
+    trouble: Callable[[], str | None] = lambda: None,
 ) -> RunStatus | None:
     """Waits until the agent says what we want to hear.
 
@@ -45,14 +45,15 @@ def until(
         quiet: Show nothing.
         new_store: A database that MLflow has to create before anything else.
         below: What is still to be done for nested runs, in words; asked once a second.
-        unseen: Why the status cannot be read, if it cannot; asked as often.
+        trouble: What keeps the agent from taking over what is logged, or this program from seeing it; asked once a
+            second.
 
     Returns:
         The last status seen, its ledger marked as partial where the time was not enough; None when there was none.
     """
     began = time.monotonic()
     deadline, nudge_at, pause = began + timeout, began + 1.0, _FASTEST
-    show = _Progress(quiet, new_store, below, unseen)
+    show = _Progress(quiet, new_store, below, trouble)
     try:
         while True:
             status = look()
@@ -82,11 +83,11 @@ class _Progress:
         quiet: bool,
         new_store: str | None,
         below: Callable[[], str | None],
-        unseen: Callable[[], str | None],
+        trouble: Callable[[], str | None],
     ) -> None:
-        self._quiet, self._new_store, self._below, self._unseen = quiet, new_store, below, unseen
+        self._quiet, self._new_store, self._below, self._trouble = quiet, new_store, below, trouble
         self._nested: str | None = None
-        self._blind: str | None = None
+        self._problem: str | None = None
         self._draws = True
         self._ask_at = 0.0
         self._bar: Any = None
@@ -97,8 +98,8 @@ class _Progress:
         if self._quiet:
             return
         if waited >= self._ask_at:
-            self._nested, self._blind, self._ask_at = self._below(), self._unseen(), waited + 1.0
-        what = self._blind or _what(status, self._new_store, self._nested)
+            self._nested, self._problem, self._ask_at = self._below(), self._trouble(), waited + 1.0
+        what = self._problem or _what(status, self._new_store, self._nested)
         text = f"{what}; waiting {timeout - waited:.0f} s more at most"
         total = status.ledger.total if status is not None else Counts()
         done, wanted = total.delivered, total.delivered + total.pending

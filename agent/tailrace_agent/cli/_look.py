@@ -219,7 +219,9 @@ class _LookedAt(Spool):
         return connect(self.path, prove=self._prove)
 
     def _move_away(self) -> Path:
-        raise SessionError(f"{self.path} cannot be read; the next delivery sets it aside and goes on without it")
+        raise SessionError(
+            f"{self.path} cannot be read; the next delivery sets it aside and takes back what can be read"
+        )
 
 
 def _look_at_live(session: Session, view: SessionView) -> None:

@@ -203,9 +203,14 @@ def _leftovers(settings: Settings, force: bool, wait: bool) -> list[Session]:
 
 
 def _locked_out(session: Session) -> bool:
-    """Whether an agent that has outlived its programs lacks a password: this command may have been given it."""
+    """Whether an agent that has outlived its programs lacks what this command may have: a password, or a disk's room."""
+    from tailrace_agent import status
     from tailrace_agent.cli._look import look
     from tailrace_agent.mlflow_errors import asks_for_login
 
     view = look(session)
-    return view.state == "live" and not view.trainer_alive and any(asks_for_login(run.problem) for run in view.runs)
+    if view.state != "live" or view.trainer_alive:
+        return False
+    agent = status.read(session.shared / "agent.status", status.AgentStatus)
+    stuck = agent is not None and agent.problem is not None
+    return stuck or any(asks_for_login(run.problem) for run in view.runs)
