@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +209,10 @@ def test_what_a_later_version_wrote_into_one_field_costs_that_field_alone() -> N
 @pytest.fixture
 def as_another(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
     """A state directory of another user; and whoever calls it is that user from then on."""
+    done()
+    for command in (["status"], ["sync", "--force"], ["clean"]):  # what they import may be closed to that user
+        tailrace(*command)
+    import_module("tailrace_agent.cli._deliver")
     place = Path(tempfile.mkdtemp(prefix="tailrace-test-"))
     place.chmod(0o755)
     for name, variable in (("state", "TAILRACE_DIR"), ("shm", "TAILRACE_RING_DIR")):
@@ -302,3 +307,64 @@ def test_found_and_unreadable_are_told_apart() -> None:
     done()
     (sessions_root(load_settings()) / "x").touch()
     assert [type(found) for found in survey(load_settings())] == [Session, Unreadable]
+
+
+# -- what was set aside ------------------------------------------------------------------------------------------------
+
+
+def test_a_spool_that_was_set_aside_is_told_until_somebody_takes_it_away(sqlite_uri: str) -> None:
+    session = Session.create(load_settings({"tracking_uri": sqlite_uri}), cwd="/", program="p")
+    spool = Spool(session.dir / "spool.db")
+    state = RunState(spec=RunSpec(run=7, start_time=1, cwd="/", tracking_uri=sqlite_uri), ring="r")
+    blocks = [(7, "param", 1, 0, b"\x81\xa3%03d\xa1b" % at) for at in range(400)]
+    spool.ingest(blocks, [(7, "param", "accepted", 400)], [(7, _json(state))])
+    spool.close()
+    file = session.dir / "spool.db"
+    body = bytearray(file.read_bytes())
+    page = body.index(b"\x81\xa3200") // 4096 * 4096
+    body[page : page + 4096] = bytes(4096)
+    file.write_bytes(body)
+    first = tailrace("sync", "--json")
+    assert first.exit_code == 1
+    (result,) = json.loads(first.stdout)["sessions"]
+    assert result["outcome"] == "delivered"
+    assert 200 < result["delivered"] < 400
+    assert f"{400 - result['delivered']} are lost" in result["reasons"][0]
+    for command in ("status", "sync"):
+        told = tailrace(command)
+        assert told.exit_code == 1
+        assert "was damaged on disk and set aside" in told.output
+        assert "nothing is left" not in told.output
+    (check,) = sessions_check(load_settings())
+    assert "set aside" in check.text
+    assert tailrace("clean", "--older-than", "0d", "--yes").exit_code == 0
+    assert session.dir.exists()
+    assert tailrace("clean", "--older-than", "0d", "--yes", "--discard-undelivered").exit_code == 0
+    assert tailrace("status").exit_code == 0
+
+
+def test_dead_letters_of_a_session_that_an_older_version_finished_are_still_seen() -> None:
+    session = done()
+    spool = Spool(session.dir / "spool.db")
+    from tailrace_agent.spool import Outcome
+
+    spool.settle(Outcome(7, "metric", [], 0, dead=[("a", 1, b"x", "bad")]))
+    spool.close()
+    (session.dir / "finished").write_bytes(b"")
+    assert tailrace("status").exit_code == 1
+
+
+def test_the_spools_of_finished_sessions_are_opened_only_where_they_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tailrace_agent.cli import _look
+
+    for _ in range(6):
+        done()
+    opened = []
+    connect = _look.connect
+    monkeypatch.setattr(_look, "connect", lambda path, **how: opened.append(how) or connect(path, **how))
+    assert tailrace("status").exit_code == 0
+    assert opened == [{"prove": False}] * 3
+    opened.clear()
+    assert tailrace("sync").exit_code == 0
+    assert len(sessions_check(load_settings())) == 1
+    assert opened == []

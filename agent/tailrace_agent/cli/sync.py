@@ -203,7 +203,7 @@ def _leftovers(settings: Settings, force: bool, wait: bool) -> list[Session]:
 
 
 def _locked_out(session: Session) -> bool:
-    """Whether an agent that has outlived its programs lacks what this command may have: a password, or a disk's room."""
+    """Whether an agent that has outlived its programs lacks what this command may have: a password, or room."""
     from tailrace_agent import status
     from tailrace_agent.cli._look import look
     from tailrace_agent.mlflow_errors import asks_for_login
