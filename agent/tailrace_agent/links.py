@@ -25,6 +25,7 @@ from tailrace_agent.ownership import is_own, own_directory
 from tailrace_agent.settings import Settings, state_dir
 from tailrace_agent.stores import store_key
 from tailrace_agent.uris import public_uri
+from tailrace_agent.whole_files import write_all
 
 __all__ = ["Announcement", "is_server", "list_page", "run_link", "run_page", "ui_address"]
 
@@ -119,7 +120,7 @@ class Announcement:
         self._path = Path(name).with_suffix(".json")
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX)
-            os.write(self._fd, msgspec.json.encode(told))
+            write_all(self._fd, msgspec.json.encode(told))
             Path(name).rename(self._path)
         except BaseException:
             os.close(self._fd)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tailrace_agent.cli._progress import Progress
     from tailrace_agent.session import Session
     from tailrace_agent.settings import Settings
+    from tailrace_agent.survey import Unreadable
 
 __all__ = ["command", "deliver", "report"]
 
@@ -63,12 +64,19 @@ def command(
     from tailrace_agent.cli._deliver import Patience
     from tailrace_agent.cli._look import find_session
     from tailrace_agent.cli._progress import Progress
+    from tailrace_agent.session import Session
+    from tailrace_agent.survey import Unreadable, survey
 
     settings = app.settings()
-    results = _mend(settings, sessions, force=force)
+    there = list(survey(settings))
+    results, mended = _mend([each for each in there if isinstance(each, Unreadable)], settings, sessions, force=force)
     unreadable = [result.session for result in results]
     wanted = [text for text in sessions if not any(name.endswith(text) for name in unreadable)]
-    chosen = [find_session(settings, text) for text in wanted] if sessions else _leftovers(settings, force, wait)
+    if sessions:
+        chosen = [find_session(settings, text) for text in wanted]
+    else:
+        readable = [each for each in there if isinstance(each, Session)]
+        chosen = [each for each in [*readable, *mended] if _is_left(each, force=force, wait=wait)]
     with Progress(quiet=json_) as progress:
         for result in results:
             report(result, progress)
@@ -101,24 +109,26 @@ def _try(session: Session, *args: Any, **options: Any) -> Result:
         return Result(session=session.id, outcome="skipped", reasons=reasons, code=Code.WRONG)
 
 
-def _mend(settings: Settings, names: tuple[str, ...], *, force: bool) -> list[Result]:
-    """Makes sessions of directories that have lost their `session.json`; what cannot be read all the same."""
+def _mend(
+    unreadable: list[Unreadable], settings: Settings, names: tuple[str, ...], *, force: bool
+) -> tuple[list[Result], list[Session]]:
+    """Makes sessions of directories that have lost their `session.json`; what is left unreadable, and those sessions."""
     from tailrace_agent.cli._deliver import Result
-    from tailrace_agent.survey import Unreadable, mended, shared_of, survey
+    from tailrace_agent.survey import mended, shared_of
 
-    left = []
-    for found in survey(settings):
-        if not isinstance(found, Unreadable) or (names and not any(found.name.endswith(name) for name in names)):
+    left, whole = [], []
+    for found in unreadable:
+        if names and not any(found.name.endswith(name) for name in names):
             continue
         reasons = [f"it {found.problem}", f"→ {found.mend}"]
         if found.ours and (force or shared_of(found.path, settings).is_dir()):
             try:
-                mended(found, settings)
+                whole.append(mended(found, settings))
                 continue
             except OSError as error:
                 reasons = [f"it {found.problem}, and cannot be written anew: {error}"]
         left.append(Result(session=found.name, outcome="skipped", reasons=reasons, code=Code.WRONG))
-    return left
+    return left, whole
 
 
 def deliver(
@@ -190,16 +200,13 @@ def report(result: Result, progress: Progress) -> None:
         progress.say(mend, "dim", indent=2)
 
 
-def _leftovers(settings: Settings, force: bool, wait: bool) -> list[Session]:
+def _is_left(session: Session, *, force: bool, wait: bool) -> bool:
+    """Whether the session is to be dealt with where none was named."""
     from tailrace_agent.cli._look import glance
-    from tailrace_agent.session import Session
 
-    def left(session: Session) -> bool:
-        wanted = force if session.elsewhere else wait
-        unfinished = wanted and not (session.dir / "finished").exists()
-        return unfinished or glance(session).needs_you
-
-    return [session for session in Session.all(settings) if left(session)]
+    wanted = force if session.elsewhere else wait
+    view = glance(session)
+    return view.needs_you or (wanted and view.state != "finished")
 
 
 def _locked_out(session: Session) -> bool:
