@@ -112,7 +112,7 @@ def _try(session: Session, *args: Any, **options: Any) -> Result:
 def _mend(
     unreadable: list[Unreadable], settings: Settings, names: tuple[str, ...], *, force: bool
 ) -> tuple[list[Result], list[Session]]:
-    """Makes sessions of directories that have lost their `session.json`; what is left unreadable, and those sessions."""
+    """Makes sessions of what has lost its `session.json`; what is left unreadable, and those sessions."""
     from tailrace_agent.cli._deliver import Result
     from tailrace_agent.survey import mended, shared_of
 
