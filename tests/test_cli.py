@@ -356,6 +356,7 @@ def test_what_status_calls_left_over_sync_delivers_or_explains_with_its_exit_cod
         expected = {
             "refused a moment ago": (3, "MLFLOW_ALLOW_FILE_STORE"),
             "held up": (3, "waiting for rain"),
+            "damaged": (1, "set aside"),
             "dead letters": (1, "1 dead letter (`tailrace dead list`)"),
             "no directory": (1, "agent.log"),
         }[state]
