@@ -83,7 +83,7 @@ class _Progress:
         quiet: bool,
         new_store: str | None,
         below: Callable[[], str | None],
-        trouble: Callable[[], str | None],
+        trouble: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._quiet, self._new_store, self._below, self._trouble = quiet, new_store, below, trouble
         self._nested: str | None = None
