@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from tailrace_agent import stored, whole_files
+from tailrace_agent import status, stored, whole_files
 from tailrace_agent.ownership import read_own
 from tailrace_agent.session import Session
 

@@ -38,7 +38,6 @@ from tailrace_agent.spool import Spool
 from tailrace_agent.status import AgentStatus
 from tailrace_agent.uploads import Uploads
 from tailrace_agent.uris import unmask_uri
-from tailrace_agent.whole_files import make_durable
 
 __all__ = ["Channel", "Pipeline"]
 
@@ -100,10 +99,6 @@ class Pipeline:
         self.session, self.log = session, log
         self._settings = session.info.settings
         self._open_sink, self._hosted, self._monotonic = open_sink, hosted, monotonic
-        try:  # here, and not where it is written: that is in the training process
-            make_durable(session.dir / "session.json")
-        except OSError as error:
-            log.warning("session.json may not survive a power cut", reason=str(error))
         self.spool = Spool(session.dir / "spool.db")
         if self.spool.set_aside:
             told = self.spool.set_aside

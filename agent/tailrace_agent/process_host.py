@@ -29,6 +29,7 @@ from tailrace_agent.session import Session
 from tailrace_agent.sink import Sink
 from tailrace_agent.spawn import take_credentials
 from tailrace_agent.status import AgentStatus
+from tailrace_agent.whole_files import make_durable
 from tailrace_agent.worker import Worker
 
 __all__ = ["main", "open_sink"]
@@ -71,6 +72,7 @@ def main() -> None:
     _lower_priority(settings.nice, log)
     raise_limit()
     try:
+        _make_durable(session, log)
         pipeline = Pipeline(session, _open_lean, log, credentials=take_credentials())
     except (sqlite3.Error, OSError) as error:
         _say_first_word(session, f"the agent cannot use {session.dir}: {explained(error, session.dir)}")
@@ -166,6 +168,14 @@ def _say_first_word(session: Session, problem: str | None = None) -> None:
             session.shared / "agent.status",
             AgentStatus(pid=os.getpid(), host="process", started=now, seen=now, problem=problem),
         )
+
+
+def _make_durable(session: Session, log: Log) -> None:
+    """Has the session be found after a power cut. Here, and not where its file is written: that is in training."""
+    try:
+        make_durable(session.dir / "session.json")
+    except OSError as error:
+        log.warning("session.json may not survive a power cut", reason=str(error))
 
 
 def _lower_priority(nice: int, log: Log) -> None:

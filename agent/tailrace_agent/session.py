@@ -42,7 +42,6 @@ from tailrace_agent.ownership import (
     open_own,
     own_directory,
     remove_tree,
-    write_own,
 )
 from tailrace_agent.program import program_name
 from tailrace_agent.ring import RingWriter

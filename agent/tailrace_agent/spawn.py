@@ -16,6 +16,7 @@ import signal
 import sys
 import threading
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 import msgspec

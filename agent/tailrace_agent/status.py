@@ -6,9 +6,8 @@ A reader sees the old state or the new one, never a mixture. One file a run (`ru
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -19,7 +18,7 @@ from tailrace_agent.records import LogCost, ModelOutcome, run_hex
 from tailrace_agent.settings import Settings
 from tailrace_agent.utf8 import encoded
 
-__all__ = ["AgentStatus", "RunStatus", "SessionInfo", "contents", "read", "run_file", "write"]
+__all__ = ["AgentStatus", "RunStatus", "SessionInfo", "read", "run_file", "write"]
 
 
 class RunStatus(msgspec.Struct, kw_only=True):
@@ -142,4 +141,3 @@ def read(path: Path, type_: type[T]) -> T | None:
         return stored.read(read_own(path), type_)
     except OSError:
         return None
-

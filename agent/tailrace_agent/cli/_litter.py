@@ -95,8 +95,8 @@ def _of_unreadable(found: Unreadable, settings: Settings) -> Litter | None:
 def _stranger(shared: Path) -> Session:
     """A session of which nothing is known but its shared memory."""
     info = SessionInfo(
-        id=session_of(shared) or shared.name, hostname=os.uname().nodename, boot="", pid=0, created=0, program="", cwd="/",
-        shared=str(shared), settings=Settings(),
+        id=session_of(shared) or shared.name, hostname=os.uname().nodename, boot="", pid=0, created=0, program="",
+        cwd="/", shared=str(shared), settings=Settings(),
     )  # fmt: skip
     return Session(shared / "nowhere", info)
 
