@@ -5,17 +5,25 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+TOOLS  := .venv-tools
 PINS   := pyproject.toml constraints.txt hatch_build.py $(wildcard agent/native/*)
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-faults test-services lint format bench mlflow-ui docs clean distclean
+.PHONY: help venv venv-locked demo test test-faults test-services lint format bench mlflow-ui docs \
+        wheels sbom audit lock clean distclean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "  (PYTHON=python3.12 chooses the interpreter; ARGS='-k ring -x' goes to pytest, the benchmarks, the UI)"
 
 venv: $(STAMPS)/base ## Create .venv and install tailrace into it
+
+venv-locked: | $(STAMPS)/python ## The same for tests, checks and docs, each package (torch aside) checked against its hash
+	$(PIP) --require-hashes -r requirements.lock
+	$(PIP) torch
+	$(PIP) --no-deps --no-build-isolation -e .
+	@touch $(STAMPS)/base $(STAMPS)/test $(STAMPS)/services $(STAMPS)/lint $(STAMPS)/docs
 
 demo: $(STAMPS)/base ## Train on a real data set, logging every step; then show the run
 	@$(BIN)/tailrace demo $(ARGS)
@@ -51,12 +59,32 @@ docs: $(STAMPS)/docs ## Build the API reference from the docstrings into site/
 	$(BIN)/pdoc --docformat google --output-directory site tailrace tailrace._artifacts tailrace_agent
 	@echo "Open site/index.html"
 
+wheels: $(TOOLS)/.stamp ## Build the wheels that are published into dist/, and send a run through each
+	$(TOOLS)/bin/python tools/wheels.py $(ARGS)
+
+sbom: $(TOOLS)/.stamp ## Write what tailrace brings along into dist/tailrace.cdx.json (CycloneDX)
+	rm -rf build/sbom
+	mkdir -p dist
+	$(PYTHON) -m venv --without-pip build/sbom
+	$(TOOLS)/bin/python -m pip --python build/sbom/bin/python install --quiet -c constraints.txt .
+	$(TOOLS)/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o dist/tailrace.cdx.json build/sbom
+
+audit: $(TOOLS)/.stamp ## Ask a public service about known vulnerabilities of everything that is pinned
+	$(TOOLS)/bin/python tools/audit.py
+
+# uv answers for all Pythons and systems at once, so pins that one of them cannot have are found here.
+LOCK := $(TOOLS)/bin/uv pip compile --quiet --universal --generate-hashes --no-annotate --custom-compile-command 'make lock'
+lock: $(TOOLS)/.stamp ## Write the hashes of constraints.txt into requirements.lock, and pin the tools of the release anew
+	$(LOCK) --python-version 3.10 --all-extras -c constraints.txt --override tools/lock-overrides.txt \
+		-o requirements.lock pyproject.toml
+	$(LOCK) --python-version 3.11 -o tools/requirements.txt tools/requirements.in
+
 clean: ## Remove caches and build outputs; keeps the venv, and every run (mlflow.db, mlruns)
 	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage htmlcov
-	find . -path './$(VENV)' -prune -o -path ./.git -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
+	find . -path './$(VENV)' -prune -o -path './$(TOOLS)' -prune -o -path ./.git -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
 
 distclean: clean ## Remove the venv too; still keeps every run
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(TOOLS)
 
 # Each stamp says that one set of packages is installed as pyproject.toml and constraints.txt ask for it.
 
@@ -93,4 +121,11 @@ $(STAMPS)/lint: $(STAMPS)/test
 $(STAMPS)/docs: $(STAMPS)/base
 	@echo "Installing what the docs need"
 	@$(PIP) -e '.[docs]'
+	@touch $@
+
+$(TOOLS)/.stamp: tools/requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "the tools of the release need Python 3.11 or newer: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tools/requirements.txt
 	@touch $@

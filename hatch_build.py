@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sysconfig
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -68,5 +67,4 @@ def _compile(source: Path, out: Path) -> Path:
     command.build_lib, command.build_temp = str(out), str(out / "objects")
     command.ensure_finalized()
     command.run()
-    suffix = sysconfig.get_config_var("EXT_SUFFIX")
-    return out / "tailrace_agent" / f"_native{suffix}"
+    return Path(command.get_ext_fullpath(_MODULE))
