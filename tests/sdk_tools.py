@@ -13,12 +13,24 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+import mlflow
+import pytest
 from mlflow import MlflowClient
 
 from tailrace import Run, Settings, Tracker, _tracker
 from tailrace_agent.session import Session
 
 T = TypeVar("T")
+
+
+def newer_than_mlflow_3_7(why: str) -> pytest.MarkDecorator:
+    """Skips a test with the oldest MLflow that is allowed, which does something else there."""
+    return pytest.mark.skipif(mlflow.__version__.startswith("3.7."), reason=f"MLflow 3.7 {why}")
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What tailrace itself has logged; some MLflows tell of their tables, too."""
+    return [record.getMessage() for record in caplog.records if record.name.startswith("tailrace")]
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 
+from sdk_tools import newer_than_mlflow_3_7
 from tailrace_agent.errors import Refused, RunGone, StoreRefused, Unavailable
 from tailrace_agent.links import run_page
 from tailrace_agent.memory_sink import MemorySink
@@ -241,6 +242,7 @@ def test_the_short_way_sends_what_mlflow_would_send() -> None:
     )
 
 
+@newer_than_mlflow_3_7("refuses a batch of which a NaN is stored; points go one by one then")
 def test_a_batch_sent_twice_is_stored_once(store_uri: str, experiment: str) -> None:
     sink = sink_for(store_uri)
     run_id = opened(sink, experiment)
@@ -298,7 +300,7 @@ def test_a_value_that_is_too_long_is_refused_and_never_cut_in_silence(store_uri:
 def test_names_are_judged_as_mlflow_judges_them_and_in_memory_the_same() -> None:
     sink, memory = MlflowSink("", object(), 1), MemorySink()
     names = ["loss", "a/b", "ä", "a b", "a:b", "loss(train)", "", ".", "..", "/a", "a//b", "a/../b", "a\\b", "x" * 250]
-    names += ["x" * 251, "a\n", "a\nb", "é̂", "\ud800", "..a", "./a", "a/", " ", "%"]
+    names += ["x" * 251, "a\nb", "é̂", "\ud800", "..a", "./a", "a/", " ", "%"]
     for kind, name in itertools.product(("metric", "param", "tag", "artifact"), names):
         assert (sink.check(kind, name) is None) == (memory.check(kind, name) is None), (kind, name)
     assert "alphanumerics" in (sink.check("metric", "loss(train)") or "")
@@ -375,6 +377,7 @@ def test_nothing_of_the_process_is_changed(mlflow_server: str, experiment: str) 
     assert mlflow.active_run() is None
 
 
+@newer_than_mlflow_3_7("still takes plain files")
 def test_earlier_runs_in_plain_files_are_refused_with_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "mlruns" / "0").mkdir(parents=True)
     (tmp_path / "mlruns" / "0" / "meta.yaml").touch()
@@ -397,6 +400,7 @@ def test_a_uri_that_cannot_work_is_refused_in_words_and_without_its_password(uri
     assert "secret" not in str(caught.value)
 
 
+@newer_than_mlflow_3_7("upgrades some databases unasked")
 def test_a_database_that_is_none_or_outdated_is_refused(tmp_path: Path, sqlite_template: Path) -> None:
     (tmp_path / "text.db").write_text("this is no database, but it is long enough to be looked at" * 100)
     with pytest.raises(StoreRefused, match="not a database"):

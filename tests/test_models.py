@@ -31,7 +31,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from sdk_tools import Store, eventually, named, script, tracking
+from sdk_tools import Store, eventually, named, newer_than_mlflow_3_7, script, tracking
 from tailrace import CallError, NotFound, Tracker
 from tailrace._model_copy import freeze_model
 from tailrace._model_save import flavor_module, save_model
@@ -259,6 +259,7 @@ def test_the_settings_say_what_is_kept_and_registered(tracker: Tracker, sqlite_u
     assert without_signature.saved_input_example_info is not None
 
 
+@newer_than_mlflow_3_7("registers that name")
 def test_a_registry_that_refuses_leaves_the_logged_model_and_a_dead_letter(
     tracker: Tracker, caplog: pytest.LogCaptureFixture
 ) -> None:

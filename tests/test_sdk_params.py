@@ -13,7 +13,7 @@ import yaml
 from mlflow import MlflowClient
 from omegaconf import OmegaConf
 
-from sdk_tools import Store, tracking
+from sdk_tools import Store, said, tracking
 from tailrace import CallError, Tracker
 
 
@@ -116,7 +116,7 @@ def test_a_param_changed_in_a_resumed_run_is_found_by_mlflow_and_told_once(
         ledger = sdk.flush().of("param")
     assert Store(sqlite_uri, run_id).params == {"lr": "0.1", "beside": "2"}
     assert (ledger.dead, ledger.delivered) == (1, 1)
-    about = [record.getMessage() for record in caplog.records]
+    about = said(caplog)
     assert len(about) == 1, about
     assert "'lr'" in about[0]
 
@@ -130,7 +130,7 @@ def test_params_that_are_no_mapping_stop_nobody_and_raise_under_strict(
         sdk.log_param("p", 1)
     assert Store(sqlite_uri, run).params == {"p": "1"}
     assert run.ledger().of("param").dropped == {"params are no mapping": 2}
-    assert len(caplog.records) == 1
+    assert len(said(caplog)) == 1
     assert "params must be a mapping, not list" in caplog.text
     with sdk.start_run(strict=True), pytest.raises(CallError, match="must be a mapping, not list"):
         sdk.log_params(not_a_mapping)
@@ -171,7 +171,7 @@ def test_what_cannot_be_read_of_params_is_counted_and_named_once_and_the_rest_is
     counts = ledger.of("param")
     assert counts.dropped == {"could not be read": 7}
     assert (counts.accepted, counts.delivered, counts.pending, counts.dead) == (15, 8, 0, 0)
-    assert [record.getMessage().removeprefix("tailrace: ") for record in caplog.records] == [
+    assert [line.removeprefix("tailrace: ") for line in said(caplog)] == [
         "params 'b' and 'c.d' could not be read; 'b': MissingMandatoryValue: Missing mandatory value: b",
         "param 'broken' could not be read: RuntimeError: no words",
         "param 'model.broken' could not be read: RuntimeError: no words",
@@ -188,8 +188,8 @@ def test_a_config_lacks_what_cannot_be_read_as_params_and_as_a_file(
         ledger = sdk.flush()
     with sdk.start_run(log_params=False) as without:
         sdk.log_config(config, "config.yaml")
-    said = "params 'model.broken' and 'models[0].broken' could not be read; 'model.broken': RuntimeError: no words"
-    assert [record.getMessage() for record in caplog.records] == [f"tailrace: {said}"] * 2
+    told = "params 'model.broken' and 'models[0].broken' could not be read; 'model.broken': RuntimeError: no words"
+    assert said(caplog) == [f"tailrace: {told}"] * 2
     assert ledger.of("param").dropped == {"could not be read": 2}
     assert without.ledger().of("param").accepted == 0
     for store, file in ((Store(sqlite_uri, run), "config/config.yaml"), (Store(sqlite_uri, without), "config.yaml")):
