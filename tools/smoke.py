@@ -31,8 +31,10 @@ def main(hot_path: str | None) -> None:
             for step in range(_STEPS):
                 sdk.log(step=step, loss=1 / (step + 1))
             sdk.log_text("any notes", "notes.txt")
-        _read_back(run.run_id)
         command = Path(sys.executable).with_name("tailrace")
+        # On a busy machine MLflow takes longer to create its tables than the end of a run waits.
+        subprocess.run([command, "sync", "--wait", "--timeout", "300"], check=True, timeout=330)
+        _read_back(run.run_id)
         subprocess.run([command, "doctor"], check=True, stdout=subprocess.DEVNULL, timeout=60)
         print(f"smoke: {Path(sdk.__file__).parent}, log() in {found}: {_STEPS} steps read back")
 
