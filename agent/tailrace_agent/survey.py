@@ -59,17 +59,16 @@ def survey(settings: Settings) -> Iterator[Session | Unreadable]:
     """Everything among the sessions, oldest first; what begins with a dot is nobody's.
 
     Raises:
-        StateDirError: The directory of all sessions cannot be read; the message says what to do.
+        StateDirError: The directory of all sessions cannot be read, or is another user's; the message says what to do.
     """
     root = sessions_root(settings)
-    if os.path.lexists(root):
-        make_sessions_root(settings)
     try:
         names = sorted(os.listdir(root))  # noqa: PTH208 - thousands
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
         raise StateDirError(f"cannot read {root}: {error.strerror}; {_permit(root, error)}") from error
+    make_sessions_root(settings)  # else somebody else's: it is not believed
     for name in names:
         path = root / name
         if not name.startswith(".") and (found := _open(path, settings)) is not None:

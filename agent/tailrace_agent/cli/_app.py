@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
+from tailrace_agent.quoting import visible
 from tailrace_agent.units import ago, duration, parse_size
 from tailrace_agent.units import size_text as size
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tailrace_agent.quoting import visible
-from tailrace_agent.settings import Settings
+    from tailrace_agent.settings import Settings
 
 __all__ = [
     "App",

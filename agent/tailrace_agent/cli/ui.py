@@ -19,11 +19,11 @@ import click
 from tailrace_agent import interpreter
 from tailrace_agent.cli._app import App, Code, Fail, leave, quieten_mlflow, uri_option
 from tailrace_agent.errors import TailraceError
+from tailrace_agent.quoting import visible
 from tailrace_agent.uris import check_uri, mask_uri, missing_file
 
 if TYPE_CHECKING:
-    from tailrace_agent.quoting import visible
-from tailrace_agent.settings import Settings
+    from tailrace_agent.settings import Settings
 
 _PORTS: Final = 50
 _READY_WITHIN: Final = 120.0
