@@ -444,7 +444,7 @@ def test_an_agent_whose_neighbours_sessions_are_taken_away_goes_on(session: Sess
     leftovers = Leftovers(session, log)
     leftovers.step(leftovers.step(0.0))
     assert leftovers.done
-    assert log.events == ["other sessions are left alone"]
+    assert log.events == ["sessions cannot be read"]
 
 
 @needs_root
