@@ -1,0 +1,1 @@
+"""A simulator of the whole path: see docs/reliability.md, "The simulator"."""

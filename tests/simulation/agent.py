@@ -1,0 +1,179 @@
+"""An agent of the simulation: the production code of the process, its threads replaced by the scheduler's turns."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from simulation.clock import Clock
+from simulation.disk import Disk
+from simulation.faults import Points
+from tailrace_agent import host, spool, status
+from tailrace_agent.pipeline import Pipeline
+from tailrace_agent.process_host import _Agent
+from tailrace_agent.ring import RingReader
+from tailrace_agent.session import Session
+from tailrace_agent.worker import Worker
+
+__all__ = ["Agent", "Program", "embodied"]
+
+_LONGEST_WAIT = 5.0
+
+
+class Turn(Worker):
+    """A worker without a thread."""
+
+    def __init__(self, agent: Agent, name: str, step: Callable[[float], float], log: Any) -> None:
+        super().__init__(name, step, log)
+        self.name, self._agent = name, agent
+        self.due, self.busy, self.started = 0.0, False, name == "tailrace-drain"
+        agent.turns.append(self)
+
+    def start(self) -> None:
+        self.started = True
+
+    def wake(self) -> None:
+        super().wake()
+        self.due = 0.0
+
+    @property
+    def leaving(self) -> bool:
+        return self._stopping
+
+    def take(self) -> None:
+        """One turn, as `Worker.run` does it."""
+        self._wake.clear()
+        self.busy = True
+        try:
+            deadline = self.step_once()
+        finally:
+            self.busy = False
+        now = self._agent.clock.now
+        self.due = 0.0 if self._wake.is_set() else min(deadline, now + _LONGEST_WAIT)
+
+
+class _Reader(RingReader):
+    """A reader whose commits can be cut short."""
+
+    points: Points
+
+    def commit(self, tail: int, spill: int) -> None:
+        self.points.reach("before the tail")
+        super().commit(tail, spill)
+        self.points.reach("after the tail")
+
+
+class Program(Session):
+    """A session whose owners live as long as the scheduler says."""
+
+    points: Points
+    living: Callable[[str], bool]
+    told: Callable[[status.RunStatus], None]
+
+    def owner_alive(self, name: str) -> bool:
+        return self.living(name)
+
+    def reader(self, name: str) -> RingReader:
+        reader = _Reader(self.shared / f"{name}.ring", self.spill_path(name))
+        reader.points = self.points
+        return reader
+
+
+class Agent:
+    """One process of `process_host`, from its start to its end.
+
+    Attributes:
+        turns: Its workers.
+        left: Whether it has left in good order.
+        finished: Whether it has closed the session.
+    """
+
+    def __init__(self, session: Program, clock: Clock, disk: Disk) -> None:
+        self.clock, self._session = clock, session
+        self.disk = disk
+        self.turns: list[Turn] = []
+        self.left = self.finished = False
+
+    def start(self, open_sink: Any, log: Any) -> None:
+        """The beginning of `process_host.main`."""
+        self.pipeline = Pipeline(self._session, open_sink, log, monotonic=self.clock.monotonic)
+        self._agent = _Agent(self.pipeline, log, None)
+        self._host = host.Host(self.pipeline, log, self._agent.may_leave)
+        settle = self.pipeline.spool.settle
+
+        def settle_and_pause(outcome: spool.Outcome) -> None:
+            settle(outcome)
+            self._session.points.reach("settled")
+
+        self.pipeline.spool.settle = settle_and_pause  # type: ignore[method-assign]
+
+    @property
+    def due(self) -> list[Turn]:
+        """Who wants a turn now."""
+        return [turn for turn in self.turns if turn.started and not turn.busy and turn.due <= self.clock.now]
+
+    @property
+    def next_due(self) -> float:
+        return min(turn.due for turn in self.turns if turn.started)
+
+    @property
+    def drainer(self) -> Turn:
+        return self.turns[0]
+
+    def take(self, turn: Turn) -> None:
+        """Gives a worker its turn; a drain may be the last one."""
+        turn.take()
+        if turn is self.drainer and turn.leaving and not self.left:
+            self._leave()
+
+    def ask_to_leave(self) -> None:
+        """SIGTERM."""
+        self.drainer.leave()
+        self.drainer.due = 0.0
+
+    def _leave(self) -> None:
+        """The end of `process_host.main`."""
+        with contextlib.suppress(Exception):  # a full disk: it is the next agent's turn
+            self.pipeline.drain(self.clock.now)
+        self._agent.finish()
+        self.left, self.finished = True, (self._session.dir / "finished").exists()
+
+    def write_status(self, path: Path, value: object) -> None:
+        """In place of `status.write`."""
+        points = self._session.points
+        struck = points.reach("status")
+        if struck is not None and struck[0] == "full":
+            raise OSError(28, "No space left on device")
+        _write(path, value)
+        points.reach("after the status")
+        if isinstance(value, status.RunStatus):
+            self._session.told(value)
+
+
+@contextlib.contextmanager
+def embodied(agent: Callable[[], Agent | None]) -> Iterator[None]:
+    """The database, the workers and the status files of an agent are the simulation's."""
+
+    def the_agent() -> Agent:
+        found = agent()
+        assert found is not None
+        return found
+
+    def worker(name: str, step: Callable[[float], float], log: Any) -> Turn:
+        return Turn(the_agent(), name, step, log)
+
+    def write(path: Path, value: object) -> None:
+        (the_agent().write_status if agent() else _write)(path, value)
+
+    with (
+        mock.patch.object(spool, "connect", lambda path: the_agent().disk.connect(path)),
+        mock.patch.object(host, "Worker", worker),
+        mock.patch.object(status, "write", write),
+    ):
+        yield
+
+
+_write = status.write
