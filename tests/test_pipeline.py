@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given, settings
@@ -23,7 +24,7 @@ from tailrace_agent.errors import StoreRefused, Unavailable
 from tailrace_agent.ledger import Ledger
 from tailrace_agent.memory_sink import MemoryRun, MemorySink
 from tailrace_agent.pipeline import Pipeline
-from tailrace_agent.records import Alert, Artifact, Drop, End, Flush, Params, RunSpec, Start, encode, run_hex
+from tailrace_agent.records import Alert, Artifact, Drop, End, Flush, Params, RunSpec, Start, Tags, encode, run_hex
 from tailrace_agent.ring import RingWriter
 from tailrace_agent.ring_format import HEAD, MIN_BYTES, SPILLED
 from tailrace_agent.session import Session
@@ -221,6 +222,29 @@ def test_credentials_reach_the_sink_and_no_file(rig: Rig) -> None:
     put(ring, rig.row("late"))
     rig.run()
     assert rig.opened[1:] == ["http://user:pa55word@h/x"]
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_the_ledger_with_a_run_knows_what_came_after_its_end_though_the_agent_was_killed_before_storing_it(
+    rig: Rig, full: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ring = rig.ring()
+    put(ring, start(), rig.row("x"), End(1, "FINISHED", 9))
+    rig.run()
+    put(ring, Tags(1, {"late": "1"}))
+    if full:
+        with monkeypatch.context() as disk, pytest.raises(sqlite3.OperationalError):
+            disk.setattr(rig.pipeline.spool, "ingest", Mock(side_effect=sqlite3.OperationalError("full")))
+            rig.pipeline.drain(rig.now)
+    rig.pipeline.drain(rig.now)
+    (channel,) = rig.pipeline.channels.values()
+    rig.pipeline.deliver(channel, rig.now)
+    assert rig.of().tags["late"] == "1"
+    assert rig.pipeline.spool.points == 0
+    rig.restart()
+    rig.run()
+    assert json.loads(rig.of().tags["tailrace.ledger"]) == rig.ledger().summary()
+    assert rig.ledger().of("tag").late == 1
 
 
 def test_a_full_ring_and_its_spill_file_are_taken_over(rig: Rig) -> None:

@@ -349,12 +349,14 @@ class Pipeline:
             states += [(end.run, state) for end in changes.ends if (state := self.book.end(end))]
             states += [(end.run, state) for end, why in self._gone.values() if (state := self.book.end(end, why))]
             states += [(record.run, state) for record in changes.monitors if (state := self.book.monitor(record))]
+            states += self.book.reopen(changes.runs)
             self.spool.ingest(changes.blocks, changes.tallies, states, rings, sync=sync)
         self._unsynced = not sync
         if sync:
             self._sync_at = now + _SYNC_EVERY
         self.book.note_last(changes.last_ns)
-        self.book.reopen(changes.runs)
+        for run in changes.runs:
+            self.book.touch(run)
         for flush, ring in changes.flushes:
             self.book.mark(flush.run, ring, flush.token)
         for run, text in changes.notices:

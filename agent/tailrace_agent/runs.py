@@ -319,13 +319,18 @@ class RunBook:
                 state.finalized = False
                 self._changed.add(run)
 
-    def reopen(self, runs: Iterable[int]) -> None:
-        """Something came for runs that were finalized already."""
-        for run in set(runs):
-            state = self._states.get(run)
-            if state is not None:
-                state.finalized = False
-                self._changed.add(run)
+    def reopen(self, runs: Iterable[int]) -> list[tuple[int, bytes]]:
+        """Something came for these runs. Returns the states of those that are closed, to be written with it."""
+        reopened = []
+        with self._lock:
+            for run in set(runs):
+                state = self._states.get(run)
+                if state is not None:
+                    state.finalized = False
+                    self._changed.add(run)
+                    if state.closed:
+                        reopened.append((run, msgspec.json.encode(state)))
+        return reopened
 
     def notice(self, run: int, text: str) -> bool:
         """Something to tell the user of a run, once; whether it is new."""

@@ -14,6 +14,8 @@ def main() -> int:
     count = int(sys.argv[2]) if len(sys.argv) > 2 else 1
     began, failed = time.monotonic(), 0
     for seed in range(first, first + count):
+        if seed % 100 == 0:
+            print(seed, flush=True)
         outcome = simulate(scenario(seed))
         if count == 1:
             print("\n".join(outcome.trace))

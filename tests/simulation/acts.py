@@ -48,7 +48,7 @@ def start(world: World, trainer: int, run: int, parent: int | None) -> None:
 
 def log(world: World, trainer: int, run: int, rows: int, what: str) -> None:
     process = _alive(world, trainer)
-    if process is None or run not in world.names:
+    if process is None or not _known(world, run):
         return
     for _ in range(rows):
         number = world.journal.order
@@ -63,7 +63,7 @@ def log(world: World, trainer: int, run: int, rows: int, what: str) -> None:
 def burst(world: World, trainer: int, run: int, rows: int) -> None:
     """More than the ring holds."""
     process = _alive(world, trainer)
-    if process is None or run not in world.names:
+    if process is None or not _known(world, run):
         return
     for _ in range(rows):
         number = float(world.journal.order)
@@ -72,21 +72,21 @@ def burst(world: World, trainer: int, run: int, rows: int) -> None:
 
 def params(world: World, trainer: int, run: int, number: int) -> None:
     process = _alive(world, trainer)
-    if process is not None and run in world.names:
+    if process is not None and _known(world, run):
         fresh = world.journal.order
         process.params(world.names[run], {f"p{number}": f"v{fresh}", f"own{fresh}": "1"})
 
 
 def tags(world: World, trainer: int, run: int, number: int) -> None:
     process = _alive(world, trainer)
-    if process is not None and run in world.names:
+    if process is not None and _known(world, run):
         fresh = world.journal.order
         process.tags(world.names[run], {f"t{number}": f"v{fresh}", ("poison" if number == 5 else "own") + str(fresh): "1"})
 
 
 def artifact(world: World, trainer: int, run: int, files: int, size: int) -> None:
     process = _alive(world, trainer)
-    if process is not None and run in world.names:
+    if process is not None and _known(world, run):
         number = world.journal.order
         body = random.Random(number).randbytes(size)
         process.artifact(world.names[run], f"a{number}", body, files)
@@ -94,7 +94,7 @@ def artifact(world: World, trainer: int, run: int, files: int, size: int) -> Non
 
 def flush(world: World, trainer: int, run: int) -> None:
     process = _alive(world, trainer)
-    if process is not None and run in world.names:
+    if process is not None and _known(world, run):
         process.flush(world.names[run])
 
 
@@ -121,7 +121,7 @@ def kill(world: World, trainer: int) -> None:
 
 def torn(world: World, trainer: int, run: int, signalled: bool) -> None:
     process = _alive(world, trainer)
-    if process is not None and run in world.names:
+    if process is not None and _known(world, run):
         process.die_inside(world.names[run], float(world.journal.order), signalled=signalled)
 
 
@@ -173,6 +173,11 @@ def pass_(world: World, seconds: float, order: int) -> None:
 def _alive(world: World, trainer: int) -> Trainer | None:
     process = world.trainers.get(trainer)
     return process if process is not None and process.alive else None
+
+
+def _known(world: World, run: int) -> bool:
+    """Whether the run has begun. Whoever logs to it knows it from a program whose word for it has found room."""
+    return run in world.names and any(row.index is not None for row in world.journal.of(world.names[run], "start"))
 
 
 globals()["pass"] = pass_

@@ -126,10 +126,11 @@ class _Database:
 
     @property
     def in_transaction(self) -> bool:
-        return self.real.in_transaction
+        return not self.gone and self.real.in_transaction
 
     def close(self) -> None:
         if not self.gone:
+            self.gone = True
             self.real.close()
             self._disk.closed()
 

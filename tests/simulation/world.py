@@ -11,6 +11,7 @@ import random
 import shutil
 import sqlite3
 import tempfile
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -207,7 +208,7 @@ class World:
 
     def cut_power(self, seed: int) -> None:
         """Everybody is dead; shared memory is empty; the disk has what it had to have."""
-        if not self.scenario.power_cuts or self.journal.cut:
+        if not self.scenario.power_cuts or self.journal.cut or self.finished:
             return
         self.tell("power cut")
         for trainer in self.trainers.values():
@@ -216,7 +217,7 @@ class World:
         self.disk.kill()
         self.disk.cut_power(random.Random(seed))
         self.journal.cut, self.agent = True, None
-        shutil.rmtree(self.session.shared)
+        shutil.rmtree(self.session.shared, ignore_errors=True)
         self.clock.reboot()
         self.restart_at = self.clock.now + 1.0
 
@@ -272,6 +273,8 @@ def simulate(scenario: Scenario) -> Outcome:
             world.run()
         except Wrong as found:
             wrong = str(found).replace(folder, "~")
+        except Exception:  # noqa: BLE001 - nothing but what the hosts handle may come out of a step
+            wrong = traceback.format_exc(limit=-4).replace(folder, "~")
         finally:
             world.disk.kill()
     return Outcome(world.trace, wrong, dict(world.points.struck), clock.now)
