@@ -242,6 +242,18 @@ def test_what_exceeds_the_spill_files_bound_is_given_up_with_a_reason() -> None:
         assert rig.take_all()[-1] == b"later"
 
 
+def test_a_record_larger_than_the_spill_files_bound_goes_alone_and_metrics_of_that_size_are_given_up() -> None:
+    dropped: list[bytes] = []
+    with new_rig(spill_max=5000, on_drop=lambda body, reason: dropped.append(body)) as rig:
+        record, metrics, small = b"\xa6" + bytes(20_000), b"\x94" + bytes(20_000), b"\xa6" + bytes(100)
+        for body in (record, metrics, small):
+            rig.writer.put(body)
+        assert dropped == [metrics, small]
+        assert rig.take_all() == [record]
+        rig.writer.put(small)
+        assert rig.take_all() == [small]
+
+
 @pytest.mark.parametrize("call", ["open", "pwrite", "ftruncate", "short"])
 def test_disk_errors_give_rows_up_with_a_reason_and_never_raise(monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     dropped: list[tuple[bytes, str]] = []

@@ -277,7 +277,9 @@ class RingWriter(Cursor):
         return min(self.hard, self.off + self._stride)
 
     def _spill(self, row: bytes, at: int, unspilled: int) -> None:
-        if at - unspilled + len(row) > self._spill_max:
+        waiting = at - unspilled
+        # A record that is no metrics and larger than the bound goes alone: it would hold up all others for ever.
+        if waiting + len(row) > self._spill_max and (waiting or row[:1] == _METRICS):
             return self._drop(row, "spill file at its bound")
         if row[:1] == _METRICS and self._disk_is_short():
             return self._drop(row, "disk full")

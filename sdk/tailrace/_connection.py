@@ -111,18 +111,19 @@ class Connection:
 
     def put(self, record: object) -> None:
         """Puts a control record on the ring, after what found no room before."""
-        unsent, self._unsent = self._unsent, []
-        lost, self._lost = self._lost, {}
-        for row in unsent:
-            self.put_first(row)
-        for (run, reason), count in lost.items():
-            self.put_first(encode(Drop(run, "metric", reason, count)))
         row = encoded(encode, record)
         try:
             decode_control(row)
         except msgspec.ValidationError as error:  # nothing may be accepted here that the agent cannot read
             raise CallError(f"{type(record).__name__.lower()}: {error}") from error
-        self.put_first(row)
+        lost, self._lost = self._lost, {}
+        drops = [encode(Drop(run, "metric", reason, count)) for (run, reason), count in lost.items()]
+        waiting, self._unsent = [*self._unsent, *drops, row], []
+        for at, each in enumerate(waiting, 1):
+            self.put_first(each)
+            if self._unsent:  # there was no room for it: what comes behind must not overtake it
+                self._unsent += waiting[at:]
+                break
 
     def put_first(self, row: bytes) -> None:
         """Puts a row on the ring, making it first if this process (a forked child) has none."""

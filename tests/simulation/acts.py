@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from simulation.trainer import Trainer
     from simulation.world import World
 
+_WIDE = [f"{name}/{'x' * 200}" for name in "abcde"]
+
 
 def join(world: World, trainer: int) -> None:
     """A process joins the session: the program, or a child of it."""
@@ -67,14 +69,14 @@ def burst(world: World, trainer: int, run: int, rows: int) -> None:
         return
     for _ in range(rows):
         number = float(world.journal.order)
-        process.log(world.names[run], {f"wide/metric/number/{n:03}": number for n in range(60)})
+        process.log(world.names[run], dict.fromkeys(_WIDE, number))
 
 
-def params(world: World, trainer: int, run: int, number: int) -> None:
+def params(world: World, trainer: int, run: int, number: int, size: int) -> None:
     process = _alive(world, trainer)
     if process is not None and _known(world, run):
         fresh = world.journal.order
-        process.params(world.names[run], {f"p{number}": f"v{fresh}", f"own{fresh}": "1"})
+        process.params(world.names[run], {f"p{number}": f"v{fresh}", f"own{fresh}": "1" * size})
 
 
 def tags(world: World, trainer: int, run: int, number: int) -> None:

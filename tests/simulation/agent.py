@@ -108,7 +108,15 @@ class Agent:
             settle(outcome)
             self._session.points.reach("settled")
 
+        stage = self.pipeline._intake._stage_text
+
+        def stage_or_fail(name: str, text: str) -> str:
+            if self._session.points.reach("stage") is not None:
+                raise OSError(28, "No space left on device")
+            return stage(name, text)
+
         self.pipeline.spool.settle = settle_and_pause  # type: ignore[method-assign]
+        self.pipeline._intake._stage_text = stage_or_fail
 
     @property
     def due(self) -> list[Turn]:

@@ -78,7 +78,7 @@ class Disk:
         self.kill()
         main, old = self._durable
         new = self._log_bytes()
-        first = next((at for at, (one, other) in enumerate(zip(old, new)) if one != other), min(len(old), len(new)))
+        first = _common(old, new)
         cut = rng.randint(first, len(new))
         log = bytearray(new[:cut] + old[cut:])
         if rng.random() < 0.5:
@@ -97,6 +97,15 @@ class Disk:
 
     def _log_size(self) -> int:
         return self._log.stat().st_size if self._log.exists() else 0
+
+
+def _common(old: bytes, new: bytes) -> int:
+    """How much of two files is the same."""
+    low, high = 0, min(len(old), len(new))
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if old[:middle] == new[:middle] else (low, middle - 1)
+    return low
 
 
 class _Database:

@@ -37,7 +37,7 @@ class Row:
         kind: `metric`, `param`, `tag`, `artifact`, `start`, `end` or `flush`.
         marks: What it logs.
         lost: Why its program could put it nowhere.
-        bad: Values that are no numbers: accepted and dropped.
+        bad: Values that are no numbers, accepted and dropped; params that are too long, cut and kept as an artifact.
         record: The record of a start, an end or a flush.
     """
 
@@ -89,6 +89,10 @@ class Journal:
 
     def of(self, run: int, *kinds: str) -> list[Row]:
         return [row for row in self.rows if row.run == run and row.kind in kinds]
+
+    def below(self, run: int) -> list[int]:
+        """Nested runs of a run."""
+        return [row.run for row in self.rows if row.kind == "start" and row.record.spec.parent == run]
 
     @property
     def runs(self) -> list[int]:

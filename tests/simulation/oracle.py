@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Oracle", "Wrong"]
 
 _TERMINAL = ("FINISHED", "FAILED", "KILLED")
+_CUT = "[cut by tailrace"
 _VALUES = ("metric", "param", "tag")
 
 
@@ -69,7 +70,16 @@ class Oracle:
         ends = [row for row in journal.of(mine, "end") if row.index is not None]
         start = journal.of(mine, "start")[0]
         order = ends[-1].order if ends else journal.deaths.get(start.ring, 0)
-        self._all_there(mine, order, f"MLflow is told that {run.run_name} is {run.status}")
+        what = f"MLflow is told that {run.run_name} is {run.status}"
+        self._all_there(mine, order, what)
+        if "tailrace.ledger" not in run.tags:
+            raise Wrong(f"{what}, and has no ledger of it")
+        if not ends and not run.tags.get("tailrace.end_reason"):
+            raise Wrong(f"{what}, and not why")
+        for below in journal.below(mine):
+            ended = [row for row in journal.of(below, "end") if row.order < order and journal.kept(row)]
+            if ended and any(each.status not in _TERMINAL for each in self._world.model.of(run_hex(below))):
+                raise Wrong(f"{what}, before the nested run {run_hex(below)} is ended")
 
     def told(self, told: RunStatus) -> None:
         """A status file says what is settled."""
@@ -172,7 +182,9 @@ class Oracle:
             sure = sum(size or len(row.marks) + row.bad for row in rows if journal.kept(row))
             most = sum(size or len(row.marks) + row.bad for row in rows if journal.kept(row) or journal.cut or row.lost)
             if kind == "artifact":  # files of a directory that are refused count by themselves
-                most += sum(len(row.marks) for row in rows)
+                long = journal.of(run, "param")
+                sure += sum(row.bad for row in long if journal.kept(row))
+                most += sum(len(row.marks) for row in rows) + sum(row.bad for row in long)
             if kind == "metric":
                 most += len(journal.torn)
             if not sure <= counts.accepted <= most:
@@ -193,7 +205,8 @@ class Oracle:
             raise Wrong(f"{run_hex(run)}: delivered {metric.delivered}, merged {metric.merged}, by key {counted}")
         if counted == there:
             return
-        twins = self._world.journal.twins(run)
+        # An agent remembers what it sent last, and forgets it with its death.
+        twins = self._world.journal.twins(run) if self._world.deaths or self._world.journal.cut else {}
         for key in {*counted, *there}:
             more = counted.get(key, 0) - there.get(key, 0)
             # What was dropped when its answer had been lost may be there all the same.
@@ -226,7 +239,7 @@ class Oracle:
             rows = [row for row in journal.of(run, kind) if row.index is not None]
             logged = {mark for row in rows for mark in row.marks}
             for key, value in there.items():
-                if not key.startswith(("tailrace.", "mlflow.")) and (key, value) not in logged:
+                if not key.startswith(("tailrace.", "mlflow.")) and (key, value) not in logged and _CUT not in value:
                     raise Wrong(f"MLflow has the {kind} {key}={value} that nobody logged")
             if len({row.ring for row in rows}) == 1 and not late and not journal.cut:
                 first: dict[str, str] = {}

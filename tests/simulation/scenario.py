@@ -90,7 +90,7 @@ class _Draw:
         if which < 0.35:
             return ["log", trainer, run, rng.choice((1, 3, 20, 90)), rng.choice(("plain", "plain", "odd", "twins"))]
         if which < 0.45:
-            return ["params", trainer, run, rng.randint(0, 5)]
+            return ["params", trainer, run, rng.randint(0, 5), rng.choice((2, 2, 2, 7000))]
         if which < 0.55:
             return ["tags", trainer, run, rng.randint(0, 5)]
         if which < 0.65:
@@ -125,7 +125,7 @@ class _Draw:
         return [["down", rng.choice(list(ANSWERS))], ["pass", rng.choice((1.0, 6.0, 30.0)), 1], ["down", None]]
 
     def _store(self) -> list[Action]:
-        return [["upload_fault", self._rng.randint(1, 8)]]
+        return [["upload_fault", self._rng.choice((1, 3, 8, 10_000))]]
 
     def _kill(self) -> list[Action]:
         rng = self._rng
@@ -145,7 +145,7 @@ class _Draw:
         return [self._arm(rng.choice(_KILL_POINTS), "kill")]
 
     def _disk(self) -> list[Action]:
-        point = self._rng.choice(("begin", "commit", "commit", "open"))
+        point = self._rng.choice(("begin", "commit", "commit", "open", "stage"))
         return [self._arm(point, self._rng.choice(("full", "eio")))]
 
     def _meanwhile(self) -> list[Action]:

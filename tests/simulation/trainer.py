@@ -14,6 +14,7 @@ from tailrace._connection import Connection
 from tailrace_agent.records import Artifact, End, Flush, Params, Point, RunSpec, Start, Tags, encode
 from tailrace_agent.ring import HEAD
 from tailrace_agent.session import Session
+from tailrace_agent.sink import Limits
 from tailrace_agent.utf8 import encoded
 
 __all__ = ["Trainer"]
@@ -96,7 +97,8 @@ class Trainer:
         self.log(run, values, at=at)
 
     def params(self, run: int, params: dict[str, str]) -> None:
-        self._put(Params(run, params), run, "param", tuple(params.items()))
+        fitting = {key: value for key, value in params.items() if len(value) <= Limits().param_chars}
+        self._put(Params(run, params), run, "param", tuple(fitting.items()), bad=len(params) - len(fitting))
 
     def tags(self, run: int, tags: dict[str, str]) -> None:
         self._put(Tags(run, tags), run, "tag", tuple(tags.items()))
@@ -153,8 +155,8 @@ class Trainer:
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
-    def _put(self, record: object, run: int, kind: str, marks: tuple[Mark, ...] = ()) -> None:
-        self._note(encoded(encode, record), run, kind, marks, record=record)
+    def _put(self, record: object, run: int, kind: str, marks: tuple[Mark, ...] = (), bad: int = 0) -> None:
+        self._note(encoded(encode, record), run, kind, marks, record=record, bad=bad)
         self._connection.put(record)
         self._clock.now += 0.0003
 

@@ -71,6 +71,7 @@ class World:
         self.points.meanwhile = self._meanwhile
         self.restart_at: float | None = self.clock.now
         self.finished = False
+        self.deaths = 0  # of agents
         self._turns = 0
 
     # -- what happens ------------------------------------------------------------------------------------------------
@@ -198,6 +199,7 @@ class World:
 
     def _buried(self, after: float = _KEEPER) -> None:
         self.agent = None
+        self.deaths += not self.finished
         if not self.finished:
             self.restart_at = self.clock.now + after if any(t.alive for t in self.trainers.values()) else None
 
