@@ -247,6 +247,42 @@ def test_the_ledger_with_a_run_knows_what_came_after_its_end_though_the_agent_wa
     assert rig.ledger().of("tag").late == 1
 
 
+def test_the_ledger_with_a_run_knows_what_was_dropped_while_it_was_being_stored(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ring, update = rig.ring(), rig.pipeline.book.update
+
+    def after_a_drain(run: int, **changes: Any) -> None:
+        if changes.get("finalized") and not dropped:
+            dropped.append(Drop(1, "metric", "disk full", 7))
+            put(ring, *dropped)
+            rig.pipeline.drain(rig.now)
+        update(run, **changes)
+
+    dropped: list[Drop] = []
+    monkeypatch.setattr(rig.pipeline.book, "update", after_a_drain)
+    put(ring, start(), rig.row("x"), End(1, "FINISHED", 9))
+    rig.run()
+    assert rig.pipeline.settled
+    assert rig.ledger().dropped == {"disk full": 7}
+    assert json.loads(rig.of().tags["tailrace.ledger"]) == rig.ledger().summary()
+
+
+def test_a_run_is_not_over_while_its_values_may_stand_behind_a_frame_that_is_not_whole(rig: Rig) -> None:
+    ring, other = rig.ring(), rig.ring()
+    put(ring, start())
+    torn = encode(rig.row("torn"))
+    other.words[other.off >> 3] = len(torn)  # and a checksum that is wrong
+    other.off += (len(torn) + 15) & -8
+    put(other, rig.row("behind"))
+    put(ring, End(1, "FINISHED", 9))
+    rig.run(3.0)
+    assert rig.of().status == "RUNNING"
+    rig.run(6.0)
+    assert (rig.of().status, rig.stored()) == ("FINISHED", {"behind": 1})
+    assert rig.ledger().of("metric").late == 0
+
+
 def test_a_full_ring_and_its_spill_file_are_taken_over(rig: Rig) -> None:
     ring = rig.ring()
     put(ring, start())

@@ -155,7 +155,9 @@ class Pipeline:
         if barriers_due or now >= self._look_at:  # who waits, waits also for children that were too quick to be seen
             self._find_rings()
         more = self._take_over(now)
-        if barriers_due and not more:
+        # Behind a frame that is not whole may stand what was logged before the barrier was asked for.
+        stuck = any(source.stuck_since is not None for source in self._sources.values())
+        if barriers_due and not more and not stuck:
             self.book.set_barriers(self.spool.last_id())
             self.on_change()
         self._keep_bound()
@@ -163,7 +165,7 @@ class Pipeline:
             self._look_around()
             self._look_at = now + _LOOK_AROUND
         self.publish(now)
-        if more or self._gone or self.book.unset_barriers:
+        if more or self._gone or (self.book.unset_barriers and not stuck):
             return now
         # Without a ring there is nothing to see before the next look around.
         return now + self._settings.drain_interval if self._sources else max(now, self._look_at)

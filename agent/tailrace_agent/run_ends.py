@@ -102,7 +102,8 @@ class RunEnds:
         """After the end: stores the ledger anew if it has changed; whether nothing is left to do for this run."""
         self._settle(sink, state)
         self._book.update(state.run, finalized=True)
-        if self._spool.backlog(state.run):  # it came meanwhile, and was told to the book before `finalized` was
+        # Something came meanwhile, and was told to the book before `finalized` was.
+        if self._spool.backlog(state.run) or self._stored.get(state.run) not in (None, _text(self._spool.ledger(state.run))):
             self._book.update(state.run, finalized=False)
             return False
         self.forget(state.run)
@@ -132,7 +133,7 @@ class RunEnds:
             self._discard_twins(sink, state, state.ref.run_id)
             self._single.add(state.run)
         ledger = self._spool.ledger(state.run)
-        text = msgspec.json.encode(ledger.summary()).decode()
+        text = _text(ledger)
         if self._stored.get(state.run) != text:
             self._tag(sink, state.ref.run_id, *self._note(state, ledger), ("tailrace.ledger", text))
             self._stored[state.run] = text
@@ -166,3 +167,8 @@ class RunEnds:
             self._log.warning("tag refused", key=tags[0][0], reason=str(error))
             return False
         return True
+
+
+def _text(ledger: Ledger) -> str:
+    """A ledger as it is stored with its run."""
+    return msgspec.json.encode(ledger.summary()).decode()

@@ -108,6 +108,12 @@ class Agent:
             settle(outcome)
             self._session.points.reach("settled")
 
+        note = self.pipeline.book.update
+
+        def pause_and_note(run: int, **changes: Any) -> None:
+            self._session.points.reach("noting")
+            note(run, **changes)
+
         stage = self.pipeline._intake._stage_text
 
         def stage_or_fail(name: str, text: str) -> str:
@@ -115,6 +121,7 @@ class Agent:
                 raise OSError(28, "No space left on device")
             return stage(name, text)
 
+        self.pipeline.book.update = pause_and_note  # type: ignore[method-assign]
         self.pipeline.spool.settle = settle_and_pause  # type: ignore[method-assign]
         self.pipeline._intake._stage_text = stage_or_fail
 

@@ -27,8 +27,8 @@ _CUT = "[cut by tailrace"
 _VALUES = ("metric", "param", "tag")
 
 
-class Wrong(Exception):
-    """An invariant does not hold."""
+class Wrong(BaseException):
+    """An invariant does not hold. Nothing in between handles it."""
 
 
 class Oracle:
@@ -164,7 +164,8 @@ class Oracle:
         self._check_texts(run, stored)
         self._check_artifacts(run, stored, ledger)
         noted = msgspec.json.decode(stored.tags["tailrace.ledger"])
-        if noted != msgspec.json.decode(msgspec.json.encode(ledger.summary())):
+        late = self._world.points.struck["request: late"]  # an older one may arrive last
+        if noted != msgspec.json.decode(msgspec.json.encode(ledger.summary())) and not late:
             raise Wrong(f"the ledger with the run says {noted}, and not {ledger.summary()}")
 
     def _deleted(self, run: int) -> bool:

@@ -18,7 +18,9 @@ __all__ = ["Scenario", "scenario"]
 Action = list[Any]
 _FAMILIES = ("network", "store", "kills", "disk", "status", "power", "clock", "meanwhile", "children", "bound", "gone")
 _KILL_POINTS = ("begin", "commit", "committed", "settled", "request", "answer", "before the tail", "after the tail")
-_KILL_POINTS += ("status", "after the status", "open")
+_KILL_POINTS += ("status", "after the status", "open", "noting")
+_PAUSES = ("request", "answer", "settled", "noting", "noting")
+"""Points at which the agent's threads hold no lock, so that another one may come in between."""
 
 
 class Scenario(msgspec.Struct, frozen=True):
@@ -152,7 +154,7 @@ class _Draw:
         others: list[Action] = []
         for _ in range(self._rng.randint(1, 3)):
             others.append(self._call() if self._rng.random() < 0.6 else ["turn", "upload"])
-        return [self._arm(self._rng.choice(("request", "answer", "settled")), "meanwhile", *others, ["turn", "drain"])]
+        return [self._arm(self._rng.choice(_PAUSES), "meanwhile", *others, ["turn", "drain"])]
 
     def _child(self) -> list[Action]:
         self._trainers += 1

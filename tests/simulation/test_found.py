@@ -21,6 +21,36 @@ FOUND = {
             ["pass", 0.6, 35069],
         ),
     ),
+    "what was dropped while a ledger was being stored was not in it": Scenario(
+        seed=96,
+        families=(),
+        flush_interval=0.05,
+        spool_max_bytes=8000,
+        actions=(
+            ["join", 0],
+            ["start", 0, 0, None],
+            ["pass", 0.02, 55317],
+            ["start", 0, 1, 0],
+            ["kill", 0],
+            ["join", 0],
+            ["pass", 0.6, 10724],
+            ["arm", "noting", 4, "meanwhile", ["artifact", 0, 0, 2, 1], ["turn", "upload"], ["turn", "drain"]],
+            ["burst", 0, 1, 71],
+            ["pass", 8.0, 19313],
+        ),
+    ),
+    "a run was over before a value that stood behind a frame that was not whole": Scenario(
+        seed=11945,
+        families=(),
+        flush_interval=0.05,
+        actions=(
+            ["join", 0],
+            ["join", 2],
+            ["pass", 0.02, 21398],
+            ["start", 0, 3, None],
+            ["torn", 2, 3, True],
+        ),
+    ),
 }
 
 
