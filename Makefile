@@ -10,7 +10,7 @@ PINS   := pyproject.toml constraints.txt hatch_build.py $(wildcard agent/native/
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv venv-locked demo test test-faults test-services lint format bench mlflow-ui docs \
+.PHONY: help venv venv-locked demo test test-faults test-sim test-services lint format bench mlflow-ui docs \
         wheels sbom audit lock clean distclean
 
 help: ## List the targets
@@ -34,6 +34,9 @@ test: $(STAMPS)/test ## Run the default test suite
 # --tb=native: pytest's own excerpts of a failed test's source have crashed CPython 3.11.7 after ten minutes of faults.
 test-faults: $(STAMPS)/test ## Run the long fault-injection tests
 	$(BIN)/python -m pytest -m faults --tb=native $(ARGS)
+
+test-sim: $(STAMPS)/test ## Simulate the whole path from seed SEED on, N seeds or until Ctrl-C; a failure is shrunk
+	PYTHONPATH=tests $(BIN)/python -m simulation $(or $(SEED),0) $(N)
 
 test-services: $(STAMPS)/services ## Run the tests that need outside services (they skip with a reason without them)
 	@tests/services/install.sh

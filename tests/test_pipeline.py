@@ -233,9 +233,10 @@ def test_the_ledger_with_a_run_knows_what_came_after_its_end_though_the_agent_wa
     rig.run()
     put(ring, Tags(1, {"late": "1"}))
     if full:
-        with monkeypatch.context() as disk, pytest.raises(sqlite3.OperationalError):
+        with monkeypatch.context() as disk:
             disk.setattr(rig.pipeline.spool, "ingest", Mock(side_effect=sqlite3.OperationalError("full")))
-            rig.pipeline.drain(rig.now)
+            with pytest.raises(sqlite3.OperationalError):
+                rig.pipeline.drain(rig.now)
     rig.pipeline.drain(rig.now)
     (channel,) = rig.pipeline.channels.values()
     rig.pipeline.deliver(channel, rig.now)
@@ -281,6 +282,26 @@ def test_a_run_is_not_over_while_its_values_may_stand_behind_a_frame_that_is_not
     rig.run(6.0)
     assert (rig.of().status, rig.stored()) == ("FINISHED", {"behind": 1})
     assert rig.ledger().of("metric").late == 0
+
+
+def test_artifacts_are_uploaded_when_what_the_store_did_not_take_was_dropped_meanwhile(rig: Rig) -> None:
+    ring = rig.ring()
+    put(ring, start())
+    rig.run(2.0)
+    (rig.session.artifacts / "staged").mkdir()
+    (rig.session.artifacts / "staged" / "model.bin").write_bytes(b"weights")
+
+    def down(_: str) -> None:
+        raise Unavailable("away", 5.0, away=True)
+
+    rig.sink.fail = down
+    put(ring, rig.row("x"), Artifact(1, "staged"), End(1, "FINISHED", 9))
+    rig.run(2.0)
+    rig.sink.fail = None
+    assert rig.pipeline.spool.shed(0, "spool at its bound") == {1: 1}
+    rig.run(60.0)
+    assert rig.of().artifacts == {"model.bin": b"weights"}
+    assert rig.of().status == "FINISHED"
 
 
 def test_a_full_ring_and_its_spill_file_are_taken_over(rig: Rig) -> None:

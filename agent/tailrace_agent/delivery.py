@@ -96,6 +96,11 @@ class Delivery:
         """Whether the store was away at the last try, so that the next request is this delivery's probe."""
         return self._backoff.failures > 0
 
+    @property
+    def _has_something_to_ask(self) -> bool:
+        """Whether anything but artifacts waits, with which to find out whether the store is there again."""
+        return any({*self._spool.backlog(s.run)} - {"artifact"} for s in self._book.unfinished(self.tracking_uri))
+
     def step(self, now: float) -> float:
         """One piece of work; when to be called again (monotonic seconds)."""
         if now < self._backoff.ready_at:
@@ -109,8 +114,8 @@ class Delivery:
             deadline = now + _IDLE
             for state in self._book.unfinished(self.tracking_uri):
                 deadline = min(deadline, self._serve(self.sink, state, now))
-            if deadline == now + _IDLE:
-                self._backoff.worked()  # nothing left to ask the store with: uploads may ask it
+            if self.asking and not self._has_something_to_ask:
+                self._backoff.worked()  # uploads may ask the store
             return deadline
         except Unavailable as error:
             return self._wait(error)
@@ -151,6 +156,7 @@ class Delivery:
             parent_run_id = parent.ref.run_id if parent and parent.ref else parent_run_id
         again = state.attempts > 0
         self._book.update(state.run, attempts=state.attempts + 1)
+        self._spool.sync()  # or a power cut would have it created twice
         try:
             ref = sink.open_run(spec, parent_run_id, find_first=again)
         except Refused as error:

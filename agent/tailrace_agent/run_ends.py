@@ -103,7 +103,10 @@ class RunEnds:
         self._settle(sink, state)
         self._book.update(state.run, finalized=True)
         # Something came meanwhile, and was told to the book before `finalized` was.
-        if self._spool.backlog(state.run) or self._stored.get(state.run) not in (None, _text(self._spool.ledger(state.run))):
+        if self._spool.backlog(state.run) or self._stored.get(state.run) not in (
+            None,
+            _text(self._spool.ledger(state.run)),
+        ):
             self._book.update(state.run, finalized=False)
             return False
         self.forget(state.run)

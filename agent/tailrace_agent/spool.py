@@ -167,8 +167,8 @@ class Spool:
             self._db.executemany(_COUNT, tallies)
             self._db.executemany("INSERT OR REPLACE INTO run VALUES(?, ?)", runs)
             self._db.executemany("INSERT OR REPLACE INTO ring VALUES(?, ?, ?)", rings)
-            if sync:  # a transaction that writes nothing would not reach the disk, and take nothing along
-                self._db.execute("INSERT OR REPLACE INTO beat VALUES(1, ?)", (time.time(),))
+            if sync:
+                self._beat()
         self._grow(row[:5] for row in rows)
 
     def waiting(self, run: int, kind: Kind, limit: int) -> list[Block]:
@@ -243,6 +243,11 @@ class Spool:
         """Writes a run's state."""
         with self._transaction():
             self._db.execute("INSERT OR REPLACE INTO run VALUES(?, ?)", (run, state))
+
+    def sync(self) -> None:
+        """Waits for the disk: what was written so far survives a power cut."""
+        with self._transaction(sync=True):
+            self._beat()
 
     def forget_ring(self, name: str) -> None:
         """A ring is gone for good. Its name may come back: process ids do."""
@@ -445,6 +450,10 @@ class Spool:
             finally:
                 if sync:
                     self._db.execute("PRAGMA synchronous = NORMAL")
+
+    def _beat(self) -> None:
+        """Writes something: a transaction that writes nothing would not reach the disk, and take nothing along."""
+        self._db.execute("INSERT OR REPLACE INTO beat VALUES(1, ?)", (time.time(),))
 
     def _all(self, sql: str, args: Sequence[object] = ()) -> list[sqlite3.Row]:
         with self._lock:

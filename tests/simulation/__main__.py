@@ -7,9 +7,9 @@ import sys
 import time
 from collections import Counter
 
+from simulation.play import simulate
 from simulation.scenario import Scenario, scenario
 from simulation.shrink import as_text, kind_of, shrink
-from simulation.world import simulate
 
 _TELL_EVERY = 1000
 

@@ -83,7 +83,9 @@ def tags(world: World, trainer: int, run: int, number: int) -> None:
     process = _alive(world, trainer)
     if process is not None and _known(world, run):
         fresh = world.journal.order
-        process.tags(world.names[run], {f"t{number}": f"v{fresh}", ("poison" if number == 5 else "own") + str(fresh): "1"})
+        process.tags(
+            world.names[run], {f"t{number}": f"v{fresh}", ("poison" if number == 5 else "own") + str(fresh): "1"}
+        )
 
 
 def artifact(world: World, trainer: int, run: int, files: int, size: int) -> None:
@@ -161,6 +163,7 @@ def delete(world: World, run: int) -> None:
     if run in world.names:
         for found in world.model.of(run_hex(world.names[run])):
             found.deleted = True
+            world.journal.deleted.add(world.names[run])
 
 
 def upload_fault(world: World, tries: int) -> None:

@@ -177,6 +177,9 @@ def embodied(agent: Callable[[], Agent | None]) -> Iterator[None]:
         assert found is not None
         return found
 
+    def connect(path: Path) -> Any:
+        return the_agent().disk.connect(path)
+
     def worker(name: str, step: Callable[[float], float], log: Any) -> Turn:
         return Turn(the_agent(), name, step, log)
 
@@ -184,7 +187,7 @@ def embodied(agent: Callable[[], Agent | None]) -> Iterator[None]:
         (the_agent().write_status if agent() else _write)(path, value)
 
     with (
-        mock.patch.object(spool, "connect", lambda path: the_agent().disk.connect(path)),
+        mock.patch.object(spool, "connect", connect),
         mock.patch.object(host, "Worker", worker),
         mock.patch.object(status, "write", write),
     ):

@@ -69,7 +69,7 @@ def governed(clock: Clock, rng: random.Random) -> Iterator[None]:
             there = ours if foreign is time else getattr(ours, foreign.__name__)
             stack.enter_context(mock.patch.object(module, name, there))
         stack.enter_context(mock.patch.object(os, "urandom", rng.randbytes))
-        stack.enter_context(mock.patch.object(os, "getpid", lambda: _PID))  # rings and messages have it
+        stack.enter_context(mock.patch.object(os, "getpid", return_value=_PID))  # rings and messages have it
         stack.enter_context(mock.patch.object(session, "_ring_numbers", itertools.count()))
         state = random.getstate()
         random.seed(rng.random())  # the jitter of pauses

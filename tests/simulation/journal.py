@@ -64,6 +64,7 @@ class Journal:
         positions: Index of the row that ends at a position `(tail, spill)` of a ring.
         cut: Whether there was a power cut.
         torn: Rings with a torn frame in the middle.
+        deleted: Runs that somebody has deleted in MLflow.
     """
 
     rows: list[Row] = field(default_factory=list)
@@ -73,6 +74,7 @@ class Journal:
     positions: dict[str, dict[tuple[int, int], int]] = field(default_factory=dict)
     cut: bool = False
     torn: set[str] = field(default_factory=set)
+    deleted: set[int] = field(default_factory=set)
 
     def add(self, ring: str, run: int, kind: str, marks: tuple[Mark, ...] = (), **more: Any) -> Row:
         row = Row(len(self.rows), ring, run, kind, marks, **more)

@@ -4,7 +4,6 @@ Each is a few words of the source, exchanged in memory; `commit` is where the hi
 """
 
 from __future__ import annotations
-
 import __future__
 
 import contextlib
@@ -19,7 +18,7 @@ __all__ = ["MUTATIONS", "Mutation", "mutated"]
 
 
 class Mutation(NamedTuple):
-    """One fault: where it was (`module:Class.method`), and the words now and then (as deep as they stand in a method)."""
+    """One fault: where it was (`module:Class.method`), and the words there now and then."""
 
     commit: str
     where: str
@@ -143,8 +142,13 @@ def mutated(mutation: Mutation) -> Iterator[None]:
     if source.count(mutation.now) != 1:
         raise LookupError(f"{mutation.where} holds {mutation.now!r} {source.count(mutation.now)} times, and not once")
     names: dict[str, Any] = {}
-    code = compile(source.replace(mutation.now, mutation.then), mutation.where, "exec", __future__.annotations.compiler_flag, dont_inherit=True)
+    code = compile(
+        source.replace(mutation.now, mutation.then),
+        mutation.where,
+        "exec",
+        __future__.annotations.compiler_flag,
+        dont_inherit=True,
+    )
     exec(code, vars(module), names)
     with mock.patch.object(owner, name, names[name]):
         yield
-

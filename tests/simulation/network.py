@@ -15,10 +15,8 @@ from tailrace_agent.errors import Unavailable
 
 __all__ = ["ANSWERS", "Network"]
 
-_CALLS = frozenset(
-    ("open_run", "log_batch", "log_artifact", "log_artifacts", "fetch_artifact", "log_model", "end_run")
-    + ("discard_twins", "count_metrics", "find_runs")
-)
+_READS = {"fetch_artifact", "count_metrics", "find_runs"}
+_WRITES = {"open_run", "log_batch", "log_artifact", "log_artifacts", "log_model", "end_run", "discard_twins"}
 ANSWERS: dict[str, Callable[[float], Unavailable]] = {
     "refused": lambda _: Unavailable("connection refused", away=True),
     "reset": lambda _: Unavailable("the connection was cut off"),
@@ -52,7 +50,7 @@ class Network:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._model, name)
-        if name not in _CALLS:
+        if name not in _READS | _WRITES:
             return found
         return lambda *args, **kwargs: self._call(name, lambda: self._upload(name, args) or found(*args, **kwargs))
 

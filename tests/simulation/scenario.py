@@ -79,7 +79,7 @@ class _Draw:
         self._faults = [faults[family] for family in families]
 
     def next(self) -> list[Action]:
-        if self._faults and self._rng.random() < 0.35:
+        if self._faults and self._rng.random() < 0.45:
             return self._rng.choice(self._faults)()
         if self._rng.random() < 0.4:
             seconds = self._rng.choice((0.02, 0.15, 0.6, 2.0, 8.0))
@@ -113,7 +113,7 @@ class _Draw:
         return self._rng.randrange(self._trainers)
 
     def _arm(self, point: str, fault: str, *details: Any) -> Action:
-        return ["arm", point, self._rng.choice((0, 0, 1, 2, 4, 9)), fault, *details]
+        return ["arm", point, self._rng.choice((0, 0, 0, 1, 2, 5)), fault, *details]
 
     def _network(self) -> list[Action]:
         rng = self._rng
@@ -151,10 +151,13 @@ class _Draw:
         return [self._arm(point, self._rng.choice(("full", "eio")))]
 
     def _meanwhile(self) -> list[Action]:
-        others: list[Action] = []
-        for _ in range(self._rng.randint(1, 3)):
-            others.append(self._call() if self._rng.random() < 0.6 else ["turn", "upload"])
-        return [self._arm(self._rng.choice(_PAUSES), "meanwhile", *others, ["turn", "drain"])]
+        rng, others = self._rng, []
+        for _ in range(rng.randint(1, 3)):
+            which = rng.random()
+            log = ["log", self._trainer(), self._run(), 1, "plain"]
+            others.append(log if which < 0.4 else self._call() if which < 0.7 else ["turn", "upload"])
+        nth = rng.randint(0, 5)
+        return [["arm", rng.choice(_PAUSES), nth, "meanwhile", *others, ["turn", "drain"]]]
 
     def _child(self) -> list[Action]:
         self._trainers += 1

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from simulation.play import simulate
 from simulation.scenario import Scenario
-from simulation.world import simulate
 
 FOUND = {
     "a later param overtook one that had found no room": Scenario(
@@ -49,6 +49,39 @@ FOUND = {
             ["pass", 0.02, 21398],
             ["start", 0, 3, None],
             ["torn", 2, 3, True],
+        ),
+    ),
+    "a run was created once more after a power cut": Scenario(
+        seed=1278,
+        families=(),
+        power_cuts=True,
+        actions=(
+            ["join", 0],
+            ["pass", 0.6, 52498],
+            ["sigterm"],
+            ["start", 0, 2, None],
+            ["pass", 2.0, 40723],
+            ["power", 892105136],
+        ),
+    ),
+    "artifacts waited an hour for a probe that nobody made": Scenario(
+        seed=30857,
+        families=(),
+        drain_interval=0.3,
+        flush_interval=0.05,
+        retry_max_delay=30.0,
+        spool_max_bytes=8000,
+        power_cuts=True,
+        actions=(
+            ["join", 0],
+            ["start", 0, 0, None],
+            ["pass", 0.02, 11212],
+            ["arm", "request", 0, "503", 20.0],
+            ["flush", 0, 0],
+            ["artifact", 0, 0, 0, 1],
+            ["burst", 0, 0, 120],
+            ["pass", 0.6, 44704],
+            ["burst", 0, 0, 36],
         ),
     ),
 }

@@ -5,23 +5,17 @@ Everything that happens follows from that list: the same list gives the same tra
 
 from __future__ import annotations
 
-import contextlib
-import os
 import random
 import shutil
 import sqlite3
-import tempfile
-import traceback
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import msgspec
 
 from simulation import acts
-from simulation.agent import Agent, Program, embodied
-from simulation.clock import Clock, governed
+from simulation.agent import Agent, Program
+from simulation.clock import Clock
 from simulation.disk import Disk
 from simulation.faults import Killed, Points
 from simulation.journal import Journal
@@ -30,26 +24,17 @@ from simulation.network import Network
 from simulation.oracle import Oracle, Wrong
 from simulation.scenario import Scenario
 from simulation.trainer import Trainer
-from tailrace_agent import session as session_module
+from simulation.verdict import Verdict
 from tailrace_agent.ring import MIN_BYTES
 from tailrace_agent.settings import Settings
 
-__all__ = ["Outcome", "World", "simulate"]
+__all__ = ["World"]
 
 _TURNS = 30_000
 _PATIENCE = 900.0
 """Simulated seconds, from the moment when all faults are over, within which everything must be settled."""
 _KEEPER = 0.3
 _INJECTED = (sqlite3.OperationalError, OSError)
-
-
-class Outcome(msgspec.Struct):
-    """What a simulation came to: its trace, and what was wrong, if anything."""
-
-    trace: list[str]
-    wrong: str | None
-    struck: dict[str, int]
-    seconds: float
 
 
 class World:
@@ -63,10 +48,10 @@ class World:
         self.trainers: dict[int, Trainer] = {}
         self.names: dict[int, int] = {}  # tailrace's id by number of a run
         self.agent: Agent | None = None
+        self.oracle = Oracle(self)
         self.session = self._make_session()
         self.disk = Disk(self.session.dir / "spool.db", self.points, power_cuts=scenario.power_cuts)
         self.disk.synced = self._synced
-        self.oracle = Oracle(self)
         self.points.on_kill = self._killed
         self.points.meanwhile = self._meanwhile
         self.restart_at: float | None = self.clock.now
@@ -93,7 +78,7 @@ class World:
         for action in self.scenario.actions:
             self.act(list(action))
         self.settle()
-        self.oracle.check()
+        Verdict(self).check()
 
     def act(self, action: list[Any]) -> None:
         """One action; one that has become impossible does nothing."""
@@ -240,7 +225,7 @@ class World:
     def _opened(self, directory: Path) -> Program:
         opened = Program.open(directory)
         assert isinstance(opened, Program)
-        opened.points, opened.living, opened.told = self.points, self._living, lambda told: self.oracle.told(told)
+        opened.points, opened.living, opened.told = self.points, self._living, self.oracle.told
         bound = msgspec.structs.replace(opened.info.settings, spool_max_bytes=self.scenario.spool_max_bytes)
         opened.info = msgspec.structs.replace(opened.info, settings=bound)
         return opened
@@ -258,48 +243,3 @@ class World:
             index = self.journal.positions.get(ring, {}).get((tail, spill))
             if index is not None:
                 self.journal.durable[ring] = max(index, self.journal.durable.get(ring, 0))
-
-
-def simulate(scenario: Scenario) -> Outcome:
-    """Plays a scenario; what it came to."""
-    clock, wrong = Clock(), None
-    world: World | None = None
-    with (
-        tempfile.TemporaryDirectory(prefix="tailrace-simulation-", dir=_memory()) as folder,
-        governed(clock, random.Random(scenario.seed)),
-        embodied(lambda: world.agent if world is not None else None),
-        _own_descriptors(),
-    ):
-        world = World(scenario, Path(folder), clock)
-        try:
-            world.run()
-        except Wrong as found:
-            wrong = str(found).replace(folder, "~")
-        except Exception:  # noqa: BLE001 - nothing but what the hosts handle may come out of a step
-            wrong = traceback.format_exc(limit=-4).replace(folder, "~")
-        finally:
-            world.disk.kill()
-    return Outcome(world.trace, wrong, dict(world.points.struck), clock.now)
-
-
-def _memory() -> str | None:
-    return "/dev/shm" if Path("/dev/shm").is_dir() else None
-
-
-@contextlib.contextmanager
-def _own_descriptors() -> Iterator[None]:
-    """The locks of rings are kept until a process is gone; here it goes on."""
-    kept: list[int] = []
-    real: Callable[..., int] = session_module.open_kept
-
-    def open_kept(*args: Any, **kwargs: Any) -> int:
-        kept.append(real(*args, **kwargs))
-        return kept[-1]
-
-    with mock.patch.object(session_module, "open_kept", open_kept):
-        try:
-            yield
-        finally:
-            for fd in kept:
-                with contextlib.suppress(OSError):
-                    os.close(fd)
