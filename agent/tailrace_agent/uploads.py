@@ -8,7 +8,7 @@ Invariants
    passes, a small file of ours is offered to find out whether the store takes anything.
 3. A file that is refused costs itself, and not the directory that it lies in.
 4. Uploading again what was uploaded before writes the same bytes to the same place, so a lost answer costs only time.
-   A staged copy is deleted after the spool knows that it has arrived.
+   A staged copy is deleted after the spool knows, through a power cut, that it has arrived.
 
 After the artifacts of a run comes its metadata. It is outside of the ledger, and not worth waiting for ever: an
 artifact store that does not take it in `_METADATA_TRIES` does without.
@@ -193,6 +193,7 @@ class Uploads:
             self._book.notice(state.run, f"artifact {quoted(each.artifact_file)} was refused: {each.reason}")
         self._trials.worked(block.id)
         self._book.uploads_work(state.run)
+        self._spool.sync()  # or a power cut would bring the record back, and not the copy
         self._source.discard(record)
 
     # -- when it does not work ---------------------------------------------------------------------------------------

@@ -118,7 +118,7 @@ MUTATIONS = {
         "861f2e6",
         "uploads:Uploads._arrived",
         "pieces = self._pieces.get(block.id)",
-        "self._source.discard(record)\n    pieces = self._pieces.get(block.id)",
+        "pieces = self._source.discard(record) or self._pieces.get(block.id)",
     ),
     "the note of what came after a run's end dies with the agent": Mutation(
         "found by the simulator",

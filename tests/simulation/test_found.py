@@ -84,6 +84,22 @@ FOUND = {
             ["burst", 0, 0, 36],
         ),
     ),
+    "an artifact that had arrived was counted as gone after a power cut": Scenario(
+        seed=1000863,
+        families=(),
+        retry_max_delay=2.0,
+        power_cuts=True,
+        actions=(
+            ["join", 0],
+            ["start", 0, 0, None],
+            ["join", 1],
+            ["pass", 2.0, 33409],
+            ["sigterm"],
+            ["params", 1, 0, 4, 7000],
+            ["pass", 2.0, 19175],
+            ["power", 3757259698],
+        ),
+    ),
 }
 
 
