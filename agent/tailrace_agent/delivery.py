@@ -366,11 +366,14 @@ class Delivery:
             )
 
     def _bury(self, state: RunState, reason: str) -> float:
-        if state.end is not None:  # first, so that what comes meanwhile opens the run again
-            self._book.update(state.run, closed=True, finalized=True)
         if buried := self._spool.bury(state.run, reason):
             self._log.error("run gone", run=state.run, buried=buried, reason=reason)
             self._book.touch(state.run)
+        if state.end is not None:
+            self._book.update(state.run, closed=True, finalized=True)
+            if self._spool.backlog(state.run):  # it came meanwhile
+                self._book.update(state.run, finalized=False)
+                return self._monotonic()
         self._forget(state.run)
         return self._monotonic() + 1.0
 

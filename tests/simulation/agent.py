@@ -89,13 +89,14 @@ class Agent:
         turns: Its workers.
         left: Whether it has left in good order.
         finished: Whether it has closed the session.
+        asked: Whether somebody has asked it to leave.
     """
 
     def __init__(self, session: Program, clock: Clock, disk: Disk) -> None:
         self.clock, self._session = clock, session
         self.disk = disk
         self.turns: list[Turn] = []
-        self.left = self.finished = False
+        self.left = self.finished = self.asked = False
 
     def start(self, open_sink: Any, log: Any) -> None:
         """The beginning of `process_host.main`."""
@@ -111,7 +112,7 @@ class Agent:
         note = self.pipeline.book.update
 
         def pause_and_note(run: int, **changes: Any) -> None:
-            self._session.points.reach("noting")
+            self._session.points.reach("finalizing" if "finalized" in changes else "noting")
             note(run, **changes)
 
         stage = self.pipeline._intake._stage_text
@@ -146,6 +147,7 @@ class Agent:
 
     def ask_to_leave(self) -> None:
         """SIGTERM."""
+        self.asked = True
         self.drainer.leave()
         self.drainer.due = 0.0
 

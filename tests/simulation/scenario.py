@@ -19,7 +19,7 @@ Action = list[Any]
 _FAMILIES = ("network", "store", "kills", "disk", "status", "power", "clock", "meanwhile", "children", "bound", "gone")
 _KILL_POINTS = ("begin", "commit", "committed", "settled", "request", "answer", "before the tail", "after the tail")
 _KILL_POINTS += ("status", "after the status", "open", "noting")
-_PAUSES = ("request", "answer", "settled", "noting", "noting")
+_PAUSES = ("request", "answer", "settled", "noting", "finalizing")
 """Points at which the agent's threads hold no lock, so that another one may come in between."""
 
 
@@ -156,8 +156,7 @@ class _Draw:
             which = rng.random()
             log = ["log", self._trainer(), self._run(), 1, "plain"]
             others.append(log if which < 0.4 else self._call() if which < 0.7 else ["turn", "upload"])
-        nth = rng.randint(0, 5)
-        return [["arm", rng.choice(_PAUSES), nth, "meanwhile", *others, ["turn", "drain"]]]
+        return [self._arm(rng.choice(_PAUSES), "meanwhile", *others, ["turn", "drain"])]
 
     def _child(self) -> list[Action]:
         self._trainers += 1

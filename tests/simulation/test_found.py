@@ -100,6 +100,23 @@ FOUND = {
             ["power", 3757259698],
         ),
     ),
+    "the agent left what it could not bury on a full disk": Scenario(
+        seed=104,
+        families=(),
+        retry_max_delay=2.0,
+        actions=(
+            ["join", 0],
+            ["start", 0, 0, None],
+            ["pass", 0.15, 56475],
+            ["end", 0, 0, "FINISHED"],
+            ["delete", 0],
+            ["join", 1],
+            ["arm", "begin", 5, "full"],
+            ["log", 0, 0, 3, "plain"],
+            ["artifact", 1, 0, 0, 3000],
+            ["pass", 8.0, 17705],
+        ),
+    ),
 }
 
 
