@@ -214,7 +214,12 @@ class Uploads:
             self._book.notice(
                 state.run, f"artifact {quoted(name)} cannot be uploaded ({reason}); tailrace keeps trying"
             )
-        if error.here or (not error.away and self._store_works(sink, state)):
+        try:
+            works = error.here or (not error.away and self._store_works(sink, state))
+        except RunGone as gone:
+            self._bury(state, block, record, str(gone))
+            works = True
+        if works:
             self._backoff.worked()
             return now
         return self._backoff.failed(self._monotonic(), error.retry_after)
@@ -230,7 +235,7 @@ class Uploads:
             file.write_text(_CHECK_TEXT)
             try:
                 sink.log_artifact(state.ref.run_id, file, "tailrace")
-            except (Refused, RunGone, Unavailable) as error:
+            except (Refused, Unavailable) as error:
                 self._log.info("the artifact store takes nothing", reason=str(error))
                 return False
         self._trials.worked()

@@ -117,6 +117,21 @@ FOUND = {
             ["pass", 8.0, 17705],
         ),
     ),
+    "an artifact of a deleted run was tried for ever": Scenario(
+        seed=3003688,
+        families=("store",),
+        drain_interval=0.3,
+        flush_interval=0.05,
+        actions=(
+            ["join", 0],
+            ["start", 0, 0, None],
+            ["end", 0, 0, "FINISHED"],
+            ["pass", 0.15, 62890],
+            ["artifact", 0, 0, 0, 1],
+            ["delete", 0],
+            ["upload_fault", 10000],
+        ),
+    ),
 }
 
 
