@@ -84,12 +84,6 @@ MUTATIONS = {
         "                taken += part\n"
         "                continue",
     ),
-    "an end whose commit failed is forgotten": Mutation(
-        "861f2e6",
-        "runs:RunBook.end",
-        "return msgspec.json.encode(state) if (state.end, state.end_reason) == (record, reason) else None",
-        "return None",
-    ),
     "rows are fed twice when a drain fails half way": Mutation(
         "861f2e6",
         "pipeline:Pipeline._take_over",
