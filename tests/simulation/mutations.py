@@ -114,12 +114,6 @@ MUTATIONS = {
         "pieces = self._pieces.get(block.id)",
         "pieces = self._source.discard(record) or self._pieces.get(block.id)",
     ),
-    "the note of what came after a run's end dies with the agent": Mutation(
-        "found by the simulator",
-        "pipeline:Pipeline._commit",
-        "states += self.book.reopen(changes.runs)",
-        "self.book.reopen(changes.runs)",
-    ),
 }
 
 

@@ -148,6 +148,9 @@ class _Draw:
 
     def _disk(self) -> list[Action]:
         point = self._rng.choice(("begin", "commit", "commit", "open", "stage"))
+        if point == "stage":  # for a text that is too long for MLflow, behind something else
+            trainer, run = self._trainer(), self._run()
+            return [["arm", point, 0, "full"], ["log", trainer, run, 3, "plain"], ["params", trainer, run, 1, 7000]]
         return [self._arm(point, self._rng.choice(("full", "eio")))]
 
     def _meanwhile(self) -> list[Action]:
