@@ -10,7 +10,6 @@ import os
 import sqlite3
 import threading
 import time
-import uuid
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -26,7 +25,6 @@ from tailrace_agent.log import Log
 from tailrace_agent.metadata import Metadata
 from tailrace_agent.monitors import Monitors
 from tailrace_agent.onlookers import Onlookers
-from tailrace_agent.ownership import write_own
 from tailrace_agent.records import Alert, End, run_hex
 from tailrace_agent.ring_reader import Frames, RingReader
 from tailrace_agent.runs import RunBook, RunState, stand_in
@@ -115,7 +113,7 @@ class Pipeline:
         self.onlookers = Onlookers(
             self._settings, self.book, self.spool, session=session.id, host=session.info.hostname, log=log
         )
-        self._intake = Intake(self._stage_text, saw=self.onlookers.saw)
+        self._intake = Intake(partial(staging.stage_text, session.artifacts), saw=self.onlookers.saw)
         self._sources: dict[str, _Source] = {}
         self._status = AgentStatus(pid=os.getpid(), host=host, started=time.time(), seen=time.time())
         self._look_at = self._publish_at = self._sync_at = 0.0
@@ -370,11 +368,6 @@ class Pipeline:
         if changes.starts:
             self._update_channels()
         self.on_change()
-
-    def _stage_text(self, name: str, text: str) -> str:
-        folder = staging.make(self.session.artifacts, f"text-{uuid.uuid4().hex}")
-        write_own(folder / name, text.encode())
-        return folder.name
 
     def _keep_bound(self) -> None:
         if self.spool.bytes > self._settings.spool_max_bytes:

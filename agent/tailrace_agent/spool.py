@@ -12,8 +12,7 @@ Invariants
 
 Tables: `block` (encoded rows waiting, at most `BLOCK_POINTS` points each), `run` (state as JSON), `tally` (the
 ledger), `delivered_key` (rows delivered by metric key), `extreme` (their smallest and largest values), `dead` (dead
-letters), `ring` (positions taken over), `upload_failure` (artifacts that wait and have failed), `salvage` (spools that
-were set aside, and read as far as they could be).
+letters), `ring` (positions taken over), `upload_failure` (artifacts that wait and have failed), `salvage` (old spools).
 """
 
 from __future__ import annotations
@@ -167,8 +166,6 @@ class Spool:
             self._db.executemany(_COUNT, tallies)
             self._db.executemany("INSERT OR REPLACE INTO run VALUES(?, ?)", runs)
             self._db.executemany("INSERT OR REPLACE INTO ring VALUES(?, ?, ?)", rings)
-            if sync:
-                self._beat()
         self._grow(row[:5] for row in rows)
 
     def waiting(self, run: int, kind: Kind, limit: int) -> list[Block]:
@@ -247,7 +244,7 @@ class Spool:
     def sync(self) -> None:
         """Waits for the disk: what was written so far survives a power cut."""
         with self._transaction(sync=True):
-            self._beat()
+            pass
 
     def forget_ring(self, name: str) -> None:
         """A ring is gone for good. Its name may come back: process ids do."""
@@ -442,6 +439,8 @@ class Spool:
             try:
                 self._db.execute("BEGIN IMMEDIATE")
                 yield
+                if sync:  # a transaction that writes nothing would not reach the disk, and take nothing along
+                    self._db.execute("INSERT OR REPLACE INTO beat VALUES(1, ?)", (time.time(),))
                 self._db.execute("COMMIT")
             except BaseException:
                 if self._db.in_transaction:
@@ -450,10 +449,6 @@ class Spool:
             finally:
                 if sync:
                     self._db.execute("PRAGMA synchronous = NORMAL")
-
-    def _beat(self) -> None:
-        """Writes something: a transaction that writes nothing would not reach the disk, and take nothing along."""
-        self._db.execute("INSERT OR REPLACE INTO beat VALUES(1, ?)", (time.time(),))
 
     def _all(self, sql: str, args: Sequence[object] = ()) -> list[sqlite3.Row]:
         with self._lock:

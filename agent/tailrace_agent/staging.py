@@ -7,12 +7,13 @@ nothing. Each entry is a directory of its own; `tables` beside them holds tables
 from __future__ import annotations
 
 import re
+import uuid
 from pathlib import Path
 from typing import Final
 
-from tailrace_agent.ownership import make_private, remove_tree
+from tailrace_agent.ownership import make_private, remove_tree, write_own
 
-__all__ = ["TABLES", "discard", "is_staged_name", "make", "staged"]
+__all__ = ["TABLES", "discard", "is_staged_name", "make", "stage_text", "staged"]
 
 TABLES: Final = "tables"
 _PLAIN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
@@ -37,6 +38,17 @@ def make(staging: Path, name: str) -> Path:
     entry = staging / name
     make_private(entry)
     return entry
+
+
+def stage_text(staging: Path, name: str, text: str) -> str:
+    """Puts a text into an entry of its own, under a file name; the entry's name.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    entry = make(staging, f"text-{uuid.uuid4().hex}")
+    write_own(entry / name, text.encode())
+    return entry.name
 
 
 def discard(staging: Path, name: str) -> None:

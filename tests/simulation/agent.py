@@ -14,7 +14,7 @@ from simulation.faults import Points
 from tailrace_agent import host, spool, status
 from tailrace_agent.pipeline import Pipeline
 from tailrace_agent.process_host import _Agent
-from tailrace_agent.ring import RingReader
+from tailrace_agent.ring_reader import RingReader
 from tailrace_agent.session import Session
 from tailrace_agent.worker import Worker
 

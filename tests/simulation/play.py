@@ -9,7 +9,6 @@ import tempfile
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import msgspec
@@ -63,13 +62,15 @@ def _memory() -> str | None:
 def _own_descriptors() -> Iterator[None]:
     """The locks of rings are kept until a process is gone; here it goes on."""
     kept: list[int] = []
-    real: Callable[..., int] = session_module.open_kept
+    real: Callable[..., int] = session_module.open_own
 
-    def open_kept(*args: Any, **kwargs: Any) -> int:
-        kept.append(real(*args, **kwargs))
-        return kept[-1]
+    def open_own(path: str | os.PathLike[str], flags: int) -> int:
+        fd = real(path, flags)
+        if flags & os.O_EXCL:  # all others are closed at once
+            kept.append(fd)
+        return fd
 
-    with mock.patch.object(session_module, "open_kept", open_kept):
+    with mock.patch.object(session_module, "open_own", open_own):
         try:
             yield
         finally:

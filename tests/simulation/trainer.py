@@ -12,7 +12,7 @@ from simulation.clock import Clock
 from simulation.journal import Journal, Mark, Row, mark_of
 from tailrace._connection import Connection
 from tailrace_agent.records import Artifact, End, Flush, Params, Point, RunSpec, Start, Tags, encode
-from tailrace_agent.ring import HEAD
+from tailrace_agent.ring_format import HEAD
 from tailrace_agent.session import Session
 from tailrace_agent.sink import Limits
 from tailrace_agent.utf8 import encoded
