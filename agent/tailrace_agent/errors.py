@@ -37,7 +37,13 @@ __all__ = [
 
 
 class TailraceError(Exception):
-    """The root of tailrace's own errors."""
+    """The root of tailrace's own errors.
+
+    Attributes:
+        asked_for: The program wants to hear of it, by `on_error="raise"`, though it is the surroundings' doing.
+    """
+
+    asked_for = False
 
 
 class SettingsError(TailraceError):

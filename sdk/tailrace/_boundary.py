@@ -90,6 +90,8 @@ def _method(call: Callable[..., Any], name: str, otherwise: Callable[[Any], Any]
         try:
             return call(self, *args, **kwargs)
         except _OF_THE_SURROUNDINGS as error:
+            if error.asked_for:
+                raise
             self._surprised(name, error)
         except _OF_THE_CALLER:
             raise

@@ -128,6 +128,7 @@ class Launcher:
                     connection = Connection(config, self._voice)
                 except (StateDirError, SessionError) as error:
                     if config.on_error == "raise":
+                        error.asked_for = True
                         raise
                     self._voice.warn(f"nothing can be tracked: {error}")
                     return None

@@ -43,7 +43,7 @@ def test_a_fault_of_the_past_is_found_and_shrunk(fault: str) -> None:
         wrong = simulate(first).wrong
         least = shrink(first, lambda each: kind_of(simulate(each).wrong) == kind_of(wrong))
         assert kind_of(simulate(least).wrong) == kind_of(wrong)
-    assert len(least.actions) <= 12
+    assert len(least.actions) <= 16
     assert simulate(least).wrong is None
 
 
