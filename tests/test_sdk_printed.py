@@ -83,10 +83,13 @@ def test_over_http_the_last_line_is_the_runs_address(mlflow_server: str, capsys:
 
 
 WAITING = f"""
+import time
 import tailrace as sdk
-with sdk.start_run(run_name="waits", tracking_uri="{AWAY}", end_timeout=2.5, agent="AGENT", linger=0):
+with sdk.start_run(run_name="waits", tracking_uri="{AWAY}", end_timeout=2.5, agent="AGENT", linger=0) as run:
     sdk.log(loss=1, accuracy=2)
     sdk.log_text("text", "text.txt")
+    while run.ledger().pending < 3:  # not before the agent has taken it over, however busy the machine is
+        time.sleep(0.05)
 print("trained")
 """
 

@@ -271,7 +271,10 @@ class Connection:
         except StateDirError as error:
             if settings.on_error == "raise":
                 raise
-            fallback = make_temporary_state_dir()
+            try:
+                fallback = make_temporary_state_dir()
+            except OSError:
+                raise error from None
             self.settings = msgspec.structs.replace(settings, dir=str(fallback))
             session = self._with_ring(self.settings)
             self.voice.warn(f"{error} Keeping state in {fallback} for now.")
