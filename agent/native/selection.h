@@ -7,8 +7,9 @@
 
 enum { KEYS_MAX = 64, NAMES_MAX = 4096 };
 
-/* The group of a set of keys, as a borrowed reference; NULL if there is none, or with an error. Keywords are looked up by
- * their tuple as it came. Python code may run in here: finalizers, and keys of classes of their own. */
+/* The group of a set of keys, as a new reference; NULL if there is none, or with an error. Keywords are looked up by
+ * their tuple as it came. Python code may run in here, finalizers and keys of classes of their own, and take the group
+ * out of the dictionary that it was found in. */
 static Group *
 plan_of(const Log *self, Selector *selector, const Call *call)
 {
@@ -19,7 +20,7 @@ plan_of(const Log *self, Selector *selector, const Call *call)
     if (call->metrics != NULL) {
         keys = PySequence_Tuple(call->metrics);
     } else if (call->names != NULL) {
-        plan = PyDict_GetItemWithError(selector->names, call->names);
+        plan = Py_XNewRef(PyDict_GetItemWithError(selector->names, call->names));
         if (plan == NULL && !PyErr_Occurred()) {
             Py_ssize_t size = PyTuple_GET_SIZE(call->names), at = call->step_at < 0 ? size : call->step_at;
             PyObject *before = PyTuple_GetSlice(call->names, 0, at), *after = PyTuple_GetSlice(call->names, at + 1, size);
@@ -29,16 +30,16 @@ plan_of(const Log *self, Selector *selector, const Call *call)
         }
     }
     if (keys != NULL) {
-        plan = PyDict_GetItemWithError(selector->plans, keys);
+        plan = Py_XNewRef(PyDict_GetItemWithError(selector->plans, keys));
         if (plan != NULL && call->metrics == NULL && PyDict_GET_SIZE(selector->names) < NAMES_MAX) {
             PyDict_SetItem(selector->names, call->names, plan);
         }
         Py_DECREF(keys);
     }
-    if (PyErr_Occurred()) {
-        return NULL;
+    if (plan != NULL && (PyErr_Occurred() || !PyObject_TypeCheck(plan, self->group_type))) {
+        Py_CLEAR(plan);
     }
-    return plan != NULL && PyObject_TypeCheck(plan, self->group_type) ? (Group *)plan : NULL;
+    return (Group *)plan;
 }
 
 /* Whether a group's value is to be logged now; if so it counts as logged. As `_Group.passes`. */
@@ -141,9 +142,8 @@ is_ours(const Log *self, const Route *route, const Selector *selector, const Cal
            (call->metrics == NULL || PyDict_GET_SIZE(call->metrics) == call->count);
 }
 
-/* As `deliver`, for a run of which not everything is logged. */
 static int
-deliver_selected(const Log *self, Route *route, const Call *call, int64_t now, PyObject **result)
+deliver_planned(const Log *self, Route *route, Group *plan, const Call *call, int64_t now, PyObject **result)
 {
     Selector *selector = (Selector *)route->selection;
     uint8_t entries[ROW_MAX], row[PREFIX_MAX + ROW_MAX], due[KEYS_MAX], *ends[KEYS_MAX];
@@ -152,13 +152,6 @@ deliver_selected(const Log *self, Route *route, const Call *call, int64_t now, P
     PyObject *overtaken[KEYS_MAX];
     long long step;
     int count;
-    if (!is_ours(self, route, selector, call)) {
-        return 0;
-    }
-    Group *plan = plan_of(self, selector, call);
-    if (plan == NULL) {
-        return !forgive();
-    }
     if (!is_ours(self, route, selector, call) || !(count = parts_of(self, plan, call, parts, &owners)) ||
         put_entries(entries, entries + sizeof entries, call, ends) == NULL || !step_of(call, route, &step)) {
         return 0;
@@ -177,4 +170,21 @@ deliver_selected(const Log *self, Route *route, const Call *call, int64_t now, P
         Py_XDECREF(overtaken[i]);
     }
     return 1;
+}
+
+/* As `deliver`, for a run of which not everything is logged. */
+static int
+deliver_selected(const Log *self, Route *route, const Call *call, int64_t now, PyObject **result)
+{
+    Selector *selector = (Selector *)route->selection;
+    if (!is_ours(self, route, selector, call)) {
+        return 0;
+    }
+    Group *plan = plan_of(self, selector, call);
+    if (plan == NULL) {
+        return !forgive();
+    }
+    int done = deliver_planned(self, route, plan, call, now, result);
+    Py_DECREF(plan);
+    return done;
 }

@@ -1,0 +1,1 @@
+"""Bytes that are wrong, and C that is watched: what the tests of fuzzing and of the sanitizers share."""
