@@ -307,10 +307,8 @@ def _read_file(path: Path, fault: str | None, *, table: bool) -> _Source | None:
     if data is None:
         return None
     values: Any = parse_toml(path, data)
-    if table:
-        values = values.get("tool", {}).get("tailrace")
-        if values is None:
-            return None
+    if table and (values := own_table(values)) is None:
+        return None
     where = f"{path} [tool.tailrace]" if table else str(path)
     if not isinstance(values, dict):
         raise SettingsError(f"{where}: must be a table of settings, not {_show(values)}")
@@ -336,12 +334,20 @@ def parse_toml(path: Path, data: bytes) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise SettingsError(f"{path} is no valid TOML: not UTF-8 (at line {line})") from None
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError:
+        raise SettingsError(f"{path} is no valid TOML: it is nested too deeply") from None
+    except ValueError as error:  # a number of thousands of digits is none of TOML's own errors
         last_line = data.count(b"\n") + 1
         end = f"at line {last_line}"  # tomllib says no number there
         reason = str(error).replace("at end of document", end)
         raise SettingsError(f"{path} is no valid TOML: {reason}") from None
     return parsed
+
+
+def own_table(values: Mapping[str, Any]) -> Any:
+    """What a `pyproject.toml` holds for tailrace, None if nothing."""
+    tool = values.get("tool")
+    return tool.get("tailrace") if isinstance(tool, dict) else None
 
 
 def _require_known(key: object, origin: str, spell: Callable[[str], str] = repr) -> None:

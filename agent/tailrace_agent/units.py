@@ -143,9 +143,9 @@ def as_word(value: object) -> object:
 
 
 def as_text(value: object) -> object:
-    """A text that is not empty."""
-    if isinstance(value, str) and not value.strip():
-        raise ValueError("empty")
+    """A text that is not empty, and that may be a path: without NUL."""
+    if isinstance(value, str) and (not value.strip() or "\0" in value):
+        raise ValueError("empty, or with a NUL")
     return value
 
 

@@ -11,6 +11,7 @@ What this module promises:
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from tailrace_agent.errors import SettingsError
-from tailrace_agent.settings import parse_toml, settings_file
+from tailrace_agent.settings import own_table, parse_toml, settings_file
 from tailrace_agent.uris import mask_uri
 
 __all__ = ["Document", "Entry", "credentials_in", "expand", "read_document", "tracking_entries"]
@@ -35,6 +36,7 @@ _BESIDE: Final = {
     "mlflow_tags": "tags",
 }
 _BELOW: Final = ("mlflow", "local", "settings")
+_MOST_VALUES: Final = 100_000
 
 
 class Document(NamedTuple):
@@ -78,7 +80,7 @@ def read_document(source: str | os.PathLike[str] | Mapping[str, Any] | None) -> 
         raise SettingsError(f"{path} cannot be read: {error.strerror or error}") from None
     values: Any = parse_toml(path, data) if path.suffix == ".toml" else _parse_yaml(path, data)
     if path.name == "pyproject.toml":
-        values = values.get("tool", {}).get("tailrace", {})
+        values = own_table(values) or {}
     if not isinstance(values, dict):
         raise SettingsError(f"{path} must hold keys and values, not {type(values).__name__}")
     return Document(values, str(path), path.absolute())
@@ -90,9 +92,23 @@ def _parse_yaml(path: Path, data: bytes) -> Any:
     yaml: Any = importlib.import_module("yaml")  # untyped
     try:
         values = yaml.safe_load(data)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from None
+    except Exception as error:  # noqa: BLE001 - PyYAML raises anything where a value is not what its tag says
+        what = " ".join(str(error).split()) or type(error).__name__
+        raise SettingsError(f"{path} is no valid YAML: {what}") from None
+    if _size(values, {}) > _MOST_VALUES:
+        raise SettingsError(f"{path} holds more than {_MOST_VALUES:,} values once its aliases are followed")
     return {} if values is None else values
+
+
+def _size(value: Any, known: dict[int, float]) -> float:
+    """How many values there are in it, what is aliased each time that it is; endless for what holds itself."""
+    if not isinstance(value, (dict, list)):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = math.inf
+        inner = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_size(each, known) for each in inner)
+    return known[id(value)]
 
 
 def tracking_entries(document: Document) -> tuple[list[Entry], dict[str, Any]]:
