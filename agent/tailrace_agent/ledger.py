@@ -172,7 +172,8 @@ class Ledger(msgspec.Struct, kw_only=True):
     def from_rows(cls, rows: Iterable[tuple[str, str, int]]) -> Ledger:
         """From `(kind, what, n)` rows as the spool keeps them.
 
-        `what` is a field of `Counts`, `dropped:<reason>`, `requests` or `calls`.
+        `what` is a field of `Counts`, `dropped:<reason>`, `requests` or `calls`; anything else, of another version
+        or of a damaged disk, counts for nothing.
         """
         ledger = cls()
         for kind, what, n in rows:
@@ -183,7 +184,7 @@ class Ledger(msgspec.Struct, kw_only=True):
             counts = ledger.kinds.setdefault(kind, Counts())
             if field == "dropped":
                 counts.dropped[reason] = n
-            else:
+            elif field in Counts.__struct_fields__:
                 setattr(counts, field, n)
         return ledger
 

@@ -31,13 +31,14 @@ from tailrace_agent.finished import SetAside
 from tailrace_agent.ledger import Ledger
 from tailrace_agent.records import Kind
 from tailrace_agent.spool_salvage import take_back
-from tailrace_agent.spool_schema import connect, not_the_bytes
+from tailrace_agent.spool_schema import connect, not_the_bytes, sound
 
 __all__ = ["BLOCK_POINTS", "SYSTEM", "Block", "DeadLetter", "Outcome", "Spool"]
 
 BLOCK_POINTS: Final = 250
 """Points in a block. Four fill a request, so a request is at least three quarters full while there is a backlog."""
 
+_BLOCK: Final = f"SELECT id, run, kind, n, first_ns, {sound('block')} FROM block"  # noqa: S608
 _COUNT: Final = "INSERT INTO tally VALUES(?, ?, ?, ?) ON CONFLICT(run, kind, what) DO UPDATE SET n = n + excluded.n"
 _COUNT_KEY: Final = "INSERT INTO delivered_key VALUES(?, ?, ?) ON CONFLICT(run, key) DO UPDATE SET n = n + excluded.n"
 _WIDEN: Final = """
@@ -63,7 +64,10 @@ def _stored(kind: Kind) -> Kind:
 
 
 class Block(NamedTuple):
-    """Encoded rows of one kind and run that wait. `n` counts points (or params, tags, artifacts)."""
+    """Encoded rows of one kind and run that wait. `n` counts points (or params, tags, artifacts).
+
+    `body` is empty where the disk gives back another one than was written.
+    """
 
     id: int
     run: int
@@ -176,10 +180,7 @@ class Spool:
     def next_artifact(self, run: int, but: Container[int]) -> Block | None:
         """The oldest artifact of a run that waits, some blocks aside."""
         with self._lock:
-            cursor = self._db.execute(
-                "SELECT id, run, kind, n, first_ns, body FROM block WHERE run = ? AND kind = 'artifact' ORDER BY id",
-                (run,),
-            )
+            cursor = self._db.execute(f"{_BLOCK} WHERE run = ? AND kind = 'artifact' ORDER BY id", (run,))
             return next((Block(*row) for row in cursor if row[0] not in but), None)
 
     @contextlib.contextmanager
@@ -325,14 +326,14 @@ class Spool:
 
     def dead_letters(self, run: int | None = None) -> list[DeadLetter]:
         """Dead letters, oldest first."""
-        rows = self._all("SELECT id, run, kind, key, n, body, reason, at FROM dead ORDER BY id")
+        rows = self._all(f"SELECT id, run, kind, key, n, {sound('dead')}, reason, at FROM dead ORDER BY id")  # noqa: S608
         return [letter for row in rows if (letter := DeadLetter(*row)).run == run or run is None]
 
     def pending_artifacts(self, *, failed: bool) -> list[DeadLetter]:
         """Artifacts that wait, in the form of dead letters: those that have failed, with the reason; or all of them."""
         rows = self._all(
-            "SELECT id, run, kind, '', n, body, reason, at FROM block LEFT JOIN upload_failure ON block.id = block "
-            "WHERE kind = 'artifact' ORDER BY id"
+            f"SELECT id, run, kind, '', n, {sound('block')}, reason, at "  # noqa: S608
+            "FROM block LEFT JOIN upload_failure ON block.id = block WHERE kind = 'artifact' ORDER BY id"
         )
         letters = (DeadLetter(*row) for row in rows)
         return [
@@ -381,8 +382,8 @@ class Spool:
         """Makes dead letters of everything that waits for a run that is gone; how many entries."""
         with self._transaction():
             self._db.execute(
-                "INSERT INTO dead(run, kind, key, n, body, reason, at) "
-                "SELECT run, kind, '*', n, body, ?, ? FROM block WHERE run = ? ORDER BY id",
+                "INSERT INTO dead(run, kind, key, n, body, reason, at) "  # noqa: S608
+                f"SELECT run, kind, '*', n, {sound('block')}, ?, ? FROM block WHERE run = ? ORDER BY id",
                 (reason, time.time(), run),
             )
             self._db.execute(
@@ -455,9 +456,7 @@ class Spool:
             return self._db.execute(sql, args).fetchall()
 
     def _oldest(self, run: int, kind: Kind, limit: int) -> list[Block]:
-        cursor = self._db.execute(
-            "SELECT id, run, kind, n, first_ns, body FROM block WHERE run = ? AND kind = ? ORDER BY id", (run, kind)
-        )
+        cursor = self._db.execute(f"{_BLOCK} WHERE run = ? AND kind = ? ORDER BY id", (run, kind))
         found: list[Block] = []
         for row in cursor:
             limit -= row[3]

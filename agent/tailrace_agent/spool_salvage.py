@@ -7,7 +7,7 @@ Rules
 2. One transaction, which also notes that it was done: a kill in between does it again, or never twice.
 3. The ledger adds up afterwards: what was waiting by the counts and cannot be found is dropped, with the reason `LOST`;
    what is found and was not counted is accepted.
-4. Nothing is guessed: a row whose values are not what they should be is not taken.
+4. Nothing is guessed: a row whose values are not what they should be, or whose body has another checksum, is not taken.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 from tailrace_agent.finished import SetAside, note_set_aside
+from tailrace_agent.spool_schema import body_sum
 
 __all__ = ["LOST", "Salvage", "salvage", "take_back"]
 
@@ -184,13 +185,15 @@ def _take(old: _Damaged, db: sqlite3.Connection) -> bool:
             if _is_key(row[:3]) and numbers(row[5:]) and all(isinstance(each, float | None) for each in row[3:5])
         ),
     )
+    dead_sums: dict[int, int] = dict(old.numbered("sum", "dead_sum"))
+    sums: dict[int, int] = dict(old.numbered("sum", "block_sum"))
     db.executemany(
         "INSERT INTO dead(run, kind, key, n, body, reason, at) VALUES(?, ?, ?, ?, ?, ?, ?)",
-        (row[1:] for row in old.numbered("run, kind, key, n, body, reason, at", "dead") if _is_dead(row)),
+        (row[1:] for row in old.numbered("run, kind, key, n, body, reason, at", "dead") if _is_dead(row, dead_sums)),
     )
     db.executemany(
         "INSERT INTO block(run, kind, n, first_ns, body, minor) VALUES(?, ?, ?, ?, ?, ?)",
-        (row[1:] for row in old.numbered("run, kind, n, first_ns, body, minor", "block") if _is_block(row)),
+        (row[1:] for row in old.numbered("run, kind, n, first_ns, body, minor", "block") if _is_block(row, sums)),
     )
     return counted
 
@@ -233,14 +236,18 @@ def _is_key(row: Row) -> bool:
     return isinstance(run, int) and isinstance(key, str) and isinstance(n, int) and n > 0
 
 
-def _is_block(row: Row) -> bool:
-    _, run, kind, n, first_ns, body, minor = row
+def _is_block(row: Row, sums: Mapping[int, int]) -> bool:
+    id_, run, kind, n, first_ns, body, minor = row
     numbers = all(isinstance(value, int) for value in (run, n, first_ns, minor))
-    return numbers and kind in _KINDS and 0 < n <= _MOST and isinstance(body, bytes)
+    return numbers and kind in _KINDS and 0 < n <= _MOST and _is_sound(id_, body, sums)
 
 
-def _is_dead(row: Row) -> bool:
-    _, run, kind, key, n, body, reason, at = row
-    texts = isinstance(key, str) and isinstance(reason, str) and isinstance(body, bytes)
+def _is_dead(row: Row, sums: Mapping[int, int]) -> bool:
+    id_, run, kind, key, n, body, reason, at = row
+    texts = isinstance(key, str) and isinstance(reason, str) and _is_sound(id_, body, sums)
     numbers = isinstance(run, int) and isinstance(n, int) and isinstance(at, (int, float))
     return texts and numbers and kind in _KINDS and 0 < n <= _MOST
+
+
+def _is_sound(id_: int, body: object, sums: Mapping[int, int]) -> bool:
+    return isinstance(body, bytes) and sums.get(id_) in (None, body_sum(body))

@@ -1,4 +1,4 @@
-"""Puts the extension module that `TAILRACE_TEST_NATIVE` names in the place of the one that is installed.
+"""Puts the extension module that `FUZZING_NATIVE` names in the place of the one that is installed.
 
 Imported before tailrace, also as a plugin: `pytest -p fuzzing.instead`.
 """
@@ -9,7 +9,7 @@ import importlib.util
 import os
 import sys
 
-if _path := os.environ.get("TAILRACE_TEST_NATIVE"):
+if _path := os.environ.get("FUZZING_NATIVE"):
     assert "tailrace_agent.native" not in sys.modules
     _spec = importlib.util.spec_from_file_location("tailrace_agent._native", _path)
     assert _spec is not None

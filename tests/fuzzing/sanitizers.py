@@ -63,7 +63,7 @@ def watched(module: Path, *arguments: str, timeout: float) -> subprocess.Complet
             "UBSAN_OPTIONS": "print_stacktrace=1",
             "PYTHONMALLOC": "malloc",
             "PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), *filter(None, sys.path)]),
-            "TAILRACE_TEST_NATIVE": str(module),
+            "FUZZING_NATIVE": str(module),
         },
         capture_output=True,
         text=True,
