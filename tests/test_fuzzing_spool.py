@@ -18,7 +18,7 @@ from tailrace_agent.errors import SessionError
 from tailrace_agent.intake import decode_rows, encode_rows
 from tailrace_agent.records import Artifact, Point, RunSpec, encode
 from tailrace_agent.ring import RingWriter
-from tailrace_agent.ring_format import BASE, MIN_BYTES
+from tailrace_agent.ring_format import BASE, HEAD, MIN_BYTES
 from tailrace_agent.ring_reader import RingReader
 from tailrace_agent.runs import RunState, restored
 from tailrace_agent.spool import Outcome, Spool
@@ -211,6 +211,7 @@ def test_of_a_ring_with_one_flipped_byte_no_row_is_taken_that_was_not_written(
         if step == 1180:
             reader = opened()
             taken(reader)
+            before = reader.position
             reader.close()
         writer.put(encode((1, step, 5, {"loss": 0.5, "k" * 20: step / 3})))
     rows = [encode((1, step, 5, {"loss": 0.5, "k" * 20: step / 3})) for step in range(1180, 1200)]
@@ -230,8 +231,10 @@ def test_of_a_ring_with_one_flipped_byte_no_row_is_taken_that_was_not_written(
             except SessionError:
                 assert at < 24  # the magic word, the format, the end
                 continue
+            reader.resume(*before)  # as the spool has it
             found, damaged = taken(reader)
             reader.close()
             rest = iter(rows)
             assert all(row in rest for row in found), at
-            assert damaged or found == rows, at
+            # A head that is an earlier frame's beginning cannot be told from the head. (The next `put` writes it anew.)
+            assert damaged or found == rows or at // 8 == HEAD, at

@@ -65,6 +65,14 @@ _READ_ALL: Final = (
     "SELECT total(sum) FROM block_sum",
     "SELECT total(sum) FROM dead_sum",
 )
+_NO_NUMBERS: Final = (
+    "SELECT 1 FROM block WHERE typeof(n) <> 'integer' OR typeof(first_ns) <> 'integer' OR n < 0",
+    "SELECT 1 FROM tally WHERE typeof(n) <> 'integer'",
+    "SELECT 1 FROM delivered_key WHERE typeof(n) <> 'integer'",
+    "SELECT 1 FROM dead WHERE typeof(n) <> 'integer' OR typeof(at) NOT IN ('real', 'integer')",
+    "SELECT 1 FROM ring WHERE typeof(tail) <> 'integer' OR typeof(spill) <> 'integer'",
+)
+"""One flipped bit in a row's header makes a text of a number, and no check of SQLite's minds."""
 _TRY_TO_WRITE: Final = """
 BEGIN IMMEDIATE;
 INSERT INTO block(run, kind, n, first_ns, body, minor) VALUES(0, '', 0, 0, x'', 0);
@@ -122,7 +130,7 @@ def body_sum(body: object) -> int:
 def sound(table: str) -> str:
     """SQL for the body of a row of `block` or `dead`: no bytes where it is not the one that was written."""
     known = f"SELECT sum FROM {table}_sum WHERE {table}_sum.id = {table}.id"  # noqa: S608
-    return f"CASE WHEN ({known}) <> body_sum(body) OR typeof(body) <> 'blob' THEN x'' ELSE body END"
+    return f"CASE WHEN typeof(body) <> 'blob' THEN x'' WHEN ({known}) <> body_sum(body) THEN x'' ELSE body END"
 
 
 def not_the_bytes(path: Path, message: str) -> bool:
@@ -138,6 +146,8 @@ def _prove(db: sqlite3.Connection, path: Path) -> None:
         raise sqlite3.DatabaseError("the schema is damaged")
     for sql in _READ_ALL:
         db.execute(sql).fetchall()
+    if any(db.execute(f"{sql} LIMIT 1").fetchone() for sql in _NO_NUMBERS):
+        raise sqlite3.DatabaseError("a number is none")
     if path.stat().st_size <= _CHECK_BYTES:
         found = db.execute("PRAGMA integrity_check(1)").fetchone()[0]
         if found != "ok":
