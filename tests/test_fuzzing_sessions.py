@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,15 @@ from hypothesis import strategies as st
 
 from fuzzing.flips import flips
 from tailrace_agent import status
+from tailrace_agent.batcher import body_of
 from tailrace_agent.cli import main
 from tailrace_agent.finished import SetAside, finished, mark_finished, note_set_aside, set_aside
 from tailrace_agent.ledger import Counts, Ledger
-from tailrace_agent.records import LogCost, RunSpec
+from tailrace_agent.records import LogCost, Point, RunSpec
 from tailrace_agent.runs import RunState, restored
 from tailrace_agent.session import Session
 from tailrace_agent.settings import load_settings
-from tailrace_agent.spool import Spool
+from tailrace_agent.spool import Outcome, Spool
 from tailrace_agent.status import AgentStatus, RunStatus
 from tailrace_agent.survey import Unreadable, survey
 
@@ -159,3 +161,21 @@ def test_the_state_of_a_run_with_one_flipped_byte_is_still_that_runs(most: int |
         assert state.run == 1
         assert isinstance(state.spec, RunSpec)
         msgspec.json.encode(state)
+
+
+def test_a_dead_letter_that_the_disk_has_damaged_is_shown_and_dropped_but_not_sent(place: Place) -> None:
+    path = place.session.dir / "spool.db"
+    with closing(Spool(path)) as spool:
+        body = body_of(1, Point("bad!", 1.5, 9, 9))
+        spool.settle(Outcome(1, "metric", [], 0, accepted=1, dead=[("bad!", 1, body, "it is bad")]))
+    (place.session.dir / "finished").unlink()
+    whole = path.read_bytes()
+    assert whole.count(body) == 1
+    path.write_bytes(whole.replace(body, body[:-1] + bytes([body[-1] ^ 1])))
+    shown = CliRunner().invoke(main, ["dead", "list", "--json"])
+    (letter,) = json.loads(shown.output)["dead_letters"]
+    assert (letter["key"], letter["value"]) == ("bad!", "?")
+    refused = CliRunner().invoke(main, ["dead", "retry", letter["id"]])
+    assert refused.exit_code == 1
+    assert f"damaged on disk, and cannot be sent: tailrace dead drop {letter['id']}" in refused.stderr
+    assert CliRunner().invoke(main, ["dead", "drop", letter["id"], "--yes"]).exit_code == 0

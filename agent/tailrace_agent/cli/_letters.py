@@ -67,7 +67,7 @@ class Letter(NamedTuple):
                 artifact = _artifact.decode(body)
                 return f"model {artifact.model.name}" if artifact.model is not None else artifact.artifact_path or ""
             return _texts.decode(body)[self.letter.key]
-        except (msgspec.DecodeError, ValueError, KeyError):
+        except (*UNREADABLE, ValueError, LookupError, StopIteration):
             return "?"
 
     def summary(self) -> dict[str, object]:
@@ -161,8 +161,12 @@ def put_back(session: Session, letters: list[Letter], rename: dict[str, str]) ->
     """Puts letters of a session on the way again, under other names where asked. The caller holds its agent lock.
 
     Raises:
-        Fail: An artifact cannot lie under its new name.
+        Fail: An artifact cannot lie under its new name, or the disk has damaged a letter.
     """
+    for letter in letters:
+        if not letter.letter.body:  # see `Spool`
+            mend = f"tailrace dead drop {letter.id}"
+            raise Fail(f"{letter.id} was damaged on disk, and cannot be sent: {mend}", Code.WRONG)
     bodies = {letter.id: _renamed(session, letter.letter, rename) for letter in letters}
     dead = [letter for letter in letters if not letter.pending]
     with _opened(session) as spool:
@@ -191,7 +195,7 @@ def discard(session: Session, letters: list[Letter]) -> None:
                 spool.settle(Outcome(letter.letter.run, "artifact", [letter.letter.id], 0, dropped=dropped))
     for letter in letters:
         if letter.letter.kind == "artifact":
-            with contextlib.suppress(msgspec.DecodeError):
+            with contextlib.suppress(*UNREADABLE):
                 ArtifactSource(session.artifacts).discard(_artifact.decode(letter.letter.body))
 
 
@@ -225,7 +229,7 @@ def _named(letter: DeadLetter, session: Session) -> DeadLetter:
     """An artifact that waits, with the name under which it is to lie in the run's artifacts."""
     try:
         return letter._replace(key=artifact_file(_artifact.decode(letter.body), session.artifacts))
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return letter._replace(key="?")
 
 
