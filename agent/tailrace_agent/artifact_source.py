@@ -18,11 +18,15 @@ from tailrace_agent.ownership import make_parents, remove_tree, write_own
 from tailrace_agent.records import Artifact, Codec, run_hex
 from tailrace_agent.sink import Sink
 
-__all__ = ["ArtifactSource", "NoTable", "artifact_file"]
+__all__ = ["ArtifactSource", "CutShort", "NoTable", "artifact_file"]
 
 
 class NoTable(Exception):
     """A part of a table that is none. The message says why."""
+
+
+class CutShort(Exception):
+    """A staged copy that lost a part of its bytes. The message says how many it has."""
 
 
 def artifact_file(record: Artifact, staging: Path) -> str:
@@ -51,6 +55,7 @@ class ArtifactSource:
             resumed: The run may have a table of that name from before.
 
         Raises:
+            CutShort: The staged copy has not the bytes that it had.
             NoTable: It was to be joined to a table, and is none.
             Unavailable: There is no room to compress it, or the earlier rows cannot be had now.
         """
@@ -60,6 +65,8 @@ class ArtifactSource:
         if record.append:
             return self._assemble(entry, record, sink, run_id, resumed=resumed)
         source = next(iter(_entries(entry)), None)
+        if source is not None and record.size is not None and (size := staging_dir.size_of(source)) != record.size:
+            raise CutShort(f"{source.name} has {size:,} of {record.size:,} bytes")
         return source if source is None or record.compress is None else _compressed(source, record.compress)
 
     def discard(self, record: Artifact) -> None:

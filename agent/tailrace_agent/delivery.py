@@ -252,6 +252,7 @@ class Delivery:
     def _send(self, sink: Sink, state: RunState, batch: Batch) -> None:
         """Sends a batch, isolates what is refused, and writes down what became of it."""
         assert state.ref is not None
+        self._spool.sync(max(batch.blocks))
         good, dead = self._precheck(sink, batch)
         if batch.kind == "metric" and (before := self._accepted.get(batch.run)):
             good = [entry for entry in good if entry not in before]

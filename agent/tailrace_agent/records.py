@@ -227,6 +227,7 @@ class Artifact(msgspec.Struct, frozen=True, array_like=True, tag="artifact"):
         append: True for a part of a table that grows call by call (`log_table`).
         model: The entry is a model in MLflow's format, and this is what it is to become.
         compress: How the agent compresses it before the upload, if at all.
+        size: Bytes of all its files, where nobody may change them: after a power cut they may have fewer.
     """
 
     run: int
@@ -236,6 +237,7 @@ class Artifact(msgspec.Struct, frozen=True, array_like=True, tag="artifact"):
     append: bool = False
     model: ModelSpec | None = None
     compress: Codec | None = None
+    size: int | None = None
 
 
 class End(msgspec.Struct, frozen=True, array_like=True, tag="end"):

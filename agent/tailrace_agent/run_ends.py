@@ -90,6 +90,7 @@ class RunEnds:
         assert ref is not None
         self._settle(sink, state)
         if state.spec.owned:
+            self._spool.sync()
             try:
                 sink.end_run(ref.run_id, end.status, end.time_ms)
             except Refused as error:  # it will stay as it is in MLflow; the other runs must not wait for it

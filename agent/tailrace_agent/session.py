@@ -433,7 +433,7 @@ class Session:
     def save(self, **changes: object) -> None:
         """Rewrites `session.json` with some fields changed."""
         self.info = msgspec.structs.replace(self.info, **changes)
-        status.write(self.dir / "session.json", self.info)
+        status.write(self.dir / "session.json", self.info, durable=True)
 
     @contextlib.contextmanager
     def _join_lock(self, how: int) -> Iterator[None]:

@@ -9,6 +9,7 @@ Invariants
 3. Opening never raises for what the bytes are: a file that SQLite cannot read is set aside under another name
    (`set_aside`), and a new one begins.
 4. Commits do not wait for the disk (WAL, `synchronous=NORMAL`); `sync=True` does, and takes all earlier ones along.
+   Nobody is told what is not there yet (`sync`): else a store would have, after a power cut, what no ledger has.
 
 Tables: `block` (encoded rows waiting, at most `BLOCK_POINTS` points each), `run` (state as JSON), `tally` (the
 ledger), `delivered_key` (rows delivered by metric key), `extreme` (their smallest and largest values), `dead` (dead
@@ -134,14 +135,15 @@ class Spool:
         self.path = path
         self.set_aside: SetAside | None = None
         self._held: set[int] = set()
+        self._safe = 0
         self._lock = threading.Lock()
         try:
-            self._db = self._connect()
+            self._db = connect(path)
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # SQLite quotes damaged bytes in its messages
             if not_the_bytes(path, str(error)):
                 raise
             moved = self._move_away()
-            self._db = self._connect()
+            self._db = connect(path)
             self.set_aside = take_back(moved, self._db, str(error), time.time())
         self.bytes = int(self._all("SELECT total(length(body)) FROM block")[0][0])
         rows = self._all("SELECT run, kind, sum(n) FROM block GROUP BY run, kind")
@@ -171,6 +173,11 @@ class Spool:
             self._db.executemany("INSERT OR REPLACE INTO run VALUES(?, ?)", runs)
             self._db.executemany("INSERT OR REPLACE INTO ring VALUES(?, ?, ?)", rings)
         self._grow(row[:5] for row in rows)
+
+    def sync(self, upto: int | None = None) -> None:
+        """Waits until all that was committed is on the disk; with `upto`, only if that block may not be yet."""
+        if upto is None or upto > self._safe:
+            self.ingest((), (), sync=True)
 
     def waiting(self, run: int, kind: Kind, limit: int) -> list[Block]:
         """The oldest blocks of a run and kind that together hold at most `limit` entries (at least one block)."""
@@ -335,10 +342,8 @@ class Spool:
             f"SELECT id, run, kind, '', n, {sound('block')}, reason, at "  # noqa: S608
             "FROM block LEFT JOIN upload_failure ON block.id = block WHERE kind = 'artifact' ORDER BY id"
         )
-        letters = (DeadLetter(*row) for row in rows)
-        return [
-            each._replace(reason=each.reason or "", at=each.at or 0.0) for each in letters if each.reason or not failed
-        ]
+        found = (DeadLetter(*row) for row in rows)
+        return [it._replace(reason=it.reason or "", at=it.at or 0.0) for it in found if it.reason or not failed]
 
     # -- policy and care ---------------------------------------------------------------------------------------------
 
@@ -421,9 +426,6 @@ class Spool:
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
-    def _connect(self) -> sqlite3.Connection:
-        return connect(self.path)
-
     def _move_away(self) -> Path:
         target = self.path.with_name(f"{self.path.name}.damaged-{time.time_ns()}")
         for suffix in ("", "-wal", "-shm"):
@@ -443,6 +445,8 @@ class Spool:
                 if sync:  # a transaction that writes nothing would not reach the disk, and take nothing along
                     self._db.execute("INSERT OR REPLACE INTO beat VALUES(1, ?)", (time.time(),))
                 self._db.execute("COMMIT")
+                if sync:
+                    self._safe = self._db.execute("SELECT max(id) FROM block").fetchone()[0] or 0
             except BaseException:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")

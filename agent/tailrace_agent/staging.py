@@ -6,14 +6,16 @@ nothing. Each entry is a directory of its own; `tables` beside them holds tables
 
 from __future__ import annotations
 
+import os
 import re
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from tailrace_agent.ownership import make_private, remove_tree, write_own
 
-__all__ = ["TABLES", "discard", "is_staged_name", "make", "stage_text", "staged"]
+__all__ = ["TABLES", "discard", "is_staged_name", "make", "make_durable", "size_of", "stage_text", "staged"]
 
 TABLES: Final = "tables"
 _PLAIN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
@@ -49,6 +51,32 @@ def stage_text(staging: Path, name: str, text: str) -> str:
     entry = make(staging, f"text-{uuid.uuid4().hex}")
     write_own(entry / name, text.encode())
     return entry.name
+
+
+def size_of(source: Path) -> int:
+    """Bytes of a file, or of all files in a directory."""
+    return sum(path.lstat().st_size for path in _below(source) if not path.is_dir())
+
+
+def make_durable(staging: Path, name: str) -> None:
+    """Has a staged entry survive a power cut. Waits for the disk.
+
+    Raises:
+        OSError: The disk does not do it, or the entry is gone.
+    """
+    entry = staged(staging, name)
+    for path in () if entry is None else (*_below(entry), staging):
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def _below(source: Path) -> Iterator[Path]:
+    yield source
+    if source.is_dir():
+        yield from source.rglob("*")
 
 
 def discard(staging: Path, name: str) -> None:

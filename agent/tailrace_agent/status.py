@@ -123,13 +123,13 @@ def run_file(run: int) -> str:
     return f"run-{run_hex(run)}.status"
 
 
-def write(path: Path, value: object) -> None:
-    """Replaces the file as a whole.
+def write(path: Path, value: object, *, durable: bool = False) -> None:
+    """Replaces the file as a whole; with `durable` so that a power cut leaves one of the two, too.
 
     Raises:
         OSError: It cannot be written; what was there before still is.
     """
-    whole_files.replace(path, encoded(msgspec.json.encode, value))
+    whole_files.replace(path, encoded(msgspec.json.encode, value), durable=durable)
 
 
 def read(path: Path, type_: type[T]) -> T | None:

@@ -26,7 +26,7 @@ import msgspec
 
 from tailrace_agent import staging
 from tailrace_agent.artifact_pieces import Pieces
-from tailrace_agent.artifact_source import ArtifactSource, NoTable, artifact_file
+from tailrace_agent.artifact_source import ArtifactSource, CutShort, NoTable, artifact_file
 from tailrace_agent.delivery import Delivery
 from tailrace_agent.errors import Refused, RunGone, Unavailable
 from tailrace_agent.log import Log
@@ -88,9 +88,33 @@ class Uploads:
         self._pieces: dict[int, Pieces] = {}
         self._metadata_tries: dict[int, int] = {}
         self._doubts = 0  # failures in a row after which it is the store that is doubted
+        self._durable: set[int] = set()
 
     def step(self, now: float) -> float:
-        """Uploads one artifact; when to be called again (monotonic seconds)."""
+        """Uploads one artifact, or makes one that has to wait durable; when to be called again (monotonic seconds)."""
+        deadline = self._upload_one(now)
+        return now if deadline > now and self._make_durable() else deadline
+
+    def _make_durable(self) -> bool:
+        """One artifact, here where none can be uploaded and the disk may take its time; whether there are others."""
+        waiting = self._not_durable()
+        if waiting is None:
+            return False
+        self._durable.add(waiting.id)
+        try:
+            staging.make_durable(self._staging, _decoder.decode(waiting.body).staged)
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+            self._log.warning("an artifact may not survive a power cut", reason=str(error))
+        return self._not_durable() is not None
+
+    def _not_durable(self) -> Block | None:
+        for state in self._book.unfinished(self._delivery.tracking_uri):
+            waits = not state.gone and self._spool.backlog(state.run).get("artifact")
+            if waits and (block := self._spool.next_artifact(state.run, self._durable)) is not None:
+                return block
+        return None
+
+    def _upload_one(self, now: float) -> float:
         if now < self._backoff.ready_at:
             return self._backoff.ready_at
         if self._delivery.asking:  # one probe at a time, and no way round a Retry-After
@@ -135,11 +159,17 @@ class Uploads:
     def _upload(self, sink: Sink, state: RunState, block: Block, record: Artifact) -> None:
         assert state.ref is not None
         run_id = state.ref.run_id
+        self._spool.sync(block.id)
         try:
             source = self._source.open(record, sink, run_id, resumed=state.spec.run_id is not None)
         except NoTable as error:
             self._settle(state, block, dead=[(record.staged, block.body, str(error))])
             self._book.notice(state.run, f"a part of a table was left out: {error}")
+            return
+        except CutShort as error:
+            self._settle(state, block, dropped="cut short by a power cut")
+            self._book.notice(state.run, f"artifact {quoted(str(error))}: not uploaded")
+            self._source.discard(record)
             return
         if source is None:
             self._settle(state, block, dropped="staged copy is gone")
@@ -283,6 +313,7 @@ class Uploads:
             )
         )
         self._pieces.pop(block.id, None)
+        self._durable.discard(block.id)
         self._book.touch(block.run)
 
     # -- metadata ----------------------------------------------------------------------------------------------------

@@ -25,8 +25,13 @@ def write_all(fd: int, body: bytes) -> None:
         rest = rest[os.write(fd, rest) :]
 
 
-def replace(path: Path, body: bytes) -> None:
+def replace(path: Path, body: bytes, *, durable: bool = False) -> None:
     """Replaces the file as a whole, 0600: a reader sees the old one or the new one.
+
+    Args:
+        path: The file.
+        body: What it is to hold.
+        durable: So it is after a power cut, too: waits for the disk.
 
     Raises:
         OSError: It cannot be written; the old one is still there, and nothing beside it.
@@ -37,12 +42,16 @@ def replace(path: Path, body: bytes) -> None:
         try:
             os.truncate(fd, 0)  # not before it is known whose it is
             write_all(fd, body)
+            if durable:
+                os.fsync(fd)
         finally:
             os.close(fd)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    if durable:
+        make_durable(path)
 
 
 def make_durable(path: Path) -> None:

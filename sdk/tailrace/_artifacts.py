@@ -215,7 +215,14 @@ class ArtifactCalls:
         for skipped in taken.skipped:
             self._voice.warn(f"not part of the artifact {os.fspath(local_path)}: {skipped}")
         connection.put(
-            Artifact(run=self._spec.run, staged=taken.name, artifact_path=folder, contents=contents, compress=compress)
+            Artifact(
+                run=self._spec.run,
+                staged=taken.name,
+                artifact_path=folder,
+                contents=contents,
+                compress=compress,
+                size=taken.size,
+            )
         )
 
     def _freeze(self, how: str, *args: Any, **kwargs: Any) -> None:
@@ -255,7 +262,13 @@ class ArtifactCalls:
             return
         staged = stage(self._connection.session.artifacts, part.name, part.write)
         self._connection.put(
-            Artifact(run=self._spec.run, staged=staged.name, artifact_path=part.artifact_path, append=part.append)
+            Artifact(
+                run=self._spec.run,
+                staged=staged.name,
+                artifact_path=part.artifact_path,
+                append=part.append,
+                size=staged.size,
+            )
         )
 
     def _stage_failed(self, artifact_file: str, error: BaseException) -> None:

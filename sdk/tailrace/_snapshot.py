@@ -56,6 +56,11 @@ class Snapshot(NamedTuple):
     how: How
     skipped: tuple[str, ...] = ()
 
+    @property
+    def size(self) -> int | None:
+        """`bytes` of what nobody can change any more; None where a file is shared with its owner."""
+        return None if self.how == "link" else self.bytes
+
 
 def snapshot(source: Path, staging_root: Path, *, mode: Mode = "copy", contents: bool = False) -> Snapshot:
     """Takes a file or a directory as it is now.
