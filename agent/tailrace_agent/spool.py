@@ -177,7 +177,8 @@ class Spool:
     def sync(self, upto: int | None = None) -> None:
         """Waits until all that was committed is on the disk; with `upto`, only if that block may not be yet."""
         if upto is None or upto > self._safe:
-            self.ingest((), (), sync=True)
+            with self._transaction(sync=True):
+                pass
 
     def waiting(self, run: int, kind: Kind, limit: int) -> list[Block]:
         """The oldest blocks of a run and kind that together hold at most `limit` entries (at least one block)."""
@@ -248,11 +249,6 @@ class Spool:
         """Writes a run's state."""
         with self._transaction():
             self._db.execute("INSERT OR REPLACE INTO run VALUES(?, ?)", (run, state))
-
-    def sync(self) -> None:
-        """Waits for the disk: what was written so far survives a power cut."""
-        with self._transaction(sync=True):
-            pass
 
     def forget_ring(self, name: str) -> None:
         """A ring is gone for good. Its name may come back: process ids do."""

@@ -68,9 +68,12 @@ class Program:
         state: `TAILRACE_DIR`; programs may share one.
         plan: What else `faults.trainer` reads: `pause`, `steps`, `keys`, `prefix`, `end`, `settings`,
             `no_pauses`.
+        environ: More variables for it and its agents.
     """
 
-    def __init__(self, folder: Path, uri: str, state: Path, **plan: Any) -> None:
+    def __init__(
+        self, folder: Path, uri: str, state: Path, *, environ: dict[str, str] | None = None, **plan: Any
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.stages = folder / "stages"
         self.stages.mkdir()
@@ -84,7 +87,7 @@ class Program:
         with self.log.open("wb") as errors:
             self.process = subprocess.Popen(
                 [sys.executable, str(HERE / "trainer.py"), json.dumps(whole)],
-                env=environment(TAILRACE_DIR=str(state), FAULTS_STAGES=str(self.stages)),
+                env=environment(TAILRACE_DIR=str(state), FAULTS_STAGES=str(self.stages), **environ or {}),
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,

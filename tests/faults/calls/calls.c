@@ -35,7 +35,8 @@ enum { NONE, KILL, TORN, FAIL, SHORT };
 static long counted, at = -1;
 static int mode, fault, times;
 static char roots[4096];
-static int sockets, log_fd = -1, record_fd = -1;
+static char log_path[PATH_MAX], record_path[PATH_MAX];
+static int sockets;
 static pthread_mutex_t lock = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
 
 #define REAL(name) ((__typeof__(&name))real(#name))
@@ -43,12 +44,12 @@ static void *real(const char *name) { return dlsym(RTLD_NEXT, name); }
 
 /* -- arming ------------------------------------------------------------------------------------------------------- */
 
-static int open_far(const char *path) {
-    int fd = syscall(SYS_openat, AT_FDCWD, path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-    if (fd < 0) return -1;
-    int far = syscall(SYS_fcntl, fd, F_DUPFD_CLOEXEC, 900); /* an agent closes what it has inherited, up to its lock */
+/* Anew each time: an agent closes all descriptors that it has inherited. */
+static void append(const char *to, const void *data, size_t n) {
+    int fd = syscall(SYS_openat, AT_FDCWD, to, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    if (fd < 0) return;
+    syscall(SYS_write, fd, data, n);
     syscall(SYS_close, fd);
-    return far;
 }
 
 void calls_arm(long n, int how, int error, int many) {
@@ -57,16 +58,9 @@ void calls_arm(long n, int how, int error, int many) {
 
 long calls_counted(void) { return counted; }
 
-void calls_log(const char *path) {
-    if (log_fd >= 0) syscall(SYS_close, log_fd);
-    log_fd = path ? open_far(path) : -1;
-}
-
-void calls_record(const char *path) {
-    if (record_fd >= 0) syscall(SYS_close, record_fd);
-    record_fd = path ? open_far(path) : -1;
-}
-
+static void set(char *to, const char *text) { snprintf(to, PATH_MAX, "%s", text ? text : ""); }
+void calls_log(const char *path) { set(log_path, path); }
+void calls_record(const char *path) { set(record_path, path); }
 void calls_roots(const char *text) { strncpy(roots, text, sizeof roots - 1); }
 
 static int is_wanted(const char *who) {
@@ -125,10 +119,10 @@ static int path_of(int fd, char *path) {
 }
 
 static void tell(const char *name, const char *path, const char *what) {
-    if (log_fd < 0) return;
+    if (!*log_path) return;
     char line[PATH_MAX + 100];
     int n = snprintf(line, sizeof line, "%ld\t%s\t%s\t%s\n", counted, name, path, what);
-    syscall(SYS_write, log_fd, line, n);
+    append(log_path, line, n);
 }
 
 static void die(void) {
@@ -171,7 +165,7 @@ static int strike_path(const char *name, int directory, const char *path) {
 struct head { uint32_t size; char kind; char pad[3]; uint32_t path, other, data; int64_t offset; } __attribute__((packed));
 
 static void keep(char kind, const char *path, const char *other, int64_t offset, const void *data, size_t n) {
-    if (record_fd < 0 || !below(path)) return;
+    if (!*record_path || !below(path)) return;
     struct head head = {0, kind, {0}, strlen(path), other ? strlen(other) : 0, n, offset};
     size_t size = sizeof head + head.path + head.other + n;
     char *all = malloc(size), *to = all + sizeof head;
@@ -180,21 +174,21 @@ static void keep(char kind, const char *path, const char *other, int64_t offset,
     memcpy(to, path, head.path), to += head.path;
     if (head.other) memcpy(to, other, head.other);
     memcpy(to + head.other, data ? data : "", n);
-    syscall(SYS_write, record_fd, all, size);
+    append(record_path, all, size);
     free(all);
 }
 
 static void keep_fd(char kind, int fd, int64_t offset, const void *data, size_t n) {
     char path[PATH_MAX];
     int kept = errno;
-    if (record_fd >= 0 && path_of(fd, path) && !strstr(path, " (deleted)")) keep(kind, path, NULL, offset, data, n);
+    if (*record_path && path_of(fd, path) && !strstr(path, " (deleted)")) keep(kind, path, NULL, offset, data, n);
     errno = kept;
 }
 
 static void keep_path(char kind, int directory, const char *path, int other_directory, const char *other) {
     char whole[PATH_MAX], more[PATH_MAX];
     int kept = errno;
-    if (record_fd >= 0)
+    if (*record_path)
         keep(kind, absolute(directory, path, whole), other ? absolute(other_directory, other, more) : NULL, 0, NULL, 0);
     errno = kept;
 }
@@ -204,8 +198,9 @@ static void keep_path(char kind, int directory, const char *path, int other_dire
 /* DO: what happens, and TORN dies behind it. */
 #define BEHIND(what) do { if ((what) == TORN) die(); } while (0)
 #define FAILS(what, value) do { if ((what) == FAIL) { errno = fault; return value; } } while (0)
-#define LOCKED pthread_mutex_lock(&lock)
-#define UNLOCKED pthread_mutex_unlock(&lock)
+/* Only what is kept must be in order; a call may block for ever. */
+#define LOCKED int locked = *record_path != 0; if (locked) pthread_mutex_lock(&lock)
+#define UNLOCKED if (locked) pthread_mutex_unlock(&lock)
 
 static ssize_t half(ssize_t n) { return n > 1 ? n / 2 : n; }
 
@@ -213,9 +208,9 @@ ssize_t write(int fd, const void *data, size_t n) {
     int what = strike_fd("write", fd);
     FAILS(what, -1);
     LOCKED;
-    int64_t from = record_fd < 0 ? 0 : lseek(fd, 0, SEEK_CUR);
+    int64_t from = !*record_path ? 0 : lseek(fd, 0, SEEK_CUR);
     ssize_t done = REAL(write)(fd, data, what == TORN || what == SHORT ? half(n) : (ssize_t)n);
-    if (done > 0 && record_fd >= 0) {
+    if (done > 0 && *record_path) {
         int flags = syscall(SYS_fcntl, fd, F_GETFL);
         keep_fd('w', fd, flags & O_APPEND ? lseek(fd, 0, SEEK_CUR) - done : from, data, done);
     }
@@ -289,7 +284,7 @@ ssize_t copy_file_range(int in, off64_t *from, int out, off64_t *to, size_t n, u
     LOCKED;
     int64_t start = to ? *to : lseek(out, 0, SEEK_CUR);
     ssize_t done = REAL(copy_file_range)(in, from, out, to, what == TORN || what == SHORT ? half(n) : (ssize_t)n, flags);
-    if (done > 0 && record_fd >= 0) {
+    if (done > 0 && *record_path) {
         char link[64], *data = malloc(done);
         snprintf(link, sizeof link, "/proc/self/fd/%d", out);
         int again = syscall(SYS_openat, AT_FDCWD, link, O_RDONLY);
@@ -307,7 +302,7 @@ static int opens(int directory, const char *path, int flags, mode_t m) {
     int what = strike_path("open", directory, path);
     FAILS(what, -1);
     LOCKED;
-    int made = flags & O_CREAT && record_fd >= 0 && syscall(SYS_faccessat, directory, path, F_OK) != 0;
+    int made = flags & O_CREAT && *record_path && syscall(SYS_faccessat, directory, path, F_OK) != 0;
     int fd = syscall(SYS_openat, directory, path, flags, m);
     if (fd >= 0 && made) keep_path('c', directory, path, 0, NULL);
     if (fd >= 0 && flags & O_TRUNC && !made) keep_fd('t', fd, 0, NULL, 0);
