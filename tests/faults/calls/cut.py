@@ -106,13 +106,16 @@ class Disk:
     """A disk on which calls are made, below one directory.
 
     Args:
-        root: That directory; what is elsewhere (shared memory) is gone after a cut. What is in it is on the disk.
+        root: That directory, or one file. What is in it is on the disk; what is elsewhere (shared memory) is gone after a
+            cut.
     """
 
     def __init__(self, root: str) -> None:
         self._root = root
         self._synced: dict[str, _File | None] = {}
-        for path in Path(root).rglob("*"):
+        for path in (Path(root), *Path(root).rglob("*")):
+            if not path.exists():
+                continue
             self._synced[str(path)] = None if path.is_dir() else _File(path.read_bytes())
         self._now = dict(self._synced)
         self._since: list[tuple[str, str, str, _File | None]] = []

@@ -28,7 +28,7 @@ from typing import Any
 from faults.oracle import Journal
 from tailrace._snapshot import snapshot, stage
 from tailrace_agent.agent_log import open_log
-from tailrace_agent.errors import Unavailable
+from tailrace_agent.errors import SessionError, Unavailable
 from tailrace_agent.memory_sink import MemorySink
 from tailrace_agent.pipeline import Pipeline
 from tailrace_agent.process_host import _Agent, _make_durable
@@ -263,7 +263,7 @@ def recover(plan: dict[str, Any], folder: Path) -> None:
         _make_durable(session, _log(session))
         clock = Clock()
         pipeline = Pipeline(session, KeptSink(folder / "store").open, _log(session), monotonic=clock)
-    except (OSError, sqlite3.Error) as error:
+    except (OSError, sqlite3.Error, SessionError) as error:
         print(f"recover: {error!r}", file=sys.stderr)
         os._exit(FAILED_TO_START)
     agent, steps = _Agent(pipeline, _log(session), None), Steps(pipeline, clock)

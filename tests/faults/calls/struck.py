@@ -194,6 +194,8 @@ class Cut:
             again: A later agent begins with what is there, and the power goes a second time.
         """
         at = rng.randrange(len(self.calls)) if at is None else at
+        shutil.rmtree(self._state, ignore_errors=True)
+        Path(self._store).unlink(missing_ok=True)
         self._lose_power(self.calls[: at + 1], rng)
         now = max((mark["now"] for mark in self._marks if mark["mark"] <= self.calls[at].end), default=0.0)
         self._known = self._noted(now)
