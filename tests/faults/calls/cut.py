@@ -106,8 +106,7 @@ class Disk:
     """A disk on which calls are made, below one directory.
 
     Args:
-        root: That directory, or one file. What is in it is on the disk; what is elsewhere (shared memory) is gone after a
-            cut.
+        root: That directory, or one file. What is in it is on the disk; shared memory is gone after a cut.
     """
 
     def __init__(self, root: str) -> None:
