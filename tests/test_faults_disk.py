@@ -116,7 +116,7 @@ def test_training_goes_on_while_a_disk_is_full_and_nothing_is_lost_or_counted_tw
     journal = Journal(tmp_path / "journal")
     full = Path(os.environ["TAILRACE_DIR"]) if what == "state" else Path("/dev/shm")
     full.mkdir(exist_ok=True)
-    done = _in_namespace(f"mount -t tmpfs -o size=1m none {full}", FILLS, sqlite_uri, str(journal.path), str(full))
+    done = _in_namespace(f"mount -t tmpfs -o size=2m none {full}", FILLS, sqlite_uri, str(journal.path), str(full))
     assert done.returncode == 0, done.stderr
     run_id, slowest, counts = done.stdout.splitlines()
     run = Store(sqlite_uri).settled(run_id)

@@ -68,7 +68,7 @@ def test_what_others_say_is_one_line_of_what_can_be_seen(text: str, limit: int) 
 
 
 def test_a_notice_is_short_and_steers_no_terminal() -> None:
-    book = RunBook([], lambda _run, _state: None)
+    book = RunBook({}, lambda _run, _state: None)
     book.start(Start(RunSpec(run=1, start_time=5, cwd="/", owned=True)), "ring")
     book.notice(1, "\x1b[2J" + "k" * 3_000_000)
     book.trouble(None, "\x1b]0;x\x07" + "k" * 3_000_000)

@@ -8,8 +8,7 @@ Invariants
    frame is counted once however often an agent is killed between the commit and the moving of the ring's tail.
 3. Opening never raises for what the bytes are: a file that SQLite cannot read is set aside under another name
    (`set_aside`), and a new one begins.
-4. Commits do not wait for the disk (WAL, `synchronous=NORMAL`); `sync=True` does, and takes all earlier ones along.
-   Nobody is told what is not there yet (`sync`): else a store would have, after a power cut, what no ledger has.
+4. Commits do not wait for the disk (WAL, `synchronous=NORMAL`); `sync` does. Nothing is sent before it is there.
 
 Tables: `block` (encoded rows waiting, at most `BLOCK_POINTS` points each), `run` (state as JSON), `tally` (the
 ledger), `delivered_key` (rows delivered by metric key), `extreme` (their smallest and largest values), `dead` (dead
@@ -32,7 +31,7 @@ from tailrace_agent.finished import SetAside
 from tailrace_agent.ledger import Ledger
 from tailrace_agent.records import Kind
 from tailrace_agent.spool_salvage import take_back
-from tailrace_agent.spool_schema import connect, not_the_bytes, sound
+from tailrace_agent.spool_schema import connect, make_room, not_the_bytes, sound
 
 __all__ = ["BLOCK_POINTS", "SYSTEM", "Block", "DeadLetter", "Outcome", "Spool"]
 
@@ -54,7 +53,6 @@ INSERT INTO extreme VALUES(?, ?, ?, ?, ?, ?, ?) ON CONFLICT(run, key) DO UPDATE 
 
 SYSTEM: Final = "system"
 """The kind of block that holds system metrics."""
-
 
 Tally = tuple[int, Kind, str, int]
 """`(run, kind, what, n)`, `what` as in `Ledger.from_rows`."""
@@ -138,12 +136,12 @@ class Spool:
         self._safe = 0
         self._lock = threading.Lock()
         try:
-            self._db = connect(path)
+            self._db = self._connect()
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # SQLite quotes damaged bytes in its messages
             if not_the_bytes(path, str(error)):
                 raise
             moved = self._move_away()
-            self._db = connect(path)
+            self._db = self._connect()
             self.set_aside = take_back(moved, self._db, str(error), time.time())
         self.bytes = int(self._all("SELECT total(length(body)) FROM block")[0][0])
         rows = self._all("SELECT run, kind, sum(n) FROM block GROUP BY run, kind")
@@ -216,7 +214,6 @@ class Spool:
             (run, kind, "dead", sum(n for _, n, _, _ in outcome.dead)),
             *((run, kind, f"dropped:{reason}", n) for reason, n in outcome.dropped),
         ]
-        now = time.time()
         with self._transaction():
             size, points = self._measure(outcome.blocks)
             self._db.executemany("DELETE FROM block WHERE id = ?", [(id_,) for id_ in outcome.blocks])
@@ -227,7 +224,7 @@ class Spool:
             self._db.executemany(_WIDEN, [(run, key, *extreme) for key, extreme in outcome.extremes.items()])
             self._db.executemany(
                 "INSERT INTO dead(run, kind, key, n, body, reason, at) VALUES(?, ?, ?, ?, ?, ?, ?)",
-                [(run, kind, *letter, now) for letter in outcome.dead],
+                [(run, kind, *letter, time.time()) for letter in outcome.dead],
             )
         self._shrink(run, kind, size, points)
 
@@ -422,6 +419,9 @@ class Spool:
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
+    def _connect(self) -> sqlite3.Connection:
+        return connect(self.path)
+
     def _move_away(self) -> Path:
         target = self.path.with_name(f"{self.path.name}.damaged-{time.time_ns()}")
         for suffix in ("", "-wal", "-shm"):
@@ -443,9 +443,10 @@ class Spool:
                 self._db.execute("COMMIT")
                 if sync:
                     self._safe = self._db.execute("SELECT max(id) FROM block").fetchone()[0] or 0
-            except BaseException:
+            except BaseException as error:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
+                make_room(self._db, error)
                 raise
             finally:
                 if sync:

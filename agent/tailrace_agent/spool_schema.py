@@ -12,7 +12,7 @@ from zlib import crc32
 
 from tailrace_agent.descriptors import open_kept
 
-__all__ = ["body_sum", "connect", "not_the_bytes", "sound"]
+__all__ = ["body_sum", "connect", "make_room", "not_the_bytes", "sound"]
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS block(
@@ -81,9 +81,12 @@ ROLLBACK;
 """
 _CHECK_BYTES: Final = 32 << 20
 """Up to this size, opening checks the whole file (0.1 s); beyond it, only that everything but the bodies is read."""
+_LOG_PAGES: Final = 250
+"""A megabyte of write-ahead log, and not SQLite's four: on a disk with little room it would take all of that."""
+_FULL: Final = "database or disk is full"
 _NOT_THE_BYTES: Final = (
     "database is locked",
-    "database or disk is full",
+    _FULL,
     "unable to open database file",
     "disk I/O error",
     "access permission denied",
@@ -107,6 +110,7 @@ def connect(path: Path, *, prove: bool = True) -> sqlite3.Connection:
         db.execute("PRAGMA locking_mode = EXCLUSIVE")
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
+        db.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
         db.executescript(_SCHEMA)
         db.create_function("body_sum", 1, body_sum)
         db.execute("PRAGMA temp_store = MEMORY")
@@ -131,6 +135,13 @@ def sound(table: str) -> str:
     """SQL for the body of a row of `block` or `dead`: no bytes where it is not the one that was written."""
     known = f"SELECT sum FROM {table}_sum WHERE {table}_sum.id = {table}.id"  # noqa: S608
     return f"CASE WHEN typeof(body) <> 'blob' THEN x'' WHEN ({known}) <> body_sum(body) THEN x'' ELSE body END"
+
+
+def make_room(db: sqlite3.Connection, error: BaseException) -> None:
+    """Where the disk is full: has the write-ahead log, which may be larger than the rest, give its room back."""
+    if isinstance(error, sqlite3.OperationalError) and str(error).startswith(_FULL):
+        with contextlib.suppress(sqlite3.Error):  # there is not even room for that: the next one tries again
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
 def not_the_bytes(path: Path, message: str) -> bool:
