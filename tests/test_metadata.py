@@ -93,6 +93,8 @@ _BY_CONFIGURATION = {
     "filter.spy.clean": "touch {ran}; cat",
     "filter.spy.process": "touch {ran}",
     "filter.Spy.2.clean": "touch {ran}; cat",
+    "filter..clean": "touch {ran}; cat",
+    "filter..process": "touch {ran}",
     "diff.external": "touch {ran} #",
     "diff.spy.command": "touch {ran} #",
     "diff.spy.textconv": "touch {ran}; cat",
@@ -113,7 +115,7 @@ def test_a_repository_runs_nothing_that_it_brings_along(repository: Path, tmp_pa
         for hook in ("post-index-change", "reference-transaction", "pre-auto-gc"):
             (folder / hook).write_text(f"#!/bin/sh\ntouch {ran}\n")
             (folder / hook).chmod(0o755)
-    driver = ".".join(name.split(".")[1:-1]) or "spy"
+    driver = ".".join(name.split(".")[1:-1]) or ("" if ".." in name else "spy")
     (repository / ".gitattributes").write_text(f"* filter={driver} diff={driver}\n")
     (repository / "src" / "model.py").write_text("LAYERS = 3\n")
     part = repository / "part"
@@ -124,8 +126,8 @@ def test_a_repository_runs_nothing_that_it_brings_along(repository: Path, tmp_pa
     for each in (repository, part):
         with (each / ".git" / "config").open("a") as file:
             section, _, key = name.rpartition(".")
-            first, _, second = section.partition(".")
-            head = f'[{first} "{second}"]' if second else f"[{first}]"
+            first, dot, second = section.partition(".")
+            head = f'[{first} "{second}"]' if dot else f"[{first}]"
             value = _BY_CONFIGURATION[name].format(ran=ran, hooks=hooks)
             file.write(f'{head}\n{key} = "{value}"\n[diff]\nsubmodule = diff\n')
     ran.unlink(missing_ok=True)

@@ -36,7 +36,7 @@ _QUIET: Final = (
     "-c", "safe.bareRepository=explicit", "--no-pager",
 )  # fmt: skip
 _ALONE: Final = ("--ignore-submodules=all", "--submodule=short", "--no-ext-diff", "--no-textconv", "--no-color")
-_FILTER: Final = re.compile(r"(filter\..+)\.(?:clean|smudge|process|required)", re.DOTALL)
+_FILTER: Final = re.compile(r"(filter\..*)\.(?:clean|smudge|process|required)", re.DOTALL)
 _OF_THE_USER: Final = ("system", "global", "command")
 """Scopes of a configuration that is not the repository's."""
 
