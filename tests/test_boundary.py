@@ -21,7 +21,8 @@ from every_call import CALLS, RUN_CALLS, walk
 from sdk_tools import Store, forget, named, tracking
 from serving import clean_environ
 from tailrace import CallError, Run
-from tailrace_agent.descriptors import Spare
+from tailrace._monitor import SystemMonitor
+from tailrace_agent.descriptors import SPARE, Spare
 
 OTHER_UID = 65534
 
@@ -358,6 +359,18 @@ def test_what_is_in_reserve_is_lent_where_there_is_nothing_else_and_taken_back()
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         for fd in leaked:
             os.close(fd)
+
+
+def test_the_latest_sample_which_is_read_at_every_step_asks_for_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(SPARE, "lend", lambda: bool(asked.append(1)))  # type: ignore[func-returns-value]
+    monitor = object.__new__(SystemMonitor)
+    monitor._board = None
+    assert monitor.latest() == {}
+    assert asked == []
+    monitor._token = 0
+    monitor.stop()
+    assert asked == [1], "what may have to open a file does"
 
 
 def test_a_descriptor_in_reserve_that_the_program_has_closed_and_got_again_is_left_alone(

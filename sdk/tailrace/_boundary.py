@@ -25,7 +25,7 @@ __all__ = ["Guarded", "NoMonitor", "protect"]
 C = TypeVar("C", bound=type)
 _OF_THE_CALLER: Final = (TailraceError, TimeoutError, LookupError, NotImplementedError)
 _OF_THE_SURROUNDINGS: Final = (SessionError, StateDirError)
-_QUICK: Final = frozenset({"log_metric", "log_metrics", "log_training_metrics", "log_param", "set_tag", "id"})
+_QUICK: Final = frozenset({"log_metric", "log_metrics", "log_training_metrics", "log_param", "set_tag", "id", "latest"})
 """What needs no descriptor and is called often: nothing is lent to it."""
 _DUNDERS: Final = ("__enter__", "__exit__", "__repr__")
 
