@@ -73,6 +73,11 @@ def test_any_arguments_are_taken(arguments: list[str]) -> None:
         ("-p=x", f"-p={MASK}"),
         ("-uada:pw", f"-uada:{MASK}"),
         ("--user=ada:pw", f"--user=ada:{MASK}"),
+        ("https://host/x?sv=2024&sig=a%2Bb%3D&se=1", f"https://host/x?sv=2024&sig={MASK}&se=1"),
+        ("s3?X-Amz-Date=1&X-Amz-Signature=0a1b&x=1", f"s3?X-Amz-Date=1&X-Amz-Signature={MASK}&x=1"),
+        ("https://host/x?a=1&amp;Signature=0a1b", f"https://host/x?a=1&amp;Signature={MASK}"),
+        ("sig=0.5", "sig=0.5"),
+        ("signature=(int)", "signature=(int)"),
         ("http://ada:p/w#1@host/x", f"http://ada:{MASK}@host/x"),
         ("https://0123456789abcdefghij@host/x.git", f"https://{MASK}@host/x.git"),
         ("https://host:8080/a@b", "https://host:8080/a@b"),
@@ -108,6 +113,7 @@ def test_a_user_with_a_password_keeps_the_name() -> None:
         ),
         ("cannot reach http://ada:pw@host/x, nor b@c", f"cannot reach http://ada:{MASK}@host/x, nor b@c"),
         ("401 for url: https://host/x?api_key=abc&y=1", f"401 for url: https://host/x?api_key={MASK}"),
+        ("'train -v --password hunter2 -q -p hunter3' failed", f"'train -v --password {MASK} -q -p {MASK}' failed"),
         ("the loss - p is 0.5 - diverges", "the loss - p is 0.5 - diverges"),
         ("expected shape [3, -1], got -u and -2", "expected shape [3, -1], got -u and -2"),
     ],
@@ -119,6 +125,14 @@ def test_a_message_keeps_all_but_its_secrets(message: str, expected: str) -> Non
 def test_a_message_of_any_length_is_masked_in_no_time() -> None:
     for text in ("token=" + " " * 20_000 + "x", "-p " * 7_000, "http://a:" * 2_000, "-u" + "a" * 20_000, "a=" * 10_000):
         mask_text(text)  # a pattern that goes back and forth would take hours
+
+
+_PARTS = ("http://a:x/", "=-p", "/-u", "--user=a/", "eyJ-", "eyJaaaaaaaaa.", "sk-", "-a '", "-a ", 'x="', "token='")
+
+
+@pytest.mark.parametrize("part", ["/", *(pytest.param(part, marks=pytest.mark.faults) for part in _PARTS)])
+def test_the_time_for_a_message_grows_with_its_length_alone(part: str) -> None:
+    mask_text(part * ((1 << 20) // len(part)))  # one that grows with its square takes many minutes, and is stopped
 
 
 def test_a_configuration_file_keeps_all_but_its_secrets() -> None:
