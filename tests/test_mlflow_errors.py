@@ -48,6 +48,28 @@ def test_a_database_that_lets_nobody_in_asks_for_other_credentials(said: str, de
         assert asks_for_login(str(told))
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "500 for url: https://h/x?access_token=SECRET1&api_key=SECRET2",
+        "PUT https://b.s3.amazonaws.com/x?X-Amz-Signature=SECRET1&X-Amz-Credential=AKIA%2FSECRET2 failed",
+        "PUT https://acc.blob.core.windows.net/x?sv=2024&sig=SECRET1 failed",
+        "the header was Authorization: Bearer SECRET1abcdef",
+        "hook -v --password SECRET1 ended with 1",
+        "postgresql://ada:SECRET1/x@db/mlflow and http://SECRET2@h/x, password=SECRET3",
+    ],
+)
+def test_no_message_of_a_store_holds_a_secret_of_any_form(said: str) -> None:
+    error = OperationalError(said)
+    for told in (
+        opening_failed(error, "postgresql://db/mlflow"),
+        translate(error, "sqlite:///x.db", remote=False, about_run=True),
+        translate(error, "http://h:5000", remote=True, about_run=True),
+    ):
+        assert "SECRET" not in str(told)
+        assert "***" in str(told)
+
+
 def test_a_database_that_is_away_asks_for_no_login() -> None:
     told = opening_failed(OperationalError(f"(psycopg.OperationalError) connection refused{_LINK}"), _URI)
     assert isinstance(told, Unavailable)

@@ -7,7 +7,7 @@ What this module promises:
 * Everything that may be mended from outside is `Unavailable`: networks, locks, overload, proxies that answer in
   MLflow's place, and credentials too, since they concern every row and none in particular.
 * A deleted run is `RunGone`, and a URI that MLflow can make no use of is `StoreRefused`.
-* No message holds a password.
+* No message holds a password, token or key: `masking` says what is one. Here users of URIs are hidden too.
 
 Foreign exceptions are recognised without importing what raises them, so this module costs nothing to load.
 """
@@ -24,6 +24,7 @@ from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
 
 from tailrace_agent.errors import Refused, RunGone, SinkError, StoreRefused, TailraceError, Unavailable
+from tailrace_agent.masking import mask_text
 from tailrace_agent.quoting import plain
 from tailrace_agent.retry import kept_wait
 from tailrace_agent.uris import mask_uri, public_uri
@@ -60,11 +61,10 @@ _LATER: Final = frozenset(
 )
 _INTERNAL: Final = ("INTERNAL_ERROR", "INVALID_STATE", "DATA_LOSS")
 
-_SECRETS = (
+_USERS = (
     # A database password may hold a slash, others end before it.
     (re.compile(r"((?:postgresql|mysql|mssql)[+\w]*://)[^\s'\"]*@"), r"\1***@"),
     (re.compile(r"(\w://)[^\s/'\"]*@"), r"\1***@"),
-    (re.compile(r"\b((?:\w*password|passwd|pwd|token|secret)=)[^\s&;'\"]+", re.IGNORECASE), r"\1***"),
 )
 _DATE_CHARS: Final = 100
 _LOOKED_AT: Final = 4_000
@@ -91,10 +91,10 @@ _POISON = re.compile(r"NUL \(0x00\)|too large to convert|surrogates not allowed|
 
 
 def mask(text: str) -> str:
-    """The text without passwords, whoever wrote it."""
-    for pattern, kept in _SECRETS:
+    """The text without secrets, whoever wrote it, and without the users of URIs."""
+    for pattern, kept in _USERS:
         text = pattern.sub(kept, text)
-    return text
+    return mask_text(text)
 
 
 def asks_for_login(problem: str | None) -> bool:
