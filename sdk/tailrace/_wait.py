@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tailrace._say import on_terminal, say
 from tailrace_agent.ledger import Counts
+from tailrace_agent.quoting import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,7 +101,7 @@ class _Progress:
         if waited >= self._ask_at:
             self._nested, self._problem, self._ask_at = self._below(), self._trouble(), waited + 1.0
         what = self._problem or _what(status, self._new_store, self._nested)
-        text = f"{what}; waiting {timeout - waited:.0f} s more at most"
+        text = f"{visible(what)}; waiting {timeout - waited:.0f} s more at most"
         total = status.ledger.total if status is not None else Counts()
         done, wanted = total.delivered, total.delivered + total.pending
         if self._draws and on_terminal():
@@ -126,7 +127,7 @@ class _Progress:
                 TextColumn("tailrace"),
                 BarColumn(),
                 MofNCompleteColumn(),
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 console=Console(stderr=True),
                 transient=True,
             )

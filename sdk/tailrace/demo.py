@@ -153,7 +153,7 @@ class _Shown:
                 TextColumn("training"),
                 BarColumn(),
                 MofNCompleteColumn(),
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 TimeRemainingColumn(compact=True),
                 console=Console(stderr=True),
                 refresh_per_second=8,

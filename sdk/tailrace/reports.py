@@ -26,6 +26,7 @@ from tailrace._report_copy import Taken, take_reports
 from tailrace._tracker import Tracker
 from tailrace_agent.errors import CallError, SettingsError, SinkError, StoreRefused, TailraceError
 from tailrace_agent.places import working_directory
+from tailrace_agent.quoting import plain, visible
 
 if TYPE_CHECKING:
     import os
@@ -102,6 +103,8 @@ def import_reports(
 
 
 _MOST_VALUES: Final = 100_000
+_LONGEST: Final = 10_000
+"""Characters of a line that is shown: names and paths are foreign text."""
 _Time = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 _ON = {"enabled": True, "backend": "mlflow", "agent": "process", "metadata": False, "quiet": True}
 """Whatever turned tracking off before is not meant for the import; and where it runs says nothing of the run."""
@@ -216,7 +219,7 @@ def _main(arguments: Sequence[str]) -> int:
     try:
         runs = import_reports(asked.directory, asked.tracking_uri, asked.experiment_name, max_bytes=asked.max_size)
     except (TailraceError, TimeoutError) as error:
-        sys.stderr.write(f"tailrace: {error}\n")
+        sys.stderr.write(f"tailrace: {visible(' '.join(str(error).split()))}\n")
         if isinstance(error, (SinkError, StoreRefused, TimeoutError)):
             return 3
         return 2 if isinstance(error, SettingsError) else 1
@@ -234,7 +237,7 @@ def _main(arguments: Sequence[str]) -> int:
         return 0
     for run in runs:
         what = f"from {run.path}" if run.new else "is there already"
-        sys.stdout.write(f"{run.name or '(no name)'} → {run.run_id}: {what}\n")
+        sys.stdout.write(plain(f"{run.name or '(no name)'} → {run.run_id}: {what}", _LONGEST) + "\n")
     return 0
 
 

@@ -130,6 +130,10 @@ def console(*, stderr: bool = False) -> Console:
         def render_str(self, text: str, **options: Any) -> Any:
             return super().render_str(visible(text), **options)
 
+        def render(self, renderable: Any, options: Any = None) -> Any:
+            for segment in super().render(renderable, options):  # of texts with styles, which are no strings
+                yield segment if segment.control else segment._replace(text=visible(segment.text))
+
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() or os.environ.get("COLUMNS") else _PIPE_WIDTH
     return Harmless(stderr=stderr, width=width, markup=False, highlight=False, emoji=False)

@@ -1,4 +1,7 @@
-"""How far a delivery is: a bar on a terminal, plain lines elsewhere, nothing under `--json`."""
+"""How far a delivery is: a bar on a terminal, plain lines elsewhere, nothing under `--json`.
+
+Names and problems are foreign text: they are shown as they are, and a terminal obeys nothing that is in them.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from tailrace_agent.cli._app import console, count, tell
+from tailrace_agent.quoting import plain
 
 if TYPE_CHECKING:
     from tailrace_agent.cli._deliver import Tick
@@ -39,10 +43,10 @@ class Progress:
 
             self._bar = Progress(
                 SpinnerColumn(),
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=24),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[doing]}", style="yellow"),
+                TextColumn("{task.fields[doing]}", style="yellow", markup=False),
                 console=self._console,
                 transient=True,
             )
@@ -61,7 +65,7 @@ class Progress:
         if self._bar is not None:
             if self._task is not None:
                 self._bar.remove_task(self._task)
-            self._task = self._bar.add_task(name, total=None, doing="")
+            self._task = self._bar.add_task(plain(name), total=None, doing="")
 
     def tick(self, at: Tick) -> None:
         """How far it is now."""
@@ -69,13 +73,14 @@ class Progress:
             if at.problem not in (None, self._problem):
                 self.say(f"{self.name}: {at.problem}", "yellow")
             self._problem = at.problem
-            doing = "waiting" if at.problem else at.note or ""
+            doing = "waiting" if at.problem else plain(at.note or "")
             self._bar.update(self._task, completed=at.done, total=at.total or None, doing=doing)
         elif self._console is not None and time.monotonic() >= self._line_at:
             self._line_at = time.monotonic() + _LINE_EVERY
-            problem = f"waiting: {at.problem}" if at.problem else at.note or ""
+            problem = plain(f"waiting: {at.problem}" if at.problem else at.note or "")
             click.echo(
-                f"{self.name}: {at.done:,} of {count(at.total, 'entry', 'entries')}  {problem}".rstrip(), err=True
+                f"{plain(self.name)}: {at.done:,} of {count(at.total, 'entry', 'entries')}  {problem}".rstrip(),
+                err=True,
             )
 
     def say(self, text: str, style: str = "", indent: int = 0) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from tailrace_agent.cli._app import App, Code, ago, as_json, broken, console, count, duration, json_option, leave, size
+from tailrace_agent.quoting import plain
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -126,7 +127,7 @@ def _text(views: list[SessionView], out: Console, now: float) -> Text:
 def _title(view: SessionView, now: float) -> Text:
     from rich.text import Text
 
-    title = Text(view.id, style="bold").append(f"  {view.program}  ", style="not bold")
+    title = Text(view.id, style="bold").append(f"  {plain(view.program)}  ", style="not bold")
     title.append(view.state, style=f"not bold {_COLOURS.get(view.state, '')}")
     facts = [f"started {ago(view.created, now)}"]
     if view.state == "elsewhere":
