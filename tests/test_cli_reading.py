@@ -16,7 +16,8 @@ from mlflow.entities import Metric, Param
 
 from sdk_tools import tracking
 from tailrace_agent.cli import gc, main
-from tailrace_agent.cli._app import number, plain
+from tailrace_agent.cli._app import number
+from tailrace_agent.quoting import visible
 from tailrace_agent.settings import load_settings
 
 DAY = 86_400_000
@@ -263,5 +264,5 @@ def test_numbers_and_names_are_shown_for_people() -> None:
     assert [number(value) for value in (None, 3.0, 1_234_567.0, 0.123456789, 1e-9)] == [
         "-", "3", "1,234,567", "0.12346", "1e-09",
     ]  # fmt: skip
-    assert plain("läuft, ok\nnext") == "läuft, ok\nnext"
-    assert plain("\x1b[0m\x9b\u202e") == r"\x1b[0m\x9b\u202e"
+    assert visible("läuft, ok\nnext") == "läuft, ok\nnext"
+    assert visible("\x1b[0m\x9b\u202e") == r"\x1b[0m\x9b\u202e"
