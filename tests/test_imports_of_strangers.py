@@ -9,6 +9,7 @@ import io
 import json
 import os
 import socket
+import tracemalloc
 import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,10 +51,11 @@ DESCRIBED: dict[str, Any] = {
 Files = dict[str, bytes]
 
 
-def parquet(**columns: Any) -> bytes:
+def parquet(encoded: str | None = None, **columns: Any) -> bytes:
     table = {"key": ["loss"] * 3, "step": [0, 1, 2], "timestamp": pa.array([1, 2, 3], pa.timestamp("ms", "UTC"))}
     into = io.BytesIO()
-    pq.write_table(pa.table({**table, "value": [0.5, 0.4, 0.3], **columns}), into)
+    how = {} if encoded is None else {"use_dictionary": False, "column_encoding": {"key": encoded}}
+    pq.write_table(pa.table({**table, "value": [0.5, 0.4, 0.3], **columns}), into, **how)
     return into.getvalue()
 
 
@@ -187,14 +189,33 @@ def test_points_count_for_their_number_and_not_for_what_they_take(tmp_path: Path
     [
         *("../../evil", "/evil", "runs/x/../../../evil", "runs//x", "runs/x/artifacts/..", "C:\\evil", "runs/C:\\evil"),
         *("runs/x/a\nb", "runs/x/\0", "runs/x/\x1b[2J", "runs/x/" + "a" * 256, "runs" + "/x" * 600, "runs/\u202e"),
-        *(f"runs/{RUN_ID}/artifacts/a", f"runs/{RUN_ID}/run.json/x"),
+        *(f"runs/{RUN_ID}/artifacts/a", f"runs/{RUN_ID}/run.json/x", "runs" + "/x" * 64),
     ],
 )
 def test_a_name_that_is_not_safe_is_refused(tmp_path: Path, name: str) -> None:
     told = manifest(files())
     told["files"][name] = {"bytes": 0, "sha256": "0" * 64}
-    with pytest.raises(ArchiveError, match=r"is not safe|too long|of a file and of a directory"):
+    with pytest.raises(ArchiveError, match=r"is not safe|too (long|deep)|of a file and of a directory"):
         ArchiveReader(packed(tmp_path / "a.zip", files(), told))
+
+
+@pytest.mark.parametrize("between", ["", "a!", "a-b", "a.txt"])
+def test_a_file_that_is_also_a_directory_is_found_whatever_sorts_between(between: str) -> None:
+    names = [f"runs/x/{name}" for name in ("a", "a/b/c", "b", between) if name]
+    with pytest.raises(ArchiveError, match=r"'runs/x/a' is that of a file and of a directory"):
+        archive_module._check_names(dict.fromkeys(names))
+    archive_module._check_names(dict.fromkeys(names[1:]))
+
+
+def test_the_names_in_an_archive_take_no_more_memory_than_a_few_times_their_length() -> None:
+    names = dict.fromkeys(f"runs/{number:05}/" + "/".join([f"{number:015}"] * 60) for number in range(300))
+    tracemalloc.start()
+    try:
+        archive_module._check_names(names)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 * sum(map(len, names))
 
 
 def test_a_pipe_is_no_archive_and_is_not_waited_for(tmp_path: Path) -> None:
@@ -258,6 +279,29 @@ def test_a_description_that_is_no_description_is_refused(tmp_path: Path, text: b
 def test_metrics_that_are_none_are_refused(tmp_path: Path, metrics: bytes) -> None:
     with pytest.raises(ArchiveError, match=r"metrics\.parquet is damaged"):
         consumed(packed(tmp_path / "a.zip", files(metrics=metrics)), tmp_path / "into")
+
+
+@pytest.mark.parametrize(
+    ("metrics", "said"),
+    [
+        (parquet(key=["k" * 10_000] * 3), "the name of a metric has 10,000 bytes"),
+        (parquet(key=pa.array(["k" * 10_000] * 3).dictionary_encode()), "the name of a metric has 10,000 bytes"),
+        (parquet(key=pa.array([b"k" * 10_000] * 3, pa.binary(10_000))), "its columns are not those of points"),
+        (parquet(value=["1" + "0" * 10_000] * 3), "its columns are not those of points"),
+        (parquet(value=[{"a": 1.0, "b": "k"}] * 3), "its columns are not those of points"),
+        (parquet(encoded="DELTA_BYTE_ARRAY"), "its names are packed in a way that archives of runs are not"),
+    ],
+)
+def test_what_would_be_written_out_for_every_point_is_refused_before_it_is(
+    tmp_path: Path, metrics: bytes, said: str
+) -> None:
+    with pytest.raises(ArchiveError, match=said):
+        consumed(packed(tmp_path / "a.zip", files(metrics=metrics)), tmp_path / "into")
+
+
+def test_a_name_that_is_as_long_as_mlflow_takes_it_is_read(tmp_path: Path) -> None:
+    metrics = parquet(key=["\N{FIRE}" * 250] * 3)
+    assert consumed(packed(tmp_path / "a.zip", files(metrics=metrics)), tmp_path / "into") == ["first"]
 
 
 def test_runs_that_are_nested_in_a_circle_are_read_once_each(tmp_path: Path) -> None:

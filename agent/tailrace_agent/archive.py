@@ -29,6 +29,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import IO, Annotated, Any, Final, Literal, TypeVar
@@ -53,6 +54,8 @@ _POINT: Final = 16
 """What a point counts as in the limit; repeated, it takes a bit in the archive."""
 _NAME_AT_MOST: Final = (255, 1024)
 """Bytes in a part of a name, and in all of it: what file systems take."""
+_DEEPEST: Final = 64
+"""Parts of a name: an archive of a few KB is not to become a million directories."""
 _METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """What archives are written with. The others' readers take as much memory as the file tells them to."""
 _DAMAGE: Final = (
@@ -412,14 +415,14 @@ def _parents_first(above: dict[str, str | None]) -> list[str]:
 
 def _check_names(names: dict[str, Any]) -> None:
     """Refuses names that cannot all be unpacked into one directory."""
-    folders: set[str] = set()
     for name in names:
         _check_name(name)
-        parts = name.split("/")
-        folders.update("/".join(parts[:depth]) for depth in range(1, len(parts)))
-    for name in names:
-        if name in folders:
-            raise ArchiveError(f"the name {name!r} is that of a file and of a directory")
+    # A file that is also a directory stands right before what is in it, once "/" sorts before any other character.
+    ordered = sorted(name.replace("/", "\0") for name in names)
+    for name, following in pairwise(ordered):
+        if following.startswith(f"{name}\0"):
+            whole = name.replace("\0", "/")
+            raise ArchiveError(f"the name {whole!r} is that of a file and of a directory")
 
 
 def _check_name(name: str) -> None:
@@ -431,6 +434,8 @@ def _check_name(name: str) -> None:
     sizes = [len(part.encode()) for part in parts]
     if max(sizes) > _NAME_AT_MOST[0] or sum(sizes) + len(sizes) > _NAME_AT_MOST[1]:
         raise ArchiveError(f"the name {name[:300]!r} is too long to unpack")
+    if len(parts) > _DEEPEST:
+        raise ArchiveError(f"the name {name[:300]!r} is too deep to unpack: directories of {_DEEPEST} levels at most")
 
 
 def _copy(source: IO[bytes], into: IO[bytes]) -> tuple[int, str]:

@@ -39,7 +39,12 @@ DONE_TAG: Final = "tailrace.imported"
 _STORE_TAG: Final = "tailrace.source.store"
 _PARENT_TAG: Final = "mlflow.parentRunId"
 _TIMEOUT: Final = 120.0
-_COLUMNS: Final = ("key", "value", "timestamp", "step")
+_COLUMNS: Final = {"key": "BYTE_ARRAY", "value": "DOUBLE", "timestamp": "INT64", "step": "INT64"}
+"""What a point has, and how Parquet keeps it."""
+_KEY_AT_MOST: Final = 1000
+"""Bytes of a metric's name, of which MLflow takes 250 characters."""
+_ENCODINGS: Final = {"PLAIN", "PLAIN_DICTIONARY", "RLE", "RLE_DICTIONARY", "BIT_PACKED"}
+"""Of names: those whose size says what they become."""
 _CHECKED_AT_ONCE: Final = 50_000
 _GROUP_AT_MOST: Final = 256 << 20
 """Bytes of a row group. They are written with 200,000 points each, which take 8 MB."""
@@ -234,18 +239,19 @@ def _points(path: Path, at_once: int, run: ArchivedRun) -> Iterator[list[Point]]
 
 
 def _columns(path: Path, at_once: int, run: ArchivedRun) -> Iterator[tuple[Any, ...]]:
-    """Pieces of the four columns, checked."""
+    """Pieces of the four columns, checked.
+
+    Names are read as a dictionary and its indices. A long name that is repeated takes next to nothing in the file, and
+    is written out for each point only when it is known to be short.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     kinds = (pa.string(), pa.float64(), pa.timestamp("ms", "UTC"), pa.int64())
-    with _damage_of(run), pq.ParquetFile(path) as file:
-        about = file.metadata
-        if about.num_rows != run.points:
-            raise ValueError(f"it holds {about.num_rows:,} points, not {run.points:,}")
-        if any(about.row_group(number).total_byte_size > _GROUP_AT_MOST for number in range(about.num_row_groups)):
-            raise ValueError("it holds too much at once")
+    with _damage_of(run), pq.ParquetFile(path, read_dictionary=["key"]) as file:
+        _check_layout(file, run)
         for batch in file.iter_batches(at_once, columns=list(_COLUMNS)):
+            _check_keys(batch.column("key"))
             keys, values, times, steps = (
                 batch.column(name).cast(kind) for name, kind in zip(_COLUMNS, kinds, strict=True)
             )
@@ -253,6 +259,45 @@ def _columns(path: Path, at_once: int, run: ArchivedRun) -> Iterator[tuple[Any, 
                 raise ValueError("a point lacks something")
             keys.validate(full=True)
             yield keys, values, times.cast(pa.int64()), steps
+
+
+def _check_layout(file: Any, run: ArchivedRun) -> None:
+    """Refuses, by what the file says of itself, what is no table of points or may take any amount of memory.
+
+    Raises:
+        ValueError: Why.
+    """
+    about = file.metadata
+    if about.num_rows != run.points:
+        raise ValueError(f"it holds {about.num_rows:,} points, not {run.points:,}")
+    leaves = [file.schema.column(number) for number in range(about.num_columns)]
+    ours = [leaf for leaf in leaves if leaf.path.split(".")[0] in _COLUMNS]
+    found = {leaf.path: leaf.physical_type for leaf in ours if leaf.max_repetition_level == 0}
+    if len(ours) != len(_COLUMNS) or found != _COLUMNS:
+        raise ValueError("its columns are not those of points")
+    key = next(number for number, leaf in enumerate(leaves) if leaf.path == "key")
+    for number in range(about.num_row_groups):
+        group = about.row_group(number)
+        if group.total_byte_size > _GROUP_AT_MOST:
+            raise ValueError("it holds too much at once")
+        if not _ENCODINGS.issuperset(group.column(key).encodings):
+            raise ValueError("its names are packed in a way that archives of runs are not")
+
+
+def _check_keys(keys: Any) -> None:
+    """Refuses names that are too long.
+
+    Raises:
+        ValueError: Why.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not pa.types.is_dictionary(keys.type):
+        raise ValueError("its names are no text")
+    longest = pc.max(pc.binary_length(keys.dictionary)).as_py() or 0
+    if longest > _KEY_AT_MOST:
+        raise ValueError(f"the name of a metric has {longest:,} bytes")
 
 
 def _name(run: ArchivedRun) -> str:
