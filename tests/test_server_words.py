@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from datetime import datetime, timezone
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from tailrace_agent.errors import Refused, Unavailable
 from tailrace_agent.mlflow_errors import retry_after
+from tailrace_agent.mlflow_history import _from_server
 from tailrace_agent.mlflow_pages import pages
 from tailrace_agent.mlflow_store import open_repository
 from tailrace_agent.quoting import plain, quoted
@@ -106,6 +108,38 @@ def test_empty_pages_do_not_go_on_and_on() -> None:
     told = _pages(*map(str, range(1000)), entries=())
     with pytest.raises(Unavailable, match="has no end"):
         list(pages(lambda _: next(told)))
+
+
+def test_pages_that_are_always_new_end_where_nobody_could_stop_them() -> None:
+    told = _pages(*map(str, range(9)), None)
+    assert len(list(pages(lambda _: next(told), 10))) == 10
+    told = _pages(*map(str, range(1000)))
+    with pytest.raises(Unavailable, match="10 pages were read"):
+        list(pages(lambda _: next(told), 10))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "points"), [([f"t{number}" for number in range(1000)], 0), (["a", "b", "a"], 0), (["a", "b", "a"], 1)]
+)
+def test_a_history_that_a_server_never_ends_is_none(tokens: list[str], points: int) -> None:
+    told = iter(tokens)
+    page = {"metrics": [{"timestamp": "1", "value": 1.0, "step": "1"}] * points}
+    history = _from_server(lambda _: json.dumps({**page, "next_page_token": next(told)}).encode(), _ID, "loss")
+    with pytest.raises(Unavailable, match="has no end"):
+        list(history)
+
+
+def test_a_history_is_read_over_pages_with_nothing_on_them() -> None:
+    point = {"timestamp": "1", "value": "NaN", "step": "7"}
+    told = [{"next_page_token": "a"}, {"metrics": [point], "next_page_token": "b"}, {"metrics": [point]}]
+    asked: list[str | None] = []
+
+    def fetch(request: dict[str, str]) -> bytes:
+        asked.append(request.get("page_token"))
+        return json.dumps(told[len(asked) - 1]).encode()
+
+    assert [list(piece.step) for piece in _from_server(fetch, _ID, "loss")] == [[7], [7]]
+    assert asked == [None, "a", "b"]
 
 
 @pytest.mark.parametrize(

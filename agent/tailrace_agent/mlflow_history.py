@@ -50,8 +50,13 @@ class _Point(msgspec.Struct, gc=False):
 
 
 class _Page(msgspec.Struct):
+    """A page as `pages` takes it."""
+
     metrics: list[_Point] = []
-    next_page_token: str = ""
+    token: str = msgspec.field(default="", name="next_page_token")
+
+    def __len__(self) -> int:
+        return len(self.metrics)
 
 
 _decoder = msgspec.json.Decoder(_Page)
@@ -116,20 +121,17 @@ def _from_database(store: Store, run_id: str, key: str) -> Iterator[Columns]:
 
 def _from_server(fetch: Any, run_id: str, key: str) -> Iterator[Columns]:
     asked = {"run_id": run_id, "run_uuid": run_id, "metric_key": key, "max_results": GET_METRIC_HISTORY_MAX_RESULTS}
-    token, seen = "", {""}
-    while True:
-        page = _decoder.decode(fetch({**asked, "page_token": token} if token else asked))
-        points = page.metrics
-        if points:
+
+    def page_of(token: str | None) -> _Page:
+        return _decoder.decode(fetch({**asked, "page_token": token} if token else asked))
+
+    for page in pages(page_of):
+        if page:
             yield _columns(
-                [int(point.step) for point in points],
-                [int(point.timestamp) for point in points],
-                [float(point.value) for point in points],  # "NaN" and "Infinity" are words in JSON
+                [int(point.step) for point in page.metrics],
+                [int(point.timestamp) for point in page.metrics],
+                [float(point.value) for point in page.metrics],  # "NaN" and "Infinity" are words in JSON
             )
-        if page.next_page_token in seen:
-            return
-        token = page.next_page_token
-        seen.add(token)
 
 
 def _from_pages(store: Store, run_id: str, key: str) -> Iterator[Columns]:

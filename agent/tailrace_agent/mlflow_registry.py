@@ -26,7 +26,7 @@ from mlflow.exceptions import MlflowException
 
 from tailrace_agent.errors import NotFound
 from tailrace_agent.mlflow_errors import refused_code
-from tailrace_agent.mlflow_pages import pages
+from tailrace_agent.mlflow_pages import PAGES_AT_MOST, pages
 from tailrace_agent.mlflow_store import Store
 from tailrace_agent.records import ModelSpec
 
@@ -180,7 +180,7 @@ class Registry:
         def fetch(token: str | None) -> Any:
             return self.store.search_model_versions(query, _PAGE, None, token)
 
-        return [version for page in pages(fetch) for version in page]
+        return [version for page in pages(fetch, PAGES_AT_MOST) for version in page]
 
     def _version_of(self, name: str, token: str) -> str | None:
         """The version that was made for a token. Of twins, born of an answer that was lost, the first one stays."""

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tailrace_agent.errors import Refused, RunGone, StoreRefused, Unavailable
 from tailrace_agent.links import is_server, run_page
 from tailrace_agent.mlflow_errors import mask, opening_failed, refused_code, stored_already, translate
-from tailrace_agent.mlflow_pages import pages
+from tailrace_agent.mlflow_pages import PAGES_AT_MOST, pages
 from tailrace_agent.mlflow_wire import batch_body
 from tailrace_agent.quoting import plain, quoted
 from tailrace_agent.records import Kind, ModelOutcome, ModelSpec, Point, RunSpec, run_hex
@@ -422,7 +422,7 @@ class MlflowSink:
         def fetch(token: str | None) -> Any:
             return self._store.get_metric_history(run_id, key, GET_METRIC_HISTORY_MAX_RESULTS, token)
 
-        return sum(map(len, pages(fetch)))
+        return sum(map(len, pages(fetch, PAGES_AT_MOST)))
 
     def _repository(self, run_id: str) -> Any:
         from tailrace_agent.mlflow_store import open_repository
