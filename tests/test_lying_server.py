@@ -5,7 +5,11 @@ Each lie stands in front of a real MLflow server, which takes everything once th
 
 from __future__ import annotations
 
+import functools
+import gzip
+import itertools
 import json
+import shutil
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,13 +20,13 @@ from mlflow import MlflowClient
 
 from faults.lies import BOMB, LIES, page
 from faults.oracle import eventually
-from faults.proxy import Answer, Proxy, Request, on
+from faults.proxy import Action, Answer, Proxy, Request, Say, on
 from faults.server import tracked
 from tailrace_agent.errors import SinkError, Unavailable
 from tailrace_agent.mlflow_reader import Reader, open_reader
 from tailrace_agent.mlflow_registry import Registry
 from tailrace_agent.mlflow_sink import open_sink
-from tailrace_agent.mlflow_store import open_registry
+from tailrace_agent.mlflow_store import open_registry, open_repository
 from tailrace_agent.records import ModelSpec, Point, RunSpec
 from tailrace_agent.retry import LONGEST
 from tailrace_agent.sink import Sink
@@ -215,6 +219,66 @@ def test_a_download_that_ends_early_is_no_file(liar: Liar, tmp_path: Path) -> No
     for short in (page(b"who", "Content-Length: 5"), page(b"who", "Content-Length: 3"), page(b"")):
         with liar.proxy.faulty(on("whole.txt", short)), pytest.raises(Unavailable):
             liar.sink.fetch_artifact(liar.run_id, "whole.txt", tmp_path / "back")
+
+
+_ENDLESS = Say(lambda: itertools.chain([b"HTTP/1.1 200 OK\r\n\r\n"], itertools.repeat(b"x" * (1 << 16))))
+_NOTHING = page(b"", "Content-Length: 0")
+_PACKED = gzip.compress(b"<html>please log in</html>")
+_PACKED_PAGE = page(_PACKED, "Content-Type: text/html", "Content-Encoding: gzip", f"Content-Length: {len(_PACKED)}")
+
+
+def _kept_by_nobody(request: Request, download: Action) -> Action | None:
+    """Swallows uploads, and answers downloads with this."""
+    if "/mlflow-artifacts/artifacts/" not in request.path:
+        return None
+    return _NOTHING if request.method == "PUT" else download
+
+
+@pytest.mark.parametrize("download", [_PACKED_PAGE, _ENDLESS], ids=["a packed page", "a body without end"])
+def test_what_comes_instead_of_a_file_is_no_word_that_it_was_stored(
+    liar: Liar, download: Action, tmp_path: Path
+) -> None:
+    file = tmp_path / "precious.txt"
+    file.write_text("precious")
+    honest(lambda: liar.sink.fetch_artifact(liar.run_id, "none", tmp_path))
+    rule = functools.partial(_kept_by_nobody, download=download)
+    with liar.proxy.faulty(rule), pytest.raises(Unavailable, match="does not have it"):
+        liar.sink.log_artifact(liar.run_id, file, "swallowed")
+
+
+def test_a_file_that_arrives_packed_is_stored_if_the_listing_has_it(liar: Liar, tmp_path: Path) -> None:
+    file = tmp_path / "packed.txt"
+    file.write_text("precious")
+    honest(lambda: liar.sink.log_artifact(liar.run_id, file, "stored"))
+    with liar.proxy.faulty(functools.partial(_kept_by_nobody, download=_PACKED_PAGE)):
+        honest(lambda: liar.sink.log_artifact(liar.run_id, file, "stored"))
+
+
+def test_a_download_without_end_stops_at_the_size_that_was_listed(liar: Liar, tmp_path: Path) -> None:
+    (tmp_path / "listed.txt").write_text("listed")
+    (tmp_path / "back").mkdir()
+    honest(lambda: liar.sink.log_artifact(liar.run_id, tmp_path / "listed.txt", None))
+    with liar.proxy.faulty(on("listed.txt", _ENDLESS)), pytest.raises(Unavailable, match="than the 6 bytes it lists"):
+        liar.sink.fetch_artifact(liar.run_id, "listed.txt", tmp_path / "back")
+    assert not list((tmp_path / "back").iterdir())
+
+
+def test_a_download_of_no_known_size_leaves_room_on_the_disk(
+    liar: Liar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "unlisted.txt").write_text("unlisted")
+    honest(lambda: liar.sink.log_artifact(liar.run_id, tmp_path / "unlisted.txt", None))
+    uri = liar.client.get_run(liar.run_id).info.artifact_uri
+    repository = open_repository(uri, liar.proxy.url, _TIMEOUT)
+    room = iter([1 << 30, 1 << 30, 1 << 30, 1])
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: _Room(next(room)))
+    with liar.proxy.faulty(on("unlisted.txt", _ENDLESS)), pytest.raises(Unavailable, match="is larger than the room"):
+        repository._download_file("unlisted.txt", str(tmp_path / "back.txt"))
+    assert not (tmp_path / "back.txt").exists()
+
+
+class _Room(NamedTuple):
+    free: int
 
 
 _SOME = ["answers with nothing", "answers with somebody else's object", "asks to wait for ever", "sends a bomb"]

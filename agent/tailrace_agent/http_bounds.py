@@ -25,7 +25,7 @@ import io
 import socket
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from http.cookiejar import DefaultCookiePolicy
 from typing import IO, Any, Final
 
@@ -75,8 +75,10 @@ def hold(response: requests.Response, most: int = AT_MOST) -> None:
     response.encoding = "utf-8"  # as MLflow speaks; to guess it takes minutes for a large body
 
 
-def pieces(response: requests.Response, *, renewed: bool = True) -> Iterator[bytes]:
+def pieces(response: requests.Response, *, renewed: bool = True) -> Generator[bytes, None, None]:
     """The body in pieces, unpacked, for whoever writes it to a disk: no more than a piece is in memory.
+
+    With `renewed` it may be of any size, and has no end if the other side gives it none: whoever reads it stops.
 
     Raises:
         requests.RequestException: It ended early, or is packed in a way that nobody asked for.

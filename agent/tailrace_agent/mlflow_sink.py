@@ -179,7 +179,10 @@ class MlflowSink:
             sizes = [info.file_size for info in listed if info.path == artifact_file]
             if not sizes:
                 return None
-            file = Path(repository.download_artifacts(artifact_file, dst_path=str(directory)))
+            if self._is_proxied(repository):
+                file: Path = repository.fetch(artifact_file, directory, sizes[0])
+            else:
+                file = Path(repository.download_artifacts(artifact_file, dst_path=str(directory)))
             if sizes[0] not in (None, file.stat().st_size):
                 raise Unavailable(f"{public_uri(self._uri)} sent a part of {quoted(artifact_file)}, or another file")
             return file

@@ -28,8 +28,9 @@ import copy
 import json
 import posixpath
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
@@ -65,6 +66,8 @@ _ARTIFACTS: Final = "/mlflow-artifacts/artifacts"
 _OK: Final = 200
 _ERROR_AT_MOST: Final = 8 << 20
 _SMALL: Final = 1 << 20
+_LEFT_FREE: Final = 256 << 20
+"""Bytes that a download leaves free on the disk, for everybody else who writes there."""
 _OUR_OWN: Final[dict[str, Any]] = {
     "max_retries": 0,
     "backoff_factor": 0,
@@ -193,26 +196,62 @@ class PromptUploads(HttpArtifactRepository):  # type: ignore[misc]  # MLflow is 
             Exception: The server does not answer.
         """
         sizes = {name: file.stat().st_size for file, name in files}
+        ways = [self._sizes_listed, self._sizes_sent]
         if len(sizes) == 1 and sum(sizes.values()) <= _SMALL:
-            found: dict[str, int | None] = {name: self._size(name) for name in sizes}
-        else:
-            directories = {posixpath.dirname(name) for name in sizes}
-            listings = [self.list_artifacts(directory or None) for directory in directories]
-            found = {info.path: info.file_size for listing in listings for info in listing}
+            ways.reverse()
+        found: dict[str, int | None] = {}
+        unknown = sizes
+        for way in ways:
+            found |= way(unknown)
+            unknown = {name: size for name, size in unknown.items() if name in found and found[name] is None}
         for name, size in sizes.items():
-            if name not in found or found[name] not in (size, None):
+            if found.get(name) != size:
                 where = public_uri(self.artifact_uri.split(_ARTIFACTS, maxsplit=1)[0])
                 raise Unavailable(
                     f"{where} answered the upload of {quoted(name)} with nothing, and does not have it: check the "
                     "tracking URI, and log in"
                 )
 
-    def _size(self, artifact_file: str) -> int | None:
-        """None: it arrives packed, and nobody knows by whom."""
+    def _sizes_listed(self, sizes: Mapping[str, int]) -> dict[str, int | None]:
+        """What the listings of their directories say. None: there, but without a size."""
+        directories = {posixpath.dirname(name) for name in sizes}
+        listings = [self.list_artifacts(directory or None) for directory in directories]
+        return {info.path: info.file_size for listing in listings for info in listing if info.path in sizes}
+
+    def _sizes_sent(self, sizes: Mapping[str, int]) -> dict[str, int | None]:
+        """How much arrives of each, and not much more than there should. None: packed, and nobody knows by whom."""
+        return {name: self._size_sent(name, size) for name, size in sizes.items()}
+
+    def _size_sent(self, artifact_file: str, most: int) -> int | None:
         response = send_once(self._host_creds, f"/{quote(artifact_file)}", "GET", self.tailrace_timeout, stream=True)
         _check(response)
-        size = sum(len(piece) for piece in pieces(response))
-        return None if "Content-Encoding" in response.headers else size
+        if "Content-Encoding" in response.headers:
+            response.close()
+            return None
+        size = 0
+        with closing(pieces(response)) as body:
+            for piece in body:
+                size += len(piece)
+                if size > most:
+                    break
+        return size
+
+    def fetch(self, artifact_file: str, directory: Path, size: int | None) -> Path:
+        """Downloads one file, to where it lies in the run's artifacts, into a directory.
+
+        Args:
+            artifact_file: Its path in the run's artifacts.
+            directory: Made for it.
+            size: That the listing gives it.
+
+        Raises:
+            Unavailable: More than that arrives, or more than the disk here has room for. Nothing is left of it.
+            Exception: The server does not answer.
+        """
+        file: Path = directory / validate_path_is_safe(artifact_file)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self._receive(artifact_file, file, size)
+        return file
 
     def list_artifacts(self, path: str | None = None) -> list[Any]:
         """MLflow's call."""
@@ -305,11 +344,29 @@ class PromptUploads(HttpArtifactRepository):  # type: ignore[misc]  # MLflow is 
 
     def _download_file(self, remote_file_path: str, local_path: str) -> None:
         """MLflow's call: what arrives goes to the disk, piece by piece."""
-        address = posixpath.join("/", quote(remote_file_path))
+        self._receive(remote_file_path, Path(local_path), None)
+
+    def _receive(self, artifact_file: str, file: Path, most: int | None) -> None:
+        address = posixpath.join("/", quote(artifact_file))
         response = send_once(self._host_creds, address, "GET", self.tailrace_timeout, stream=True)
         _check(response)
-        with Path(local_path).open("wb") as file:
-            file.writelines(pieces(response))
+        try:
+            with file.open("wb") as into, closing(pieces(response)) as body:
+                for piece in body:
+                    if most is not None and into.tell() + len(piece) > most:
+                        where = public_uri(self.artifact_uri.split(_ARTIFACTS, maxsplit=1)[0])
+                        raise Unavailable(
+                            f"{where} sends more of {quoted(artifact_file)} than the {most:,} bytes it lists"
+                        )
+                    if shutil.disk_usage(file.parent).free < _LEFT_FREE + len(piece):
+                        raise Unavailable(
+                            f"{quoted(artifact_file)} is larger than the room in {file.parent}: make some there",
+                            here=True,
+                        )
+                    into.write(piece)
+        except BaseException:
+            file.unlink(missing_ok=True)
+            raise
 
     def _ask(self, path: str, method: str, *, host: str | None = None, **content: Any) -> Any:
         """One request: the response, and the JSON object in it."""
