@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import os
 import re
@@ -18,11 +19,13 @@ from other_users import MALLORY, acting_as, common_place, needs_root
 from sdk_tools import script
 from tailrace._connection import Connection
 from tailrace._say import Voice
-from tailrace_agent import places, status
+from tailrace_agent import dir_lock, places, status
 from tailrace_agent.cli._app import Fail
 from tailrace_agent.cli._holding import take_over
 from tailrace_agent.cli._letters import Letter, discard, put_back
 from tailrace_agent.cli._litter import find, remove
+from tailrace_agent.cli._look import glance
+from tailrace_agent.cli.sync import _mend
 from tailrace_agent.errors import SessionError, StateDirError
 from tailrace_agent.finished import mark_finished
 from tailrace_agent.leftovers import Leftovers, is_leftover
@@ -41,6 +44,7 @@ from tailrace_agent.session import Session, sessions_root
 from tailrace_agent.settings import Settings
 from tailrace_agent.spool import DeadLetter
 from tailrace_agent.status import SessionInfo
+from tailrace_agent.survey import Unreadable, mended, survey
 from tailrace_agent.uris import mask_uri
 
 
@@ -194,11 +198,117 @@ def test_a_forged_ring_sends_no_file_and_no_word_to_anybody(session: Session, tm
 def test_a_session_of_an_older_version_gets_its_shared_directory_again(session: Session) -> None:
     session.remove_shared()
     session.save(unguessable="")
+    found, other = Session.open(session.dir), Session.open(session.dir)
+    found.touch_shared()
+    assert is_private(found.shared)
+    saved = Session.open(session.dir)
+    assert saved.info.unguessable
+    assert saved.shared == found.shared
+    other.touch_shared()  # it was opened before: as leftovers are, minutes ago
+    assert other.shared == found.shared
+    assert other.info == saved.info
+
+
+def test_a_private_directory_of_an_older_version_is_used_on(session: Session) -> None:
+    session.save(unguessable="")
     found = Session.open(session.dir)
     found.touch_shared()
     assert found.shared == session.shared
-    assert is_private(found.shared)
-    assert Session.open(session.dir).info.unguessable
+
+
+@needs_root
+@pytest.mark.parametrize("unguessable", ["", "5e"], ids=["older version", "this version"])
+def test_a_neighbour_who_gives_the_name_free_again_does_not_get_a_session_two_agents(
+    session: Session, unguessable: str
+) -> None:
+    session.save(unguessable=unguessable)
+    plain = session.shared
+    session.remove_shared()
+    acting_as(MALLORY, lambda: plain.mkdir(0o777))
+    one, other = Session.open(session.dir), Session.open(session.dir)
+    lock = take_over(one)
+    assert lock is not None
+    acting_as(MALLORY, plain.rmdir)
+    assert take_over(other) is None
+    assert take_over(Session.open(session.dir)) is None
+    assert not plain.exists()
+    os.close(lock)
+
+
+def test_a_session_that_two_write_anew_at_once_stays_one(session: Session, settings: Settings) -> None:
+    session.remove_shared()
+    (session.dir / "session.json").write_bytes(b"{")
+    [found] = survey(settings)
+    assert isinstance(found, Unreadable)
+    one = mended(found, settings)
+    lock = take_over(one)
+    assert lock is not None
+    other = mended(found, settings)
+    assert take_over(other) is None
+    assert other.info.unguessable == one.info.unguessable != ""
+    os.close(lock)
+
+
+def test_a_session_that_is_written_anew_keeps_a_shared_directory_of_any_name(
+    session: Session, settings: Settings
+) -> None:
+    session.remove_shared()
+    lock = take_over(session)
+    assert lock is not None
+    (session.dir / "session.json").write_bytes(b"{")
+    [found] = survey(settings)
+    assert isinstance(found, Unreadable)
+    assert "--force" not in found.mend
+    assert take_over(mended(found, settings)) is None
+    os.close(lock)
+
+
+@needs_root
+def test_a_neighbours_directory_does_not_have_a_session_written_anew(session: Session, settings: Settings) -> None:
+    session.remove_shared()
+    (session.dir / "session.json").write_bytes(b"{")
+    acting_as(MALLORY, lambda: session.shared.mkdir(0o777))
+    skipped, whole = _mend(list(survey(settings)), settings, (), force=False)
+    assert whole == []
+    assert "--force" in str(skipped[0].reasons)
+
+
+@needs_root
+def test_a_neighbours_directory_does_not_have_a_finished_session_looked_into(session: Session) -> None:
+    mark_finished(session, runs=3, dead=0, at=1.0)
+    session.remove_shared()
+    acting_as(MALLORY, lambda: session.shared.mkdir(0o777))
+    assert glance(session).state == "finished"
+    assert not (session.dir / "spool.db").exists()
+
+
+def test_what_others_have_changed_in_a_session_meanwhile_is_not_written_over(session: Session) -> None:
+    other = Session.open(session.dir)
+    session.save(program="changed")
+    other.save(cwd="/elsewhere")
+    info = Session.open(session.dir).info
+    assert (info.program, info.cwd) == ("changed", "/elsewhere")
+
+
+def test_a_session_that_is_kept_by_another_process_is_waited_for_only_so_long(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dir_lock, "_WITHIN", 0.0)
+    with dir_lock.alone_in(session.dir), pytest.raises(TimeoutError, match="does not let go"):
+        session.touch_shared()
+    session.touch_shared()
+
+
+def test_a_file_system_that_locks_no_directory_is_worked_on_without(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_fd: int, _how: int) -> None:
+        raise OSError(errno.EBADF, "as NFS says it of a directory")
+
+    monkeypatch.setattr("tailrace_agent.dir_lock.fcntl.flock", refuse)
+    session.remove_shared()
+    session.touch_shared()
+    assert session.has_shared
 
 
 @needs_root

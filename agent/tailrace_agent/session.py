@@ -32,6 +32,7 @@ import msgspec
 
 from tailrace_agent import shared_dirs, status
 from tailrace_agent.descriptors import NONE_LEFT
+from tailrace_agent.dir_lock import alone_in
 from tailrace_agent.errors import SessionError, StateDirError
 from tailrace_agent.ownership import (
     is_own,
@@ -232,18 +233,20 @@ class Session:
         return shared_dirs.is_named(self.shared, self.id) and is_private(self.shared)
 
     def touch_shared(self) -> None:
-        """Makes the shared directory again after a reboot has removed it, under another name if that is taken.
+        """Makes the shared directory again after a reboot has removed it, under another name: one for all who do.
 
         Raises:
             OSError: It cannot be made.
         """
-        if not self.has_shared:
-            if not self.info.unguessable:  # begun by an older version
-                self.save(unguessable=os.urandom(16).hex())
-            self.shared = shared_dirs.make_again(self._root, self.id, self.info.unguessable)
-            if str(self.shared) != self.info.shared:
-                self.save(shared=str(self.shared))
-        self._make_locks()
+        with alone_in(self.dir):
+            self._read_again()
+            self.shared = Path(self.info.shared)
+            if not self.has_shared:
+                if not self.info.unguessable:  # begun by an older version
+                    self._write(unguessable=os.urandom(16).hex())
+                self.shared = shared_dirs.make_again(self._root, self.id, self.info.unguessable)
+                self._write(shared=str(self.shared))
+            self._make_locks()
 
     @property
     def _root(self) -> Path:
@@ -431,7 +434,21 @@ class Session:
         remove_tree(self.dir)
 
     def save(self, **changes: object) -> None:
-        """Rewrites `session.json` with some fields changed."""
+        """Rewrites `session.json` with some fields changed; what others have changed meanwhile stays.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        with alone_in(self.dir):
+            self._read_again()
+            self._write(**changes)
+
+    def _read_again(self) -> None:
+        info = status.read(self.dir / "session.json", SessionInfo)
+        if info is not None:
+            self.info = msgspec.structs.replace(info, id=self.id)
+
+    def _write(self, **changes: object) -> None:
         self.info = msgspec.structs.replace(self.info, **changes)
         status.write(self.dir / "session.json", self.info, durable=True)
 

@@ -18,6 +18,8 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from tailrace_agent import shared_dirs, status
+from tailrace_agent.dir_lock import alone_in
 from tailrace_agent.errors import SessionError, StateDirError
 from tailrace_agent.ownership import is_private, read_own
 from tailrace_agent.session import Session, boot_id, make_sessions_root, sessions_root, shared_root
@@ -77,7 +79,7 @@ def survey(settings: Settings) -> Iterator[Session | Unreadable]:
 
 def shared_of(path: Path, settings: Settings) -> Path:
     """Where a session of this directory has, or had, its shared memory if nothing else says so."""
-    return shared_root(settings) / f"tailrace-{os.getuid()}-{path.name}"
+    return shared_dirs.made_by_us(shared_root(settings), path.name)
 
 
 def mend_for(directory: Path) -> str | None:
@@ -103,23 +105,28 @@ def mended(found: Unreadable, settings: Settings) -> Session:
     """
     if not found.ours:
         raise SessionError(f"{printable(str(found.path))} {found.problem}")
-    file = found.path / "session.json"
-    if os.path.lexists(file):
-        file.rename(file.with_name(f"session.json.damaged-{time.time_ns()}"))
-    info = SessionInfo(
-        id=found.path.name,
-        hostname=os.uname().nodename,
-        boot=boot_id(),
-        pid=0,
-        created=found.since,
-        program="?",
-        cwd="/",
-        shared=str(shared_of(found.path, settings)),
-        settings=settings,
-    )
-    session = Session(found.path, info)
-    session.save()
-    return session
+    with alone_in(found.path):
+        try:
+            return Session.open(found.path)  # another process was quicker, and may be using it
+        except SessionError:
+            pass
+        file = found.path / "session.json"
+        if os.path.lexists(file):
+            file.rename(file.with_name(f"session.json.damaged-{time.time_ns()}"))
+        info = SessionInfo(
+            id=found.path.name,
+            hostname=os.uname().nodename,
+            boot=boot_id(),
+            pid=0,
+            created=found.since,
+            program="?",
+            cwd="/",
+            shared=str(shared_of(found.path, settings)),
+            unguessable=os.urandom(16).hex(),
+            settings=settings,
+        )
+        status.write(file, info, durable=True)
+        return Session(found.path, info)
 
 
 def _open(path: Path, settings: Settings) -> Session | Unreadable | None:

@@ -73,7 +73,7 @@ def glance(session: Session) -> SessionView:
     if view.state == "elsewhere":
         return view
     with _own_faults(view):
-        last = None if session.shared.exists() else finished(session)
+        last = None if session.has_shared else finished(session)
         if last is None or last.dead or (last.dead is None and _holds_dead(session)):
             _look_inside(session, view)
         else:

@@ -114,6 +114,7 @@ def _mend(
 ) -> tuple[list[Result], list[Session]]:
     """Makes sessions of what has lost its `session.json`; what is left unreadable, and those sessions."""
     from tailrace_agent.cli._deliver import Result
+    from tailrace_agent.ownership import is_private
     from tailrace_agent.survey import mended, shared_of
 
     left, whole = [], []
@@ -121,7 +122,7 @@ def _mend(
         if names and not any(found.name.endswith(name) for name in names):
             continue
         reasons = [f"it {found.problem}", f"→ {found.mend}"]
-        if found.ours and (force or shared_of(found.path, settings).is_dir()):
+        if found.ours and (force or is_private(shared_of(found.path, settings))):
             try:
                 whole.append(mended(found, settings))
                 continue
