@@ -27,13 +27,15 @@ from tailrace_agent.cli._litter import find, remove
 from tailrace_agent.cli._look import glance
 from tailrace_agent.cli.sync import _mend
 from tailrace_agent.errors import SessionError, StateDirError
-from tailrace_agent.finished import mark_finished
+from tailrace_agent.finished import finished, mark_finished
 from tailrace_agent.leftovers import Leftovers, is_leftover
 from tailrace_agent.links import Announcement, ui_address
 from tailrace_agent.memory_sink import MemorySink
 from tailrace_agent.ownership import (
     is_private,
     make_parents,
+    read_own,
+    write_own,
 )
 from tailrace_agent.pipeline import Pipeline
 from tailrace_agent.records import Artifact, End, RunSpec, Start, encode
@@ -309,6 +311,35 @@ def test_a_file_system_that_locks_no_directory_is_worked_on_without(
     session.remove_shared()
     session.touch_shared()
     assert session.has_shared
+
+
+def test_what_an_older_version_wrote_as_the_umask_was_is_believed_in_a_private_directory(session: Session) -> None:
+    for name, body in {"finished": b"", "refused": b"", "agent.log": b""}.items():
+        (session.dir / name).write_bytes(body)
+    for path in session.dir.iterdir():
+        if path.is_file():
+            path.chmod(0o666)
+    session.remove_shared()
+    found = Session.open(session.dir)
+    assert finished(found) is not None
+    assert glance(found).state == "finished"
+    write_own(session.dir / "refused", b"again")
+    session.dir.chmod(0o755)
+    with pytest.raises(PermissionError):
+        read_own(session.dir / "finished")
+
+
+def test_in_a_private_directory_a_link_or_a_second_name_is_still_not_believed(session: Session, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.write_bytes(b"kept")
+    (session.dir / "finished").symlink_to(kept)
+    os.link(kept, session.dir / "refused")
+    for name in ("finished", "refused"):
+        with pytest.raises(OSError, match=r"symbolic|alone"):
+            read_own(session.dir / name)
+        with pytest.raises(OSError, match=r"symbolic|alone"):
+            write_own(session.dir / name, b"")
+    assert kept.read_bytes() == b"kept"
 
 
 @needs_root

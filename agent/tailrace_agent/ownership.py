@@ -123,21 +123,17 @@ def open_own(path: str | os.PathLike[str], flags: int) -> int:
         PermissionError: It is somebody else's, or somebody else may write to it.
         OSError: It cannot be opened.
     """
-    fd = open_kept(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)  # a pipe of that name would keep us waiting
-    if _is_our_file(os.fstat(fd)):
-        return fd
-    os.close(fd)
-    raise PermissionError(errno.EPERM, "it is no file of this user's alone", os.fspath(path))
+    return _open(path, flags, private=False)
 
 
 def read_own(path: Path) -> bytes:
     """What a file of this user's holds.
 
     Raises:
-        PermissionError: It is somebody else's, or somebody else may write to it.
+        PermissionError: It is somebody else's, or somebody else may write to it, and come to it.
         OSError: It cannot be read.
     """
-    with os.fdopen(open_own(path, os.O_RDONLY), "rb") as file:
+    with os.fdopen(_open(path, os.O_RDONLY, private=is_private(path.parent)), "rb") as file:
         return file.read()
 
 
@@ -150,6 +146,19 @@ def write_own(path: Path, data: bytes) -> None:
     with os.fdopen(open_own(path, os.O_WRONLY | os.O_CREAT), "wb") as file:
         file.truncate()  # not before it is known whose it is
         file.write(data)
+
+
+def _open(path: str | os.PathLike[str], flags: int, *, private: bool) -> int:
+    """A file of ours; in a `private` directory also one that others might write to if they could come to it.
+
+    Older versions made such files, as the umask was.
+    """
+    fd = open_kept(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)  # a pipe of that name would keep us waiting
+    found = os.fstat(fd)
+    if _is_our_file(found) or (private and _is_our_only_name(found)):
+        return fd
+    os.close(fd)
+    raise PermissionError(errno.EPERM, "it is no file of this user's alone", os.fspath(path))
 
 
 def remove_tree(directory: Path) -> None:
@@ -197,8 +206,12 @@ def _is_our_directory(found: os.stat_result) -> bool:
 
 
 def _is_our_file(found: os.stat_result) -> bool:
+    return _is_our_only_name(found) and _other_writer(found) is None
+
+
+def _is_our_only_name(found: os.stat_result) -> bool:
     ours = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid()
-    return ours and found.st_nlink < 2 and _other_writer(found) is None  # no name: it was deleted just now
+    return ours and found.st_nlink < 2  # no name: it was deleted just now
 
 
 def _other_writer(found: os.stat_result) -> str | None:
