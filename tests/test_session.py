@@ -26,6 +26,9 @@ from tailrace_agent import spawn as spawn_module
 from tailrace_agent import status
 from tailrace_agent.errors import SessionError, StateDirError
 from tailrace_agent.leftovers import Leftovers, is_leftover
+from tailrace_agent.memory_sink import MemorySink
+from tailrace_agent.pipeline import Pipeline
+from tailrace_agent.process_host import _Agent
 from tailrace_agent.ring_format import MIN_BYTES
 from tailrace_agent.session import Session, sessions_root
 from tailrace_agent.settings import Settings
@@ -401,6 +404,21 @@ def test_of_many_who_join_while_the_agent_leaves_each_is_in_or_knows(settings: S
             thread.join()
         assert len(joined) + len(refused) == 3
         assert closed == [not joined]
+
+
+def test_an_agent_whose_shared_directory_is_gone_leaves_and_does_not_call_the_session_finished(
+    session: Session,
+) -> None:
+    shutil.rmtree(session.shared)
+    pipeline = Pipeline(session, lambda *_, **__: MemorySink(), Quiet())
+    agent = _Agent(pipeline, Quiet(), None)
+    pipeline.drain(0.0)
+    assert agent.may_leave(0.0)
+    agent.finish()
+    assert not (session.dir / "finished").exists()
+    assert not (session.dir / "refused").exists()
+    assert not session.shared.exists()
+    assert is_leftover(Session.open(session.dir))
 
 
 def test_removing_leaves_nothing(session: Session) -> None:

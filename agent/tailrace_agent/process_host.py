@@ -115,6 +115,10 @@ class _Agent:
             return False
         if not pipeline.session.dir.exists():  # deleted by hand: what it held is not to be delivered
             return True
+        if (
+            not pipeline.session.has_shared
+        ):  # and the lock with it, as at a logout: whoever comes next delivers the rest
+            return True
         self._deserted_since = self._deserted_since or now
         lingered = now - self._deserted_since > pipeline.session.info.settings.linger
         if not (pipeline.settled or pipeline.stuck or lingered):
@@ -134,7 +138,7 @@ class _Agent:
             return
         settled = self._closed and pipeline.settled
         runs, dead = len(pipeline.book.all()), pipeline.spool.dead
-        if pipeline.stuck and not settled:
+        if pipeline.stuck and not pipeline.settled:
             write_own(session.dir / "refused", b"")
         pipeline.close()
         if settled:
