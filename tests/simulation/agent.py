@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import msgspec
+
 from simulation.clock import Clock
 from simulation.disk import Disk
 from simulation.faults import Points
@@ -75,6 +77,11 @@ class Program(Session):
 
     def owner_alive(self, name: str) -> bool:
         return self.living(name)
+
+    def _read_again(self) -> None:
+        settings = self.info.settings  # bounds that are smaller than a settings file may say
+        super()._read_again()
+        self.info = msgspec.structs.replace(self.info, settings=settings)
 
     def reader(self, name: str) -> RingReader:
         reader = _Reader(self.shared / f"{name}.ring", self.spill_path(name))
@@ -185,8 +192,11 @@ def embodied(agent: Callable[[], Agent | None]) -> Iterator[None]:
     def worker(name: str, step: Callable[[float], float], log: Any) -> Turn:
         return Turn(the_agent(), name, step, log)
 
-    def write(path: Path, value: object) -> None:
-        (the_agent().write_status if agent() else _write)(path, value)
+    def write(path: Path, value: object, *, durable: bool = False) -> None:
+        if durable or not agent():  # session.json
+            _write(path, value, durable=durable)
+        else:
+            the_agent().write_status(path, value)
 
     with (
         mock.patch.object(spool, "connect", connect),
