@@ -261,7 +261,7 @@ def test_a_ring_that_is_damaged_does_not_keep_the_rest_of_its_session_from_being
     assert len(invented) <= 3, "what is damaged must not be decoded"
     for row in rows:
         assert row.value != row.value or value_of(row.key, row.step) in (row.value, float("inf"), float("-inf"))
-    assert ledger["dropped"] == ({"damaged in the ring": 1} if damage == "a flipped bit" else {})
+    assert ledger["dropped"] == {"damaged in the ring": 1}  # of a ring that is none, nobody can say how many
     assert run.status == "KILLED"
     print(f"{damage}: {len(noted) - len(rows) + len(invented)} of {len(noted)} points lost; {ledger['dropped']}")
     log = (session.dir / "agent.log").read_text()
