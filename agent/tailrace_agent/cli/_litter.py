@@ -59,7 +59,7 @@ def remove(settings: Settings, litter: Litter) -> str | None:
     try:
         session = Session.open(sessions_root(settings) / litter.name)
     except SessionError:
-        session = _stranger(shared_root(settings) / f"tailrace-{os.getuid()}-{litter.name}")
+        session = _stranger(shared_of(sessions_root(settings) / litter.name, settings))
     try:
         lock = session.try_agent_lock() if session.has_shared else -1
         if lock is None:
