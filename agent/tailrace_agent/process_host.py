@@ -115,9 +115,7 @@ class _Agent:
             return False
         if not pipeline.session.dir.exists():  # deleted by hand: what it held is not to be delivered
             return True
-        if (
-            not pipeline.session.has_shared
-        ):  # and the lock with it, as at a logout: whoever comes next delivers the rest
+        if not pipeline.session.has_shared:  # as after a logout; the lock is gone with it, so another one may deliver
             return True
         self._deserted_since = self._deserted_since or now
         lingered = now - self._deserted_since > pipeline.session.info.settings.linger

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["plain", "quoted", "visible"]
+__all__ = ["plain", "printable", "quoted", "visible"]
 
 _NAME: Final = 100
 
@@ -21,13 +21,23 @@ def plain(text: str, limit: int = 500) -> str:
         'well\\x1b[2K read'
     """
     cut = text[: 4 * limit + 4096]  # before anything that takes its time
-    line = "".join(c if c.isprintable() else _escaped(c) for c in " ".join(cut.split()))
+    line = printable(" ".join(cut.split()))
     return line if len(line) <= limit and len(cut) == len(text) else f"{line[: limit - 1]}…"
+
+
+def printable(text: str) -> str:
+    r"""The text, with everything in it that is not to be printed written out, line breaks too.
+
+    Example:
+        >>> printable("a\n\x1b[31m")
+        'a\\n\\x1b[31m'
+    """
+    return text if text.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in text)
 
 
 def visible(text: str) -> str:
     r"""The text with control characters written out (`\x1b`); line breaks stay."""
-    return text if text.isprintable() else "".join(c if c.isprintable() or c == "\n" else _escaped(c) for c in text)
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def quoted(name: object, limit: int = _NAME) -> str:

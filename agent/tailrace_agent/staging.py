@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from tailrace_agent.ownership import make_private, remove_tree, write_own
+from tailrace_agent.whole_files import flush
 
 __all__ = ["TABLES", "discard", "is_staged_name", "make", "make_durable", "size_of", "stage_text", "staged"]
 
@@ -66,11 +67,7 @@ def make_durable(staging: Path, name: str) -> None:
     """
     entry = staged(staging, name)
     for path in () if entry is None else (*_below(entry), staging):
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        flush(path, os.O_NOFOLLOW)
 
 
 def _below(source: Path) -> Iterator[Path]:

@@ -22,11 +22,11 @@ from tailrace_agent import shared_dirs, status
 from tailrace_agent.dir_lock import alone_in
 from tailrace_agent.errors import SessionError, StateDirError
 from tailrace_agent.ownership import is_private, read_own
+from tailrace_agent.quoting import printable
 from tailrace_agent.session import Session, boot_id, make_sessions_root, sessions_root, shared_root
 from tailrace_agent.settings import Settings
 from tailrace_agent.status import SessionInfo
 from tailrace_agent.stored import UNREADABLE
-from tailrace_agent.utf8 import printable
 
 __all__ = ["Unreadable", "mend_for", "mended", "shared_of", "survey"]
 

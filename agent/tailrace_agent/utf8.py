@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 
-__all__ = ["as_utf8", "encoded", "printable"]
+__all__ = ["as_utf8", "encoded"]
 
 
 def as_utf8(text: str) -> str:
@@ -17,16 +17,6 @@ def as_utf8(text: str) -> str:
         'caf\\udce9'
     """
     return str.encode(text, "utf-8", "backslashreplace").decode()
-
-
-def printable(text: str) -> str:
-    r"""The text, with everything in it that is not to be printed spelled out in ASCII.
-
-    Example:
-        >>> printable("a\n\x1b[31m")
-        'a\\n\\x1b[31m'
-    """
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def encoded(encode: Callable[[object], bytes], value: object) -> bytes:

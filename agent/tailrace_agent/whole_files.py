@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tailrace_agent.ownership import open_own
 
-__all__ = ["make_durable", "replace", "write_all"]
+__all__ = ["flush", "make_durable", "replace", "write_all"]
 
 
 def write_all(fd: int, body: bytes) -> None:
@@ -61,8 +61,17 @@ def make_durable(path: Path) -> None:
         OSError: The disk does not do it.
     """
     for part in (path, path.parent, path.parent.parent):
-        fd = os.open(part, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        flush(part)
+
+
+def flush(path: Path, flags: int = 0) -> None:
+    """Has what a file holds, or which names a directory has, reach the disk; `flags` are for opening it.
+
+    Raises:
+        OSError: The disk does not do it.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
