@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from tailrace._hot import Channel, LogCall, make_log, python_log
 from tailrace_agent.ring import RingWriter
-from tailrace_agent.ring_format import BASE, HEAD, MIN_BYTES, PAD, SPILLED, TAIL, UNSPILLED
+from tailrace_agent.ring_format import BASE, HEAD, MIN_BYTES, PAD, SPILL_BASE, SPILLED, TAIL, UNSPILLED
 from tailrace_agent.ring_reader import Frames, RingReader
 
 quick = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
@@ -27,13 +27,14 @@ positions = st.one_of(
     st.integers(0, 2 * MIN_BYTES),
     st.integers(0, 2**64 - 1),
 )
+WORDS = (HEAD, SPILLED, SPILL_BASE, TAIL, UNSPILLED)
 words_of_frames = st.one_of(st.just(PAD), st.integers(0, 2 * MIN_BYTES), st.integers(0, 2**64 - 1))
 steps = st.one_of(
     st.tuples(st.just("log"), st.integers(1, 300)),
     st.tuples(st.just("big"), st.integers(1, 3)),
     st.tuples(st.just("take"), st.booleans()),
     st.tuples(st.just("reopen"), st.one_of(st.none(), st.tuples(positions, positions))),
-    st.tuples(st.just("header"), st.tuples(st.sampled_from([2, 3, HEAD, SPILLED, TAIL, UNSPILLED]), positions)),
+    st.tuples(st.just("header"), st.tuples(st.sampled_from([2, 3, *WORDS]), positions)),
     st.tuples(st.just("frame"), st.tuples(st.integers(BASE // 8, MIN_BYTES // 8 - 1), words_of_frames)),
     st.tuples(st.just("spill"), st.one_of(st.none(), st.integers(0, 5000))),
 )
@@ -44,7 +45,10 @@ class Rig:
 
     def __init__(self, folder: Path, make: Callable[[Any], LogCall]) -> None:
         self.path, self.spill = folder / "ring", folder / "spill"
-        self.writer = RingWriter(self.path, MIN_BYTES, self.spill)
+        self.dropped: list[str] = []
+        self.writer = RingWriter(
+            self.path, MIN_BYTES, self.spill, on_drop=lambda _row, reason: self.dropped.append(reason)
+        )
         self.reader = RingReader(self.path, self.spill)
         channel = Channel(7, self.writer.put, lambda *odd: pytest.fail(f"log() stumbled: {odd}"))
         channel.lead_to(self.writer)
@@ -154,6 +158,47 @@ def test_positions_in_the_spill_file_that_are_none_cost_no_row(rig: Rig, which: 
         taken += rig.steps_taken(give_up=False)
     assert taken == list(range(1, rig.logged + 1))
     assert rig.writer.words[SPILLED] == rig.writer.words[UNSPILLED]
+
+
+@pytest.mark.parametrize("word", [1 << 30, 1 << 39, 1 << 47, 1 << 62])
+@pytest.mark.parametrize("which", [SPILLED, UNSPILLED, SPILL_BASE])
+def test_a_wrong_position_in_the_spill_file_that_could_be_true_costs_only_what_waits_there(
+    rig: Rig, which: int, word: int
+) -> None:
+    def fill_until_it_spills() -> None:
+        before = rig.writer.words[SPILLED]
+        while rig.writer.words[SPILLED] == before:
+            rig.log(1)
+
+    fill_until_it_spills()
+    rig.writer.words[which] = word
+    for _ in range(5):
+        rig.take(give_up=True)
+        rig.log(1)
+    rig.take(give_up=True)
+    begin = rig.logged + 1
+    fill_until_it_spills()
+    rig.log(3)
+    taken: list[int] = []
+    for _ in range(5):
+        taken += rig.steps_taken(give_up=False)
+    assert taken == list(range(begin, rig.logged + 1))
+    assert not rig.dropped
+
+
+def test_a_spill_file_that_was_deleted_is_made_again_once_it_was_given_up(rig: Rig) -> None:
+    for _ in range(2):
+        rig.log(1)
+        while rig.writer.words[SPILLED] == rig.writer.words[UNSPILLED]:
+            rig.log(1)
+        rig.spill.unlink()
+        rig.take(give_up=True)
+    rig.log(1)
+    assert rig.steps_taken(give_up=True)[-1] == rig.logged
+    begin = rig.logged + 1
+    while rig.writer.words[SPILLED] == rig.writer.words[UNSPILLED]:
+        rig.log(1)
+    assert rig.steps_taken(give_up=False) == list(range(begin, rig.logged + 1))
 
 
 def test_positions_of_an_earlier_reader_that_do_not_fit_the_ring_are_passed_over(rig: Rig) -> None:

@@ -23,9 +23,10 @@ Invariants
 
 Format (little-endian 64-bit words)
 -----------------------------------
-Header page of 4096 bytes: 0 magic, 1 format, 2 end of data, 3 pid of the owner, 8 head, 9 spill bytes written,
-16 tail, 17 spill bytes read. `head`/`tail` are byte offsets into the file; equal means empty. What the
-writer and the reader change lies on different cache lines.
+Header page of 4096 bytes: 0 magic, 1 format, 2 end of data, 3 pid of the owner, 8 head, 9 spill bytes written, 10 of
+them before the spill file's first byte, 16 tail, 17 spill bytes read. `head`/`tail` are byte offsets into the file;
+equal means empty. What the writer and the reader change lies on different cache lines. All that was ever spilled is
+counted, while the file begins anew whenever all of it was read.
 
 Frame, at a multiple of 8: one word (length in the low half, Adler-32 in the high half), then the row, then padding. A
 length of `0xffffffff` means: go on at the first frame. In the spill file the same without padding.
@@ -55,13 +56,14 @@ from tailrace_agent.ring_format import (
     HEAD,
     MAGIC,
     MIN_BYTES,
-    MOST_SPILLED,
     PAD,
     PID,
+    SPILL_BASE,
     SPILLED,
     TAIL,
     UNSPILLED,
     is_position,
+    is_spill_position,
     map_ring,
 )
 
@@ -77,7 +79,6 @@ _METRICS: Final = b"\x94"
 """How a metrics row begins: a MessagePack array of four."""
 _MAX_SHARE: Final = 4
 """A row larger than a quarter of the ring goes to the spill file."""
-
 _GIL: Final[bool] = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 Sample = Callable[[bytes, int, int], None]
@@ -136,7 +137,7 @@ class RingWriter(Cursor):
         self.words[1], self.words[0] = FORMAT, MAGIC
         self._lock = threading.RLock()
         self.off = self._tail = BASE
-        self._spilled = self._unspilled = 0
+        self._spilled = self._unspilled = self._spill_base = 0
         self._stride = _FIRST_SAMPLE
         self.limit = BASE + self._stride if _GIL else -1
         self.hard = self._end = size
@@ -247,10 +248,10 @@ class RingWriter(Cursor):
     def _spill_seen(self) -> tuple[int, int]:
         """How far the spill file was written, and how far the reader has come in it."""
         unspilled = self.words[UNSPILLED]
-        if unspilled <= MOST_SPILLED:
+        if is_spill_position(unspilled, self._spilled):
             self._unspilled = unspilled
             self._spilled = max(self._spilled, unspilled)  # the reader has given up all up to there
-        self.words[SPILLED] = self._spilled
+        self.words[SPILL_BASE], self.words[SPILLED] = self._spill_base, self._spilled
         return self._spilled, self._unspilled
 
     def _room(self, size: int) -> bool:
@@ -285,16 +286,24 @@ class RingWriter(Cursor):
             return self._drop(row, "disk full")
         frame = (len(row) | adler32(row) << 32).to_bytes(8, "little") + row
         try:
-            if self._spill_fd < 0:
-                self._spill_fd = open_kept(self._spill_path, os.O_RDWR | os.O_CREAT)
-            if at == unspilled:  # all of it was read: give its blocks back, keep counting offsets
-                os.ftruncate(self._spill_fd, 0)
-            if os.pwrite(self._spill_fd, frame, at) != len(frame):
+            if at == unspilled:
+                self._begin_spill_file(at)
+            if os.pwrite(self._spill_fd, frame, at - self._spill_base) != len(frame):
                 return self._drop(row, "disk full")
         except OSError as error:
             return self._drop(row, f"spill file: {error.strerror}")
         self._spilled = self.words[SPILLED] = at + len(frame)
         return None
+
+    def _begin_spill_file(self, at: int) -> None:
+        """All of it was read: gives its blocks back. What was deleted under its writer is made again."""
+        if self._spill_fd >= 0 and not os.fstat(self._spill_fd).st_nlink:
+            os.close(self._spill_fd)
+            self._spill_fd = -1
+        if self._spill_fd < 0:
+            self._spill_fd = open_kept(self._spill_path, os.O_RDWR | os.O_CREAT)
+        os.ftruncate(self._spill_fd, 0)
+        self._spill_base = self.words[SPILL_BASE] = at
 
     def _disk_is_short(self) -> bool:
         """Whether the rest of the disk is needed by what is never dropped, and by the spool itself."""

@@ -21,13 +21,14 @@ from tailrace_agent.ring_format import (
     HEAD,
     MAGIC,
     MIN_BYTES,
-    MOST_SPILLED,
     PAD,
     PID,
+    SPILL_BASE,
     SPILLED,
     TAIL,
     UNSPILLED,
     is_position,
+    is_spill_position,
     map_ring,
 )
 
@@ -95,7 +96,8 @@ class RingReader:
         tail, unspilled = self._words[TAIL], self._words[UNSPILLED]
         self._sure = is_position(tail, self._end)
         self._tail = tail if self._sure else self._first_frame()
-        self._spill = unspilled if unspilled <= MOST_SPILLED else 0
+        begin, end = self._words[SPILL_BASE], self._words[SPILLED]
+        self._spill = next((word for word in (unspilled, begin) if word <= end and is_spill_position(word, 0)), 0)
 
     @property
     def position(self) -> tuple[int, int]:
@@ -160,7 +162,7 @@ class RingReader:
                 self._zero(self._tail, self._end)
                 self._zero(BASE, tail)
             self._tail = tail
-        if 0 <= spill <= MOST_SPILLED:
+        if is_spill_position(spill, self._spill):
             self._spill = spill
         for _ in range(2):  # a fence: on a machine with weak ordering the zeros must not arrive after the tail
             with self._fence:
@@ -187,15 +189,16 @@ class RingReader:
     def _spill_end(self, *, give_up: bool) -> tuple[int | None, int]:
         """The same of the spill file's end."""
         end = self._words[SPILLED]
-        if self._spill <= end <= MOST_SPILLED:
+        if self._spill <= end and is_spill_position(end, self._spill):
             return end, 0
         waits, damages = self._doubt(SPILLED, end, give_up=give_up)
         if waits:
             return None, 0
         try:
-            return max(self._spill, self._spill_path.stat().st_size), damages
+            end = self._words[SPILL_BASE] + self._spill_path.stat().st_size
         except OSError:
-            return self._spill, damages
+            end = 0
+        return end if self._spill < end and is_spill_position(end, self._spill) else self._spill, damages
 
     def _doubt(self, which: int, word: int, *, give_up: bool) -> tuple[bool, int]:
         """Whether to wait for a better word, and if not, whether it was given up just now."""
@@ -253,9 +256,12 @@ class RingReader:
 
     def _read_spill(self, start: int, end: int, budget: int, rows: list[bytes], *, give_up: bool) -> tuple[int, int]:
         """Appends the spilled rows; `(position, frames lost)`. A damaged spill file is given up up to `end`."""
+        base = self._words[SPILL_BASE]
+        if start < base:  # the file begins behind that
+            return min(base, end), 1
         try:
             with self._spill_path.open("rb") as file:
-                file.seek(start)
+                file.seek(start - base)
                 data = file.read(min(end - start, max(budget, 1 << 16)))
                 pos = 0
                 while pos + 8 <= len(data):

@@ -32,7 +32,7 @@ from tailrace._hot import Channel, LogCall, make_log
 from tailrace._selective import Selection
 from tailrace_agent import native
 from tailrace_agent.ring import RingWriter
-from tailrace_agent.ring_format import BASE, HEAD, MIN_BYTES, SPILLED, TAIL, UNSPILLED
+from tailrace_agent.ring_format import BASE, HEAD, MIN_BYTES, SPILL_BASE, SPILLED, TAIL, UNSPILLED
 from tailrace_agent.ring_reader import RingReader
 
 FIRST = 128
@@ -271,7 +271,9 @@ def rings_of_files(rng: random.Random) -> None:
         for step in range(rng.choice([50, 900])):
             bench.log(filling(rng) if rng.random() < 0.5 else {"loss": 0.5}, step)
             if damaged and rng.random() < 0.05:
-                word = rng.choice([2, HEAD, SPILLED, TAIL, UNSPILLED, rng.randrange(BASE // 8, MIN_BYTES // 8)])
+                word = rng.choice(
+                    [2, HEAD, SPILLED, SPILL_BASE, TAIL, UNSPILLED, rng.randrange(BASE // 8, MIN_BYTES // 8)]
+                )
                 writer.words[word] = rng.choice([0, rng.randrange(2 * MIN_BYTES), rng.randrange(2**64)])
             if rng.random() < 0.02:
                 frames = reader.read(give_up=damaged)
