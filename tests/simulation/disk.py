@@ -126,7 +126,10 @@ class _Database:
             _strike(self._points, "begin")
         if sql.startswith("PRAGMA synchronous"):
             self._waits = sql.endswith("FULL")
-        return self.real.execute(sql, args)
+        cursor = self.real.execute(sql, args)
+        if sql.startswith("PRAGMA wal_checkpoint"):
+            self._disk.committed(waited=True)  # SQLite has the log reach the disk, and then the database
+        return cursor
 
     def executemany(self, sql: str, rows: Any) -> sqlite3.Cursor:
         if self.gone:

@@ -43,7 +43,7 @@ def as_text(scenario: Scenario) -> str:
         if name not in ("actions", "families") and value != getattr(Scenario(0, (), ()), name)
     )
     actions = "\n".join(f"    {action!r}," for action in scenario.actions)
-    return f"Scenario({fields}, actions=(\n{actions}\n))"
+    return f"Scenario({fields}, families={scenario.families!r}, actions=(\n{actions}\n))"
 
 
 def _with(scenario: Scenario, actions: list[Action]) -> Scenario:
