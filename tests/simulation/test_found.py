@@ -117,7 +117,7 @@ FOUND = {
             ["pass", 8.0, 17705],
         ),
     ),
-    "what the spool's emergency checkpoint had brought to the disk counted as lost (a fault of the simulator's)": Scenario(
+    "what a checkpoint had brought to the disk was taken for lost": Scenario(
         seed=1000315,
         families=("disk", "power"),
         flush_interval=0.05,
