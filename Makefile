@@ -59,7 +59,7 @@ mlflow-ui: $(STAMPS)/base ## Open MLflow's UI on the configured store, on the ne
 	@$(BIN)/tailrace ui $(ARGS)
 
 docs: $(STAMPS)/docs ## Build the API reference from the docstrings into site/
-	$(BIN)/pdoc --docformat google --output-directory site tailrace tailrace._artifacts tailrace_agent
+	$(BIN)/pdoc --docformat google --output-directory site tailrace tailrace._api.artifacts tailrace_agent
 	@echo "Open site/index.html"
 
 wheels: $(TOOLS)/.stamp ## Build the wheels that are published into dist/, and send a run through each

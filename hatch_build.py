@@ -1,6 +1,6 @@
 """Builds the hot path in C into the wheel where there is a C compiler; without one, the wheel is pure Python.
 
-Both kinds do the same: `tailrace_agent.native` says which one is installed, and `tailrace doctor` shows it.
+Both kinds do the same: `tailrace_agent.ipc.native` says which one is installed, and `tailrace doctor` shows it.
 `TAILRACE_BUILD_NATIVE=0` leaves the C out; `TAILRACE_BUILD_NATIVE=1` makes its failure the build's, for those who
 publish wheels.
 """

@@ -35,7 +35,7 @@ def take(uri: str, directory: str, rounds: int) -> dict[str, list[float]]:
 
 def reflinks(directory: Path) -> bool:
     """Whether the file system can share blocks between files."""
-    from tailrace._copy import take_file
+    from tailrace._artifacts.file_copy import take_file
 
     source = directory / "reflink"
     source.write_bytes(b"x" * 65536)

@@ -60,11 +60,11 @@ def beside(uri: str, rounds: int) -> dict[str, Any]:
 
 def samples(seconds: float, interval: float) -> dict[str, Any]:
     """A sampler by itself: CPU time of each sample of all host sources, and when each was begun."""
+    from tailrace_agent.hosts.worker import Worker
     from tailrace_agent.sampler.config import MonitorConfig
     from tailrace_agent.sampler.sampler import Sampler
     from tailrace_agent.sampler.sources import host_sources
-    from tailrace_agent.settings import Settings
-    from tailrace_agent.worker import Worker
+    from tailrace_agent.settings.settings import Settings
 
     os.nice(Settings().nice)  # as the agent
 

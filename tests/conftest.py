@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from serving import clean_environ, serving
+from helpers.serving import clean_environ, serving
 
 # The same examples every time: a build is not red by chance. New ones: make test ARGS=--hypothesis-profile=explore
 settings.register_profile("tailrace", derandomize=True)
@@ -47,7 +47,7 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     monkeypatch.setenv(
         "TAILRACE_METADATA", "false"
-    )  # exact tags and artifacts elsewhere; tests/test_metadata.py has it
+    )  # exact tags and artifacts elsewhere; tests/agent/provenance/test_metadata.py has it
     monkeypatch.setenv("TAILRACE_DIR", str(tmp_path / "tailrace"))
     monkeypatch.chdir(tmp_path)
 

@@ -21,7 +21,7 @@ def main(hot_path: str | None) -> None:
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
         os.chdir(folder)
         import tailrace as sdk
-        from tailrace_agent import native
+        from tailrace_agent.ipc import native
 
         found = "python" if native.Log is None else "c"
         if hot_path is not None:

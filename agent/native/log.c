@@ -2,7 +2,7 @@
  *
  * Promises
  * --------
- * 1. It is the Python `log` (tailrace/_hot.py) made faster, and nothing else. A call that holds anything but plain
+ * 1. It is the Python `log` (tailrace/_log/log.py) made faster, and nothing else. A call that holds anything but plain
  *    numbers, or that comes in an unusual way, goes to that function, arguments untouched. What it writes is, byte for
  *    byte, what the encoder and `RingWriter.put` write, which a test compares. (Of a selection with several rules, the
  *    keys stand in the call's order instead of the rules'.)

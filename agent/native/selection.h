@@ -1,4 +1,4 @@
-/* Selective logging in C: what `tailrace._selective.Selection` does with plain numbers. A part of log.c.
+/* Selective logging in C: what `tailrace._log.selection.Selection` does with plain numbers. A part of log.c.
  *
  * A set of keys has a plan: one group, or several with the owner of each key. Groups that are due go on the ring in one
  * row; of each of the others the row is held, in memory of its own that the next one overwrites. New sets of keys, and

@@ -1,7 +1,7 @@
 /* What the hot path in C shares with Python: base classes that hold what a `log()` reads and moves.
  *
  * `Cursor` is the base of `RingWriter`, `Route` that of `Channel`, `Selector` that of `Selection`, `Group` that of its
- * groups. tailrace_agent/native.py has each in Python, for where this module could not be built.
+ * groups. tailrace_agent/ipc/native.py has each in Python, for where this module could not be built.
  */
 
 #ifndef TAILRACE_STATE_H

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from tailrace_agent.cards import brief, table
+from tailrace_agent.text.cards import brief, table
 
 __all__ = ["Counts", "Ledger"]
 

@@ -18,10 +18,10 @@ MLflow's fluent API has the function, so `import tailrace as mlflow` carries a p
 
 import typing as _typing
 
-from tailrace._info import RunInfo
-from tailrace._model_handle import ModelHandle
-from tailrace._run import Run
-from tailrace._tracker import Tracker
+from tailrace._api.info import RunInfo
+from tailrace._api.model_handle import ModelHandle
+from tailrace._api.run import Run
+from tailrace._api.tracker import Tracker
 from tailrace_agent.errors import (
     CallError,
     NotFound,
@@ -32,16 +32,16 @@ from tailrace_agent.errors import (
     TailraceError,
 )
 from tailrace_agent.ledger import Counts, Ledger
-from tailrace_agent.settings import Settings
+from tailrace_agent.settings.settings import Settings
 
 if _typing.TYPE_CHECKING:
-    from tailrace._monitor import SystemMetricsLogger, SystemMonitor
+    from tailrace._api.system_monitor import SystemMetricsLogger, SystemMonitor
     from tailrace.config import TrackingConfig, build_tracker_from_config, load_config
     from tailrace.experiment import Experiment
     from tailrace.protocol import TrackerLike
     from tailrace.reports import import_reports
-    from tailrace_agent.comparison import Comparison
-    from tailrace_agent.mlflow_reader import RunRecord
+    from tailrace_agent.reading.comparison import Comparison
+    from tailrace_agent.reading.reader import RunRecord
 
 __version__ = "0.1.0"
 
@@ -154,11 +154,11 @@ system_monitor = _default.system_monitor
 
 
 _LATER = {
-    "Comparison": "tailrace_agent.comparison",
+    "Comparison": "tailrace_agent.reading.comparison",
     "Experiment": "tailrace.experiment",
-    "RunRecord": "tailrace_agent.mlflow_reader",
-    "SystemMetricsLogger": "tailrace._monitor",
-    "SystemMonitor": "tailrace._monitor",
+    "RunRecord": "tailrace_agent.reading.reader",
+    "SystemMetricsLogger": "tailrace._api.system_monitor",
+    "SystemMonitor": "tailrace._api.system_monitor",
     "TrackerLike": "tailrace.protocol",
     "TrackingConfig": "tailrace.config",
     "build_tracker_from_config": "tailrace.config",
@@ -181,6 +181,6 @@ def __getattr__(name: str) -> object:
         return found
     if name.startswith("_"):  # what the import system asks for
         raise AttributeError(f"module 'tailrace' has no attribute {name!r}")
-    from tailrace._suggestions import instead_of_function
+    from tailrace._messages.suggestions import instead_of_function
 
     raise AttributeError(instead_of_function(name, __all__))

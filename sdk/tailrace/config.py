@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
-from tailrace._config_files import Document, Entry, credentials_in, expand, read_document, tracking_entries
-from tailrace._say import Voice
+from tailrace._config.files import Document, Entry, credentials_in, expand, read_document, tracking_entries
+from tailrace._messages.voice import Voice
 from tailrace_agent.errors import SettingsError
-from tailrace_agent.settings import Settings, check_setting
-from tailrace_agent.uris import mask_uri
+from tailrace_agent.settings.settings import Settings, check_setting
+from tailrace_agent.settings.uris import mask_uri
 
 if TYPE_CHECKING:
-    from tailrace._tracker import Tracker
+    from tailrace._api.tracker import Tracker
 
 __all__ = ["TrackingConfig", "build_tracker_from_config", "load_config"]
 
@@ -182,7 +182,7 @@ def build_tracker_from_config(
         >>> with build_tracker_from_config("config.toml") as tracker:
         ...     tracker.log(step=0, loss=0.5)
     """
-    from tailrace._tracker import Tracker
+    from tailrace._api.tracker import Tracker
 
     return Tracker(config=load_config(config))
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Mapping
 
-    from tailrace._tracker import Tracker
+    from tailrace._api.tracker import Tracker
 
 __all__ = ["Experiment"]
 

@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple
 
 import msgspec
 
-from tailrace._launch import describe
-from tailrace._local import CONFIG, FIGURES, METRICS, RUN
-from tailrace._report_copy import Taken, take_reports
-from tailrace._tracker import Tracker
+from tailrace._api.tracker import Tracker
+from tailrace._offline.local_report import CONFIG, FIGURES, METRICS, RUN
+from tailrace._offline.report_copy import Taken, take_reports
+from tailrace._runs.launch import describe
 from tailrace_agent.errors import CallError, SettingsError, SinkError, StoreRefused, TailraceError
-from tailrace_agent.places import working_directory
-from tailrace_agent.quoting import plain, visible
+from tailrace_agent.runtime.places import working_directory
+from tailrace_agent.text.quoting import plain, visible
 
 if TYPE_CHECKING:
     import os
@@ -175,7 +175,7 @@ def _guessed(taken: Taken) -> _Told:
 
 
 def _existing(tracker: Tracker, run: str) -> str | None:
-    from tailrace_agent.mlflow_sink import RUN_TAG, open_sink
+    from tailrace_agent.sinks.mlflow import RUN_TAG, open_sink
 
     config = tracker._settings({})
     sink = open_sink(config.tracking_uri, working_directory(), request_timeout=config.request_timeout)

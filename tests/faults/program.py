@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from faults.oracle import Journal, Store, StoredRun, eventually
-from tailrace_agent import status
-from tailrace_agent.session import Session
-from tailrace_agent.settings import Settings
-from tailrace_agent.status import AgentStatus
+from tailrace_agent.ipc import status
+from tailrace_agent.ipc.session import Session
+from tailrace_agent.ipc.status import AgentStatus
+from tailrace_agent.settings.settings import Settings
 
 __all__ = ["HERE", "ROOT", "STAGES", "Program", "environment", "run_script"]
 

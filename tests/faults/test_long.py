@@ -18,12 +18,12 @@ from typing import Any
 
 import pytest
 
+from faults.families import whole
 from faults.oracle import Journal, Store, check, check_ledger, eventually
 from faults.program import STAGES, Program
 from faults.proxy import Action, Answer, BlackHole, Drip, Forward, LoseAnswer, Proxy, Request, Reset
 from faults.server import Server, log_noted, tracked
 from faults.trainer import value_of
-from test_faults_forks import _whole
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(7200)]
 
@@ -283,7 +283,7 @@ def test_a_hundred_lost_answers_leave_exact_counts(
 def test_many_children_join_the_run(what: str, sqlite_uri: str, tmp_path: Path, tell: Tell) -> None:
     count = CHILDREN if what == "forks" else max(1, CHILDREN // 4)
     began = time.monotonic()
-    said, journal = _whole(what, sqlite_uri, tmp_path, count)
+    said, journal = whole(what, sqlite_uri, tmp_path, count)
     run = Store(sqlite_uri).settled(said["run"][0], 120)
     rows = Store(sqlite_uri).rows(run.run_id)
     noted = [point for point in journal.read() if not point.key.startswith("hammer")]
@@ -293,7 +293,7 @@ def test_many_children_join_the_run(what: str, sqlite_uri: str, tmp_path: Path, 
 
 
 def test_a_hundred_thousand_reentrant_calls(sqlite_uri: str, tmp_path: Path, tell: Tell) -> None:
-    said, journal = _whole("reenter", sqlite_uri, tmp_path, 1000 * CHILDREN)
+    said, journal = whole("reenter", sqlite_uri, tmp_path, 1000 * CHILDREN)
     calls = [int(word) for word in said["calls"]]
     run = Store(sqlite_uri).settled(said["run"][0], 120)
     rows = Store(sqlite_uri).rows(run.run_id)

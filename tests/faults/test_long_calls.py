@@ -1,7 +1,7 @@
 """Real agents, with MLflow and a real store, that die at the n-th system call: `make test-faults`.
 
 `FAULTS_SYSCALLS` (100) is the number of kills; an agent starts in seconds, so 1,000 take about an hour. Every call of a
-small run, in a process that starts at once, is in tests/test_faults_calls.py.
+small run, in a process that starts at once, is in tests/faults/test_calls.py.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _agents_struck(folder: Path, uri: str, deaths: list[int], rng: random.Random
     store = uri.removeprefix("sqlite:///")
     environ = {
         "LD_PRELOAD": str(library()),
-        "CALLS_WHO": "tailrace_agent.process_host",
+        "CALLS_WHO": "tailrace_agent.hosts.process",
         "CALLS_ROOTS": f"{state}:/dev/shm/tailrace-:{store}",
         "CALLS_PLAN": str(plan),
         "CALLS_LOG": str(log),
@@ -83,7 +83,7 @@ def test_agents_whose_system_calls_fail_lose_and_double_nothing(sqlite_uri: str,
         state = folder / "state"
         environ = {
             "LD_PRELOAD": str(library()),
-            "CALLS_WHO": "tailrace_agent.process_host",
+            "CALLS_WHO": "tailrace_agent.hosts.process",
             "CALLS_ROOTS": f"{state}:/dev/shm/tailrace-",
             "CALLS_PLAN": str(plan),
             "CALLS_LOG": str(folder / "calls"),

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import tailrace
 from faults.oracle import Journal, QuickJournal
-from tailrace import _keeper
+from tailrace._session import agent_keeper as _keeper
 
 INSIDE, OUTSIDE = b"L"[0], b"-"[0]
 PERIOD = 4096

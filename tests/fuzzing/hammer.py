@@ -28,12 +28,12 @@ from zlib import adler32
 import msgspec
 
 import fuzzing.instead  # noqa: F401 - before tailrace: the C that is to be watched
-from tailrace._hot import Channel, LogCall, make_log
-from tailrace._selective import Selection
-from tailrace_agent import native
-from tailrace_agent.ring import RingWriter
-from tailrace_agent.ring_format import BASE, HEAD, MIN_BYTES, SPILL_BASE, SPILLED, TAIL, UNSPILLED
-from tailrace_agent.ring_reader import RingReader
+from tailrace._log.log import Channel, LogCall, make_log
+from tailrace._log.selection import Selection
+from tailrace_agent.ipc import native
+from tailrace_agent.ipc.ring_format import BASE, HEAD, MIN_BYTES, SPILL_BASE, SPILLED, TAIL, UNSPILLED
+from tailrace_agent.ipc.ring_reader import RingReader
+from tailrace_agent.ipc.ring_writer import RingWriter
 
 FIRST = 128
 """Where the frames of a ring on the heap begin: behind the word for the head."""

@@ -10,7 +10,7 @@ import os
 import sys
 
 if _path := os.environ.get("FUZZING_NATIVE"):
-    assert "tailrace_agent.native" not in sys.modules
+    assert "tailrace_agent.ipc.native" not in sys.modules
     _spec = importlib.util.spec_from_file_location("tailrace_agent._native", _path)
     assert _spec is not None
     assert _spec.loader is not None

@@ -1,4 +1,4 @@
-"""The deferred copy on a real GPU. Needs one; `tests/test_tensors.py` is what a CPU machine can show."""
+"""The deferred copy on a real GPU. Needs one; `tests/sdk/log/test_gpu_values.py` is what a CPU machine can show."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from tailrace._lane import Lane  # noqa: E402 - torch first, so that its absence is a skip
-from tailrace._tensors import DeferredValues  # noqa: E402
-from tailrace._values import NotReady, split, to_number  # noqa: E402
+from tailrace._background.lane import Lane  # noqa: E402 - torch first, so that its absence is a skip
+from tailrace._log.gpu_values import DeferredValues  # noqa: E402
+from tailrace._values.numbers import NotReady, split, to_number  # noqa: E402
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 

@@ -1,4 +1,5 @@
-"""Each GPU figure against `nvidia-smi`, on a real GPU. `tests/test_gpu_source.py` is what a CPU machine can show.
+"""Each GPU figure against `nvidia-smi`, on a real GPU. What a CPU machine can show is in
+`tests/agent/sampler/test_gpu_sources.py`.
 
 `pytest tests/gpu/test_nvml.py -s` prints both figures side by side, and what each source's calls cost.
 """
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tailrace_agent.sampler.gpu import gpu_sources
+from tailrace_agent.sampler.gpu.sources import gpu_sources
 from tailrace_agent.sampler.source import Source, SourceGone
 
 MEBIBYTE = 1.048576

@@ -17,7 +17,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from sdk_tools import Store, eventually, forget, named, script, tracking  # noqa: E402 - torch first, its absence skips
+from helpers.sdk_tools import Store, eventually, forget, named, script, tracking  # noqa: E402 - torch first, its absence skips
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
+from helpers.serving import serving
 from services.postgresql import PASSWORD as DATABASE_PASSWORD
 from services.postgresql import PostgreSQL
-from serving import serving
 
 __all__ = ["BUCKET", "LOGIN", "Backend", "S3", "authenticated_server", "object_store", "over_postgresql"]
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from helpers.serving import free_port
 from services.missing import missing
-from serving import free_port
 
 __all__ = ["PASSWORD", "PostgreSQL", "postgresql"]
 

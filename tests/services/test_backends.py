@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 
 from faults.oracle import Row, StoredRun, check, check_ledger, eventually, same
 from faults.program import Program
-from sdk_tools import Store, tracking
+from helpers.sdk_tools import Store, tracking
 from services.backends import S3, Backend
 from services.postgresql import PostgreSQL
 from tailrace import Run

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from sdk_tools import forget, named, script
+from helpers.sdk_tools import forget, named, script
 from services.backends import Backend
 from tailrace_agent.cli import main
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from sdk_tools import Store, script, tracking
+from helpers.sdk_tools import Store, script, tracking
 from services.chromium import browser, need_browser
-from tailrace_agent.links import list_page, run_page
+from tailrace_agent.mlflow.links import list_page, run_page
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(300)]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from simulation.trainer import odd_values
 from tailrace_agent.errors import SessionError
-from tailrace_agent.records import RunSpec, run_hex
+from tailrace_agent.ipc.records import RunSpec, run_hex
 
 if TYPE_CHECKING:
     from simulation.trainer import Trainer

@@ -13,12 +13,14 @@ import msgspec
 from simulation.clock import Clock
 from simulation.disk import Disk
 from simulation.faults import Points
-from tailrace_agent import host, spool, status
-from tailrace_agent.pipeline import Pipeline
-from tailrace_agent.process_host import _Agent
-from tailrace_agent.ring_reader import RingReader
-from tailrace_agent.session import Session
-from tailrace_agent.worker import Worker
+from tailrace_agent.hosts import workers as host
+from tailrace_agent.hosts.process import _Agent
+from tailrace_agent.hosts.worker import Worker
+from tailrace_agent.ipc import status
+from tailrace_agent.ipc.ring_reader import RingReader
+from tailrace_agent.ipc.session import Session
+from tailrace_agent.pipeline.pipeline import Pipeline
+from tailrace_agent.spool import store as spool
 
 __all__ = ["Agent", "Program", "embodied"]
 

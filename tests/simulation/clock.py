@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 from unittest import mock
 
-from tailrace_agent import session
+from tailrace_agent.ipc import session
 
 __all__ = ["Clock", "governed"]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from simulation.faults import Killed, Points
-from tailrace_agent import spool_schema
+from tailrace_agent.spool import schema as spool_schema
 
 __all__ = ["Disk"]
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from tailrace_agent.records import Point
+from tailrace_agent.ipc.records import Point
 
 __all__ = ["Journal", "Mark", "Row", "mark_of"]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from simulation.journal import Mark, mark_of
 from tailrace_agent.errors import Refused
-from tailrace_agent.memory_sink import MemoryRun, MemorySink
-from tailrace_agent.records import Point
+from tailrace_agent.ipc.records import Point
+from tailrace_agent.sinks.memory import MemoryRun, MemorySink
 
 __all__ = ["Model"]
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from simulation.journal import Mark, Row, mark_of
-from tailrace_agent.intake import decode_rows
-from tailrace_agent.memory_sink import MemoryRun
-from tailrace_agent.records import Point, run_hex
-from tailrace_agent.spool import Spool
-from tailrace_agent.status import RunStatus
+from tailrace_agent.ipc.records import Point, run_hex
+from tailrace_agent.ipc.status import RunStatus
+from tailrace_agent.sinks.memory import MemoryRun
+from tailrace_agent.spool.intake import decode_rows
+from tailrace_agent.spool.store import Spool
 
 if TYPE_CHECKING:
     from simulation.world import World

@@ -18,7 +18,7 @@ from simulation.clock import Clock, governed
 from simulation.oracle import Wrong
 from simulation.scenario import Scenario
 from simulation.world import World
-from tailrace_agent import session as session_module
+from tailrace_agent.ipc import session as session_module
 
 __all__ = ["Outcome", "simulate"]
 

@@ -10,12 +10,12 @@ from zlib import adler32
 
 from simulation.clock import Clock
 from simulation.journal import Journal, Mark, Row, mark_of
-from tailrace._connection import Connection
-from tailrace_agent.records import Artifact, End, Flush, Params, Point, RunSpec, Start, Tags, encode
-from tailrace_agent.ring_format import HEAD
-from tailrace_agent.session import Session
-from tailrace_agent.sink import Limits
-from tailrace_agent.utf8 import encoded
+from tailrace._session.connection import Connection
+from tailrace_agent.ipc.records import Artifact, End, Flush, Params, Point, RunSpec, Start, Tags, encode
+from tailrace_agent.ipc.ring_format import HEAD
+from tailrace_agent.ipc.session import Session
+from tailrace_agent.sinks.base import Limits
+from tailrace_agent.text.utf8 import encoded
 
 __all__ = ["Trainer"]
 

@@ -11,11 +11,12 @@ import msgspec
 from simulation.journal import Row
 from simulation.model import POISON
 from simulation.oracle import VALUES, Wrong
-from tailrace_agent import spool, spool_schema
+from tailrace_agent.ipc.records import run_hex
 from tailrace_agent.ledger import Ledger
-from tailrace_agent.memory_sink import MemoryRun
-from tailrace_agent.records import run_hex
-from tailrace_agent.spool import Spool
+from tailrace_agent.sinks.memory import MemoryRun
+from tailrace_agent.spool import schema as spool_schema
+from tailrace_agent.spool import store as spool
+from tailrace_agent.spool.store import Spool
 
 if TYPE_CHECKING:
     from simulation.world import World

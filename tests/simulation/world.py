@@ -25,8 +25,8 @@ from simulation.oracle import Oracle, Wrong
 from simulation.scenario import Scenario
 from simulation.trainer import Trainer
 from simulation.verdict import Verdict
-from tailrace_agent.ring_format import MIN_BYTES
-from tailrace_agent.settings import Settings
+from tailrace_agent.ipc.ring_format import MIN_BYTES
+from tailrace_agent.settings.settings import Settings
 
 __all__ = ["World"]
 

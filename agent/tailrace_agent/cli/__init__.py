@@ -23,7 +23,7 @@ from tailrace_agent.errors import (
     StoreRefused,
     TailraceError,
 )
-from tailrace_agent.places import is_nowhere
+from tailrace_agent.runtime.places import is_nowhere
 
 __all__ = ["main"]
 

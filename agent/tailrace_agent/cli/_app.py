@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from tailrace_agent.quoting import visible
-from tailrace_agent.units import ago, duration, parse_size
-from tailrace_agent.units import size_text as size
+from tailrace_agent.settings.units import ago, duration, parse_size
+from tailrace_agent.settings.units import size_text as size
+from tailrace_agent.text.quoting import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tailrace_agent.settings import Settings
+    from tailrace_agent.settings.settings import Settings
 
 __all__ = [
     "App",
@@ -84,21 +84,21 @@ class App:
         Raises:
             SettingsError: One of them is wrong.
         """
-        from tailrace_agent.settings import load_settings
+        from tailrace_agent.settings.settings import load_settings
 
         return load_settings({"dir": self.directory, "tracking_uri": tracking_uri})
 
     def store(self, settings: Settings) -> str:
         """The tracking URI in force, absolute, and MLflow's default spelled out. Nothing is created."""
-        from tailrace_agent.stores import default_uri
-        from tailrace_agent.uris import resolve_uri
+        from tailrace_agent.settings.store_keys import default_uri
+        from tailrace_agent.settings.uris import resolve_uri
 
         here = str(Path.cwd())
         return resolve_uri(settings.tracking_uri, here) if settings.tracking_uri else default_uri(here)
 
     def environment(self) -> dict[str, str]:
         """For a program of tailrace's own: the environment, with `--dir` in it."""
-        from tailrace_agent import interpreter
+        from tailrace_agent.runtime import interpreter
 
         told = {"TAILRACE_DIR": str(Path(self.directory).absolute())} if self.directory else {}
         return {**interpreter.environment(), **told}
@@ -160,7 +160,7 @@ def as_json(value: object) -> None:
     """Prints a value as indented JSON."""
     import msgspec
 
-    from tailrace_agent.utf8 import encoded
+    from tailrace_agent.text.utf8 import encoded
 
     click.echo(msgspec.json.format(encoded(msgspec.json.encode, value), indent=2).decode())
 

@@ -15,12 +15,13 @@ from typing import Final, Literal
 
 import msgspec
 
-from tailrace_agent import interpreter, native
 from tailrace_agent.cli._app import duration, own_version, size
-from tailrace_agent.session import make_sessions_root, sessions_root, shared_root
-from tailrace_agent.settings import Settings, state_dir
-from tailrace_agent.spawn import can_spawn
-from tailrace_agent.spool import Spool
+from tailrace_agent.hosts.spawn import can_spawn
+from tailrace_agent.ipc import native
+from tailrace_agent.ipc.session import make_sessions_root, sessions_root, shared_root
+from tailrace_agent.runtime import interpreter
+from tailrace_agent.settings.settings import Settings, state_dir
+from tailrace_agent.spool.store import Spool
 
 __all__ = ["Check", "clock", "copies", "file_system", "processes", "program", "shared_memory", "state"]
 

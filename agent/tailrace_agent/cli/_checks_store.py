@@ -9,8 +9,8 @@ from tailrace_agent.cli._app import App, count
 from tailrace_agent.cli._checks import Check
 from tailrace_agent.cli._look import look_at_all
 from tailrace_agent.errors import StateDirError, TailraceError, Unavailable
-from tailrace_agent.settings import Settings
-from tailrace_agent.uris import check_uri, mask_uri, missing_file
+from tailrace_agent.settings.settings import Settings
+from tailrace_agent.settings.uris import check_uri, mask_uri, missing_file
 
 __all__ = ["gpu", "mlflow", "sessions", "store"]
 
@@ -23,7 +23,7 @@ def mlflow() -> Check:
     from importlib.metadata import PackageNotFoundError, version
 
     try:
-        importlib.import_module("tailrace_agent.mlflow_store")  # the module that imports MLflow's insides
+        importlib.import_module("tailrace_agent.mlflow.stores")  # the module that imports MLflow's insides
         return Check(name="mlflow", result="ok", text=f"MLflow {version('mlflow')}")
     except PackageNotFoundError:
         text, mend = "MLflow is not installed", "pip install mlflow"
@@ -35,7 +35,7 @@ def mlflow() -> Check:
 
 def store(app: App, settings: Settings) -> Check:
     """Whether the tracking store can be used, and answers."""
-    from tailrace_agent.process_host import open_sink
+    from tailrace_agent.hosts.process import open_sink
 
     uri = app.store(settings)
     shown = mask_uri(uri)[0]

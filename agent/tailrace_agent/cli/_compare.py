@@ -8,19 +8,19 @@ from typing import Any
 
 import msgspec
 
-from tailrace_agent import status
 from tailrace_agent.cli._app import Code, Fail, count
 from tailrace_agent.cli._deliver import known_credentials
 from tailrace_agent.cli._look import Busy
 from tailrace_agent.cli._runs import LocalRun, delivered_keys
 from tailrace_agent.errors import NotFound
+from tailrace_agent.hosts.process import open_sink
+from tailrace_agent.ipc import status
+from tailrace_agent.ipc.status import RunStatus
 from tailrace_agent.ledger import Ledger
-from tailrace_agent.mlflow_reader import Choose, open_reader
-from tailrace_agent.process_host import open_sink
-from tailrace_agent.settings import Settings
-from tailrace_agent.sink import Sink
-from tailrace_agent.status import RunStatus
-from tailrace_agent.uris import mask_uri, missing_file, unmask_uri
+from tailrace_agent.reading.reader import Choose, open_reader
+from tailrace_agent.settings.settings import Settings
+from tailrace_agent.settings.uris import mask_uri, missing_file, unmask_uri
+from tailrace_agent.sinks.base import Sink
 
 __all__ = ["Finding", "compare_with_sessions", "compare_with_tag", "find_stored"]
 

@@ -10,17 +10,17 @@ from typing import Final, Literal, NamedTuple
 
 import msgspec
 
-from tailrace_agent.agent_log import open_log
 from tailrace_agent.cli._app import Code
-from tailrace_agent.finished import mark_finished, set_aside
-from tailrace_agent.host import Host
-from tailrace_agent.mlflow_errors import asks_for_login
-from tailrace_agent.pipeline import Pipeline
-from tailrace_agent.process_host import open_sink
-from tailrace_agent.runs import RunState
-from tailrace_agent.session import Session
-from tailrace_agent.settings import Settings
-from tailrace_agent.uris import mask_uri, mask_url
+from tailrace_agent.delivery.run_book import RunState
+from tailrace_agent.hosts.log_file import open_log
+from tailrace_agent.hosts.process import open_sink
+from tailrace_agent.hosts.workers import Host
+from tailrace_agent.ipc.finished import mark_finished, set_aside
+from tailrace_agent.ipc.session import Session
+from tailrace_agent.mlflow.errors import asks_for_login
+from tailrace_agent.pipeline.pipeline import Pipeline
+from tailrace_agent.settings.settings import Settings
+from tailrace_agent.settings.uris import mask_uri, mask_url
 
 __all__ = ["Foreground", "Patience", "Result", "Tick", "known_credentials"]
 

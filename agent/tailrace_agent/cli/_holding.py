@@ -6,8 +6,8 @@ import os
 import time
 from typing import Final
 
-from tailrace_agent.session import Session
-from tailrace_agent.spawn import ask_to_leave
+from tailrace_agent.hosts.spawn import ask_to_leave
+from tailrace_agent.ipc.session import Session
 
 __all__ = ["relieve", "take_over"]
 

@@ -14,22 +14,22 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from tailrace_agent.artifact_source import ArtifactSource, artifact_file
 from tailrace_agent.cli._app import Code, Fail, count
 from tailrace_agent.cli._holding import relieve
 from tailrace_agent.cli._look import Busy, reading, run_of, states
 from tailrace_agent.cli._runs import LocalRun, meant
+from tailrace_agent.delivery.artifact_source import ArtifactSource, artifact_file
+from tailrace_agent.delivery.run_book import RunBook
 from tailrace_agent.errors import SessionError
-from tailrace_agent.intake import decode_rows
-from tailrace_agent.mlflow_reader import Choose
-from tailrace_agent.records import Artifact, encode, run_hex
-from tailrace_agent.runs import RunBook
-from tailrace_agent.session import Session
-from tailrace_agent.settings import Settings
-from tailrace_agent.spool import DeadLetter, Outcome, Spool
-from tailrace_agent.staging import staged
-from tailrace_agent.stored import UNREADABLE
-from tailrace_agent.survey import Unreadable, survey
+from tailrace_agent.ipc.records import Artifact, encode, run_hex
+from tailrace_agent.ipc.session import Session
+from tailrace_agent.ipc.staging import staged
+from tailrace_agent.ipc.stored import UNREADABLE
+from tailrace_agent.ipc.survey import Unreadable, survey
+from tailrace_agent.reading.reader import Choose
+from tailrace_agent.settings.settings import Settings
+from tailrace_agent.spool.intake import decode_rows
+from tailrace_agent.spool.store import DeadLetter, Outcome, Spool
 
 __all__ = ["Letter", "collect", "discard", "put_back", "select"]
 

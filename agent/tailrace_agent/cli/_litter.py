@@ -18,13 +18,13 @@ import msgspec
 from tailrace_agent.cli._app import count, size
 from tailrace_agent.cli._look import glance, look
 from tailrace_agent.errors import SessionError
-from tailrace_agent.finished import finished
-from tailrace_agent.ownership import is_private
-from tailrace_agent.session import Session, sessions_root, shared_root
-from tailrace_agent.settings import Settings
-from tailrace_agent.shared_dirs import session_of
-from tailrace_agent.status import SessionInfo
-from tailrace_agent.survey import Unreadable, shared_of, survey
+from tailrace_agent.files.ownership import is_private
+from tailrace_agent.ipc.finished import finished
+from tailrace_agent.ipc.session import Session, sessions_root, shared_root
+from tailrace_agent.ipc.shared_dirs import session_of
+from tailrace_agent.ipc.status import SessionInfo
+from tailrace_agent.ipc.survey import Unreadable, shared_of, survey
+from tailrace_agent.settings.settings import Settings
 
 __all__ = ["Litter", "find", "remove"]
 

@@ -17,21 +17,21 @@ from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
-from tailrace_agent import status
 from tailrace_agent.cli._app import Code, Fail, ago
 from tailrace_agent.cli._views import RunView, SessionView
+from tailrace_agent.delivery.run_book import RunState, restored, stand_in
 from tailrace_agent.errors import SessionError
-from tailrace_agent.finished import finished, set_aside
+from tailrace_agent.ipc import status
+from tailrace_agent.ipc.finished import finished, set_aside
+from tailrace_agent.ipc.records import run_hex
+from tailrace_agent.ipc.session import Session, sessions_root
+from tailrace_agent.ipc.status import AgentStatus, RunStatus
+from tailrace_agent.ipc.stored import UNREADABLE
+from tailrace_agent.ipc.survey import Unreadable, mend_for, survey
 from tailrace_agent.ledger import Ledger
-from tailrace_agent.records import run_hex
-from tailrace_agent.runs import RunState, restored, stand_in
-from tailrace_agent.session import Session, sessions_root
-from tailrace_agent.settings import Settings
-from tailrace_agent.spool import Spool
-from tailrace_agent.spool_schema import connect
-from tailrace_agent.status import AgentStatus, RunStatus
-from tailrace_agent.stored import UNREADABLE
-from tailrace_agent.survey import Unreadable, mend_for, survey
+from tailrace_agent.settings.settings import Settings
+from tailrace_agent.spool.schema import connect
+from tailrace_agent.spool.store import Spool
 
 __all__ = ["Busy", "find_session", "glance", "in_full", "look", "look_at_all", "reading", "run_of", "states"]
 

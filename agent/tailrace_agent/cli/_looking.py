@@ -8,9 +8,9 @@ import webbrowser
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from tailrace_agent.links import list_page, run_page
-from tailrace_agent.settings import Settings
-from tailrace_agent.uris import public_uri
+from tailrace_agent.mlflow.links import list_page, run_page
+from tailrace_agent.settings.settings import Settings
+from tailrace_agent.settings.uris import public_uri
 
 __all__ = ["Links", "can_browse", "links_of", "open_browser"]
 
@@ -42,7 +42,7 @@ def links_of(uri: str, address: str, settings: Settings) -> Links:
     Raises:
         SinkError, StoreRefused: The store is away, or cannot be used.
     """
-    from tailrace_agent.mlflow_reader import open_reader
+    from tailrace_agent.reading.reader import open_reader
 
     reader = open_reader(uri, str(Path.cwd()), request_timeout=_PATIENCE)
     ids = {name: experiment_id for experiment_id, name in reader.experiments().items()}

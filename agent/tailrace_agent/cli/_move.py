@@ -15,17 +15,17 @@ from typing import Any, Final
 
 import msgspec
 
-from tailrace_agent import status
-from tailrace_agent.agent_log import open_log
 from tailrace_agent.cli._app import count
+from tailrace_agent.delivery.run_book import RunState
 from tailrace_agent.errors import StoreRefused
-from tailrace_agent.pipeline import Pipeline
-from tailrace_agent.process_host import open_sink
-from tailrace_agent.records import run_hex
-from tailrace_agent.runs import RunState
-from tailrace_agent.session import Session
-from tailrace_agent.sink import Sink
-from tailrace_agent.uris import check_uri, mask_uri, resolve_uri
+from tailrace_agent.hosts.log_file import open_log
+from tailrace_agent.hosts.process import open_sink
+from tailrace_agent.ipc import status
+from tailrace_agent.ipc.records import run_hex
+from tailrace_agent.ipc.session import Session
+from tailrace_agent.pipeline.pipeline import Pipeline
+from tailrace_agent.settings.uris import check_uri, mask_uri, resolve_uri
+from tailrace_agent.sinks.base import Sink
 
 __all__ = ["Moved", "move", "moved"]
 

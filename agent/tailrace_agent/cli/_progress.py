@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from tailrace_agent.cli._app import console, count, tell
-from tailrace_agent.quoting import plain
+from tailrace_agent.text.quoting import plain
 
 if TYPE_CHECKING:
     from tailrace_agent.cli._deliver import Tick

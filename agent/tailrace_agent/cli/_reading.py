@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tailrace_agent.candidates import shortest_ids
 from tailrace_agent.cli._app import App, Code, Fail, console, quieten_mlflow, tell
+from tailrace_agent.reading.candidates import shortest_ids
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from tailrace_agent.mlflow_reader import Reader, RunRecord
+    from tailrace_agent.reading.reader import Reader, RunRecord
 
 __all__ = ["chosen_metrics", "newest", "open_store", "rows_of_json", "shortest_ids", "table"]
 
@@ -23,7 +23,7 @@ def open_store(app: App, tracking_uri: str | None) -> Reader:
         StoreRefused: It cannot be used, or is not there yet.
     """
     quieten_mlflow()
-    from tailrace_agent.mlflow_reader import open_reader
+    from tailrace_agent.reading.reader import open_reader
 
     return open_reader(app.store(app.settings(tracking_uri)), str(Path.cwd()))
 
@@ -52,8 +52,8 @@ def chosen_metrics(records: Sequence[RunRecord], wanted: Sequence[str], most: in
     """
     from collections import Counter
 
-    from tailrace_agent.comparison import matching
     from tailrace_agent.errors import NotFound
+    from tailrace_agent.reading.comparison import matching
 
     counted = Counter(key for record in records for key in record.metrics)
     if wanted:

@@ -6,17 +6,17 @@ import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple, TypeVar
 
-from tailrace_agent.candidates import Candidate, fits_several, newest_first, newest_taken
 from tailrace_agent.cli._app import Code, Fail, quieten_mlflow
 from tailrace_agent.cli._look import look, reading
 from tailrace_agent.cli._move import moved
 from tailrace_agent.cli._views import RunView
 from tailrace_agent.errors import TailraceError
-from tailrace_agent.mlflow_reader import Choose
-from tailrace_agent.session import Session
-from tailrace_agent.settings import Settings
-from tailrace_agent.stores import default_uri, store_key
-from tailrace_agent.uris import mask_uri, resolve_uri, unmask_uri
+from tailrace_agent.ipc.session import Session
+from tailrace_agent.reading.candidates import Candidate, fits_several, newest_first, newest_taken
+from tailrace_agent.reading.reader import Choose
+from tailrace_agent.settings.settings import Settings
+from tailrace_agent.settings.store_keys import default_uri, store_key
+from tailrace_agent.settings.uris import mask_uri, resolve_uri, unmask_uri
 
 __all__ = ["LocalRun", "delivered_keys", "find_local", "known_runs", "meant"]
 
@@ -153,7 +153,7 @@ def _candidates(settings: Settings, runs: dict[str, list[LocalRun]]) -> list[Can
 def _params(settings: Settings, entries: Sequence[LocalRun]) -> dict[str, dict[str, str]]:
     """Params of runs as MLflow has them; those of a store that does not answer at once are not worth a wait."""
     from tailrace_agent.cli._deliver import known_credentials
-    from tailrace_agent.mlflow_reader import open_reader
+    from tailrace_agent.reading.reader import open_reader
 
     by_store: dict[str, list[str]] = {}
     for entry in entries:

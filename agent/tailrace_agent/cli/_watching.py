@@ -12,7 +12,7 @@ from tailrace_agent.cli._look import look
 
 if TYPE_CHECKING:
     from tailrace_agent.cli._views import SessionView
-    from tailrace_agent.session import Session
+    from tailrace_agent.ipc.session import Session
 
 __all__ = ["wait_for_agent"]
 

@@ -21,7 +21,7 @@ from tailrace_agent.cli._app import (
 )
 
 if TYPE_CHECKING:
-    from tailrace_agent.comparison import Comparison
+    from tailrace_agent.reading.comparison import Comparison
 
 _PARAMS, _METRICS = "params.", "metrics."
 
@@ -58,7 +58,7 @@ def command(
     from tailrace_agent.cli._reading import newest, open_store
 
     reader = open_store(app, tracking_uri)
-    from tailrace_agent.comparison import compare
+    from tailrace_agent.reading.comparison import compare
 
     found = {run.info.run_id: run for run in reader.find_all(runs, newest)}
     comparison = compare(reader, list(found.values()), metric)

@@ -28,7 +28,7 @@ from tailrace_agent.cli._app import (
 if TYPE_CHECKING:
     from tailrace_agent.cli._deliver import Result
     from tailrace_agent.cli._letters import Letter
-    from tailrace_agent.settings import Settings
+    from tailrace_agent.settings.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -6,8 +6,8 @@ import subprocess
 
 import click
 
-from tailrace_agent import interpreter
 from tailrace_agent.cli._app import App, leave, uri_option
+from tailrace_agent.runtime import interpreter
 
 
 @click.command("demo")

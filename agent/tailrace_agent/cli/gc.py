@@ -25,8 +25,8 @@ from tailrace_agent.cli._app import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tailrace_agent.mlflow_gc import Candidate
-    from tailrace_agent.settings import Settings
+    from tailrace_agent.reading.cleanup import Candidate
+    from tailrace_agent.settings.settings import Settings
 
 _OVER = ("FINISHED", "FAILED", "KILLED")
 
@@ -78,7 +78,7 @@ def command(  # noqa: PLR0913, PLR0917 - an argument for each option
     if older_than is None and not status and not empty:
         raise click.UsageError("say which runs: --older-than, --status or --empty")
     reader = open_store(app, tracking_uri)
-    from tailrace_agent.mlflow_gc import choose, delete
+    from tailrace_agent.reading.cleanup import choose, delete
 
     found = choose(
         reader,

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from tailrace_agent import interpreter
 from tailrace_agent.cli._app import (
     App,
     Code,
@@ -23,9 +22,10 @@ from tailrace_agent.cli._app import (
     tell,
     uri_option,
 )
+from tailrace_agent.runtime import interpreter
 
 if TYPE_CHECKING:
-    from tailrace_agent.mlflow_import import Imported
+    from tailrace_agent.reading.import_ import Imported
 
 
 @click.command("import")
@@ -73,15 +73,15 @@ def _import_reports(
 def _import_archive(
     app: App, path: Path, experiment: str | None, tracking_uri: str | None, max_size: int | None, *, json_: bool
 ) -> None:
-    from tailrace_agent.archive import ArchiveReader
     from tailrace_agent.cli._deliver import Tick
     from tailrace_agent.cli._progress import Progress
+    from tailrace_agent.reading.archive import ArchiveReader
 
     quieten_mlflow()
     done: list[Imported] = []
     with ArchiveReader(path, max_size) as archive, Progress(quiet=json_) as progress:
-        from tailrace_agent.mlflow_import import import_runs
-        from tailrace_agent.mlflow_reader import open_reader
+        from tailrace_agent.reading.import_ import import_runs
+        from tailrace_agent.reading.reader import open_reader
 
         uri = app.store(app.settings(tracking_uri))
         reader = open_reader(uri, str(Path.cwd()), create=True)

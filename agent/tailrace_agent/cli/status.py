@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from tailrace_agent.cli._app import App, Code, ago, as_json, broken, console, count, duration, json_option, leave, size
-from tailrace_agent.quoting import plain
+from tailrace_agent.text.quoting import plain
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
     from tailrace_agent.cli._views import RunView, SessionView
-    from tailrace_agent.settings import Settings
+    from tailrace_agent.settings.settings import Settings
 
 _LATEST: Final = 3
 _GOING_ON: Final = ("live", "starting")

@@ -13,9 +13,9 @@ from tailrace_agent.errors import SessionError
 if TYPE_CHECKING:
     from tailrace_agent.cli._deliver import Patience, Result
     from tailrace_agent.cli._progress import Progress
-    from tailrace_agent.session import Session
-    from tailrace_agent.settings import Settings
-    from tailrace_agent.survey import Unreadable
+    from tailrace_agent.ipc.session import Session
+    from tailrace_agent.ipc.survey import Unreadable
+    from tailrace_agent.settings.settings import Settings
 
 __all__ = ["command", "deliver", "report"]
 
@@ -64,8 +64,8 @@ def command(
     from tailrace_agent.cli._deliver import Patience
     from tailrace_agent.cli._look import find_session
     from tailrace_agent.cli._progress import Progress
-    from tailrace_agent.session import Session
-    from tailrace_agent.survey import Unreadable, survey
+    from tailrace_agent.ipc.session import Session
+    from tailrace_agent.ipc.survey import Unreadable, survey
 
     settings = app.settings()
     there = list(survey(settings))
@@ -94,9 +94,9 @@ def command(
 def _try(session: Session, *args: Any, **options: Any) -> Result:
     """As `deliver`, whatever is wrong with the session: others come after it."""
     from tailrace_agent.cli._deliver import Result
-    from tailrace_agent.finished import set_aside
-    from tailrace_agent.stored import UNREADABLE
-    from tailrace_agent.survey import mend_for
+    from tailrace_agent.ipc.finished import set_aside
+    from tailrace_agent.ipc.stored import UNREADABLE
+    from tailrace_agent.ipc.survey import mend_for
 
     try:
         result = deliver(session, *args, **options)
@@ -114,8 +114,8 @@ def _mend(
 ) -> tuple[list[Result], list[Session]]:
     """Makes sessions of what has lost its `session.json`; what is left unreadable, and those sessions."""
     from tailrace_agent.cli._deliver import Result
-    from tailrace_agent.ownership import is_private
-    from tailrace_agent.survey import mended, shared_of
+    from tailrace_agent.files.ownership import is_private
+    from tailrace_agent.ipc.survey import mended, shared_of
 
     left, whole = [], []
     for found in unreadable:
@@ -212,9 +212,9 @@ def _is_left(session: Session, *, force: bool, wait: bool) -> bool:
 
 def _locked_out(session: Session) -> bool:
     """Whether an agent that has outlived its programs lacks what this command may have: a password, or room."""
-    from tailrace_agent import status
     from tailrace_agent.cli._look import look
-    from tailrace_agent.mlflow_errors import asks_for_login
+    from tailrace_agent.ipc import status
+    from tailrace_agent.mlflow.errors import asks_for_login
 
     view = look(session)
     if view.state != "live" or view.trainer_alive:

@@ -16,14 +16,14 @@ from typing import IO, TYPE_CHECKING, Final
 
 import click
 
-from tailrace_agent import interpreter
 from tailrace_agent.cli._app import App, Code, Fail, leave, quieten_mlflow, uri_option
 from tailrace_agent.errors import TailraceError
-from tailrace_agent.quoting import visible
-from tailrace_agent.uris import check_uri, mask_uri, missing_file
+from tailrace_agent.runtime import interpreter
+from tailrace_agent.settings.uris import check_uri, mask_uri, missing_file
+from tailrace_agent.text.quoting import visible
 
 if TYPE_CHECKING:
-    from tailrace_agent.settings import Settings
+    from tailrace_agent.settings.settings import Settings
 
 _PORTS: Final = 50
 _READY_WITHIN: Final = 120.0
@@ -45,7 +45,7 @@ def command(app: App, tracking_uri: str | None, host: str, port: int, no_browser
     A busy port is no dead end: the next free one is taken, and said. A store that is a server already has a UI: its
     links are printed, and that is all.
     """
-    from tailrace_agent.links import is_server
+    from tailrace_agent.mlflow.links import is_server
 
     settings = app.settings(tracking_uri)
     uri = app.store(settings)
@@ -97,7 +97,7 @@ def _serve(uri: str, settings: Settings, host: str, port: int, *, browse: bool) 
                 signal.signal(number, _interrupt)
             click.echo(f"starting MLflow's UI on {mask_uri(uri)[0]}")
             quieten_mlflow()
-            import_module("tailrace_agent.mlflow_store")  # takes seconds, like the server's own start, which goes on
+            import_module("tailrace_agent.mlflow.stores")  # takes seconds, like the server's own start, which goes on
             _wait_until_ready(server, host, port, output)
             address = f"http://{_shown(host)}:{port}"
             _announce(announced, address, uri, settings)
@@ -115,7 +115,7 @@ def _serve(uri: str, settings: Settings, host: str, port: int, *, browse: bool) 
 def _show(uri: str, address: str, settings: Settings, *, browse: bool, end: str = "") -> None:
     """Says where to look, and opens it."""
     from tailrace_agent.cli._looking import Links, can_browse, links_of, open_browser
-    from tailrace_agent.uris import public_uri
+    from tailrace_agent.settings.uris import public_uri
 
     quieten_mlflow()
     try:
@@ -132,7 +132,7 @@ def _show(uri: str, address: str, settings: Settings, *, browse: bool, end: str 
 
 def _announce(announced: ExitStack, address: str, uri: str, settings: Settings) -> None:
     """Runs of this store are told with links to this UI from now on."""
-    from tailrace_agent.links import Announcement
+    from tailrace_agent.mlflow.links import Announcement
 
     try:
         announced.callback(Announcement(address, uri, settings).close)

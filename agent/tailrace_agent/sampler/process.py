@@ -22,7 +22,7 @@ from typing import Final
 
 import psutil
 
-from tailrace_agent.sampler.member import Member
+from tailrace_agent.sampler.family_member import Member
 from tailrace_agent.sampler.rates import SHORTEST, Rates
 from tailrace_agent.sampler.source import SourceGone
 

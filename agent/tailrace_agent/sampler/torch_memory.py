@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tailrace_agent.board import BoardReader
+from tailrace_agent.ipc.sample_board import BoardReader
 
 __all__ = ["TorchSource", "torch_board"]
 

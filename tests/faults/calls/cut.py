@@ -9,7 +9,7 @@ directory takes along all that were made before it, and of the others any number
 So a rename may be on the disk without what is in the file.
 
 Not modelled: disks that lie about a sync, file systems that show a length before its bytes, reorder directory entries
-or lose what was synced, and bytes that go bad (test_spool.py and others flip those).
+or lose what was synced, and bytes that go bad (test_store.py and others flip those).
 """
 
 from __future__ import annotations

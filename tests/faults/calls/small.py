@@ -26,16 +26,16 @@ from pathlib import Path
 from typing import Any
 
 from faults.oracle import Journal
-from tailrace._snapshot import snapshot, stage
-from tailrace_agent.agent_log import open_log
+from tailrace._artifacts.snapshot import snapshot, stage
 from tailrace_agent.errors import SessionError, Unavailable
-from tailrace_agent.memory_sink import MemorySink
-from tailrace_agent.pipeline import Pipeline
-from tailrace_agent.process_host import _Agent, _make_durable
-from tailrace_agent.records import Artifact, Drop, End, Params, RunSpec, Start, Tags, encode
-from tailrace_agent.ring_format import MIN_BYTES
-from tailrace_agent.session import Session
-from tailrace_agent.settings import Settings
+from tailrace_agent.hosts.log_file import open_log
+from tailrace_agent.hosts.process import _Agent, _make_durable
+from tailrace_agent.ipc.records import Artifact, Drop, End, Params, RunSpec, Start, Tags, encode
+from tailrace_agent.ipc.ring_format import MIN_BYTES
+from tailrace_agent.ipc.session import Session
+from tailrace_agent.pipeline.pipeline import Pipeline
+from tailrace_agent.settings.settings import Settings
+from tailrace_agent.sinks.memory import MemorySink
 
 RUN = 7
 ROUNDS = 12

@@ -20,9 +20,9 @@ from faults.calls.small import RUN, _text
 from faults.oracle import Journal, Noted, Row, StoredRun, check, check_ledger
 from faults.program import environment
 from tailrace_agent.errors import SessionError
-from tailrace_agent.memory_sink import MemoryRun
-from tailrace_agent.records import run_hex
-from tailrace_agent.session import Session
+from tailrace_agent.ipc.records import run_hex
+from tailrace_agent.ipc.session import Session
+from tailrace_agent.sinks.memory import MemoryRun
 
 __all__ = [
     "FAIL",

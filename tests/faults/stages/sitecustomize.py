@@ -17,9 +17,9 @@ IDLE = b"-"[0]
 
 
 def _watch(folder: str) -> None:
-    from tailrace_agent.mlflow_sink import MlflowSink
-    from tailrace_agent.ring_reader import RingReader
-    from tailrace_agent.spool import Spool
+    from tailrace_agent.ipc.ring_reader import RingReader
+    from tailrace_agent.sinks.mlflow import MlflowSink
+    from tailrace_agent.spool.store import Spool
 
     fd = os.open(f"{folder}/{os.getpid()}.agent", os.O_RDWR | os.O_CREAT, 0o600)
     os.truncate(fd, 64)
@@ -54,5 +54,5 @@ def _watch(folder: str) -> None:
 
 
 _folder = os.environ.get("FAULTS_STAGES")
-if _folder and any("tailrace_agent.process_host" in argument for argument in sys.orig_argv):
+if _folder and any("tailrace_agent.hosts.process" in argument for argument in sys.orig_argv):
     _watch(_folder)

@@ -1,0 +1,1 @@
+"""Everything reaches MLflow exactly once: run book, batches, retries, uploads."""

@@ -1,0 +1,119 @@
+"""From waiting blocks to requests: pure functions that keep MLflow's limits and count what a request stands for.
+
+A batch holds one run and one kind, since MLflow writes params before metrics and refuses all for one of them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from tailrace_agent.ipc.records import Kind, Point, encode
+from tailrace_agent.spool.intake import decode_rows
+from tailrace_agent.spool.store import Block
+
+__all__ = ["Batch", "Entry", "Twins", "metrics_batch", "texts_batch"]
+
+Entry = Point | tuple[str, str]
+"""What is sent: a point, or a `(key, value)` of a param or tag."""
+
+_texts_decoder = msgspec.msgpack.Decoder(dict[str, str])
+
+
+class Batch(NamedTuple):
+    """One request to be made.
+
+    Attributes:
+        run: tailrace's id of the run.
+        kind: `metric`, `param` or `tag`.
+        blocks: Ids of the blocks that it empties.
+        entries: What to send.
+        merged: Entries of the blocks that are identical to others sent, and need no row of their own.
+    """
+
+    run: int
+    kind: Kind
+    blocks: Sequence[int]
+    entries: Sequence[Entry]
+    merged: int
+
+
+class Twins:
+    """Finds identical points: MLflow's SQL stores keep one row for equal (key, timestamp, step, value).
+
+    Within a batch, and against the last two milliseconds of the batch before: a training process stamps its rows in
+    order, so a later twin is not to be expected.
+    """
+
+    def __init__(self) -> None:
+        self._recent: set[tuple[object, ...]] = set()
+
+    def drop(self, points: Iterable[Point]) -> tuple[list[Point], int]:
+        """The distinct points, and how many were left out. Does not remember them: see `sent`."""
+        seen = set(self._recent)
+        distinct: list[Point] = []
+        total = 0
+        for point in points:
+            total += 1
+            mark = _mark(point)
+            if mark not in seen:
+                seen.add(mark)
+                distinct.append(point)
+        return distinct, total - len(distinct)
+
+    def sent(self, points: Sequence[Point]) -> None:
+        """These points are in MLflow now."""
+        if points:
+            newest = max(point.timestamp for point in points) - 1
+            self._recent = {_mark(point) for point in points if point.timestamp >= newest}
+
+
+def _mark(point: Point) -> tuple[object, ...]:
+    return ("nan", *point[:1], *point[2:]) if point.value != point.value else point
+
+
+def metrics_batch(blocks: Sequence[Block], twins: Twins) -> Batch:
+    """One request from blocks of one run that together keep the limit."""
+    points = (
+        Point(key, value if value.__class__ is float else float(value), time_ns // 1_000_000, step)
+        for block in blocks
+        for _, step, time_ns, values in decode_rows(block.body)
+        for key, value in values.items()
+    )
+    distinct, merged = twins.drop(points)
+    return Batch(blocks[0].run, "metric", [block.id for block in blocks], distinct, merged)
+
+
+def texts_batch(blocks: Sequence[Block]) -> Batch:
+    """One request of params or tags.
+
+    Params never change, so a block that contradicts an earlier one waits for a request of its own, where MLflow can
+    refuse it alone. Of tags the last value wins.
+    """
+    kind = blocks[0].kind
+    texts: dict[str, str] = {}
+    taken: list[int] = []
+    total = 0
+    for block in blocks:
+        more = _texts_decoder.decode(block.body)
+        if kind == "param" and any(texts.get(key, value) != value for key, value in more.items()):
+            break
+        texts.update(more)
+        total += len(more)
+        taken.append(block.id)
+    return Batch(blocks[0].run, kind, taken, list(texts.items()), total - len(texts))
+
+
+def body_of(run: int, entry: Entry) -> bytes:
+    """One entry as a block's body, for a dead letter that can be put back as it is."""
+    if isinstance(entry, Point):
+        return encode([(run, entry.step, entry.timestamp * 1_000_000, {entry.key: entry.value})])
+    return encode(dict([entry]))
+
+
+def keys_of(entries: Iterable[Entry]) -> list[tuple[str, int]]:
+    """How many entries each key has."""
+    return list(Counter(entry[0] for entry in entries).items())

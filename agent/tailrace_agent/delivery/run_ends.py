@@ -1,0 +1,178 @@
+"""The end of a run, as MLflow is told it: whoever reads a terminal status finds everything that came before it.
+
+Invariants
+----------
+1. FINISHED, FAILED or KILLED is the last write of a run. Every value that was accepted before its end is readable by
+   then, and so are its ledger, its note of extremes and its metadata.
+2. Two waits before it have a bound, since they need not end: for artifacts that their store does not take, and for
+   metadata. What comes after the status is counted as `late` in the ledger, which is then stored anew.
+3. Nested runs that have ended are closed before their parent is.
+4. That a process is gone is said at once, long before its run is KILLED: by the tag `tailrace.end_reason`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import msgspec
+
+from tailrace_agent.delivery.run_book import RunBook, RunState
+from tailrace_agent.errors import Refused
+from tailrace_agent.ledger import Ledger
+from tailrace_agent.log import Log
+from tailrace_agent.sinks.base import Sink
+from tailrace_agent.spool import extremes
+from tailrace_agent.spool.store import Spool
+
+__all__ = ["RunEnds"]
+
+_SOON: Final = 0.05
+_LOOK_EVERY: Final = 1.0
+_ARTIFACTS: Final = 60.0
+"""Seconds without a successful upload after which a run ends before its artifacts have arrived."""
+_ARTIFACTS_AT_MOST: Final = 3600.0
+"""Seconds after its end for which a run waits for uploads that are under way."""
+_METADATA: Final = {"KILLED": 2.0}
+_METADATA_OTHERWISE: Final = 5.0
+"""Seconds after its end for which a run stays open for the tags and files that say where it comes from."""
+
+
+class RunEnds:
+    """The last writes of all runs that go to one tracking URI.
+
+    Args:
+        spool: Where what is accepted waits.
+        book: The runs.
+        log: Where operators read.
+
+    Not thread-safe: the delivery's thread calls everything. What the sink raises comes out; nothing has changed then.
+    """
+
+    def __init__(self, spool: Spool, book: RunBook, log: Log) -> None:
+        self._spool, self._book, self._log = spool, book, log
+        self._ended: dict[int, float] = {}
+        self._stored: dict[int, str] = {}
+        self._single: set[int] = set()  # runs whose twins, if there were any, are gone
+
+    def explain(self, sink: Sink, state: RunState) -> None:
+        """Says why a run will be KILLED, as its first write after that was found; or that its program has ended it."""
+        if bool(state.end_reason) == state.explained or not state.spec.owned:
+            return
+        assert state.ref is not None
+        reason = state.end_reason or "none: the program has ended the run"
+        self._tag(sink, state.ref.run_id, ("tailrace.end_reason", reason))
+        self._book.update(state.run, explained=bool(state.end_reason))
+
+    def due(self, state: RunState, now: float) -> float:
+        """When a run that has ended may be closed: `now`, or when to ask again; infinity while its values wait."""
+        ended = self._ended.setdefault(state.run, now)
+        barrier = self._book.end_barrier(state.run)
+        if barrier is None:  # the rings are being read to their end: there may be more
+            return now + _SOON
+        if self._book.ends_open_below(state.run):  # their program waits for this end alone
+            return now + _SOON
+        first = self._spool.first_waiting(state.run, artifacts=False)
+        if first is not None and first <= barrier:
+            return math.inf
+        waits = [now]
+        if self._spool.backlog(state.run).get("artifact"):
+            stalled = self._book.uploads_stalled_since(state.run)
+            waits.append(ended + _ARTIFACTS_AT_MOST if stalled is None else stalled + _ARTIFACTS)
+        if not state.described:
+            waits.append(ended + _METADATA.get(state.status, _METADATA_OTHERWISE))
+        return max(now, min(max(waits), now + _LOOK_EVERY))
+
+    def close(self, sink: Sink, state: RunState) -> None:
+        """Stores the ledger, and then tells MLflow how the run ended."""
+        end, ref = state.end, state.ref
+        assert end is not None
+        assert ref is not None
+        self._settle(sink, state)
+        if state.spec.owned:
+            self._spool.sync()
+            try:
+                sink.end_run(ref.run_id, end.status, end.time_ms)
+            except Refused as error:  # it will stay as it is in MLflow; the other runs must not wait for it
+                self._book.notice(state.run, f"MLflow refused the status {end.status}: {error}")
+        self._book.update(state.run, closed=True)
+        self._ended.pop(state.run, None)
+        self._log.info("run closed", run_id=ref.run_id, status=end.status, reason=state.end_reason)
+
+    def finish(self, sink: Sink, state: RunState) -> bool:
+        """After the end: stores the ledger anew if it has changed; whether nothing is left to do for this run."""
+        self._settle(sink, state)
+        self._book.update(state.run, finalized=True)
+        # Something came meanwhile, and was told to the book before `finalized` was.
+        if self._spool.backlog(state.run) or self._stored.get(state.run) not in (
+            None,
+            _text(self._spool.ledger(state.run)),
+        ):
+            self._book.update(state.run, finalized=False)
+            return False
+        self.forget(state.run)
+        return True
+
+    def withdraw_note(self, sink: Sink, state: RunState) -> None:
+        """Before metrics are sent: a note of this run would not be true any more, or not even know of them."""
+        assert state.ref is not None
+        run_id = state.ref.run_id
+        if state.spec.run_id and not state.shared and self._tag(sink, run_id, (extremes.SHARED, "true")):
+            self._book.update(state.run, shared=True)
+        if state.noted and self._tag(sink, run_id, (extremes.NOTE, extremes.NO_NOTE)):
+            self._book.update(state.run, noted=False)
+
+    def forget(self, run: int) -> None:
+        """Nothing of the run is needed any more."""
+        self._ended.pop(run, None)
+        self._stored.pop(run, None)
+        self._single.discard(run)
+
+    def _settle(self, sink: Sink, state: RunState) -> None:
+        """The ledger goes with the run, and twins of its creation go away."""
+        assert state.ref is not None
+        if not state.spec.owned:  # the ledger of somebody else's run is its owner's
+            return
+        if state.attempts > 1 and not state.spec.run_id and state.run not in self._single:
+            self._discard_twins(sink, state, state.ref.run_id)
+            self._single.add(state.run)
+        ledger = self._spool.ledger(state.run)
+        text = _text(ledger)
+        if self._stored.get(state.run) != text:
+            self._tag(sink, state.ref.run_id, *self._note(state, ledger), ("tailrace.ledger", text))
+            self._stored[state.run] = text
+
+    def _note(self, state: RunState, ledger: Ledger) -> list[tuple[str, str]]:
+        """The smallest and largest values, to be noted with the run, if they are those of all that it has."""
+        counts = ledger.of("metric")
+        unsure = state.spec.run_id or state.partial or counts.dead or counts.dropped or counts.pending
+        found = {} if unsure else self._spool.extremes(state.run)
+        if not found:
+            return []
+        # Written down here first, so that no kill leaves a note behind that nobody would withdraw.
+        self._book.update(state.run, noted=True)
+        return [(extremes.NOTE, extremes.to_text(found))]
+
+    def _discard_twins(self, sink: Sink, state: RunState, run_id: str) -> None:
+        try:
+            for _ in range(sink.discard_twins(state.spec, run_id)):
+                self._log.warning("removed a twin of a run", run_id=run_id)
+        except Refused as error:  # not everybody may delete
+            self._log.warning("twins stay", run_id=run_id, reason=str(error))
+
+    def _tag(self, sink: Sink, run_id: str, *tags: tuple[str, str]) -> bool:
+        """Stores tags, those that are good even if one is refused; whether the store has taken all."""
+        try:
+            sink.log_batch(run_id, tags=tags)
+        except Refused as error:
+            if len(tags) > 1:
+                taken = [self._tag(sink, run_id, tag) for tag in tags]
+                return all(taken)
+            self._log.warning("tag refused", key=tags[0][0], reason=str(error))
+            return False
+        return True
+
+
+def _text(ledger: Ledger) -> str:
+    """A ledger as it is stored with its run."""
+    return msgspec.json.encode(ledger.summary()).decode()

@@ -1,0 +1,131 @@
+"""Tables that grow call by call: parts in MLflow's JSON (pandas' `split` orientation), merged into one file.
+
+Cells are never decoded: their bytes go from the parts into the whole as they are. Columns are united in the order
+in which they first appear, and a part without a column has `null` there, as pandas' `concat` does.
+
+Thread safety: stateless. `merge_tables` replaces its output in one step; two merges into one file need a lock.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from tailrace_agent.files.ownership import write_own
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+    from pathlib import Path
+
+__all__ = ["LOGGED_ARTIFACTS", "logged_artifacts", "merge_tables"]
+
+LOGGED_ARTIFACTS: Final = "mlflow.loggedArtifacts"
+"""The tag by which `mlflow.load_table` and the UI know which tables a run has."""
+
+_NULL: Final = msgspec.Raw(b"null")
+
+
+class _Table(msgspec.Struct):
+    columns: list[Any]
+    data: list[msgspec.Raw]
+
+
+_table_decoder = msgspec.json.Decoder(_Table)
+_row_decoder = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+def merge_tables(parts: Sequence[Path], out: Path) -> int:
+    """Writes the rows of all parts, in order, into one table.
+
+    Args:
+        parts: Tables as `log_table` writes them, MLflow's or ours. The whole so far may be the first of them, and
+            may be `out` itself.
+        out: Replaced in one step, mode 0600.
+
+    Returns:
+        How many rows it has now.
+
+    Raises:
+        ValueError: A part is no such table; the message names it, and `out` is as before.
+        OSError: A part cannot be read, or `out` not be written.
+
+    Example:
+        >>> merge_tables([Path("whole.json"), Path("part.json")], Path("whole.json"))
+        3
+    """
+    tables = [_read(part) for part in parts]
+    columns = _united(tables)
+    rows = [row for table in tables for row in _fitted(table, columns)]
+    _replace(out, msgspec.json.encode(_Table(columns, rows)))
+    return len(rows)
+
+
+def logged_artifacts(current: str | None, artifact_file: str) -> str:
+    """The value of the tag `mlflow.loggedArtifacts` with one more table in it.
+
+    Args:
+        current: What it is now, or None. What is no JSON list is replaced.
+        artifact_file: The table's path in the run's artifacts.
+
+    Example:
+        >>> logged_artifacts(None, "eval.json")
+        '[{"path": "eval.json", "type": "table"}]'
+    """
+    import json  # not at the top: the training process loads this module
+
+    try:
+        entries = json.loads(current) if current else []
+    except ValueError:
+        entries = []
+    if not isinstance(entries, list):
+        entries = []
+    entry = {"path": artifact_file, "type": "table"}
+    # In MLflow's own spelling, spaces included: `load_table` looks for it with LIKE.
+    return json.dumps(entries if entry in entries else [*entries, entry])
+
+
+def _read(part: Path) -> _Table:
+    try:
+        return _table_decoder.decode(part.read_bytes())
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise ValueError(f"{part} is no table: {error}") from error
+
+
+def _united(tables: list[_Table]) -> list[Any]:
+    seen: dict[Hashable, Any] = {}
+    for table in tables:
+        for column, identity in zip(table.columns, _identities(table.columns), strict=True):
+            seen.setdefault(identity, column)
+    return list(seen.values())
+
+
+def _identities(columns: list[Any]) -> list[Hashable]:
+    """What tells columns apart: their JSON (1 and "1" differ), and a count where a name comes twice."""
+    names = [msgspec.json.encode(column) for column in columns]
+    return [(name, names[:position].count(name)) for position, name in enumerate(names)]
+
+
+def _fitted(table: _Table, columns: list[Any]) -> list[msgspec.Raw]:
+    """The rows of a table, laid out for these columns."""
+    if table.columns == columns:
+        return table.data
+    place = {identity: position for position, identity in enumerate(_identities(table.columns))}
+    order = [place.get(identity) for identity in _identities(columns)]
+    return [_laid_out(row, order) for row in table.data]
+
+
+def _laid_out(row: msgspec.Raw, order: list[int | None]) -> msgspec.Raw:
+    cells = _row_decoder.decode(row)
+    laid = [_NULL if position is None or position >= len(cells) else cells[position] for position in order]
+    return msgspec.Raw(msgspec.json.encode(laid))
+
+
+def _replace(out: Path, body: bytes) -> None:
+    partial = out.with_name(f".{out.name}.partial")
+    try:
+        write_own(partial, body)
+        partial.replace(out)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise

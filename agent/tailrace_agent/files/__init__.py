@@ -1,0 +1,1 @@
+"""Files and directories: whose they are, and whole or not at all."""

@@ -1,0 +1,1 @@
+"""Where an agent runs: a process of its own, or threads of the training process."""

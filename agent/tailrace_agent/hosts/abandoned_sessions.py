@@ -1,0 +1,135 @@
+"""Sessions whose programs and agents are gone with something undelivered get an agent, one after the other.
+
+Finished sessions are deleted after their time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tailrace_agent.errors import SessionError, StateDirError
+from tailrace_agent.hosts.spawn import Agent, spawn_agent
+from tailrace_agent.ipc.finished import finished, set_aside
+from tailrace_agent.ipc.session import Session
+from tailrace_agent.ipc.survey import Unreadable, survey
+from tailrace_agent.log import Log
+
+__all__ = ["Leftovers", "is_leftover", "is_newborn"]
+
+_BEGIN_AFTER = 3.0
+_LOOK_EVERY = 1.0
+_PATIENCE = 60.0
+"""Seconds that one leftover session may take before the next one is started beside it."""
+_HURRIED_PATIENCE = 3.0
+_NEWBORN = 60.0
+_REFUSED_REST = 3600.0
+"""Seconds for which a session whose store was refused is left alone; `tailrace sync` tries at once."""
+_IDLE = 3600.0
+
+
+def is_leftover(session: Session) -> bool:
+    """Whether a session of this host has something undelivered and nobody who would deliver it."""
+    if not session.dir.is_dir():  # deleted in the meantime
+        return False
+    if session.elsewhere or (session.dir / "finished").exists() or session.agent_alive():
+        return False
+    refused = session.dir / "refused"
+    if refused.exists() and time.time() - refused.stat().st_mtime < _REFUSED_REST:
+        return False
+    return not any(session.owner_alive(ring) for ring in session.rings())
+
+
+def is_newborn(session: Session) -> bool:
+    """Whether its program has made the directory and has not come to its first ring yet: a matter of milliseconds."""
+    young = time.time() - session.info.created < _NEWBORN
+    return young and session.info.pid > 0 and Path(f"/proc/{session.info.pid}").exists() and not session.rings()
+
+
+class Leftovers:
+    """Looks once after every start of an agent.
+
+    Args:
+        own: The session of the agent that looks.
+        log: Where operators read.
+
+    Attributes:
+        done: Every leftover session has got its agent.
+
+    Thread safety: one thread calls `step`; `hurry` from any thread.
+    """
+
+    def __init__(self, own: Session, log: Log) -> None:
+        self._own, self._log = own, log
+        self._begin_at: float | None = None
+        self._todo: list[Session] | None = None
+        self._current: Agent | None = None
+        self._current_since = 0.0
+        self._patience = _PATIENCE
+        self.done = False
+
+    def hurry(self) -> None:
+        """The agent wants to leave: begin now, and wait for none of them for long."""
+        self._begin_at, self._patience = 0.0, _HURRIED_PATIENCE
+
+    def step(self, now: float) -> float:
+        """Starts the next agent when the last one has ended; when to be called again."""
+        if self._begin_at is None:
+            self._begin_at = now + _BEGIN_AFTER
+        if now < self._begin_at:
+            return self._begin_at
+        if self._todo is None:
+            self._todo = self._others()
+            for session in self._todo:
+                with self._alone(session):
+                    self._forget_if_finished(session)
+        if self._current is not None and self._current.poll() is None and now < self._current_since + self._patience:
+            return now + _LOOK_EVERY
+        self._current = None
+        while self._todo:
+            session = self._todo.pop(0)
+            with self._alone(session):
+                self._current = self._taken_up(session)
+            if self._current is not None:
+                self._current_since = now
+                return now + _LOOK_EVERY
+        self.done = True
+        return now + _IDLE
+
+    def _others(self) -> list[Session]:
+        others = []
+        try:
+            for found in survey(self._own.info.settings):
+                if isinstance(found, Unreadable):
+                    self._log.warning("session cannot be read", path=found.name, reason=found.problem, mend=found.mend)
+                elif found.id != self._own.id:
+                    others.append(found)
+        except StateDirError as error:
+            self._log.warning("sessions cannot be read", reason=str(error))
+        return others
+
+    @contextmanager
+    def _alone(self, session: Session) -> Iterator[None]:
+        """What is wrong with one session (its owner, its mode, its disk) concerns no other, and keeps no agent."""
+        try:
+            yield
+        except (OSError, SessionError) as error:
+            self._log.warning("session left alone", session=session.id, reason=str(error))
+
+    def _taken_up(self, session: Session) -> Agent | None:
+        if not is_leftover(session) or is_newborn(session):
+            return None
+        session.touch_shared()
+        agent = spawn_agent(session, {})
+        self._log.info("leftover session taken up", leftover=session.id)
+        return agent
+
+    def _forget_if_finished(self, session: Session) -> None:
+        """Deletes what nobody can need any more: no dead letters, nothing set aside, long enough ago."""
+        limit = time.time() - self._own.info.settings.keep_days * 86400
+        last = finished(session)
+        if last is not None and last.at < limit and not last.dead and not set_aside(session):
+            session.remove()
+            self._log.info("finished session deleted", session=session.id)

@@ -1,0 +1,187 @@
+"""The agent as a process: drains one session until its programs are gone and everything is delivered, then ends.
+
+It runs at low priority, ignores SIGINT and SIGHUP, and on SIGTERM puts what the rings hold into the spool and leaves;
+the trainer starts another one, or `tailrace sync` delivers the rest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sqlite3
+import sys
+import time
+from pathlib import Path
+
+from tailrace_agent.errors import Unavailable
+from tailrace_agent.files.ownership import write_own
+from tailrace_agent.files.whole_files import make_durable
+from tailrace_agent.hosts.abandoned_sessions import Leftovers
+from tailrace_agent.hosts.log_file import open_log
+from tailrace_agent.hosts.spawn import take_credentials
+from tailrace_agent.hosts.worker import Worker
+from tailrace_agent.hosts.workers import Host
+from tailrace_agent.ipc import status
+from tailrace_agent.ipc.finished import mark_finished, set_aside
+from tailrace_agent.ipc.session import Session
+from tailrace_agent.ipc.status import AgentStatus
+from tailrace_agent.log import Log
+from tailrace_agent.pipeline.pipeline import Pipeline
+from tailrace_agent.runtime.file_limit import explained, raise_limit
+from tailrace_agent.runtime.places import is_nowhere
+from tailrace_agent.sinks.base import Sink
+
+__all__ = ["main", "open_sink"]
+
+
+def open_sink(tracking_uri: str | None, cwd: str, *, request_timeout: float) -> Sink:
+    """The `SinkFactory` of the hosts: imports MLflow when it is needed.
+
+    Raises:
+        Unavailable: Now it cannot be opened.
+        StoreRefused: It never can.
+    """
+    from tailrace_agent.sinks import mlflow as mlflow_sink
+
+    if is_nowhere():
+        raise Unavailable(
+            "the program's working directory was deleted, and MLflow needs one: go to another with os.chdir(), or "
+            "deliver later with `tailrace sync`"
+        )
+    return mlflow_sink.open_sink(tracking_uri, cwd, request_timeout=request_timeout)
+
+
+def _open_lean(tracking_uri: str | None, cwd: str, *, request_timeout: float) -> Sink:
+    """The same in a process that is all ours: MLflow comes without pandas."""
+    from tailrace_agent.mlflow.lean_import import import_lean
+
+    import_lean()
+    _go_somewhere()
+    return open_sink(tracking_uri, cwd, request_timeout=request_timeout)
+
+
+def main() -> None:
+    """Entry point: the session's directory and the descriptor that holds its lock are the arguments."""
+    session = Session.open(Path(sys.argv[1]))
+    _go_to(session.info.cwd)
+    _say_first_word(session)
+    os.set_inheritable(int(sys.argv[2]), False)
+    settings = session.info.settings
+    log = open_log(session.dir / "agent.log", settings.log_level, pid=os.getpid(), session=session.id)
+    _lower_priority(settings.nice, log)
+    raise_limit()
+    try:
+        _make_durable(session, log)
+        pipeline = Pipeline(session, _open_lean, log, credentials=take_credentials())
+    except (sqlite3.Error, OSError) as error:
+        _say_first_word(session, f"the agent cannot use {session.dir}: {explained(error, session.dir)}")
+        raise
+    # Only for a living program: see leftovers.
+    alive = any(session.owner_alive(ring) for ring in session.rings())
+    agent = _Agent(pipeline, log, Leftovers(session, log) if alive else None)
+    host = Host(pipeline, log, agent.may_leave)
+    for ignored in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: host.drainer.leave())
+    log.info("agent started", spool=str(pipeline.spool.path))
+    agent.start()
+    host.run()
+    host.stop(1.0)
+    pipeline.drain(time.monotonic())
+    agent.finish()
+
+
+class _Agent:
+    """When to leave, and what to leave behind."""
+
+    def __init__(self, pipeline: Pipeline, log: Log, leftovers: Leftovers | None) -> None:
+        self._pipeline, self._log, self._leftovers = pipeline, log, leftovers
+        self._looker = Worker("tailrace-leftovers", leftovers.step, log) if leftovers is not None else None
+        self._deserted_since: float | None = None
+        self._closed = False
+
+    def start(self) -> None:
+        """Begins to look after sessions that others have left."""
+        if self._looker is not None:
+            self._looker.start()
+
+    def may_leave(self, now: float) -> bool:
+        """Whether the programs are gone and there is nothing more that this agent could do."""
+        pipeline = self._pipeline
+        _go_somewhere()
+        if not pipeline.deserted:
+            self._deserted_since = None
+            return False
+        if not pipeline.session.dir.exists():  # deleted by hand: what it held is not to be delivered
+            return True
+        if not pipeline.session.has_shared:  # as after a logout; the lock is gone with it, so another one may deliver
+            return True
+        self._deserted_since = self._deserted_since or now
+        lingered = now - self._deserted_since > pipeline.session.info.settings.linger
+        if not (pipeline.settled or pipeline.stuck or lingered):
+            return False
+        if self._leftovers is not None and self._looker is not None and not self._leftovers.done:
+            self._leftovers.hurry()
+            self._looker.wake()
+            return False
+        self._closed = pipeline.session.close_if_deserted()
+        return self._closed
+
+    def finish(self) -> None:
+        """Closes the spool; marks the session finished if it is."""
+        pipeline, session = self._pipeline, self._pipeline.session
+        if not session.dir.exists():
+            session.remove_shared()
+            return
+        settled = self._closed and pipeline.settled
+        runs, dead = len(pipeline.book.all()), pipeline.spool.dead
+        if pipeline.stuck and not pipeline.settled:
+            write_own(session.dir / "refused", b"")
+        pipeline.close()
+        if settled:
+            mark_finished(session, runs=runs, dead=dead, at=time.time())
+        self._log.info("agent leaves", settled=settled, pending=pipeline.spool.points)
+        if self._closed:
+            session.remove_shared()
+        if settled and not runs and not set_aside(session):
+            session.remove()
+
+
+def _go_to(directory: str) -> None:
+    """Where relative paths in a store's own data are meant from."""
+    try:
+        os.chdir(directory)
+    except OSError:  # deleted meanwhile, or of another machine
+        os.chdir("/")
+
+
+def _go_somewhere() -> None:
+    """Libraries ask for the working directory at odd moments, and that of the program may go away."""
+    if is_nowhere():
+        os.chdir("/")
+
+
+def _say_first_word(session: Session, problem: str | None = None) -> None:
+    """Whoever has started this agent knows from now on that it can be started; or why it cannot go on."""
+    now = time.time()
+    with contextlib.suppress(OSError):  # no room in shared memory: that is told when something depends on it
+        status.write(
+            session.shared / "agent.status",
+            AgentStatus(pid=os.getpid(), host="process", started=now, seen=now, problem=problem),
+        )
+
+
+def _make_durable(session: Session, log: Log) -> None:
+    """Has the session be found after a power cut. Here, and not where its file is written: that is in training."""
+    try:
+        make_durable(session.dir / "session.json")
+    except OSError as error:
+        log.warning("session.json may not survive a power cut", reason=str(error))
+
+
+def _lower_priority(nice: int, log: Log) -> None:
+    try:
+        os.nice(nice)
+    except OSError as error:
+        log.warning("priority stays", reason=str(error))

@@ -1,0 +1,179 @@
+"""Starts the agent process of a session, exactly one, from whatever process finds that there is none.
+
+The agent's lock is taken here and handed down through exec: from this moment on, nobody else starts one. The agent
+runs in a session of its own (`setsid`), so that Ctrl-C in the terminal reaches only the trainer, and has none of its
+files.
+
+Credentials are what it finds on its standard input, which is a file in memory without a name: no argument, no variable
+(which /proc shows for as long as the agent runs), and nothing on a disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from tailrace_agent.files.descriptors import nameless, open_kept
+from tailrace_agent.ipc import status
+from tailrace_agent.ipc.session import Session
+from tailrace_agent.ipc.status import AgentStatus
+from tailrace_agent.runtime import interpreter
+from tailrace_agent.runtime.originals import original
+
+__all__ = ["Agent", "ask_to_leave", "can_spawn", "spawn_agent", "take_credentials"]
+
+_FIRST: Final = 3
+_BOOT = """\
+import os
+lock = int(sys.argv[2])
+os.closerange(3, lock)
+os.closerange(lock + 1, os.sysconf("SC_OPEN_MAX"))
+from tailrace_agent.hosts.process import main
+main()
+"""
+
+
+def can_spawn() -> bool:
+    """Whether this interpreter knows how to start itself (embedded and frozen ones do not)."""
+    return bool(sys.executable) and not getattr(sys, "frozen", False)
+
+
+class Agent:
+    """An agent process. It is meant to outlive us, and is reaped when somebody asks.
+
+    Attributes:
+        pid: Its process id.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._status: int | None = None
+
+    def poll(self) -> int | None:
+        """Its exit status, or None while it runs; 0 where somebody else has reaped it."""
+        if self._status is None:
+            try:
+                pid, status = original("os", "waitpid")(self.pid, os.WNOHANG)
+            except ChildProcessError:  # somebody waits for all children, as event loops do
+                pid, status = self.pid, 0
+            if pid:
+                self._status = os.waitstatus_to_exitcode(status)
+        return self._status
+
+
+def spawn_agent(session: Session, credentials: dict[str, str]) -> Agent | None:
+    """Starts an agent for the session, or returns None when one lives already.
+
+    Args:
+        session: The session.
+        credentials: `user:password` by masked URI.
+
+    Raises:
+        OSError: No process can be started.
+    """
+    lock = session.try_agent_lock()
+    if lock is None:
+        return None
+    _held[lock] = threading.get_ident()
+    try:
+        with contextlib.ExitStack() as opened:
+            errors = open_kept(session.dir / "agent.err", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            opened.callback(os.close, errors)
+            given = None
+            if credentials:
+                given = nameless(session.shared, msgspec.json.encode(credentials))
+                opened.callback(os.close, given)
+            return Agent(_start(session, given, lock, errors))
+    finally:
+        _held.pop(lock, None)
+        os.close(lock)
+
+
+def ask_to_leave(session: Session) -> bool:
+    """Tells a session's agent process to put everything into the spool and go; whether there was one to tell."""
+    agent = status.read(session.shared / "agent.status", AgentStatus) if session.has_shared else None
+    if agent is None or agent.host != "process" or not _is_agent_of(session, agent.pid):
+        return False
+    try:
+        os.kill(agent.pid, signal.SIGTERM)
+    except OSError:  # it has just died by itself
+        return False
+    return True
+
+
+def _is_agent_of(session: Session, pid: int) -> bool:
+    """Whether a process is what an agent has called its own id: in another container it is another process's."""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return not Path("/proc/self").exists()  # macOS does not say
+    return os.fsencode(session.dir) in command.split(b"\0")
+
+
+def take_credentials() -> dict[str, str]:
+    """In the agent: what it was given by whoever started it; and it is gone from there."""
+    with os.fdopen(os.dup(0), "rb") as file:
+        text = file.read()
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    return msgspec.json.decode(text, type=dict[str, str]) if text else {}
+
+
+def _start(session: Session, credentials: int | None, lock: int, errors: int) -> int:
+    """Its process id. Not by `subprocess`: no hook of the program runs in between, gevent's included."""
+    there = _FIRST if lock != _FIRST else _FIRST + 1  # its number in the agent; a copy of it survives the exec
+    command = interpreter.command(_BOOT, str(session.dir), str(there))
+    files = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)
+        if credentials is None
+        else (os.POSIX_SPAWN_DUP2, credentials, 0),
+        (os.POSIX_SPAWN_DUP2, errors, 1),
+        (os.POSIX_SPAWN_DUP2, errors, 2),
+        (os.POSIX_SPAWN_DUP2, lock, there),
+    ]
+    start = partial(
+        os.posix_spawn,
+        sys.executable,
+        command,
+        _environment(),
+        file_actions=files,
+        setsigmask=(),
+        setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),
+    )
+    try:
+        return start(setsid=True)
+    except NotImplementedError:  # an older system
+        return start(setpgroup=0)
+
+
+_held: dict[int, int] = {}
+"""Agent locks on their way to an agent, and the thread that starts it. A child forked by another thread meanwhile would
+hold them after its death."""
+
+
+def _drop_in_child() -> None:
+    for lock, thread in list(_held.items()):
+        if thread != threading.get_ident():
+            os.close(lock)
+            del _held[lock]
+
+
+os.register_at_fork(after_in_child=_drop_in_child)
+
+
+def _environment() -> dict[str, str]:
+    environment = interpreter.environment()
+    environment["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    environment.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        environment[threads] = "1"  # numpy comes with mlflow; its thread pools are not wanted here
+    return environment

@@ -1,0 +1,66 @@
+"""The agent as threads of the training process, where no process can be started, or when asked for.
+
+The same pipeline; delivery then takes the trainer's GIL now and then. Rings and spool outlive the process as ever, and
+what a killed trainer leaves behind is delivered by the next start or `tailrace sync`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from tailrace_agent.hosts.log_file import open_log
+from tailrace_agent.hosts.process import open_sink
+from tailrace_agent.hosts.workers import Host
+from tailrace_agent.ipc.finished import mark_finished
+from tailrace_agent.ipc.session import Session
+from tailrace_agent.pipeline.pipeline import Pipeline
+
+__all__ = ["ThreadHost"]
+
+
+class ThreadHost:
+    """An agent in this process.
+
+    Args:
+        session: The session.
+        lock: Descriptor that holds its agent lock; closed by `stop`.
+        credentials: `user:password` by masked URI.
+
+    Thread safety: `stop` from any thread.
+    """
+
+    def __init__(self, session: Session, lock: int, credentials: dict[str, str]) -> None:
+        self._session, self._lock, self._pid = session, lock, os.getpid()
+        log = open_log(session.dir / "agent.log", session.info.settings.log_level, pid=os.getpid(), host="thread")
+        self._pipeline = Pipeline(session, open_sink, log, host="thread", hosted=True, credentials=credentials)
+        self._host = Host(self._pipeline, log)
+        os.register_at_fork(after_in_child=self._after_fork)
+        self._stopped = False
+        self._host.start()
+
+    def remember(self, credentials: dict[str, str]) -> None:
+        """Further credentials."""
+        self._pipeline.book.remember(credentials)
+
+    def stop(self, timeout: float) -> None:
+        """Ends the threads, drains once more, and tidies up if nothing is left to do."""
+        if os.getpid() != self._pid or self._stopped:
+            return
+        ended = self._host.stop(timeout)
+        if not ended:
+            return
+        self._stopped = True
+        self._pipeline.drain(time.monotonic())
+        settled = self._pipeline.settled and all(map(self._session.is_ring_of_this_process, self._session.rings()))
+        runs, dead = len(self._pipeline.book.all()), self._pipeline.spool.dead
+        self._pipeline.close()
+        if settled:
+            mark_finished(self._session, runs=runs, dead=dead, at=time.time())
+            self._session.remove_shared()
+        os.close(self._lock)
+
+    def _after_fork(self) -> None:
+        os.close(self._lock)
+        self._pipeline.spool.leak()
+        self._pipeline.onlookers.after_fork()

@@ -1,0 +1,105 @@
+"""What both hosts share: one worker that drains, two for each tracking URI, and helpers, started as they are needed."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from functools import partial
+
+from tailrace_agent.hosts.worker import Worker
+from tailrace_agent.log import Log
+from tailrace_agent.pipeline.pipeline import Pipeline
+
+__all__ = ["Host"]
+
+
+def _stay(_: float) -> bool:
+    return False
+
+
+class Host:
+    """Runs a pipeline's steps in threads.
+
+    Args:
+        pipeline: The logic.
+        log: Where operators read.
+        leave: Called after each drain; True ends `run`.
+
+    Thread safety: `stop` from any thread.
+    """
+
+    def __init__(self, pipeline: Pipeline, log: Log, leave: Callable[[float], bool] = _stay) -> None:
+        self.pipeline, self._log, self._leave = pipeline, log, leave
+        self.drainer = Worker("tailrace-drain", self._drain, log)
+        self._workers: dict[str | None, list[Worker]] = {}
+        self._helpers: dict[str, Worker] = {}
+        self._unstarted: list[Worker] = []
+        self._told = False
+        pipeline.on_change = self._wake
+
+    def run(self) -> None:
+        """Drains in the calling thread until `leave` says so or `stop` is called."""
+        self.drainer.run()
+
+    def start(self) -> None:
+        """Drains in a daemon thread."""
+        self.drainer.start()
+
+    def stop(self, timeout: float) -> bool:
+        """Ends all workers after their current steps; whether they did within `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        workers = [self.drainer, *(worker for pair in self._workers.values() for worker in pair)]
+        workers += self._helpers.values()
+        for worker in workers:
+            worker.stop(0)
+        ended = [worker.stop(max(0.0, deadline - time.monotonic())) for worker in workers]
+        return all(ended)
+
+    def _drain(self, now: float) -> float:
+        deadline = self.pipeline.drain(now)
+        for uri, channel in self.pipeline.channels.items():
+            if uri not in self._workers:
+                self._workers[uri] = [
+                    self._worker("deliver", partial(self.pipeline.deliver, channel)),
+                    self._worker("upload", partial(self.pipeline.upload, channel)),
+                ]
+        for name, step in self.pipeline.helpers.items():
+            if name not in self._helpers:
+                self._helpers[name] = self._worker(name, step)
+        deadline = min(deadline, self._start_workers())
+        if self._leave(now):
+            self.drainer.leave()
+        return deadline
+
+    def _worker(self, name: str, step: Callable[[float], float]) -> Worker:
+        worker = Worker(f"tailrace-{name}", step, self._log)
+        self._unstarted.append(worker)
+        return worker
+
+    def _start_workers(self) -> float:
+        """Starts those that are not yet. One that gets no thread has its step done here; when it wants the next.
+
+        CPython 3.12 gives no thread to a program that is ending, which for a short one is when its delivery begins.
+        """
+        waiting, self._unstarted, deadline = self._unstarted, [], math.inf
+        for worker in waiting:
+            try:
+                worker.start()
+            except RuntimeError as error:
+                self._tell(str(error))
+                self._unstarted.append(worker)
+                deadline = min(deadline, worker.step_once())
+        return deadline
+
+    def _tell(self, reason: str) -> None:
+        if not self._told:
+            self._log.warning("no thread to be had; working without", reason=reason)
+            self._told = True
+
+    def _wake(self) -> None:
+        for helper in list(self._helpers.values()):
+            helper.wake()
+        for pair in self._workers.values():
+            for worker in pair:
+                worker.wake()

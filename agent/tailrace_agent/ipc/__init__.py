@@ -1,0 +1,1 @@
+"""What trainer and agent share: rings, records, session, status."""

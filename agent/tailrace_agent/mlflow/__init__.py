@@ -1,0 +1,1 @@
+"""All that opens or speaks to MLflow."""

@@ -1,0 +1,380 @@
+"""What goes wrong while talking to MLflow becomes one of our own errors: here, and nowhere else.
+
+What this module promises:
+
+* `Refused` is said only when the store itself has judged the request: an answer in MLflow's own words, an answer that
+  the body is too large, or a value that cannot be encoded at all. It costs the row its delivery.
+* Everything that may be mended from outside is `Unavailable`: networks, locks, overload, proxies that answer in
+  MLflow's place, and credentials too, since they concern every row and none in particular.
+* A deleted run is `RunGone`, and a URI that MLflow can make no use of is `StoreRefused`.
+* No message holds a password, token or key: `masking` says what is one. Here users of URIs are hidden too.
+
+Foreign exceptions are recognised without importing what raises them, so this module costs nothing to load.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from typing import Any, Final
+from urllib.parse import urljoin, urlsplit
+
+from tailrace_agent.errors import Refused, RunGone, SinkError, StoreRefused, TailraceError, Unavailable
+from tailrace_agent.retry import kept_wait
+from tailrace_agent.settings.uris import mask_uri, public_uri
+from tailrace_agent.text.masking import mask_text
+from tailrace_agent.text.quoting import plain
+
+__all__ = [
+    "asks_for_login",
+    "attach",
+    "mask",
+    "opening_failed",
+    "refused_code",
+    "retry_after",
+    "stored_already",
+    "translate",
+    "was_cut_off",
+]
+
+_MOVED: Final = (301, 302, 303, 307, 308)
+_API: Final = re.compile(r"/+(?:ajax-)?api/\d")
+_RESPONSE: Final = "tailrace_response"
+_GONE: Final = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
+_LATER: Final = frozenset(
+    (
+        "ENDPOINT_NOT_FOUND",
+        "TEMPORARILY_UNAVAILABLE",
+        "DEADLINE_EXCEEDED",
+        "REQUEST_LIMIT_EXCEEDED",
+        "RESOURCE_EXHAUSTED",
+        "CANCELLED",
+        "ABORTED",
+        "PERMISSION_DENIED",
+        "CUSTOMER_UNAUTHORIZED",
+        "UNAUTHENTICATED",
+    )
+)
+_INTERNAL: Final = ("INTERNAL_ERROR", "INVALID_STATE", "DATA_LOSS")
+
+_USERS = (
+    # A database password may hold a slash, others end before it.
+    (re.compile(r"((?:postgresql|mysql|mssql)[+\w]*://)[^\s'\"]*@"), r"\1***@"),
+    (re.compile(r"(\w://)[^\s/'\"]*@"), r"\1***@"),
+)
+_DATE_CHARS: Final = 100
+_LOOKED_AT: Final = 4_000
+"""Characters of a message that are looked through: a server's may have millions."""
+_GATEWAY_TIMEOUT: Final = 504
+_BUSY: Final = (429, 502, 503, _GATEWAY_TIMEOUT)
+_LOGIN: Final = "asks for other credentials"
+# PostgreSQL's and MySQL's own words for it.
+_LOCKED_OUT = re.compile(
+    r"password authentication failed[^\n]*|no password supplied|no pg_hba\.conf entry[^\n]*|Access denied for user"
+)
+_SQL_LINK = re.compile(r"\s*\(Background on this error at: [^)]*\)")
+_DELETED = re.compile(r"'active' (state|lifecycle)", re.IGNORECASE)
+_SQL = re.compile(r"sqlalche\.me|sqlite3\.|psycopg|pymysql|MySQLdb|pyodbc")
+_SQL_PAYLOAD = re.compile(r"DataError|IntegrityError|sqlalche\.me/e/\d+/(9h9h|gkpj)")  # the links of these two
+_STORED = re.compile(
+    r"(?:IntegrityError|UniqueViolation).*"
+    r"(?:UNIQUE constraint|Duplicate entry|PRIMARY KEY|duplicate key).*"
+    r"INSERT INTO \W?metrics\W",
+    re.DOTALL,
+)
+# MLflow answers these with a 500, and always will: the value itself does not fit the database.
+_POISON = re.compile(r"NUL \(0x00\)|too large to convert|surrogates not allowed|Incorrect string value|out of range")
+
+
+def mask(text: str) -> str:
+    """The text without secrets, whoever wrote it, and without the users of URIs."""
+    for pattern, kept in _USERS:
+        text = pattern.sub(kept, text)
+    return mask_text(text)
+
+
+def asks_for_login(problem: str | None) -> bool:
+    """Whether this message of ours says that a store wants other credentials."""
+    return problem is not None and _LOGIN in problem
+
+
+def attach(error: BaseException, response: object) -> None:
+    """Notes on an exception which HTTP response it was made from; `translate` reads it."""
+    setattr(error, _RESPONSE, response)
+
+
+def refused_code(error: BaseException, code: str) -> bool:
+    """Whether MLflow has answered with this error code."""
+    return getattr(error, "error_code", None) == code
+
+
+def stored_already(error: BaseException) -> bool:
+    """Whether a database has refused metrics since they are there: older MLflow does so to a repeated NaN."""
+    return _STORED.search(str(error)) is not None
+
+
+def retry_after(value: str | None, now: datetime | None = None) -> float | None:
+    """Seconds from a `Retry-After` header, which holds seconds or a date; None when it says nothing sensible.
+
+    An hour at most, as in `retry.kept_wait`.
+    """
+    if value is None:
+        return None
+    try:
+        return kept_wait(float(value))
+    except ValueError:
+        then = _date(value)
+        now = now or datetime.now(timezone.utc)
+        return None if then is None else kept_wait((then - now).total_seconds())
+
+
+def _date(text: str) -> datetime | None:
+    """A date of HTTP, or of whoever writes in its place."""
+    try:
+        date = parsedate_to_datetime(text[:_DATE_CHARS])
+        return date if date.tzinfo else date.replace(tzinfo=timezone.utc)
+    except (ValueError, TypeError, OverflowError):  # no date; a date that no calendar has
+        return None
+
+
+def translate(error: Exception, uri: str, *, remote: bool, about_run: bool, upload: bool = False) -> TailraceError:
+    """The error of ours that a foreign exception stands for.
+
+    Args:
+        error: Anything that came out of MLflow, or out of a library below it.
+        uri: The tracking URI, for the message.
+        remote: Whether the store is behind HTTP, so that only an answer can be a refusal.
+        about_run: Whether the request named a run, so that "does not exist" means the run.
+        upload: Whether the request was for an artifact: what is not found then is the place for it, and not the server.
+    """
+    if isinstance(error, TailraceError):
+        return error
+    response = getattr(error, _RESPONSE, None)
+    if response is None:
+        response = getattr(error, "response", None)
+    if getattr(response, "status_code", None) is not None:
+        return _answered(error, response, public_uri(uri), about_run, upload)
+    if isinstance(error, (UnicodeError, OverflowError)):
+        return Refused(_short(error))
+    if remote:
+        return _unreachable(error, public_uri(uri))
+    verdict = _locked_out(error, uri) or _by_code(getattr(error, "error_code", None), error, about_run)
+    return verdict or Unavailable(_short(error))
+
+
+def opening_failed(error: Exception, uri: str) -> TailraceError:
+    """The error of ours for a store that could not be opened. A database that is away may come back."""
+    if isinstance(error, TailraceError):
+        return error
+    if (locked_out := _locked_out(error, uri)) is not None:
+        return locked_out
+    names = {base.__name__ for link in _chain(error) for base in type(link).__mro__}
+    away = {"OperationalError", "ProgrammingError", "IntegrityError", "InternalError", "TimeoutError", "OSError"}
+    where = mask(uri)
+    if names & away or refused_code(error, "TEMPORARILY_UNAVAILABLE"):
+        return Unavailable(f"{where} cannot be opened: {_short(error)}")
+    if names & {"ImportError", "NoSuchModuleError"}:
+        return StoreRefused(
+            f"{where} needs a driver that is not installed here ({_short(error)}): install it next to MLflow"
+        )
+    return StoreRefused(f"MLflow cannot use {where}: {_short(error)}")
+
+
+def _locked_out(error: Exception, uri: str) -> Unavailable | None:
+    """A database's refusal to let anybody in with this name and password."""
+    said = _LOCKED_OUT.search(str(error))
+    if said is None or "://" not in uri:
+        return None
+    where, detail = mask_uri(uri)[0], mask(" ".join(said[0].split()))
+    return Unavailable(f"{where} {_LOGIN} ({detail}): give the right password in the tracking URI")
+
+
+def _answered(error: Exception, response: Any, uri: str, about_run: bool, upload: bool) -> TailraceError:
+    """An HTTP answer that is no success."""
+    status: int = response.status_code
+    headers = response.headers
+    # The server's dates mean its own clock, and ours may be off.
+    wait = retry_after(headers.get("Retry-After"), _date(headers.get("Date", "")))
+    code = _code_in(error)
+    if status in (401, 403):
+        return Unavailable(_login(status, uri, error, code), wait, away=True)
+    if status == 413:
+        return Refused(f"{uri} takes no request this large (413)")
+    moved = [each for each in (*getattr(response, "history", ()), response) if each.status_code in _MOVED]
+    if moved and status >= 300:
+        return Unavailable(_points_to(moved[0], uri), wait, away=True)
+    verdict = _by_code(code, error, about_run) if code else None
+    if verdict is not None and not (isinstance(verdict, Unavailable) and wait is not None):
+        return verdict
+    if status < 300:
+        return Unavailable(_no_mlflow(uri, _what_came(response)), wait, away=True)
+    if upload and status in (404, 405):
+        return Unavailable(f"{uri} has no place for this artifact ({status}): {_short(error)}", wait, status)
+    if status in (404, 405) and code is None:
+        return Unavailable(f"there is no MLflow server at {uri} ({status}); check the tracking URI", wait)
+    slow, away = status == _GATEWAY_TIMEOUT, status in _BUSY or wait is not None
+    return Unavailable(f"{uri} answered {status}: {_short(error)}", wait, status, too_slow=slow, away=away)
+
+
+def _no_mlflow(uri: str, came: str) -> str:
+    return f"{uri} answered, but not as an MLflow server does ({came}); check the tracking URI, and log in"
+
+
+def _what_came(response: Any) -> str:
+    """What an answer is, in a few words, where it should be a JSON object of MLflow's."""
+    body = response.content
+    if response.status_code != 200:
+        return f"HTTP {response.status_code}"
+    if not body.strip():
+        return "nothing"
+    kind = plain(str(response.headers.get("Content-Type", "")).partition(";")[0], 60)
+    return kind if kind and "json" not in kind else plain(body[:60].decode(errors="replace"), 60)
+
+
+def _points_to(response: Any, uri: str) -> str:
+    """Where a redirect points, which is not followed, as a tracking URI."""
+    location = whole = str(response.headers.get("Location") or "")
+    try:
+        whole = urljoin(response.url or "", location)
+        there = plain(public_uri(_API.split(whole, maxsplit=1)[0].partition("?")[0]), 200)
+        server = urlsplit(whole).scheme in ("http", "https") and bool(urlsplit(whole).hostname)
+    except ValueError:
+        there, server = plain(location, 200), False
+    if not location or not server:
+        return f"{uri} sends on to {there or 'nowhere'}, which is no server: check the tracking URI"
+    if there == public_uri(uri):
+        return f"{uri} sends on to itself: check the proxy before it, and the tracking URI"
+    login = "" if _API.search(whole) else ", or log in if it is a login page"
+    return f"{uri} points to {there}: make that the tracking URI{login}"
+
+
+def _login(status: int, uri: str, error: Exception, code: str | None) -> str:
+    if status == 401:
+        return (
+            f"{uri} {_LOGIN} (401): set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+        )
+    said = f": {_short(error)}" if code else ""
+    return (
+        f"{uri} does not permit this (403){said}; give the user of MLFLOW_TRACKING_USERNAME (or MLFLOW_TRACKING_TOKEN) "
+        "the right to write, or allow this host name in --allowed-hosts"
+    )
+
+
+def _by_code(code: str | None, error: Exception, about_run: bool) -> SinkError | None:
+    """What MLflow's own error code says. None: nothing about this request."""
+    text = str(error)
+    if code in _GONE:
+        return RunGone(_short(error)) if about_run else Refused(_short(error))
+    if _DELETED.search(text):
+        return RunGone(_short(error)) if about_run else Refused(_short(error))
+    if code is None or code in _INTERNAL:
+        poison = any(isinstance(link, (UnicodeError, OverflowError)) for link in _chain(error)) or _POISON.search(text)
+        return Refused(_short(error)) if poison else None
+    if code in _LATER:
+        return Unavailable(_short(error))
+    # MLflow says BAD_REQUEST for whatever SQLAlchemy raises, an exhausted connection pool included.
+    if code == "BAD_REQUEST" and _SQL.search(text) and not _SQL_PAYLOAD.search(text):
+        return Unavailable(_short(error))
+    return Refused(_short(error))
+
+
+def _code_in(error: Exception) -> str | None:
+    """MLflow's error code, if the answer held one. Other servers' errors look like MLflow's INTERNAL_ERROR."""
+    body = getattr(error, "json", None)
+    code = body.get("error_code") if isinstance(body, dict) else None
+    return code if isinstance(code, str) and not code.isdigit() else None
+
+
+def _unreachable(error: Exception, uri: str) -> TailraceError:
+    """A request that got no answer."""
+    links = list(_chain(error))
+    names = {type(link).__name__ for link in links}
+    obstacle = _on_the_way(links, names, uri)
+    if obstacle is not None:
+        return Unavailable(obstacle, away=True)
+    uri = _redirected(links, uri)
+    if names & _NO_ADDRESS:
+        return StoreRefused(f"{uri} is not the address of a server; write http://host:5000")
+    if any(isinstance(link, socket.gaierror) for link in links) or "NameResolutionError" in names:
+        return Unavailable(f"the host name in {uri} cannot be resolved", away=True)
+    if any(isinstance(link, ConnectionRefusedError) for link in links):
+        return Unavailable(f"{uri} refused the connection: is the server running?", away=True)
+    if names & _TIMED_OUT:
+        return Unavailable(f"{uri} did not answer in time", too_slow=True, away=True)
+    if names & _NO_ANSWER and not names & {"RemoteDisconnected"}:  # which is a BadStatusLine, too
+        return Unavailable(_no_mlflow(uri, _short(links[-1])), away=True)
+    if names & _CUT_OFF:
+        return Unavailable(f"{uri} closed the connection before it answered", away=True)
+    return Unavailable(f"no answer from {uri}: {_short(error)}", away=True)
+
+
+def _on_the_way(links: Sequence[BaseException], names: set[str], uri: str) -> str | None:
+    """What keeps a request from getting to the server: a proxy, or TLS; None where it is neither."""
+    if "ProxyError" in names:
+        return f"{_proxy(uri)} does not pass requests on to {uri} ({_short(links[-1])})"
+    if "InvalidSchema" in names and "SOCKS" in str(links):
+        return f"{_proxy(uri)} speaks SOCKS, for which Python needs a package: pip install pysocks"
+    if "WRONG_VERSION_NUMBER" in str(links):
+        return f"{_redirected(links, uri)} does not speak TLS: is its address http://…, without the s?"
+    if "SSLError" in names or "SSLCertVerificationError" in names:
+        return (
+            f"no TLS connection to {_redirected(links, uri)} ({_short(links[-1])}): set "
+            "MLFLOW_TRACKING_SERVER_CERT_PATH to the certificate of its authority"
+        )
+    return None
+
+
+def _redirected(links: Iterable[BaseException], uri: str) -> str:
+    """Who did not answer: not the server, if that has sent the request on to somebody else."""
+    asked = next((url for link in links if (url := getattr(getattr(link, "request", None), "url", None))), "")
+    other, own = urlsplit(asked), urlsplit(uri)
+    same = not other.hostname or (other.hostname, other.port) == (own.hostname, own.port)
+    return uri if same else f"{public_uri(asked)}, to which {uri} sends on,"
+
+
+def _proxy(uri: str) -> str:
+    """The proxy that the environment names for an address, and the variable that does."""
+    scheme = uri.partition(":")[0].lower()
+    for name in (f"{scheme}_proxy", f"{scheme.upper()}_PROXY", "all_proxy", "ALL_PROXY"):
+        if value := os.environ.get(name):
+            return f"the proxy {public_uri(value)} (from {name}; NO_PROXY names hosts that need none)"
+    return "the proxy of this system"
+
+
+def was_cut_off(error: BaseException) -> bool:
+    """Whether the connection was closed before the answer: one that was kept open may have been so for a while."""
+    names = {type(link).__name__ for link in _chain(error)}
+    return bool(names & _CUT_OFF) and not names & (_TIMED_OUT | _NO_ANSWER)
+
+
+_CUT_OFF: Final = frozenset({
+    "RemoteDisconnected", "ConnectionResetError", "BrokenPipeError", "ProtocolError", "IncompleteRead"
+})  # fmt: skip
+_TIMED_OUT: Final = frozenset({"Timeout", "ReadTimeout", "ConnectTimeout", "ReadTimeoutError", "TimeoutError"})
+_NO_ADDRESS: Final = frozenset({
+    "InvalidUrlException", "InvalidURL", "InvalidSchema", "MissingSchema", "LocationParseError", "LocationValueError"
+})  # fmt: skip
+_NO_ANSWER: Final = frozenset({
+    "TooLarge", "ContentDecodingError", "DecodeError", "BadStatusLine", "LineTooLong", "HTTPException", "InvalidHeader",
+    "UnknownTransferEncoding", "InvalidChunkLength", "HeaderParsingError",
+})  # fmt: skip
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The exception and those it came from, the cause last."""
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        yield link
+        link = link.__cause__ or link.__context__
+
+
+def _short(error: BaseException, limit: int = 500) -> str:
+    """One masked line of an exception's message, cut to a length that fits a ledger."""
+    text = _SQL_LINK.sub("", mask(str(error)[:_LOOKED_AT]))
+    return plain(text, limit) or type(error).__name__

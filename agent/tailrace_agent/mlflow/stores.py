@@ -1,0 +1,399 @@
+"""MLflow's own stores, opened so that no call waits longer than it was told to.
+
+What this module promises:
+
+* The store is the one that MLflow's registry gives for the URI, so authentication, TLS, request headers and store
+  plug-ins work as they do in `MlflowClient`.
+* A request over HTTP is sent once, and gives up after the time-out. Neither environment variables nor MLflow's module
+  state are changed: all this holds inside a training process too.
+* A SQLite database that is locked is waited for no longer than the time-out.
+* Relative paths, MLflow's default store and its artifact root are those of `cwd`, not of this process.
+
+What it cannot promise: a store plug-in that sends its requests without MLflow's `RestStore` keeps its own patience, and
+so do the clients of object stores. A database server that accepts a connection and then falls silent is bounded by its
+driver. In a process of our own, `MLFLOW_HTTP_REQUEST_TIMEOUT` and `MLFLOW_HTTP_REQUEST_MAX_RETRIES` cover some of that.
+
+Importing this module imports MLflow, which takes a second; only `mlflow_sink.open_sink` does it.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import inspect
+import json
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Final, TypeAlias, TypeVar
+
+import mlflow.store.db.utils as mlflow_db
+import requests
+import sqlalchemy
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
+from mlflow.protos.service_pb2 import GetMetricHistory, LogBatch
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.store.artifact.http_artifact_repo import HttpArtifactRepository
+from mlflow.store.db.db_types import DATABASE_ENGINES
+from mlflow.store.model_registry.rest_store import RestStore as RegistryRestStore
+from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH, DEFAULT_TRACKING_URI
+from mlflow.store.tracking.rest_store import RestStore
+from mlflow.tracking import get_tracking_uri, is_tracking_uri_set
+from mlflow.tracking._model_registry.utils import _get_store_registry as _get_registry_builder
+from mlflow.tracking._tracking_service.utils import _tracking_store_registry
+from mlflow.utils.file_utils import local_file_uri_to_path
+from mlflow.utils.proto_json_utils import parse_dict
+from mlflow.utils.uri import add_databricks_profile_info_to_artifact_uri, get_uri_scheme, is_local_uri
+
+from tailrace_agent.errors import Refused
+from tailrace_agent.mlflow.errors import refused_code
+from tailrace_agent.mlflow.links import is_server
+from tailrace_agent.mlflow.requests import PromptUploads, answered, believing, origin, send_once
+from tailrace_agent.settings.uris import resolve_uri
+from tailrace_agent.text.quoting import quoted
+
+__all__ = [
+    "batch_poster",
+    "bulk_fetcher",
+    "HISTORY_AT_MOST",
+    "in_flight",
+    "is_proxied",
+    "is_remote",
+    "open_registry",
+    "open_repository",
+    "open_store",
+    "page_fetcher",
+    "place_here",
+    "Store",
+    "store_uri",
+]
+
+HISTORY_AT_MOST: Final = 25_000
+"""Points in one answer of a server that has no pages."""
+_OF_A_RUN: Final = re.compile(r"/(?:m-)?[0-9a-f]{32}/artifacts$")
+_IN_FLIGHT: Final = 4
+"""Requests that wait for a server at once: `mlflow server` has four workers, unless told otherwise."""
+_SAY_NOTHING: Final = ("SetLoggedModelTags",)
+"""Requests whose answer has a field that MLflow's server leaves out."""
+_ARTIFACT_ROOT_OF_A_SERVER: Final = "_MLFLOW_SERVER_ARTIFACT_ROOT"
+_CONNECT_TIMEOUT: Final = {"postgresql": "connect_timeout", "mysql": "connect_timeout"}
+
+
+Store: TypeAlias = Any
+"""An `AbstractStore` of MLflow, which is untyped."""
+_Job = TypeVar("_Job")
+_Answer = TypeVar("_Answer")
+
+
+def store_uri(tracking_uri: str | None, cwd: str) -> str:
+    """The URI that `MlflowClient(tracking_uri)` would use if it were called in `cwd`, made absolute."""
+    if tracking_uri:
+        return _absolute(tracking_uri, cwd)
+    if is_tracking_uri_set():  # MLFLOW_TRACKING_URI, or mlflow.set_tracking_uri in the user's own process
+        return _absolute(get_tracking_uri(), cwd)
+    default = DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH if _holds_runs(Path(cwd, "mlruns")) else DEFAULT_TRACKING_URI
+    return _absolute(default, cwd)
+
+
+def open_store(uri: str, cwd: str, request_timeout: float) -> Store:
+    """Opens the store of a URI that `store_uri` has made absolute.
+
+    Raises:
+        Exception: Anything that MLflow and the database driver come up with.
+    """
+    _let_warnings_pass()
+    build = _tracking_store_registry.get_store_builder(uri)
+    if get_uri_scheme(uri) in DATABASE_ENGINES:
+        return _open_database(build, _with_connect_timeout(uri, request_timeout), cwd, request_timeout)
+    store: Any = build(store_uri=uri, artifact_uri=None)
+    if isinstance(store, RestStore):
+        _make_prompt(store, RestStore, _PromptStore, request_timeout)
+    return store
+
+
+def open_registry(uri: str, tracking_uri: str, request_timeout: float) -> Store:
+    """Opens the model registry of a URI that `store_uri` has made absolute; made as prompt as the tracking store.
+
+    Raises:
+        Exception: Anything that MLflow and the database driver come up with.
+    """
+    _let_warnings_pass()
+    build = _get_registry_builder().get_store_builder(uri)
+    if get_uri_scheme(uri) in DATABASE_ENGINES:
+        _prepare_database(uri)
+        store: Any = build(store_uri=uri)
+        _bound_waiting(store, request_timeout)
+        return store
+    knows_both = "tracking_uri" in inspect.signature(build).parameters  # older plug-ins do not
+    store = build(store_uri=uri, tracking_uri=tracking_uri) if knows_both else build(store_uri=uri)
+    if isinstance(store, RegistryRestStore):
+        _make_prompt(store, RegistryRestStore, _PromptRegistry, request_timeout)
+    return store
+
+
+def _let_warnings_pass() -> None:
+    """A program that makes warnings errors means its own: those of MLflow's stores would keep its runs from them."""
+    warnings.filterwarnings("ignore", module=r"mlflow\.store\.")  # each time: tests put the filters back
+
+
+def is_remote(store: Store) -> bool:
+    """Whether the store is behind HTTP, so that only an answer can be a refusal."""
+    return isinstance(store, (RestStore, RegistryRestStore))
+
+
+def in_flight(store: Store, ask: Callable[[_Job], _Answer], jobs: Sequence[_Job]) -> Iterator[_Answer]:
+    """What `ask` makes of each job, in their order. A server has some of them at once, another store one by one.
+
+    Raises:
+        Exception: What `ask` raised for the first of them that failed. Those that have not begun by then never do.
+    """
+    if not is_remote(store) or len(jobs) < 2:
+        yield from map(ask, jobs)
+        return
+    here = contextvars.copy_context()  # MLflow keeps the workspace of a request in it
+    with ThreadPoolExecutor(min(_IN_FLIGHT, len(jobs)), "tailrace-read") as pool:
+        yield from pool.map(lambda job: here.copy().run(ask, job), jobs)
+
+
+def batch_poster(store: Store) -> Callable[[bytes], None] | None:
+    """Sends a `log_batch` body that is already encoded; None where the store must do it.
+
+    Only for MLflow's plain `RestStore`: Databricks and plug-ins may do more than post.
+    """
+    if type(store) is not _PromptStore:
+        return None
+    path, method = store._METHOD_TO_INFO[LogBatch]
+    headers = {"Content-Type": "application/json"}
+
+    def post(body: bytes) -> None:
+        response, fields = store.exchange(path, method, data=body, extra_headers=headers)
+        with believing(response):
+            _check_answer(fields, LogBatch.Response())
+
+    return post
+
+
+def page_fetcher(store: Store) -> Callable[[dict[str, Any]], bytes] | None:
+    """Fetches a page of a metric's history, as the server's JSON; None where the store must do it."""
+    if type(store) is not _PromptStore:
+        return None
+    path, method = store._METHOD_TO_INFO[GetMetricHistory]
+
+    def fetch(asked: dict[str, Any]) -> bytes:
+        response = store.receive(path, method, params=asked)
+        body: bytes = response.content
+        # It is decoded once, and not here: a page has megabytes.
+        if response.status_code != HTTPStatus.OK or b'"metrics"' not in body:
+            fields, page = answered(response, path), GetMetricHistory.Response()
+            with believing(response):
+                parse_dict(fields, page)
+                _check_answer(fields, page)
+        return body
+
+    return fetch
+
+
+def bulk_fetcher(store: Store) -> Callable[[Sequence[str], str], list[dict[str, Any]]] | None:
+    """Fetches one metric of several runs at once, as MLflow's UI does: `HISTORY_AT_MOST` points, without pages."""
+    if type(store) is not _PromptStore:
+        return None
+
+    def fetch(run_ids: Sequence[str], key: str) -> list[dict[str, Any]]:
+        asked = [*(("run_id", run_id) for run_id in run_ids), ("metric_key", key), ("max_results", HISTORY_AT_MOST)]
+        response, fields = store.exchange("/ajax-api/2.0/mlflow/metrics/get-history-bulk", "GET", params=asked)
+        with believing(response):
+            found: list[dict[str, Any]] = fields["metrics"]
+        return found
+
+    return fetch
+
+
+def open_repository(artifact_uri: str, tracking_uri: str, request_timeout: float) -> Any:
+    """The artifact repository of a run. What goes through the MLflow server is sent once, like all the rest."""
+    here = place_here(artifact_uri, tracking_uri)
+    if here is not None and not _OF_A_RUN.search(here.as_posix()):
+        raise Refused(
+            f"MLflow's server wants artifacts in {quoted(here)} on this machine, which is no directory of a run: "
+            "nothing is written there; start the server with --serve-artifacts"
+        )
+    uri = add_databricks_profile_info_to_artifact_uri(artifact_uri, tracking_uri)
+    repository: Any = get_artifact_repository(uri, tracking_uri=tracking_uri)
+    if isinstance(repository, HttpArtifactRepository):
+        _make_prompt(repository, HttpArtifactRepository, PromptUploads, request_timeout)
+        repository.tailrace_origin = origin(tracking_uri)
+    return repository
+
+
+def place_here(artifact_uri: str, tracking_uri: str) -> Path | None:
+    """The directory on this machine that a server names for artifacts, as one without `--serve-artifacts` does.
+
+    MLflow writes into any directory that a server names. Here it has to be one that MLflow makes for a run or a model,
+    `…/<id>/artifacts`, so that a server can have no file put into a directory of the user's.
+    """
+    if not is_server(tracking_uri) or not is_local_uri(artifact_uri):
+        return None
+    return Path(os.path.normpath(local_file_uri_to_path(artifact_uri)))
+
+
+class _Prompt:
+    """What a REST store needs in order to send its requests once. Stands before MLflow's classes."""
+
+    tailrace_timeout: float
+    get_host_creds: Callable[[], Any]
+
+    def exchange(self, path: str, method: str, **content: Any) -> tuple[requests.Response, Any]:
+        """One request, one answer, and the JSON object in it."""
+        response = self.receive(path, method, **content)
+        return response, answered(response, path)
+
+    def receive(self, path: str, method: str, **content: Any) -> requests.Response:
+        """One request, one answer, whatever it says."""
+        check_workspace = getattr(self, "_validate_workspace_support_if_specified", None)  # not in MLflow 3.7
+        if check_workspace is not None:
+            check_workspace()
+        return send_once(self.get_host_creds(), path, method, self.tailrace_timeout, **content)
+
+    def ask(self, path: str, method: str, json_body: str | None, message: Any) -> Any:
+        """Sends a message of MLflow's, and fills in the one that is the answer."""
+        body = json.loads(json_body) if json_body else None
+        content = {"params" if method == "GET" else "json": body}
+        response, fields = self.exchange(path, method, **content)
+        with believing(response):
+            parse_dict(js_dict=fields, message=message)
+            _check_answer(fields, message)
+        return message
+
+
+def _check_answer(fields: dict[str, Any], message: Any) -> None:
+    """Whether a JSON object is MLflow's answer: `{}` where it has nothing to say, else something of what it has.
+
+    Raises:
+        MlflowException: It is not: somebody else has answered. What MLflow may say besides, in a later version, passes.
+    """
+    kind, known = message.DESCRIPTOR, message.DESCRIPTOR.fields
+    may_be_empty = not known or kind.containing_type.name in _SAY_NOTHING or any(map(_is_repeated, known))
+    if not (message.ListFields() or (may_be_empty and not fields)):
+        raise MlflowException(f"the answer is not that to {kind.containing_type.name}")
+
+
+def _is_repeated(field: Any) -> bool:
+    told = getattr(field, "is_repeated", None)  # a label in older protocol buffers
+    return bool(field.label == field.LABEL_REPEATED if told is None else told)
+
+
+def is_proxied(repository: Any) -> bool:
+    """Whether the MLflow server keeps these artifacts, so that what goes wrong is its word or its absence."""
+    return isinstance(repository, HttpArtifactRepository)
+
+
+class _PromptStore(_Prompt, RestStore):  # type: ignore[misc]  # MLflow is untyped
+    """Stands right before `RestStore` among the classes of a REST store, and sends its requests once."""
+
+    def _call_endpoint(
+        self,
+        api: Any,
+        json_body: str | None = None,
+        endpoint: str | None = None,
+        retry_timeout_seconds: float | None = None,  # noqa: ARG002  # MLflow's signature
+        response_proto: Any = None,
+    ) -> Any:
+        path, method = self._METHOD_TO_INFO[api]
+        return self.ask(endpoint or path, method, json_body, response_proto or api.Response())
+
+
+class _PromptRegistry(_Prompt, RegistryRestStore):  # type: ignore[misc]  # MLflow is untyped
+    """The same for the registry's store."""
+
+    def _call_endpoint(
+        self,
+        api: Any,
+        json_body: str | None = None,
+        call_all_endpoints: bool = False,
+        extra_headers: dict[str, str] | None = None,  # noqa: ARG002  # MLflow's signature
+    ) -> Any:
+        endpoints = self._get_all_endpoints_from_method(api) if call_all_endpoints else []
+        for path, method in endpoints[:-1]:
+            try:
+                return self.ask(path, method, json_body, self._get_response_from_method(api))
+            except MlflowException as error:
+                if not refused_code(error, "ENDPOINT_NOT_FOUND"):
+                    raise
+        path, method = endpoints[-1] if endpoints else self._get_endpoint_from_method(api)
+        return self.ask(path, method, json_body, self._get_response_from_method(api))
+
+
+def _make_prompt(instance: Any, base: type, prompt: type, request_timeout: float) -> None:
+    """Slips `prompt` between the class of an instance of our own and MLflow's `base`: what plug-ins override stays."""
+    kind = type(instance)
+    instance.__class__ = prompt if kind is base else type(f"Prompt{kind.__name__}", (kind, prompt), {})
+    instance.tailrace_timeout = request_timeout
+
+
+def _prepare_database(uri: str) -> None:
+    """Makes sure that the database answers, and has its tables."""
+    mlflow_db._make_parent_dirs_if_sqlite(uri)
+    # MLflow's own way into a database tries ten times with growing pauses, and creates the tables without a lock.
+    engine = mlflow_db.create_sqlalchemy_engine(uri)
+    try:
+        with engine.connect():
+            pass
+        mlflow_db._safe_initialize_tables(engine)
+    finally:
+        engine.dispose()
+
+
+def _open_database(build: Callable[..., Any], uri: str, cwd: str, request_timeout: float) -> Store:
+    _prepare_database(uri)
+    root = None if os.environ.get(_ARTIFACT_ROOT_OF_A_SERVER) else str(Path(cwd, "mlruns"))
+    store = build(store_uri=uri, artifact_uri=root)
+    _bound_waiting(store, request_timeout)
+    return store
+
+
+def _bound_waiting(store: Any, request_timeout: float) -> None:
+    """Bounds the wait for SQLite's lock (20 s in MLflow), and keeps the traceback of each failure off stderr."""
+    make_session = getattr(store, "ManagedSessionMaker", None)
+    if make_session is None:
+        return
+    wait = sqlalchemy.text(f"PRAGMA busy_timeout = {int(request_timeout * 1000)}")
+
+    @contextmanager
+    def bounded(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        with make_session(*args, **kwargs) as session:
+            try:
+                if store.engine.dialect.name == "sqlite":
+                    session.execute(wait)
+                yield session
+                session.commit()
+            except sqlalchemy.exc.OperationalError as error:
+                raise MlflowException(str(error.orig), error_code=TEMPORARILY_UNAVAILABLE) from error
+
+    store.ManagedSessionMaker = bounded
+
+
+def _with_connect_timeout(uri: str, request_timeout: float) -> str:
+    """A database server that drops packets would otherwise be waited for until TCP gives up."""
+    url = sqlalchemy.engine.make_url(uri)
+    name = _CONNECT_TIMEOUT.get(url.get_backend_name())
+    if name is None or name in url.query:
+        return uri
+    patient = url.update_query_dict({name: str(max(2, int(request_timeout)))})
+    return patient.render_as_string(hide_password=False)
+
+
+def _absolute(uri: str, cwd: str) -> str:
+    absolute = resolve_uri(uri, cwd)
+    return Path(absolute).as_uri() if absolute.startswith("/") else absolute
+
+
+def _holds_runs(directory: Path) -> bool:
+    """MLflow stays with plain files where earlier versions have left runs in them."""
+    try:
+        return any(entry.name.isdigit() and (entry / "meta.yaml").exists() for entry in directory.iterdir())
+    except OSError:
+        return False

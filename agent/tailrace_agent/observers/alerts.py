@@ -1,0 +1,166 @@
+"""Alerts: what the program raises, and what the rules find in what passes by. Pure; the caller writes and posts.
+
+* A rule raises the alarm once for each metric of each run, and again only after its condition has not held for
+  `_CLEAR` seconds. Times are those of the rows, so it does not matter when they are read.
+* "No progress" counts from a run's last metrics (its start, or this agent's, where it has none); a sample of the
+  system monitor is none. It ends with the next metrics, or with the run.
+* An alert is due until `done` says that it is written: what fails in between raises it once more, and never twice.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Container, Iterable, Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Final
+
+import msgspec
+
+from tailrace_agent.delivery.run_book import RunBook
+from tailrace_agent.ipc.records import Alert, Tags
+from tailrace_agent.settings.alert_rules import Rule, parse_rule
+
+__all__ = ["MOST", "Alerts", "as_tags"]
+
+MOST: Final = 100
+"""Alerts of one run; further ones are left out."""
+_CLEAR: Final = 60.0
+_LOOK_EVERY: Final = 1.0
+_MOST_KEYS: Final = 10_000
+_LONGEST: Final = 2000
+_NS: Final = 1_000_000_000
+
+
+class _Held(msgspec.Struct):
+    """A condition that holds, or held a moment ago: since when, whether it was said, since when it is over."""
+
+    since_ns: int
+    said: bool = False
+    over_ns: int | None = None
+
+
+class Alerts:
+    """Watches one session's runs.
+
+    Args:
+        rules: As the setting `alerts` has them.
+        book: The runs.
+
+    Not thread-safe: the drain's thread calls everything.
+    """
+
+    def __init__(self, rules: Iterable[str], book: RunBook) -> None:
+        parsed = [parse_rule(rule) for rule in rules]
+        self._rules = [rule for rule in parsed if rule.matches is not None]
+        self._silences = [rule for rule in parsed if rule.matches is None]
+        self._book = book
+        self._due: list[Alert] = []
+        self._held: dict[tuple[int, str, str], _Held] = {}
+        self._rules_of: dict[str, list[Rule]] = {}
+        self._progress: dict[int, float] = {}
+        self._said: set[tuple[int, str]] = set()
+        self._moved: set[int] = set()
+        self._look_at = 0.0
+
+    @property
+    def watching(self) -> bool:
+        """Whether there is any rule."""
+        return bool(self._rules or self._silences)
+
+    def saw(self, run: int, step: int, time_ns: int, values: Mapping[str, float], *, system: bool) -> None:
+        """A row passes by."""
+        if not system:
+            self._moved.add(run)
+        for key, value in values.items():
+            for rule in self._of(key):
+                if self._judge(rule, run, key, float(value), time_ns):
+                    lasting = f" for {_lasting(rule.seconds)}" if rule.seconds else ""
+                    self._raise(run, rule.text, f"{key} is {value:g}{lasting} at step {step}", time_ns // 1_000_000)
+
+    def look(self, now: float, time_ms: int) -> None:
+        """Looks for runs without progress, after the rows that came; at most once a second."""
+        for run in self._moved:
+            self._progress[run] = now
+        self._said = {said for said in self._said if said[0] not in self._moved} if self._moved else self._said
+        self._moved.clear()
+        if not self._silences or now < self._look_at:
+            return
+        self._look_at = now + _LOOK_EVERY
+        for state in self._book.all():
+            if state.end is not None or not state.spec.owned:
+                self._progress.pop(state.run, None)
+                continue
+            silent = now - self._progress.setdefault(state.run, now)
+            for rule in self._silences:
+                if silent > rule.seconds and (state.run, rule.text) not in self._said:
+                    self._said.add((state.run, rule.text))
+                    self._raise(state.run, rule.text, f"no metric came for {_lasting(rule.seconds)}", time_ms)
+
+    def due(self) -> list[Alert]:
+        """What the rules have found and nobody has written yet."""
+        return list(self._due)
+
+    def done(self, alerts: Sequence[Alert]) -> None:
+        """These are written."""
+        self._due = [alert for alert in self._due if alert not in alerts]
+
+    def _of(self, key: str) -> list[Rule]:
+        rules = self._rules_of.get(key)
+        if rules is None:
+            rules = [rule for rule in self._rules if rule.matches is not None and rule.matches(key)]
+            if len(self._rules_of) < _MOST_KEYS:
+                self._rules_of[key] = rules
+        return rules
+
+    def _judge(self, rule: Rule, run: int, key: str, value: float, time_ns: int) -> bool:
+        """Whether this value raises the alarm."""
+        name = run, rule.text, key
+        held = self._held.get(name)
+        if not rule.holds(value):
+            if held is not None:
+                held.over_ns = held.over_ns or time_ns
+                if not held.said or time_ns - held.over_ns >= _CLEAR * _NS:
+                    del self._held[name]
+            return False
+        if held is None:
+            if len(self._held) >= _MOST_KEYS:
+                return False
+            held = self._held[name] = _Held(time_ns)
+        held.over_ns = None
+        if held.said or time_ns - held.since_ns < rule.seconds * _NS:
+            return False
+        held.said = True
+        return True
+
+    def _raise(self, run: int, title: str, text: str, time_ms: int) -> None:
+        self._due.append(Alert(run, title, text, "warning", time_ms))
+
+
+def as_tags(alerts: Sequence[Alert], book: RunBook, new: Container[int] = ()) -> list[tuple[Alert, Tags]]:
+    """The tag `tailrace.alert.<n>` for each alert of a known or `new` run, as long as the run has room for more."""
+    numbers: dict[int, itertools.count[int]] = {}
+    tagged = []
+    for alert in alerts:
+        state = book.get(alert.run)
+        if state is None and alert.run not in new:
+            continue
+        before = state.alerts if state is not None else 0
+        number = next(numbers.setdefault(alert.run, itertools.count(before + 1)))
+        if number <= MOST:
+            last = " (further alerts of this run are left out)" if number == MOST else ""
+            tagged.append((alert, Tags(alert.run, {f"tailrace.alert.{number:03}": f"{describe(alert)}{last}"})))
+    return tagged
+
+
+def describe(alert: Alert) -> str:
+    """`2026-11-21T03:04:05Z warning: loss is NaN: train/loss is nan at step 7`."""
+    at = datetime.fromtimestamp(alert.time_ms / 1000, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    text = f": {alert.text}" if alert.text else ""
+    return f"{at} {alert.level}: {alert.title}{text}"[:_LONGEST]
+
+
+def _lasting(seconds: float) -> str:
+    for unit, factor in (("h", 3600), ("min", 60)):
+        if seconds >= factor and seconds % factor == 0:
+            return f"{seconds / factor:g} {unit}"
+    return f"{seconds:g} s"

@@ -1,0 +1,191 @@
+"""Who looks on at what passes through the pipeline: alert rules, the webhook, the endpoint for Prometheus.
+
+None of them holds up or changes what is delivered: judging a row is arithmetic, and all else has a thread of its own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from tailrace_agent.delivery.run_book import RunBook
+from tailrace_agent.ipc.records import Alert, encode, run_hex
+from tailrace_agent.log import Log
+from tailrace_agent.observers.alerts import Alerts, as_tags, describe
+from tailrace_agent.observers.last_values import Latest
+from tailrace_agent.observers.webhook import Webhook
+from tailrace_agent.settings.settings import Settings
+from tailrace_agent.spool.intake import Changes
+from tailrace_agent.spool.store import Spool
+
+if TYPE_CHECKING:
+    from tailrace_agent.observers.prometheus import Endpoint
+
+__all__ = ["Onlookers"]
+
+_LAST_POSTS = 3.0
+"""Seconds that an agent which ends gives the webhook."""
+
+
+class Onlookers:
+    """Those of one session.
+
+    Args:
+        settings: In force; the webhook's URL without its secrets.
+        book: The runs, and what was told of the webhook's URL.
+        spool: What waits.
+        session: The session's id.
+        host: This machine's name.
+        log: Where operators read.
+
+    Thread safety: `take`, `saw` and `done` from the drain's thread, the steps in `helpers` from one thread each.
+    """
+
+    def __init__(self, settings: Settings, book: RunBook, spool: Spool, *, session: str, host: str, log: Log) -> None:
+        self._settings, self._book, self._host, self._log = settings, book, host, log
+        self._spool, self._session = spool, session
+        self._latest = Latest() if settings.prometheus_port is not None else None
+        self._endpoint: Endpoint | None = None
+        self._served: str | None = None
+        self.alerts = Alerts(settings.alerts, book)
+        self._taken: list[Alert] = []
+        self._raised: list[Alert] = []
+        self._masked = settings.alert_webhook
+        self._webhook: Webhook | None = None
+
+    @property
+    def saw(self) -> Callable[..., None] | None:
+        """To be called with each row, if anybody looks."""
+        return self._saw if self.alerts.watching or self._latest is not None else None
+
+    @property
+    def url(self) -> str | None:
+        """Where the metrics are served to Prometheus, if they are."""
+        return self._endpoint.url if self._endpoint is not None else None
+
+    def take(self, changes: Changes, now: float) -> list[bytes]:
+        """Alerts that are due: their rows, to be written with the changes; `done` follows when they are."""
+        if self._served is not None:
+            changes.notices += [(start.spec.run, self._served) for start, _ in changes.starts]
+        self.alerts.look(now, time.time_ns() // 1_000_000)
+        found = self.alerts.due()
+        if not found and not changes.alerts:
+            return []
+        self._taken = found + changes.alerts
+        tagged = as_tags(self._taken, self._book, {start.spec.run for start, _ in changes.starts})
+        self._raised = [alert for alert, _ in tagged]
+        for alert in self._raised:
+            if alert in found:  # the program has told its user of its own
+                changes.notices.append((alert.run, f"alert: {alert.title} ({alert.text})"))
+        return [encode(tags) for _, tags in tagged]
+
+    def done(self) -> None:
+        """What was taken is written: now it may be told."""
+        if not self._taken:
+            return
+        taken, raised = self._taken, self._raised
+        self._taken, self._raised = [], []
+        self.alerts.done(taken)
+        for alert in raised:
+            state = self._book.get(alert.run)
+            self._book.update(alert.run, alerts=state.alerts + 1 if state is not None else 1)
+            self.announce(alert)
+
+    def announce(self, alert: Alert) -> None:
+        """Tells operators of an alert, and posts it."""
+        tell = self._log.info if alert.level == "info" else self._log.warning
+        tell("alert", run=run_hex(alert.run), text=describe(alert))
+        self._post(alert)
+
+    @property
+    def pending(self) -> bool:
+        """Whether an alert is still to be posted."""
+        return self._webhook is not None and self._webhook.pending
+
+    @property
+    def helpers(self) -> dict[str, Callable[[float], float]]:
+        """What has to be done in threads of its own, by name."""
+        steps: dict[str, Callable[[float], float]] = {}
+        if self._webhook is not None:
+            steps["post"] = self._webhook.step
+        if self._latest is not None:
+            steps["serve"] = self._serve
+        return steps
+
+    def after_fork(self) -> None:
+        """In a forked child of a thread-hosted agent."""
+        if self._endpoint is not None:
+            self._endpoint.after_fork()
+
+    def close(self) -> None:
+        """The agent ends."""
+        if self._endpoint is not None:
+            self._endpoint.close()
+        if self._webhook is not None:
+            self._webhook.finish(_LAST_POSTS)
+
+    def _saw(self, run: int, step: int, time_ns: int, values: Mapping[str, float], *, system: bool) -> None:
+        if self.alerts.watching:
+            self.alerts.saw(run, step, time_ns, values, system=system)
+        if self._latest is not None:
+            self._latest.saw(run, step, time_ns, values, system=system)
+
+    def _serve(self, now: float) -> float:
+        if self._endpoint is None:
+            from tailrace_agent.observers.prometheus import (  # 0.1 s, and only where it is asked for
+                Endpoint,
+                RunCollector,
+            )
+
+            assert self._latest is not None
+            assert self._settings.prometheus_port is not None
+            collector = RunCollector(self._latest, self._book, self._spool, self._session)
+            host, port = self._settings.prometheus_host, self._settings.prometheus_port
+            self._endpoint = Endpoint(collector, host, port, self._tell_served, self._log)
+        return self._endpoint.step(now)
+
+    def _tell_served(self, text: str) -> None:
+        """To the users of the runs that there are, and of those that come."""
+        self._served = text
+        self._tell(text)
+
+    def _tell(self, text: str) -> None:
+        for state in self._book.all():
+            if state.end is None:
+                self._book.notice(state.run, text)
+
+    def _post(self, alert: Alert) -> None:
+        if self._masked is None:
+            return
+        if self._webhook is None:
+            url = self._book.credentials(self._masked) or self._masked
+            if url.endswith("…"):
+                self._log.warning("alert not posted: this agent was not told the whole URL", host=self._masked)
+                return
+            self._webhook = Webhook(url, self._log, self._tell)
+        self._webhook.put(alert.title, partial(self._payload, alert))
+
+    def _payload(self, alert: Alert) -> dict[str, Any]:
+        state = self._book.get(alert.run)
+        ref = state.ref if state is not None else None
+        name = (ref.run_name if ref else None) or (state.spec.run_name if state is not None else None)
+        url = ref.url if ref else None
+        about = f" (run {name or run_hex(alert.run)!r}{f', {url}' if url else ''})"
+        return {
+            "text": f"{alert.level}: {alert.title}{f': {alert.text}' if alert.text else ''}{about}",
+            "title": alert.title,
+            "detail": alert.text,
+            "level": alert.level,
+            "time_ms": alert.time_ms,
+            "host": self._host,
+            "run": {
+                "run_id": ref.run_id if ref else None,
+                "run_name": name,
+                "experiment_id": ref.experiment_id if ref else None,
+                "experiment_name": state.spec.experiment_name if state is not None else None,
+                "tailrace_id": run_hex(alert.run),
+                "url": url,
+            },
+        }

@@ -1,0 +1,318 @@
+"""Runs out of an archive into MLflow, each once, however often and from whatever moment it is tried again.
+
+An imported run carries two tags. `tailrace.source.run_id`, the id under which it was logged, is there from its
+creation; `tailrace.imported`, the time of the import, is written when everything else is. So:
+
+* both tags: the run is here, and nothing is done;
+* the first tag only: an import was killed in the middle. What it left is deleted, and the run is imported anew. Nothing
+  is added to a half run, since a file store would keep its points twice;
+* none, but a run of that very id: this is the store that it comes from, and nothing is done.
+
+Steps, times, the status and the nesting stay as they were; MLflow gives the run a new id. A run that was still running
+when it was exported is KILLED here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from tailrace_agent.errors import ArchiveError, NotFound
+from tailrace_agent.ipc.records import Point
+from tailrace_agent.reading.export import SOURCE_TAG
+from tailrace_agent.sinks.mlflow import MlflowSink
+from tailrace_agent.spool.extremes import NOTE
+
+if TYPE_CHECKING:
+    from tailrace_agent.reading.archive import ArchivedRun, ArchiveReader
+    from tailrace_agent.reading.reader import Reader
+
+__all__ = ["Imported", "import_runs"]
+
+DONE_TAG: Final = "tailrace.imported"
+_STORE_TAG: Final = "tailrace.source.store"
+_PARENT_TAG: Final = "mlflow.parentRunId"
+_TIMEOUT: Final = 120.0
+_COLUMNS: Final = {"key": "BYTE_ARRAY", "value": "DOUBLE", "timestamp": "INT64", "step": "INT64"}
+"""What a point has, and how Parquet keeps it."""
+_KEY_AT_MOST: Final = 1000
+"""Bytes of a metric's name, of which MLflow takes 250 characters."""
+_ENCODINGS: Final = {"PLAIN", "PLAIN_DICTIONARY", "RLE", "RLE_DICTIONARY", "BIT_PACKED"}
+"""Of names: those whose size says what they become."""
+_CHECKED_AT_ONCE: Final = 50_000
+_GROUP_AT_MOST: Final = 256 << 20
+"""Bytes of a row group. They are written with 200,000 points each, which take 8 MB."""
+_AT_CREATION: Final[tuple[str, ...]] = ("mlflow.user", "mlflow.runName", "mlflow.source.name", "mlflow.source.type")
+Tell = Callable[[str, int, int, str], None]
+
+
+class Imported(msgspec.Struct, kw_only=True):
+    """What has become of one archived run; `outcome` is `imported`, or `there`: it was, before."""
+
+    source_run_id: str
+    run_id: str
+    run_name: str
+    experiment: str
+    outcome: str
+    points: int
+    artifacts: int
+
+
+def import_runs(reader: Reader, archive: ArchiveReader, experiment: str | None, tell: Tell) -> Iterator[Imported]:
+    """Imports all runs of an archive, parents first; yields each when it is whole.
+
+    Args:
+        reader: The store that they go to.
+        archive: Where they come from.
+        experiment: Experiment for all of them; by default each keeps the name of its own. Created when missing.
+        tell: As for `export_runs`.
+
+    Raises:
+        ArchiveError: The archive is damaged. Nothing of the damaged run has been created.
+        SinkError: The store is away, or refuses something.
+    """
+    sink = MlflowSink(reader.uri, reader.store, _TIMEOUT)
+    ids: dict[str, str] = {}
+    for run in archive.runs():
+        with tempfile.TemporaryDirectory() as scratch:
+            imported = _Import(reader, sink, archive, run, tell).into(
+                experiment or run.experiment or "Default", ids, Path(scratch)
+            )
+        ids[run.run_id] = imported.run_id
+        yield imported
+
+
+class _Import:
+    """One run on its way."""
+
+    def __init__(self, reader: Reader, sink: MlflowSink, archive: ArchiveReader, run: ArchivedRun, tell: Tell) -> None:
+        self._reader, self._sink, self._archive, self._run, self._tell = reader, sink, archive, run, tell
+
+    def into(self, experiment: str, ids: dict[str, str], scratch: Path) -> Imported:
+        """Imports the run into this experiment, unless it is in the store already."""
+        run = self._run
+        there = self._there()
+        if there is not None:
+            return self._outcome(there.info.run_id, self._experiment_name(there), "there")
+        metrics, artifacts = self._archive.unpack(run.run_id, scratch)
+        check_points(metrics, run)
+        run_id = self._create(experiment, ids)
+        self._send_texts(run_id)
+        self._send_points(run_id, metrics)
+        self._send_artifacts(run_id, artifacts)
+        self._send_inputs(run_id)
+        # Nobody is at work on it here, and it is not imported again.
+        status = "KILLED" if run.status in ("RUNNING", "SCHEDULED") else run.status
+        self._sink.end_run(run_id, status, run.end_time or run.start_time)
+        # What is said of all points is said when all are here.
+        noted = [(NOTE, run.tags[NOTE])] if NOTE in run.tags else []
+        done = (DONE_TAG, datetime.now(timezone.utc).isoformat(timespec="seconds"))
+        self._sink.log_batch(run_id, tags=[*noted, done])
+        return self._outcome(run_id, experiment, "imported")
+
+    def _there(self) -> Any | None:
+        """The run, if it is here; what a killed import has left of it is deleted."""
+        origin = self._run.origin
+        whole = None
+        for found in self._reader.search(None, f"tags.`{SOURCE_TAG}` = '{origin}'"):
+            if DONE_TAG in found.data.tags:
+                whole = found
+            else:
+                with self._reader.edge(about_run=True):
+                    self._reader.store.delete_run(found.info.run_id)
+        if whole is not None:
+            return whole
+        try:
+            itself = self._reader.find(origin)
+        except NotFound:
+            return None
+        return itself if itself.info.run_id == origin and itself.info.lifecycle_stage == "active" else None
+
+    def _create(self, experiment: str, ids: dict[str, str]) -> str:
+        from mlflow.entities import RunTag
+
+        run = self._run
+        tags: dict[str, str] = {name: run.tags[name] for name in _AT_CREATION if name in run.tags}
+        tags |= {SOURCE_TAG: run.origin, _STORE_TAG: self._archive.store}
+        parent = self._parent(ids)
+        if parent is not None:
+            tags[_PARENT_TAG] = parent
+        with self._reader.edge(about_run=False):
+            experiment_id = self._sink.experiment_named(experiment)
+            created = self._reader.store.create_run(
+                experiment_id, run.user, run.start_time, [RunTag(*tag) for tag in tags.items()], run.run_name or None
+            )
+        return str(created.info.run_id)
+
+    def _parent(self, ids: dict[str, str]) -> str | None:
+        """The run that this one is nested under, by its id here: from this archive, an earlier one, or this store."""
+        parent = self._run.parent
+        if parent is None or parent in ids:
+            return ids.get(parent or "")
+        if not parent.isalnum():
+            return None
+        found = self._reader.search(None, f"tags.`{SOURCE_TAG}` = '{parent}'", max_results=1)
+        if found:
+            return str(found[0].info.run_id)
+        try:
+            return str(self._reader.find(parent).info.run_id)
+        except NotFound:
+            return None
+
+    def _send_texts(self, run_id: str) -> None:
+        limits = self._sink.limits
+        ours = {SOURCE_TAG, _STORE_TAG, DONE_TAG, _PARENT_TAG, NOTE}
+        tags = [tag for tag in self._run.tags.items() if tag[0] not in ours]
+        params = list(self._run.params.items())
+        for start in range(0, len(params), limits.params):
+            self._sink.log_batch(run_id, params=params[start : start + limits.params])
+        for start in range(0, len(tags), limits.tags):
+            self._sink.log_batch(run_id, tags=tags[start : start + limits.tags])
+
+    def _send_points(self, run_id: str, metrics: Path) -> None:
+        sent = 0
+        for points in _points(metrics, self._sink.limits.metrics, self._run):
+            self._sink.log_batch(run_id, metrics=points)
+            sent += len(points)
+            self._tell(self._name, sent, self._run.points, "metrics")
+
+    def _send_artifacts(self, run_id: str, artifacts: Path) -> None:
+        files = sorted(path for path in artifacts.rglob("*") if path.is_file()) if artifacts.is_dir() else []
+        for done, file in enumerate(files):
+            self._tell(self._name, done, len(files), "artifacts")
+            folder = file.parent.relative_to(artifacts).as_posix()
+            self._sink.log_artifact(run_id, file, None if folder == "." else folder)
+
+    def _send_inputs(self, run_id: str) -> None:
+        """The data sets that the run has named as its inputs."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        inputs = [
+            DatasetInput(Dataset(**msgspec.structs.asdict(each.dataset)), [InputTag(*tag) for tag in each.tags.items()])
+            for each in self._run.inputs
+        ]
+        if inputs:
+            with self._reader.edge(about_run=True):
+                self._reader.store.log_inputs(run_id, inputs)
+
+    def _outcome(self, run_id: str, experiment: str, outcome: str) -> Imported:
+        return Imported(
+            source_run_id=self._run.run_id,
+            run_id=run_id,
+            run_name=self._run.run_name,
+            experiment=experiment,
+            outcome=outcome,
+            points=self._run.points,
+            artifacts=self._run.artifacts,
+        )
+
+    def _experiment_name(self, run: Any) -> str:
+        experiment_id = str(run.info.experiment_id)
+        return self._reader.experiments().get(experiment_id, experiment_id)
+
+    @property
+    def _name(self) -> str:
+        return self._run.run_name or self._run.run_id[:8]
+
+
+def check_points(path: Path, run: ArchivedRun) -> None:
+    """Reads a run's Parquet file to its end, before anything of the run is created.
+
+    Raises:
+        ArchiveError: It is none, or holds other points than the run is said to have.
+    """
+    found = sum(len(keys) for keys, *_ in _columns(path, _CHECKED_AT_ONCE, run))
+    if found != run.points:
+        raise ArchiveError(f"{_name(run)} is damaged: it holds {found:,} points, not {run.points:,}")
+
+
+def _points(path: Path, at_once: int, run: ArchivedRun) -> Iterator[list[Point]]:
+    """The points of a Parquet file as `records.Point` has them: key, value, milliseconds, step."""
+    for columns in _columns(path, at_once, run):
+        yield list(map(Point, *(column.to_pylist() for column in columns)))
+
+
+def _columns(path: Path, at_once: int, run: ArchivedRun) -> Iterator[tuple[Any, ...]]:
+    """Pieces of the four columns, checked.
+
+    Names are read as a dictionary and its indices. A long name that is repeated takes next to nothing in the file, and
+    is written out for each point only when it is known to be short.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    kinds = (pa.string(), pa.float64(), pa.timestamp("ms", "UTC"), pa.int64())
+    with _damage_of(run), pq.ParquetFile(path, read_dictionary=["key"]) as file:
+        _check_layout(file, run)
+        for batch in file.iter_batches(at_once, columns=list(_COLUMNS)):
+            _check_keys(batch.column("key"))
+            keys, values, times, steps = (
+                batch.column(name).cast(kind) for name, kind in zip(_COLUMNS, kinds, strict=True)
+            )
+            if any(column.null_count for column in (keys, values, times, steps)):
+                raise ValueError("a point lacks something")
+            keys.validate(full=True)
+            yield keys, values, times.cast(pa.int64()), steps
+
+
+def _check_layout(file: Any, run: ArchivedRun) -> None:
+    """Refuses, by what the file says of itself, what is no table of points or may take any amount of memory.
+
+    Raises:
+        ValueError: Why.
+    """
+    about = file.metadata
+    if about.num_rows != run.points:
+        raise ValueError(f"it holds {about.num_rows:,} points, not {run.points:,}")
+    leaves = [file.schema.column(number) for number in range(about.num_columns)]
+    ours = [leaf for leaf in leaves if leaf.path.split(".")[0] in _COLUMNS]
+    found = {leaf.path: leaf.physical_type for leaf in ours if leaf.max_repetition_level == 0}
+    if len(ours) != len(_COLUMNS) or found != _COLUMNS:
+        raise ValueError("its columns are not those of points")
+    key = next(number for number, leaf in enumerate(leaves) if leaf.path == "key")
+    for number in range(about.num_row_groups):
+        group = about.row_group(number)
+        if group.total_byte_size > _GROUP_AT_MOST:
+            raise ValueError("it holds too much at once")
+        if not _ENCODINGS.issuperset(group.column(key).encodings):
+            raise ValueError("its names are packed in a way that archives of runs are not")
+
+
+def _check_keys(keys: Any) -> None:
+    """Refuses names that are too long.
+
+    Raises:
+        ValueError: Why.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not pa.types.is_dictionary(keys.type):
+        raise ValueError("its names are no text")
+    longest = pc.max(pc.binary_length(keys.dictionary)).as_py() or 0
+    if longest > _KEY_AT_MOST:
+        raise ValueError(f"the name of a metric has {longest:,} bytes")
+
+
+def _name(run: ArchivedRun) -> str:
+    return f"runs/{run.run_id}/metrics.parquet"
+
+
+@contextlib.contextmanager
+def _damage_of(run: ArchivedRun) -> Iterator[None]:
+    """What goes wrong with a Parquet file is the archive's fault."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, ValueError, KeyError, OSError, MemoryError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ArchiveError(
+            f"runs/{run.run_id}/metrics.parquet is damaged, or not what it should be: {reason}"
+        ) from error

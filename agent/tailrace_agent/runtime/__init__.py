@@ -1,0 +1,1 @@
+"""What a process finds itself in: Python, program, directories, limits."""

@@ -1,0 +1,1 @@
+"""Settings and what they are made of: rules, units, URIs, files."""

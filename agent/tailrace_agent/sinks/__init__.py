@@ -1,0 +1,1 @@
+"""Where rows go: the interface, MLflow, a store in memory."""

@@ -1,0 +1,121 @@
+"""The edge to the tracking server, as the rest of the agent sees it.
+
+A `Sink` speaks to one tracking URI. Every method either returns, which means that the server has answered 2xx and
+the data is there, or raises one of `errors.Unavailable`, `errors.Refused`, `errors.RunGone`, `errors.StoreRefused`.
+No method retries or sleeps on its own, and none takes longer than the request time-out that the sink was built with
+(uploads excepted). A sink may be used from several threads at once.
+
+`MlflowSink` (module `mlflow_sink`) is the real one; `MemorySink` (module `memory_sink`) keeps everything in a dict,
+for users' own tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from tailrace_agent.ipc.records import Kind, ModelOutcome, ModelSpec, Point, RunSpec
+
+__all__ = ["Limits", "Renamed", "RunRef", "Sink", "SinkFactory", "StoredRun"]
+
+
+Renamed = dict[str, str]
+"""Files that a store could not take under their own names: where each was to lie, and where it lies."""
+
+
+class Limits(NamedTuple):
+    """What one `log_batch` may hold (MLflow's REST limits, `mlflow.utils.validation`)."""
+
+    metrics: int = 1000
+    params: int = 100
+    tags: int = 100
+    param_chars: int = 6000
+    tag_chars: int = 8000
+
+
+class RunRef(NamedTuple):
+    """A run as MLflow knows it. `url` is where a person looks at it, or None for a store without a server.
+
+    `artifacts` is the directory on this machine that a server names for its artifacts; empty where it names none.
+    """
+
+    run_id: str
+    experiment_id: str
+    run_name: str
+    url: str | None
+    artifacts: str = ""
+
+
+class StoredRun(NamedTuple):
+    """A run as it was read back. `tags` holds MLflow's own and tailrace's."""
+
+    ref: RunRef
+    status: str
+    tags: dict[str, str]
+
+
+class Sink(Protocol):
+    """One tracking store."""
+
+    @property
+    def limits(self) -> Limits:
+        """What one request may hold."""
+
+    def check(self, kind: Kind, key: str, value: object = None) -> str | None:
+        """MLflow's own validation of a name, without asking the server: the reason for a refusal, or None."""
+
+    def open_run(self, spec: RunSpec, parent_run_id: str | None, *, find_first: bool) -> RunRef:
+        """Creates the run that `spec` describes (its experiment too), or resumes `spec.run_id`.
+
+        Args:
+            spec: What was asked for.
+            parent_run_id: MLflow's id of the parent run, when there is one.
+            find_first: Look for a run with the tag `tailrace.run` of this spec before creating one: an earlier
+                attempt may have succeeded without our hearing of it.
+        """
+
+    def log_batch(
+        self,
+        run_id: str,
+        *,
+        metrics: Sequence[Point] = (),
+        params: Sequence[tuple[str, str]] = (),
+        tags: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        """Writes one batch, whole or not at all as far as the store can."""
+
+    def log_artifact(self, run_id: str, path: Path, artifact_path: str | None) -> Renamed:
+        """Uploads a file, or a directory under its own name; which files the store has under other names."""
+
+    def log_artifacts(self, run_id: str, directory: Path, artifact_path: str | None) -> Renamed:
+        """Uploads everything in a directory; which files the store has under other names."""
+
+    def fetch_artifact(self, run_id: str, artifact_file: str, directory: Path) -> Path | None:
+        """Downloads one file of the run's artifacts into a directory; None when the run has none of that name."""
+
+    def log_model(self, run_id: str, directory: Path, spec: ModelSpec) -> ModelOutcome:
+        """Makes a model of the run from a directory in MLflow's format, and registers it if that is wanted.
+
+        May be repeated: what an earlier attempt has created, found by `spec.token`, is used again. The version appears
+        in the registry when all files are there, and a registry's refusal is in the outcome's `error`.
+        """
+
+    def end_run(self, run_id: str, status: str, end_time: int) -> None:
+        """Sets the run's status and its end time (milliseconds)."""
+
+    def discard_twins(self, spec: RunSpec, run_id: str) -> int:
+        """Deletes other runs that carry this spec's `tailrace.run` tag (answers lost after the commit); how many."""
+
+    def count_metrics(self, run_id: str, keys: Sequence[str] | None = None) -> dict[str, int]:
+        """Rows in the metric history of each key of the run, read back from the store."""
+
+    def find_runs(self, text: str) -> list[StoredRun]:
+        """Runs that a person may mean: the start of MLflow's id or of the tag `tailrace.run`, or else a whole name."""
+
+
+class SinkFactory(Protocol):
+    """Opens the sink for a tracking URI (None: MLflow's default in `cwd`). May take seconds: it imports MLflow."""
+
+    def __call__(self, tracking_uri: str | None, cwd: str, *, request_timeout: float) -> Sink:
+        """The sink."""

@@ -1,0 +1,319 @@
+"""From rows as they come out of a ring to blocks as they go into the spool: pure, and it never raises for a bad row.
+
+Good metrics rows are not even re-encoded: a block is a MessagePack array header followed by the rows' own bytes.
+What is no number, no string, no step is counted as dropped, with a reason and one notice a key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+from zlib import crc32
+
+import msgspec
+
+from tailrace_agent.ipc.nested import flat_items
+from tailrace_agent.ipc.records import (
+    RAW,
+    Alert,
+    Artifact,
+    Control,
+    Drop,
+    End,
+    Flush,
+    Kind,
+    MetricRow,
+    Monitor,
+    Params,
+    Samples,
+    Start,
+    Tags,
+    decode_control,
+    decode_row,
+    encode,
+)
+from tailrace_agent.ipc.staging import is_staged_name
+from tailrace_agent.sinks.base import Limits
+from tailrace_agent.spool.store import BLOCK_POINTS, SYSTEM, Tally
+from tailrace_agent.text.quoting import quoted
+
+__all__ = ["Changes", "Intake", "decode_rows", "encode_rows"]
+
+_LIMITS: Final = Limits()
+_SHOWN: Final = 100
+_MAX_STEP: Final = 2**63 - 1
+"""The largest integer that SQLite and MLflow's databases hold."""
+_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_POINTER: Final = " … [cut by tailrace; whole in the artifact {path}]"
+
+_rows_decoder = msgspec.msgpack.Decoder(list[MetricRow])
+
+
+def encode_rows(bodies: list[bytes]) -> bytes:
+    """A block's body from its rows' bytes: a MessagePack array32."""
+    return b"\xdd" + len(bodies).to_bytes(4, "big") + b"".join(bodies)
+
+
+def decode_rows(body: bytes) -> list[MetricRow]:
+    """The rows of a metrics block."""
+    return _rows_decoder.decode(body)
+
+
+class Changes:
+    """What one drain brought, ready for `Spool.ingest`, and what the run book has to know."""
+
+    def __init__(self) -> None:
+        self.blocks: list[tuple[int, Kind, int, int, bytes]] = []
+        self.starts: list[tuple[Start, str]] = []
+        self.ends: list[End] = []
+        self.flushes: list[tuple[Flush, str]] = []
+        self.monitors: list[Monitor] = []
+        self.alerts: list[Alert] = []
+        self.notices: list[tuple[int, str]] = []
+        self.last_ns: dict[int, int] = {}
+        self.progress: dict[int, dict[str, Samples]] = {}
+        self._tally: dict[tuple[int, Kind, str], int] = {}
+
+    def count(self, run: int, kind: Kind, what: str, n: int) -> None:
+        """Adds to the ledger."""
+        key = (run, kind, what)
+        self._tally[key] = self._tally.get(key, 0) + n
+
+    def drop(self, run: int, kind: Kind, reason: str, n: int = 1) -> None:
+        """Counts something as accepted and given up."""
+        self.count(run, kind, "accepted", n)
+        self.count(run, kind, f"dropped:{reason}", n)
+
+    @property
+    def tallies(self) -> Iterator[Tally]:
+        """The counts, as the spool takes them."""
+        return ((run, kind, what, n) for (run, kind, what), n in self._tally.items())
+
+    @property
+    def _control(self) -> bool:
+        return bool(self.starts or self.ends or self.flushes or self.monitors or self.alerts)
+
+    def add(self, other: Changes) -> None:
+        """Takes another drain's blocks, counts and notices along."""
+        self.blocks += other.blocks
+        self.notices += other.notices
+        for run, kind, what, n in other.tallies:
+            self.count(run, kind, what, n)
+
+    @property
+    def runs(self) -> set[int]:
+        """Runs whose ledger changes."""
+        return {run for run, _, _ in self._tally}
+
+    def __bool__(self) -> bool:
+        return bool(self.blocks or self._tally or self._control or self.notices)
+
+
+class Intake:
+    """Turns rows into changes.
+
+    Args:
+        stage_text: Writes a text that is too long for MLflow into the session's `artifacts/` under a file name, and
+            returns the name of the staged entry.
+        limits: MLflow's limits for the length of values.
+        saw: Called with each row's `(run, step, time_ns, values, system=…)`.
+
+    Not thread-safe: one drain at a time.
+    """
+
+    def __init__(
+        self,
+        stage_text: Callable[[str, str], str],
+        limits: Limits = _LIMITS,
+        saw: Callable[..., None] | None = None,
+    ) -> None:
+        self._stage_text, self._limits, self._saw = stage_text, limits, saw
+        self._open: dict[tuple[int, Kind], tuple[list[bytes], int, int]] = {}
+        self._lane: Kind = "metric"
+        self._warned: set[tuple[int, object]] = set()
+        self._changes = Changes()
+
+    def feed_samples(self, rows: list[bytes]) -> None:
+        """Takes rows of the system monitor."""
+        self._lane = SYSTEM
+        try:
+            self.feed("", rows)
+        finally:
+            self._lane = "metric"
+
+    def feed(self, ring: str, rows: list[bytes]) -> None:
+        """Takes the rows of one ring, in order."""
+        for body in rows:
+            try:
+                run, step, time_ns, values = decode_row(body)
+            except _UNREADABLE:
+                self._other(ring, body)
+                continue
+            if self._saw is not None:
+                self._saw(run, step, time_ns, values, system=self._lane == SYSTEM)
+            if run > _MAX_STEP or time_ns > _MAX_STEP:
+                self._changes.drop(0, "metric", "unreadable row")
+            elif step > _MAX_STEP:
+                self._bad(run, "metric", next(iter(values), ""), "step is too large", len(values))
+            elif len(values) <= BLOCK_POINTS:
+                self._add(run, time_ns, len(values), body)
+            else:
+                self._split(run, step, time_ns, values)
+
+    def drop(self, run: int, reason: str, n: int) -> None:
+        """Counts metrics that could not even be read."""
+        self._changes.drop(run, "metric", reason, n)
+
+    def take(self) -> Changes:
+        """Everything since the last `take`."""
+        for run, lane in list(self._open):
+            self._cut(run, lane)
+        changes, self._changes = self._changes, Changes()
+        return changes
+
+    # -- metrics -----------------------------------------------------------------------------------------------------
+
+    def _add(self, run: int, time_ns: int, n: int, body: bytes) -> None:
+        bodies, points, first = self._open.get((run, self._lane)) or ([], 0, time_ns)
+        if points + n > BLOCK_POINTS:
+            self._cut(run, self._lane)
+            bodies, points, first = [], 0, time_ns
+        bodies.append(body)
+        self._open[run, self._lane] = bodies, points + n, first
+        if self._lane != SYSTEM:  # a sample is no sign of life of the training process
+            self._changes.last_ns[run] = time_ns
+
+    def _cut(self, run: int, lane: Kind) -> None:
+        entry = self._open.pop((run, lane), None)
+        if entry is None or not entry[1]:
+            return
+        bodies, points, first = entry
+        self._changes.blocks.append((run, lane, points, first, encode_rows(bodies)))
+        self._changes.count(run, "metric", "accepted", points)
+        if lane != SYSTEM:
+            self._changes.count(run, "metric", "calls", len(bodies))
+
+    def _split(self, run: int, step: int, time_ns: int, values: dict[str, float | bool]) -> None:
+        items = list(values.items())
+        starts = range(0, len(items), BLOCK_POINTS)
+        for at in starts:
+            part = dict(items[at : at + BLOCK_POINTS])
+            self._add(run, time_ns, len(part), encode((run, step, time_ns, part)))
+        if len(starts) > 1 and self._lane != SYSTEM:  # each part is counted as a call where its block is cut
+            self._changes.count(run, "metric", "calls", 1 - len(starts))
+
+    def _other(self, ring: str, body: bytes) -> None:
+        try:
+            record = decode_control(body)
+        except _UNREADABLE:
+            return self._salvage(body)
+        if _run_of(record) > _MAX_STEP or (isinstance(record, Drop) and not 0 <= record.count <= _MAX_STEP):
+            self._changes.drop(0, "metric", "unreadable row")
+        elif isinstance(record, Start):
+            self._changes.starts.append((record, ring))
+        elif isinstance(record, End):
+            self._changes.ends.append(record)
+        elif isinstance(record, Flush):
+            self._changes.flushes.append((record, ring))
+        elif isinstance(record, Monitor):
+            self._changes.monitors.append(record)
+        elif isinstance(record, Alert):
+            self._changes.alerts.append(record)
+        else:
+            self._entries(record)
+        return None
+
+    def _salvage(self, body: bytes) -> None:
+        """A metrics row with nested values, or with some that are no numbers: the good ones go on."""
+        try:
+            run, step, time_ns, values = RAW.decode(body)
+            run, step, time_ns = _as_id(run), _as_step(step), _as_id(time_ns)
+            items = list(flat_items(values))
+        except (*_UNREADABLE, ValueError, TypeError, AttributeError):
+            return self._bad_row(body)
+        good: dict[str, float | bool] = {}
+        for key, value in items:
+            if not isinstance(key, str):
+                self._bad(run, "metric", repr(key), "key is no string")
+            elif not isinstance(value, (int, float)):
+                self._bad(run, "metric", key, f"value is no number but {type(value).__name__}")
+            else:
+                good[key] = float(value)
+        if good:
+            if self._saw is not None:
+                self._saw(run, step, time_ns, good, system=self._lane == SYSTEM)
+            self._split(run, step, time_ns, good)
+        return None
+
+    def _bad_row(self, body: bytes) -> None:
+        try:
+            row: Any = RAW.decode(body)
+            run, step, _, values = row
+            if values:
+                key = str(next(iter(values.keys())))
+                self._bad(_as_id(run), "metric", key, f"step is no integer but {step!r}", len(values))
+        except (*_UNREADABLE, ValueError, LookupError, TypeError, AttributeError):
+            self._changes.drop(0, "metric", "unreadable row")
+
+    def _bad(self, run: int, kind: Kind, key: str, reason: str, n: int = 1) -> None:
+        self._changes.drop(run, kind, reason.split(" but ", maxsplit=1)[0], n)
+        if (run, key) not in self._warned and len(self._warned) < 10_000:
+            self._warned.add((run, key))
+            self._changes.notices.append((run, f"{kind} {quoted(key)} was not logged: {reason}"))
+
+    # -- everything else ---------------------------------------------------------------------------------------------
+
+    def _entries(self, record: Control) -> None:
+        if isinstance(record, Params):
+            self._texts(record.run, "param", record.params, self._limits.param_chars, self._limits.params)
+        elif isinstance(record, Tags):
+            self._texts(record.run, "tag", record.tags, self._limits.tag_chars, self._limits.tags)
+        elif isinstance(record, Artifact) and not is_staged_name(record.staged):
+            self._bad(record.run, "artifact", record.staged[:_SHOWN], "staged elsewhere")
+        elif isinstance(record, Artifact):
+            self._changes.count(record.run, "artifact", "accepted", 1)
+            self._changes.blocks.append((record.run, "artifact", 1, 0, encode(record)))
+        elif isinstance(record, Drop):
+            self._changes.drop(record.run, record.kind, record.reason, record.count)
+            if record.detail and (record.run, record.detail) not in self._warned:
+                self._warned.add((record.run, record.detail))
+                self._changes.notices.append((record.run, record.detail))
+
+    def _texts(self, run: int, kind: Kind, texts: dict[str, str], longest: int, per_request: int) -> None:
+        self._cut(run, self._lane)
+        fitting = {
+            key: value if len(value) <= longest else self._cut_text(run, kind, key, value, longest)
+            for key, value in texts.items()
+        }
+        self._changes.count(run, kind, "accepted", len(fitting))
+        items = list(fitting.items())
+        for at in range(0, len(items), per_request):
+            part = dict(items[at : at + per_request])
+            self._changes.blocks.append((run, kind, len(part), 0, encode(part)))
+
+    def _cut_text(self, run: int, kind: Kind, key: str, value: str, longest: int) -> str:
+        """The value as long as MLflow allows, with a pointer to an artifact that holds it whole."""
+        name = "".join(c if c.isalnum() or c in "._-" else "_" for c in key)[:100]
+        name += ".txt" if name == key else f"-{crc32(key.encode()):08x}.txt"  # `a/b` and `a b` are not one
+        folder = f"tailrace/{kind}s"
+        self._entries(Artifact(run=run, staged=self._stage_text(name, value), artifact_path=folder))
+        pointer = _POINTER.format(path=Path(folder, name).as_posix())
+        self._changes.notices.append((run, f"{kind} {quoted(key)} has {len(value)} characters: cut,{pointer[20:-1]}"))
+        return value[: longest - len(pointer)] + pointer
+
+
+def _run_of(record: Control) -> int:
+    return record.spec.run if isinstance(record, Start) else record.run
+
+
+def _as_id(number: object) -> int:
+    if isinstance(number, int) and not isinstance(number, bool) and 0 <= number <= _MAX_STEP:
+        return number
+    raise ValueError("no run, or no time")
+
+
+def _as_step(step: object) -> int:
+    if isinstance(step, (int, float)) and -_MAX_STEP <= step <= _MAX_STEP and step == int(step):
+        return int(step)
+    raise ValueError("no step")

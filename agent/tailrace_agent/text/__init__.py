@@ -1,0 +1,1 @@
+"""Words of others and of ours, made fit to be shown."""

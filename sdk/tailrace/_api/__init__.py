@@ -1,0 +1,1 @@
+"""What users call: tracker, run, and their parts."""

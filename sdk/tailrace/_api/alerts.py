@@ -1,0 +1,71 @@
+"""Alerts that the program raises: said at once, and stored and posted by the agent."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Literal
+
+from tailrace._messages.voice import say
+from tailrace_agent.ipc.records import Alert
+
+if TYPE_CHECKING:
+    from tailrace._messages.voice import Voice
+    from tailrace._session.connection import Connection
+    from tailrace_agent.ipc.records import RunSpec
+    from tailrace_agent.settings.settings import Settings
+
+__all__ = ["AlertCalls"]
+
+_LEVELS = ("info", "warning", "error")
+_LONGEST_TITLE = 200
+_LONGEST_TEXT = 4000
+
+
+class AlertCalls:
+    """`alert`. A base of `Run`."""
+
+    _connection: Connection | None
+    _settings: Settings
+    _spec: RunSpec
+    _voice: Voice
+
+    def alert(self, title: str, text: str = "", level: Literal["info", "warning", "error"] = "warning") -> None:
+        """Tells people something about this run: a tag on it, a line here and in the agent's log, the webhook.
+
+        The same title and text are said here once; with tracking off, that is all. A run
+        keeps its first 100 alerts, as `tailrace.alert.001` and so on.
+
+        Args:
+            title: What happened, in a few words.
+            text: More on it.
+            level: How bad it is.
+
+        Raises:
+            CallError: Under `strict=True`: an unknown level.
+
+        Example:
+            >>> run.alert("loss diverges", f"{loss:.1f} at step {step}", level="error")
+        """
+        title, text = str(title)[:_LONGEST_TITLE], str(text)[:_LONGEST_TEXT]
+        if level not in _LEVELS:
+            self._fault(
+                f"alert level {level!r} is none of {', '.join(_LEVELS)}; taken as warning", once=("level", level)
+            )
+            level = "warning"
+        if self._settings.backend == "none":
+            return
+        line = _one_line(f"alert: {title} ({text})" if text else f"alert: {title}")
+        if level != "info":
+            self._voice.warn(line, once=(self._spec.run, line))
+        elif not self._settings.quiet:
+            say(line)
+        if self._connection is not None:
+            self._connection.put(Alert(self._spec.run, title, text, level, time.time_ns() // 1_000_000))
+
+    def _fault(self, text: str, *, once: object) -> None:
+        raise NotImplementedError  # Run has it
+
+
+def _one_line(text: str) -> str:
+    """With control characters written out: foreign text must not steer a terminal."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -1,0 +1,313 @@
+"""The artifact calls of a run: what is passed is taken as it is at the call, and travels in the background."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from tailrace._artifacts.captured import BadArtifact
+from tailrace._background.lane import LANE
+from tailrace_agent.ipc.records import Artifact, Codec, Drop, Tags
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tailrace._artifacts.captured import Frozen, Part
+    from tailrace._messages.voice import Voice
+    from tailrace._offline.local_report import LocalReport
+    from tailrace._session.connection import Connection
+    from tailrace_agent.ipc.records import RunSpec
+    from tailrace_agent.settings.settings import Settings
+
+__all__ = ["ArtifactCalls"]
+
+
+class ArtifactCalls:
+    """`log_artifact` and its kin, in MLflow's names and argument names. A base of `Run`."""
+
+    _connection: Connection | None
+    _settings: Settings
+    _spec: RunSpec
+    _voice: Voice
+    _tables: str | None
+    _local: LocalReport | None
+
+    def log_artifact(
+        self, local_path: str | os.PathLike[str], artifact_path: str | None = None, *, compress: Codec | None = None
+    ) -> None:
+        """Logs a file or directory as it is now; a checkpoint that is overwritten a moment later is uploaded as it was.
+
+        Returns when the snapshot is taken: at once by reflink (XFS, Btrfs) or hard link (`artifact_snapshot="link"`,
+        for files that are replaced by rename), else after a copy in the kernel.
+
+        Args:
+            local_path: File or directory.
+            artifact_path: Directory in the run's artifacts.
+            compress: `gzip` or `zstd`: the agent compresses it before the upload, `model.bin` to `model.bin.gz` or
+                `model.bin.zst`, and a directory file by file.
+
+        Raises:
+            CallError: Under `strict=True`: the file cannot be read, or `compress` is none of the two.
+
+        Example:
+            >>> run.log_artifact("weights.bin", "models", compress="zstd")
+        """
+        self._take(local_path, artifact_path, compress, contents=False)
+
+    def log_artifacts(
+        self, local_dir: str | os.PathLike[str], artifact_path: str | None = None, *, compress: Codec | None = None
+    ) -> None:
+        """Logs everything in a directory as it is now, with its subdirectories.
+
+        Args:
+            local_dir: The directory; its own name is no part of the artifacts' paths.
+            artifact_path: Directory in the run's artifacts; their root when None.
+            compress: `gzip` or `zstd`: the agent compresses it before the upload, `model.bin` to `model.bin.gz` or
+                `model.bin.zst`, and a directory file by file.
+
+        Raises:
+            CallError: Under `strict=True`: it cannot be read, or `compress` is none of the two.
+
+        Thread safety: any thread; leave the files alone during the call.
+
+        Example:
+            >>> run.log_artifacts("plots", "figures")
+        """
+        self._take(local_dir, artifact_path, compress, contents=True)
+
+    def log_text(self, text: str, artifact_file: str) -> None:
+        """Logs a text as a file of the run, in UTF-8.
+
+        Args:
+            text: The text.
+            artifact_file: Where in the run's artifacts (`notes/first.txt`).
+
+        Raises:
+            CallError: Under `strict=True`: it is no text, or the name no path in the run.
+
+        Example:
+            >>> run.log_text("no augmentation", "notes.txt")
+        """
+        self._freeze("freeze_text", text, artifact_file)
+
+    def log_dict(self, dictionary: Any, artifact_file: str) -> None:
+        """Logs a dictionary as JSON, or as YAML when the name ends in `.yaml` or `.yml`.
+
+        Args:
+            dictionary: A dictionary or list, taken as it is at the call; what JSON does not know becomes a string.
+            artifact_file: Where in the run's artifacts (`eval/labels.json`).
+
+        Raises:
+            CallError: Under `strict=True`: it contains itself or cannot be copied, or the name is no path in the run.
+
+        Thread safety: any thread; leave the dictionary alone during the call.
+
+        Example:
+            >>> run.log_dict({"classes": ["cat", "dog"]}, "labels.json")
+        """
+        self._freeze("freeze_dict", dictionary, artifact_file)
+
+    def log_figure(self, figure: Any, artifact_file: str, *, save_kwargs: dict[str, Any] | None = None) -> None:
+        """Logs a matplotlib or plotly figure as it looks now; it is drawn in the background.
+
+        Args:
+            figure: A `matplotlib.figure.Figure` or `plotly.graph_objects.Figure`.
+            artifact_file: Name with an extension that says the format (`plots/loss.png`).
+            save_kwargs: Passed to the figure's own saving: `{"dpi": 200}`.
+
+        Raises:
+            CallError: Under `strict=True`: it is no figure, or cannot be saved in this format.
+
+        Thread safety: any thread; leave the figure alone during the call.
+
+        Example:
+            >>> run.log_figure(fig, "plots/loss.png", save_kwargs={"dpi": 200})
+        """
+        self._freeze("freeze_figure", figure, artifact_file, save_kwargs=save_kwargs)
+
+    def log_image(
+        self,
+        image: Any,
+        artifact_file: str | None = None,
+        key: str | None = None,
+        step: int | None = None,
+        timestamp: int | None = None,
+    ) -> None:
+        """Logs an image: as a file, or as the image `key` of a step.
+
+        Args:
+            image: A NumPy array of height x width, or height x width x 1, 3 or 4 channels (bool, integers of 0 to 255,
+                floats of 0 to 1), a `PIL.Image.Image` or an `mlflow.Image`.
+            artifact_file: Where to, for a plain file (`dogs/first.png`); then nothing of `key`, `step` and `timestamp`.
+            key: Name, for an image that MLflow's UI shows step by step: letters, digits, `_`, `-`, `.`, `/` and spaces.
+            step: Training step, with `key`; 0 when None.
+            timestamp: Milliseconds since the epoch, with `key`; now by default.
+
+        Raises:
+            CallError: Under `strict=True`: both or neither of `artifact_file` and `key`; a type or shape that is no
+                image.
+
+        Thread safety: any thread; the image is copied at the call, so leave it alone during that.
+
+        Example:
+            >>> run.log_image(batch[0], key="samples", step=3)
+            >>> run.log_image(array, "samples/first.png")
+        """
+        self._freeze("freeze_image", image, artifact_file, key=key, step=step, timestamp=timestamp)
+
+    def log_table(self, data: Any, artifact_file: str) -> None:
+        """Logs a table that MLflow's UI shows; later calls with the same name append rows.
+
+        Args:
+            data: A dictionary of columns (of scalars: one row) or a pandas DataFrame; columns may hold images.
+            artifact_file: Where in the run's artifacts; must end in `.json`.
+
+        Raises:
+            CallError: Under `strict=True`: it is no table, its cells cannot be JSON, or the name does not end in
+                `.json`.
+
+        Thread safety: any thread; leave the data alone during the call.
+
+        Example:
+            >>> run.log_table({"prompt": ["a", "b"], "score": [0.1, 0.9]}, "eval.json")
+        """
+        self._freeze("freeze_table", data, artifact_file)
+
+    def _fault(self, text: str, *, once: object) -> None:
+        raise NotImplementedError  # Run has it
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _take(
+        self,
+        local_path: str | os.PathLike[str],
+        artifact_path: str | None,
+        compress: Codec | None,
+        *,
+        contents: bool,
+    ) -> None:
+        connection = self._connection
+        if connection is None or not self._settings.log_artifacts:
+            return
+        if compress is not None and compress not in get_args(Codec):
+            self._fault(
+                f"compress={compress!r} is none of {get_args(Codec)}: not compressed", once=("codec", repr(compress))
+            )
+            compress = None
+        from tailrace._artifacts.snapshot import snapshot
+
+        try:
+            folder = _folder(artifact_path)
+            if not os.fspath(local_path):  # which would be the working directory
+                raise BadArtifact("log_artifact: the path is empty")
+            taken = snapshot(
+                Path(local_path),
+                connection.session.artifacts,
+                mode=self._settings.artifact_snapshot,
+                contents=contents,
+            )
+        except (OSError, TypeError, BadArtifact) as error:
+            self._lose(_said(error))
+            return
+        for skipped in taken.skipped:
+            self._voice.warn(f"not part of the artifact {os.fspath(local_path)}: {skipped}")
+        connection.put(
+            Artifact(
+                run=self._spec.run,
+                staged=taken.name,
+                artifact_path=folder,
+                contents=contents,
+                compress=compress,
+                size=taken.size,
+            )
+        )
+
+    def _freeze(self, how: str, *args: Any, **kwargs: Any) -> None:
+        if not self._settings.log_artifacts or (self._connection is None and not self._draws(how, kwargs)):
+            return
+        from tailrace._artifacts import documents as _render
+
+        freeze: Callable[..., Frozen] = getattr(_render, how)
+        try:
+            frozen = freeze(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001 - foreign objects may raise anything; it must not reach training
+            name, text = how.replace("freeze", "log"), str(error)
+            self._lose(text if text.startswith(name) else f"{name}: {text}")
+            return
+        if frozen.tags and self._connection is not None:
+            self._connection.put(
+                Tags(self._spec.run, self._with_earlier_tables(frozen.tags, frozen.parts[-1].artifact_file))
+            )
+        for part in frozen.parts:
+            LANE.submit(partial(self._stage, part), on_error=partial(self._stage_failed, part.artifact_file))
+
+    def _draws(self, how: str, arguments: dict[str, Any]) -> bool:
+        """Whether this is a figure for the local reports; the images of each step are not."""
+        if self._local is None:
+            return False
+        if how == "freeze_image":
+            return arguments.get("key") is None
+        return how == "freeze_figure" or bool(arguments.get("draw"))
+
+    def _stage(self, part: Part) -> None:
+        """Writes one file and hands it over. In the lane's thread."""
+        from tailrace._artifacts.snapshot import stage
+
+        if self._connection is None:
+            assert self._local is not None
+            self._local.draw(part)
+            return
+        staged = stage(self._connection.session.artifacts, part.name, part.write)
+        self._connection.put(
+            Artifact(
+                run=self._spec.run,
+                staged=staged.name,
+                artifact_path=part.artifact_path,
+                append=part.append,
+                size=staged.size,
+            )
+        )
+
+    def _stage_failed(self, artifact_file: str, error: BaseException) -> None:
+        """In the lane's thread, where nobody would hear an exception."""
+        self._count_lost()
+        text = f"artifact {artifact_file!r} could not be written: {error}"
+        self._voice.warn(text, once=text)
+
+    def _lose(self, text: str) -> None:
+        """An artifact that never came to be: counted, and said once, or raised under `strict`."""
+        self._count_lost()
+        self._fault(text, once=text)
+
+    def _count_lost(self) -> None:
+        if self._connection is not None:
+            self._connection.put(Drop(self._spec.run, "artifact", "could not be read or drawn", 1))
+
+    def _with_earlier_tables(self, tags: dict[str, str], artifact_file: str) -> dict[str, str]:
+        """MLflow's UI finds tables by one tag that names all of them."""
+        from tailrace_agent.delivery.tables import LOGGED_ARTIFACTS, logged_artifacts
+
+        if LOGGED_ARTIFACTS not in tags:
+            return tags
+        self._tables = logged_artifacts(self._tables, artifact_file)
+        return {**tags, LOGGED_ARTIFACTS: self._tables}
+
+
+def _said(error: Exception) -> str:
+    """An error for a person: without Python's `[Errno 2]`."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename!r}" if error.filename else error.strerror
+    return str(error)
+
+
+def _folder(artifact_path: str | os.PathLike[str] | None) -> str | None:
+    """A directory in the run, as MLflow takes it; None for its root."""
+    if artifact_path is None:
+        return None
+    path = posixpath.normpath(str(os.fspath(artifact_path)) or ".")
+    if path == ".." or path.startswith(("/", "../")):
+        raise BadArtifact(f"artifact_path must be a relative path to a directory in the run, not {artifact_path!r}")
+    return None if path == "." else path

@@ -1,0 +1,76 @@
+"""A tracker as a context manager, and what a configuration says of its runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tailrace_agent.errors import SettingsError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from tailrace._api.run import Run
+    from tailrace._runs.active import Active
+    from tailrace.config import TrackingConfig
+
+__all__ = ["Managed", "given"]
+
+
+class Managed:
+    """`with Tracker(...) as tracker`. A base of `Tracker`."""
+
+    _active: Active
+    _auto_start: bool
+    _config: TrackingConfig | None
+
+    @property
+    def config(self) -> TrackingConfig | None:
+        """The configuration that it was built from, if it was."""
+        return self._config
+
+    def __enter__(self) -> Self:
+        """Starts a run, unless this thread has one already or `auto_start_run=False`."""
+        if self._auto_start and self._active.own() is None:
+            self._start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Ends this thread's runs: FAILED when an exception goes through, and the exception goes on."""
+        while (run := self._active.own()) is not None:
+            run.__exit__(kind, error, traceback)
+
+    def _start(self) -> Run:
+        raise NotImplementedError  # Tracker has it
+
+    def _run_name(self) -> str | None:
+        """What a run is called that is given no name and is no other's child."""
+        return None if self._config is None else self._config.run_name or self._config.name
+
+    def _tags(self) -> dict[str, str]:
+        return {} if self._config is None else self._config.tags
+
+    def _files(self) -> list[str]:
+        """Files to record with each run."""
+        return [] if self._config is None or self._config.source is None else [self._config.source]
+
+
+def given(
+    config: TrackingConfig | None, tracking_uri: Any, experiment_name: str | None, settings: dict[str, Any]
+) -> dict[str, Any]:
+    """A tracker's settings: its own arguments before those of its configuration.
+
+    Raises:
+        SettingsError: The configuration is something else, such as a run's params.
+    """
+    if config is not None and not hasattr(config, "tracker_settings"):
+        raise SettingsError(
+            f"config is what `tailrace.load_config` reads, a TrackingConfig, not {type(config).__name__}; "
+            "params belong to a run: `start_run(params=…)` or `log_params`"
+        )
+    arguments = {"tracking_uri": tracking_uri, "experiment_name": experiment_name, **settings}
+    named = {key: value for key, value in arguments.items() if value is not None}
+    return {**({} if config is None else config.tracker_settings()), **named}

@@ -1,0 +1,117 @@
+"""The calls for params of a run: read as they are at the call, said what of them could not be, and handed over."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from tailrace._log.faults import REFUSED
+from tailrace._values.params import flatten_params, unreadable_line
+from tailrace_agent.ipc.records import Drop, Params
+
+if TYPE_CHECKING:
+    from tailrace._messages.voice import Voice
+    from tailrace._offline.local_report import LocalReport
+    from tailrace._session.connection import Connection
+    from tailrace._values.params import Unreadable
+    from tailrace_agent.ipc.records import RunSpec
+    from tailrace_agent.settings.settings import Settings
+
+__all__ = ["ParamCalls"]
+
+_UNREAD: Final = "could not be read"
+_NO_NAMES: Final = "params are no mapping"
+
+
+class ParamCalls:
+    """`log_param` and `log_params`. A base of `Run`."""
+
+    _connection: Connection | None
+    _local: LocalReport | None
+    _params: dict[str, str]
+    _settings: Settings
+    _spec: RunSpec
+    _voice: Voice
+
+    def log_param(self, key: str, value: Any) -> Any:
+        """Logs one param; returns its value, as MLflow's function does.
+
+        Args:
+            key: Name.
+            value: Anything; what has named parts becomes several params, as in `log_params`.
+
+        Returns:
+            `value`, as it was passed.
+
+        Raises:
+            CallError: Under `strict=True`: it could not be read.
+
+        Example:
+            >>> run.log_param("lr", 3e-4)
+            0.0003
+        """
+        self.log_params({key: value})
+        return value
+
+    def log_params(self, params: Any) -> None:
+        """Logs params of any number and nesting (`a.b.c`). A value too long for MLflow is kept whole in an artifact.
+
+        A param that has another value already stays as it is: MLflow's params never change. The new value becomes a
+        dead letter, with a warning. What cannot be read (`???` of OmegaConf, a property that raises) is left out,
+        named in a warning and counted as dropped; the rest is logged.
+
+        Args:
+            params: Params by name: a mapping, a dataclass, an attrs, pydantic or msgspec model, a named tuple, an
+                `argparse.Namespace`, a `SimpleNamespace`, a config of OmegaConf, Hydra or `ml_collections`; nested in
+                one another in any way. A list stays one param, with what its items hold.
+
+        Raises:
+            CallError: Under `strict=True`: it is nothing that has names, a name came up twice, or something could
+                not be read.
+
+        Example:
+            >>> run.log_params({"model": {"layers": 12}, "lr": 3e-4})
+        """
+        if not self._settings.log_params or (self._connection is None and self._local is None):
+            return
+        try:
+            flat, collisions, unreadable = flatten_params(params)
+        except TypeError as error:
+            self._drop_params(_NO_NAMES, 1)
+            self._fault(f"log_params: {error}", once=("params", str(error)))
+            return
+        if self._local is not None:
+            self._local.add_params(params)
+        self._tell_changed(flat)
+        if flat and self._connection is not None:
+            self._connection.put(Params(self._spec.run, flat))
+        self._drop_params(_UNREAD, len(unreadable))
+        self._tell_unreadable(unreadable)
+        for name in collisions:
+            self._fault(
+                f"param {name!r} comes up twice after flattening; the first value is kept", once=("twice", name)
+            )
+
+    def _tell_unreadable(self, unreadable: list[Unreadable]) -> None:
+        """Names what could not be read, once; raised under `strict`."""
+        if unreadable:
+            names = tuple(each.name for each in unreadable)
+            self._fault(unreadable_line(unreadable), once=(self._spec.run, _UNREAD, names))
+
+    def _tell_changed(self, flat: dict[str, str]) -> None:
+        """Names what has another value already."""
+        for name, value in flat.items():
+            if self._params.setdefault(name, value) != value:
+                becomes = (
+                    "it will be a dead letter (`tailrace dead list`)" if self._local is None else "the first is kept"
+                )
+                self._voice.warn(
+                    f"param {name!r} is {self._params[name]!r} already and cannot become {value!r}: {becomes}",
+                    once=(self._spec.run, f"{REFUSED}param {name!r}"),
+                )
+
+    def _drop_params(self, reason: str, count: int) -> None:
+        if count and self._connection is not None:
+            self._connection.put(Drop(self._spec.run, "param", reason, count))
+
+    def _fault(self, text: str, *, once: object) -> None:
+        raise NotImplementedError  # Run has it

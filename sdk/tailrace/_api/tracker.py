@@ -1,0 +1,419 @@
+"""The tracker: the object behind `tailrace`'s module-level functions, for those who inject it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from typing import TYPE_CHECKING, Any, Literal
+
+from tailrace._api.boundary import NoMonitor, protect
+from tailrace._api.forwards import ActiveCalls
+from tailrace._api.info import ExperimentInfo
+from tailrace._api.managed import Managed, given
+from tailrace._api.model_handle import no_model
+from tailrace._api.passing import pass_tracker
+from tailrace._api.reading import ReadCalls
+from tailrace._api.registry import RegistryCalls
+from tailrace._api.results import ActiveResultCalls
+from tailrace._api.run import Run
+from tailrace._background.process_end import at_end
+from tailrace._log.log import make_log
+from tailrace._messages.suggestions import Suggests, instead_of_argument
+from tailrace._messages.voice import Voice
+from tailrace._runs.current import CurrentRuns
+from tailrace._runs.launch import context_tags, describe
+from tailrace._values.texts import as_text, as_texts
+from tailrace_agent.errors import CallError, SettingsError
+from tailrace_agent.ledger import Ledger
+from tailrace_agent.runtime.places import working_directory
+from tailrace_agent.settings.settings import Settings, load_settings
+from tailrace_agent.settings.uris import mask_uri, resolve_uri
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from tailrace.config import TrackingConfig
+    from tailrace_agent.ipc.records import RunSpec
+
+__all__ = ["Tracker", "trackers"]
+
+_NAME_CHARS = 250
+"""The width of the column for names of runs in MLflow's databases."""
+_READING = frozenset(name for base in (ReadCalls, RegistryCalls) for name in vars(base) if not name.startswith("_"))
+"""Calls whose answer the program goes on with: there is nothing to give in its place."""
+
+
+@protect({
+    "__enter__": lambda tracker: tracker,
+    "__repr__": object.__repr__,
+    "start_run": lambda tracker: tracker._current.begin_nothing(),
+    "flush": lambda _: Ledger(partial=True),
+    "get_tracking_uri": lambda _: "",
+    "log_model": lambda _: no_model(),
+    "set_experiment": lambda tracker: ExperimentInfo(None, None, tracker._active),
+    "system_monitor": lambda _: NoMonitor(),
+}, but=_READING)  # fmt: skip
+class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls, RegistryCalls, Managed, Suggests):
+    """Starts runs and logs to the active one. `tailrace`'s module-level functions are those of one tracker.
+
+    As a context manager it starts a run, and ends it, FAILED when an exception goes through. `tailrace.protocol` says
+    what an engine that is given one may expect of it.
+
+    Args:
+        tracking_uri: Where to; a setting like any other.
+        experiment_name: MLflow's experiment; a setting like any other.
+        auto_start_run: Whether entering the `with` block starts a run.
+        config: What a configuration says; weaker than all other arguments. See `build_tracker_from_config`.
+        **settings: Any setting; stronger than environment and files. See docs/settings.md.
+
+    Raises:
+        SettingsError: A setting is wrong.
+
+    Thread safety: every method from any thread. Forked and spawned children join the active run; pickled, a tracker
+    comes back in another process with its settings, joined to the run that is active.
+
+    Example:
+        >>> with Tracker("http://localhost:5000", "digits") as tracker:
+        ...     tracker.log(step=0, loss=0.5)
+    """
+
+    def __init__(
+        self,
+        tracking_uri: str | os.PathLike[str] | None = None,
+        experiment_name: str | None = None,
+        auto_start_run: bool = True,
+        *,
+        config: TrackingConfig | None = None,
+        **settings: Any,
+    ) -> None:
+        _require_known(settings, "Tracker")
+        self._config, self._auto_start = config, auto_start_run
+        self._given = given(config, tracking_uri, _text(experiment_name, "experiment_name"), settings)
+        if self._given:
+            with contextlib.suppress(OSError):  # no descriptor left for a file: told by the first call
+                load_settings(self._given)  # what is wrong is said now
+        self._experiment_id: str | None = None
+        self._voice = Voice()
+        self._current = CurrentRuns(self._voice, self._settings, self.start_run, self)
+        self._active = self._current.active
+        self._exports = False
+        # In the instance, as in Run: the method below is its documentation.
+        self.__dict__["log"] = make_log(self._active.pointer)
+        _trackers.append(self)  # for good: its runs have to be ended at exit
+
+    # -- where to ----------------------------------------------------------------------------------------------------
+
+    def set_tracking_uri(self, uri: str | os.PathLike[str]) -> None:
+        """Where runs started from now on go: `http://…`, `sqlite:///…`, `postgresql://…`.
+
+        Args:
+            uri: What MLflow takes; a path is a directory of files.
+
+        Raises:
+            SettingsError: It is no URI at all.
+
+        Example:
+            >>> tailrace.set_tracking_uri("http://localhost:5000")
+        """
+        told: Any = uri
+        if told is None:
+            raise SettingsError("tracking_uri is None: name a store, or leave the call out for MLflow's default one")
+        load_settings({"tracking_uri": uri})
+        self._given = {**self._given, "tracking_uri": uri}
+        self._export(MLFLOW_TRACKING_URI=resolve_uri(os.fspath(uri), working_directory()))
+
+    def get_tracking_uri(self) -> str:
+        """The tracking URI in force, without a password; MLflow's default when none is set.
+
+        Returns:
+            The URI, relative paths made absolute.
+
+        Example:
+            >>> tailrace.get_tracking_uri()
+            'http://localhost:5000'
+        """
+        uri = self._settings({}).tracking_uri
+        return mask_uri(resolve_uri(uri or "sqlite:///mlflow.db", working_directory()))[0]
+
+    def set_experiment(self, experiment_name: str | None = None, experiment_id: str | None = None) -> ExperimentInfo:
+        """The experiment of runs started from now on; created when missing.
+
+        Args:
+            experiment_name: Its name.
+            experiment_id: Or MLflow's id of it.
+
+        Returns:
+            Its `name` and `experiment_id`; what MLflow alone knows is waited for.
+
+        Raises:
+            CallError: Neither or both are given.
+            SettingsError: The name is empty.
+
+        Example:
+            >>> tailrace.set_experiment("digits")
+        """
+        if (experiment_name is None) == (experiment_id is None):
+            raise CallError("set_experiment takes experiment_name or experiment_id, one of the two")
+        experiment_name, experiment_id = (
+            _text(experiment_name, "experiment_name"),
+            _text(experiment_id, "experiment_id"),
+        )
+        load_settings({"experiment_name": experiment_name})
+        self._given = {**self._given, "experiment_name": experiment_name}
+        self._experiment_id = experiment_id
+        self._export(MLFLOW_EXPERIMENT_NAME=experiment_name, MLFLOW_EXPERIMENT_ID=self._experiment_id)
+        return ExperimentInfo(experiment_name, self._experiment_id, self._active)
+
+    def _export(self, **variables: str | None) -> None:
+        """Tells programs that this one starts, as MLflow does; for the module's own tracker only."""
+        if not self._exports:
+            return
+        for name, value in variables.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+    # -- runs --------------------------------------------------------------------------------------------------------
+
+    def start_run(  # noqa: PLR0913 - MLflow's own arguments, and ours
+        self,
+        run_id: str | None = None,
+        experiment_id: str | None = None,
+        run_name: str | None = None,
+        nested: bool = False,
+        parent_run_id: str | None = None,
+        tags: Mapping[str, Any] | None = None,
+        description: str | None = None,
+        log_system_metrics: bool | None = None,
+        *,
+        experiment_name: str | None = None,
+        tracking_uri: str | os.PathLike[str] | None = None,
+        params: Mapping[str, Any] | None = None,
+        agent: Literal["process", "thread", "off"] | None = None,
+        **settings: Any,
+    ) -> Run:
+        """Starts a run and makes it the active one of this thread or asyncio task. Does not wait for MLflow.
+
+        What is given as a text may be anything that has a `str()`: a number, a path, an enum.
+
+        Args:
+            run_id: MLflow's id of a run to resume; `MLFLOW_RUN_ID` by default, for a program's first run.
+            experiment_id: Experiment by id.
+            run_name: Name; MLflow invents one by default.
+            nested: The run is a child of the active run; in a thread or task without one, of the program's.
+            parent_run_id: MLflow's id of the parent, for a run nested under somebody else's.
+            tags: Tags.
+            description: The run's note in MLflow's UI.
+            log_system_metrics: Sample the machine while the run lasts; see `system_monitor`.
+            experiment_name: Experiment by name; created when missing.
+            tracking_uri: Where to, for this run and those nested below it.
+            params: Params, as `log_params` takes them.
+            agent: Where delivery runs: `process`, `thread`, or `off`.
+            **settings: Any other setting, for this run.
+
+        Returns:
+            The run; use it as a context manager, or end it with `end_run`.
+
+        Raises:
+            SettingsError: A setting is wrong.
+            CallError: A run is active and neither `nested` nor another thread's or task's; something has no `str()`.
+            StateDirError, SessionError, StoreRefused: What cannot work at all, under `on_error="raise"`; by default
+                one warning, and training goes on.
+
+        Example:
+            >>> with tailrace.start_run(run_name="baseline", params={"lr": 0.1}):
+            ...     train()
+        """
+        _require_known(settings, "start_run")
+        experiment_name = _text(experiment_name, "experiment_name")
+        arguments = {"experiment_name": experiment_name, "tracking_uri": tracking_uri, "agent": agent, **settings}
+        arguments["log_system_metrics"] = log_system_metrics
+        running = self._active.own()
+        if running is not None and not nested:
+            raise CallError(
+                f"run {running._label} is active already: the cell or script that began it has not ended it. End it "
+                "with tailrace.end_run(), or pass nested=True"
+            )
+        parent = (running or self.active_run()) if nested else None
+        config = self._settings(arguments)
+        elsewhere = parent is not None and tracking_uri is None and parent._settings.tracking_uri != config.tracking_uri
+        if parent is not None and elsewhere:  # a child belongs where its parent is
+            arguments["tracking_uri"] = parent._settings.tracking_uri
+            if experiment_id is None and not experiment_name:
+                arguments["experiment_name"], experiment_id = (
+                    parent._settings.experiment_name,
+                    parent._spec.experiment_id,
+                )
+            config = self._settings(arguments)
+        elif experiment_id is None and not experiment_name:
+            experiment_id = self._experiment_id
+        name = run_name if run_name is not None else (self._run_name() if parent is None else None)
+        spec, credentials = describe(
+            config,
+            run_id=_text(run_id, "run_id") or os.environ.pop("MLFLOW_RUN_ID", None),
+            experiment_id=_text(experiment_id, "experiment_id"),
+            run_name=self._short_name(_text(name, "run_name")),
+            parent_run_id=_text(parent_run_id, "parent_run_id"),
+            tags={**context_tags(), **self._tags(), **as_texts(tags or {}, "tags")},
+            description=_text(description, "description"),
+            files=self._files(),
+        )
+        run = self._current.begin(spec, config, credentials, parent)
+        if params is not None:
+            run.log_params(params)
+        if config.log_system_metrics:
+            run.system_monitor(config.system_metrics_interval, node=config.system_metrics_node).start()
+        return run
+
+    def _short_name(self, name: str | None) -> str | None:
+        if name is not None and len(name) > _NAME_CHARS:
+            self._voice.warn(f"run_name has {len(name):,} characters; MLflow keeps {_NAME_CHARS}")
+        return name[:_NAME_CHARS] if name else name
+
+    def _start(self) -> Run:
+        return self.start_run()
+
+    def end_run(
+        self, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED", timeout: float | None = None
+    ) -> None:
+        """Ends the active run of this thread or task, and waits for its delivery; see `Run.end`.
+
+        Does nothing without one.
+
+        Args:
+            status: FINISHED, FAILED or KILLED.
+            timeout: Seconds to wait; `end_timeout` by default.
+
+        Raises:
+            CallError: Under `strict=True`: an unknown status.
+
+        Example:
+            >>> tailrace.end_run("FAILED")
+        """
+        run = self._active.own() or self._active.current()
+        if run is not None:
+            run.end(status, timeout)
+
+    def active_run(self) -> Run | None:
+        """The active run of this thread or task, or None.
+
+        Returns:
+            The run; in a thread, task or child without one of its own, the one that it logs to.
+
+        Example:
+            >>> tailrace.active_run().info.run_id
+            '0f6a…'
+        """
+        return self._active.current() or self._current.inherited()
+
+    # -- logging to the active run -----------------------------------------------------------------------------------
+
+    def log(
+        self, metrics: Mapping[str, Any] | None = None, /, step: int | None = None, *others: Any, **values: Any
+    ) -> None:
+        """Logs metrics of one training step to the active run, in about a microsecond.
+
+        Args:
+            metrics: Metrics by name, for names that are no Python identifiers; nested ones become `train/loss`.
+            step: Training step; without it, the run's own counter of calls without a step: 0, 1, 2, …
+            *others: Not for use: what other trackers take there is said to be wrong, and stops nobody.
+            **values: Metrics as keywords. Numbers of any kind: float, int, bool, NumPy scalars, tensors with one
+                element.
+
+        Raises:
+            CallError: Under `strict=True`: a value is no number, or the step no integer.
+
+        Example:
+            >>> tailrace.log({"train/loss": 0.25}, step=7)
+            >>> tailrace.log({"train": {"loss": 0.25}}, 7)
+        """
+        raise NotImplementedError("replaced in __init__")
+
+    def flush(self, timeout: float | None = None) -> Ledger:
+        """Waits until all that was accepted before the call, in every active run, is delivered or dead.
+
+        Args:
+            timeout: Seconds in all; `end_timeout` by default.
+
+        Returns:
+            The ledgers of all active runs as one.
+
+        Example:
+            >>> tailrace.flush(timeout=10).settled
+            True
+        """
+        timeout = self._settings({}).end_timeout if timeout is None else timeout
+        deadline = time.monotonic() + timeout
+        total = Ledger()
+        for run in self._active.all():
+            total = total.add(run.flush(max(0.0, deadline - time.monotonic())))
+        return total
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _settings(self, arguments: Mapping[str, Any]) -> Settings:
+        given = {key: value for key, value in arguments.items() if value is not None}
+        return load_settings({**self._given, **given})
+
+    def _begin(self, spec: RunSpec, config: Settings, credentials: str | None) -> Run:
+        return self._current.begin(spec, config, credentials)
+
+    def _to(self, run_id: str | None) -> Run:
+        """The run that a call means; the active one, or a new one, when none is named."""
+        return self._current.target(None if run_id is None else as_text(run_id, "run_id"))
+
+    def _surprised(self, what: str, error: Exception) -> None:
+        if self._given.get("on_error", os.environ.get("TAILRACE_ON_ERROR")) == "raise":
+            raise error
+        self._voice.warn(
+            f"{what}() could not be done: {type(error).__name__}: {error}. Training goes on.", once=(what, str(error))
+        )
+
+    def __reduce__(self) -> tuple[Callable[..., Tracker], tuple[Any, ...]]:
+        return pass_tracker(self)
+
+    def __copy__(self) -> Tracker:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Tracker:
+        return self
+
+
+def _text(value: object, name: str) -> str | None:
+    return None if value is None else as_text(value, name)
+
+
+def _require_known(settings: Mapping[str, Any], function: str) -> None:
+    """An argument that there is not, said with all that there are in mind: the call's own, and the settings."""
+    fields = Settings.__struct_fields__
+    for name in settings:
+        if name not in fields:
+            import inspect  # 5 ms, for a message
+
+            call = Tracker.start_run if function == "start_run" else Tracker
+            own = [known for known in inspect.signature(call).parameters if known not in ("self", "settings")]
+            raise SettingsError(instead_of_argument(name, function, [*own, *fields]))
+
+
+_trackers: list[Tracker] = []
+
+
+def trackers() -> list[Tracker]:
+    """All trackers of this process, the module's own first."""
+    return list(_trackers)
+
+
+def _exit_all() -> None:
+    for tracker in _trackers:
+        tracker._current.at_exit()
+
+
+def _after_fork_in_child() -> None:
+    for tracker in _trackers:
+        tracker._current.after_fork()
+
+
+at_end(_exit_all)
+os.register_at_fork(after_in_child=_after_fork_in_child)

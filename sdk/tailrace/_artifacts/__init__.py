@@ -1,0 +1,1 @@
+"""Artifacts: captured at the call, written in the background."""

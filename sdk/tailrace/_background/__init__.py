@@ -1,0 +1,1 @@
+"""What happens behind the program: one thread, and the process's end."""

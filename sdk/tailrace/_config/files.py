@@ -1,0 +1,199 @@
+"""Configuration as people write it: which file, which layout, and `${VAR}` in its values.
+
+What this module promises:
+
+* Three layouts are read as they are: a table `tracking` (with `mlflow`, `local` and `settings` below it, if you like);
+  `mlflow_…` keys beside those of an experiment; and the fields of `TrackingConfig` alone.
+* Whatever else a document holds is the experiment's own, and comes back untouched.
+* A mistake is a `SettingsError` that names the file and what is wrong with it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from tailrace_agent.errors import SettingsError
+from tailrace_agent.settings.settings import own_table, parse_toml, settings_file
+from tailrace_agent.settings.uris import mask_uri
+
+__all__ = ["Document", "Entry", "credentials_in", "expand", "read_document", "tracking_entries"]
+
+_VARIABLE = re.compile(r"\$(?P<escaped>\$?)\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
+_FLAT: Final = ("enabled", "backend", "tracking_uri", "experiment_name", "registry_uri", "run_name")
+"""One of them at the top says that the whole document is about tracking."""
+_BESIDE: Final = {
+    "mlflow_tracking": "enabled",
+    "mlflow_tracking_uri": "tracking_uri",
+    "mlflow_registry_uri": "registry_uri",
+    "mlflow_experiment_name": "experiment_name",
+    "mlflow_run_name": "run_name",
+    "mlflow_tags": "tags",
+}
+_BELOW: Final = ("mlflow", "local", "settings")
+_MOST_VALUES: Final = 100_000
+
+
+class Document(NamedTuple):
+    """A configuration before anything in it is checked.
+
+    Attributes:
+        values: What it holds.
+        name: How to call it in a message.
+        path: The file, or None for a dictionary.
+    """
+
+    values: Mapping[str, Any]
+    name: str
+    path: Path | None = None
+
+
+class Entry(NamedTuple):
+    """One value that is about tracking: the field's name, what stands there, and how to call the place."""
+
+    key: str
+    value: Any
+    place: str
+
+
+def read_document(source: str | os.PathLike[str] | Mapping[str, Any] | None) -> Document:
+    """A file (TOML, YAML, JSON), a mapping, or with None the nearest `tailrace.toml` or `pyproject.toml`.
+
+    Raises:
+        SettingsError: It cannot be read, or is no table of keys.
+    """
+    if isinstance(source, Mapping):
+        return Document(source, "the config")
+    if source is not None and not isinstance(source, (str, os.PathLike)):
+        raise SettingsError(f"a configuration is a file, a dictionary or a TrackingConfig, not {type(source).__name__}")
+    path = settings_file() if source is None else Path(os.path.expanduser(source))  # noqa: PTH111 - also of a str
+    if path is None:
+        return Document({}, "the config")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read: {error.strerror or error}") from None
+    values: Any = parse_toml(path, data) if path.suffix == ".toml" else _parse_yaml(path, data)
+    if path.name == "pyproject.toml":
+        values = own_table(values) or {}
+    if not isinstance(values, dict):
+        raise SettingsError(f"{path} must hold keys and values, not {type(values).__name__}")
+    return Document(values, str(path), path.absolute())
+
+
+def _parse_yaml(path: Path, data: bytes) -> Any:
+    if path.suffix not in (".yaml", ".yml", ".json"):
+        raise SettingsError(f"{path}: a configuration is a .toml, .yaml, .yml or .json file")
+    yaml: Any = importlib.import_module("yaml")  # untyped
+    try:
+        values = yaml.safe_load(data)
+    except Exception as error:  # noqa: BLE001 - PyYAML raises anything where a value is not what its tag says
+        what = " ".join(str(error).split()) or type(error).__name__
+        raise SettingsError(f"{path} is no valid YAML: {what}") from None
+    if _size(values, {}) > _MOST_VALUES:
+        raise SettingsError(f"{path} holds more than {_MOST_VALUES:,} values once its aliases are followed")
+    return {} if values is None else values
+
+
+def _size(value: Any, known: dict[int, float]) -> float:
+    """How many values there are in it, what is aliased each time that it is; endless for what holds itself."""
+    if not isinstance(value, (dict, list)):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = math.inf
+        inner = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_size(each, known) for each in inner)
+    return known[id(value)]
+
+
+def tracking_entries(document: Document) -> tuple[list[Entry], dict[str, Any]]:
+    """What a document says of tracking, later entries stronger; and the rest of it.
+
+    Raises:
+        SettingsError: A table is none, or an `mlflow_…` key is unknown.
+    """
+    name, values = document.name, document.values
+    if document.path is not None and document.path.name in ("tailrace.toml", "pyproject.toml"):
+        own = {key: value for key, value in values.items() if key != "tracking"}
+        return [*_entries(own, f"{name}: "), *_table(document)], {}
+    if "tracking" not in values and any(key in values for key in _FLAT):
+        return _entries(values, f"{name}: "), {}
+    beside = [_beside(key, value, name) for key, value in values.items() if str(key).startswith("mlflow_")]
+    named = [Entry(key, values[key], f"{name}: {key}") for key in ("name", "seed") if key in values]
+    rest = {key: value for key, value in values.items() if key != "tracking" and not str(key).startswith("mlflow_")}
+    return [*named, *beside, *_table(document)], rest
+
+
+def _table(document: Document) -> list[Entry]:
+    """The table `tracking` and those below it."""
+    table = document.values.get("tracking")
+    if table is None:
+        return []
+    entries = []
+    for path, values in (("tracking", table), *_below(table)):
+        where = f"{document.name}: [{path}]"
+        if not isinstance(values, Mapping):
+            raise SettingsError(f"{where} must be a table, not {values!r}")
+        below = _BELOW if path == "tracking" else ()
+        entries += _entries({key: value for key, value in values.items() if key not in below}, f"{where} ")
+    return entries
+
+
+def _below(table: Any) -> list[tuple[str, Any]]:
+    return (
+        [(f"tracking.{key}", table[key]) for key in _BELOW if table.get(key) is not None]
+        if isinstance(table, Mapping)
+        else []
+    )
+
+
+def _entries(values: Mapping[str, Any], where: str) -> list[Entry]:
+    return [Entry(str(key), value, f"{where}{key}") for key, value in values.items()]
+
+
+def _beside(key: str, value: Any, name: str) -> Entry:
+    if key not in _BESIDE:
+        from difflib import get_close_matches
+
+        near = get_close_matches(key, _BESIDE, n=1, cutoff=0)
+        raise SettingsError(f"{name}: {key} is no key of tailrace; did you mean {near[0]!r}?")
+    return Entry(_BESIDE[key], value, f"{name}: {key}")
+
+
+def expand(value: Any, environ: Mapping[str, str], place: str) -> Any:
+    """`${VAR}` and `${VAR:-default}` in every text of a value; `$${VAR}` stands for `${VAR}` itself.
+
+    Raises:
+        SettingsError: A variable is not set and has no default.
+    """
+    if isinstance(value, Mapping):
+        return {key: expand(item, environ, f"{place}.{key}") for key, item in value.items()}
+    if isinstance(value, list):
+        return [expand(item, environ, place) for item in value]
+    if not isinstance(value, str):
+        return value
+
+    def replaced(match: re.Match[str]) -> str:
+        if match["escaped"]:
+            return match[0][1:]
+        found = environ.get(match["name"]) or match["default"]  # empty is not set, as in a shell's `:-`
+        if found is None:
+            raise SettingsError(
+                f"{place} needs the environment variable {match['name']}, which is not set, or empty; "
+                f"set it, or write ${{{match['name']}:-default}}"
+            )
+        return found
+
+    return _VARIABLE.sub(replaced, value)
+
+
+def credentials_in(text: str) -> bool:
+    """Whether a URI, as it is written in a file, holds a password: one from a variable does not count."""
+    written = _VARIABLE.sub(lambda match: match["default"] or "", text)
+    _, found = mask_uri(written)
+    return found is not None and bool(found.partition(":")[2])

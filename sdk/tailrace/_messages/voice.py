@@ -1,0 +1,99 @@
+"""What a person is told: short lines on standard error, each warning once.
+
+Lines (`say`) are silenced by the setting `quiet`; warnings go through the logger `tailrace`, which shows them on
+standard error unless the program has configured logging otherwise.
+
+In a notebook lines go to standard output, since a red box there means that something is wrong; and both go to the cell
+that they are about, see `_notebook`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from tailrace._messages.notebook import cells
+from tailrace_agent.runtime.program import notebook_shell
+from tailrace_agent.text.quoting import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Voice", "on_terminal", "say"]
+
+_MOST = 1000
+_LONGEST = 4000
+
+
+def say(text: str) -> None:
+    """One line on standard error, in a notebook on standard output; a broken stream is nobody's problem."""
+    with contextlib.suppress(OSError, ValueError, AttributeError, TypeError, RuntimeError):
+        stream = sys.stderr if notebook_shell() is None else sys.stdout
+        stream.write(_writable(f"tailrace: {text}", stream) + "\n")
+        stream.flush()
+
+
+def _writable(text: str, stream: Any) -> str:
+    """The text without what a terminal obeys, and with what a stream's encoding has no characters for spelled out."""
+    text = visible(text[:_LONGEST])
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.encode(encoding, "backslashreplace").decode(encoding)
+    except LookupError:  # a stream of somebody's own, with an encoding of its own
+        pass
+    return text
+
+
+def on_terminal() -> bool:
+    """Whether a line on standard error can be drawn over: never in a notebook, which keeps what was drawn."""
+    try:
+        return notebook_shell() is None and sys.stderr.isatty()
+    except (AttributeError, TypeError, ValueError, OSError):  # none, a closed one, or one that is no file
+        return False
+
+
+class Voice:
+    """Warns once for each reason.
+
+    Thread safety: every method from any thread, signal handler or finalizer, and after a fork at any moment: it takes
+    no lock, since the same thread might hold it already, or no thread at all any more.
+    """
+
+    def __init__(self) -> None:
+        self._said: dict[object, object] = {}
+
+    def warn(self, text: str, *, once: object = None) -> None:
+        """A warning, unless one with the same `once` (or the same text) was given."""
+        if self._is_new(text if once is None else once):
+            _write(partial(_warn, text))
+
+    def remark(self, text: str) -> None:
+        """A line that is no warning, once."""
+        if self._is_new(text):
+            _write(partial(say, text))
+
+    def _is_new(self, what: object) -> bool:
+        ours = object()
+        return len(self._said) < _MOST and self._said.setdefault(what, ours) is ours
+
+
+def _write(write: Callable[[], None]) -> None:
+    """Where it belongs: in a notebook, to the cell that it is about."""
+    notebook = cells()
+    if notebook is None:
+        write()
+    else:
+        notebook.say(write)
+
+
+def _warn(text: str) -> None:
+    try:
+        import logging  # not before there is something to say
+
+        logging.getLogger("tailrace").warning("tailrace: %s", _writable(text, sys.stderr))
+    except (ImportError, AttributeError, OSError):  # re-entered while this very thread is importing it; no descriptor
+        say(text)

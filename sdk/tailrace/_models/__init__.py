@@ -1,0 +1,1 @@
+"""Models: copied at the call, saved in the background."""

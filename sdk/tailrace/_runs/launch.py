@@ -1,0 +1,194 @@
+"""How a run comes to be: what it is (`describe`), where its rows go (`Launcher.connect`), whether it can work at all.
+
+Nothing here waits for MLflow, except for a verdict under `on_error="raise"`.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from tailrace._messages.waiting import until
+from tailrace._session.connection import Connection
+from tailrace._session.process_facts import facts
+from tailrace_agent.errors import SessionError, StateDirError
+from tailrace_agent.ipc.records import RunSpec
+from tailrace_agent.runtime.places import working_directory
+from tailrace_agent.runtime.program import in_notebook, program_file, program_name
+from tailrace_agent.settings.settings import Settings
+from tailrace_agent.settings.uris import check_uri, mask_uri, mask_url, resolve_uri
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from tailrace._api.run import Run
+    from tailrace._messages.voice import Voice
+
+__all__ = ["Launcher", "context_tags", "describe", "verdict"]
+
+_OF_A_RUN = frozenset({
+    "tracking_uri", "registry_uri", "experiment_name", "quiet", "strict", "on_error", "end_timeout", "exit_timeout",
+    "metadata", "git_diff", "log_params", "log_metrics", "log_artifacts", "log_model", "log_input_example",
+    "log_model_signature", "register_model", "model_name", "model_stage", "model_description", "reports_dir",
+    "every", "min_interval",
+})  # fmt: skip
+"""Settings that two runs of one session may have differently; all others are the agent's."""
+_PER_RUN = {name: getattr(Settings(), name) for name in _OF_A_RUN}
+_VERDICT_TIMEOUT = 20.0
+
+
+def describe(  # noqa: PLR0913 - MLflow's own arguments of start_run
+    config: Settings,
+    *,
+    run_id: str | None = None,
+    experiment_id: str | None = None,
+    run_name: str | None = None,
+    parent: int | None = None,
+    parent_run_id: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    description: str | None = None,
+    owned: bool = True,
+    files: Sequence[str] = (),
+) -> tuple[RunSpec, str | None]:
+    """What a run is, from arguments, settings and MLflow's variables; and the password cut out of its URI."""
+    cwd = working_directory()
+    uri, credentials = mask_uri(resolve_uri(config.tracking_uri, cwd)) if config.tracking_uri else (None, None)
+    by_id = experiment_id
+    if by_id is None and config.experiment_name is None:
+        by_id = os.environ.get("MLFLOW_EXPERIMENT_ID") or None
+    spec = RunSpec(
+        run=int.from_bytes(os.urandom(8), "big") >> 1,
+        start_time=time.time_ns() // 1_000_000,
+        cwd=cwd,
+        tracking_uri=uri,
+        experiment_name=config.experiment_name if by_id is None else None,
+        experiment_id=None if by_id is None else str(by_id),
+        run_id=run_id,
+        run_name=run_name or os.environ.get("MLFLOW_RUN_NAME") or None,
+        parent=parent,
+        parent_run_id=parent_run_id,
+        tags=dict(tags or {}),
+        description=description,
+        owned=owned,
+        facts=facts(files) if config.metadata and config.agent != "off" and owned and run_id is None else None,
+        git_diff=config.git_diff,
+    )
+    return spec, credentials
+
+
+def context_tags() -> dict[str, str]:
+    """MLflow's own tags on who and what runs."""
+    kind = "NOTEBOOK" if in_notebook() else "LOCAL"
+    return {"mlflow.user": _user(), "mlflow.source.name": program_file() or program_name(), "mlflow.source.type": kind}
+
+
+def _user() -> str:
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):  # a user id without a name, as containers have them
+        return str(os.getuid())
+
+
+class Launcher:
+    """This process's connections, one for each combination of settings that concern the agent.
+
+    Args:
+        voice: Says what has to be said.
+
+    Thread safety: every method from any thread.
+    """
+
+    def __init__(self, voice: Voice) -> None:
+        self._voice = voice
+        self._connections: dict[Settings, Connection] = {}
+        self._joined: dict[str, Connection] = {}
+        self._lock = threading.RLock()
+
+    def connect(
+        self, config: Settings, tracking_uri: str | None = None, credentials: str | None = None
+    ) -> Connection | None:
+        """The connection for these settings, with a living agent; None when nothing can be tracked at all.
+
+        Raises:
+            StateDirError: Under `on_error="raise"`: state can be kept nowhere.
+            SessionError: Under `on_error="raise"`: no ring can be made.
+        """
+        key = msgspec.structs.replace(config, **_PER_RUN)
+        with self._lock:
+            connection = self._connections.get(key)
+            fresh = connection is None
+            if connection is None:
+                try:
+                    connection = Connection(config, self._voice)
+                except (StateDirError, SessionError) as error:
+                    if config.on_error == "raise":
+                        error.asked_for = True
+                        raise
+                    self._voice.warn(f"nothing can be tracked: {error}")
+                    return None
+                self._connections[key] = connection
+            if tracking_uri and credentials:
+                connection.keeper.remember(tracking_uri, credentials)
+            if config.alert_webhook:
+                connection.keeper.remember(mask_url(config.alert_webhook), config.alert_webhook)
+            if fresh:
+                connection.keeper.start()
+            return connection
+
+    def connect_to(self, session: str, config: Settings) -> Connection | None:
+        """The connection to a session of this machine that is named by its directory; None where it cannot be joined.
+
+        Args:
+            session: The directory.
+            config: Settings in force for what is logged there.
+        """
+        with self._lock:
+            for connection in self.all():
+                if str(connection.session.dir) == session:
+                    return connection
+            if not session:
+                return None
+            try:
+                connection = self._joined[session] = Connection(config, self._voice, session)
+            except SessionError:  # it is over, or not on this machine
+                return None
+            connection.keeper.start()
+            return connection
+
+    @property
+    def connected(self) -> bool:
+        """Whether this process has a connection yet."""
+        return bool(self._connections)
+
+    def close(self, timeout: float) -> None:
+        """The process ends."""
+        for connection in self.all():
+            connection.close(timeout)
+
+    def all(self) -> list[Connection]:
+        """Every connection of this process."""
+        return [*self._connections.values(), *self._joined.values()]
+
+    def after_fork(self) -> None:
+        """In a forked child."""
+        self._lock = threading.RLock()
+
+
+def verdict(run: Run, spec: RunSpec) -> str | None:
+    """Why the run's store cannot be used at all, as far as can be known without a server that answers; or None."""
+    reason = check_uri(spec.tracking_uri, os.environ) if spec.tracking_uri else None
+    if reason is not None:
+        return reason
+    status = until(
+        run._status,
+        lambda s: bool(s.run_id or s.refused or s.gone or s.problem),
+        timeout=_VERDICT_TIMEOUT,
+        quiet=True,
+    )
+    return status.refused or status.gone if status is not None else None

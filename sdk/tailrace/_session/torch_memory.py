@@ -1,0 +1,65 @@
+"""What PyTorch's allocator holds on each GPU, put where the agent's sampler reads it: no thread, no system call.
+
+Asked from the ring's sampled slow path (about one `log()` call in 200), at most once a second, and only when the
+program itself has imported torch and used CUDA.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from tailrace_agent.ipc.sample_board import BoardWriter
+from tailrace_agent.sampler.torch_memory import torch_board
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["TorchMemory"]
+
+_EVERY = 1.0
+_MEGABYTE = 1e6
+
+
+class TorchMemory:
+    """This process's end of the board.
+
+    Args:
+        shared: The session's directory in shared memory.
+
+    Raises:
+        OSError: There is no room for the board.
+    """
+
+    def __init__(self, shared: Path) -> None:
+        self._board = BoardWriter(torch_board(shared, os.getpid()))
+        self._next = 0.0
+
+    def look(self) -> None:
+        """Puts up what torch holds now, if it is there and it is time."""
+        now = time.monotonic()
+        torch = sys.modules.get("torch")
+        if torch is None or now < self._next:
+            return
+        self._next = now + _EVERY
+        try:
+            values = _held(torch)
+        except Exception:  # noqa: BLE001 - a torch of another make, or still being imported: nothing to tell then
+            return
+        if values:
+            self._board.write(values)
+
+
+def _held(torch: Any) -> dict[str, float]:
+    cuda = torch.cuda
+    if not cuda.is_initialized():
+        return {}
+    values = {}
+    for device in range(cuda.device_count()):
+        reserved = cuda.memory_reserved(device)
+        if reserved:  # 0 on a GPU that this process does not use
+            values[f"gpu_{device}_torch_allocated_megabytes"] = cuda.memory_allocated(device) / _MEGABYTE
+            values[f"gpu_{device}_torch_reserved_megabytes"] = reserved / _MEGABYTE
+    return values

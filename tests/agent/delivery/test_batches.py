@@ -1,0 +1,148 @@
+"""Blocks become requests: within the limits, without twins, and every entry of them counted."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tailrace_agent.delivery.batches import Twins, body_of, keys_of, metrics_batch, texts_batch
+from tailrace_agent.ipc.records import RAW, Point, encode
+from tailrace_agent.spool.intake import decode_rows, encode_rows
+from tailrace_agent.spool.store import Block
+
+MS = 1_000_000
+_ids = itertools.count(1)
+
+
+def metrics(*rows: tuple[int, int, dict[str, float]], run: int = 1) -> Block:
+    body = encode_rows([encode((run, step, at, values)) for step, at, values in rows])
+    return Block(next(_ids), run, "metric", sum(len(values) for _, _, values in rows), rows[0][1] if rows else 0, body)
+
+
+def texts(kind: str, values: dict[str, str]) -> Block:
+    return Block(next(_ids), 1, kind, len(values), 0, encode(values))
+
+
+def test_points_have_the_milliseconds_of_their_call_and_its_step() -> None:
+    first, second = metrics((3, 7 * MS + 999_999, {"a": 1.0, "b": 2.0})), metrics((4, 8 * MS, {"a": 3.0}))
+    batch = metrics_batch([first, second], Twins())
+    assert batch.entries == [Point("a", 1.0, 7, 3), Point("b", 2.0, 7, 3), Point("a", 3.0, 8, 4)]
+    assert (batch.run, batch.kind, batch.blocks, batch.merged) == (1, "metric", [first.id, second.id], 0)
+
+
+def test_bools_and_integers_are_sent_as_floats() -> None:
+    batch = metrics_batch([metrics((0, 0, {"yes": True, "no": False, "int": 3, "huge": 2**64 - 1}))], Twins())
+    assert [type(entry[1]) for entry in batch.entries] == [float] * 4
+    assert [entry[1] for entry in batch.entries] == [1.0, 0.0, 3.0, float(2**64 - 1)]
+
+
+def test_points_that_are_equal_for_mlflow_are_sent_once_and_counted() -> None:
+    row = (1, 5 * MS, {"a": 1.0, "nan": math.nan, "inf": math.inf})
+    later = (1, 5 * MS + 1000, {"a": 1.0, "nan": math.nan, "inf": math.inf})
+    batch = metrics_batch([metrics(row, later), metrics(row)], Twins())
+    assert [entry[0] for entry in batch.entries] == ["a", "nan", "inf"]
+    assert batch.merged == 6
+
+
+@pytest.mark.parametrize(
+    "other",
+    [(2, 5 * MS, {"a": 1.0}), (1, 6 * MS, {"a": 1.0}), (1, 5 * MS, {"a": 2.0}), (1, 5 * MS, {"b": 1.0})],
+    ids=["step", "time", "value", "key"],
+)
+def test_points_that_differ_in_anything_are_all_sent(other: tuple[int, int, dict[str, float]]) -> None:
+    assert metrics_batch([metrics((1, 5 * MS, {"a": 1.0}), other)], Twins()).merged == 0
+
+
+def test_twins_are_found_across_two_requests_when_the_first_was_sent() -> None:
+    twins = Twins()
+    first, second = metrics((1, 5 * MS, {"a": 1.0})), metrics((1, 5 * MS, {"a": 1.0}), (2, 6 * MS, {"a": 1.0}))
+    batch = metrics_batch([first], twins)
+    assert metrics_batch([second], twins).merged == 0  # the first may not have arrived
+    twins.sent([entry for entry in batch.entries if isinstance(entry, Point)])
+    batch = metrics_batch([second], twins)
+    assert (batch.entries, batch.merged) == ([Point("a", 1.0, 6, 2)], 1)
+
+
+def test_only_the_last_two_milliseconds_are_remembered() -> None:
+    twins = Twins()
+    twins.sent([Point("a", 1.0, at, 0) for at in range(1000)])
+    assert len(twins._recent) == 2
+    twins.sent([])
+    assert len(twins._recent) == 2
+
+
+ROWS = st.lists(
+    st.tuples(
+        st.integers(0, 2),
+        st.integers(0, 3).map(lambda ms: ms * MS),
+        st.dictionaries(st.sampled_from("abc"), st.floats()),
+    ),
+    max_size=30,
+)
+
+
+@given(st.lists(ROWS, min_size=1, max_size=4))
+def test_every_entry_of_the_blocks_is_sent_or_merged(blocks: list[list[tuple[int, int, dict[str, float]]]]) -> None:
+    made = [metrics(*rows) for rows in blocks]
+    batch = metrics_batch(made, Twins())
+    assert len(batch.entries) + batch.merged == sum(block.n for block in made)
+    expected = {
+        (key, repr(value + 0.0), at // MS, step)
+        for rows in blocks
+        for step, at, values in rows
+        for key, value in values.items()
+    }
+    assert {(e[0], repr(e[1] + 0.0), *e[2:]) for e in batch.entries} == expected
+    assert len(expected) == len(batch.entries)
+
+
+def test_params_of_several_blocks_go_together_and_repetitions_are_merged() -> None:
+    blocks = [texts("param", {"a": "1", "b": "2"}), texts("param", {"b": "2", "c": "3"})]
+    batch = texts_batch(blocks)
+    assert batch.entries == [("a", "1"), ("b", "2"), ("c", "3")]
+    assert (batch.kind, batch.merged, batch.blocks) == ("param", 1, [block.id for block in blocks])
+
+
+def test_a_param_that_contradicts_an_earlier_one_waits_for_a_request_of_its_own() -> None:
+    blocks = [texts("param", {"a": "1"}), texts("param", {"a": "2", "x": "y"}), texts("param", {"b": "3"})]
+    assert texts_batch(blocks).blocks == [blocks[0].id]
+    assert texts_batch(blocks[1:]).entries == [("a", "2"), ("x", "y"), ("b", "3")]
+
+
+def test_the_last_value_of_a_tag_wins() -> None:
+    blocks = [texts("tag", {"a": "1", "b": "2"}), texts("tag", {"a": "3"})]
+    batch = texts_batch(blocks)
+    assert dict(batch.entries) == {"a": "3", "b": "2"}  # type: ignore[arg-type]
+    assert (batch.merged, len(batch.blocks)) == (1, 2)
+
+
+@given(st.lists(st.dictionaries(st.sampled_from("abcdef"), st.sampled_from("123"), min_size=1), min_size=1, max_size=8))
+def test_whatever_the_params_none_is_lost_and_no_request_contradicts_itself(values: list[dict[str, str]]) -> None:
+    blocks = [texts("param", value) for value in values]
+    while blocks:
+        batch = texts_batch(blocks)
+        taken = [block for block in blocks if block.id in batch.blocks]
+        assert taken == blocks[: len(taken)] != []
+        assert len(batch.entries) + batch.merged == sum(block.n for block in taken)
+        assert len({key for key, *_ in batch.entries}) == len(batch.entries)
+        sent = dict(batch.entries)  # type: ignore[arg-type]
+        assert all(sent[k] == v for block in taken for k, v in RAW.decode(block.body).items())
+        blocks = blocks[len(taken) :]
+
+
+def test_a_dead_letter_can_be_put_back_as_it_is() -> None:
+    point = Point("a", math.inf, 1234, 7)
+    ((run, step, at, values),) = decode_rows(body_of(9, point))
+    assert (run, step, at, values) == (9, 7, 1234 * MS, {"a": math.inf})
+    again = metrics_batch([Block(1, 9, "metric", 1, at, body_of(9, point))], Twins())
+    assert again.entries == [point]
+    assert RAW.decode(body_of(9, ("k", "v"))) == {"k": "v"}
+
+
+def test_entries_are_counted_by_key() -> None:
+    assert keys_of([Point("a", 1.0, 0, 0), Point("b", 1.0, 0, 0), Point("a", 2.0, 0, 0)]) == [("a", 2), ("b", 1)]
+    assert keys_of([]) == []

@@ -1,0 +1,1011 @@
+"""Delivery: everything reaches the store exactly once, in as few requests as it takes, whatever the store does."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tailrace_agent.delivery.deliver import Delivery
+from tailrace_agent.delivery.run_book import RunBook, RunState
+from tailrace_agent.errors import Refused, StoreRefused, Unavailable
+from tailrace_agent.ipc.records import End, Params, RunSpec, Start, Tags, encode, run_hex
+from tailrace_agent.ledger import Ledger
+from tailrace_agent.sinks.memory import MemoryRun, MemorySink
+from tailrace_agent.spool.intake import Intake
+from tailrace_agent.spool.store import Spool
+
+MS = 1_000_000
+START = 1000.0
+IDLE = 600.0
+
+
+class Quiet:
+    """A log that keeps the names of what happened."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    def info(self, event: str, **_: object) -> None:
+        self.events.append(event)
+
+    warning = error = info
+
+
+class Sink(MemorySink):
+    """A memory sink that counts its requests and can refuse points by their key."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.requests: list[tuple[str, list[str]]] = []
+        self.bad: Callable[[str], bool] = lambda _: False
+        self.find_first: list[bool] = []
+
+    def log_batch(self, run_id: str, *, metrics: Any = (), params: Any = (), tags: Any = ()) -> None:
+        kind = "metric" if metrics else "param" if params else "tag"
+        keys = [entry[0] for entry in (*metrics, *params, *tags)]
+        self.requests.append((kind, keys))
+        if any(map(self.bad, keys)):
+            raise Refused(f"one of {len(keys)} is bad")
+        super().log_batch(run_id, metrics=metrics, params=params, tags=tags)
+
+    def open_run(self, spec: RunSpec, parent_run_id: str | None, *, find_first: bool) -> Any:
+        self.find_first.append(find_first)
+        return super().open_run(spec, parent_run_id, find_first=find_first)
+
+    def of(self, run: int) -> MemoryRun:
+        (found,) = [r for r in self.runs.values() if r.tags.get("tailrace.run") == run_hex(run) and not r.deleted]
+        return found
+
+    def sent(self, kind: str) -> list[list[str]]:
+        """The keys of the requests of one kind, tailrace's own tags left out."""
+        return [keys for k, keys in self.requests if k == kind and not keys[0].startswith("tailrace.")]
+
+
+class Rig:
+    """One store, one delivery, and a clock that only the test moves."""
+
+    def __init__(self, folder: Path, sink: Sink | None = None) -> None:
+        self.now = START
+        self.sink = sink or Sink()
+        self.spool = Spool(folder / "spool.db")
+        self.log = Quiet()
+        self.opened = 0
+        self.open_error: Exception | None = None
+        self.intake = Intake(lambda _name, _text: "staged")
+        self._ids = itertools.count()
+        self.restart()
+
+    def restart(self) -> None:
+        """As a new agent finds it."""
+        self.book = RunBook(self.spool.runs(), self.spool.save_run)
+        self.delivery = Delivery(
+            None,
+            self.spool,
+            self.book,
+            self._open,
+            flush_interval=0.5,
+            retry_max_delay=30.0,
+            log=self.log,
+            monotonic=lambda: self.now,
+        )
+        self.drained()
+
+    def drained(self) -> None:
+        """The rings are read to their end."""
+        self.book.set_barriers(self.spool.last_id())
+
+    def _open(self) -> Sink:
+        self.opened += 1
+        if self.open_error is not None:
+            raise self.open_error
+        return self.sink
+
+    def say(self, *records: object) -> None:
+        self.intake.feed("ring", [encode(record) for record in records])
+        changes = self.intake.take()
+        states = [(s.spec.run, self.book.start(s, ring)) for s, ring in changes.starts]
+        states += [(end.run, state) for end in changes.ends if (state := self.book.end(end))]
+        self.spool.ingest(changes.blocks, changes.tallies, states)
+        self.book.reopen(changes.runs)
+        self.drained()
+
+    def start(self, run: int = 1, **changes: Any) -> None:
+        self.say(Start(RunSpec(run=run, start_time=5, cwd="/", **changes)))
+
+    def log_metrics(self, *keys: str, run: int = 1, value: float = 1.0) -> None:
+        for key in keys:
+            self.say((run, 0, (10 + next(self._ids)) * MS, {key: value}))
+
+    def log_row(self, values: dict[str, float], run: int = 1) -> None:
+        self.say((run, 0, (10 + next(self._ids)) * MS, values))
+
+    def step(self) -> float:
+        """One step; seconds until the next."""
+        return self.delivery.step(self.now) - self.now
+
+    def run(self, seconds: float = IDLE, steps: int = 5000) -> None:
+        """Steps, with the clock moved to each deadline, until it idles or the time is over."""
+        end = self.now + seconds
+        for _ in range(steps):
+            wait = self.step()
+            if wait > 0 and self.now + wait > end:
+                return
+            self.now += max(0.0, wait)
+        pytest.fail("it does not come to rest")
+
+    def ledger(self, run: int = 1) -> Ledger:
+        return self.spool.ledger(run)
+
+    def state(self, run: int = 1) -> RunState:
+        state = self.book.get(run)
+        assert state is not None
+        return state
+
+    def notices(self, run: int = 1) -> list[str]:
+        return self.state(run).notices
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    rig = Rig(tmp_path)
+    yield rig
+    rig.spool.close()
+
+
+def fails(rig: Rig, error: Exception, *methods: str, times: int = 10**9, after: bool = False) -> list[str]:
+    """Makes the sink fail that often; returns the calls made."""
+    calls: list[str] = []
+
+    def fail(method: str) -> None:
+        if not methods or method in methods:
+            calls.append(method)
+            if len(calls) <= times:
+                raise error
+
+    if after:
+        rig.sink.fail_after = fail
+    else:
+        rig.sink.fail = fail
+    return calls
+
+
+# -- when it is sent ---------------------------------------------------------------------------------------------------
+
+
+def test_blocks_are_sent_in_parts_to_a_store_that_is_slower_still_and_no_accepted_part_twice(rig: Rig) -> None:
+    log_batch, sent = rig.sink.log_batch, list[tuple[str, float]]()
+    failing = iter([False, False, True, False, False, True] + [False] * 1000)
+
+    def too_slow(run_id: str, *, metrics: Any = (), params: Any = (), tags: Any = ()) -> None:
+        if metrics and (len(metrics) > 40 or next(failing)):
+            raise Unavailable("not in time", too_slow=True)
+        sent.extend((point.key, point.value) for point in metrics)
+        log_batch(run_id, metrics=metrics, params=params, tags=tags)
+
+    rig.sink.log_batch = too_slow  # type: ignore[method-assign]
+    rig.start()
+    rig.log_row({f"k{number}": float(number) for number in range(250)})
+    rig.run()
+    assert sorted(sent) == sorted((f"k{number}", float(number)) for number in range(250))  # each once
+    assert rig.ledger().of("metric").delivered == 250
+
+
+def test_a_store_too_slow_for_full_requests_gets_smaller_ones_until_it_is_not(rig: Rig) -> None:
+    slow = True
+    log_batch = rig.sink.log_batch
+
+    def too_slow(run_id: str, *, metrics: Any = (), params: Any = (), tags: Any = ()) -> None:
+        log_batch(run_id, metrics=metrics, params=params, tags=tags)  # it is done, but nobody waits for the answer
+        if slow and len(metrics) > 300:
+            raise Unavailable("not in time", too_slow=True)
+
+    rig.sink.log_batch = too_slow  # type: ignore[method-assign]
+    rig.start()
+    for number in range(3000):
+        rig.log_metrics(f"k{number % 7}", value=float(number))
+    rig.run()
+    sizes = [len(keys) for keys in rig.sink.sent("metric")]
+    assert sizes[:2] == [1000, 500]
+    assert max(sizes[3:9]) <= 250
+    assert rig.ledger().of("metric").delivered == 3000
+    assert sum(len(points) for points in rig.sink.of(1).metrics.values()) == 3000  # each once, however often it came
+    slow = False
+    for number in range(8000):
+        rig.log_metrics(f"k{number % 7}", value=float(number))
+    rig.run()
+    assert len(rig.sink.sent("metric")[-2]) == 1000
+    assert rig.ledger().of("metric").delivered == 11_000
+
+
+def test_without_runs_there_is_nothing_to_do(rig: Rig) -> None:
+    assert rig.step() >= IDLE
+    assert rig.opened == 1
+
+
+def test_a_run_is_created_at_once_and_metrics_wait_for_company(rig: Rig) -> None:
+    rig.start(run_name="first", experiment_name="e", tags={"who": "me"})
+    rig.log_metrics("a")
+    assert rig.step() == 0.5
+    run = rig.sink.of(1)
+    assert (run.run_name, run.tags["who"], run.status) == ("first", "me", "RUNNING")
+    rig.now += 0.4
+    rig.log_metrics("b")
+    assert rig.step() == pytest.approx(0.1)
+    assert rig.sink.requests == []
+    rig.now += 0.1
+    assert rig.step() == 0
+    assert rig.sink.sent("metric") == [["a", "b"]]
+    assert rig.step() >= IDLE
+    rig.log_metrics("c")
+    assert rig.step() == 0.5  # its own half second
+
+
+def test_a_full_request_does_not_wait(rig: Rig) -> None:
+    rig.start()
+    for _ in range(4):
+        rig.log_row({f"k{i}": 1.0 for i in range(250)})
+    assert rig.step() == 0
+    assert [len(keys) for keys in rig.sink.sent("metric")] == [1000]
+
+
+@pytest.mark.parametrize("why", ["flush", "end"])
+def test_nobody_who_waits_is_kept_waiting(rig: Rig, why: str) -> None:
+    rig.start()
+    rig.log_metrics("a")
+    assert rig.step() == 0.5
+    if why == "flush":
+        rig.book.mark(1, "ring", 1)
+    else:
+        rig.say(End(1, "FINISHED", 99))
+    assert rig.step() == 0
+    assert rig.sink.sent("metric") == [["a"]]
+
+
+def test_params_and_tags_do_not_wait_and_go_before_metrics(rig: Rig) -> None:
+    rig.start()
+    rig.log_metrics("a")
+    rig.say(Params(1, {"lr": "1"}), Tags(1, {"t": "x"}))
+    rig.run()
+    assert [kind for kind, _ in rig.sink.requests] == ["param", "tag", "metric"]
+
+
+def test_no_request_exceeds_the_limits_of_mlflow(rig: Rig) -> None:
+    rig.start()
+    for i in range(10):
+        rig.log_row({f"k{i}-{j}": 1.0 for j in range(777)})
+    rig.say(Params(1, {f"p{i}": "x" for i in range(333)}), Tags(1, {f"t{i}": "x" for i in range(333)}))
+    rig.run()
+    assert max(len(keys) for keys in rig.sink.sent("metric")) <= 1000
+    assert [len(keys) for keys in rig.sink.sent("param")] == [100, 100, 100, 33]
+    assert max(len(keys) for keys in rig.sink.sent("tag")) <= 100
+    assert len(rig.sink.sent("metric")) <= 11
+    assert (rig.ledger().delivered, rig.ledger().pending) == (7770 + 666, 0)
+    assert rig.ledger().requests == len(rig.sink.requests)
+    assert rig.spool.delivered_keys(1) == rig.sink.count_metrics(rig.sink.of(1).run_id)
+
+
+# -- the end -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_end_comes_after_everything_else_the_ledger_included(rig: Rig) -> None:
+    seen: list[tuple[str, str]] = []
+    rig.start()
+    rig.log_metrics(*(f"k{i}" for i in range(2500)))
+    rig.say(Params(1, {"lr": "1"}), Tags(1, {"t": "x"}), End(1, "FAILED", 99))
+    rig.sink.fail = lambda method: seen.append((method, rig.sink.of(1).status if rig.sink.runs else ""))
+    rig.run()
+    run = rig.sink.of(1)
+    assert (run.status, run.end_time) == ("FAILED", 99)
+    assert [method for method, _ in seen][-2:] == ["log_batch", "end_run"]
+    assert {status for method, status in seen if method == "log_batch"} == {"RUNNING"}
+    stored = json.loads(run.tags["tailrace.ledger"])
+    assert (stored["accepted"], stored["delivered"], stored["pending"]) == (2502, 2502, 0)
+    assert rig.state().finalized
+    before = len(rig.sink.requests)
+    rig.run()
+    assert len(rig.sink.requests) == before
+
+
+def test_rows_that_come_after_the_end_are_delivered_and_the_ledger_is_stored_anew(rig: Rig) -> None:
+    rig.start()
+    rig.log_metrics("a")
+    rig.say(End(1, "FINISHED", 99))
+    rig.run()
+    rig.log_metrics("late")
+    rig.run()
+    assert rig.sink.count_metrics(rig.sink.of(1).run_id) == {"a": 1, "late": 1}
+    stored = json.loads(rig.sink.of(1).tags["tailrace.ledger"])
+    assert (stored["delivered"], stored["late"]) == (2, 1)
+
+
+def test_a_run_stays_open_while_the_rings_are_read_for_what_came_before_its_end(rig: Rig) -> None:
+    rig.start()
+    rig.log_metrics("a")
+    rig.book.end(End(1, "FINISHED", 99))
+    rig.run(5)
+    assert (rig.sink.of(1).status, rig.ledger().delivered) == ("RUNNING", 1)
+    rig.log_metrics("of a child")
+    rig.run()
+    assert (rig.sink.of(1).status, rig.ledger().delivered, rig.ledger().total.late) == ("FINISHED", 2, 0)
+
+
+def test_a_child_that_goes_on_logging_does_not_keep_the_run_open(rig: Rig) -> None:
+    rig.start()
+    rig.say(End(1, "FINISHED", 99))
+    for number in range(50):
+        rig.log_metrics(f"k{number}")
+        rig.step()
+        rig.now += 0.01
+    assert rig.sink.of(1).status == "FINISHED"
+    rig.run()
+    assert 0 < rig.ledger().total.late <= 50 == rig.ledger().delivered
+
+
+def test_why_a_run_will_be_killed_is_said_before_its_backlog_and_the_status_after_it(rig: Rig) -> None:
+    rig.start()
+    rig.log_metrics(*(f"k{number}" for number in range(2500)))
+    rig.book.end(End(1, "KILLED", 50), "process 7 disappeared")
+    rig.drained()
+    seen: list[tuple[str, str, int]] = []
+
+    def look(method: str) -> None:
+        if rig.sink.runs:
+            run = rig.sink.of(1)
+            seen.append((method, run.tags.get("tailrace.end_reason", ""), len(run.metrics)))
+
+    rig.sink.fail = look
+    rig.run()
+    assert seen[1:3] == [("log_batch", "process 7 disappeared", 0), ("log_batch", "process 7 disappeared", 1000)]
+    assert seen[-1] == ("end_run", "process 7 disappeared", 2500)
+    assert rig.sink.of(1).status == "KILLED"
+
+
+# -- the note of smallest and largest values ---------------------------------------------------------------------------
+
+
+def note(rig: Rig) -> dict[str, list[float]]:
+    """Smallest and largest values that are noted with the run."""
+    tags = rig.sink.of(1).tags
+    return {key: entry[:2] for key, entry in json.loads(tags.get("tailrace.extremes", "{}")).items()}
+
+
+def test_the_smallest_and_largest_values_are_noted_with_the_ledger(rig: Rig) -> None:
+    rig.start()
+    for value in (3.0, 1.0, math.nan, 2.0):
+        rig.log_metrics("a", value=value)
+    rig.log_metrics("b", value=math.nan)
+    rig.run()
+    assert note(rig) == {}, "the run goes on"
+    rig.say(End(1, "FINISHED", 99))
+    rig.run()
+    assert note(rig) == {"a": [1.0, 3.0], "b": [None, None]}
+    assert ["tailrace.extremes", "tailrace.ledger"] in [keys for _, keys in rig.sink.requests]
+
+
+def test_a_note_is_withdrawn_before_late_metrics_and_comes_again_after_them(rig: Rig) -> None:
+    rig.start()
+    rig.log_metrics("a", value=1.0)
+    rig.say(End(1, "FINISHED", 99))
+    rig.run()
+    rig.restart()
+    rig.log_metrics("a", value=0.0)
+    seen: list[object] = []
+    rig.sink.fail = lambda method: seen.append((method, note(rig)))
+    rig.run()
+    assert seen == [("log_batch", {"a": [1.0, 1.0]}), ("log_batch", {}), ("log_batch", {})]
+    assert note(rig) == {"a": [0.0, 1.0]}
+
+
+def test_no_note_is_left_behind_by_a_kill_between_the_note_and_its_record(rig: Rig) -> None:
+    rig.start()
+    rig.log_metrics("a", value=1.0)
+    rig.say(End(1, "FINISHED", 99))
+    log_batch = rig.sink.log_batch
+
+    def killed(run_id: str, **batch: Any) -> None:
+        log_batch(run_id, **batch)
+        if batch.get("tags", (("", ""),))[0][0] == "tailrace.extremes":
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rig.sink, "log_batch", killed)
+        with pytest.raises(KeyboardInterrupt):
+            rig.run()
+    assert note(rig) == {"a": [1.0, 1.0]}
+    rig.restart()
+    rig.log_metrics("a", value=0.0)
+    rig.run()
+    assert note(rig) == {"a": [0.0, 1.0]}
+    assert ("tag", ["tailrace.extremes"]) in rig.sink.requests, "it was withdrawn"
+
+
+def test_who_lost_something_or_writes_to_the_run_of_another_makes_no_note(rig: Rig) -> None:
+    rig.sink.bad = lambda key: key == "bad"
+    rig.start()
+    rig.log_metrics("a", "bad")
+    rig.say(End(1, "FINISHED", 99))
+    rig.run()
+    assert "tailrace.extremes" not in rig.sink.of(1).tags
+
+    run_id = rig.sink.of(1).run_id
+    rig.start(run=2, run_id=run_id)
+    rig.log_metrics("a", run=2)
+    rig.say(End(2, "FINISHED", 99))
+    rig.run()
+    tags = rig.sink.runs[run_id].tags
+    assert tags["tailrace.shared"] == "true"
+    assert "tailrace.extremes" not in tags
+    kinds = [keys for kind, keys in rig.sink.requests if keys in (["tailrace.shared"], ["a"])]
+    assert kinds == [["a"], ["tailrace.shared"], ["a"]], "said before its first point"
+
+
+def test_a_spool_that_does_not_know_how_the_run_began_makes_no_note(rig: Rig, tmp_path: Path) -> None:
+    rig.start()
+    rig.log_metrics("a", value=-100.0)
+    rig.say(End(1, "FINISHED", 99))
+    rig.run()
+    assert note(rig) == {"a": [-100.0, -100.0]}
+    rig.spool.close()
+    (tmp_path / "another").mkdir()
+    rig.spool = Spool(tmp_path / "another" / "spool.db")
+    rig.restart()
+    rig.say(Start(RunSpec(run=1, start_time=5, cwd="/"), again=True))
+    rig.log_metrics("a", value=6.0)
+    rig.say(End(1, "FINISHED", 99))
+    rig.run()
+    assert rig.sink.count_metrics(rig.sink.of(1).run_id) == {"a": 2}
+    assert rig.sink.of(1).tags["tailrace.extremes"] == "{}"
+    assert rig.state().finalized
+
+
+def test_a_note_that_cannot_be_withdrawn_is_tried_again_with_each_request(rig: Rig) -> None:
+    rig.start()
+    rig.log_metrics("a", value=1.0)
+    rig.say(End(1, "FINISHED", 99))
+    rig.run()
+    rig.sink.bad = lambda key: key == "tailrace.extremes"
+    rig.log_metrics("a", value=0.0)
+    rig.run()
+    assert rig.state().noted
+    rig.sink.bad = lambda _: False
+    rig.log_metrics("a", value=-1.0)
+    rig.run()
+    assert note(rig) == {"a": [-1.0, 1.0]}
+
+
+def test_a_store_that_refuses_the_note_takes_the_ledger(rig: Rig) -> None:
+    rig.sink.bad = lambda key: key == "tailrace.extremes"
+    rig.start()
+    rig.log_metrics("a")
+    rig.say(End(1, "FINISHED", 99))
+    rig.run()
+    assert json.loads(rig.sink.of(1).tags["tailrace.ledger"])["delivered"] == 1
+    assert rig.state().finalized
+
+
+def test_rows_that_come_while_the_ledger_is_being_stored_are_delivered(rig: Rig, monkeypatch: Any) -> None:
+    log_batch, late = rig.sink.log_batch, iter(["late"])
+
+    def during(run_id: str, **batch: Any) -> None:
+        if any(key == "tailrace.ledger" for key, _ in batch.get("tags", ())):
+            rig.log_metrics(*itertools.islice(late, 1))
+        log_batch(run_id, **batch)
+
+    monkeypatch.setattr(rig.sink, "log_batch", during)
+    rig.start()
+    rig.say(End(1, "FINISHED", 99))
+    rig.run()
+    assert rig.sink.count_metrics(rig.sink.of(1).run_id) == {"late": 1}
+    assert rig.state().finalized
+
+
+def test_the_reason_of_an_inferred_end_is_a_tag_and_a_said_end_replaces_it(rig: Rig) -> None:
+    rig.start()
+    rig.book.end(End(1, "KILLED", 50), "process 7 disappeared")
+    rig.drained()
+    rig.run()
+    assert (rig.sink.of(1).status, rig.sink.of(1).tags["tailrace.end_reason"]) == ("KILLED", "process 7 disappeared")
+    rig.say(End(1, "FINISHED", 60))
+    rig.run()
+    assert (rig.sink.of(1).status, rig.sink.of(1).end_time) == ("FINISHED", 60)
+    assert rig.sink.of(1).tags["tailrace.end_reason"] == "none: the program has ended the run"
+
+
+def test_the_status_of_somebody_elses_run_is_left_alone(rig: Rig) -> None:
+    run_id = MemorySink.open_run(rig.sink, RunSpec(run=9, start_time=1, cwd="/"), None, find_first=False).run_id
+    rig.start(run_id=run_id, owned=False)
+    rig.log_metrics("a")
+    rig.say(End(1, "FINISHED", 99))
+    rig.run()
+    assert rig.sink.runs[run_id].status == "RUNNING"
+    assert rig.sink.count_metrics(run_id) == {"a": 1}
+    assert rig.state().finalized
+
+
+def test_a_run_that_another_agent_creates_is_waited_for_and_never_made(rig: Rig) -> None:
+    rig.start(owned=False)
+    rig.log_metrics("a")
+    rig.run(60)
+    assert rig.sink.runs == {}
+    assert rig.state().notices == [
+        "run 0000000000000001 is not in MLflow yet; what was logged to it from here waits until it is"
+    ]
+    run_id = MemorySink.open_run(rig.sink, RunSpec(run=1, start_time=1, cwd="/"), None, find_first=False).run_id
+    rig.run(60)
+    assert rig.sink.count_metrics(run_id) == {"a": 1}
+    assert (len(rig.sink.runs), rig.sink.runs[run_id].status) == (1, "RUNNING")
+
+
+def test_a_parent_ends_after_the_nested_runs_that_have_ended_before_it(rig: Rig) -> None:
+    rig.start(1)
+    for run in (2, 3, 4):
+        rig.start(run, parent=1)
+        rig.log_metrics(*"abc", run=run)
+    rig.say(End(1, "FINISHED", 99), *(End(run, "FAILED", 98) for run in (2, 3)))
+    seen = []
+
+    def look(method: str) -> None:
+        if method == "end_run":
+            seen.append([rig.sink.of(run).status for run in (1, 2, 3, 4)])
+
+    rig.sink.fail_after = look
+    rig.run()
+    assert seen == [
+        ["RUNNING", "FAILED", "RUNNING", "RUNNING"],
+        ["RUNNING", "FAILED", "FAILED", "RUNNING"],
+        ["FINISHED", "FAILED", "FAILED", "RUNNING"],
+    ]
+
+
+@pytest.mark.parametrize("method", ["end_run", "discard_twins"])
+def test_a_refusal_at_the_end_of_one_run_keeps_no_other_waiting(rig: Rig, method: str) -> None:
+    fails(rig, Unavailable("lost"), "open_run", times=1, after=True)
+    rig.start(1)
+    rig.start(2)
+    rig.say(End(1, "FINISHED", 99))
+    rig.run()
+    fails(rig, Refused("permission denied"), method)
+    rig.log_metrics("a", run=1)
+    rig.book.update(1, closed=False)
+    rig.log_metrics("b", run=2)
+    rig.say(End(2, "FINISHED", 99))
+    rig.run()
+    assert rig.ledger(2).delivered == 1
+    assert rig.state(1).finalized
+    assert rig.state(2).finalized
+    if method == "end_run":
+        assert any("permission denied" in text for text in rig.notices(2))
+
+
+# -- creating runs -----------------------------------------------------------------------------------------------------
+
+
+def test_after_a_failed_attempt_the_run_is_looked_for_before_it_is_created_again(rig: Rig) -> None:
+    fails(rig, Unavailable("the answer was lost"), "open_run", times=1, after=True)
+    rig.start()
+    rig.log_metrics("a")
+    rig.say(End(1, "FINISHED", 9))
+    rig.run()
+    assert rig.sink.find_first == [False, True]
+    assert len(rig.sink.runs) == 1
+    assert rig.ledger().delivered == 1
+
+
+def test_an_attempt_is_on_record_before_it_is_made(rig: Rig) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(method: str) -> None:
+        if method == "open_run":
+            raise Killed
+
+    rig.start()
+    rig.sink.fail_after = kill
+    with pytest.raises(Killed):
+        rig.step()
+    rig.sink.fail_after = None
+    rig.restart()
+    rig.log_metrics("a")
+    rig.run()
+    assert rig.sink.find_first == [False, True]
+    assert len(rig.sink.runs) == 1
+
+
+def test_twins_of_a_run_go_away(rig: Rig) -> None:
+    fails(rig, Unavailable("lost"), "open_run", times=1, after=True)
+    rig.start()
+    rig.step()
+    (twin,) = rig.sink.runs
+    rig.sink.runs[twin].deleted = True  # a store that does not find it yet
+    rig.run()
+    rig.sink.runs[twin].deleted = False
+    rig.log_metrics("a")
+    rig.say(End(1, "FINISHED", 9))
+    rig.run()
+    assert rig.sink.runs[twin].deleted
+    assert rig.sink.count_metrics(rig.sink.of(1).run_id) == {"a": 1}
+
+
+def test_the_parent_is_created_before_its_child(rig: Rig) -> None:
+    fails(rig, Unavailable("away"), "open_run", times=2)
+    rig.start(2, parent=1)
+    rig.start(1)
+    rig.log_metrics("a", run=2)
+    rig.run()
+    child, parent = rig.sink.of(2), rig.sink.of(1)
+    assert child.tags["mlflow.parentRunId"] == parent.run_id
+    assert list(rig.sink.runs) == [parent.run_id, child.run_id]
+
+
+def test_a_parent_that_is_gone_or_unknown_does_not_keep_its_child(rig: Rig) -> None:
+    rig.start(1)
+    rig.book.update(1, gone="deleted")
+    rig.start(2, parent=1)
+    rig.start(3, parent=99, parent_run_id="theirs")
+    rig.run(60)
+    assert "mlflow.parentRunId" not in rig.sink.of(2).tags
+    assert rig.sink.of(3).tags["mlflow.parentRunId"] == "theirs"
+
+
+def test_a_run_that_cannot_be_created_is_told_and_its_rows_are_kept_as_dead_letters(rig: Rig) -> None:
+    fails(rig, Refused("the experiment was deleted"), "open_run")
+    rig.start()
+    rig.log_metrics("a", "b")
+    rig.say(Params(1, {"lr": "1"}), End(1, "FINISHED", 9))
+    rig.run(60)
+    assert (rig.ledger().dead, rig.ledger().pending) == (3, 0)
+    assert any("the experiment was deleted" in text for text in rig.notices())
+    assert rig.state().finalized
+
+
+# -- what is refused ---------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=40, deadline=None)
+@given(n=st.integers(1, 1000), data=st.data())
+def test_the_bad_among_the_good_are_isolated_in_few_requests(
+    tmp_path_factory: pytest.TempPathFactory, n: int, data: st.DataObject
+) -> None:
+    k = data.draw(st.integers(0, min(n, 3)))
+    bad = (
+        set(data.draw(st.permutations([f"k{i}" for i in range(n)]))[:k])
+        if n <= 50
+        else {f"k{data.draw(st.integers(0, n - 1))}" for _ in range(k)}
+    )
+    rig = Rig(tmp_path_factory.mktemp("bisect"))
+    try:
+        rig.start()
+        rig.sink.bad = bad.__contains__
+        for start in range(0, n, 250):
+            rig.log_row({f"k{i}": 1.0 for i in range(start, min(n, start + 250))})
+        rig.run()
+        stored = rig.sink.count_metrics(rig.sink.of(1).run_id)
+        assert stored == {f"k{i}": 1 for i in range(n) if f"k{i}" not in bad}
+        counts = rig.ledger().of("metric")
+        assert (counts.delivered, counts.dead, counts.pending) == (n - len(bad), len(bad), 0)
+        assert {letter.key for letter in rig.spool.dead_letters()} == bad
+        assert len(rig.sink.sent("metric")) <= 1 + 2 * len(bad) * math.ceil(math.log2(n) if n > 1 else 1) + len(bad)
+        assert rig.spool.delivered_keys(1) == stored
+    finally:
+        rig.spool.close()
+
+
+def test_a_name_that_mlflow_refuses_is_found_without_asking_and_told_once(rig: Rig) -> None:
+    rig.start()
+    for _ in range(3):
+        rig.log_metrics("good", "a$b", "../up")
+        rig.run()
+    assert rig.ledger().requests == len(rig.sink.sent("metric")) == 3
+    assert rig.ledger().dead == 6
+    assert sum("'a$b'" in text for text in rig.notices()) == 1
+    assert len(rig.notices()) == 2
+
+
+@pytest.mark.parametrize("key", ["", "new\nline", "quo'te", "ünï", "a" * 300])
+def test_any_name_can_be_a_dead_letter_and_is_told_once(rig: Rig, key: str) -> None:
+    rig.start()
+    rig.sink.bad = key.__eq__
+    for _ in range(3):
+        rig.log_metrics(key, "good")
+        rig.run()
+    counts = rig.ledger().of("metric")
+    assert (counts.delivered, counts.dead, counts.pending) == (3, 3, 0)
+    assert len(rig.notices()) == 1
+
+
+def test_a_dead_letter_can_be_sent_again(rig: Rig) -> None:
+    rig.start()
+    rig.sink.bad = "k7".__eq__
+    rig.log_row({f"k{i}": float(i) for i in range(10)})
+    rig.run()
+    (letter,) = rig.spool.dead_letters(1)
+    assert (letter.key, letter.n, letter.kind) == ("k7", 1, "metric")
+    rig.sink.bad = lambda _: False
+    rig.spool.revive([letter], [(letter.run, letter.kind, letter.n, 0, letter.body)])
+    rig.run()
+    assert rig.sink.of(1).metrics["k7"][0].value == 7.0
+    assert (rig.ledger().delivered, rig.ledger().dead) == (10, 0)
+
+
+def test_a_changed_param_costs_nothing_else(rig: Rig) -> None:
+    rig.start()
+    rig.say(Params(1, {"lr": "1", "a": "x"}))
+    rig.run()
+    rig.say(Params(1, {"b": "y", "lr": "2", "c": "z"}))
+    rig.log_metrics("loss")
+    rig.run()
+    assert rig.sink.of(1).params == {"lr": "1", "a": "x", "b": "y", "c": "z"}
+    counts = rig.ledger().of("param")
+    assert (counts.delivered, counts.dead, counts.pending) == (4, 1, 0)
+    (letter,) = rig.spool.dead_letters()
+    assert (letter.key, "Changing param values" in letter.reason) == ("lr", True)
+    assert any("'lr'" in text for text in rig.notices())
+    assert rig.ledger().of("metric").delivered == 1
+
+
+def test_params_that_contradict_each_other_in_one_backlog_are_isolated(rig: Rig) -> None:
+    rig.start()
+    rig.say(Params(1, {"lr": "1"}), Params(1, {"lr": "2", "x": "1"}), Params(1, {"lr": "1", "y": "2"}))
+    rig.run()
+    assert rig.sink.of(1).params == {"lr": "1", "x": "1", "y": "2"}
+    counts = rig.ledger().of("param")
+    assert (counts.delivered, counts.dead, counts.pending) == (4, 1, 0)
+
+
+@pytest.mark.parametrize("n", [30, 100, 250])
+def test_a_run_resumed_with_all_its_params_changed_still_gets_its_metrics(rig: Rig, n: int) -> None:
+    rig.start(1)
+    rig.say(Params(1, {f"p{i}": "old" for i in range(n)}))
+    rig.run()
+    rig.start(2, run_id=rig.sink.of(1).run_id)
+    rig.say(Params(2, {f"p{i}": "new" for i in range(n)}))
+    rig.log_metrics("loss", run=2)
+    rig.run()
+    counts = rig.ledger(2).of("param")
+    assert (counts.dead, counts.pending) == (n, 0)
+    assert rig.ledger(2).of("metric").delivered == 1
+
+
+def test_a_store_that_refuses_everything_buries_nothing(rig: Rig) -> None:
+    rig.start()
+    calls = fails(rig, Refused("no"), "log_batch")
+    for start in range(0, 1000, 250):
+        rig.log_row({f"k{i}": 1.0 for i in range(start, start + 250)})
+    rig.run(120)
+    assert (rig.ledger().dead, rig.ledger().pending) == (0, 1000)
+    assert 40 < len(calls) < 1000
+    assert any("refuses everything" in text for text in rig.notices())
+    rig.sink.fail = None
+    rig.run()
+    assert (rig.ledger().delivered, rig.ledger().dead) == (1000, 0)
+
+
+def test_of_tags_the_last_one_wins(rig: Rig) -> None:
+    rig.start()
+    rig.say(Tags(1, {"a": "1", "b": "1"}), Tags(1, {"a": "2"}))
+    rig.run()
+    rig.say(Tags(1, {"a": "3"}))
+    rig.run()
+    assert (rig.sink.of(1).tags["a"], rig.sink.of(1).tags["b"]) == ("3", "1")
+    assert (rig.ledger().of("tag").delivered, rig.ledger().of("tag").pending) == (4, 0)
+
+
+def test_twins_are_merged_and_counted(rig: Rig) -> None:
+    rig.start()
+    rig.say(*[(1, 0, 10 * MS, {"a": 1.0, "b": math.nan})] * 3)
+    rig.run()
+    rig.say((1, 0, 10 * MS, {"a": 1.0}))
+    rig.run()
+    assert rig.sink.sent("metric") == [["a", "b"]]
+    counts = rig.ledger().of("metric")
+    assert (counts.accepted, counts.delivered, counts.merged, counts.pending) == (7, 7, 5, 0)
+    assert rig.spool.delivered_keys(1) == rig.sink.count_metrics(rig.sink.of(1).run_id) == {"a": 1, "b": 1}
+
+
+@pytest.mark.parametrize("kind", ["metric", "param", "tag"])
+def test_a_block_whose_bytes_are_damaged_is_counted_and_keeps_nothing_waiting(rig: Rig, kind: str) -> None:
+    rig.start(1)
+    rig.start(2)
+    rig.log_metrics("a")
+    rig.spool.ingest([(1, kind, 7, 5, b"\xc1 damaged")], [(1, kind, "accepted", 7)])
+    rig.log_metrics("b")
+    rig.log_metrics("c", run=2)
+    rig.run()
+    assert rig.sink.count_metrics(rig.sink.of(1).run_id) == {"a": 1, "b": 1}
+    assert rig.ledger(2).delivered == 1
+    assert rig.ledger(1).of(kind).dropped == {"unreadable block": 7}
+    assert rig.ledger(1).pending == 0
+
+
+# -- when the store is away --------------------------------------------------------------------------------------------
+
+
+def test_while_the_store_is_away_nothing_leaves_and_tries_become_rarer(rig: Rig) -> None:
+    rig.start()
+    rig.run()
+    calls = fails(rig, Unavailable("connection refused"))
+    rig.log_metrics("a", "b")
+    rig.run(300)
+    assert (rig.ledger().pending, rig.ledger().dead) == (2, 0)
+    assert 8 <= len(calls) < 120
+    assert rig.state().problem == "connection refused"
+    assert rig.delivery.step(rig.now) > rig.now
+    rig.sink.fail = None
+    rig.run()
+    assert rig.ledger().delivered == 2
+    assert rig.state().problem is None
+    assert "store works again" in rig.log.events
+
+
+def test_while_it_waits_no_request_is_made(rig: Rig) -> None:
+    rig.start()
+    calls = fails(rig, Unavailable("busy", retry_after=77))
+    wait = rig.step()
+    assert wait == pytest.approx(77)
+    for _ in range(5):
+        assert rig.delivery.step(rig.now + 76.9) == pytest.approx(rig.now + 77)
+    assert len(calls) == 1
+    rig.now += 77
+    rig.step()
+    assert len(calls) == 2
+
+
+def test_the_user_hears_of_a_store_that_stays_away_once(rig: Rig) -> None:
+    rig.start()
+    fails(rig, Unavailable("connection refused"))
+    rig.step()
+    assert rig.notices() == []  # it may be restarting
+    rig.run(600)
+    assert [text for text in rig.notices() if "cannot be reached (connection refused)" in text] == rig.notices()
+    assert len(rig.notices()) == 1
+
+
+def test_an_answer_that_was_lost_delivers_exactly_once(rig: Rig) -> None:
+    rig.start()
+    for start in range(0, 1000, 250):
+        rig.log_row({f"k{i}": 1.0 for i in range(start, start + 250)})
+    rig.say(Params(1, {"lr": "1"}), Tags(1, {"t": "x"}), End(1, "FINISHED", 9))
+    calls = fails(rig, Unavailable("the answer was lost"), times=0, after=True)
+    lost = itertools.count()
+
+    def every_other(method: str) -> None:
+        calls.append(method)
+        if next(lost) % 2 == 0:
+            raise Unavailable("the answer was lost")
+
+    rig.sink.fail_after = every_other
+    rig.run()
+    assert len([run for run in rig.sink.runs.values() if not run.deleted]) == 1
+    run = rig.sink.of(1)
+    assert rig.sink.runs[run.run_id].metrics.keys() == {f"k{i}" for i in range(1000)}
+    assert all(len(points) == 1 for points in run.metrics.values())
+    assert (rig.ledger().delivered, rig.ledger().merged) == (1002, 0)
+    assert run.status == "FINISHED"
+    assert len(calls) >= 8
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    failures=st.lists(st.sampled_from(["before", "after", "kill", "none"]), max_size=25),
+    rows=st.lists(st.integers(1, 40), min_size=1, max_size=12),
+)
+def test_whatever_fails_and_whoever_is_killed_each_point_arrives_once(
+    tmp_path_factory: pytest.TempPathFactory, failures: list[str], rows: list[int]
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    rig = Rig(tmp_path_factory.mktemp("chaos"))
+    plan = iter(failures)
+    what = ["none"]
+
+    def before(_: str) -> None:
+        what[0] = next(plan, "none")
+        if what[0] == "before":
+            raise Unavailable("refused")
+
+    def after(_: str) -> None:
+        if what[0] == "after":
+            raise Unavailable("lost")
+        if what[0] == "kill":
+            raise Killed
+
+    rig.sink.fail, rig.sink.fail_after = before, after
+    rig.start()
+    rig.say(Params(1, {"lr": "1"}))
+    expected = {}
+    for number, count in enumerate(rows):
+        rig.log_row({f"r{number}-{i}": 1.0 for i in range(count)})
+        expected.update({f"r{number}-{i}": 1 for i in range(count)})
+    rig.say(End(1, "FINISHED", 9))
+    for _ in range(40):
+        try:
+            rig.run()
+            break
+        except Killed:
+            rig.restart()
+    rig.sink.fail = rig.sink.fail_after = None
+    assert rig.sink.count_metrics(rig.sink.of(1).run_id) == expected
+    assert (rig.ledger().delivered, rig.ledger().pending) == (len(expected) + 1, 0)
+    assert rig.spool.delivered_keys(1) == expected
+    assert rig.sink.of(1).status == "FINISHED"
+    rig.spool.close()
+
+
+def test_the_sink_is_opened_again_when_it_could_not_be(rig: Rig) -> None:
+    rig.open_error = Unavailable("the database is starting")
+    rig.start()
+    rig.log_metrics("a")
+    rig.run(60)
+    assert rig.opened > 2
+    rig.open_error = None
+    rig.run()
+    assert rig.ledger().delivered == 1
+
+
+# -- what is gone or refused for good ----------------------------------------------------------------------------------
+
+
+def test_a_run_that_was_deleted_is_buried_and_no_other_suffers(rig: Rig) -> None:
+    rig.start(1)
+    rig.start(2)
+    rig.run()
+    rig.sink.of(1).deleted = True
+    rig.log_metrics("a", "b", run=1)
+    rig.log_metrics("c", run=2)
+    rig.run(5)
+    assert (rig.ledger(1).dead, rig.ledger(1).pending) == (2, 0)
+    assert rig.ledger(2).delivered == 1
+    assert any("will not take anything more" in text for text in rig.notices(1))
+    rig.log_metrics("late", run=1)
+    rig.say(End(1, "FINISHED", 9))
+    rig.run(5)
+    assert (rig.ledger(1).dead, rig.ledger(1).pending) == (3, 0)
+    assert rig.state(1).finalized
+
+
+def test_a_store_that_cannot_be_used_is_told_and_everything_is_kept(rig: Rig) -> None:
+    rig.open_error = StoreRefused("MLflow cannot use this URI.")
+    rig.start()
+    rig.log_metrics("a")
+    assert rig.step() >= IDLE
+    assert rig.delivery.refused == rig.state().refused == "MLflow cannot use this URI."
+    assert "tailrace sync" in rig.notices()[0]
+    rig.run()
+    assert rig.opened == 1
+    assert rig.ledger().pending == 1
+    rig.open_error = None
+    rig.restart()
+    rig.run()
+    assert rig.ledger().delivered == 1
+
+
+def test_what_is_dropped_between_finding_and_sending_is_counted_once(rig: Rig) -> None:
+    rig.start()
+    rig.run()
+    rig.log_metrics(*"abcdef")
+    rig.sink.fail = lambda method: rig.spool.shed(0, "bound") and None
+    rig.run()
+    counts = rig.ledger().of("metric")
+    assert (counts.delivered, counts.dropped, counts.pending) == (6, {}, 0)
+
+
+def test_metrics_that_were_dropped_in_the_meantime_leave_nothing_to_send(rig: Rig, monkeypatch: Any) -> None:
+    rig.start()
+    rig.run()
+    rig.log_metrics("a")
+    rig.now += 1
+    real = rig.book.urgent
+    monkeypatch.setattr(rig.book, "urgent", lambda run: (rig.spool.shed(0, "bound"), real(run))[1])
+    rig.run()
+    rig.run()
+    counts = rig.ledger().of("metric")
+    assert (counts.delivered + sum(counts.dropped.values()), counts.pending) == (1, 0)

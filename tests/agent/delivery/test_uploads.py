@@ -1,0 +1,478 @@
+"""Uploads: what was staged arrives, once it can, and nothing that goes wrong with one artifact stops another."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tailrace_agent.delivery.deliver import Delivery
+from tailrace_agent.delivery.run_book import RunBook
+from tailrace_agent.delivery.uploads import Uploads
+from tailrace_agent.errors import Refused, RunGone, StoreRefused, Unavailable
+from tailrace_agent.ipc.records import Artifact, End, ModelOutcome, ModelSpec, RunSpec, Start, encode, run_hex
+from tailrace_agent.ledger import Counts
+from tailrace_agent.sinks.memory import MemoryRun, MemorySink
+from tailrace_agent.spool.intake import Intake
+from tailrace_agent.spool.store import Spool
+
+IDLE = 600.0
+
+
+class Quiet:
+    def info(self, event: str, **_: object) -> None:
+        pass
+
+    warning = error = info
+
+
+class Rig:
+    """A delivery and its uploads, with a clock that only the test moves."""
+
+    def __init__(self, folder: Path) -> None:
+        self.now = 1000.0
+        self.sink = MemorySink()
+        self.staging = folder / "artifacts"
+        self.staging.mkdir()
+        self.spool = Spool(folder / "s.db")
+        self.intake = Intake(lambda _name, _text: "x")
+        self.store_error: Exception | None = None
+        self._ids = itertools.count()
+        self.restart()
+
+    def restart(self) -> None:
+        self.book = RunBook(self.spool.runs(), self.spool.save_run)
+        more: Any = {"retry_max_delay": 30.0, "log": Quiet(), "monotonic": lambda: self.now}
+        self.delivery = Delivery(None, self.spool, self.book, self._open, flush_interval=0.5, **more)
+        self.uploads = Uploads(self.delivery, self.spool, self.book, self.staging, **more)
+        self.book.set_barriers(self.spool.last_id())
+
+    def _open(self) -> MemorySink:
+        if self.store_error is not None:
+            raise self.store_error
+        return self.sink
+
+    def say(self, *records: object) -> None:
+        self.intake.feed("ring", [encode(record) for record in records])
+        changes = self.intake.take()
+        states = [(s.spec.run, self.book.start(s, ring)) for s, ring in changes.starts]
+        states += [(end.run, state) for end in changes.ends if (state := self.book.end(end))]
+        self.spool.ingest(changes.blocks, changes.tallies, states)
+        self.book.reopen(changes.runs)
+        self.book.set_barriers(self.spool.last_id())
+
+    def start(self, run: int = 1) -> None:
+        self.say(Start(RunSpec(run=run, start_time=5, cwd="/")))
+
+    def stage(self, files: dict[str, str], *, run: int = 1, **more: Any) -> Path:
+        """Stages files and says so; where they wait."""
+        number = next(self._ids)
+        entry = self.staging / f"staged-{number:03}"
+        for name, text in files.items():
+            path = entry / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+            os.utime(path, ns=(number * 1000, number * 1000))
+        self.say(Artifact(run, entry.name, **more))
+        return entry
+
+    def run(self, seconds: float = IDLE) -> None:
+        end = self.now + seconds
+        for _ in range(5000):
+            wait = min(self.delivery.step(self.now), self.uploads.step(self.now)) - self.now
+            if wait > 0 and self.now + wait > end:
+                return
+            self.now += max(0.0, wait)
+        pytest.fail("it does not come to rest")
+
+    def of(self, run: int = 1) -> MemoryRun:
+        (found,) = [r for r in self.sink.runs.values() if r.tags.get("tailrace.run") == run_hex(run)]
+        return found
+
+    def counts(self, run: int = 1) -> Counts:
+        return self.spool.ledger(run).of("artifact")
+
+    def notices(self, run: int = 1) -> list[str]:
+        state = self.book.get(run)
+        assert state is not None
+        return state.notices
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    rig = Rig(tmp_path)
+    yield rig
+    rig.spool.close()
+
+
+def fails(rig: Rig, error: Exception, method: str, times: int = 10**9, *, after: bool = False) -> list[str]:
+    calls: list[str] = []
+
+    def fail(name: str) -> None:
+        if name == method:
+            calls.append(name)
+            if len(calls) <= times:
+                raise error
+
+    setattr(rig.sink, "fail_after" if after else "fail", fail)
+    return calls
+
+
+def table(*rows: int) -> str:
+    return json.dumps({"columns": ["n"], "data": [[row] for row in rows]})
+
+
+def rows_of(text: bytes) -> list[int]:
+    return [row[0] for row in json.loads(text)["data"]]
+
+
+def test_files_and_directories_arrive_and_the_staged_copies_go(rig: Rig) -> None:
+    rig.start()
+    entries = [
+        rig.stage({"model.txt": "weights"}),
+        rig.stage({"plot.txt": "pixels"}, artifact_path="plots/train"),
+        rig.stage({"folder/a.txt": "a", "folder/sub/b.txt": "b"}, artifact_path="x"),
+        rig.stage({"folder/c.txt": "c"}, artifact_path="y", contents=True),
+    ]
+    rig.run()
+    assert rig.of().artifacts == {
+        "model.txt": b"weights",
+        "plots/train/plot.txt": b"pixels",
+        "x/folder/a.txt": b"a",
+        "x/folder/sub/b.txt": b"b",
+        "y/c.txt": b"c",
+    }
+    assert not any(entry.exists() for entry in entries)
+    assert (rig.counts().accepted, rig.counts().delivered, rig.counts().pending) == (4, 4, 0)
+
+
+def test_the_run_is_created_first_and_ends_after_its_artifacts(rig: Rig) -> None:
+    rig.start()
+    rig.stage({"a.txt": "a"})
+    assert rig.uploads.step(rig.now) == pytest.approx(rig.now + 0.1)  # no sink yet
+    rig.say(End(1, "FINISHED", 9))
+    failures, seen = iter(range(3)), []
+
+    def slow(method: str) -> None:
+        seen.append(method)
+        if method == "log_artifact" and next(failures, None) is not None:
+            raise Unavailable("slow", away=True)
+
+    rig.sink.fail = slow
+    rig.run(30)
+    assert rig.of().status == "FINISHED"
+    assert seen[-3:] == ["log_artifact", "log_batch", "end_run"]
+    assert (rig.of().artifacts["a.txt"], rig.counts().delivered, rig.counts().late) == (b"a", 1, 0)
+
+
+def test_a_run_ends_before_artifacts_that_cannot_be_stored_for_a_minute_and_the_ledger_says_so(rig: Rig) -> None:
+    rig.start()
+    rig.stage({"a.txt": "a"})
+    rig.say(End(1, "FINISHED", 9))
+    fails(rig, Unavailable("the bucket is away", away=True), "log_artifact")
+    began = rig.now
+    rig.run(45)
+    assert rig.of().status == "RUNNING"
+    rig.run(60)
+    assert rig.now - began < 130
+    state = rig.book.get(1)
+    assert state is not None
+    assert (rig.of().status, state.closed, state.finalized) == ("FINISHED", True, False)
+    assert json.loads(rig.of().tags["tailrace.ledger"])["kinds"]["artifact"]["pending"] == 1
+    rig.sink.fail = None
+    rig.run()
+    assert (rig.of().artifacts, rig.counts().delivered) == ({"a.txt": b"a"}, 1)
+    assert state.finalized
+    stored = json.loads(rig.of().tags["tailrace.ledger"])["kinds"]["artifact"]
+    assert (stored["delivered"], stored["late"]) == (1, 1)
+
+
+def test_a_failed_upload_is_tried_again_more_and_more_rarely_and_told_once(rig: Rig) -> None:
+    rig.start()
+    entry = rig.stage({"a.txt": "a"})
+    calls = fails(rig, Unavailable("the bucket is away", away=True), "log_artifact")
+    rig.run(300)
+    assert 8 <= len(calls) < 120
+    assert entry.exists()
+    assert rig.counts().pending == 1
+    assert rig.notices() == ["artifact 'a.txt' cannot be uploaded (the bucket is away); tailrace keeps trying"]
+    rig.sink.fail = None
+    rig.run()
+    assert rig.of().artifacts == {"a.txt": b"a"}
+
+
+def test_what_the_store_asks_for_is_kept(rig: Rig) -> None:
+    rig.start()
+    rig.run(1)
+    rig.stage({"a.txt": "a"})
+    calls = fails(rig, Unavailable("busy", retry_after=77), "log_artifact")
+    assert rig.uploads.step(rig.now) == pytest.approx(rig.now + 77)
+    assert rig.uploads.step(rig.now + 76) == pytest.approx(rig.now + 77)
+    assert len(calls) == 1
+
+
+def test_an_answer_that_was_lost_costs_only_time(rig: Rig) -> None:
+    rig.start()
+    rig.stage({"a.txt": "a"})
+    fails(rig, Unavailable("lost"), "log_artifact", times=2, after=True)
+    rig.run()
+    assert rig.of().artifacts == {"a.txt": b"a"}
+    assert (rig.counts().delivered, rig.counts().pending) == (1, 0)
+
+
+def test_a_model_whose_answer_was_lost_is_registered_once_and_its_fate_outlives_the_agent(rig: Rig) -> None:
+    rig.start()
+    for token in ("t1", "t2"):
+        rig.stage({"net/MLmodel": token}, model=ModelSpec(token, "net", registered_name="digits"))
+    fails(rig, Unavailable("lost"), "log_model", times=2, after=True)
+    rig.delivery.step(rig.now)
+    rig.uploads.step(rig.now)
+    rig.restart()
+    rig.run()
+    assert rig.sink.models == {"digits": ["t1", "t2"]}
+    assert (rig.counts().delivered, rig.counts().pending) == (2, 0)
+    uri = f"runs:/{rig.of().run_id}/net"
+    rig.restart()
+    state = rig.book.get(1)
+    assert state is not None
+    assert state.models == {"t1": ModelOutcome(uri, "1"), "t2": ModelOutcome(uri, "2")}
+
+
+def test_a_model_that_is_refused_is_a_dead_letter_and_says_where_it_is_logged(rig: Rig) -> None:
+    rig.start()
+    entry = rig.stage({"net/MLmodel": ""}, model=ModelSpec("t", "net"))
+    fails(rig, Refused("no such name"), "log_model")
+    rig.run()
+    assert (rig.counts().dead, rig.counts().pending) == (1, 0)
+    assert rig.notices() == ["model 'net' was refused: no such name"]
+    assert (entry / "net" / "MLmodel").exists(), "for `tailrace dead retry`"
+    state = rig.book.get(1)
+    assert state is not None
+    assert state.models == {"t": ModelOutcome(error="no such name")}
+
+
+@pytest.mark.parametrize("error", [Refused("too large"), RunGone("deleted")])
+def test_what_is_refused_is_a_dead_letter_and_the_next_one_arrives(rig: Rig, error: Exception) -> None:
+    rig.start()
+    refused = rig.stage({"a.txt": "a"})
+    rig.stage({"b.txt": "b"})
+    fails(rig, error, "log_artifact", times=1)
+    rig.run()
+    assert rig.of().artifacts == {"b.txt": b"b"}
+    assert (rig.counts().delivered, rig.counts().dead, rig.counts().pending) == (1, 1, 0)
+    (letter,) = rig.spool.dead_letters(1)
+    assert (letter.kind, letter.key, letter.reason) == ("artifact", "a.txt", str(error))
+    assert refused.exists()  # so that it can be sent again
+    rig.spool.revive([letter], [(1, "artifact", 1, 0, letter.body)])
+    rig.run()
+    assert rig.of().artifacts == {"a.txt": b"a", "b.txt": b"b"}
+
+
+@pytest.mark.parametrize("what", ["entry", "contents"])
+@pytest.mark.parametrize("append", [False, True])
+def test_a_staged_copy_that_is_gone_is_counted_and_told(rig: Rig, what: str, *, append: bool) -> None:
+    rig.start()
+    entry = rig.stage({"a.txt": table(1)}, append=append)
+    (entry / "a.txt").unlink()
+    if what == "entry":
+        entry.rmdir()
+    rig.stage({"b.txt": "b"})
+    rig.run()
+    assert rig.of().artifacts == {"b.txt": b"b"}
+    assert rig.counts().dropped == {"staged copy is gone": 1}
+    assert "is gone" in rig.notices()[0]
+
+
+def test_a_block_whose_bytes_are_damaged_is_counted_and_keeps_nothing_waiting(rig: Rig) -> None:
+    rig.start()
+    rig.spool.ingest([(1, "artifact", 1, 0, b"\xc1")], [(1, "artifact", "accepted", 1)])
+    rig.stage({"b.txt": "b"})
+    rig.run()
+    assert rig.of().artifacts == {"b.txt": b"b"}
+    assert rig.counts().dropped == {"unreadable block": 1}
+
+
+def test_one_run_after_the_other_and_the_gone_ones_are_left_out(rig: Rig) -> None:
+    for run in (1, 2):
+        rig.start(run)
+        rig.stage({f"{run}.txt": "x"}, run=run)
+    rig.book.update(1, gone="deleted")
+    rig.run(30)
+    assert rig.of(2).artifacts == {"2.txt": b"x"}
+    assert rig.counts(1).dead == 1
+
+
+def test_while_the_store_is_refused_nothing_is_tried(rig: Rig) -> None:
+    rig.store_error = StoreRefused("no")
+    rig.start()
+    rig.stage({"a.txt": "a"})
+    rig.run(1)
+    assert rig.uploads.step(rig.now) >= rig.now + IDLE
+    assert rig.counts().pending == 1
+
+
+# -- tables ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_table_grows_call_by_call(rig: Rig) -> None:
+    rig.start()
+    for number in range(4):
+        rig.stage({"eval.json": table(number)}, artifact_path="t", append=True)
+        if number % 2:
+            rig.run()
+            assert rows_of(rig.of().artifacts["t/eval.json"]) == list(range(number + 1))
+    assert (rig.counts().delivered, rig.counts().pending) == (4, 0)
+
+
+def test_tables_of_different_names_folders_and_runs_are_kept_apart(rig: Rig) -> None:
+    for run in (1, 2):
+        rig.start(run)
+        rig.stage({"a.json": table(run)}, run=run, append=True)
+    rig.stage({"b.json": table(3)}, append=True)
+    rig.stage({"a.json": table(4)}, artifact_path="x", append=True)
+    rig.run()
+    found = {name: rows_of(text) for name, text in rig.of(1).artifacts.items()}
+    assert found == {"a.json": [1], "b.json": [3], "x/a.json": [4]}
+    assert {name: rows_of(text) for name, text in rig.of(2).artifacts.items()} == {"a.json": [2]}
+
+
+@pytest.mark.parametrize("times", [1, 3])
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_part_of_a_table_whose_upload_fails_is_tried_again(
+    rig: Rig, times: int, *, after: bool, restart: bool
+) -> None:
+    rig.start()
+    rig.stage({"eval.json": table(1)}, append=True)
+    rig.run()
+    fails(rig, Unavailable("away"), "log_artifact", times=times, after=after)
+    rig.stage({"eval.json": table(2)}, append=True)
+    rig.stage({"eval.json": table(3)}, append=True)
+    rig.run(0.05)
+    if restart:
+        rig.restart()
+    rig.run()
+    assert rows_of(rig.of().artifacts["eval.json"]) == [1, 2, 3]
+    assert (rig.counts().delivered, rig.counts().dropped, rig.counts().pending) == (3, {}, 0)
+
+
+def test_a_part_that_is_no_table_is_a_dead_letter_and_the_others_arrive(rig: Rig) -> None:
+    rig.start()
+    for text in (table(1), "{ no table", table(2)):
+        rig.stage({"eval.json": text}, append=True)
+    rig.run()
+    assert rows_of(rig.of().artifacts["eval.json"]) == [1, 2]
+    assert (rig.counts().delivered, rig.counts().dead, rig.counts().pending) == (2, 1, 0)
+    assert "part of a table" in rig.notices()[0]
+
+
+# -- what can never be stored ------------------------------------------------------------------------------------------
+
+
+def cannot_store(rig: Rig, *names: str, error: Exception | None = None) -> list[str]:
+    """The store fails for files of these names, whatever directory they lie in; what was tried."""
+    tried: list[str] = []
+    log_artifact, log_artifacts = rig.sink.log_artifact, rig.sink.log_artifacts
+    error = error or Unavailable("answered 500: Internal Server Error", answered=500)
+
+    def file(run_id: str, path: Path, artifact_path: str | None) -> dict[str, str]:
+        tried.append(path.name)
+        if path.name in names or any(below.name in names for below in path.rglob("*")):
+            raise error
+        return log_artifact(run_id, path, artifact_path)
+
+    def directory(run_id: str, path: Path, artifact_path: str | None) -> dict[str, str]:
+        tried.append(f"{path.name}/")
+        if any(below.name in names for below in path.rglob("*")):
+            raise error
+        return log_artifacts(run_id, path, artifact_path)
+
+    rig.sink.log_artifact = file  # type: ignore[method-assign]
+    rig.sink.log_artifacts = directory  # type: ignore[method-assign]
+    return tried
+
+
+def test_what_cannot_be_stored_stands_before_nothing_and_becomes_a_dead_letter(rig: Rig) -> None:
+    rig.start()
+    rig.start(2)
+    entry = rig.stage({"impossible": "a"})
+    for number in range(5):
+        rig.stage({f"{number}.txt": "b"}, run=1 + number % 2)
+    tried = cannot_store(rig, "impossible")
+    rig.say(End(1, "FINISHED", 9), End(2, "FINISHED", 9))
+    rig.run(60)
+    assert {*rig.of(1).artifacts} - {"tailrace/upload-check.txt"} == {"0.txt", "2.txt", "4.txt"}
+    assert sorted(rig.of(2).artifacts) == ["1.txt", "3.txt"]
+    assert (rig.of(1).status, rig.of(2).status) == ("FINISHED", "FINISHED")
+    assert (rig.counts().delivered, rig.counts().dead, rig.counts().pending) == (3, 1, 0)
+    (letter,) = rig.spool.dead_letters()
+    assert letter.key == "impossible"
+    assert "500" in letter.reason
+    assert "others were stored meanwhile" in letter.reason
+    assert tried.count("impossible") <= 10
+    assert entry.exists(), "for `tailrace dead retry`"
+    assert any("'impossible' was refused" in text for text in rig.notices())
+
+
+def test_many_that_cannot_be_stored_hold_up_what_can_for_seconds(rig: Rig) -> None:
+    rig.start()
+    for number in range(200):
+        rig.stage({f"bad{number}": "a"})
+    rig.stage({"good.txt": "b"})
+    cannot_store(rig, *(f"bad{number}" for number in range(200)))
+    rig.run(10)
+    assert "good.txt" in rig.of().artifacts
+    rig.run(120)
+    assert (rig.counts().delivered, rig.counts().dead, rig.counts().pending) == (1, 200, 0)
+
+
+def test_a_store_that_takes_nothing_buries_nothing(rig: Rig) -> None:
+    rig.start()
+    for number in range(3):
+        rig.stage({f"{number}.txt": "b"})
+    names = ("0.txt", "1.txt", "2.txt", "upload-check.txt")
+    cannot_store(rig, *names)
+    rig.run(900)
+    assert (rig.counts().dead, rig.counts().pending) == (0, 3)
+
+
+def test_how_often_it_failed_by_itself_outlives_the_agent(rig: Rig) -> None:
+    rig.start()
+    rig.stage({"impossible": "a"})
+    cannot_store(rig, "impossible")
+    for _ in range(6):
+        rig.run(4)
+        rig.restart()
+    rig.run(4)
+    assert rig.counts().dead == 1
+    assert rig.spool.upload_failures() == {}
+
+
+@pytest.mark.parametrize("contents", [True, False])
+@pytest.mark.parametrize("error", [Refused("no such name"), None])
+def test_a_file_that_cannot_be_stored_costs_itself_and_not_its_directory(
+    rig: Rig, *, contents: bool, error: Exception | None
+) -> None:
+    rig.start()
+    entry = rig.stage({"d/a.txt": "a", "d/below/bad": "x", "d/below/c.txt": "c"}, contents=contents, artifact_path="p")
+    tried = cannot_store(rig, "bad", error=error)
+    rig.run(120)
+    top = "p" if contents else "p/d"
+    stored = {name for name in rig.of().artifacts if not name.startswith("tailrace/")}
+    assert stored == {f"{top}/a.txt", f"{top}/below/c.txt"}
+    assert (rig.counts().accepted, rig.counts().delivered, rig.counts().dead, rig.counts().pending) == (2, 1, 1, 0)
+    (letter,) = rig.spool.dead_letters()
+    assert letter.key == f"{top}/below/bad"
+    assert any(f"{top}/below/bad" in text for text in rig.notices())
+    assert tried.count("a.txt") == 1, "what has arrived is not sent again"
+    assert not entry.exists()
+    rig.sink.log_artifact = MemorySink.log_artifact.__get__(rig.sink)  # type: ignore[method-assign]
+    rig.spool.revive([letter], [(1, "artifact", 1, 0, letter.body)])
+    rig.run()
+    assert rig.of().artifacts[f"{top}/below/bad"] == b"x"
+    assert sorted(path.name for path in rig.staging.iterdir()) == []

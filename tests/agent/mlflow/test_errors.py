@@ -1,0 +1,158 @@
+"""What a database says to a wrong password, in words that a person can act on."""
+
+from __future__ import annotations
+
+import http.server
+import sys
+import threading
+from collections.abc import Iterator
+
+import pytest
+import requests
+
+from tailrace_agent.errors import Unavailable
+from tailrace_agent.mlflow.errors import asks_for_login, opening_failed, translate
+
+_URI = "postgresql://ada:s3cr3t/x@db:5432/mlflow"
+_LINK = "\n(Background on this error at: https://sqlalche.me/e/21/e3q8)"
+
+
+class OperationalError(Exception):
+    """As SQLAlchemy and the drivers call it."""
+
+
+@pytest.mark.parametrize(
+    ("said", "detail"),
+    [
+        (
+            f'(psycopg.OperationalError) failed: FATAL:  password authentication failed for user "ada"{_LINK}',
+            'password authentication failed for user "ada"',
+        ),
+        ("connection to server failed: fe_sendauth: no password supplied", "no password supplied"),
+        (
+            'FATAL:  no pg_hba.conf entry for host "10.0.0.7", user "ada", database "mlflow", no encryption\n',
+            'no pg_hba.conf entry for host "10.0.0.7", user "ada", database "mlflow", no encryption',
+        ),
+        ("(1045, \"Access denied for user 'ada'@'localhost' (using password: YES)\")", "Access denied for user"),
+    ],
+)
+def test_a_database_that_lets_nobody_in_asks_for_other_credentials(said: str, detail: str) -> None:
+    wanted = (
+        f"postgresql://ada@db:5432/mlflow asks for other credentials ({detail}): "
+        "give the right password in the tracking URI"
+    )
+    error = OperationalError(said)
+    for told in (opening_failed(error, _URI), translate(error, _URI, remote=False, about_run=True)):
+        assert isinstance(told, Unavailable)
+        assert str(told) == wanted
+        assert asks_for_login(str(told))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "500 for url: https://h/x?access_token=SECRET1&api_key=SECRET2",
+        "PUT https://b.s3.amazonaws.com/x?X-Amz-Signature=SECRET1&X-Amz-Credential=AKIA%2FSECRET2 failed",
+        "PUT https://acc.blob.core.windows.net/x?sv=2024&sig=SECRET1 failed",
+        "the header was Authorization: Bearer SECRET1abcdef",
+        "hook -v --password SECRET1 ended with 1",
+        "postgresql://ada:SECRET1/x@db/mlflow and http://SECRET2@h/x, password=SECRET3",
+    ],
+)
+def test_no_message_of_a_store_holds_a_secret_of_any_form(said: str) -> None:
+    error = OperationalError(said)
+    for told in (
+        opening_failed(error, "postgresql://db/mlflow"),
+        translate(error, "sqlite:///x.db", remote=False, about_run=True),
+        translate(error, "http://h:5000", remote=True, about_run=True),
+    ):
+        assert "SECRET" not in str(told)
+        assert "***" in str(told)
+
+
+def test_a_database_that_is_away_asks_for_no_login() -> None:
+    told = opening_failed(OperationalError(f"(psycopg.OperationalError) connection refused{_LINK}"), _URI)
+    assert isinstance(told, Unavailable)
+    assert not asks_for_login(str(told))
+    assert not asks_for_login(None)
+    assert str(told).endswith("cannot be opened: (psycopg.OperationalError) connection refused")
+
+
+def _answer(status: int, url: str = "", location: str = "") -> requests.Response:
+    response = requests.Response()
+    response.status_code, response.url = status, url
+    if location:
+        response.headers["Location"] = location
+    return response
+
+
+@pytest.mark.parametrize("followed", [True, False])
+def test_a_server_that_has_moved_is_told_with_the_uri_to_write(followed: bool) -> None:
+    path = "/api/2.0/mlflow/runs/create"
+    moved = _answer(301, f"http://old:5000/base{path}", f"https://new.example.org/mlflow{path}?x=1")
+    last = _answer(404)
+    last.history = [moved]
+    error = requests.HTTPError("404", response=last if followed else moved)
+    told = translate(error, "http://ada:s3cr3t@old:5000", remote=True, about_run=True)
+    assert isinstance(told, Unavailable)
+    assert str(told) == "http://old:5000 points to https://new.example.org/mlflow: make that the tracking URI"
+
+
+def test_a_proxy_that_is_away_is_told_by_name_and_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "http://ada:s3cr3t@127.0.0.1:9")
+    with pytest.raises(requests.RequestException) as raised:
+        requests.get("https://mlflow.example.org", timeout=5)
+    told = translate(raised.value, "https://mlflow.example.org", remote=True, about_run=False)
+    assert isinstance(told, Unavailable)
+    assert str(told).startswith("the proxy http://127.0.0.1:9 (from https_proxy; NO_PROXY names hosts that need none)")
+    assert "mlflow.example.org" in str(told)
+    assert "s3cr3t" not in str(told)
+
+
+class _Server(http.server.BaseHTTPRequestHandler):
+    """Sends everybody on to somebody who is not there, as a login page behind a firewall."""
+
+    def do_GET(self) -> None:
+        self.send_response(302)
+        self.send_header("Location", "http://127.0.0.1:9/login")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    """Its address."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def _told(uri: str) -> str:
+    with pytest.raises(requests.RequestException) as raised:
+        requests.get(uri, timeout=5)
+    told = translate(raised.value, uri, remote=True, about_run=False)
+    assert isinstance(told, Unavailable)
+    return str(told)
+
+
+def test_who_does_not_answer_is_named_and_not_who_sent_the_request_on(server: str) -> None:
+    told = _told(f"http://{server}")
+    assert told.startswith(f"http://127.0.0.1:9/login, to which http://{server} sends on, refused the connection")
+
+
+def test_a_server_without_tls_is_no_matter_of_certificates(server: str) -> None:
+    assert _told(f"https://{server}") == (
+        f"https://{server} does not speak TLS: is its address http://…, without the s?"
+    )
+
+
+def test_a_proxy_that_needs_a_package_is_told_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    monkeypatch.setitem(sys.modules, "socks", None)
+    assert _told("http://mlflow.example.org") == (
+        "the proxy socks5://127.0.0.1:9 (from ALL_PROXY; NO_PROXY names hosts that need none) speaks SOCKS, "
+        "for which Python needs a package: pip install pysocks"
+    )

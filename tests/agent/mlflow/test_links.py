@@ -1,0 +1,176 @@
+"""Links to runs: on servers, and through a `tailrace ui` that shows the store."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from helpers.sdk_tools import tracking
+from tailrace_agent.cli import _looking, main, ui
+from tailrace_agent.mlflow.links import Announcement, run_link, run_page, ui_address
+from tailrace_agent.reading.reader import open_reader
+from tailrace_agent.settings.settings import Settings, load_settings
+
+_ANNOUNCE = """
+import sys, time
+from tailrace_agent.mlflow.links import Announcement
+from tailrace_agent.settings.settings import load_settings
+kept = Announcement(sys.argv[1], sys.argv[2], load_settings())
+print("here", flush=True)
+time.sleep(60)
+"""
+_KIND = "?workflowType=machine_learning"
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return load_settings()
+
+
+def test_a_runs_link_leads_past_the_genai_pages_and_holds_no_password() -> None:
+    link = f"http://mlflow:5000/x/#/experiments/3/runs/0f6a{_KIND}"
+    assert run_page("http://ada:pw@mlflow:5000/x/", "3", "0f6a") == link
+    assert run_link("http://ada:pw@mlflow:5000/x/", "/", "3", "0f6a", Settings(dir="/nowhere")) == link
+    assert run_link("databricks", "/", "3", "0f6a", Settings(dir="/nowhere")) is None
+
+
+def test_a_store_is_linked_while_it_is_shown_however_its_uri_is_written(tmp_path: Path, settings: Settings) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    assert ui_address(uri, settings) is None
+    with closing(Announcement("http://127.0.0.1:5001", uri, settings)):
+        assert run_link("sqlite:///mlflow.db", str(tmp_path), "3", "0f6a", settings) == run_page(
+            "http://127.0.0.1:5001", "3", "0f6a"
+        )
+        assert ui_address(None, settings, str(tmp_path)) == "http://127.0.0.1:5001", "MLflow's default"
+        assert ui_address(f"sqlite:///{tmp_path}/other.db", settings) is None
+        with closing(Announcement("http://127.0.0.1:5002", uri, settings)):
+            assert ui_address(uri, settings) == "http://127.0.0.1:5002", "the newest"
+        assert ui_address(uri, settings) == "http://127.0.0.1:5001"
+    assert ui_address(uri, settings) is None
+    assert list((tmp_path / "tailrace" / "ui").iterdir()) == []
+
+
+def test_an_announcement_is_private_and_holds_no_password(tmp_path: Path, settings: Settings) -> None:
+    with closing(Announcement("http://127.0.0.1:5001", "postgresql://ada:pw@db/mlflow", settings)):
+        (file,) = (tmp_path / "tailrace" / "ui").iterdir()
+        assert file.stat().st_mode & 0o777 == 0o600
+        assert file.parent.stat().st_mode & 0o777 == 0o700
+        assert "pw" not in file.read_text()
+        assert ui_address("postgresql://ada@db/mlflow", settings) == "http://127.0.0.1:5001"
+
+
+def test_an_announcement_counts_only_while_its_process_lives(tmp_path: Path, settings: Settings) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    command = [sys.executable, "-c", _ANNOUNCE, "http://127.0.0.1:5001", uri]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "here\n"
+        assert ui_address(uri, settings) == "http://127.0.0.1:5001"
+        process.kill()
+        process.wait()
+    assert ui_address(uri, settings) is None
+    assert list((tmp_path / "tailrace" / "ui").iterdir()) == [], "what is left of it is deleted"
+
+
+def test_a_ui_of_another_machine_and_a_file_that_is_none_are_passed_over(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    with closing(Announcement("http://127.0.0.1:5001", uri, settings)):
+        (tmp_path / "tailrace" / "ui" / "ui-x.json").write_text("{")
+        (tmp_path / "tailrace" / "ui" / "ui-y.json").mkdir()
+        assert ui_address(uri, settings) == "http://127.0.0.1:5001"
+        here = os.uname()
+        elsewhere = os.uname_result((here.sysname, "elsewhere", here.release, here.version, here.machine))
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "uname", lambda: elsewhere)
+            assert ui_address(uri, settings) is None
+        assert ui_address(uri, settings) == "http://127.0.0.1:5001", "and left alone"
+
+
+def test_a_state_directory_that_cannot_be_read_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file", tmp_path / "none"):
+        assert ui_address("sqlite:////x.db", Settings(dir=str(place))) is None
+
+
+def test_a_run_on_sqlite_ends_with_a_link_while_the_ui_shows_its_store(
+    sqlite_uri: str, capsys: pytest.CaptureFixture[str], settings: Settings
+) -> None:
+    def last_line() -> str:
+        with tracking(sqlite_uri, quiet=False) as tracker, tracker.start_run(run_name="linked") as run:
+            run.log(loss=1.0)
+        return capsys.readouterr().err.splitlines()[-1]
+
+    assert last_line() == f"tailrace: look at run 'linked' with `tailrace ui --tracking-uri {sqlite_uri}`"
+    with closing(Announcement("http://127.0.0.1:5001", sqlite_uri, settings)):
+        link = re.escape("http://127.0.0.1:5001/#/experiments/0/runs/")
+        assert re.fullmatch(rf"tailrace: look at {link}[0-9a-f]{{32}}{re.escape(_KIND)}", last_line())
+
+
+def test_the_ui_of_a_server_is_the_server_and_its_links_are_printed(mlflow_server: str) -> None:
+    with tracking(mlflow_server, experiment_name="ui-links") as tracker:
+        for name in ("older", "newer"):
+            with tracker.start_run(run_name=name) as run:
+                run.log(loss=1.0)
+    record = open_reader(mlflow_server, "/").record(open_reader(mlflow_server, "/").find(run.run_id))
+    assert run.url == record.url == f"{mlflow_server}/#/experiments/{record.experiment_id}/runs/{run.run_id}{_KIND}"
+    asked = ["ui", "--tracking-uri", mlflow_server]
+    result = CliRunner().invoke(main, asked, env={"TAILRACE_EXPERIMENT_NAME": "ui-links"})
+    assert result.exit_code == 0
+    assert result.stdout.splitlines() == [
+        f"open {mlflow_server}/#/experiments/{record.experiment_id}{_KIND} in a browser",
+        f"the newest run, newer: {record.url}",
+    ]
+
+
+def test_a_browser_is_opened_on_a_terminal_with_a_display(monkeypatch: pytest.MonkeyPatch, mlflow_server: str) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(_looking.webbrowser, "open", lambda link: opened.append(link) or True)
+    monkeypatch.setenv("DISPLAY", ":0")
+    asked = ["ui", "--tracking-uri", mlflow_server]
+    CliRunner().invoke(main, asked)
+    assert opened == [], "no terminal"
+    monkeypatch.setattr(_looking, "can_browse", lambda: True)
+    CliRunner().invoke(main, asked)
+    assert len(opened) == 1
+    assert opened[0].endswith(_KIND)
+    CliRunner().invoke(main, [*asked, "--no-browser"])
+    assert len(opened) == 1
+
+
+@pytest.mark.parametrize(
+    ("variables", "may"),
+    [
+        ({}, sys.platform == "darwin"),
+        ({"DISPLAY": ":0"}, True),
+        ({"WAYLAND_DISPLAY": "wayland-0"}, True),
+        ({"DISPLAY": "localhost:10.0", "SSH_CONNECTION": "1.2.3.4 5 6.7.8.9 22"}, False),
+        ({"BROWSER": "code --open", "SSH_CONNECTION": "1.2.3.4 5 6.7.8.9 22"}, True),
+    ],
+)
+def test_where_a_browser_may_be_opened(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], may: bool) -> None:
+    class Terminal:
+        @staticmethod
+        def isatty() -> bool:
+            return True
+
+    for name in ("BROWSER", "DISPLAY", "SSH_CONNECTION", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(_looking.sys, "stdout", Terminal)
+    assert _looking.can_browse() == may
+
+
+def test_addresses_are_written_so_that_a_browser_takes_them() -> None:
+    assert [ui._shown(host) for host in ("127.0.0.1", "0.0.0.0", "::1", "::", "mlflow")] == [
+        "127.0.0.1", "127.0.0.1", "[::1]", "[::1]", "mlflow",
+    ]  # fmt: skip

@@ -1,0 +1,490 @@
+"""Run metadata: where a run comes from reaches MLflow, without a secret, and without being in anybody's way."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers.sdk_tools import Store, eventually, forget, named, script, tracking
+from tailrace_agent.delivery.deliver import Delivery
+from tailrace_agent.delivery.run_book import RunBook, RunState
+from tailrace_agent.delivery.uploads import Uploads
+from tailrace_agent.errors import RunGone, Unavailable
+from tailrace_agent.ipc.records import End, Facts, RunSpec, Start
+from tailrace_agent.provenance import git as git_module
+from tailrace_agent.provenance.git import git_facts
+from tailrace_agent.provenance.machine import packages
+from tailrace_agent.provenance.metadata import Metadata
+from tailrace_agent.sinks.memory import MemorySink
+from tailrace_agent.spool.store import Spool
+
+
+def git(directory: Path, *args: str) -> str:
+    who = ["-c", "user.name=Ada", "-c", "user.email=ada@example.org", "-c", "init.defaultBranch=trunk"]
+    done = subprocess.run(["git", *who, *args], cwd=directory, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A repository with one commit."""
+    root = tmp_path / "repository"
+    (root / "src").mkdir(parents=True)
+    (root / "src" / "model.py").write_text("LAYERS = 2\n")
+    git(root, "init", "-q")
+    git(root, "add", ".")
+    git(root, "commit", "-q", "-m", "first")
+    return root
+
+
+class Quiet:
+    def info(self, event: str, **_: object) -> None:
+        pass
+
+    warning = error = info
+
+
+# ── git ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_git_tells_commit_branch_remote_and_changes(repository: Path, tmp_path: Path) -> None:
+    git(repository, "remote", "add", "origin", "https://ada:secret@example.org/lab/model.git")
+    clean = git_facts(repository / "src", diff=True)
+    assert clean is not None
+    assert (clean.commit, clean.branch) == (git(repository, "rev-parse", "HEAD"), "trunk")
+    assert (clean.remote, clean.dirty, clean.diff) == ("https://example.org/lab/model.git", False, None)
+    assert Path(clean.root).samefile(repository)
+    (repository / "src" / "model.py").write_text("LAYERS = 3\n")
+    changed = git_facts(repository, diff=True)
+    assert changed is not None
+    assert changed.dirty is True
+    assert b"-LAYERS = 2\n+LAYERS = 3\n" in (changed.diff or b"")
+    asked_for_none = git_facts(repository)
+    assert asked_for_none is not None
+    assert (asked_for_none.dirty, asked_for_none.diff) == (True, None)
+    assert git_facts(tmp_path) is None
+    assert git_facts(tmp_path / "nowhere") is None
+
+
+def test_a_repository_of_another_user_tells_its_names_and_runs_nothing(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git(repository, "remote", "add", "origin", "https://example.org/lab/model.git")
+    (repository / ".git" / "info" / "attributes").write_text("* filter=spy\n")
+    git(repository, "config", "filter.spy.clean", f"touch {repository}/ran; cat")
+    (repository / "src" / "model.py").write_text("LAYERS = 3\n")
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # git's own way of taking it for somebody else's
+    facts = git_facts(repository / "src", diff=True)
+    assert facts is not None
+    monkeypatch.delenv("GIT_TEST_ASSUME_DIFFERENT_OWNER")
+    assert (facts.commit, facts.branch) == (git(repository, "rev-parse", "HEAD"), "trunk")
+    assert (facts.remote, facts.dirty, facts.diff) == ("https://example.org/lab/model.git", None, None)
+    assert not (repository / "ran").exists()
+
+
+_BY_CONFIGURATION = {
+    "filter.spy.clean": "touch {ran}; cat",
+    "filter.spy.process": "touch {ran}",
+    "filter.Spy.2.clean": "touch {ran}; cat",
+    "filter..clean": "touch {ran}; cat",
+    "filter..process": "touch {ran}",
+    "diff.external": "touch {ran} #",
+    "diff.spy.command": "touch {ran} #",
+    "diff.spy.textconv": "touch {ran}; cat",
+    "core.fsmonitor": "touch {ran} #",
+    "core.pager": "touch {ran}; cat",
+    "core.hooksPath": "{hooks}",
+    "core.sshCommand": "touch {ran} #",
+    "core.alternateRefsCommand": "touch {ran} #",
+    "remote.origin.uploadpack": "touch {ran} #",
+}
+
+
+@pytest.mark.parametrize("name", _BY_CONFIGURATION)
+def test_a_repository_runs_nothing_that_it_brings_along(repository: Path, tmp_path: Path, name: str) -> None:
+    ran, hooks = tmp_path / "ran", tmp_path / "hooks"
+    hooks.mkdir()
+    for folder in (hooks, repository / ".git" / "hooks"):
+        for hook in ("post-index-change", "reference-transaction", "pre-auto-gc"):
+            (folder / hook).write_text(f"#!/bin/sh\ntouch {ran}\n")
+            (folder / hook).chmod(0o755)
+    driver = ".".join(name.split(".")[1:-1]) or ("" if ".." in name else "spy")
+    (repository / ".gitattributes").write_text(f"* filter={driver} diff={driver}\n")
+    (repository / "src" / "model.py").write_text("LAYERS = 3\n")
+    part = repository / "part"
+    part.mkdir()
+    git(part, "init", "-q")
+    git(part, "commit", "-q", "--allow-empty", "-m", "of a submodule")
+    git(repository, "-c", "advice.addEmbeddedRepo=false", "add", "part")
+    for each in (repository, part):
+        with (each / ".git" / "config").open("a") as file:
+            section, _, key = name.rpartition(".")
+            first, dot, second = section.partition(".")
+            head = f'[{first} "{second}"]' if dot else f"[{first}]"
+            value = _BY_CONFIGURATION[name].format(ran=ran, hooks=hooks)
+            file.write(f'{head}\n{key} = "{value}"\n[diff]\nsubmodule = diff\n')
+    ran.unlink(missing_ok=True)
+    facts = git_facts(repository, diff=True)
+    assert facts is not None
+    assert facts.dirty is True
+    assert b"+LAYERS = 3\n" in (facts.diff or b"")
+    assert not ran.exists()
+
+
+def test_a_missing_object_is_not_fetched(repository: Path, tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    blob = git(repository, "rev-parse", "HEAD:src/model.py")
+    (repository / ".git" / "objects" / blob[:2] / blob[2:]).unlink()
+    for key, value in {
+        "core.repositoryFormatVersion": "1",
+        "extensions.partialClone": "origin",
+        "remote.origin.url": f"ext::touch {ran}",
+        "remote.origin.promisor": "true",
+        "protocol.allow": "always",
+        "protocol.ext.allow": "always",
+    }.items():
+        git(repository, "config", key, value)
+    (repository / "src" / "model.py").write_text("LAYERS = 3\n")
+    facts = git_facts(repository, diff=True)
+    assert facts is not None
+    assert facts.diff is None
+    assert not ran.exists()
+
+
+def test_a_filter_of_the_users_own_runs(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gitconfig").write_text('[filter "mine"]\nclean = "sed s/3/2/"\n')
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+    (repository / ".git" / "info" / "attributes").write_text("* filter=mine\n")
+    (repository / "src" / "model.py").write_text("LAYERS = 3\n")
+    facts = git_facts(repository, diff=True)
+    assert facts is not None
+    assert (facts.dirty, facts.diff) == (False, None)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("core.worktree", "{elsewhere}"), ("filter.a=b.clean", "touch {elsewhere}/ran; cat")]
+)
+def test_a_repository_that_cannot_be_compared_safely_stays_uncompared(
+    repository: Path, tmp_path: Path, key: str, value: str
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "src").mkdir(parents=True)
+    (elsewhere / "src" / "model.py").write_text("SECRET = 1\n")
+    (repository / ".git" / "info" / "attributes").write_text("* filter=a=b\n")
+    (repository / "src" / "model.py").write_text("LAYERS = 3\n")
+    git(repository, "config", key, value.format(elsewhere=elsewhere))
+    facts = git_facts(repository, diff=True)
+    assert facts is not None
+    assert (facts.dirty, facts.diff) == (None, None)
+    assert not (elsewhere / "ran").exists()
+
+
+def test_a_remote_never_shows_credentials(repository: Path) -> None:
+    for remote, shown in {
+        "https://token@example.org/x": "https://example.org/x",
+        "https://u:p@example.org/x": "https://example.org/x",
+        "git@example.org:lab/model": "git@example.org:lab/model",
+        "ssh://git@example.org/x": "ssh://git@example.org/x",
+    }.items():
+        git(repository, "config", "remote.origin.url", remote)
+        found = git_facts(repository)
+        assert found is not None
+        assert found.remote == shown
+
+
+def test_a_git_that_hangs_or_fails_is_given_up(repository: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (tools / "git").write_text("#!/bin/sh\nexec sleep 60\n")
+    (tools / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    monkeypatch.setattr(git_module, "_EACH", 0.2)
+    assert git_facts(repository) is None
+    (tools / "git").write_text("#!/bin/sh\nexit 128\n")
+    assert git_facts(repository) is None
+
+
+def test_a_repository_without_a_commit_is_no_error(tmp_path: Path) -> None:
+    git(tmp_path, "init", "-q")
+    found = git_facts(tmp_path, diff=True)
+    assert found is not None
+    assert (found.commit, found.dirty, found.diff) == (None, None, None)
+
+
+def test_packages_are_those_of_the_interpreter_that_trains(tmp_path: Path) -> None:
+    ours = packages(sys.executable)
+    assert f"msgspec=={__import__('msgspec').__version__}" in ours
+    assert ours == sorted(ours, key=lambda line: line.partition("==")[0].lower())
+    another = tmp_path / "python"
+    another.write_text('#!/bin/sh\necho \'[["b", "2"], ["A", "1"]]\'\n')
+    another.chmod(0o755)
+    assert packages(str(another)) == ["A==1", "b==2"]
+    assert packages(str(tmp_path / "gone")) == []
+
+
+# ── Gathered and sent ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Rig:
+    """The agent's parts that have to do with metadata, with a clock that only the test moves."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.sink, self.now = folder, MemorySink(), 1000.0
+        self.spool = Spool(folder / "spool.db")
+        self.staging = folder / "artifacts"
+        self.staging.mkdir()
+        self.restart()
+
+    def restart(self) -> None:
+        """An agent was killed: another one goes on with what is on the disk."""
+        self.book = RunBook(self.spool.runs(), self.spool.save_run)
+        more: Any = {"retry_max_delay": 30.0, "log": Quiet(), "monotonic": lambda: self.now}
+        self.metadata = Metadata(self.book, self.staging, "here", Quiet())
+        self.delivery = Delivery(None, self.spool, self.book, lambda: self.sink, flush_interval=0.5, **more)
+        self.uploads = Uploads(self.delivery, self.spool, self.book, self.staging, **more)
+        self.book.set_barriers(self.spool.last_id())
+
+    def start(self, **spec: Any) -> None:
+        facts = Facts(command=["python", "x.py"], script=None, executable="", python="3.11.7", pid=7, host="here")
+        spec = {"run": 1, "start_time": 5, "cwd": str(self.folder), "facts": facts, **spec}
+        self.spool.save_run(spec["run"], self.book.start(Start(RunSpec(**spec)), "ring"))
+
+    def deliver(self) -> None:
+        for _ in range(2000):
+            wait = min(self.delivery.step(self.now), self.uploads.step(self.now)) - self.now
+            if wait > 600:
+                return
+            self.now += max(0.0, wait)
+        pytest.fail("it does not come to rest")
+
+    def end(self) -> None:
+        state = self.book.end(End(1, "FINISHED", 6))
+        assert state is not None
+        self.spool.save_run(1, state)
+        self.book.set_barriers(self.spool.last_id())
+
+    @property
+    def state(self) -> RunState:
+        state = self.book.get(1)
+        assert state is not None
+        return state
+
+    @property
+    def stored(self) -> Any:
+        return next(iter(self.sink.runs.values()))
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    rig = Rig(tmp_path)
+    yield rig
+    rig.spool.close()
+
+
+def test_a_run_is_closed_after_its_metadata(rig: Rig) -> None:
+    rig.start()
+    rig.end()
+    rig.delivery.step(rig.now)
+    assert (rig.state.closed, rig.stored.status) == (False, "RUNNING")
+    rig.metadata.step(rig.now)
+    seen: list[str] = []
+    rig.sink.fail = seen.append
+    rig.deliver()
+    assert rig.stored.status == "FINISHED"
+    assert seen[-1] == "end_run"
+    assert "environment/environment.json" in rig.stored.artifacts
+
+
+def test_a_run_waits_some_seconds_for_its_metadata_and_is_finalized_when_it_is_there(rig: Rig) -> None:
+    rig.start()
+    rig.end()
+    rig.deliver()
+    assert rig.now <= 1007.0
+    assert (rig.state.closed, rig.state.finalized, rig.stored.status) == (True, False, "FINISHED")
+    assert rig.metadata.step(rig.now) == rig.now
+    assert rig.metadata.step(rig.now) > rig.now
+    rig.deliver()
+    assert rig.state.finalized
+    assert rig.stored.tags["tailrace.command"] == "python x.py"
+    assert rig.stored.tags["tailrace.host"] == "here"
+    assert {"environment/environment.json", "environment/requirements.txt"} <= set(rig.stored.artifacts)
+    assert list(rig.staging.iterdir()) == []
+
+
+def test_an_agent_that_is_killed_leaves_the_metadata_to_the_next(rig: Rig) -> None:
+    rig.start()
+    rig.restart()  # before anything was gathered
+    rig.metadata.step(rig.now)
+    rig.restart()  # gathered, and not sent
+    rig.deliver()
+    assert rig.stored.tags["tailrace.python"] == "3.11.7"
+    assert "environment/environment.json" in rig.stored.artifacts
+    before = dict(rig.stored.artifacts)
+    rig.restart()  # all done: nothing is sent twice
+    assert rig.metadata.step(rig.now) > rig.now
+    rig.deliver()
+    assert rig.stored.artifacts == before
+
+
+@pytest.mark.parametrize("error", [Unavailable("no credentials for the bucket"), RunGone("deleted")])
+def test_an_artifact_store_that_never_answers_does_not_keep_the_run_open(rig: Rig, error: Exception) -> None:
+    def fail(name: str) -> None:
+        if name == "log_artifacts":
+            raise error
+
+    rig.sink.fail = fail
+    rig.start()
+    rig.metadata.step(rig.now)
+    rig.end()
+    rig.deliver()
+    assert rig.state.finalized
+    assert rig.stored.tags["tailrace.host"] == "here"
+    assert rig.stored.artifacts == {}
+
+
+def test_a_server_that_is_away_gets_the_metadata_later(rig: Rig) -> None:
+    failures = iter(range(8))
+
+    def fail(name: str) -> None:
+        if name == "log_batch" and next(failures, None) is not None:
+            raise Unavailable("away")
+
+    rig.sink.fail = fail
+    rig.start()
+    rig.metadata.step(rig.now)
+    rig.deliver()
+    assert "environment/environment.json" in rig.stored.artifacts
+
+
+def test_on_another_machine_only_what_the_program_said_is_stored(rig: Rig, repository: Path) -> None:
+    facts = Facts(command=["x"], script=None, executable="", python="3.11.7", pid=7, host="elsewhere")
+    rig.start(facts=facts, cwd=str(repository))
+    rig.metadata.step(rig.now)
+    rig.deliver()
+    assert rig.stored.tags["tailrace.host"] == "elsewhere"
+    assert "mlflow.source.git.commit" not in rig.stored.tags
+    assert list(rig.stored.artifacts) == ["environment/environment.json"]
+
+
+def test_a_ci_job_says_which_branch_it_builds(rig: Rig, repository: Path) -> None:
+    job = {"GITHUB_SHA": "f" * 40, "GITHUB_REF_NAME": "7/merge", "GITHUB_HEAD_REF": "feature"}
+    facts = Facts(command=["x"], script=None, executable="", python="3.11.7", pid=7, host="here", environment=job)
+    git(repository, "checkout", "-q", "--detach")
+    rig.start(facts=facts, cwd=str(repository))
+    rig.start(run=2, facts=facts)  # where there is no repository
+    rig.metadata.step(rig.now)
+    rig.metadata.step(rig.now)
+    rig.deliver()
+    tags = {key: run.tags["mlflow.source.git.commit"] for key, run in rig.sink.runs.items()}
+    assert sorted(tags.values()) == sorted([git(repository, "rev-parse", "HEAD"), "f" * 40])
+    assert {run.tags["mlflow.source.git.branch"] for run in rig.sink.runs.values()} == {"feature"}
+
+
+def test_configuration_files_are_copied_without_their_secrets(rig: Rig, tmp_path: Path) -> None:
+    files = [tmp_path / "tailrace.toml", tmp_path / "one" / "config.yaml", tmp_path / "two" / "config.yaml"]
+    for file in files:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(f"path: {file.parent.name}\ndb_password: geheim7\n")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "huge.yaml").write_text("x: 1\n" * 300_000)
+    left_out = [tmp_path / "binary.yaml", tmp_path / "huge.yaml", tmp_path / "gone.yaml", tmp_path]
+    facts = Facts(
+        command=["x"],
+        script=None,
+        executable="",
+        python="3.11.7",
+        pid=7,
+        host="here",
+        config_files=[str(path) for path in [*files, *left_out]],
+    )
+    rig.start(facts=facts)
+    rig.metadata.step(rig.now)
+    rig.deliver()
+    copied = {name: data for name, data in rig.stored.artifacts.items() if name.endswith(("yaml", "toml"))}
+    assert set(copied) == {f"environment/{name}" for name in ("tailrace.toml", "config.yaml", "two-config.yaml")}
+    assert copied["environment/two-config.yaml"] == b"path: two\ndb_password: ***\n"
+
+
+def test_what_cannot_be_gathered_does_not_keep_the_run_open(rig: Rig) -> None:
+    rig.staging.rmdir()
+    rig.start()
+    rig.metadata.step(rig.now)
+    rig.end()
+    rig.deliver()
+    assert rig.state.finalized
+
+
+# ── As a user sees it ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_new_run_says_where_it_comes_from_and_no_secret(
+    store_uri: str, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(repository)
+    monkeypatch.setattr(sys, "orig_argv", ["python", "train.py", "--lr", "0.1", "--password", "geheim7"])
+    monkeypatch.setenv("SLURM_JOB_ID", "42")
+    monkeypatch.setenv("WANDB_API_KEY", "geheim7")
+    (repository / "tailrace.toml").write_text('experiment_name = "metadata"\n# old: token = geheim7\n')
+    (repository / "src" / "model.py").write_text("LAYERS = 3\n")
+    with tracking(store_uri, metadata=True, git_diff=True) as sdk:
+        with sdk.start_run(tags={"tailrace.host": "mine"}) as run:
+            sdk.log(step=0, loss=0.5)
+            with sdk.start_run(nested=True, git_diff=True) as child:
+                pass
+        with sdk.start_run(run_id=run.run_id) as resumed:
+            pass
+        assert resumed._spec.facts is None
+    store, nested = Store(store_uri, run), Store(store_uri, child)
+    for tags in (store.tags, nested.tags):
+        assert tags["mlflow.source.git.commit"] == git(repository, "rev-parse", "HEAD")
+        assert tags["mlflow.source.git.branch"] == "trunk"
+        assert (tags["tailrace.git.dirty"], tags["tailrace.python"]) == ("true", sys.version.split()[0])
+        assert tags["tailrace.command"] == "python train.py --lr 0.1 --password ***"
+    assert store.tags["tailrace.host"] == "mine"
+    assert store.artifacts() == [
+        "environment/environment.json",
+        "environment/git.diff",
+        "environment/requirements.txt",
+        "environment/tailrace.toml",
+    ]
+    assert nested.artifacts() == []
+    assert (run.ledger().accepted, set(run.ledger().kinds)) == (1, {"metric"})
+    files = {name: Path(store.client.download_artifacts(run.run_id, name)).read_text() for name in store.artifacts()}
+    about = json.loads(files["environment/environment.json"])
+    assert (about["directory"], about["environment"]["SLURM_JOB_ID"]) == (str(repository), "42")
+    assert about["git"]["root"] == str(repository)
+    assert about["config_files"] == [str(repository / "tailrace.toml")]
+    assert "+LAYERS = 3" in files["environment/git.diff"]
+    assert "token = ***" in files["environment/tailrace.toml"]
+    kept = [path for path in (tmp_path / "tailrace").rglob("*") if path.is_file()]
+    assert kept
+    assert [path for path in kept if b"geheim7" in path.read_bytes()] == []
+    assert "geheim7" not in "".join([*files.values(), *store.tags.values()])
+
+
+def test_a_run_whose_program_is_killed_says_where_it_comes_from(
+    sqlite_uri: str, repository: Path, tmp_path: Path
+) -> None:
+    code = f"""
+    import os, signal
+    import tailrace as sdk
+
+    os.chdir({str(repository)!r})
+    sdk.start_run(tracking_uri={sqlite_uri!r}, run_name="killed", metadata=True, quiet=True)
+    sdk.log(step=0, loss=0.5)
+    os.kill(os.getpid(), signal.SIGKILL)
+    """
+    script(tmp_path, code, check=False)
+    forget(tmp_path)
+    store = eventually(lambda: named(sqlite_uri, "killed"))
+    assert store.status == "KILLED"
+    assert store.tags["tailrace.command"].endswith("train.py")
+    assert store.tags["mlflow.source.git.commit"] == git(repository, "rev-parse", "HEAD")
+    assert "environment/requirements.txt" in store.artifacts()

@@ -1,0 +1,67 @@
+"""Each byte of an archive of runs, and of each file in it, flipped: it is read as it was, or refused as an archive."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from fuzzing.flips import flips
+from helpers.archives import RUN_ID, consumed, files, harmless, manifest, packed
+
+some_or_all = pytest.mark.parametrize("most", [40, pytest.param(None, marks=pytest.mark.faults)], ids=["some", "all"])
+
+
+def refusals(path: Path, bodies: list[bytes], tmp_path: Path) -> int:
+    """How many of them are refused; the others are read as if nothing had been flipped."""
+    refused = 0
+    for number, body in enumerate(bodies):
+        path.write_bytes(body)
+        into = tmp_path / str(number)
+        said = harmless(path, into)
+        refused += said is not None
+        assert said != ""
+        if said is None:
+            found = {file.relative_to(into / RUN_ID).as_posix(): file.read_bytes() for file in into.rglob("*.txt")}
+            assert list(found.values()) == [b"hello"]
+    return refused
+
+
+@pytest.mark.timeout(3600)
+@some_or_all
+def test_an_archive_with_one_flipped_byte_is_read_as_it_was_or_refused(tmp_path: Path, most: int | None) -> None:
+    path = packed(tmp_path / "a.zip", files())
+    bodies = [body for _, body in flips(path.read_bytes(), most)]
+    assert refusals(path, bodies, tmp_path) > len(bodies) // 2
+
+
+@pytest.mark.timeout(3600)
+@some_or_all
+@pytest.mark.parametrize("part", ["run.json", "metrics.parquet", "manifest.json"])
+def test_an_archive_one_of_whose_files_was_forged_by_a_byte_is_read_or_refused(
+    tmp_path: Path, part: str, most: int | None
+) -> None:
+    """The sums fit: whoever flipped it has written the manifest, too."""
+    path = packed(tmp_path / "a.zip", files())
+    whole = files()
+    if part == "manifest.json":
+        body = json.dumps(manifest(whole)).encode()
+        for number, (_, flipped) in enumerate(flips(body, most)):
+            harmless(_with_manifest(path, whole, flipped), tmp_path / str(number))
+        return
+    name = f"runs/{RUN_ID}/{part}"
+    for number, (_, flipped) in enumerate(flips(whole[name], most)):
+        harmless(packed(path, {**whole, name: flipped}), tmp_path / str(number))
+
+
+def _with_manifest(path: Path, whole: dict[str, bytes], body: bytes) -> Path:
+    with zipfile.ZipFile(path, "w") as into:
+        for name, each in {**whole, "manifest.json": body}.items():
+            into.writestr(name, each)
+    return path
+
+
+def test_an_archive_in_which_nothing_was_flipped_is_read(tmp_path: Path) -> None:
+    assert consumed(packed(tmp_path / "a.zip", files()), tmp_path / "into")

@@ -1,0 +1,1 @@
+"""What many tests need: servers, users, trackers, every public call."""

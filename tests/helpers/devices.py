@@ -1,0 +1,46 @@
+"""A device, stood in for at the edge: its queue of work ends when the test says so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+
+class Mark:
+    """An event that happens when the test says so."""
+
+    def __init__(self) -> None:
+        self.passed = False
+        self.error: Exception | None = None
+
+    def query(self) -> bool:
+        if self.error is not None:
+            raise self.error
+        return self.passed
+
+
+class StandIn:
+    """A device whose queue of work ends when the test says so."""
+
+    def __init__(self, *, pinned: bool = True, events: bool = True, obstacle: str | None = None) -> None:
+        self.marks: list[Mark] = []
+        self._pinned = pinned
+        self._events = events
+        self._obstacle = obstacle
+
+    def obstacle(self) -> str | None:
+        return self._obstacle
+
+    def slots(self, count: int, dtype: Any) -> list[Any] | None:
+        return [torch.zeros((), dtype=dtype) for _ in range(count)] if self._pinned else None
+
+    def record(self, device: Any) -> Mark | None:
+        if not self._events:
+            return None
+        self.marks.append(Mark())
+        return self.marks[-1]
+
+    def finish(self) -> None:
+        for mark in self.marks:
+            mark.passed = True

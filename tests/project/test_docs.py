@@ -1,0 +1,125 @@
+"""The documentation: complete where a list is promised, with code that compiles and links that lead somewhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from tailrace_agent.cli import main as command_line
+from tailrace_agent.settings.settings import INTERNAL_VARIABLES, Settings, load_settings
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+
+_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"\]\(([^()\s]+(?:\([^()]*\)[^()\s]*)?)\)")
+_HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+
+
+def _pages() -> list[Path]:
+    return [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")), *sorted(DOCS.glob("*.md"))]
+
+
+def _name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def _blocks(page: Path, language: str) -> Iterator[str]:
+    for match in _FENCE.finditer(page.read_text(encoding="utf-8")):
+        if match[1] == language:
+            yield match[2]
+
+
+def _prose(page: Path) -> str:
+    return _FENCE.sub("", page.read_text(encoding="utf-8"))
+
+
+def _anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    titles = (re.sub(r"[`*]", "", title).lower() for title in _HEADING.findall(_prose(page)))
+    return {re.sub(r"[^\w\- ]", "", title).strip().replace(" ", "-") for title in titles}
+
+
+def _commands(command: click.Command, path: tuple[str, ...]) -> Iterator[str]:
+    yield " ".join(path)
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            found = command.get_command(context, name)
+            assert found is not None, name
+            yield from _commands(found, (*path, name))
+
+
+@pytest.mark.parametrize("name", Settings.__struct_fields__)
+def test_every_setting_has_a_row_with_its_variable(name: str) -> None:
+    assert f"\n| `{name}` | `TAILRACE_{name.upper()}` |" in (DOCS / "settings.md").read_text(encoding="utf-8")
+
+
+def test_the_settings_page_lists_nothing_that_is_no_setting() -> None:
+    listed = re.findall(r"^\| `(\w+)` \| `TAILRACE_", (DOCS / "settings.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(listed) == sorted(Settings.__struct_fields__)
+
+
+@pytest.mark.parametrize("variable", sorted(INTERNAL_VARIABLES))
+def test_every_internal_variable_is_explained(variable: str) -> None:
+    assert f"\n| `{variable}` |" in (DOCS / "settings.md").read_text(encoding="utf-8")
+
+
+def test_the_sample_files_are_valid_settings(tmp_path: Path) -> None:
+    samples = list(_blocks(DOCS / "settings.md", "toml"))
+    assert samples
+    for number, sample in enumerate(samples):
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        file = "pyproject.toml" if "[tool.tailrace]" in sample else "tailrace.toml"
+        (directory / file).write_text(sample, encoding="utf-8")
+        assert load_settings(environ={}, start_dir=directory).experiment_name == "digits"
+
+
+@pytest.mark.parametrize("command", list(_commands(command_line, ("tailrace",)))[1:])
+def test_every_command_is_on_the_command_line_page(command: str) -> None:
+    page = (DOCS / "command-line.md").read_text(encoding="utf-8")
+    assert re.search(rf"\b{re.escape(command)}\b", page), f"docs/command-line.md does not mention `{command}`"
+
+
+@pytest.mark.parametrize("page", _pages(), ids=_name)
+def test_python_in_the_docs_compiles(page: Path) -> None:
+    for number, block in enumerate(_blocks(page, "python"), 1):
+        compile(block, f"{page.name}, python block {number}", "exec")
+
+
+def test_the_first_steps_are_in_python() -> None:
+    assert list(_blocks(ROOT / "README.md", "python"))
+    assert len(list(_blocks(DOCS / "quickstart.md", "python"))) >= 5
+
+
+@pytest.mark.parametrize("page", _pages(), ids=_name)
+def test_relative_links_lead_somewhere(page: Path) -> None:
+    dead = []
+    for link in _LINK.findall(_prose(page)):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        if not target.exists() or (anchor and anchor not in _anchors(target)):
+            dead.append(link)
+    assert not dead
+
+
+def test_the_index_lists_every_page() -> None:
+    index = (DOCS / "README.md").read_text(encoding="utf-8")
+    assert [page.name for page in DOCS.glob("*.md") if page.name != "README.md" and f"({page.name})" not in index] == []
+
+
+def test_every_feature_names_a_test_that_exists() -> None:
+    rows = [line for line in (DOCS / "features.md").read_text(encoding="utf-8").splitlines() if line.startswith("| ✓")]
+    assert len(rows) > 30
+    for row in rows:
+        named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", row)
+        assert named, row
+        for file, test in named:
+            assert f"def {test}(" in (ROOT / file).read_text(encoding="utf-8"), (file, test)

@@ -1,0 +1,69 @@
+"""`import tailrace` stays light: a training script pays for it at every start, used or not."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {
+    "asyncio",
+    "click",
+    "importlib.metadata",
+    "matplotlib",
+    "mlflow",
+    "multiprocessing",
+    "numpy",
+    "pandas",
+    "PIL",
+    "platformdirs",
+    "psutil",
+    "pynvml",
+    "requests",
+    "rich",
+    "sklearn",
+    "sqlalchemy",
+    "structlog",
+    "tomllib",
+    "tomli",
+    "torch",
+}
+
+
+def _modules_after(statement: str) -> set[str]:
+    script = f"{statement}\nimport sys, json\nprint(json.dumps(sorted(sys.modules)))"
+    # -I keeps the user's site and PYTHON* variables out, so the paths are handed over.
+    head = f"import sys; sys.path[:] = {sys.path!r}\n"
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", head + script], capture_output=True, text=True, timeout=60, check=True
+    )
+    return set(json.loads(done.stdout))
+
+
+@pytest.fixture(scope="module")
+def bare() -> set[str]:
+    """What an interpreter holds before (a site's .pth files may load the strangest things)."""
+    return _modules_after("pass")
+
+
+def _heavy(modules: set[str]) -> set[str]:
+    return {name for name in modules if name in HEAVY or name.split(".")[0] in HEAVY}
+
+
+LIGHT = ["tailrace", "tailrace_agent.ipc.records", "tailrace_agent.ipc.ring_writer", "tailrace_agent.settings.settings"]
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_importing_it_loads_no_heavy_module(module: str, bare: set[str]) -> None:
+    assert _heavy(_modules_after(f"import {module}") - bare) == set()
+
+
+def test_resolving_the_settings_loads_no_heavy_module_where_there_is_no_file(bare: set[str], tmp_path: object) -> None:
+    statement = (
+        "import os\nfrom pathlib import Path\n"
+        "from tailrace_agent.settings.settings import load_settings\n"
+        f"load_settings({{'dir': '/x'}}, environ={{}}, start_dir=Path({str(tmp_path)!r}))"
+    )
+    assert _heavy(_modules_after(statement) - bare) == set()
