@@ -138,6 +138,23 @@ FOUND = {
             ["power", 3505725778],
         ),
     ),
+    "a point was counted twice whose twin came behind those of another process": Scenario(
+        seed=1004283,
+        families=("network", "status", "children"),
+        retry_max_delay=2.0,
+        actions=(
+            ["join", 0],
+            ["start", 0, 0, None],
+            ["pass", 8.0, 30538],
+            ["arm", "request", 0, "late", 0.5],
+            ["flush", 0, 0],
+            ["log", 0, 0, 90, "plain"],
+            ["pass", 0.02, 14084],
+            ["join", 1],
+            ["log", 1, 0, 90, "twins"],
+            ["log", 0, 0, 3, "plain"],
+        ),
+    ),
     "an artifact of a deleted run was tried for ever": Scenario(
         seed=3003688,
         families=("store",),

@@ -5,9 +5,9 @@ A batch holds one run and one kind, since MLflow writes params before metrics an
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -41,19 +41,23 @@ class Batch(NamedTuple):
     merged: int
 
 
+_REMEMBERED: Final = 4
+"""Batches, of at most a thousand points each."""
+
+
 class Twins:
     """Finds identical points: MLflow's SQL stores keep one row for equal (key, timestamp, step, value).
 
-    Within a batch, and against the last two milliseconds of the batch before: a training process stamps its rows in
-    order, so a later twin is not to be expected.
+    Within a batch, and against the last few batches: one process logs twins one right behind the other, and what
+    others log to the same run may come in between.
     """
 
     def __init__(self) -> None:
-        self._recent: set[tuple[object, ...]] = set()
+        self._recent: deque[set[tuple[object, ...]]] = deque(maxlen=_REMEMBERED)
 
     def drop(self, points: Iterable[Point]) -> tuple[list[Point], int]:
         """The distinct points, and how many were left out. Does not remember them: see `sent`."""
-        seen = set(self._recent)
+        seen = set().union(*self._recent)
         distinct: list[Point] = []
         total = 0
         for point in points:
@@ -67,8 +71,7 @@ class Twins:
     def sent(self, points: Sequence[Point]) -> None:
         """These points are in MLflow now."""
         if points:
-            newest = max(point.timestamp for point in points) - 1
-            self._recent = {_mark(point) for point in points if point.timestamp >= newest}
+            self._recent.append({_mark(point) for point in points})
 
 
 def _mark(point: Point) -> tuple[object, ...]:

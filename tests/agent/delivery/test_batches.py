@@ -67,12 +67,20 @@ def test_twins_are_found_across_two_requests_when_the_first_was_sent() -> None:
     assert (batch.entries, batch.merged) == ([Point("a", 1.0, 6, 2)], 1)
 
 
-def test_only_the_last_two_milliseconds_are_remembered() -> None:
+def test_twins_are_found_though_later_points_of_another_process_came_between() -> None:
     twins = Twins()
-    twins.sent([Point("a", 1.0, at, 0) for at in range(1000)])
-    assert len(twins._recent) == 2
+    twins.sent([Point("a", 1.0, 5, 1), Point("b", 1.0, 90, 1)])
+    twins.sent([Point("b", 1.0, at, 1) for at in range(100, 1100)])
+    assert metrics_batch([metrics((1, 5 * MS, {"a": 1.0}))], twins).merged == 1
+
+
+def test_what_is_remembered_of_points_that_were_sent_is_bounded() -> None:
+    twins = Twins()
+    for first in range(0, 100_000, 1000):
+        twins.sent([Point("a", 1.0, at, 0) for at in range(first, first + 1000)])
+    assert sum(map(len, twins._recent)) == 4000
     twins.sent([])
-    assert len(twins._recent) == 2
+    assert sum(map(len, twins._recent)) == 4000
 
 
 ROWS = st.lists(
