@@ -140,7 +140,11 @@ def _of_shared(path: Path, sessions: dict[str, Session | Unreadable]) -> Litter 
     stranger = _stranger(path)
     if stranger.agent_alive() or any(stranger.owner_alive(ring) for ring in stranger.rings()):
         return None
-    if session is None and time.time() - path.stat().st_mtime < _YOUNG:
+    try:
+        age = time.time() - path.stat().st_mtime
+    except FileNotFoundError:  # its program has just given it back
+        return None
+    if session is None and age < _YOUNG:
         return None
     unread = look(stranger).in_ring_bytes
     return Litter(

@@ -392,7 +392,10 @@ class Session:
         """Whether an agent holds the session."""
         if not self.has_shared:
             return False
-        fd = self.try_agent_lock()
+        try:
+            fd = self.try_agent_lock()
+        except FileNotFoundError:  # it has been given back just now
+            return False
         if fd is not None:
             os.close(fd)
         return fd is None

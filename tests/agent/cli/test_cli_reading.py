@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -15,7 +16,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 
 from helpers.sdk_tools import tracking
-from tailrace_agent.cli import gc, main
+from tailrace_agent.files import ownership
+from tailrace_agent.ipc import session
+from tailrace_agent.cli import _litter, gc, main
 from tailrace_agent.cli._app import number
 from tailrace_agent.settings.settings import load_settings
 from tailrace_agent.text.quoting import visible
@@ -258,6 +261,31 @@ def test_clean_with_json_never_asks(tmp_path: Path, sqlite_uri: str) -> None:
     assert result.exit_code == 2
     assert "--yes" in result.stderr
     assert result.stdout == ""
+
+
+@pytest.mark.parametrize("looks", [1, 2, 3, 4])
+def test_clean_passes_over_what_another_program_gives_back_meanwhile(
+    looks: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TAILRACE_RING_DIR", str(tmp_path / "rings"))
+    going = tmp_path / "rings" / f"tailrace-{os.getuid()}-20000101-000000-abcdef"
+    going.mkdir(parents=True, mode=0o700)
+    os.utime(going, (1, 1))
+    seen = []
+
+    def is_private(directory: Path) -> bool:
+        there = ownership.is_private(directory)
+        seen.append(directory)
+        if len(seen) == looks:
+            shutil.rmtree(going, ignore_errors=True)
+        return there
+
+    for module in (_litter, session):
+        monkeypatch.setattr(module, "is_private", is_private)
+    result = CliRunner().invoke(main, ["clean", "--older-than", "0d", "--yes", "--json"])
+    assert result.exit_code == 0, result.output
+    assert seen[looks - 1] == going
+    assert not going.exists()
 
 
 def test_numbers_and_names_are_shown_for_people() -> None:
