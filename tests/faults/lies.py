@@ -23,7 +23,8 @@ def page(body: bytes, *fields: str, status: str = "200 OK") -> Say:
 
 
 def _head(status: str, *fields: str) -> bytes:
-    return "\r\n".join([f"HTTP/1.1 {status}", *fields, "", ""]).encode("latin-1")
+    # Each answer ends its connection, and says so: a client that had to find out would send its next request into it.
+    return "\r\n".join([f"HTTP/1.1 {status}", "Connection: close", *fields, "", ""]).encode("latin-1")
 
 
 def _json(body: bytes, status: int = 200) -> Answer:
