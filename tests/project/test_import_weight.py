@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
 
 import pytest
+
+from tailrace_agent.mlflow_lean import uncollected
 
 HEAVY = {
     "asyncio",
@@ -67,3 +70,20 @@ def test_resolving_the_settings_loads_no_heavy_module_where_there_is_no_file(bar
         f"load_settings({{'dir': '/x'}}, environ={{}}, start_dir=Path({str(tmp_path)!r}))"
     )
     assert _heavy(_modules_after(statement) - bare) == set()
+
+
+def test_no_garbage_is_looked_for_while_the_agent_imports_mlflow_nor_in_what_has_come_with_it() -> None:
+    before = gc.get_freeze_count()
+    try:
+        with uncollected():
+            assert not gc.isenabled()
+            come = [[] for _ in range(1000)]  # type: ignore[var-annotated]
+        assert gc.isenabled()
+        assert gc.get_freeze_count() >= before + len(come)
+        gc.disable()
+        with uncollected():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.unfreeze()
+        gc.enable()

@@ -3,18 +3,24 @@
 MLflow's stores need none of them, and MLflow itself runs without them: that is what `mlflow-skinny` is. Here they are
 missing only while MLflow is being imported; whoever asks for them later gets them.
 
+Nor does the garbage collector go through what is being imported again and again, which is a fifth of the rest; nor
+later through what stays for good.
+
 Only for a process of our own: in a training process, somebody else's import could fall into that moment.
 """
 
 from __future__ import annotations
 
+import gc
 import importlib
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import entry_points
 from typing import Final
 
-__all__ = ["import_lean"]
+__all__ = ["import_lean", "uncollected"]
 
 _LEFT_OUT: Final = ("numpy", "pandas", "pyarrow", "scipy")
 _EXTENDABLE: Final = (
@@ -36,9 +42,24 @@ def import_lean() -> None:
         absent = [name for name in _LEFT_OUT if name not in sys.modules]
         sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]  # None: "not to be found", to `import`
         try:
-            importlib.import_module("tailrace_agent.mlflow.stores")
+            with uncollected():
+                importlib.import_module("tailrace_agent.mlflow.stores")
         except ImportError:  # a version that cannot do without: it is imported whole when it is needed
             return
         finally:
             for name in absent:
                 del sys.modules[name]
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """No garbage is looked for meanwhile, and none of what is there afterwards ever counts as garbage."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
