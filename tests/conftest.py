@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import sqlite3
@@ -53,14 +54,19 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sqlite_template(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow database with its schema: making one takes seconds, copying it a millisecond."""
     if given := os.environ.get("SQLITE_TEMPLATE"):  # of tests that run tests
         return Path(given)
-    path = tmp_path_factory.mktemp("template") / "mlflow.db"
-    code = "import sys; from mlflow import MlflowClient; MlflowClient(sys.argv[1])"
-    environ = {**clean_environ(), "MLFLOW_DISABLE_TELEMETRY": "true"}
-    subprocess.run([sys.executable, "-c", code, f"sqlite:///{path}"], check=True, capture_output=True, env=environ)
+    # Of all workers: whoever comes first makes it, and the others wait for that.
+    together = tmp_path_factory.getbasetemp()
+    if hasattr(request.config, "workerinput"):
+        together = together.parent
+    path = together / "template.db"
+    with (together / "template.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            _make_database(path.with_suffix(".new")).rename(path)
     return path
 
 
@@ -99,6 +105,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section(f"{reasons.total()} skipped")
         for reason, count in reasons.most_common():
             terminalreporter.line(f"{count:4d}  {reason.removeprefix('Skipped: ')}")
+
+
+def _make_database(path: Path) -> Path:
+    code = "import sys; from mlflow import MlflowClient; MlflowClient(sys.argv[1])"
+    environ = {**clean_environ(), "MLFLOW_DISABLE_TELEMETRY": "true"}
+    subprocess.run([sys.executable, "-c", code, f"sqlite:///{path}"], check=True, capture_output=True, env=environ)
+    return path
 
 
 def _copy_database(template: Path, directory: Path, artifacts: str | None = None) -> Path:
