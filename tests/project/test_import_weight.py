@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from tailrace_agent.mlflow_lean import uncollected
+from tailrace_agent.mlflow.lean_import import uncollected
 
 HEAVY = {
     "asyncio",

@@ -16,10 +16,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 
 from helpers.sdk_tools import tracking
-from tailrace_agent.files import ownership
-from tailrace_agent.ipc import session
 from tailrace_agent.cli import _litter, gc, main
 from tailrace_agent.cli._app import number
+from tailrace_agent.files import ownership
+from tailrace_agent.ipc import session
 from tailrace_agent.settings.settings import load_settings
 from tailrace_agent.text.quoting import visible
 
