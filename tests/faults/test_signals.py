@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dis
+import functools
 import os
 import signal
 import socket
@@ -215,6 +216,7 @@ class _Interrupt(BaseException):
     """Stands for KeyboardInterrupt, or for what a handler raises."""
 
 
+@functools.cache
 def _points(code: CodeType) -> set[int]:
     """Offsets at which CPython may call a signal handler: after calls, at the start, and after a jump back."""
     points, before = set(), ""
@@ -223,9 +225,6 @@ def _points(code: CodeType) -> set[int]:
             points.add(instruction.offset)
         before = instruction.opname
     return points
-
-
-_POINTS: dict[CodeType, set[int]] = {}
 
 
 def _interrupt_at(nth: int, call: Callable[[], object]) -> bool:
@@ -238,8 +237,7 @@ def _interrupt_at(nth: int, call: Callable[[], object]) -> bool:
             return None
         frame.f_trace = trace  # before the next line: CPython 3.13 heeds it only then
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
-        points = _POINTS.setdefault(frame.f_code, _points(frame.f_code))
-        if event == "opcode" and frame.f_lasti in points:
+        if event == "opcode" and frame.f_lasti in _points(frame.f_code):
             seen += 1
             if seen == nth + 1:
                 sys.settrace(None)
