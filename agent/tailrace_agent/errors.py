@@ -107,7 +107,15 @@ class Unavailable(SinkError):
 
 
 class Refused(SinkError):
-    """The store will never take this request as it stands (a bad key, a changed param, a body too large)."""
+    """The store will never take this request as it stands (a bad key, a changed param, a body too large).
+
+    Attributes:
+        too_large: It is for the size of the request, and not for what it holds.
+    """
+
+    def __init__(self, message: str, *, too_large: bool = False) -> None:
+        super().__init__(message)
+        self.too_large = too_large
 
 
 class RunGone(SinkError):

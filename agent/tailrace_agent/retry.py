@@ -1,6 +1,7 @@
 """When to try again, and with how much at once, as pure objects.
 
-The pauses are full-jitter exponential backoff that keeps `Retry-After`; requests shrink while the store is too slow.
+The pauses are full-jitter exponential backoff that keeps `Retry-After`; requests shrink while they are too much for the
+store: too slow to be answered in time, or too large for it.
 
 Full jitter (a uniform draw between zero and the cap) spreads the clients of a server that comes back better than any
 fixed or lightly jittered schedule: M. Brooker, "Exponential Backoff and Jitter", AWS Architecture Blog, 2015. A floor
@@ -71,10 +72,11 @@ class Backoff:
 
 
 class Portion:
-    """How much one request may carry: half after one that took too long, the double after several that did not.
+    """How much one request may carry: half after one that was too much, the double after several that were not.
 
     A store that needs longer for a full request than the time-out allows would otherwise never be done: each try is
-    given up, and begun anew while the store is still at work on the one before. (Additive increase, multiplicative
+    given up, and begun anew while the store is still at work on the one before. A proxy that takes no request of that size
+would refuse each of them first. (Additive increase, multiplicative
     decrease would find the edge more finely: D.-M. Chiu, R. Jain, 1989. Here a step is a half, and the edge moves.)
 
     Args:
@@ -82,7 +84,7 @@ class Portion:
 
     Example:
         >>> portion = Portion(least=250)
-        >>> portion.too_slow(1000), portion.of(1000)
+        >>> portion.too_much(1000), portion.of(1000)
         (None, 500)
 
     Not thread-safe.
@@ -100,8 +102,8 @@ class Portion:
         """The limit, or less while the store is too slow for it."""
         return limit if self._most is None else min(limit, self._most)
 
-    def too_slow(self, limit: int) -> None:
-        """Notes a request that was given up."""
+    def too_much(self, limit: int) -> None:
+        """Notes a request that was given up, or refused for its size."""
         self._most = max(min(self._least, limit), self.of(limit) // 2)
         self._well = 0
 

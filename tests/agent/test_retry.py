@@ -64,7 +64,7 @@ def test_a_portion_halves_down_to_the_least_and_grows_again_after_some_that_went
     portion = Portion(least=250)
     sizes = []
     for _ in range(4):
-        portion.too_slow(1000)
+        portion.too_much(1000)
         sizes.append(portion.of(1000))
     assert sizes == [500, 250, 250, 250]
     for expected in (500, 1000, 1000):
@@ -76,5 +76,5 @@ def test_a_portion_halves_down_to_the_least_and_grows_again_after_some_that_went
 
 def test_a_portion_never_grows_beyond_a_limit_below_its_least() -> None:
     portion = Portion(least=250)
-    portion.too_slow(100)
+    portion.too_much(100)
     assert portion.of(100) == 100

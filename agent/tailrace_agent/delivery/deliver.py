@@ -7,7 +7,7 @@ Invariants
 3. A request that is refused is halved until the entries at fault stand alone; they become dead letters, their
    neighbours arrive. At most 2·log2(n) extra requests for one bad entry. A store that refuses everything it is offered
    is taken to be out of order, and nothing is buried.
-4. A store that is too slow for a full request gets smaller ones, until it is not.
+4. A store that is too slow for a full request, or takes none of that size, gets smaller ones, until it is not.
 5. A run is created once: an attempt is on record before it is made, and once one is on record, the run is looked for
    before it is made again.
 6. Why a run will be KILLED is said before its backlog is sent, and its end after it: see `run_ends`.
@@ -295,12 +295,15 @@ class Delivery:
         self, sink: Sink, run_id: str, batch: Batch, entries: list[Entry], dead: list[tuple[Entry, str]]
     ) -> int:
         """Sends all entries that the store takes, appends the others to `dead`; how many requests were accepted."""
-        size = self._portion.of(sink.limits.metrics) if batch.kind == "metric" else max(1, len(entries))
-        parts = [entries[start : start + size] for start in range(0, len(entries), size)][::-1]
+        parts = [entries] if entries else []
         taken: list[Entry] = []
         accepted = refused = 0
         while parts:
             part = parts.pop()
+            most = self._portion.of(sink.limits.metrics) if batch.kind == "metric" else len(part)
+            if len(part) > most:  # also what was cut before a smaller part was too much
+                parts.append(part[most:])
+                part = part[:most]
             try:
                 self._send_part(sink, run_id, batch.kind, part)
                 taken += part
@@ -325,9 +328,10 @@ class Delivery:
         """One request; if it carries metrics, what it took tells how much the next may carry."""
         try:
             _log_batch(sink, run_id, kind, part)
-        except Unavailable as error:
-            if error.too_slow and kind == "metric":
-                self._portion.too_slow(sink.limits.metrics)
+        except (Unavailable, Refused) as error:
+            too_much = error.too_slow if isinstance(error, Unavailable) else error.too_large
+            if too_much and kind == "metric":
+                self._portion.too_much(sink.limits.metrics)
             raise
         if kind == "metric":
             self._portion.worked(sink.limits.metrics)

@@ -225,6 +225,28 @@ def test_a_store_too_slow_for_full_requests_gets_smaller_ones_until_it_is_not(ri
     assert rig.ledger().of("metric").delivered == 11_000
 
 
+def test_a_store_that_takes_no_large_request_is_soon_sent_small_ones(rig: Rig) -> None:
+    refused = []
+    log_batch = rig.sink.log_batch
+
+    def too_large(run_id: str, *, metrics: Any = (), params: Any = (), tags: Any = ()) -> None:
+        if len(metrics) > 60:
+            refused.append(len(metrics))
+            raise Refused("no request this large", too_large=True)
+        log_batch(run_id, metrics=metrics, params=params, tags=tags)
+
+    rig.sink.log_batch = too_large  # type: ignore[method-assign]
+    rig.start()
+    for number in range(3000):
+        rig.log_metrics(f"k{number % 7}", value=float(number))
+    rig.run()
+    accepted = len(rig.sink.sent("metric"))
+    assert refused[:6] == [1000, 500, 250, 125, 62, 62]
+    assert len(refused) < accepted / 6
+    assert (rig.ledger().of("metric").delivered, rig.ledger().dead) == (3000, 0)
+    assert sum(len(points) for points in rig.sink.of(1).metrics.values()) == 3000
+
+
 def test_without_runs_there_is_nothing_to_do(rig: Rig) -> None:
     assert rig.step() >= IDLE
     assert rig.opened == 1
