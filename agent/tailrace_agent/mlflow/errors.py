@@ -71,6 +71,17 @@ _LOOKED_AT: Final = 4_000
 """Characters of a message that are looked through: a server's may have millions."""
 _GATEWAY_TIMEOUT: Final = 504
 _BUSY: Final = (429, 502, 503, _GATEWAY_TIMEOUT)
+_GATEWAY: Final = {
+    502: "gets no sensible answer from the server behind it: is MLflow running there?",
+    _GATEWAY_TIMEOUT: "got no answer in time from the server behind it",
+}
+_LARGER: Final = (
+    "raise the limit of the proxy before it (in nginx client_max_body_size), and `tailrace dead retry` sends it again"
+)
+_NO_FILE: Final = re.compile(r"Could not find .*TLS .*invalid path")
+_TUNNEL: Final = re.compile(r"Tunnel connection failed: (\d{3})")
+_TITLE: Final = re.compile(r"<title[^>]*>([^<]*)", re.IGNORECASE)
+_TAGS: Final = re.compile(r"<[^>]*>")
 _LOGIN: Final = "asks for other credentials"
 # PostgreSQL's and MySQL's own words for it.
 _LOCKED_OUT = re.compile(
@@ -200,10 +211,12 @@ def _answered(error: Exception, response: Any, uri: str, about_run: bool, upload
     # The server's dates mean its own clock, and ours may be off.
     wait = retry_after(headers.get("Retry-After"), _date(headers.get("Date", "")))
     code = _code_in(error)
+    if status == 407:  # nobody but a proxy asks for that
+        return Unavailable(_forbidden_by(_proxy(uri), uri, status), wait, away=True)
     if status in (401, 403):
         return Unavailable(_login(status, uri, error, code), wait, away=True)
     if status == 413:
-        return Refused(f"{uri} takes no request this large (413)")
+        return Refused(f"{uri} takes no request this large (413): {_LARGER}", too_large=True)
     moved = [each for each in (*getattr(response, "history", ()), response) if each.status_code in _MOVED]
     if moved and status >= 300:
         return Unavailable(_points_to(moved[0], uri), wait, away=True)
@@ -217,7 +230,30 @@ def _answered(error: Exception, response: Any, uri: str, about_run: bool, upload
     if status in (404, 405) and code is None:
         return Unavailable(f"there is no MLflow server at {uri} ({status}); check the tracking URI", wait)
     slow, away = status == _GATEWAY_TIMEOUT, status in _BUSY or wait is not None
-    return Unavailable(f"{uri} answered {status}: {_short(error)}", wait, status, too_slow=slow, away=away)
+    said = _said(error, response, uri) if code is None else f"{uri} answered {status}: {_short(error)}"
+    return Unavailable(said, wait, status, too_slow=slow, away=away)
+
+
+def _said(error: Exception, response: Any, uri: str) -> str:
+    """What an answer says that is not MLflow's own: as a rule it comes from who stands between."""
+    status: int = response.status_code
+    page = _page(response)
+    if status == 400 and page and "HTTPS port" in page:
+        return f"{uri} speaks TLS: write https://… as the tracking URI"
+    proxied = _is_proxied(uri)
+    if status in _GATEWAY:
+        who = f"{uri}, or {_proxy(uri)}," if proxied else f"the gateway at {uri}"
+        return f"{who} {_GATEWAY[status]} ({status})"
+    return f"{uri}{f', or {_proxy(uri)},' if proxied else ''} answered {status}: {page or _short(error)}"
+
+
+def _page(response: Any) -> str | None:
+    """The title of a web page, or what stands for it; None for an answer that is none."""
+    if "html" not in str(response.headers.get("Content-Type", "")).lower():
+        return None
+    text = response.content[:_LOOKED_AT].decode(errors="replace")
+    title = _TITLE.search(text)
+    return plain(mask(_TAGS.sub(" ", title[1] if title else text)), 200) or "a web page"
 
 
 def _no_mlflow(uri: str, came: str) -> str:
@@ -257,6 +293,8 @@ def _login(status: int, uri: str, error: Exception, code: str | None) -> str:
         return (
             f"{uri} {_LOGIN} (401): set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
         )
+    if code is None and _is_proxied(uri):
+        return f"{uri}, or {_forbidden_by(_proxy(uri), uri, status)}"
     said = f": {_short(error)}" if code else ""
     return (
         f"{uri} does not permit this (403){said}; give the user of MLFLOW_TRACKING_USERNAME (or MLFLOW_TRACKING_TOKEN) "
@@ -315,17 +353,35 @@ def _unreachable(error: Exception, uri: str) -> TailraceError:
 def _on_the_way(links: Sequence[BaseException], names: set[str], uri: str) -> str | None:
     """What keeps a request from getting to the server: a proxy, or TLS; None where it is neither."""
     if "ProxyError" in names:
+        refused = _TUNNEL.search(str(links[-1]))
+        if refused is not None:
+            return _forbidden_by(_proxy(uri), uri, int(refused[1]))
         return f"{_proxy(uri)} does not pass requests on to {uri} ({_short(links[-1])})"
     if "InvalidSchema" in names and "SOCKS" in str(links):
         return f"{_proxy(uri)} speaks SOCKS, for which Python needs a package: pip install pysocks"
     if "WRONG_VERSION_NUMBER" in str(links):
         return f"{_redirected(links, uri)} does not speak TLS: is its address http://…, without the s?"
     if "SSLError" in names or "SSLCertVerificationError" in names:
+        return f"no TLS connection to {_redirected(links, uri)} ({_short(links[-1])}): {_for_tls(str(links[-1]))}"
+    if _NO_FILE.search(str(links[-1])):
         return (
-            f"no TLS connection to {_redirected(links, uri)} ({_short(links[-1])}): set "
-            "MLFLOW_TRACKING_SERVER_CERT_PATH to the certificate of its authority"
+            f"no TLS connection to {uri} ({_short(links[-1])}): check MLFLOW_TRACKING_SERVER_CERT_PATH, "
+            "MLFLOW_TRACKING_CLIENT_CERT_PATH and REQUESTS_CA_BUNDLE"
         )
     return None
+
+
+def _for_tls(said: str) -> str:
+    """What to do about a certificate."""
+    if "mismatch" in said:
+        return "it is for another name; write one that it is for in the tracking URI"
+    if "has expired" in said:
+        return "it has to be renewed on the server's side"
+    if "CERTIFICATE_VERIFY_FAILED" not in said:
+        return "see to the server, or the proxy before it, and to MLFLOW_TRACKING_SERVER_CERT_PATH"
+    return (
+        "set MLFLOW_TRACKING_SERVER_CERT_PATH to the certificate of its authority, or to its own if it has signed itself"
+    )
 
 
 def _redirected(links: Iterable[BaseException], uri: str) -> str:
@@ -338,11 +394,32 @@ def _redirected(links: Iterable[BaseException], uri: str) -> str:
 
 def _proxy(uri: str) -> str:
     """The proxy that the environment names for an address, and the variable that does."""
+    name = _proxy_variable(uri)
+    if name is None:
+        return "the proxy of this system"
+    return f"the proxy {public_uri(os.environ.get(name, ''))} (from {name}; NO_PROXY names hosts that need none)"
+
+
+def _proxy_variable(uri: str) -> str | None:
     scheme = uri.partition(":")[0].lower()
-    for name in (f"{scheme}_proxy", f"{scheme.upper()}_PROXY", "all_proxy", "ALL_PROXY"):
-        if value := os.environ.get(name):
-            return f"the proxy {public_uri(value)} (from {name}; NO_PROXY names hosts that need none)"
-    return "the proxy of this system"
+    names = (f"{scheme}_proxy", f"{scheme.upper()}_PROXY", "all_proxy", "ALL_PROXY")
+    return next((name for name in names if os.environ.get(name)), None)
+
+
+def _is_proxied(uri: str) -> bool:
+    """Whether an answer from this address may be that of a proxy: it tunnels TLS, and cannot answer inside of that."""
+    from requests.utils import get_environ_proxies, select_proxy  # loaded already: an answer came through them
+
+    return urlsplit(uri).scheme == "http" and select_proxy(uri, get_environ_proxies(uri)) is not None
+
+
+def _forbidden_by(proxy: str, uri: str, status: int) -> str:
+    """What a proxy means that does not pass a request on, and what to do."""
+    if status == 407:
+        name = _proxy_variable(uri) or "http_proxy"
+        return f"{proxy} asks for a login (407): write it into {name}, as http://user:password@host:port"
+    said = f"does not pass requests on to {uri} ({status})"
+    return f"{proxy} {said}: have it allow that address" if status == 403 else f"{proxy} {said}"
 
 
 def was_cut_off(error: BaseException) -> bool:

@@ -109,6 +109,95 @@ def test_a_proxy_that_is_away_is_told_by_name_and_without_its_password(monkeypat
     assert "s3cr3t" not in str(told)
 
 
+def _page(status: int, text: str, kind: str = "text/html; charset=utf-8") -> requests.HTTPError:
+    """What comes of an answer that is not MLflow's."""
+    response = _answer(status)
+    response.headers["Content-Type"] = kind
+    response._content = text.encode()
+    return requests.HTTPError(f"API request failed with error code {status} != 200. {text}", response=response)
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "wanted"),
+    [
+        (502, "<title>502 Bad Gateway</title>", "the gateway at http://h:5000 gets no sensible answer from the server"),
+        (504, "", "the gateway at http://h:5000 got no answer in time from the server behind it (504)"),
+        (503, "<html><title>\n503 Busy</title><p>x</html>", "http://h:5000 answered 503: 503 Busy"),
+        (500, "<h1>Oops</h1><br/>at <b>home</b>", "http://h:5000 answered 500: Oops at home"),
+        (500, "<br/>", "http://h:5000 answered 500: a web page"),
+        (400, "<title>400 The plain HTTP request was sent to HTTPS port</title>", "http://h:5000 speaks TLS: write https"),
+        (413, "<title>413</title>", "http://h:5000 takes no request this large (413): raise the limit of the proxy"),
+    ],
+)
+def test_a_page_of_a_gateway_is_told_as_such_and_without_its_tags(status: int, text: str, wanted: str) -> None:
+    told = str(translate(_page(status, text), "http://h:5000", remote=True, about_run=True))
+    assert told.startswith(wanted)
+    assert "<" not in told
+    assert "refused" not in told
+
+
+@pytest.mark.parametrize("status", [403, 502, 503])
+def test_an_answer_that_a_proxy_on_the_way_may_have_given_names_it(
+    status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://ada:s3cr3t@proxy:3128")
+    error = _page(status, "<title>Squid</title>")
+    told = str(translate(error, "http://mlflow:5000", remote=True, about_run=True))
+    assert told.startswith("http://mlflow:5000, or the proxy http://proxy:3128 (from http_proxy; NO_PROXY names")
+    assert str(status) in told
+    assert "s3cr3t" not in told
+    assert "the proxy http" not in str(translate(error, "https://mlflow:5000", remote=True, about_run=True))
+    monkeypatch.setenv("no_proxy", "mlflow")
+    assert "the proxy http" not in str(translate(error, "http://mlflow:5000", remote=True, about_run=True))
+
+
+@pytest.fixture
+def forward_proxy(status: int) -> Iterator[str]:
+    """A proxy that passes nothing on: its address."""
+
+    class Proxy(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_CONNECT = do_GET
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (407, "asks for a login (407): write it into {name}, as http://user:password@host:port"),
+        (403, "(403)"),
+        (503, "503"),
+    ],
+)
+def test_what_a_proxy_on_the_way_refuses_is_told_as_its_own(
+    scheme: str, status: int, said: str, forward_proxy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"{scheme}_proxy"
+    monkeypatch.setenv(name, f"http://ada:s3cr3t@{forward_proxy}")
+    uri = f"{scheme}://mlflow.example.org"
+    with pytest.raises(requests.RequestException) as raised:
+        requests.get(uri, timeout=5).raise_for_status()
+    told = translate(raised.value, uri, remote=True, about_run=True)
+    assert isinstance(told, Unavailable)
+    assert told.away
+    assert f"the proxy http://{forward_proxy} (from {name}; NO_PROXY names hosts that need none)" in str(told)
+    assert said.format(name=name) in str(told)
+    assert "MLFLOW_TRACKING_" not in str(told)
+    assert "s3cr3t" not in str(told)
+
+
 class _Server(http.server.BaseHTTPRequestHandler):
     """Sends everybody on to somebody who is not there, as a login page behind a firewall."""
 
@@ -147,6 +236,29 @@ def test_a_server_without_tls_is_no_matter_of_certificates(server: str) -> None:
     assert _told(f"https://{server}") == (
         f"https://{server} does not speak TLS: is its address http://…, without the s?"
     )
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted"),
+    [
+        ("self-signed certificate", "set MLFLOW_TRACKING_SERVER_CERT_PATH to the certificate of its authority"),
+        ("Hostname mismatch, certificate is not valid for 'h'", "it is for another name; write one that it is for"),
+        ("certificate has expired", "it has to be renewed on the server's side"),
+    ],
+)
+def test_a_certificate_that_does_not_hold_is_told_with_what_to_do(said: str, wanted: str) -> None:
+    error = requests.exceptions.SSLError(f"[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: {said}")
+    told = str(translate(error, "https://h", remote=True, about_run=True))
+    assert told.startswith("no TLS connection to https://h (")
+    assert wanted in told
+
+
+def test_a_certificate_file_that_is_not_there_is_told_with_the_variables_that_name_it(server: str) -> None:
+    with pytest.raises(OSError, match="TLS") as raised:
+        requests.get(f"https://{server}", verify="/nowhere/ca.pem", timeout=5)
+    told = str(translate(raised.value, f"https://{server}", remote=True, about_run=True))
+    assert "/nowhere/ca.pem" in told
+    assert "MLFLOW_TRACKING_SERVER_CERT_PATH" in told
 
 
 def test_a_proxy_that_needs_a_package_is_told_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
