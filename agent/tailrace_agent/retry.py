@@ -75,9 +75,9 @@ class Portion:
     """How much one request may carry: half after one that was too much, the double after several that were not.
 
     A store that needs longer for a full request than the time-out allows would otherwise never be done: each try is
-    given up, and begun anew while the store is still at work on the one before. A proxy that takes no request of that size
-would refuse each of them first. (Additive increase, multiplicative
-    decrease would find the edge more finely: D.-M. Chiu, R. Jain, 1989. Here a step is a half, and the edge moves.)
+    given up, and begun anew while the store is still at work on the one before. A proxy that takes no request of that
+    size would refuse each of them first. (Additive increase, multiplicative decrease would find the edge more finely:
+    D.-M. Chiu, R. Jain, 1989. Here a step is a half, and the edge moves.)
 
     Args:
         least: It shrinks no further.

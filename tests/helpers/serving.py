@@ -23,16 +23,19 @@ _DEADLINE = 90.0
 
 
 @contextmanager
-def serving(directory: Path, *arguments: str, tls: Path | None = None, **variables: str) -> Iterator[str]:
+def serving(
+    directory: Path, *arguments: str, tls: Path | None = None, port: int | None = None, **variables: str
+) -> Iterator[str]:
     """An MLflow server while the block lasts; gives its address.
 
     Args:
         directory: Where it runs, and where its log goes.
         *arguments: Of `mlflow server`, besides host, port and workers.
         tls: A file with its key and its certificate, to be spoken to over TLS.
+        port: Where it listens, if not on a free one.
         **variables: For its environment.
     """
-    port = free_port()
+    port = port or free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     if tls is not None:
         command += ["--uvicorn-opts", f"--ssl-certfile {tls} --ssl-keyfile {tls}"]

@@ -15,7 +15,7 @@ from helpers.serving import serving
 from services.postgresql import PASSWORD as DATABASE_PASSWORD
 from services.postgresql import PostgreSQL
 
-__all__ = ["BUCKET", "LOGIN", "Backend", "S3", "authenticated_server", "object_store", "over_postgresql"]
+__all__ = ["BUCKET", "LOGIN", "Backend", "S3", "authenticated_server", "certificate", "object_store", "over_postgresql"]
 
 BUCKET = "runs"
 LOGIN = {"MLFLOW_TRACKING_USERNAME": "ada", "MLFLOW_TRACKING_PASSWORD": "b4sic-s3cr3t-pa55"}
@@ -105,7 +105,7 @@ def object_store() -> Iterator[S3]:
 @contextmanager
 def authenticated_server(directory: Path, database: Path) -> Iterator[Backend]:
     """MLflow's server with basic auth, over TLS with an authority of its own, and one user who may do everything."""
-    tls = _certificate(directory)
+    tls = certificate(directory)
     config = directory / "auth.ini"
     lines = ["[mlflow]", "default_permission = NO_PERMISSIONS", f"database_uri = sqlite:///{directory / 'auth.db'}"]
     lines += [f"admin_username = {LOGIN['MLFLOW_TRACKING_USERNAME']}"]
@@ -126,7 +126,7 @@ def authenticated_server(directory: Path, database: Path) -> Iterator[Backend]:
         )
 
 
-def _certificate(directory: Path) -> Path:
+def certificate(directory: Path) -> Path:
     """A key and its certificate for this machine's loopback address, signed by itself."""
     path = directory / "tls.pem"
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=tests"]

@@ -211,14 +211,14 @@ def _is_left(session: Session, *, force: bool, wait: bool) -> bool:
 
 
 def _locked_out(session: Session) -> bool:
-    """Whether an agent that has outlived its programs lacks what this command may have: a password, or room."""
-    from tailrace_agent.cli._look import look
+    """Whether an agent that has outlived its programs lacks what this command may have: a password, trust, or room."""
     from tailrace_agent.ipc import status
-    from tailrace_agent.mlflow.errors import asks_for_login
+    from tailrace_agent.cli._look import look
+    from tailrace_agent.mlflow.errors import lacks_variables
 
     view = look(session)
     if view.state != "live" or view.trainer_alive:
         return False
     agent = status.read(session.shared / "agent.status", status.AgentStatus)
     stuck = agent is not None and agent.problem is not None
-    return stuck or any(asks_for_login(run.problem) for run in view.runs)
+    return stuck or any(lacks_variables(run.problem) for run in view.runs)

@@ -32,11 +32,13 @@ from tailrace_agent.text.quoting import plain
 __all__ = [
     "asks_for_login",
     "attach",
+    "lacks_variables",
     "mask",
     "opening_failed",
     "refused_code",
     "retry_after",
     "stored_already",
+    "too_large",
     "translate",
     "was_cut_off",
 ]
@@ -72,7 +74,7 @@ _LOOKED_AT: Final = 4_000
 _GATEWAY_TIMEOUT: Final = 504
 _BUSY: Final = (429, 502, 503, _GATEWAY_TIMEOUT)
 _GATEWAY: Final = {
-    502: "gets no sensible answer from the server behind it: is MLflow running there?",
+    502: "gets no sensible answer from the server behind it",
     _GATEWAY_TIMEOUT: "got no answer in time from the server behind it",
 }
 _LARGER: Final = (
@@ -82,6 +84,8 @@ _NO_FILE: Final = re.compile(r"Could not find .*TLS .*invalid path")
 _TUNNEL: Final = re.compile(r"Tunnel connection failed: (\d{3})")
 _TITLE: Final = re.compile(r"<title[^>]*>([^<]*)", re.IGNORECASE)
 _TAGS: Final = re.compile(r"<[^>]*>")
+_PROXY_LOGIN: Final = "asks for a login"
+_NO_TLS: Final = "no TLS connection to"
 _LOGIN: Final = "asks for other credentials"
 # PostgreSQL's and MySQL's own words for it.
 _LOCKED_OUT = re.compile(
@@ -113,6 +117,11 @@ def asks_for_login(problem: str | None) -> bool:
     return problem is not None and _LOGIN in problem
 
 
+def lacks_variables(problem: str | None) -> bool:
+    """Whether this message of ours is about what another environment may have: a login, or trust in a certificate."""
+    return problem is not None and any(said in problem for said in (_LOGIN, _PROXY_LOGIN, _NO_TLS))
+
+
 def attach(error: BaseException, response: object) -> None:
     """Notes on an exception which HTTP response it was made from; `translate` reads it."""
     setattr(error, _RESPONSE, response)
@@ -123,9 +132,19 @@ def refused_code(error: BaseException, code: str) -> bool:
     return getattr(error, "error_code", None) == code
 
 
+def too_large(error: BaseException) -> bool:
+    """Whether a request was refused for its size: by a server, or a proxy before it."""
+    return getattr(_response(error), "status_code", None) == 413
+
+
 def stored_already(error: BaseException) -> bool:
     """Whether a database has refused metrics since they are there: older MLflow does so to a repeated NaN."""
     return _STORED.search(str(error)) is not None
+
+
+def _response(error: BaseException) -> Any:
+    response = getattr(error, _RESPONSE, None)
+    return getattr(error, "response", None) if response is None else response
 
 
 def retry_after(value: str | None, now: datetime | None = None) -> float | None:
@@ -164,9 +183,7 @@ def translate(error: Exception, uri: str, *, remote: bool, about_run: bool, uplo
     """
     if isinstance(error, TailraceError):
         return error
-    response = getattr(error, _RESPONSE, None)
-    if response is None:
-        response = getattr(error, "response", None)
+    response = _response(error)
     if getattr(response, "status_code", None) is not None:
         return _answered(error, response, public_uri(uri), about_run, upload)
     if isinstance(error, (UnicodeError, OverflowError)):
@@ -211,9 +228,7 @@ def _answered(error: Exception, response: Any, uri: str, about_run: bool, upload
     # The server's dates mean its own clock, and ours may be off.
     wait = retry_after(headers.get("Retry-After"), _date(headers.get("Date", "")))
     code = _code_in(error)
-    if status == 407:  # nobody but a proxy asks for that
-        return Unavailable(_forbidden_by(_proxy(uri), uri, status), wait, away=True)
-    if status in (401, 403):
+    if status in (401, 403, 407):
         return Unavailable(_login(status, uri, error, code), wait, away=True)
     if status == 413:
         return Refused(f"{uri} takes no request this large (413): {_LARGER}", too_large=True)
@@ -243,7 +258,7 @@ def _said(error: Exception, response: Any, uri: str) -> str:
     proxied = _is_proxied(uri)
     if status in _GATEWAY:
         who = f"{uri}, or {_proxy(uri)}," if proxied else f"the gateway at {uri}"
-        return f"{who} {_GATEWAY[status]} ({status})"
+        return f"{who} {_GATEWAY[status]} ({status}): is MLflow running there?"
     return f"{uri}{f', or {_proxy(uri)},' if proxied else ''} answered {status}: {page or _short(error)}"
 
 
@@ -293,6 +308,8 @@ def _login(status: int, uri: str, error: Exception, code: str | None) -> str:
         return (
             f"{uri} {_LOGIN} (401): set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
         )
+    if status == 407:  # nobody but a proxy asks for that
+        return _forbidden_by(_proxy(uri), uri, status)
     if code is None and _is_proxied(uri):
         return f"{uri}, or {_forbidden_by(_proxy(uri), uri, status)}"
     said = f": {_short(error)}" if code else ""
@@ -362,10 +379,10 @@ def _on_the_way(links: Sequence[BaseException], names: set[str], uri: str) -> st
     if "WRONG_VERSION_NUMBER" in str(links):
         return f"{_redirected(links, uri)} does not speak TLS: is its address http://…, without the s?"
     if "SSLError" in names or "SSLCertVerificationError" in names:
-        return f"no TLS connection to {_redirected(links, uri)} ({_short(links[-1])}): {_for_tls(str(links[-1]))}"
+        return f"{_NO_TLS} {_redirected(links, uri)} ({_short(links[-1])}): {_for_tls(str(links[-1]))}"
     if _NO_FILE.search(str(links[-1])):
         return (
-            f"no TLS connection to {uri} ({_short(links[-1])}): check MLFLOW_TRACKING_SERVER_CERT_PATH, "
+            f"{_NO_TLS} {uri} ({_short(links[-1])}): check MLFLOW_TRACKING_SERVER_CERT_PATH, "
             "MLFLOW_TRACKING_CLIENT_CERT_PATH and REQUESTS_CA_BUNDLE"
         )
     return None
@@ -379,9 +396,7 @@ def _for_tls(said: str) -> str:
         return "it has to be renewed on the server's side"
     if "CERTIFICATE_VERIFY_FAILED" not in said:
         return "see to the server, or the proxy before it, and to MLFLOW_TRACKING_SERVER_CERT_PATH"
-    return (
-        "set MLFLOW_TRACKING_SERVER_CERT_PATH to the certificate of its authority, or to its own if it has signed itself"
-    )
+    return "set MLFLOW_TRACKING_SERVER_CERT_PATH to the certificate of its authority, or to the self-signed one"
 
 
 def _redirected(links: Iterable[BaseException], uri: str) -> str:
@@ -417,7 +432,7 @@ def _forbidden_by(proxy: str, uri: str, status: int) -> str:
     """What a proxy means that does not pass a request on, and what to do."""
     if status == 407:
         name = _proxy_variable(uri) or "http_proxy"
-        return f"{proxy} asks for a login (407): write it into {name}, as http://user:password@host:port"
+        return f"{proxy} {_PROXY_LOGIN} (407): write it into {name}, as http://user:password@host:port"
     said = f"does not pass requests on to {uri} ({status})"
     return f"{proxy} {said}: have it allow that address" if status == 403 else f"{proxy} {said}"
 

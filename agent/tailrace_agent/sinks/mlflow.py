@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import errno
 import functools
-import logging
 import os
 import re
 import threading
@@ -44,8 +43,6 @@ if TYPE_CHECKING:
     from tailrace_agent.mlflow.stores import Store
 
 __all__ = ["MlflowSink", "open_sink"]
-
-_log = logging.getLogger(__name__)
 
 RUN_TAG: Final = "tailrace.run"
 _NAME_TAG: Final = "mlflow.runName"
@@ -342,7 +339,7 @@ class MlflowSink:
         return str(experiment.experiment_id)
 
     def _create(self, spec: RunSpec, experiment_id: str, parent_run_id: str | None) -> Any:
-        from mlflow.entities import RunTag
+        from tailrace_agent.mlflow_tags import send_cut
 
         tags = {**spec.tags, RUN_TAG: run_hex(spec.run)}
         if spec.run_name:
@@ -352,9 +349,12 @@ class MlflowSink:
         if parent_run_id or spec.parent_run_id:
             tags[_PARENT_TAG] = str(parent_run_id or spec.parent_run_id)
         user = tags.get("mlflow.user", "unknown")
-        entities = [RunTag(key, value) for key, value in self._cut(tags).items()]
+
+        def create(cut: list[Any]) -> Any:
+            return self._store.create_run(experiment_id, user, spec.start_time, cut, spec.run_name)
+
         try:
-            return self._store.create_run(experiment_id, user, spec.start_time, entities, spec.run_name)
+            return send_cut(tags, self.limits.tag_chars, create)
         except Exception as error:
             if refused_code(error, "INVALID_PARAMETER_VALUE") and "'active'" in str(error):
                 raise Refused(_restore(experiment_id, experiment_id)) from None
@@ -362,7 +362,9 @@ class MlflowSink:
 
     def _resume(self, spec: RunSpec, run_id: str) -> Any:
         """Does as `mlflow.start_run(run_id=…)` does, and leaves the status of somebody else's run alone."""
-        from mlflow.entities import RunStatus, RunTag
+        from mlflow.entities import RunStatus
+
+        from tailrace_agent.mlflow_tags import send_cut
 
         run = self._store.get_run(run_id)
         if run.info.lifecycle_stage == "deleted":
@@ -373,17 +375,12 @@ class MlflowSink:
         if spec.description:
             tags[_NOTE_TAG] = spec.description
         if tags:
-            entities = [RunTag(key, value) for key, value in self._cut(tags).items()]
-            self._store.log_batch(run_id=run_id, metrics=[], params=[], tags=entities)
-        return run
 
-    def _cut(self, tags: dict[str, str]) -> dict[str, str]:
-        """Tags that a database can hold. One that is too long must not keep the run from being opened."""
-        limit = self.limits.tag_chars
-        for key, value in tags.items():
-            if len(value) > limit:
-                _log.warning("the tag %s has %d characters; MLflow keeps the first %d", key, len(value), limit)
-        return {key: value[:limit] for key, value in tags.items()}
+            def describe(cut: list[Any]) -> None:
+                self._store.log_batch(run_id=run_id, metrics=[], params=[], tags=cut)
+
+            send_cut(tags, self.limits.tag_chars, describe)
+        return run
 
     def _runs_of(self, spec: RunSpec, experiment_id: str) -> list[Any]:
         """All runs of this experiment that were created for this spec, deleted ones left out."""

@@ -125,7 +125,11 @@ def _page(status: int, text: str, kind: str = "text/html; charset=utf-8") -> req
         (503, "<html><title>\n503 Busy</title><p>x</html>", "http://h:5000 answered 503: 503 Busy"),
         (500, "<h1>Oops</h1><br/>at <b>home</b>", "http://h:5000 answered 500: Oops at home"),
         (500, "<br/>", "http://h:5000 answered 500: a web page"),
-        (400, "<title>400 The plain HTTP request was sent to HTTPS port</title>", "http://h:5000 speaks TLS: write https"),
+        (
+            400,
+            "<title>400 plain HTTP sent to HTTPS port</title>",
+            "http://h:5000 speaks TLS: write https",
+        ),
         (413, "<title>413</title>", "http://h:5000 takes no request this large (413): raise the limit of the proxy"),
     ],
 )
@@ -161,7 +165,7 @@ def forward_proxy(status: int) -> Iterator[str]:
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-        do_CONNECT = do_GET
+        do_CONNECT = do_GET  # noqa: N815  # the name is http.server's
 
         def log_message(self, *_: object) -> None:
             pass

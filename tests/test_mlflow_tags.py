@@ -1,0 +1,56 @@
+"""The tags that a run is opened with never keep it from being opened."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from mlflow.entities import RunTag
+
+from tailrace_agent.mlflow_errors import attach
+from tailrace_agent.mlflow_tags import send_cut
+
+
+class _Server:
+    """One that takes so many bytes, of which `sent` says how many characters each tag had."""
+
+    def __init__(self, most: int, status: int = 413) -> None:
+        self.sent: list[dict[str, int]] = []
+        self._most, self._status = most, status
+
+    def take(self, tags: list[RunTag]) -> str:
+        self.sent.append({tag.key: len(tag.value) for tag in tags})
+        if sum(len(tag.value.encode()) for tag in tags) > self._most:
+            error = OSError("no")
+            attach(error, SimpleNamespace(status_code=self._status))
+            raise error
+        return "taken"
+
+
+def test_tags_are_sent_whole_where_they_fit_and_cut_to_what_a_database_holds() -> None:
+    server = _Server(100_000)
+    assert send_cut({"note": "ä" * 9000, "run": "a" * 32}, 8000, server.take) == "taken"
+    assert server.sent == [{"note": 8000, "run": 32}]
+
+
+def test_a_description_that_a_proxy_does_not_take_is_cut_until_it_does() -> None:
+    server = _Server(3000)
+    assert send_cut({"note": "ä" * 6000, "run": "a" * 32}, 8000, server.take) == "taken"
+    assert [sent["note"] for sent in server.sent] == [6000, 3000, 1500, 750]
+    assert {sent["run"] for sent in server.sent} == {32}
+
+
+@pytest.mark.parametrize(("status", "tried"), [(413, [1000, 500, 250]), (500, [1000])])
+def test_what_cutting_does_not_mend_is_raised(status: int, tried: list[int]) -> None:
+    server = _Server(10, status)
+    with pytest.raises(OSError, match="no"):
+        send_cut({"note": "x" * 1000, "run": "a" * 32}, 8000, server.take)
+    assert [sent["note"] for sent in server.sent] == tried
+
+
+@pytest.mark.parametrize("tags", [{}, {"run": "a" * 32}])
+def test_a_request_with_nothing_to_cut_is_sent_once(tags: dict[str, str]) -> None:
+    server = _Server(-1)
+    with pytest.raises(OSError, match="no"):
+        send_cut(tags, 8000, server.take)
+    assert len(server.sent) == 1
