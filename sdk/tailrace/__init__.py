@@ -181,6 +181,9 @@ def __getattr__(name: str) -> object:
         return found
     if name.startswith("_"):  # what the import system asks for
         raise AttributeError(f"module 'tailrace' has no attribute {name!r}")
-    from tailrace._messages.suggestions import instead_of_function
+    from tailrace._messages.suggestions import instead_of_function, is_import
 
-    raise AttributeError(instead_of_function(name, __all__))
+    said = instead_of_function(name, __all__)
+    if is_import(__name__, name):  # Python would replace the words of an AttributeError by its own
+        raise ImportError(said, name=__name__, path=__file__)
+    raise AttributeError(said)

@@ -7,6 +7,7 @@ command -v chromium >/dev/null && command -v chromedriver >/dev/null ||
     packages="chromium chromium-driver fonts-dejavu-core"
 command -v postgres >/dev/null || ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 ||
     packages="$packages postgresql"
+command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || packages="$packages nginx-light"
 
 [ -n "$packages" ] || exit 0
 if ! command -v apt-get >/dev/null; then

@@ -84,11 +84,9 @@ def test_while_the_server_behind_a_gateway_is_down_all_waits_and_arrives_once_wh
         with serving(tmp_path, *arguments, port=port):
             program = Program(tmp_path / "a", url, tmp_path / "state", steps=800, pause=0.02, settings=settings)
             store = Database(database)
-            eventually(
-                lambda: (run := store.run(program.run)) and store.count(run.run_id), 60, "points are there"
-            )
+            eventually(lambda: (run := store.run(program.run)) and store.count(run.run_id), 120, "points are there")
         with program:
-            eventually(lambda: "MLflow cannot be reached" in program.log.read_text(), 60, "the outage is reported")
+            eventually(lambda: "MLflow cannot be reached" in program.log.read_text(), 120, "the outage is reported")
             with serving(tmp_path, *arguments, port=port):
                 program.finish(120)
                 run = store.settled(program.run, 120)

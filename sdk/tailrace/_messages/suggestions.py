@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-__all__ = ["Suggests", "instead_of_argument", "instead_of_function"]
+__all__ = ["Suggests", "instead_of_argument", "instead_of_function", "is_import"]
 
 _ARGUMENTS: Final = {
     "name": "run_name", "display_name": "run_name", "title": "run_name",
@@ -81,6 +82,15 @@ def instead_of_function(name: str, known: Iterable[str], owner: str = "module 't
         return f"{said}; it is MLflow's own: `import mlflow` beside tailrace, and mlflow.{name}.{autolog}"
     near = get_close_matches(name, list(known), n=1, cutoff=0.7)
     return f"{said}; did you mean {near[0]}?" if near else said
+
+
+def is_import(package: str, name: str) -> bool:
+    """Whether the `__getattr__` that calls this was called for `from package import name`, and there is none.
+
+    Of a package the import system first looks for an attribute, and then for a module of that name.
+    """
+    asking = sys._getframe(2).f_code
+    return asking.co_name == "_handle_fromlist" and find_spec(f"{package}.{name}") is None
 
 
 def _of_mlflow(name: str) -> str | None:

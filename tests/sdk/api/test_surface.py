@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
+import subprocess
+import sys
 from typing import Any
 
 import mlflow
@@ -180,6 +182,22 @@ def test_a_function_that_there_is_not_is_told_with_what_does_the_same(name: str,
         with pytest.raises(AttributeError, match=f"has no attribute '{name}'.*{said}" if name != "nonsense" else said):
             getattr(owner, name)
     assert not hasattr(tailrace, "__wrapped__")
+
+
+def test_an_import_of_what_there_is_not_is_told_with_what_does_the_same() -> None:
+    with pytest.raises(ImportError, match="'autolog': tailrace does not patch frameworks"):
+        exec("from tailrace import autolog")
+    with pytest.raises(ImportError, match="'finish'; here it is end_run"):
+        exec("from tailrace import log, finish")
+    with pytest.raises(ImportError, match="_private"):
+        exec("from tailrace import _private")
+    assert not hasattr(tailrace, "autolog")
+
+
+def test_a_module_that_is_not_loaded_yet_is_imported_from_the_package() -> None:
+    code = "from tailrace import demo, load_config, reports; print(demo.__name__, reports.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["tailrace.demo", "tailrace.reports"], done.stderr
 
 
 @pytest.mark.parametrize(
