@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from helpers.serving import free_port
 from services.missing import missing
-from serving import free_port
 
 __all__ = ["nginx"]
 

@@ -11,10 +11,10 @@ import pytest
 from faults.oracle import Store as Database
 from faults.oracle import check, check_ledger, eventually
 from faults.program import Program
-from sdk_tools import Store, forget, named, script
+from helpers.sdk_tools import Store, forget, named, script
+from helpers.serving import free_port, serving
 from services.backends import certificate
 from services.nginx import nginx
-from serving import free_port, serving
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(300)]
 

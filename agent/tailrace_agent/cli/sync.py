@@ -212,8 +212,8 @@ def _is_left(session: Session, *, force: bool, wait: bool) -> bool:
 
 def _locked_out(session: Session) -> bool:
     """Whether an agent that has outlived its programs lacks what this command may have: a password, trust, or room."""
-    from tailrace_agent.ipc import status
     from tailrace_agent.cli._look import look
+    from tailrace_agent.ipc import status
     from tailrace_agent.mlflow.errors import lacks_variables
 
     view = look(session)

@@ -205,16 +205,16 @@ class RunBook:
         """What its process is told."""
         with self._lock:
             state = self._states[run]
-            ref = state.ref
             return RunStatus(
                 run=run,
-                run_id=ref.run_id if ref else None,
+                run_id=ref.run_id if (ref := state.ref) else None,
                 run_name=ref.run_name if ref else state.spec.run_name,
                 experiment_id=ref.experiment_id if ref else None,
                 url=ref.url if ref else None,
                 status=state.status,
                 started=state.spec.start_time / 1000,
                 closed=state.closed,
+                parent=state.end is not None and any(each.spec.parent == run for each in self._states.values()),
                 refused=state.refused,
                 gone=state.gone,
                 problem=state.problem,

@@ -34,6 +34,7 @@ class RunStatus(msgspec.Struct, kw_only=True):
         status: RUNNING, FINISHED, FAILED or KILLED.
         started: When it began (seconds since the epoch), as its program says; 0 where an older agent wrote this.
         closed: MLflow knows how the run ended.
+        parent: Whether it has ended, and runs were begun below it, by whichever process.
         refused: Why this run's store cannot be used at all.
         gone: Why MLflow will never take anything more for this run.
         problem: What delivery last stumbled over, or None once it works again.
@@ -54,6 +55,7 @@ class RunStatus(msgspec.Struct, kw_only=True):
     status: str = "RUNNING"
     started: float = 0.0
     closed: bool = False
+    parent: bool = False
     refused: str | None = None
     gone: str | None = None
     problem: str | None = None

@@ -339,7 +339,7 @@ class MlflowSink:
         return str(experiment.experiment_id)
 
     def _create(self, spec: RunSpec, experiment_id: str, parent_run_id: str | None) -> Any:
-        from tailrace_agent.mlflow_tags import send_cut
+        from tailrace_agent.mlflow.tags import send_cut
 
         tags = {**spec.tags, RUN_TAG: run_hex(spec.run)}
         if spec.run_name:
@@ -364,7 +364,7 @@ class MlflowSink:
         """Does as `mlflow.start_run(run_id=…)` does, and leaves the status of somebody else's run alone."""
         from mlflow.entities import RunStatus
 
-        from tailrace_agent.mlflow_tags import send_cut
+        from tailrace_agent.mlflow.tags import send_cut
 
         run = self._store.get_run(run_id)
         if run.info.lifecycle_stage == "deleted":

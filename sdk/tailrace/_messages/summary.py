@@ -22,6 +22,10 @@ __all__ = ["end_lines", "handed_line", "left_line", "link_line", "nested_left", 
 
 _LEAST_WALL_NS = 100_000_000
 """A share of less than a tenth of a second says nothing of a training."""
+_NOTHING = (
+    "log() was not called, and the run has no metrics: were they logged to another run? A framework's own logger "
+    "(mlflow.autolog, a callback for MLflow) starts a run of its own"
+)
 _FEWEST_SAMPLES = 3
 """The first calls meet cold caches: a run needs some more before a time says something of it."""
 
@@ -78,9 +82,9 @@ def end_lines(
         return [f"run {name!r}: {_arrived(status)}"]
     arrived, cost_, where = _arrived(status), _cost(status, cost), _where(status, spec, settings)
     if not nested:
-        return [arrived, cost_, where]
+        return [arrived, *cost_, where]
     of_its_own = status.ledger.total.accepted or status.ledger.calls
-    return [*([arrived] if of_its_own else []), _nested(nested), *([cost_] if status.ledger.calls else []), where]
+    return [*([arrived] if of_its_own else []), _nested(nested), *(cost_ if status.ledger.calls else []), where]
 
 
 def handed_line(*, in_process: bool) -> str:
@@ -172,28 +176,19 @@ def _nested(runs: Sequence[RunStatus]) -> str:
     return f"{len(runs):,} nested {runs_} ({ended}): {points:,} {points_} delivered{left}{dead}{dropped}"
 
 
-def _cost(status: RunStatus, cost: LogCost) -> str:
+def _cost(status: RunStatus, cost: LogCost) -> list[str]:
+    """One line; none where values arrived that no call of log() brought: a monitor's, those of runs below it."""
     calls = max(status.ledger.calls - cost.halves, cost.odd)
     plain, timed = calls - cost.odd, cost.samples + cost.odd
     if not calls:
-        return _no_calls(status)
+        return [] if status.ledger.of("metric").accepted or status.parent else [_NOTHING]
     counted = f"{calls:,} call{'s' if calls != 1 else ''}"
     wall = f"{cost.wall_ns / 1e9:.1f} s" if cost.wall_ns >= 1e9 else f"{cost.wall_ns / 1e6:.0f} ms"
     if timed < _FEWEST_SAMPLES or (plain > cost.odd and cost.samples < _FEWEST_SAMPLES):
-        return f"{counted} of log() in {wall}, too few to time"
+        return [f"{counted} of log() in {wall}, too few to time"]
     took = plain * cost.typical_ns + cost.odd_ns
     of_all = f", {100 * took / cost.wall_ns:.2g} % of the run's {wall}" if cost.wall_ns >= _LEAST_WALL_NS else ""
-    return f"log() cost {took / calls / 1000:.1f} µs a call{of_all} ({counted}, {timed:,} of them timed)"
-
-
-def _no_calls(status: RunStatus) -> str:
-    metrics = status.ledger.of("metric")
-    if metrics.accepted:  # from system_monitor, log_metric with a time, …
-        return "log() was not called"
-    return (
-        "log() was not called, and the run has no metrics: were they logged to another run? A framework's own logger "
-        "(mlflow.autolog, a callback for MLflow) starts a run of its own"
-    )
+    return [f"log() cost {took / calls / 1000:.1f} µs a call{of_all} ({counted}, {timed:,} of them timed)"]
 
 
 def _where(status: RunStatus, spec: RunSpec, settings: Settings) -> str:

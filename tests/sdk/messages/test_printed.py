@@ -19,7 +19,8 @@ from tailrace import Counts, Ledger
 from tailrace._messages import summary as _report
 from tailrace._messages import voice as _say
 from tailrace._messages import waiting as _wait
-from tailrace_agent.ipc.records import LogCost
+from tailrace_agent.delivery.run_book import RunBook
+from tailrace_agent.ipc.records import End, LogCost, RunSpec, Start
 from tailrace_agent.ipc.status import RunStatus
 
 AWAY = "http://127.0.0.1:9"
@@ -175,6 +176,22 @@ def test_a_run_without_a_call_of_log_says_so_with_the_likely_cause(
         assert "starts a run of its own" in no_calls
 
 
+def test_a_run_whose_values_came_from_others_is_not_told_that_nothing_was_logged() -> None:
+    nothing, below = RunStatus(run=1), RunStatus(run=1, parent=True)
+    assert [line[:24] for line in _report._cost(nothing, LogCost())] == ["log() was not called, an"]
+    assert _report._cost(below, LogCost()) == []
+    brought = RunStatus(run=1, ledger=Ledger(kinds={"metric": Counts(accepted=1, delivered=1)}))
+    assert _report._cost(brought, LogCost()) == []
+
+
+def test_a_run_that_has_ended_knows_of_runs_below_it_whoever_began_them() -> None:
+    book = RunBook({}, lambda _run, _state: None)
+    for run, parent in ((1, None), (2, 1)):
+        book.start(Start(RunSpec(run=run, start_time=5, cwd="/", owned=True, parent=parent)), f"ring {run}")
+        book.end(End(run, "FINISHED", 6, LogCost()))
+    assert [book.status(run, Ledger(), 0.0).parent for run in (1, 2)] == [True, False]
+
+
 def test_below_a_tenth_of_a_second_nothing_is_said_of_a_share() -> None:
     status = RunStatus(run=1, ledger=Ledger(calls=1000))
     for wall_ms, share in (
@@ -184,7 +201,7 @@ def test_below_a_tenth_of_a_second_nothing_is_said_of_a_share() -> None:
         (2000, ", 0.05 % of the run's 2.0 s"),
     ):
         cost = LogCost(samples=6, typical_ns=1000, wall_ns=wall_ms * 1_000_000)
-        assert _report._cost(status, cost) == f"log() cost 1.0 µs a call{share} (1,000 calls, 6 of them timed)"
+        assert _report._cost(status, cost) == [f"log() cost 1.0 µs a call{share} (1,000 calls, 6 of them timed)"]
 
 
 def test_a_new_database_is_announced_at_the_start_and_an_old_one_is_not(

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 from mlflow.entities import RunTag
 
-from tailrace_agent.mlflow_errors import attach
-from tailrace_agent.mlflow_tags import send_cut
+from tailrace_agent.mlflow.errors import attach
+from tailrace_agent.mlflow.tags import send_cut
 
 
 class _Server:

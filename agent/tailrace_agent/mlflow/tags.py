@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 
 from mlflow.entities import RunTag
 
-from tailrace_agent.mlflow_errors import too_large
+from tailrace_agent.mlflow.errors import too_large
 
 __all__ = ["send_cut"]
 
