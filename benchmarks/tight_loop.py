@@ -10,6 +10,7 @@ from typing import Any
 
 from bench import Bench
 from figures import Figure, Samples, interleave, judged, shown
+from tailrace._runs.core import core_of
 from training import call_times, drained, empty, loop, undisturbed
 
 _NAMES = "step, loss, accuracy, lr, grad_norm, throughput"
@@ -80,7 +81,7 @@ def skipped(uri: str, rounds: int, calls: int) -> dict[str, list[float]]:
 def sustained(uri: str, calls: int) -> dict[str, Any]:
     """One loop that outruns the agent: the ring fills, and rows go on into the spill file."""
     log, run = _log(uri)
-    ring = run._connection.open_ring()
+    ring = core_of(run).connection.open_ring()
     slices, spilled = [], 0
     for _ in range(calls // 5000):
         slices.append(loop(log, 5000))

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from tailrace._runs.core import core_of
+
 __all__ = ["Step", "block", "call_times", "drained", "empty", "loop", "pairs", "timer_cost", "undisturbed"]
 
 LogCall = Callable[..., Any]
@@ -132,7 +134,7 @@ def _preemptions() -> int:
 
 def drained(run: Any, patience: float = 60.0) -> bool:
     """Waits until the agent has taken over what the ring holds; whether it did. No delivery is waited for."""
-    ring = run._connection.open_ring()
+    ring = core_of(run).connection.open_ring()
     deadline = time.monotonic() + patience
     while ring.unread and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -22,6 +22,7 @@ from tailrace._api.info import RunInfo
 from tailrace._api.model_handle import ModelHandle
 from tailrace._api.run import Run
 from tailrace._api.tracker import Tracker
+from tailrace._api.tracker import module_tracker as _module_tracker
 from tailrace_agent.errors import (
     CallError,
     NotFound,
@@ -35,7 +36,8 @@ from tailrace_agent.ledger import Counts, Ledger
 from tailrace_agent.settings.settings import Settings
 
 if _typing.TYPE_CHECKING:
-    from tailrace._api.system_monitor import SystemMetricsLogger, SystemMonitor
+    from tailrace._api.system_metrics_logger import SystemMetricsLogger
+    from tailrace._api.system_monitor import SystemMonitor
     from tailrace.config import TrackingConfig, build_tracker_from_config, load_config
     from tailrace.experiment import Experiment
     from tailrace.protocol import TrackerLike
@@ -110,8 +112,7 @@ __all__ = [
     "system_monitor",
 ]
 
-_default = Tracker()
-_default._exports = True
+_default = _module_tracker()
 
 active_run = _default.active_run
 alert = _default.alert
@@ -157,7 +158,7 @@ _LATER = {
     "Comparison": "tailrace_agent.reading.comparison",
     "Experiment": "tailrace.experiment",
     "RunRecord": "tailrace_agent.reading.reader",
-    "SystemMetricsLogger": "tailrace._api.system_monitor",
+    "SystemMetricsLogger": "tailrace._api.system_metrics_logger",
     "SystemMonitor": "tailrace._api.system_monitor",
     "TrackerLike": "tailrace.protocol",
     "TrackingConfig": "tailrace.config",

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple
 import msgspec
 
 from tailrace._api.tracker import Tracker
+from tailrace._api.tracker_part import tracker_core_of
 from tailrace._offline.local_report import CONFIG, FIGURES, METRICS, RUN
 from tailrace._offline.report_copy import Taken, take_reports
 from tailrace._runs.launch import describe
@@ -31,6 +32,9 @@ from tailrace_agent.text.quoting import plain, visible
 if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
+
+    from tailrace._api.run import Run
+    from tailrace._api.tracker_core import TrackerCore
 
 __all__ = ["ImportedRun", "import_reports"]
 
@@ -87,7 +91,7 @@ def import_reports(
             raise CallError(f"there is no {METRICS} in {directory}: no local reports")
         # All are read before anything is sent, and each again when its turn comes: not all are held at once.
         began = {taken.copy: _read(taken).told.start_time for taken in found}
-        tracker = Tracker(tracking_uri, None, **{**_ON, **settings})
+        tracker = tracker_core_of(Tracker(tracking_uri, None, **{**_ON, **settings}))
         imported: list[ImportedRun] = []
         ids: dict[str, str] = {}
         for taken in sorted(found, key=lambda taken: began[taken.copy]):
@@ -174,17 +178,19 @@ def _guessed(taken: Taken) -> _Told:
     return _Told(run=f"{run:016x}", name=taken.path.absolute().name, start_time=max(0, written), end_time=written)
 
 
-def _existing(tracker: Tracker, run: str) -> str | None:
+def _existing(tracker: TrackerCore, run: str) -> str | None:
     from tailrace_agent.sinks.mlflow import RUN_TAG, open_sink
 
-    config = tracker._settings({})
+    config = tracker.settings({})
     sink = open_sink(config.tracking_uri, working_directory(), request_timeout=config.request_timeout)
     return next((stored.ref.run_id for stored in sink.find_runs(run) if stored.tags.get(RUN_TAG) == run), None)
 
 
-def _put(tracker: Tracker, report: _Report, copy: Path, experiment_name: str | None, parent_run_id: str | None) -> str:
+def _put(
+    tracker: TrackerCore, report: _Report, copy: Path, experiment_name: str | None, parent_run_id: str | None
+) -> str:
     told = report.told
-    config = tracker._settings({"experiment_name": experiment_name or told.experiment_name})
+    config = tracker.settings({"experiment_name": experiment_name or told.experiment_name})
     spec, credentials = describe(
         config,
         run_name=told.name,
@@ -194,8 +200,9 @@ def _put(tracker: Tracker, report: _Report, copy: Path, experiment_name: str | N
     )
     spec = msgspec.structs.replace(spec, run=int(told.run, 16), start_time=told.start_time)
     ended = told.end_time or told.start_time
-    run = tracker._begin(spec, config, credentials)
-    run._end_time = ended
+    core = tracker.runs.begin(spec, config, credentials)
+    core.end_time = ended
+    run: Run = core.handle
     run.log_params(report.params)
     run.log_metrics(report.metrics, step=0, timestamp=ended)
     for name, folder in ((CONFIG, "config"), (FIGURES, None)):

@@ -18,6 +18,7 @@ from typing import Any
 
 import tailrace
 from faults.oracle import Journal, Store
+from tailrace._api.tracker_part import tracker_core_of
 
 __all__ = ["Server", "log_noted", "tracked"]
 
@@ -88,7 +89,7 @@ def tracked(uri: str, **settings: Any) -> Iterator[tailrace.Tracker]:
     try:
         yield tracker
     finally:
-        tracker._current.at_exit()
+        tracker_core_of(tracker).close()
 
 
 def log_noted(tracker: tailrace.Tracker | tailrace.Run, journal: Journal, steps: range, **values: float) -> None:

@@ -17,6 +17,7 @@ import tailrace
 from faults.oracle import Journal, StoredRun, check, check_ledger, eventually
 from faults.proxy import Action, Answer, BlackHole, Drip, Forward, LoseAnswer, Proxy, Request, Reset, on
 from faults.server import Server, log_noted, tracked
+from tailrace._runs.core import core_of
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +83,7 @@ def test_nothing_is_lost_and_one_probe_at_a_time_is_sent_while_the_server(
             log_noted(run, journal, range(50, 100))
             run.log_text("kept", "notes.txt")
             # Long enough for a request of each thread to have failed, and for probes after that.
-            eventually(lambda: len(seen) > 1 or ((s := run._status()) and s.problem), 5, "the fault is met")
+            eventually(lambda: len(seen) > 1 or ((s := core_of(run).status()) and s.problem), 5, "the fault is met")
             noticed = len(seen)
             time.sleep(2.5 if isinstance(action, BlackHole) else 1)
             probes = seen[noticed:]

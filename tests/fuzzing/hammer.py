@@ -28,7 +28,8 @@ from zlib import adler32
 import msgspec
 
 import fuzzing.instead  # noqa: F401 - before tailrace: the C that is to be watched
-from tailrace._log.log import Channel, LogCall, make_log
+from tailrace._log.channel import Channel
+from tailrace._log.log import LogCall, make_log
 from tailrace._log.selection import Selection
 from tailrace_agent.ipc import native
 from tailrace_agent.ipc.ring_format import BASE, HEAD, MIN_BYTES, SPILL_BASE, SPILLED, TAIL, UNSPILLED

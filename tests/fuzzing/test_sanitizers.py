@@ -101,7 +101,7 @@ def test_the_hot_path_in_c_touches_nothing_that_is_not_its_own_at_length(module:
 @pytest.mark.faults
 @pytest.mark.timeout(1200)
 def test_the_tests_of_the_hot_path_and_of_the_ring_pass_under_the_sanitizers(module: Path) -> None:
-    files = ["test_native", "test_ring_damage"]
+    files = ["sdk/log/test_native_log", "agent/ipc/test_ring_damage"]
     apart = "not without_c"  # it is about another Python
     pytest_ = ["-m", "pytest", "-p", "fuzzing.instead", "-p", "no:cacheprovider", "-n", "0", "-q", "-k", apart]
     done = watched(module, *pytest_, *(f"tests/{name}.py" for name in files), timeout=1100)

@@ -18,7 +18,7 @@ import pytest
 from mlflow import MlflowClient
 
 from tailrace import Run, Settings, Tracker
-from tailrace._api import tracker as _tracker
+from tailrace._api.tracker_part import tracker_core_of
 from tailrace_agent.ipc.session import Session
 
 T = TypeVar("T")
@@ -41,11 +41,10 @@ def tracking(uri: str, **settings: Any) -> Iterator[Tracker]:
     try:
         yield tracker
     finally:
-        tracker._current.at_exit()
-        for connection in tracker._current._launcher._connections.values():
+        core = tracker_core_of(tracker)
+        core.close()
+        for connection in core.runs.connections():
             connection.session.remove_shared()
-        tracker._current._launcher._connections.clear()
-        _tracker._trackers.remove(tracker)
 
 
 class Store:

@@ -77,7 +77,7 @@ def test_the_metadata_asks_for_ranges_and_keeps_torch_an_extra(wheel: Path) -> N
 
 
 def test_the_installed_wheel_has_the_hot_path_in_c(wheel: Path, clean_python: Path) -> None:
-    script = "from tailrace_agent import native; print(native.why_not)"
+    script = "from tailrace_agent.ipc import native; print(native.why_not)"
     assert _run(clean_python, "-c", script, cwd=clean_python.parent).split() == ["None"]
     assert f"-cp{sys.version_info[0]}{sys.version_info[1]}-" in wheel.name
 

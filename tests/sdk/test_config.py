@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tailrace import SettingsError, TrackingConfig, build_tracker_from_config, load_config
+from tailrace._api.tracker_part import tracker_core_of
 from tailrace._config.files import expand
 
 TOML = """
@@ -83,7 +84,7 @@ def test_pyproject_and_tailrace_toml_hold_a_table_beside_the_settings(
     assert (config.experiment_name, config.settings, config.experiment) == ("digits", {"nice": 5}, {})
     (tmp_path / "tailrace.toml").write_text("quiet = true\n[tracking]\nenabled = false\n")
     assert load_config().enabled is False
-    assert build_tracker_from_config()._settings({}).agent == "off"
+    assert tracker_core_of(build_tracker_from_config()).settings({}).agent == "off"
 
 
 def test_without_any_file_the_environment_alone_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +92,7 @@ def test_without_any_file_the_environment_alone_decides(tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TAILRACE_EXPERIMENT_NAME", "from the environment")
     assert load_config() == TrackingConfig()
-    assert build_tracker_from_config()._settings({}).experiment_name == "from the environment"
+    assert tracker_core_of(build_tracker_from_config()).settings({}).experiment_name == "from the environment"
 
 
 def test_the_environment_is_stronger_than_a_config_and_arguments_are_stronger_still(
@@ -100,7 +101,7 @@ def test_the_environment_is_stronger_than_a_config_and_arguments_are_stronger_st
     monkeypatch.setenv("TAILRACE_ENABLED", "false")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow")
     tracker = build_tracker_from_config({"tracking": {"tracking_uri": "http://config", "settings": {"nice": 3}}})
-    settings = tracker._settings({"nice": 7})
+    settings = tracker_core_of(tracker).settings({"nice": 7})
     assert (settings.agent, settings.tracking_uri, settings.nice) == ("off", "http://config", 7)
 
 

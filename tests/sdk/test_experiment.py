@@ -16,6 +16,7 @@ from mlflow import MlflowClient
 
 from helpers.sdk_tools import Store, lay_traps, named, tracking
 from tailrace import CallError, Experiment, Tracker, TrackerLike, TrackingConfig, import_reports
+from tailrace._api.tracker_part import tracker_core_of
 from tailrace_agent.cli import main as command_line
 
 
@@ -98,7 +99,9 @@ def test_the_same_experiment_runs_the_same_without_tracking(tmp_path: Path, monk
 def test_a_tracker_is_a_context_manager_that_starts_and_ends_a_run(tracked: tuple[Tracker, str]) -> None:
     shared, uri = tracked
     config = TrackingConfig(run_name="managed", tags={"team": "a"})
-    tracker = Tracker(uri, "experiments", config=config, agent="thread", quiet=True, dir=shared._given["dir"])
+    tracker = Tracker(
+        uri, "experiments", config=config, agent="thread", quiet=True, dir=tracker_core_of(shared).given["dir"]
+    )
     with tracker as entered:
         assert entered is tracker
         tracker.log(step=0, loss=0.5)
@@ -109,7 +112,9 @@ def test_a_tracker_is_a_context_manager_that_starts_and_ends_a_run(tracked: tupl
     assert (stored.status, stored.tags["team"], stored.history("loss")) == ("FINISHED", "a", [(0, 0.5)])
     assert named(uri, "child").tags["mlflow.parentRunId"] == stored.run_id
 
-    by_hand = Tracker(uri, "experiments", auto_start_run=False, agent="thread", quiet=True, dir=shared._given["dir"])
+    by_hand = Tracker(
+        uri, "experiments", auto_start_run=False, agent="thread", quiet=True, dir=tracker_core_of(shared).given["dir"]
+    )
 
     def by_hand_and_wrong() -> None:
         with by_hand:

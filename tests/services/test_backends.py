@@ -20,6 +20,7 @@ from helpers.sdk_tools import Store, tracking
 from services.backends import S3, Backend
 from services.postgresql import PostgreSQL
 from tailrace import Run
+from tailrace._runs.core import core_of
 
 _PLAIN = ["file", "sqlite", "http"]
 _SERVED = ["auth", "postgresql", "http_postgresql", "s3"]
@@ -178,7 +179,7 @@ def test_artifacts_wait_for_their_bucket_while_metrics_arrive_and_the_server_is_
 
 
 def _problem(run: Run) -> str:
-    status = run._status()
+    status = core_of(run).status()
     return (status.problem if status is not None else None) or ""
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 from pathlib import Path
 from typing import Any
 from zlib import adler32
@@ -30,12 +29,9 @@ class _Connected(Connection):
     """A connection whose agent is the scheduler's business."""
 
     def __init__(self, session: Session, trainer: Trainer) -> None:
-        self.session, self.settings, self.voice = session, session.info.settings, _Silent()  # type: ignore[assignment]
-        self.timings, self._lost, self._unsent = {}, {}, []
-        self._lock, self._token, self._torch = threading.RLock(), 0, None
-        self._channels = ()  # type: ignore[assignment]
-        self._trainer = trainer
-        self._make_ring(session)
+        super().__init__(session.info.settings, _Silent())  # type: ignore[arg-type]
+        self.session, self._trainer = session, trainer
+        self._ring = self._new_ring(session)
 
     def put_first(self, row: bytes) -> None:
         self._trainer.refused = None

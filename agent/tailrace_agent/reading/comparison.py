@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from tailrace_agent.reading.reader import Reader
 
 __all__ = ["Comparison", "compare", "matching", "metric_history"]
+
+_IN_LABEL: Final = 3
+"""Params in the name of a line."""
 
 _FACTS = ("run_name", "status", "start_time", "duration")
 
@@ -87,11 +90,14 @@ class Comparison(pd.DataFrame):
             NotFound: No metric of these runs fits.
             ValueError: `x` is neither.
         """
-        from tailrace_agent.reading.comparison_plot import draw
+        from tailrace_agent.reading.comparison_plot import Curves, draw
 
         if x not in ("step", "time"):
             raise ValueError(f"x is 'step' or 'time', not {x!r}")
-        figure = draw(self, self._reader, _chosen(self, metrics), x)
+        chosen, reader, ids = _chosen(self, metrics), self._reader, [str(run_id) for run_id in self.index]
+        if reader is None:
+            raise NotFound("this frame does not know its runs' store any more; plot what compare_runs() has returned")
+        figure = draw(Curves(_labels(self), chosen, lambda run, metric: reader.history(ids[run], metric), x))
         if save is not None:
             figure.savefig(save, dpi=150)
         return figure
@@ -195,3 +201,18 @@ def _chosen(frame: pd.DataFrame, metrics: Sequence[str] | str | None) -> list[st
     if not chosen:
         raise NotFound("these runs have no metrics to draw")
     return chosen
+
+
+def _labels(frame: Comparison) -> list[str]:
+    """Each run's name with the params that tell it apart."""
+    differing = [column for column in frame.differing if column.startswith("params.")][:_IN_LABEL]
+    labels = []
+    for run_id, row in frame.iterrows():
+        params = ", ".join(f"{column.removeprefix('params.')}={row[column]}" for column in differing if row[column])
+        name = str(row["run_name"] or str(run_id)[:8])
+        labels.append(f"{name} ({params})" if params else name)
+    twice = {label for label in labels if labels.count(label) > 1}
+    return [
+        f"{label} [{str(run_id)[:8]}]" if label in twice else label
+        for label, run_id in zip(labels, frame.index, strict=True)
+    ]

@@ -2,48 +2,53 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from tailrace_agent.errors import NotFound
-
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from tailrace_agent.reading.comparison import Comparison
-    from tailrace_agent.reading.reader import Reader
-
-__all__ = ["draw"]
+__all__ = ["Curves", "draw"]
 
 _DRAWN: Final = 4000
 """Points of one line: more than a screen has columns."""
 _LABELLED: Final = 20
-_IN_LABEL: Final = 3
 
 
-def draw(frame: Comparison, reader: Reader | None, metrics: Sequence[str], x: str) -> Figure:
-    """Draws these metrics of the runs in `frame`, from their histories in the store behind `reader`.
+class Curves(NamedTuple):
+    """What is drawn.
 
-    Raises:
-        NotFound: The frame has lost its store: it was built by hand.
+    Attributes:
+        labels: Of the runs.
+        metrics: A panel each.
+        history: The pieces of a metric's history, by the number of a run and the metric: steps, times, values.
+        x: `step` or `time`.
     """
+
+    labels: Sequence[str]
+    metrics: Sequence[str]
+    history: Callable[[int, str], Iterable[tuple[Any, Any, Any]]]
+    x: str
+
+
+def draw(curves: Curves) -> Figure:
+    """Draws these metrics of runs."""
     import matplotlib as mpl
     from matplotlib.figure import Figure as NewFigure
     from matplotlib.lines import Line2D
 
-    if reader is None:
-        raise NotFound("this frame does not know its runs' store any more; plot what compare_runs() has returned")
+    labels, metrics, history, x = curves
     columns = min(len(metrics), 2 if len(metrics) < 5 else 3)
     rows = -(-len(metrics) // columns)
     figure = NewFigure(figsize=(1 + 4.6 * columns, 1.1 + 3.0 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).flatten()
-    shades = _shades(mpl.colormaps, len(frame))
+    shades = _shades(mpl.colormaps, len(labels))
     for panel, metric in zip(panels, metrics, strict=False):
-        found = [_points(reader, str(run_id), metric, x) for run_id in frame.index]
+        found = [_points(history(run, metric), x) for run in range(len(labels))]
         if all(len(values) <= 1 for _, values in found):
             _bars(panel, found, shades)
         else:
@@ -51,10 +56,8 @@ def draw(frame: Comparison, reader: Reader | None, metrics: Sequence[str], x: st
         _dress(panel, metric, x)
     for panel in panels[len(metrics) :]:
         panel.set_visible(False)
-    if len(frame) <= _LABELLED:
-        handles = [
-            Line2D([], [], color=shade, label=label) for shade, label in zip(shades, _labels(frame), strict=True)
-        ]
+    if len(labels) <= _LABELLED:
+        handles = [Line2D([], [], color=shade, label=label) for shade, label in zip(shades, labels, strict=True)]
         figure.legend(handles=handles, loc="outside lower center", ncols=min(3, len(handles)), frameon=False)
     return figure
 
@@ -65,9 +68,9 @@ def _shades(colormaps: Any, runs: int) -> list[Any]:
     return [colormaps["viridis"](number / (runs - 1)) for number in range(runs)]
 
 
-def _points(reader: Reader, run_id: str, metric: str, x: str) -> tuple[Any, Any]:
+def _points(history: Iterable[tuple[Any, Any, Any]], x: str) -> tuple[Any, Any]:
     """Where and how high: steps or seconds, and values, in order."""
-    pieces = list(reader.history(run_id, metric))
+    pieces = list(history)
     if not pieces:
         return np.empty(0), np.empty(0)
     steps, times, values = (np.concatenate([piece[i] for piece in pieces]) for i in range(3))
@@ -116,18 +119,3 @@ def _dress(panel: Axes, metric: str, x: str) -> None:
         panel.set_xlabel("step" if x == "step" else "seconds since the run's first point", fontsize=9)
     for side in ("top", "right"):
         panel.spines[side].set_visible(False)
-
-
-def _labels(frame: Comparison) -> list[str]:
-    """Each run's name with the params that tell it apart."""
-    differing = [column for column in frame.differing if column.startswith("params.")][:_IN_LABEL]
-    labels = []
-    for run_id, row in frame.iterrows():
-        params = ", ".join(f"{column.removeprefix('params.')}={row[column]}" for column in differing if row[column])
-        name = str(row["run_name"] or str(run_id)[:8])
-        labels.append(f"{name} ({params})" if params else name)
-    twice = {label for label in labels if labels.count(label) > 1}
-    return [
-        f"{label} [{str(run_id)[:8]}]" if label in twice else label
-        for label, run_id in zip(labels, frame.index, strict=True)
-    ]

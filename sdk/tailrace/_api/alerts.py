@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from tailrace._messages.voice import say
+from tailrace._runs.core import RunPart
 from tailrace_agent.ipc.records import Alert
-
-if TYPE_CHECKING:
-    from tailrace._messages.voice import Voice
-    from tailrace._session.connection import Connection
-    from tailrace_agent.ipc.records import RunSpec
-    from tailrace_agent.settings.settings import Settings
 
 __all__ = ["AlertCalls"]
 
@@ -21,13 +16,8 @@ _LONGEST_TITLE = 200
 _LONGEST_TEXT = 4000
 
 
-class AlertCalls:
+class AlertCalls(RunPart):
     """`alert`. A base of `Run`."""
-
-    _connection: Connection | None
-    _settings: Settings
-    _spec: RunSpec
-    _voice: Voice
 
     def alert(self, title: str, text: str = "", level: Literal["info", "warning", "error"] = "warning") -> None:
         """Tells people something about this run: a tag on it, a line here and in the agent's log, the webhook.
@@ -48,22 +38,18 @@ class AlertCalls:
         """
         title, text = str(title)[:_LONGEST_TITLE], str(text)[:_LONGEST_TEXT]
         if level not in _LEVELS:
-            self._fault(
+            self._core.fault(
                 f"alert level {level!r} is none of {', '.join(_LEVELS)}; taken as warning", once=("level", level)
             )
             level = "warning"
-        if self._settings.backend == "none":
+        if self._core.settings.backend == "none":
             return
         line = _one_line(f"alert: {title} ({text})" if text else f"alert: {title}")
         if level != "info":
-            self._voice.warn(line, once=(self._spec.run, line))
-        elif not self._settings.quiet:
+            self._core.voice.warn(line, once=(self._core.spec.run, line))
+        elif not self._core.settings.quiet:
             say(line)
-        if self._connection is not None:
-            self._connection.put(Alert(self._spec.run, title, text, level, time.time_ns() // 1_000_000))
-
-    def _fault(self, text: str, *, once: object) -> None:
-        raise NotImplementedError  # Run has it
+        self._core.put(Alert(self._core.spec.run, title, text, level, time.time_ns() // 1_000_000))
 
 
 def _one_line(text: str) -> str:

@@ -10,30 +10,24 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from tailrace._artifacts.captured import BadArtifact
 from tailrace._background.lane import LANE
-from tailrace_agent.ipc.records import Artifact, Codec, Drop, Tags
+from tailrace._runs.core import RunPart
+from tailrace_agent.ipc.records import Artifact, Codec, Tags
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tailrace._artifacts.captured import Frozen, Part
-    from tailrace._messages.voice import Voice
-    from tailrace._offline.local_report import LocalReport
-    from tailrace._session.connection import Connection
-    from tailrace_agent.ipc.records import RunSpec
-    from tailrace_agent.settings.settings import Settings
+    from tailrace._runs.core import RunCore
 
 __all__ = ["ArtifactCalls"]
 
 
-class ArtifactCalls:
+class ArtifactCalls(RunPart):
     """`log_artifact` and its kin, in MLflow's names and argument names. A base of `Run`."""
 
-    _connection: Connection | None
-    _settings: Settings
-    _spec: RunSpec
-    _voice: Voice
-    _tables: str | None
-    _local: LocalReport | None
+    def __init__(self, core: RunCore) -> None:
+        super().__init__(core)
+        self._tables: str | None = None
 
     def log_artifact(
         self, local_path: str | os.PathLike[str], artifact_path: str | None = None, *, compress: Codec | None = None
@@ -91,7 +85,9 @@ class ArtifactCalls:
         Example:
             >>> run.log_text("no augmentation", "notes.txt")
         """
-        self._freeze("freeze_text", text, artifact_file)
+        from tailrace._artifacts.documents import freeze_text
+
+        self._capture("log_text", freeze_text, text, artifact_file)
 
     def log_dict(self, dictionary: Any, artifact_file: str) -> None:
         """Logs a dictionary as JSON, or as YAML when the name ends in `.yaml` or `.yml`.
@@ -108,7 +104,9 @@ class ArtifactCalls:
         Example:
             >>> run.log_dict({"classes": ["cat", "dog"]}, "labels.json")
         """
-        self._freeze("freeze_dict", dictionary, artifact_file)
+        from tailrace._artifacts.documents import freeze_dict
+
+        self._capture("log_dict", freeze_dict, dictionary, artifact_file)
 
     def log_figure(self, figure: Any, artifact_file: str, *, save_kwargs: dict[str, Any] | None = None) -> None:
         """Logs a matplotlib or plotly figure as it looks now; it is drawn in the background.
@@ -126,7 +124,9 @@ class ArtifactCalls:
         Example:
             >>> run.log_figure(fig, "plots/loss.png", save_kwargs={"dpi": 200})
         """
-        self._freeze("freeze_figure", figure, artifact_file, save_kwargs=save_kwargs)
+        from tailrace._artifacts.figures import freeze_figure
+
+        self._capture("log_figure", freeze_figure, figure, artifact_file, save_kwargs=save_kwargs, picture=True)
 
     def log_image(
         self,
@@ -156,7 +156,10 @@ class ArtifactCalls:
             >>> run.log_image(batch[0], key="samples", step=3)
             >>> run.log_image(array, "samples/first.png")
         """
-        self._freeze("freeze_image", image, artifact_file, key=key, step=step, timestamp=timestamp)
+        from tailrace._artifacts.images import freeze_image
+
+        freeze = partial(freeze_image, key=key, step=step, timestamp=timestamp)
+        self._capture("log_image", freeze, image, artifact_file, picture=key is None)
 
     def log_table(self, data: Any, artifact_file: str) -> None:
         """Logs a table that MLflow's UI shows; later calls with the same name append rows.
@@ -174,10 +177,9 @@ class ArtifactCalls:
         Example:
             >>> run.log_table({"prompt": ["a", "b"], "score": [0.1, 0.9]}, "eval.json")
         """
-        self._freeze("freeze_table", data, artifact_file)
+        from tailrace._artifacts.tables import freeze_table
 
-    def _fault(self, text: str, *, once: object) -> None:
-        raise NotImplementedError  # Run has it
+        self._capture("log_table", freeze_table, data, artifact_file)
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
@@ -189,11 +191,11 @@ class ArtifactCalls:
         *,
         contents: bool,
     ) -> None:
-        connection = self._connection
-        if connection is None or not self._settings.log_artifacts:
+        connection = self._core.connection
+        if connection is None or not self._core.settings.log_artifacts:
             return
         if compress is not None and compress not in get_args(Codec):
-            self._fault(
+            self._core.fault(
                 f"compress={compress!r} is none of {get_args(Codec)}: not compressed", once=("codec", repr(compress))
             )
             compress = None
@@ -206,17 +208,17 @@ class ArtifactCalls:
             taken = snapshot(
                 Path(local_path),
                 connection.session.artifacts,
-                mode=self._settings.artifact_snapshot,
+                mode=self._core.settings.artifact_snapshot,
                 contents=contents,
             )
         except (OSError, TypeError, BadArtifact) as error:
-            self._lose(_said(error))
+            self._core.lose(_said(error))
             return
         for skipped in taken.skipped:
-            self._voice.warn(f"not part of the artifact {os.fspath(local_path)}: {skipped}")
+            self._core.voice.warn(f"not part of the artifact {os.fspath(local_path)}: {skipped}")
         connection.put(
             Artifact(
-                run=self._spec.run,
+                run=self._core.spec.run,
                 staged=taken.name,
                 artifact_path=folder,
                 contents=contents,
@@ -225,45 +227,39 @@ class ArtifactCalls:
             )
         )
 
-    def _freeze(self, how: str, *args: Any, **kwargs: Any) -> None:
-        if not self._settings.log_artifacts or (self._connection is None and not self._draws(how, kwargs)):
-            return
-        from tailrace._artifacts import documents as _render
+    def _capture(self, call: str, freeze: Callable[..., Frozen], *args: Any, picture: bool = False, **kw: Any) -> None:
+        """Takes what was passed as it is now, and has it written in the background.
 
-        freeze: Callable[..., Frozen] = getattr(_render, how)
-        try:
-            frozen = freeze(*args, **kwargs)
-        except Exception as error:  # noqa: BLE001 - foreign objects may raise anything; it must not reach training
-            name, text = how.replace("freeze", "log"), str(error)
-            self._lose(text if text.startswith(name) else f"{name}: {text}")
+        `call` is the user's, for what is said of it; a `picture` belongs into the local reports of a run that is not
+        delivered, too.
+        """
+        core = self._core
+        if not core.settings.log_artifacts or (core.connection is None and (core.local is None or not picture)):
             return
-        if frozen.tags and self._connection is not None:
-            self._connection.put(
-                Tags(self._spec.run, self._with_earlier_tables(frozen.tags, frozen.parts[-1].artifact_file))
-            )
+        try:
+            frozen = freeze(*args, **kw)
+        except Exception as error:  # noqa: BLE001 - foreign objects may raise anything; it must not reach training
+            text = str(error)
+            core.lose(text if text.startswith(call) else f"{call}: {text}")
+            return
+        if frozen.tags:
+            core.put(Tags(core.spec.run, self._with_earlier_tables(frozen.tags, frozen.parts[-1].artifact_file)))
         for part in frozen.parts:
             LANE.submit(partial(self._stage, part), on_error=partial(self._stage_failed, part.artifact_file))
-
-    def _draws(self, how: str, arguments: dict[str, Any]) -> bool:
-        """Whether this is a figure for the local reports; the images of each step are not."""
-        if self._local is None:
-            return False
-        if how == "freeze_image":
-            return arguments.get("key") is None
-        return how == "freeze_figure" or bool(arguments.get("draw"))
 
     def _stage(self, part: Part) -> None:
         """Writes one file and hands it over. In the lane's thread."""
         from tailrace._artifacts.snapshot import stage
 
-        if self._connection is None:
-            assert self._local is not None
-            self._local.draw(part)
+        core = self._core
+        if core.connection is None:
+            assert core.local is not None
+            core.local.draw(part)
             return
-        staged = stage(self._connection.session.artifacts, part.name, part.write)
-        self._connection.put(
+        staged = stage(core.connection.session.artifacts, part.name, part.write)
+        core.put(
             Artifact(
-                run=self._spec.run,
+                run=core.spec.run,
                 staged=staged.name,
                 artifact_path=part.artifact_path,
                 append=part.append,
@@ -273,18 +269,9 @@ class ArtifactCalls:
 
     def _stage_failed(self, artifact_file: str, error: BaseException) -> None:
         """In the lane's thread, where nobody would hear an exception."""
-        self._count_lost()
+        self._core.count_lost()
         text = f"artifact {artifact_file!r} could not be written: {error}"
-        self._voice.warn(text, once=text)
-
-    def _lose(self, text: str) -> None:
-        """An artifact that never came to be: counted, and said once, or raised under `strict`."""
-        self._count_lost()
-        self._fault(text, once=text)
-
-    def _count_lost(self) -> None:
-        if self._connection is not None:
-            self._connection.put(Drop(self._spec.run, "artifact", "could not be read or drawn", 1))
+        self._core.voice.warn(text, once=text)
 
     def _with_earlier_tables(self, tags: dict[str, str], artifact_file: str) -> dict[str, str]:
         """MLflow's UI finds tables by one tag that names all of them."""

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
+from tailrace._api.tracker_part import TrackerPart
+from tailrace._runs.core import core_of
+
 if TYPE_CHECKING:
     import os
     from collections.abc import Mapping, Sequence
 
     from tailrace._api.model_handle import ModelHandle
-    from tailrace._api.run import Run
     from tailrace._api.system_monitor import SystemMonitor
-    from tailrace._messages.voice import Voice
     from tailrace_agent.ipc.records import Codec
 
 __all__ = ["ActiveCalls"]
 
 
-class ActiveCalls:
+class ActiveCalls(TrackerPart):
     """`log_metric` and its kin, for the active run or one that is named. A base of `Tracker`."""
-
-    _voice: Voice
 
     def log_metric(
         self,
@@ -472,7 +471,7 @@ class ActiveCalls:
             ...     train()
         """
         run = self._to(None)
-        config = run._settings
+        config = core_of(run).settings
         return run.system_monitor(
             config.system_metrics_interval if interval is None else interval,
             cpu=cpu,
@@ -486,14 +485,12 @@ class ActiveCalls:
             node=config.system_metrics_node if node is None else node,
         )
 
-    def _to(self, run_id: str | None) -> Run:
-        raise NotImplementedError  # Tracker has it
-
     def _unsupported(self, **arguments: Any) -> None:
         """MLflow's arguments that lead nowhere here; said once, so that a carried-over script goes on."""
         for name, value in arguments.items():
             if value is not None:
-                self._voice.warn(f"{name} is not supported by this version of tailrace; metrics go to the run only")
+                text = f"{name} is not supported by this version of tailrace; metrics go to the run only"
+                self._core.voice.warn(text)
 
     def _wait_if(self, synchronous: bool | None, run_id: str | None) -> None:
         if synchronous:

@@ -7,50 +7,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tailrace_agent.ipc.status import RunStatus
+from tailrace._runs.core import RunPart
 from tailrace_agent.text.cards import brief, card
 
 if TYPE_CHECKING:
-    from tailrace._api.run import Run
     from tailrace._runs.active import Active
-    from tailrace._session.connection import Connection
-    from tailrace_agent.ipc.records import RunSpec
+    from tailrace._runs.core import RunCore
 
 __all__ = ["ExperimentInfo", "RunInfo", "Shown"]
 
 
-class Shown:
+class Shown(RunPart):
     """How a run shows itself. A base of `Run`."""
 
-    _connection: Connection | None
-    _outcome: str | None
-    _seen: RunStatus | None
-    _spec: RunSpec
-
     def __repr__(self) -> str:
-        name, facts = self._about()
+        name, facts = self._core.facts()
         run_id = facts["run_id"]
-        where = facts["link"] or (f"run_id={run_id}" if run_id else f"id={self._spec.run:016x}")
-        return brief("Run", name, facts["status"], where, "tracking is off" if self._connection is None else None)
+        where = facts["link"] or (f"run_id={run_id}" if run_id else f"id={self._core.id}")
+        return brief("Run", name, facts["status"], where, "tracking is off" if self._core.connection is None else None)
 
     def _repr_html_(self) -> str:
         """What is known of it now, for a notebook."""
-        name, facts = self._about()
+        name, facts = self._core.facts()
         return card("Run", (("name", name), *facts.items()))
-
-    def _about(self) -> tuple[str | None, dict[str, str | None]]:
-        """Its name, and what else is known."""
-        spec, connection = self._spec, self._connection
-        told = connection.status(spec.run) if connection is not None else None
-        known = told or self._seen or RunStatus(run=spec.run)
-        facts = {
-            "status": self._outcome or known.status,
-            "experiment": spec.experiment_name,
-            "experiment_id": known.experiment_id or spec.experiment_id,
-            "run_id": known.run_id or spec.run_id,
-            "link": known.url,
-        }
-        return spec.run_name or known.run_name, facts
 
 
 class ExperimentInfo:
@@ -81,9 +60,9 @@ class ExperimentInfo:
         """
         if self._id is None:
             run = self._active.current()
-            if run is None or run._spec.experiment_name != self._name:
+            if run is None or run.spec.experiment_name != self._name:
                 raise LookupError(f"the id of experiment {self._name!r} is known once a run of it has been started")
-            self._id = run.info.experiment_id
+            self._id = RunInfo(run).experiment_id
         return self._id
 
 
@@ -95,40 +74,43 @@ class RunInfo:
         '0f6a…'
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: RunCore) -> None:
         self._run = run
 
     def __repr__(self) -> str:
-        name, facts = self._run._about()
+        name, facts = self._run.facts()
         shown = (f"{key}={facts[key]}" for key in ("run_id", "experiment_id") if facts[key])
         return brief("RunInfo", name, facts["status"], *shown)
 
     def _repr_html_(self) -> str:
         """What is known of the run now, for a notebook."""
-        name, facts = self._run._about()
+        name, facts = self._run.facts()
         return card("RunInfo", (("name", name), *facts.items()))
 
     @property
     def run_id(self) -> str:
         """MLflow's id."""
-        return self._run.run_id
+        run_id: str = self._run.handle.run_id
+        return run_id
 
     @property
     def run_name(self) -> str | None:
         """Its name."""
-        return self._run.run_name
+        run_name: str | None = self._run.handle.run_name
+        return run_name
 
     @property
     def experiment_id(self) -> str:
         """MLflow's id of its experiment."""
-        return self._run._known().experiment_id or ""
+        return self._run.known().experiment_id or ""
 
     @property
     def status(self) -> str:
         """RUNNING, FINISHED, FAILED or KILLED."""
-        return self._run.status
+        status: str = self._run.handle.status
+        return status
 
     @property
     def start_time(self) -> int:
         """Milliseconds since the epoch."""
-        return self._run._spec.start_time
+        return self._run.spec.start_time

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tailrace._api.tracker_part import TrackerPart
 from tailrace_agent.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -11,51 +12,42 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from tailrace._api.run import Run
-    from tailrace._runs.active import Active
-    from tailrace.config import TrackingConfig
+    from tailrace._config.tracking import TrackingConfig
 
 __all__ = ["Managed", "given"]
 
 
-class Managed:
+class Managed(TrackerPart):
     """`with Tracker(...) as tracker`. A base of `Tracker`."""
-
-    _active: Active
-    _auto_start: bool
-    _config: TrackingConfig | None
 
     @property
     def config(self) -> TrackingConfig | None:
         """The configuration that it was built from, if it was."""
-        return self._config
+        return self._core.config
 
     def __enter__(self) -> Self:
         """Starts a run, unless this thread has one already or `auto_start_run=False`."""
-        if self._auto_start and self._active.own() is None:
-            self._start()
+        if self._core.auto_start and self._core.runs.active.own() is None:
+            self._core.runs.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Ends this thread's runs: FAILED when an exception goes through, and the exception goes on."""
-        while (run := self._active.own()) is not None:
-            run.__exit__(kind, error, traceback)
-
-    def _start(self) -> Run:
-        raise NotImplementedError  # Tracker has it
+        while (run := self._core.runs.active.own()) is not None:
+            run.handle.__exit__(kind, error, traceback)
 
     def _run_name(self) -> str | None:
         """What a run is called that is given no name and is no other's child."""
-        return None if self._config is None else self._config.run_name or self._config.name
+        return None if self._core.config is None else self._core.config.run_name or self._core.config.name
 
     def _tags(self) -> dict[str, str]:
-        return {} if self._config is None else self._config.tags
+        return {} if self._core.config is None else self._core.config.tags
 
     def _files(self) -> list[str]:
         """Files to record with each run."""
-        return [] if self._config is None or self._config.source is None else [self._config.source]
+        return [] if self._core.config is None or self._core.config.source is None else [self._core.config.source]
 
 
 def given(

@@ -5,37 +5,20 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from tailrace._log.faults import Fault, shown, topic
-from tailrace_agent.ipc.records import Drop
+from tailrace._log.faults import shown
+from tailrace._runs.core import RunPart
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tailrace._log.log import Channel
-    from tailrace._log.slow_path import OddCalls
-    from tailrace._messages.voice import Voice
-    from tailrace._offline.last_values import Latest
-    from tailrace._offline.local_report import LocalReport
-    from tailrace._session.connection import Connection
-    from tailrace_agent.ipc.records import RunSpec
-    from tailrace_agent.settings.settings import Settings
 
 __all__ = ["MetricCalls"]
 
 _MAX_TIMESTAMP = (2**63 - 1) // 1_000_000
 
 
-class MetricCalls:
+class MetricCalls(RunPart):
     """`log`, `log_metric`, `log_metrics`. A base of `Run`."""
-
-    _channel: Channel
-    _connection: Connection | None
-    _latest: Latest | None
-    _local: LocalReport | None
-    _odd: OddCalls
-    _settings: Settings
-    _spec: RunSpec
-    _voice: Voice
 
     def log(
         self, metrics: Mapping[str, Any] | None = None, /, step: int | None = None, *others: Any, **values: Any
@@ -90,43 +73,26 @@ class MetricCalls:
             >>> run.log_metrics({"train/loss": 0.25, "train/accuracy": 0.9}, step=7)
         """
         step = 0 if step is None else step
-        if timestamp is None or self._latest is not None:
+        if timestamp is None or self._core.latest is not None:
             self._log(metrics, step=step)
         else:
             self._log_at(metrics, step, self._as_time(timestamp))
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
-    def _fault(self, text: str, *, once: object) -> None:
-        raise NotImplementedError  # Run has it
-
-    def _log(self, metrics: Mapping[str, Any], *, step: int | None) -> None:
+    def _log(self, metrics: Mapping[str, Any] | None, *, step: int | None) -> None:
         self.__dict__["log"](metrics, step=step)
 
     def _log_at(self, metrics: Mapping[str, Any], step: int, time_ns: int) -> None:
         """Logs with a time that is not now."""
-        channel = self._channel
+        channel = self._core.channel
         try:
             assert channel.encode is not None
             row = channel.encode((channel.run, step, time_ns, {**metrics}))
         except Exception as error:  # noqa: BLE001 - as in the hot path
-            self._odd.take({}, metrics, step, time_ns, error)
+            self._core.slow_path.take({}, metrics, step, time_ns, error)
             return
         channel.put(row)
-
-    def _reject(self, faults: list[Fault], later: bool) -> None:
-        """What cannot be logged: all of it counted, then said once a key, or raised under `strict` (not `later`)."""
-        if self._latest is not None and (self._local is None or not self._settings.log_metrics):
-            return
-        for fault in faults:
-            if self._connection is not None:
-                self._connection.put(Drop(self._spec.run, "metric", fault.reason, fault.n))
-        for fault in faults:
-            text, once = fault.text, (self._spec.run, topic(fault.text))
-            if later:
-                self._voice.warn(text, once=once)
-            else:
-                self._fault(text, once=once)
 
     def _as_time(self, timestamp: Any) -> int:
         """Nanoseconds from MLflow's milliseconds; now, with a warning, from what cannot be any."""
@@ -135,9 +101,9 @@ class MetricCalls:
         except (TypeError, ValueError, OverflowError):
             milliseconds = -1
         if not 0 <= milliseconds <= _MAX_TIMESTAMP:
-            self._fault(
+            self._core.fault(
                 f"timestamp {shown(timestamp)} is no time in milliseconds since the epoch; taken as now",
-                once=("timestamp", self._spec.run),
+                once=("timestamp", self._core.spec.run),
             )
             return time.time_ns()
         return milliseconds * 1_000_000

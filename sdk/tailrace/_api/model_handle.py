@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING
-
-from tailrace._background.lane import SAVES
-from tailrace._messages.waiting import until
+from tailrace._models.progress import ModelProgress
 from tailrace_agent.ipc.records import ModelOutcome
 from tailrace_agent.text.cards import brief, card
-
-if TYPE_CHECKING:
-    from tailrace._api.run import Run
 
 __all__ = ["ModelHandle", "no_model"]
 
 
 def no_model() -> ModelHandle:
     """Stands in the place of a model that could not be taken."""
-    return ModelHandle(None, "model", "", ModelOutcome(error="it could not be logged"))
+    return ModelHandle("model", ModelProgress(None, "", ModelOutcome(error="it could not be logged")))
 
 
 class ModelHandle:
@@ -39,36 +32,30 @@ class ModelHandle:
         ('models:/m-5e0c…', '3')
     """
 
-    def __init__(self, run: Run | None, name: str, token: str, outcome: ModelOutcome | None = None) -> None:
-        self.name = name
-        self._run, self._token = run, token
-        self._known = outcome
-
-    def _settle(self, outcome: ModelOutcome) -> None:
-        """What this process knows of its own, without the agent."""
-        self._known = outcome
+    def __init__(self, name: str, progress: ModelProgress) -> None:
+        self.name, self._progress = name, progress
 
     @property
     def done(self) -> bool:
         """Whether it is over: the model is in MLflow (and registered, if asked for), or `error` says why not."""
-        return self._outcome() is not None
+        return self._progress.outcome() is not None
 
     @property
     def model_uri(self) -> str | None:
         """Where MLflow has it: `models:/m-…`. None before it is there."""
-        outcome = self._outcome()
+        outcome = self._progress.outcome()
         return outcome.uri if outcome is not None else None
 
     @property
     def version(self) -> str | None:
         """The version of the registered model that it has become; None before that, or if it is not registered."""
-        outcome = self._outcome()
+        outcome = self._progress.outcome()
         return outcome.version if outcome is not None else None
 
     @property
     def error(self) -> str | None:
         """Why it was not saved, not delivered or not registered; None while all is well."""
-        outcome = self._outcome()
+        outcome = self._progress.outcome()
         return outcome.error if outcome is not None else None
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -80,14 +67,7 @@ class ModelHandle:
         Returns:
             `done`.
         """
-        if self._run is None:
-            return self.done
-        timeout = self._run._settings.end_timeout if timeout is None else timeout
-        deadline = time.monotonic() + timeout
-        SAVES.drain(timeout)
-        if not self.done:
-            left = max(0.0, deadline - time.monotonic())
-            until(self._run._status, lambda _: self.done, timeout=left, quiet=True)
+        self._progress.wait(timeout)
         return self.done
 
     def __repr__(self) -> str:
@@ -98,14 +78,8 @@ class ModelHandle:
         return card("ModelHandle", (("name", self.name), *self._about()))
 
     def _about(self) -> tuple[tuple[str, str | None], ...]:
-        outcome = self._outcome()
+        outcome = self._progress.outcome()
         if outcome is None:
             return (("state", "on its way"),)
         version = f"version {outcome.version}" if outcome.version else None
         return ("state", outcome.error or "in MLflow"), ("model_uri", outcome.uri), ("version", version)
-
-    def _outcome(self) -> ModelOutcome | None:
-        if self._known is not None or self._run is None:
-            return self._known
-        status = self._run._status()
-        return status.models.get(self._token) if status is not None else None

@@ -5,16 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from tailrace._log.faults import REFUSED
+from tailrace._runs.core import RunPart
 from tailrace._values.params import flatten_params, unreadable_line
 from tailrace_agent.ipc.records import Drop, Params
 
 if TYPE_CHECKING:
-    from tailrace._messages.voice import Voice
-    from tailrace._offline.local_report import LocalReport
-    from tailrace._session.connection import Connection
+    from tailrace._runs.core import RunCore
     from tailrace._values.params import Unreadable
-    from tailrace_agent.ipc.records import RunSpec
-    from tailrace_agent.settings.settings import Settings
 
 __all__ = ["ParamCalls"]
 
@@ -22,15 +19,12 @@ _UNREAD: Final = "could not be read"
 _NO_NAMES: Final = "params are no mapping"
 
 
-class ParamCalls:
+class ParamCalls(RunPart):
     """`log_param` and `log_params`. A base of `Run`."""
 
-    _connection: Connection | None
-    _local: LocalReport | None
-    _params: dict[str, str]
-    _settings: Settings
-    _spec: RunSpec
-    _voice: Voice
+    def __init__(self, core: RunCore) -> None:
+        super().__init__(core)
+        self._params: dict[str, str] = {}
 
     def log_param(self, key: str, value: Any) -> Any:
         """Logs one param; returns its value, as MLflow's function does.
@@ -71,23 +65,23 @@ class ParamCalls:
         Example:
             >>> run.log_params({"model": {"layers": 12}, "lr": 3e-4})
         """
-        if not self._settings.log_params or (self._connection is None and self._local is None):
+        if not self._core.settings.log_params or (self._core.connection is None and self._core.local is None):
             return
         try:
             flat, collisions, unreadable = flatten_params(params)
         except TypeError as error:
             self._drop_params(_NO_NAMES, 1)
-            self._fault(f"log_params: {error}", once=("params", str(error)))
+            self._core.fault(f"log_params: {error}", once=("params", str(error)))
             return
-        if self._local is not None:
-            self._local.add_params(params)
+        if self._core.local is not None:
+            self._core.local.add_params(params)
         self._tell_changed(flat)
-        if flat and self._connection is not None:
-            self._connection.put(Params(self._spec.run, flat))
+        if flat:
+            self._core.put(Params(self._core.spec.run, flat))
         self._drop_params(_UNREAD, len(unreadable))
         self._tell_unreadable(unreadable)
         for name in collisions:
-            self._fault(
+            self._core.fault(
                 f"param {name!r} comes up twice after flattening; the first value is kept", once=("twice", name)
             )
 
@@ -95,23 +89,22 @@ class ParamCalls:
         """Names what could not be read, once; raised under `strict`."""
         if unreadable:
             names = tuple(each.name for each in unreadable)
-            self._fault(unreadable_line(unreadable), once=(self._spec.run, _UNREAD, names))
+            self._core.fault(unreadable_line(unreadable), once=(self._core.spec.run, _UNREAD, names))
 
     def _tell_changed(self, flat: dict[str, str]) -> None:
         """Names what has another value already."""
         for name, value in flat.items():
             if self._params.setdefault(name, value) != value:
                 becomes = (
-                    "it will be a dead letter (`tailrace dead list`)" if self._local is None else "the first is kept"
+                    "it will be a dead letter (`tailrace dead list`)"
+                    if self._core.local is None
+                    else "the first is kept"
                 )
-                self._voice.warn(
+                self._core.voice.warn(
                     f"param {name!r} is {self._params[name]!r} already and cannot become {value!r}: {becomes}",
-                    once=(self._spec.run, f"{REFUSED}param {name!r}"),
+                    once=(self._core.spec.run, f"{REFUSED}param {name!r}"),
                 )
 
     def _drop_params(self, reason: str, count: int) -> None:
-        if count and self._connection is not None:
-            self._connection.put(Drop(self._spec.run, "param", reason, count))
-
-    def _fault(self, text: str, *, once: object) -> None:
-        raise NotImplementedError  # Run has it
+        if count:
+            self._core.put(Drop(self._core.spec.run, "param", reason, count))

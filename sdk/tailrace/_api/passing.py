@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from tailrace._api.tracker_core import module_core, tracker_cores
+from tailrace._runs.core import core_of
 from tailrace_agent.ipc import native
 from tailrace_agent.settings.uris import mask_uri
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tailrace._api.run import Run
-    from tailrace._api.tracker import Tracker
-    from tailrace.config import TrackingConfig
+    from tailrace._api.tracker_core import TrackerCore
+    from tailrace._config.tracking import TrackingConfig
+    from tailrace._runs.core import RunCore
     from tailrace_agent.ipc.records import RunSpec
 
 __all__ = ["pass_run", "pass_tracker"]
@@ -29,13 +31,13 @@ _URIS = ("tracking_uri", "registry_uri")
 _SECRETS = ("alert_webhook",)
 
 
-def pass_run(run: Run) -> tuple[Callable[..., Run], tuple[RunSpec, str]]:
+def pass_run(run: RunCore) -> tuple[Callable[..., Any], tuple[RunSpec, str]]:
     """What `pickle` is to keep of a run."""
-    session = "" if run._connection is None else str(run._connection.session.dir)
-    known = run._seen or run._status()
+    session = "" if run.connection is None else str(run.connection.session.dir)
+    known = run.seen or run.status()
     spec = msgspec.structs.replace(
-        run._spec,
-        run_id=run._spec.run_id or (known.run_id if known is not None else None),
+        run.spec,
+        run_id=run.spec.run_id or (known.run_id if known is not None else None),
         facts=None,
         tags={},
         description=None,
@@ -43,21 +45,23 @@ def pass_run(run: Run) -> tuple[Callable[..., Run], tuple[RunSpec, str]]:
     return _run_again, (spec, session)
 
 
-def pass_tracker(tracker: Tracker) -> tuple[Callable[..., Tracker], tuple[Any, ...]]:
-    """What `pickle` is to keep of a tracker: its settings, and the run that is active for whoever passes it on."""
-    import tailrace
+def pass_tracker(tracker: TrackerCore, made: Callable[..., Any]) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """What `pickle` is to keep of a tracker: its settings, and the run that is active for whoever passes it on.
 
-    run = tracker.active_run()
-    if tracker is tailrace._default:
-        return _default_again, (run,)
-    given = {key: value for key, value in tracker._given.items() if key not in _SECRETS}
+    `made` is what it is to be made with there: its class.
+    """
+    core = tracker.runs.current()
+    run = None if core is None else core.handle
+    if tracker.of_module:
+        return _module_again, (run,)
+    given = {key: value for key, value in tracker.given.items() if key not in _SECRETS}
     config = tracker.config
     masked = {name: _masked(given[name]) for name in _URIS if given.get(name)}
     if config is not None:
         uris = {name: _masked(uri) for name in _URIS if (uri := getattr(config, name))}
         settings = {key: value for key, value in config.settings.items() if key not in _SECRETS}
         config = msgspec.structs.replace(config, settings=settings, **uris)
-    return _tracker_again, ({**given, **masked}, tracker._experiment_id, config, run)
+    return _tracker_again, (made, {**given, **masked}, tracker.experiment_id, config, run)
 
 
 def _pass_log(log: Any) -> tuple[Callable[[Any], Any], tuple[Any]]:
@@ -65,8 +69,8 @@ def _pass_log(log: Any) -> tuple[Callable[[Any], Any], tuple[Any]]:
     return _log_again, (log.pointer.home,)
 
 
-def _log_again(home: Run | Tracker) -> Any:
-    return home.log.__self__  # type: ignore[attr-defined]
+def _log_again(home: Any) -> Any:
+    return home.log.__self__
 
 
 if native.Log is not None:
@@ -77,31 +81,22 @@ def _masked(uri: str | os.PathLike[str]) -> str:
     return mask_uri(os.fspath(uri))[0]
 
 
-def _run_again(spec: RunSpec, session: str) -> Run:
-    import tailrace
-    from tailrace._api.tracker import trackers
-
-    for tracker in trackers():
-        known = tracker._current.known(spec.run)
-        if known is not None:
-            return known
-    return tailrace._default._current.rejoin(spec, session)
+def _run_again(spec: RunSpec, session: str) -> Any:
+    known = next((found for core in tracker_cores() if (found := core.runs.known(spec.run)) is not None), None)
+    return (known or module_core().runs.rejoin(spec, session)).handle
 
 
-def _default_again(run: Run | None) -> Tracker:
+def _module_again(run: Any) -> Any:
     del run  # it has joined by itself
-    import tailrace
-
-    return tailrace._default
+    return module_core().runs.home
 
 
 def _tracker_again(
-    given: dict[str, Any], experiment_id: str | None, config: TrackingConfig | None, run: Run | None
-) -> Tracker:
-    from tailrace._api.tracker import Tracker
-
-    tracker = Tracker(config=config, **given)
-    tracker._experiment_id = experiment_id
+    made: Callable[..., Any], given: dict[str, Any], experiment_id: str | None, config: TrackingConfig | None, run: Any
+) -> Any:
+    tracker = made(config=config, **given)
+    core = next(core for core in tracker_cores() if core.runs.home is tracker)
+    core.experiment_id = experiment_id
     if run is not None:
-        tracker._current.join(run)
+        core.runs.join(core_of(run))
     return tracker

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
+from tailrace._api.tracker_part import TrackerPart
 from tailrace_agent.errors import CallError, NotFound
 from tailrace_agent.runtime.places import working_directory
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     import pandas as pd
 
-    from tailrace._messages.voice import Voice
     from tailrace_agent.reading.comparison import Comparison
     from tailrace_agent.reading.reader import Reader, RunRecord
-    from tailrace_agent.settings.settings import Settings
 
 __all__ = ["ReadCalls"]
 
@@ -23,14 +22,12 @@ _SEARCHED = 100_000
 _LOOKED_AT = 100
 
 
-class ReadCalls:
+class ReadCalls(TrackerPart):
     """`search_runs` and its kin. A base of `Tracker`.
 
     They raise when the store is away or knows no such run: who reads wants an answer, and no training is at stake.
     """
 
-    _voice: Voice
-    _experiment_id: str | None
     _reader: tuple[str, Reader] | None = None
 
     def search_runs(
@@ -209,14 +206,14 @@ class ReadCalls:
 
     def _chose(self, text: str, run_id: str) -> None:
         """Of several runs with one name, the newest was taken."""
-        self._voice.warn(text, once=("newest", run_id))
+        self._core.voice.warn(text, once=("newest", run_id))
 
     def _read(self) -> Reader:
         """The store in force, opened once: opening a database takes a good part of a second."""
         from tailrace_agent.reading.reader import open_reader
         from tailrace_agent.settings.uris import resolve_uri
 
-        uri = self._settings({}).tracking_uri
+        uri = self._core.settings({}).tracking_uri
         here = working_directory()
         named = resolve_uri(uri, here) if uri else f"in {here}"
         if self._reader is None or self._reader[0] != named:
@@ -235,13 +232,10 @@ class ReadCalls:
             return reader.experiment_ids([names] if isinstance(names, str) else list(names))
         if everywhere:
             return None
-        if self._experiment_id is not None:
-            return [self._experiment_id]
-        name = self._settings({}).experiment_name
+        if self._core.experiment_id is not None:
+            return [self._core.experiment_id]
+        name = self._core.settings({}).experiment_name
         return reader.experiment_ids([name]) if name else ["0"]
-
-    def _settings(self, arguments: Mapping[str, Any]) -> Settings:
-        raise NotImplementedError  # Tracker has it
 
 
 def _not_a_list(text: str) -> str:

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from tailrace._api.model_handle import ModelHandle
-from tailrace._api.models import aliases_of, check_names, tags_of
+from tailrace._api.tracker_part import TrackerPart
+from tailrace._models.names import aliases_of, check_names, tags_of
+from tailrace._models.progress import ModelProgress
 from tailrace_agent.errors import CallError, NotFound, TailraceError
 from tailrace_agent.ipc.records import ModelOutcome, ModelSpec
 from tailrace_agent.runtime.places import working_directory
@@ -22,8 +24,6 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from tailrace._api.run import Run
-    from tailrace._messages.voice import Voice
     from tailrace_agent.mlflow.models import Placed
     from tailrace_agent.mlflow.registry import Registry
     from tailrace_agent.settings.settings import Settings
@@ -39,10 +39,8 @@ _downloads: list[TemporaryDirectory[str]] = []
 """Files that loaded models may still read; deleted when the interpreter ends."""
 
 
-class RegistryCalls:
+class RegistryCalls(TrackerPart):
     """`load_model`, `list_models` and their kin. A base of `Tracker`."""
-
-    _voice: Voice
 
     def load_model(
         self,
@@ -85,7 +83,7 @@ class RegistryCalls:
                 f"load_model takes one of alias, version, stage and run_id: {' and '.join(chosen)} were passed"
             )
         name = str(name)
-        with _Stores(self._settings({})) as stores:
+        with _Stores(self._core.settings({})) as stores:
             placed = stores.by_uri(name) if run_id is None else stores.of_run(run_id, name)
             if placed is None:
                 uri = _VERSION_URI.fullmatch(name)
@@ -161,7 +159,7 @@ class RegistryCalls:
         """
         import pandas as pd
 
-        with _Stores(self._settings({})) as stores:
+        with _Stores(self._core.settings({})) as stores:
             rows = [_row(version) for version in stores.registry.versions(name)]
         return pd.DataFrame(rows, columns=list(_COLUMNS))
 
@@ -188,7 +186,7 @@ class RegistryCalls:
         Example:
             >>> tailrace.promote_model("digits", 3, alias="champion")
         """
-        with _Stores(self._settings({})) as stores:
+        with _Stores(self._core.settings({})) as stores:
             found = stores.registry.find(name, version=str(version))
             stores.registry.point(name, str(found.version), aliases_of(alias), stage)
 
@@ -230,18 +228,12 @@ class RegistryCalls:
                 stage=stage,
                 description=description,
             )
-            with _Stores(self._settings({})) as stores:
+            with _Stores(self._core.settings({})) as stores:
                 outcome = ModelOutcome(uri, stores.register(spec, uri))
         except TailraceError as error:
             outcome = ModelOutcome(error=str(error))
-            self._voice.warn(f"{uri} was not registered as {name!r}: {error}")
-        return ModelHandle(None, name, token, outcome)
-
-    def _settings(self, arguments: Mapping[str, Any]) -> Settings:
-        raise NotImplementedError  # Tracker has it
-
-    def _to(self, run_id: str | None) -> Run:
-        raise NotImplementedError  # Tracker has it
+            self._core.voice.warn(f"{uri} was not registered as {name!r}: {error}")
+        return ModelHandle(name, ModelProgress(None, token, outcome))
 
 
 class _Stores:

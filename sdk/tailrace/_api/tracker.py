@@ -15,12 +15,13 @@ from tailrace._api.model_handle import no_model
 from tailrace._api.passing import pass_tracker
 from tailrace._api.reading import ReadCalls
 from tailrace._api.registry import RegistryCalls
-from tailrace._api.results import ActiveResultCalls
+from tailrace._api.result_forwards import ActiveResultCalls
 from tailrace._api.run import Run
+from tailrace._api.tracker_core import TrackerCore, tracker_cores
 from tailrace._background.process_end import at_end
 from tailrace._log.log import make_log
 from tailrace._messages.suggestions import Suggests, instead_of_argument
-from tailrace._messages.voice import Voice
+from tailrace._runs.core import core_of
 from tailrace._runs.current import CurrentRuns
 from tailrace._runs.launch import context_tags, describe
 from tailrace._values.texts import as_text, as_texts
@@ -33,10 +34,9 @@ from tailrace_agent.settings.uris import mask_uri, resolve_uri
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from tailrace.config import TrackingConfig
-    from tailrace_agent.ipc.records import RunSpec
+    from tailrace._config.tracking import TrackingConfig
 
-__all__ = ["Tracker", "trackers"]
+__all__ = ["Tracker", "module_tracker"]
 
 _NAME_CHARS = 250
 """The width of the column for names of runs in MLflow's databases."""
@@ -47,11 +47,11 @@ _READING = frozenset(name for base in (ReadCalls, RegistryCalls) for name in var
 @protect({
     "__enter__": lambda tracker: tracker,
     "__repr__": object.__repr__,
-    "start_run": lambda tracker: tracker._current.begin_nothing(),
+    "start_run": lambda tracker: tracker._core.runs.begin_nothing().handle,
     "flush": lambda _: Ledger(partial=True),
     "get_tracking_uri": lambda _: "",
     "log_model": lambda _: no_model(),
-    "set_experiment": lambda tracker: ExperimentInfo(None, None, tracker._active),
+    "set_experiment": lambda tracker: ExperimentInfo(None, None, tracker._core.runs.active),
     "system_monitor": lambda _: NoMonitor(),
 }, but=_READING)  # fmt: skip
 class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls, RegistryCalls, Managed, Suggests):
@@ -88,19 +88,15 @@ class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls, RegistryCalls, Managed,
         **settings: Any,
     ) -> None:
         _require_known(settings, "Tracker")
-        self._config, self._auto_start = config, auto_start_run
-        self._given = given(config, tracking_uri, _text(experiment_name, "experiment_name"), settings)
-        if self._given:
+        told = given(config, tracking_uri, _text(experiment_name, "experiment_name"), settings)
+        if told:
             with contextlib.suppress(OSError):  # no descriptor left for a file: told by the first call
-                load_settings(self._given)  # what is wrong is said now
-        self._experiment_id: str | None = None
-        self._voice = Voice()
-        self._current = CurrentRuns(self._voice, self._settings, self.start_run, self)
-        self._active = self._current.active
-        self._exports = False
+                load_settings(told)  # what is wrong is said now
+        core = TrackerCore(told, config, auto_start=auto_start_run)
+        core.open(CurrentRuns(core.voice, core.settings, lambda: core_of(self.start_run()), Run, self))
+        super().__init__(core)
         # In the instance, as in Run: the method below is its documentation.
-        self.__dict__["log"] = make_log(self._active.pointer)
-        _trackers.append(self)  # for good: its runs have to be ended at exit
+        self.__dict__["log"] = make_log(core.runs.active.pointer)
 
     # -- where to ----------------------------------------------------------------------------------------------------
 
@@ -120,8 +116,8 @@ class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls, RegistryCalls, Managed,
         if told is None:
             raise SettingsError("tracking_uri is None: name a store, or leave the call out for MLflow's default one")
         load_settings({"tracking_uri": uri})
-        self._given = {**self._given, "tracking_uri": uri}
-        self._export(MLFLOW_TRACKING_URI=resolve_uri(os.fspath(uri), working_directory()))
+        self._core.given = {**self._core.given, "tracking_uri": uri}
+        self._core.export(MLFLOW_TRACKING_URI=resolve_uri(os.fspath(uri), working_directory()))
 
     def get_tracking_uri(self) -> str:
         """The tracking URI in force, without a password; MLflow's default when none is set.
@@ -133,7 +129,7 @@ class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls, RegistryCalls, Managed,
             >>> tailrace.get_tracking_uri()
             'http://localhost:5000'
         """
-        uri = self._settings({}).tracking_uri
+        uri = self._core.settings({}).tracking_uri
         return mask_uri(resolve_uri(uri or "sqlite:///mlflow.db", working_directory()))[0]
 
     def set_experiment(self, experiment_name: str | None = None, experiment_id: str | None = None) -> ExperimentInfo:
@@ -160,20 +156,10 @@ class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls, RegistryCalls, Managed,
             _text(experiment_id, "experiment_id"),
         )
         load_settings({"experiment_name": experiment_name})
-        self._given = {**self._given, "experiment_name": experiment_name}
-        self._experiment_id = experiment_id
-        self._export(MLFLOW_EXPERIMENT_NAME=experiment_name, MLFLOW_EXPERIMENT_ID=self._experiment_id)
-        return ExperimentInfo(experiment_name, self._experiment_id, self._active)
-
-    def _export(self, **variables: str | None) -> None:
-        """Tells programs that this one starts, as MLflow does; for the module's own tracker only."""
-        if not self._exports:
-            return
-        for name, value in variables.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        core = self._core
+        core.given, core.experiment_id = {**core.given, "experiment_name": experiment_name}, experiment_id
+        core.export(MLFLOW_EXPERIMENT_NAME=experiment_name, MLFLOW_EXPERIMENT_ID=experiment_id)
+        return ExperimentInfo(experiment_name, experiment_id, core.runs.active)
 
     # -- runs --------------------------------------------------------------------------------------------------------
 
@@ -230,25 +216,26 @@ class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls, RegistryCalls, Managed,
         experiment_name = _text(experiment_name, "experiment_name")
         arguments = {"experiment_name": experiment_name, "tracking_uri": tracking_uri, "agent": agent, **settings}
         arguments["log_system_metrics"] = log_system_metrics
-        running = self._active.own()
+        runs = self._core.runs
+        running = runs.active.own()
         if running is not None and not nested:
             raise CallError(
-                f"run {running._label} is active already: the cell or script that began it has not ended it. End it "
+                f"run {running.label} is active already: the cell or script that began it has not ended it. End it "
                 "with tailrace.end_run(), or pass nested=True"
             )
-        parent = (running or self.active_run()) if nested else None
-        config = self._settings(arguments)
-        elsewhere = parent is not None and tracking_uri is None and parent._settings.tracking_uri != config.tracking_uri
+        parent = (running or runs.current()) if nested else None
+        config = self._core.settings(arguments)
+        elsewhere = parent is not None and tracking_uri is None and parent.settings.tracking_uri != config.tracking_uri
         if parent is not None and elsewhere:  # a child belongs where its parent is
-            arguments["tracking_uri"] = parent._settings.tracking_uri
+            arguments["tracking_uri"] = parent.settings.tracking_uri
             if experiment_id is None and not experiment_name:
                 arguments["experiment_name"], experiment_id = (
-                    parent._settings.experiment_name,
-                    parent._spec.experiment_id,
+                    parent.settings.experiment_name,
+                    parent.spec.experiment_id,
                 )
-            config = self._settings(arguments)
+            config = self._core.settings(arguments)
         elif experiment_id is None and not experiment_name:
-            experiment_id = self._experiment_id
+            experiment_id = self._core.experiment_id
         name = run_name if run_name is not None else (self._run_name() if parent is None else None)
         spec, credentials = describe(
             config,
@@ -260,7 +247,7 @@ class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls, RegistryCalls, Managed,
             description=_text(description, "description"),
             files=self._files(),
         )
-        run = self._current.begin(spec, config, credentials, parent)
+        run: Run = runs.begin(spec, config, credentials, parent).handle
         if params is not None:
             run.log_params(params)
         if config.log_system_metrics:
@@ -269,11 +256,8 @@ class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls, RegistryCalls, Managed,
 
     def _short_name(self, name: str | None) -> str | None:
         if name is not None and len(name) > _NAME_CHARS:
-            self._voice.warn(f"run_name has {len(name):,} characters; MLflow keeps {_NAME_CHARS}")
+            self._core.voice.warn(f"run_name has {len(name):,} characters; MLflow keeps {_NAME_CHARS}")
         return name[:_NAME_CHARS] if name else name
-
-    def _start(self) -> Run:
-        return self.start_run()
 
     def end_run(
         self, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED", timeout: float | None = None
@@ -292,9 +276,10 @@ class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls, RegistryCalls, Managed,
         Example:
             >>> tailrace.end_run("FAILED")
         """
-        run = self._active.own() or self._active.current()
+        active = self._core.runs.active
+        run = active.own() or active.current()
         if run is not None:
-            run.end(status, timeout)
+            run.handle.end(status, timeout)
 
     def active_run(self) -> Run | None:
         """The active run of this thread or task, or None.
@@ -306,7 +291,8 @@ class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls, RegistryCalls, Managed,
             >>> tailrace.active_run().info.run_id
             '0f6a…'
         """
-        return self._active.current() or self._current.inherited()
+        core = self._core.runs.current()
+        return None if core is None else core.handle
 
     # -- logging to the active run -----------------------------------------------------------------------------------
 
@@ -344,35 +330,20 @@ class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls, RegistryCalls, Managed,
             >>> tailrace.flush(timeout=10).settled
             True
         """
-        timeout = self._settings({}).end_timeout if timeout is None else timeout
+        timeout = self._core.settings({}).end_timeout if timeout is None else timeout
         deadline = time.monotonic() + timeout
         total = Ledger()
-        for run in self._active.all():
-            total = total.add(run.flush(max(0.0, deadline - time.monotonic())))
+        for run in self._core.runs.active.all():
+            total = total.add(run.handle.flush(max(0.0, deadline - time.monotonic())))
         return total
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
-    def _settings(self, arguments: Mapping[str, Any]) -> Settings:
-        given = {key: value for key, value in arguments.items() if value is not None}
-        return load_settings({**self._given, **given})
-
-    def _begin(self, spec: RunSpec, config: Settings, credentials: str | None) -> Run:
-        return self._current.begin(spec, config, credentials)
-
-    def _to(self, run_id: str | None) -> Run:
-        """The run that a call means; the active one, or a new one, when none is named."""
-        return self._current.target(None if run_id is None else as_text(run_id, "run_id"))
-
     def _surprised(self, what: str, error: Exception) -> None:
-        if self._given.get("on_error", os.environ.get("TAILRACE_ON_ERROR")) == "raise":
-            raise error
-        self._voice.warn(
-            f"{what}() could not be done: {type(error).__name__}: {error}. Training goes on.", once=(what, str(error))
-        )
+        self._core.surprised(what, error)
 
     def __reduce__(self) -> tuple[Callable[..., Tracker], tuple[Any, ...]]:
-        return pass_tracker(self)
+        return pass_tracker(self._core, type(self))
 
     def __copy__(self) -> Tracker:
         return self
@@ -397,23 +368,22 @@ def _require_known(settings: Mapping[str, Any], function: str) -> None:
             raise SettingsError(instead_of_argument(name, function, [*own, *fields]))
 
 
-_trackers: list[Tracker] = []
-
-
-def trackers() -> list[Tracker]:
-    """All trackers of this process, the module's own first."""
-    return list(_trackers)
-
-
 def _exit_all() -> None:
-    for tracker in _trackers:
-        tracker._current.at_exit()
+    for core in tracker_cores():
+        core.runs.at_exit()
 
 
 def _after_fork_in_child() -> None:
-    for tracker in _trackers:
-        tracker._current.after_fork()
+    for core in tracker_cores():
+        core.runs.after_fork()
 
 
 at_end(_exit_all)
 os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def module_tracker() -> Tracker:
+    """The tracker behind the module's functions."""
+    tracker = Tracker()
+    tracker._core.of_module = True
+    return tracker

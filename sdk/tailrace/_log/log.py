@@ -4,9 +4,6 @@
 what runs. In it: no system call, no logging, no import, no lock, no look at the values' types. The encoder stops at
 what is no plain number and only then the slow path, `Channel.odd`, begins.
 
-A channel of a run that another process has begun has a `page`: that process changes its first word when a run begins or
-ends there, and the next call looks where its values belong now (`renew`), before it is delivered.
-
 Where the hot path in C was built (`tailrace_agent.ipc.native`), that one takes the calls with plain numbers, and `log`
 below takes all others; otherwise it takes all. So `log` says what a call means; tests hold the C against it.
 
@@ -16,47 +13,25 @@ between training steps. A test compares the two.
 
 from __future__ import annotations
 
-import itertools
-from contextvars import ContextVar
 from functools import update_wrapper
 from time import time_ns
 from typing import TYPE_CHECKING, Any, Protocol
 from zlib import adler32
 
-import msgspec
-
-from tailrace._values.numbers import to_number
+from tailrace._log.channel import encode_checked, encode_row
 from tailrace_agent.errors import CallError
 from tailrace_agent.ipc import native
 from tailrace_agent.ipc.ring_format import HEAD
 
 if TYPE_CHECKING:
-    import mmap
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Mapping
+    from contextvars import ContextVar
 
-    from tailrace._log.selection import Selection
+    from tailrace._log.channel import Channel
 
-__all__ = ["Channel", "Elsewhere", "LogCall", "Pointer", "make_log", "python_log"]
-
-_MAX_STEP = 2**63 - 1
-
-_encode = msgspec.msgpack.Encoder(enc_hook=to_number, decimal_format="number").encode
-
+__all__ = ["LogCall", "Pointer", "make_log", "python_log"]
 
 _NEW = LookupError("a name that was not there before")
-
-
-def _encode_checked(row: tuple[int, object, int, Mapping[Any, object]]) -> bytes:
-    """The encoder under `strict=True`: stops at what the encoder could write, but MLflow could not take."""
-    _, step, _, values = row
-    if type(step) is not int or not -_MAX_STEP <= step <= _MAX_STEP:
-        raise TypeError("step")
-    for key, value in values.items():
-        if type(key) is not str:
-            raise TypeError(key)
-        if type(value) is not float:
-            to_number(value)
-    return _encode(row)
 
 
 class LogCall(Protocol):
@@ -66,139 +41,6 @@ class LogCall(Protocol):
         self, metrics: Mapping[str, Any] | None = None, /, step: int | None = None, *others: Any, **values: Any
     ) -> None:
         """Logs values at a step."""
-
-
-class Ring(Protocol):
-    """What `log` needs of a `RingWriter`."""
-
-    off: int
-    limit: int
-    words: memoryview[int]
-    memory: mmap.mmap
-
-    def put(self, row: bytes, /) -> None:
-        """Takes a row."""
-
-    def put_slowly(self, row: bytes, /) -> None:
-        """Takes a row that reaches beyond `limit`."""
-
-
-class Elsewhere:
-    """Stands where there is no ring: every row goes to a function."""
-
-    off, limit = 0, -1
-    words: memoryview[int]
-    memory: mmap.mmap
-
-    def __init__(self, put: Callable[[bytes], None]) -> None:
-        self.put = self.put_slowly = put
-
-
-class Channel(native.Route):
-    """Where a run's rows go.
-
-    Attributes (all but `odd` are `Route`'s, where the hot path in C finds them):
-        run: tailrace's id of the run.
-        ring: Takes the rows' bytes.
-        encode: The encoder; one that raises sends every call to `odd`; None: the run is not delivered, and all that is
-            kept of it is `latest`.
-        latest: The last value of each metric of a run that is not delivered; see `_latest`.
-        known: Names in `latest` that have been looked at.
-        steps: The run's own counter, for calls without a step.
-        odd: `(values, metrics, step, time_ns, error)` of a call that the fast path could not take.
-        selection: Which values are logged, where not all of them are.
-        page: Shared memory of the process that has begun the run, where that is another one; see `watch`.
-        seen: Its first word, as it was when it was looked at last.
-        renew: Called, without an argument, when that has changed.
-    """
-
-    __slots__ = ("__weakref__", "odd", "renew")
-
-    def __init__(
-        self,
-        run: int,
-        put: Callable[[bytes], None],
-        odd: Callable[..., None],
-        *,
-        strict: bool = False,
-        selection: Selection | None = None,
-    ) -> None:
-        self.run = run
-        self.odd = odd
-        self.selection: Selection | None = selection
-        self.steps: Iterator[int | None] = itertools.count()
-        self.latest: dict[str, Any] = {}
-        self.known = 0
-        self.page: memoryview[int] | None = None
-        self.seen = 0
-        self.renew: Callable[[], None] = _nothing
-        encode = _encode_checked if strict else _encode
-        self.encode: Callable[[Any], bytes] | None = encode if selection is None else selection.encoder(encode, odd)
-        self.lead_to(Elsewhere(put))
-
-    def lead_to(self, ring: Ring) -> None:
-        """Rows go there from now on."""
-        self.ring: Ring = ring if self.selection is None else self.selection.gate(ring)
-
-    def put(self, row: bytes) -> None:
-        """Takes a row's bytes."""
-        self.ring.put(row)
-
-    def twin(self, odd: Callable[..., None]) -> Channel:
-        """A channel to the same run that can be closed on its own; it shares the counter."""
-        twin = Channel(self.run, self.put, odd)
-        twin.selection = self.selection
-        twin.ring, twin.steps, twin.encode = self.ring, self.steps, self.encode
-        return twin
-
-    def watch(self, page: memoryview[int], seen: int, renew: Callable[[], None]) -> None:
-        """From now on `renew` is called before a row is delivered, once after each change of the page's first word.
-
-        It sets `seen` anew; it may also `close` this channel, and the call then goes to `odd`.
-        """
-        watched, self.page, self.seen, self.renew = self.page is not None, page, seen, renew
-        if not watched and native.Log is None:
-            _Watched(self)
-
-    def close(self, encode: Callable[[Any], bytes]) -> None:
-        """Sends every call to `odd` from now on, by an encoder that raises; a call without a step comes with None.
-
-        In this order: whoever finds the new `steps` finds the new `encode` too, and no row without a step is encoded.
-        """
-        self.encode = encode
-        self.steps = itertools.repeat(None)
-
-
-def _nothing() -> None:
-    pass
-
-
-class _Watched:
-    """Steps and encoder of a channel with a page, that look there first, as the `log` in C does by itself."""
-
-    def __init__(self, channel: Channel) -> None:
-        self._channel, self._steps, self._encode = channel, channel.steps, channel.encode
-        channel.steps = self
-        if self._encode is not None:
-            channel.encode = self.encode
-
-    def __iter__(self) -> _Watched:
-        return self
-
-    def __next__(self) -> int | None:
-        self._look()
-        return next(self._steps) if self._channel.steps is self else next(self._channel.steps)
-
-    def encode(self, row: Any) -> bytes:
-        self._look()
-        encode = self._encode if self._channel.encode == self.encode else self._channel.encode
-        assert encode is not None
-        return encode(row)
-
-    def _look(self) -> None:
-        page = self._channel.page
-        if page is not None and page[0] != self._channel.seen:
-            self._channel.renew()
 
 
 class Pointer(Protocol):
@@ -248,7 +90,7 @@ _documented.__module__, _documented.__qualname__, _documented.__name__ = "tailra
 def make_log(pointer: Pointer) -> LogCall:
     """The `log` that follows a pointer: in C where that was built."""
     log = python_log(pointer)
-    return log if native.Log is None else native.Log(pointer, log, _encode, _encode_checked).log
+    return log if native.Log is None else native.Log(pointer, log, encode_row, encode_checked).log
 
 
 def python_log(pointer: Pointer) -> LogCall:

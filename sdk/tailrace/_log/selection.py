@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     import mmap
     from collections.abc import Callable, Iterable
 
-    from tailrace._log.log import Channel, Ring
+    from tailrace._log.channel import Channel, Ring, Row
     from tailrace._messages.voice import Voice
 
-__all__ = ["DONE", "Gate", "Nested", "Row", "Selection", "log_rest"]
+__all__ = ["DONE", "Gate", "Nested", "Selection", "log_rest"]
 
 DONE: Final = b""
 """In place of a row's bytes: there is nothing left to be put anywhere."""
@@ -49,9 +49,6 @@ _MOST_SETS: Final = 4096
 
 _FOR_EVER: Final = 2**62
 _MOST_OWNERS: Final = 256
-
-Row = tuple[int, Any, int, dict[str, Any]]
-"""Run, step, time in nanoseconds, values."""
 
 
 class Nested(Exception):

@@ -22,8 +22,8 @@ from tailrace_agent.ipc.records import encode
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from tailrace._log.log import Channel
-    from tailrace._offline.last_values import Latest
+    from tailrace._log.channel import Channel
+    from tailrace._log.last_values import Latest
 
 __all__ = ["OddCalls"]
 

@@ -20,14 +20,13 @@ import threading
 import time
 import weakref
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from tailrace_agent.runtime.program import notebook_shell
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tailrace._api.run import Run
 
 __all__ = ["Cells", "attend", "cells"]
 
@@ -38,6 +37,14 @@ _WATCH: Final = 10.0
 _LOOK: Final = 0.05
 _OWN: Final = "tailrace-"
 """How the names of tailrace's own threads begin."""
+
+
+class Attended(Protocol):
+    """A run, as far as it is needed here."""
+
+    @property
+    def state(self) -> str:
+        """RUNNING, or how it has ended; whoever asks makes it say what it has heard."""
 
 
 class Cells:
@@ -52,7 +59,7 @@ class Cells:
         self._running = True  # who asks for it first is in a cell
         self._begun = 0
         self._held: deque[Callable[[], None]] = deque()
-        self._runs: weakref.WeakSet[Run] = weakref.WeakSet()
+        self._runs: weakref.WeakSet[Attended] = weakref.WeakSet()
         shell.events.register("pre_run_cell", self._begins)
         shell.events.register("post_run_cell", self._ends)
 
@@ -61,7 +68,7 @@ class Cells:
         """Whether this process has the cells; a forked child has none."""
         return self._pid == os.getpid()
 
-    def attend(self, run: Run) -> None:
+    def attend(self, run: Attended) -> None:
         """Tells what the agent reports of a run, cell by cell, until it has ended."""
         self._runs.add(run)
 
@@ -94,7 +101,7 @@ class Cells:
         """Says what is to be said by now."""
         self._release()
         for run in tuple(self._runs):
-            if run.status != "RUNNING":  # asking makes it tell what it has heard
+            if run.state != "RUNNING":  # asking makes it tell what it has heard
                 self._runs.discard(run)
 
     def _release(self) -> None:
@@ -141,7 +148,7 @@ def cells() -> Cells | None:
     return _cells[0] if _cells[0].here else None
 
 
-def attend(run: Run) -> None:
+def attend(run: Attended) -> None:
     """In a notebook: tells what the agent reports of this run, cell by cell."""
     found = cells()
     if found is not None:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tailrace._artifacts.captured import Part
+    from tailrace._log.last_values import Latest
     from tailrace._messages.voice import Voice
-    from tailrace._offline.last_values import Latest
     from tailrace_agent.ipc.records import RunSpec
     from tailrace_agent.settings.settings import Settings
 

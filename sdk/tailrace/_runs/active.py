@@ -15,8 +15,8 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from tailrace._api.run import Run
-    from tailrace._log.log import Channel
+    from tailrace._log.channel import Channel
+    from tailrace._runs.core import RunCore
 
 __all__ = ["Active"]
 
@@ -24,7 +24,7 @@ __all__ = ["Active"]
 class _Entry(NamedTuple):
     """An active run: its channel, whether the main thread has begun it, and whether this very process has."""
 
-    run: Run
+    run: RunCore
     channel: Channel
     main: bool
     ours: bool
@@ -64,7 +64,7 @@ class Active:
         # Of ended runs, too, as long as a context may still point at them.
         self._outer: weakref.WeakKeyDictionary[Channel, Channel | None] = weakref.WeakKeyDictionary()
 
-    def push(self, run: Run, channel: Channel) -> None:
+    def push(self, run: RunCore, channel: Channel) -> None:
         """A run becomes the innermost one of the calling context. `channel` is closed when it ends."""
         main = threading.current_thread() is threading.main_thread()
         with self._lock:
@@ -73,7 +73,7 @@ class Active:
             self._own.set(channel)
             self.pointer.shared = self._shared()
 
-    def join(self, run: Run, channel: Channel) -> None:
+    def join(self, run: RunCore, channel: Channel) -> None:
         """A run of another process becomes the one of all contexts of this one that have none of their own."""
         with self._lock:
             self._outer[channel] = None
@@ -81,7 +81,7 @@ class Active:
             self._joined = channel
             self.pointer.shared = self._shared()
 
-    def remove(self, run: Run) -> None:
+    def remove(self, run: RunCore) -> None:
         """A run has ended, in whichever context."""
         with self._lock:
             for channel in [channel for channel, entry in self._entries.items() if entry.run is run]:
@@ -94,24 +94,24 @@ class Active:
         with self._lock:
             self._own.set(self._innermost())
 
-    def current(self) -> Run | None:
+    def current(self) -> RunCore | None:
         """The run that a call in this context means."""
         with self._lock:
             entry = self._entries.get(self._innermost() or self.pointer.shared)
             return entry.run if entry is not None else None
 
-    def own(self) -> Run | None:
+    def own(self) -> RunCore | None:
         """The innermost run that this context itself has started, in this process."""
         with self._lock:
             channel = self._innermost()
             return self._entries[channel].run if channel is not None and self._entries[channel].ours else None
 
-    def all(self) -> list[Run]:
+    def all(self) -> list[RunCore]:
         """Every active run, innermost last."""
         with self._lock:
             return [entry.run for entry in self._entries.values()]
 
-    def channels(self) -> list[tuple[Run, Channel]]:
+    def channels(self) -> list[tuple[RunCore, Channel]]:
         """Every active run with its channel."""
         with self._lock:
             return [(entry.run, entry.channel) for entry in self._entries.values()]

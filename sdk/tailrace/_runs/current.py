@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tailrace._api.run import Run
 from tailrace._background.lane import abandon, drain
 from tailrace._background.process_end import uncaught
-from tailrace._log.log import Channel
+from tailrace._log.channel import Channel
 from tailrace._messages.summary import start_line
 from tailrace._messages.voice import say
 from tailrace._runs.active import Active
+from tailrace._runs.core import RunCore
 from tailrace._runs.ending import wait_was_ended
 from tailrace._runs.following import Follower, late
 from tailrace._runs.launch import Launcher, describe, verdict
@@ -48,33 +48,40 @@ class CurrentRuns:
         voice: Says what has to be said.
         settings: The settings in force, with arguments.
         start: Starts a run, where a call means none.
+        handle: Makes what users hold of a run.
         home: The tracker.
 
     Attributes:
         active: Which is the active one, in each thread and task.
+        start, home: As they were given.
 
     Thread safety: every method from any thread.
     """
 
     def __init__(
-        self, voice: Voice, settings: Callable[[Mapping[str, Any]], Settings], start: Callable[[], Run], home: object
+        self,
+        voice: Voice,
+        settings: Callable[[Mapping[str, Any]], Settings],
+        start: Callable[[], RunCore],
+        handle: Callable[[RunCore], object],
+        home: object,
     ) -> None:
-        self._voice, self._settings, self._start = voice, settings, start
+        self._voice, self._settings, self._handle, self.start = voice, settings, handle, start
+        self.home: Any = home
         idle = Channel(0, lambda _: None, self._nowhere)
         idle.close(_no_run)
         self.active = Active(idle, home)
         self._launcher = Launcher(voice)
         self._lock = threading.RLock()
-        self._by_id: dict[str, Run] = {}
-        self._joined: dict[int, Run] = {}
-        self._handed_over: list[Run] = []
-        self._last: Run | None = None
+        self._by_id: dict[str, RunCore] = {}
+        self._joined: dict[int, RunCore] = {}
+        self._last: RunCore | None = None
         self._over = False
         self._exit_timeout = 0.0
 
     # -- beginning ---------------------------------------------------------------------------------------------------
 
-    def begin(self, spec: RunSpec, config: Settings, credentials: str | None, parent: Run | None = None) -> Run:
+    def begin(self, spec: RunSpec, config: Settings, credentials: str | None, parent: RunCore | None = None) -> RunCore:
         """Makes a run known to the agent, and active in this thread.
 
         Raises:
@@ -84,7 +91,7 @@ class CurrentRuns:
         if parent is not None:
             spec = _below(parent, spec, connection)
         above = parent if _waits_for(parent, spec, connection) else None
-        run = Run(spec, connection, config, self._voice, self._ended, above)
+        run = self._made(spec, connection, config, above)
         if connection is not None:
             connection.put(Start(spec))
         self.active.push(run, self._implicit(run))
@@ -101,30 +108,30 @@ class CurrentRuns:
                 raise StoreRefused(reason)
         return run
 
-    def begin_nothing(self) -> Run:
+    def begin_nothing(self) -> RunCore:
         """A run that is kept nowhere, for a program in which none can be."""
         run = self._nothing()
         self.active.push(run, self._implicit(run))
         return run
 
-    def named(self, run_id: str) -> Run:
+    def named(self, run_id: str) -> RunCore:
         """A handle on the run that MLflow calls so, which this process or another one has begun."""
         known = self._by_id.get(run_id)
-        if known is not None and not known._ended:
+        if known is not None and not known.ended:
             return known
         for run in self.active.all():
-            if run._run_id_now == run_id:
+            if run.run_id_now == run_id:
                 self._by_id[run_id] = run
                 return run
         with self._lock:
             known = self._by_id.get(run_id)
-            if known is None or known._ended:
+            if known is None or known.ended:
                 config = self._settings({"quiet": True})
                 spec, credentials = describe(config, run_id=run_id, owned=False)
                 known = self._by_id[run_id] = self._attach(spec, config, credentials)
             return known
 
-    def rejoin(self, spec: RunSpec, session: str) -> Run:
+    def rejoin(self, spec: RunSpec, session: str) -> RunCore:
         """The run that another process (or this one) has passed on: see `_passing`.
 
         Args:
@@ -145,32 +152,36 @@ class CurrentRuns:
             self.join(run)
         return run
 
-    def join(self, run: Run) -> None:
+    def join(self, run: RunCore) -> None:
         """Makes a run of another process the active one of all threads here that have none of their own."""
         self.active.join(run, self._implicit(run))
 
-    def known(self, number: int) -> Run | None:
+    def known(self, number: int) -> RunCore | None:
         """A run of this process by tailrace's id, if it has not ended."""
         return next((run for run in self.active.all() if int(run.id, 16) == number), None)
 
     # -- which one is meant ------------------------------------------------------------------------------------------
 
-    def target(self, run_id: str | None) -> Run:
+    def target(self, run_id: str | None) -> RunCore:
         """The run that a call means: the one named, the active one, the parent process's, or a new one."""
         if run_id is not None:
             return self.named(run_id)
-        run = self.active.current() or self.inherited()
+        run = self.current()
         if run is not None:
             return run
         if not self._over:
-            return self._start()
+            return self.start()
         if self._last is None:
             self._voice.warn("the program is ending: what is logged now is logged nowhere", once="over")
             return self._nothing()
-        self._voice.warn(late(self._last._label), once=("late", self._last.id))
+        self._voice.warn(late(self._last.label), once=("late", self._last.id))
         return self._last
 
-    def inherited(self) -> Run | None:
+    def current(self) -> RunCore | None:
+        """The active run of this thread or task; the one of the process that spawned this one, if there is none."""
+        return self.active.current() or self.inherited()
+
+    def inherited(self) -> RunCore | None:
         """The active run of the process that spawned this one."""
         named, session = _INHERITED
         config = self._settings({}) if named and session else None
@@ -189,9 +200,9 @@ class CurrentRuns:
         self.join(run)
         return run
 
-    def handed_over(self, run: Run) -> None:
-        """A run has ended without a wait: what the agent has to say of it is heard all the same."""
-        self._handed_over.append(run)
+    def connections(self) -> list[Connection]:
+        """Those that lead to where these runs go."""
+        return self._launcher.all()
 
     # -- the ends ----------------------------------------------------------------------------------------------------
 
@@ -201,122 +212,128 @@ class CurrentRuns:
         deadline = time.monotonic() + self._exit_timeout
         runs = list(dict.fromkeys([*self._joined.values(), *self._by_id.values(), *self.active.all()]))
         self._over = True
-        ours = [run for run in runs if run._ours]
+        ours = [run for run in runs if run.ours]
         for run in runs:
             if run not in ours:
                 with self._whatever_happens(run):
-                    run._leave(self._left(deadline))
+                    run.leave(self._left(deadline))
         drain(self._left(deadline))
         for run in reversed(ours):
             with self._whatever_happens(run):
                 if error is not None:
-                    run.fail(error, self._left(deadline))
+                    run.handle.fail(error, self._left(deadline))
                 else:
-                    run.end("FINISHED", self._left(deadline))
+                    run.handle.end("FINISHED", self._left(deadline))
         abandon("the program has ended before that")
         self._launcher.close(max(1.0, self._left(deadline)))
 
     def after_fork(self) -> None:
         """In a forked child: the runs are the parent's, and so is the wait for their ends."""
         self._lock = threading.RLock()
-        self._handed_over = []
         self._launcher.after_fork()
         self.active.after_fork()
         for run, channel in self.active.channels():
             self._follow(run, channel)
-            if run._page is not None:
-                Follower(run._page, int(run.id, 16), self._voice).watch(run._channel)
+            if run.page is not None:
+                Follower(run.page, int(run.id, 16), self._voice).watch(run.channel)
 
     @contextlib.contextmanager
-    def _whatever_happens(self, run: Run) -> Any:
+    def _whatever_happens(self, run: RunCore) -> Any:
         """The end of one run is no matter of the others."""
         try:
             yield
         except Exception as error:  # noqa: BLE001
-            self._voice.warn(f"run {run._label} could not be ended: {error}")
+            self._voice.warn(f"run {run.label} could not be ended: {error}")
 
     def _left(self, deadline: float) -> float:
         return 0.0 if wait_was_ended() else max(0.0, deadline - time.monotonic())
 
-    def _ended(self, run: Run) -> None:
+    def _ended(self, run: RunCore) -> None:
         for each, channel in self.active.channels():
             if each is run:
                 channel.close(_no_run)
         self.active.remove(run)
         self._last = run
-        page = run._page
+        page = run.page
         self._announce(run)
         if page is not None:
             page.end(int(run.id, 16))
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
+    def _made(
+        self, spec: RunSpec, connection: Connection | None, config: Settings, parent: RunCore | None = None
+    ) -> RunCore:
+        core = RunCore(spec, connection, config, self._voice, self._ended, parent)
+        self._handle(core)
+        return core
+
     def _connect(self, spec: RunSpec, config: Settings, credentials: str | None) -> Connection | None:
         self._exit_timeout = max(self._exit_timeout, config.exit_timeout)
         return None if config.agent == "off" else self._launcher.connect(config, spec.tracking_uri, credentials)
 
-    def _attach(self, spec: RunSpec, config: Settings, credentials: str | None) -> Run:
+    def _attach(self, spec: RunSpec, config: Settings, credentials: str | None) -> RunCore:
         """A handle on somebody else's run, which is not the active one."""
         connection = self._connect(spec, config, credentials)
-        run = Run(spec, connection, config, self._voice, self._ended)
+        run = self._made(spec, connection, config)
         if connection is not None:
             connection.put(Start(spec))
             connection.listen(self._hear)
         return run
 
-    def _join(self, number: int, config: Settings, connection: Connection) -> Run:
+    def _join(self, number: int, config: Settings, connection: Connection) -> RunCore:
         """A handle on a run of the same session, which the agent knows already."""
         self._exit_timeout = max(self._exit_timeout, config.exit_timeout)
         run = self._joined.get(number)
         if run is None:
             spec, _ = describe(config, owned=False)
-            run = Run(msgspec.structs.replace(spec, run=number), connection, config, self._voice, self._ended)
+            run = self._made(msgspec.structs.replace(spec, run=number), connection, config)
             self._joined[number] = run
         return run
 
-    def _implicit(self, run: Run) -> Channel:
+    def _implicit(self, run: RunCore) -> Channel:
         """A channel for the module-level calls, which ends with the run."""
 
         def odd(values: Mapping[str, Any], metrics: Any, step: Any, time_ns: int, error: BaseException) -> None:
             if isinstance(error, _NoRun):
                 self._nowhere(values, metrics, step, time_ns, error)
             else:
-                run._odd.timed(values, metrics, step, time_ns, error)
+                run.slow_path.timed(values, metrics, step, time_ns, error)
 
-        channel = run._attached(run._channel.twin(odd))
-        if not run._ours:
+        channel = run.attached(run.channel.twin(odd))
+        if not run.ours:
             self._follow(run, channel)
         return channel
 
-    def _follow(self, run: Run, channel: Channel) -> None:
+    def _follow(self, run: RunCore, channel: Channel) -> None:
         """Lets a joined run's channel turn to the run that is active after it."""
-        page = run._page
+        page = run.page
         if page is not None:
             Follower(page, int(run.id, 16), self._voice, partial(self._turn, run, channel)).watch(channel)
 
-    def _turn(self, run: Run, channel: Channel, number: int, session: str | None) -> bool:
-        connection = run._connection if session is None else self._launcher.connect_to(session, run._settings)
+    def _turn(self, run: RunCore, channel: Channel, number: int, session: str | None) -> bool:
+        connection = run.connection if session is None else self._launcher.connect_to(session, run.settings)
         if connection is None or (connection.page is not None and connection.page.has_ended(number)):
             return False
-        self.join(self._join(number, run._settings, connection))
+        self.join(self._join(number, run.settings, connection))
         self.active.remove(run)
         channel.close(_no_run)
         return True
 
-    def _nothing(self) -> Run:
+    def _nothing(self) -> RunCore:
         config = msgspec.structs.replace(Settings(), agent="off", backend="none", quiet=True)
         spec, _ = describe(config)
-        return Run(spec, None, config, self._voice, self._ended)
+        return self._made(spec, None, config)
 
     def _nowhere(self, values: Mapping[str, Any], metrics: Any, step: Any, time_ns: int, error: BaseException) -> None:
         """A module-level `log()` in a thread or task that has no run, or not any more."""
         self.active.refresh()
         # Not timed: starting a run is no cost of a call.
-        self.target(None)._odd.take(values, metrics, step, time_ns, error)
+        self.target(None).slow_path.take(values, metrics, step, time_ns, error)
 
-    def _point_children_at(self, run: Run) -> None:
+    def _point_children_at(self, run: RunCore) -> None:
         """Other processes log to this run from now on, if they start none of their own."""
-        connection = run._connection
+        connection = run.connection
         if connection is None:
             return
         session, number = str(connection.session.dir), int(run.id, 16)
@@ -326,7 +343,7 @@ class CurrentRuns:
             if other is not connection:
                 other.point_children_elsewhere(session, number)
 
-    def _announce(self, gone: Run) -> None:
+    def _announce(self, gone: RunCore) -> None:
         """Tells other processes which run is active, after one is not any more."""
         current = self.active.current()
         if current is not None:
@@ -335,30 +352,29 @@ class CurrentRuns:
             os.environ[RUN], os.environ[SESSION] = _INHERITED
         else:
             point_children_nowhere(RUN, gone.id)
-            if gone._connection is not None:
-                gone._connection.point_children_at(0)
+            if gone.connection is not None:
+                gone.connection.point_children_at(0)
 
     def _hear(self) -> None:
         """The agent has something to tell."""
-        for run in dict.fromkeys([*self.active.all(), *self._by_id.values(), *self._handed_over]):
-            run._status()
-        self._handed_over = [run for run in self._handed_over if not run._closed]
+        for run in dict.fromkeys([*self.active.all(), *self._by_id.values()]):
+            run.status()
 
 
-def _below(parent: Run, spec: RunSpec, connection: Connection | None) -> RunSpec:
+def _below(parent: RunCore, spec: RunSpec, connection: Connection | None) -> RunSpec:
     """The same under a parent. One of another session is called by MLflow's id, which may have to be waited for."""
-    if parent._connection is connection or parent._connection is None:
+    if parent.connection is connection or parent.connection is None:
         return msgspec.structs.replace(spec, parent=int(parent.id, 16))
     with contextlib.suppress(TailraceError, TimeoutError):  # MLflow is away: a run of its own is better than none
-        return msgspec.structs.replace(spec, parent_run_id=parent.run_id)
+        return msgspec.structs.replace(spec, parent_run_id=parent.handle.run_id)
     return spec
 
 
-def _waits_for(parent: Run | None, spec: RunSpec, connection: Connection | None) -> bool:
+def _waits_for(parent: RunCore | None, spec: RunSpec, connection: Connection | None) -> bool:
     """Whether the end of a run may be left to that of its parent: the agent knows both, and they go to one store."""
-    if parent is None or connection is None or not parent._ours:
+    if parent is None or connection is None or not parent.ours:
         return False
-    return parent._connection is connection and parent._spec.tracking_uri == spec.tracking_uri
+    return parent.connection is connection and parent.spec.tracking_uri == spec.tracking_uri
 
 
 class _NoRun(Exception):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tailrace._log.log import Channel
+    from tailrace._log.channel import Channel
     from tailrace._messages.voice import Voice
     from tailrace._session.run_page import RunsPage
 

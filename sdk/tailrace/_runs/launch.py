@@ -25,8 +25,8 @@ from tailrace_agent.settings.uris import check_uri, mask_uri, mask_url, resolve_
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from tailrace._api.run import Run
     from tailrace._messages.voice import Voice
+    from tailrace._runs.core import RunCore
 
 __all__ = ["Launcher", "context_tags", "describe", "verdict"]
 
@@ -125,7 +125,7 @@ class Launcher:
             fresh = connection is None
             if connection is None:
                 try:
-                    connection = Connection(config, self._voice)
+                    connection = Connection.open(config, self._voice)
                 except (StateDirError, SessionError) as error:
                     if config.on_error == "raise":
                         error.asked_for = True
@@ -155,7 +155,7 @@ class Launcher:
             if not session:
                 return None
             try:
-                connection = self._joined[session] = Connection(config, self._voice, session)
+                connection = self._joined[session] = Connection.open(config, self._voice, session)
             except SessionError:  # it is over, or not on this machine
                 return None
             connection.keeper.start()
@@ -180,13 +180,13 @@ class Launcher:
         self._lock = threading.RLock()
 
 
-def verdict(run: Run, spec: RunSpec) -> str | None:
+def verdict(run: RunCore, spec: RunSpec) -> str | None:
     """Why the run's store cannot be used at all, as far as can be known without a server that answers; or None."""
     reason = check_uri(spec.tracking_uri, os.environ) if spec.tracking_uri else None
     if reason is not None:
         return reason
     status = until(
-        run._status,
+        run.status,
         lambda s: bool(s.run_id or s.refused or s.gone or s.problem),
         timeout=_VERDICT_TIMEOUT,
         quiet=True,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tailrace._log.log import Channel
+    from tailrace._log.channel import Channel
 
 __all__ = ["Steps"]
 

@@ -8,36 +8,33 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import threading
 import weakref
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from tailrace._background.process_end import lasts
-from tailrace._log.log import Elsewhere
+from tailrace._log.channel import Elsewhere
 from tailrace._session.agent_keeper import Keeper
 from tailrace._session.bell import listen
+from tailrace._session.entering import create, joinable
 from tailrace._session.run_page import RunsPage
-from tailrace_agent.errors import CallError, SessionError, StateDirError
+from tailrace._session.unsent import METRICS_ROW, Unsent
+from tailrace_agent.errors import CallError, SessionError
 from tailrace_agent.files.descriptors import NONE_LEFT, SPARE
 from tailrace_agent.ipc import status
-from tailrace_agent.ipc.records import RAW, Drop, decode_control, encode
-from tailrace_agent.ipc.session import Session, program_name
-from tailrace_agent.runtime.places import make_temporary_state_dir, working_directory
-from tailrace_agent.settings.settings import state_dir
-from tailrace_agent.settings.uris import mask_uri, mask_url
+from tailrace_agent.ipc.records import RAW, decode_control, encode
 from tailrace_agent.text.utf8 import encoded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tailrace._log.log import Channel
+    from tailrace._log.channel import Channel
     from tailrace._messages.voice import Voice
     from tailrace._session.torch_memory import TorchMemory
     from tailrace_agent.ipc.ring_writer import RingWriter
+    from tailrace_agent.ipc.session import Session
     from tailrace_agent.settings.settings import Settings
 
 __all__ = ["SESSION", "Connection", "point_children_nowhere"]
@@ -46,9 +43,6 @@ SESSION = "TAILRACE_SESSION"
 """Environment variable that tells spawned children which session to join: its directory."""
 
 _MAX_TIMINGS = 4096
-_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - only compared with
-_METRICS_ROW = 0x94
-"""First byte of a metrics row, a MessagePack array of four; no control record has four fields."""
 
 
 def point_children_nowhere(variable: str, value: str) -> None:
@@ -62,12 +56,7 @@ def point_children_nowhere(variable: str, value: str) -> None:
 
 
 class Connection:
-    """What one process has to do with one session.
-
-    Args:
-        settings: In force; the agent takes its own from them.
-        voice: Says what has to be said.
-        join: Directory of a session to join, and no other; by default the one that the environment names, or a new one.
+    """What one process has to do with one session; see `open`.
 
     Attributes:
         session: The session.
@@ -75,31 +64,57 @@ class Connection:
         timings: Nanoseconds that timed `log()` calls took (about one in 200), by run.
         page: What its processes tell each other about runs; None where there is no room for it.
 
-    Raises:
-        StateDirError: State can be kept nowhere.
-        SessionError: No ring can be made.
-
     Thread safety: every method from any thread.
     """
 
-    def __init__(self, settings: Settings, voice: Voice, join: str | None = None) -> None:
+    session: Session
+    keeper: Keeper
+    joined: bool
+    page: RunsPage | None
+
+    def __init__(self, settings: Settings, voice: Voice) -> None:
         self.settings, self.voice = settings, voice
         self.timings: dict[int, list[int]] = {}
+        self._unsent = Unsent()
         self._listens = False
-        self._lost: dict[tuple[int, str], int] = {}
-        self._unsent: list[bytes] = []
         self._channels: weakref.WeakSet[Channel] = weakref.WeakSet()
         self._lock = threading.RLock()
         self._token = 0
         self._torch: TorchMemory | None = None
         self._ring: RingWriter | None = None
-        self.session, self.joined = self._enter(settings, join)
-        self.keeper = Keeper(self.session, self.settings, voice)
-        self.open_ring()
-        self.page = self._open_page()
+
+    @classmethod
+    def open(cls, settings: Settings, voice: Voice, join: str | None = None) -> Connection:
+        """Joins a session or creates one, makes this process's ring in it, and tells spawned children of it.
+
+        Args:
+            settings: In force; the agent takes its own from them.
+            voice: Says what has to be said.
+            join: Directory of a session to join, and no other; by default the one that the environment names, or a
+                new one.
+
+        Raises:
+            StateDirError: State can be kept nowhere.
+            SessionError: No ring can be made, or the session to join takes no process in any more.
+        """
+        connection = cls(settings, voice)
+        session = joinable(settings, join or os.environ.get(SESSION))
+        if session is not None:
+            connection.session, connection.joined = session, True
+        elif join is not None:
+            raise SessionError(f"{join} takes no process in any more")
+        else:
+            entered = create(settings, voice, connection._new_ring)
+            connection.session, connection.settings, connection.joined = entered.session, entered.settings, False
+            connection._ring = entered.ring
+            os.environ[SESSION] = str(entered.session.dir)
+        connection.keeper = Keeper(connection.session, connection.settings, voice)
+        connection.open_ring()
+        connection.page = connection._open_page()
         SPARE.fill()
         lasts()  # its children of multiprocessing are to end what they have begun, too
-        _connections.add(self)
+        _connections.add(connection)
+        return connection
 
     # -- rows --------------------------------------------------------------------------------------------------------
 
@@ -116,13 +131,11 @@ class Connection:
             decode_control(row)
         except msgspec.ValidationError as error:  # nothing may be accepted here that the agent cannot read
             raise CallError(f"{type(record).__name__.lower()}: {error}") from error
-        lost, self._lost = self._lost, {}
-        drops = [encode(Drop(run, "metric", reason, count)) for (run, reason), count in lost.items()]
-        waiting, self._unsent = [*self._unsent, *drops, row], []
+        waiting = [*self._unsent.take(), row]
         for at, each in enumerate(waiting, 1):
             self.put_first(each)
-            if self._unsent:  # there was no room for it: what comes behind must not overtake it
-                self._unsent += waiting[at:]
+            if self._unsent.blocked:  # there was no room for it: what comes behind must not overtake it
+                self._unsent.put_back(waiting[at:])
                 break
 
     def put_first(self, row: bytes) -> None:
@@ -143,8 +156,9 @@ class Connection:
         with self._lock:
             if self._ring is None:
                 self.keeper.adopt()
-                self._make_ring(self.session)
-            assert self._ring is not None
+                self._ring = self._new_ring(self.session)
+                for channel in self._channels:
+                    channel.lead_to(self._ring)
             return self._ring
 
     def listen(self, heard: Callable[[], None]) -> None:
@@ -183,7 +197,7 @@ class Connection:
     @property
     def obstacle(self) -> str | None:
         """What keeps records from being handed over right now, if anything does."""
-        if not self._unsent and not self._lost:
+        if not self._unsent:
             return None
         return self.agent_problem or "no room in the ring, nor on the disk"
 
@@ -224,7 +238,7 @@ class Connection:
         """One row in about 200; a timed call if `entered`. Runs under the ring's lock, so it only takes notes."""
         if self._torch is not None:
             self._torch.look()
-        if entered and row[0] == _METRICS_ROW:
+        if entered and row[0] == METRICS_ROW:
             run, _, called, _ = RAW.decode(row)
             timings = self.timings.setdefault(run, [])
             if len(timings) < _MAX_TIMINGS:
@@ -233,11 +247,7 @@ class Connection:
     def _dropped(self, row: bytes, reason: str) -> None:
         """A row that could be put nowhere: metrics are counted, everything else waits for room. Under the lock."""
         self.voice.warn(f"{reason}: metrics are dropped until there is room", once=("dropped", reason))
-        if row[0] != _METRICS_ROW:
-            self._unsent.append(row)
-            return
-        run, _, _, values = RAW.decode(row)
-        self._lost[run, reason] = self._lost.get((run, reason), 0) + len(values)
+        self._unsent.keep(row, reason)
 
     # -- beginning and end -------------------------------------------------------------------------------------------
 
@@ -247,71 +257,14 @@ class Connection:
             point_children_nowhere(SESSION, str(self.session.dir))
         self.keeper.close(timeout)
 
-    def _enter(self, settings: Settings, join: str | None) -> tuple[Session, bool]:
-        named = join or os.environ.get(SESSION)
-        if named and Path(named).parent.parent == state_dir(settings):
-            session = _joinable(Path(named))
-            # One of this process has other settings, or it would not be asked for another connection.
-            if session is not None and not session.begun_here:
-                return session, True
-        if join is not None:
-            raise SessionError(f"{join} takes no process in any more")
-        session = self._create(settings)
-        os.environ[SESSION] = str(session.dir)
-        return session, False
-
-    def _create(self, settings: Settings) -> Session:
-        for name in ("tracking_uri", "registry_uri"):
-            uri = getattr(settings, name)
-            settings = msgspec.structs.replace(settings, **{name: mask_uri(uri)[0] if uri else None})
-        if settings.alert_webhook:
-            settings = msgspec.structs.replace(settings, alert_webhook=mask_url(settings.alert_webhook))
-        try:
-            return self._with_ring(settings)
-        except StateDirError as error:
-            if settings.on_error == "raise":
-                raise
-            try:
-                fallback = make_temporary_state_dir()
-            except OSError:
-                raise error from None
-            self.settings = msgspec.structs.replace(settings, dir=str(fallback))
-            session = self._with_ring(self.settings)
-            self.voice.warn(f"{error} Keeping state in {fallback} for now.")
-            return session
-
-    def _with_ring(self, settings: Settings) -> Session:
-        """A new session with this process's ring; in the temporary directory if shared memory has no room."""
-        session = None
-        try:
-            session = Session.create(settings, cwd=working_directory(), program=program_name())
-            self._make_ring(session)
-        except SessionError as error:
-            if session is not None:
-                session.remove()
-            elsewhere = _temporary_directory()
-            if settings.ring_dir == elsewhere:
-                raise
-            self.voice.warn(f"{error} Using {elsewhere} for now: log() may wait for the disk there.")
-            return self._with_ring(msgspec.structs.replace(settings, ring_dir=elsewhere))
-        if settings.ring_dir is None and sys.platform == "linux" and session.shared.parent != _SHARED_MEMORY:
-            self.voice.warn(
-                f"{_SHARED_MEMORY} cannot be written to. Using {session.shared.parent} for now: log() may wait for the "
-                "disk there."
-            )
-        return session
-
     def _open_page(self) -> RunsPage | None:
         try:
             return RunsPage(self.session.shared)
         except OSError:  # no room in shared memory: children then keep to the run that they have joined
             return None
 
-    def _make_ring(self, session: Session) -> RingWriter:
-        self._ring = session.new_ring(on_drop=self._dropped, on_sample=self._sampled)
-        for channel in self._channels:
-            channel.lead_to(self._ring)
-        return self._ring
+    def _new_ring(self, session: Session) -> RingWriter:
+        return session.new_ring(on_drop=self._dropped, on_sample=self._sampled)
 
     def _after_fork(self) -> None:
         self._lock = threading.RLock()
@@ -319,27 +272,12 @@ class Connection:
         self.keeper.after_fork()
         self._listens = False
         self._torch = None
-        self._lost, self._unsent = {}, []
+        self._unsent = Unsent()
         self.timings = {}
         for channel in self._channels:
             channel.lead_to(Elsewhere(self.put_first))
             if channel.selection is not None:
                 channel.selection.begin_anew()
-
-
-def _temporary_directory() -> str:
-    import tempfile  # 8 ms, and seldom needed
-
-    return tempfile.gettempdir()
-
-
-def _joinable(directory: Path) -> Session | None:
-    """The session that the environment names, if it still takes processes in."""
-    try:
-        session = Session.open(directory)
-    except SessionError:
-        return None
-    return session if session.here and session.has_shared and not session.closed else None
 
 
 _connections: weakref.WeakSet[Connection] = weakref.WeakSet()

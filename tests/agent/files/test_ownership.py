@@ -367,7 +367,7 @@ def test_where_rings_can_be_kept_nowhere_they_are_in_the_temporary_directory(
     nowhere = str(tmp_path / "file" / "rings")
     with pytest.raises(SessionError, match=r"Not a directory.*Set TAILRACE_RING_DIR"):
         Session.create(msgspec.structs.replace(settings, ring_dir=nowhere), cwd="/", program="p")
-    connection = Connection(msgspec.structs.replace(settings, ring_dir=nowhere), Voice())
+    connection = Connection.open(msgspec.structs.replace(settings, ring_dir=nowhere), Voice())
     assert connection.session.shared.parent == Path(tempfile.gettempdir())
     assert connection.session.has_shared
     assert "for now: log() may wait for the disk there" in caplog.text
@@ -677,7 +677,7 @@ LOGS = """
         os.mkdir("folder"); os.chmod("folder", 0o755)
         sdk.log_artifacts("folder")
         sdk.flush()
-        session = run._connection.session
+        session = run._core.connection.session
         for root in (session.dir.parent.parent, session.shared):
             for folder, _, names in os.walk(root):
                 for path in (folder, *(os.path.join(folder, name) for name in names)):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from helpers.sdk_tools import Store, tracking
+from tailrace._runs.core import core_of
 
 
 def test_an_agent_that_gets_no_more_threads_works_in_the_one_that_it_has(
@@ -35,5 +36,5 @@ def test_an_agent_that_gets_no_more_threads_works_in_the_one_that_it_has(
     assert "notes.txt" in store.artifacts()
     assert "environment/environment.json" in store.artifacts()
     assert json.loads(store.tags["tailrace.ledger"])["pending"] == 0
-    log = run._connection.session.dir / "agent.log"  # type: ignore[union-attr]
+    log = core_of(run).connection.session.dir / "agent.log"  # type: ignore[union-attr]
     assert log.read_text().count("no thread to be had") == 1

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tailrace._log.log import Channel, LogCall, make_log, python_log
+from tailrace._log.channel import Channel
+from tailrace._log.log import LogCall, make_log, python_log
 from tailrace_agent.ipc.ring_format import BASE, HEAD, MIN_BYTES, PAD, SPILL_BASE, SPILLED, TAIL, UNSPILLED
 from tailrace_agent.ipc.ring_reader import Frames, RingReader
 from tailrace_agent.ipc.ring_writer import RingWriter

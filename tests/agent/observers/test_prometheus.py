@@ -26,6 +26,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from helpers.sdk_tools import Store, eventually, tracking
 from tailrace import Settings
 from tailrace._messages.summary import start_line
+from tailrace._runs.core import core_of
 from tailrace_agent.cli._look import look
 from tailrace_agent.cli._views import SessionView
 from tailrace_agent.cli.status import _title
@@ -348,8 +349,8 @@ def test_a_run_is_scraped_while_it_lasts(sqlite_uri: str) -> None:
         run = sdk.start_run(run_name="scraped", experiment_name="digits")
         with run:
             sdk.log(step=3, loss=0.25)
-            assert run._connection is not None
-            url = eventually(lambda: look(run._connection.session).metrics_url)  # type: ignore[union-attr]
+            assert core_of(run).connection is not None
+            url = eventually(lambda: look(core_of(run).connection.session).metrics_url)  # type: ignore[union-attr]
             assert url is not None
             text = eventually(lambda: found if "tailrace_metric_system_cpu" in (found := fetch(url)) else None)
             assert text is not None
@@ -360,7 +361,7 @@ def test_a_run_is_scraped_while_it_lasts(sqlite_uri: str) -> None:
                 os._exit(0)
             os.waitpid(child, 0)
             assert "tailrace_metric_loss" in fetch(url), "a forked child closes its own copy of the socket only"
-            notices = run._status().notices  # type: ignore[union-attr]
+            notices = core_of(run).status().notices  # type: ignore[union-attr]
             assert notices == [f"metrics are served to Prometheus at {url}"]
     with pytest.raises(urllib.error.URLError):
         fetch(url)
@@ -375,7 +376,7 @@ def test_delivery_goes_on_under_more_idle_connections_than_the_agent_may_have_de
         with tracking(sqlite_uri, agent="process", prometheus_port=0) as sdk, sdk.start_run() as run:
             sdk.log(step=0, loss=0.5)
             assert run.flush(60).settled
-            connection = run._connection
+            connection = core_of(run).connection
             assert connection is not None
             told = (
                 connection.session.shared / "agent.status"

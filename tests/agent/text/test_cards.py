@@ -13,6 +13,8 @@ import tailrace
 from helpers.sdk_tools import tracking
 from tailrace._api.info import ExperimentInfo
 from tailrace._api.model_handle import ModelHandle
+from tailrace._models.progress import ModelProgress
+from tailrace._runs.core import core_of
 from tailrace_agent.ipc.records import ModelOutcome
 from tailrace_agent.ledger import Counts, Ledger
 from tailrace_agent.reading.comparison import Comparison
@@ -104,9 +106,9 @@ def test_showing_a_run_tells_nothing_that_a_call_should_tell(
     monkeypatch.setattr("tailrace._session.connection.listen", lambda *_: None)  # which tells it at once
     with tracking(sqlite_uri) as sdk, sdk.start_run() as run:
         sdk.log(loss="high")
-        connection = run._connection
+        connection = core_of(run).connection
         assert connection is not None
-        while not getattr(connection.status(run._spec.run), "notices", ()):
+        while not getattr(connection.status(core_of(run).spec.run), "notices", ()):
             assert "RUNNING" in repr(run)
         assert "RUNNING" in repr(run) + run._repr_html_() + repr(run.info)
         assert caplog.records == []
@@ -178,8 +180,9 @@ def test_an_experiment_a_model_and_a_comparison_show_themselves(sqlite_uri: str)
         assert isinstance(named, ExperimentInfo)
         assert repr(named) == f"<tailrace.ExperimentInfo {NASTY!r}>"
         assert html(named).tags == {"table", "tr", "th", "td"}
-    pending, known = ModelHandle(None, "net", "0"), ModelHandle(None, "net", "1", ModelOutcome("models:/m-1", "3"))
-    failed = ModelHandle(None, "net", "2", ModelOutcome(error="no room"))
+    pending = ModelHandle("net", ModelProgress(None, "0"))
+    known = ModelHandle("net", ModelProgress(None, "1", ModelOutcome("models:/m-1", "3")))
+    failed = ModelHandle("net", ModelProgress(None, "2", ModelOutcome(error="no room")))
     assert repr(pending) == "<tailrace.ModelHandle 'net': on its way>"
     assert repr(known) == "<tailrace.ModelHandle 'net': in MLflow, models:/m-1, version 3>"
     assert repr(failed) == "<tailrace.ModelHandle 'net': no room>"

@@ -512,7 +512,7 @@ from tailrace_agent.ipc.status import AgentStatus, read
 
 run = tailrace.start_run(run_name="killed")
 run.run_id
-agent = read(run._connection.session.shared / "agent.status", AgentStatus).pid
+agent = read(run._core.connection.session.shared / "agent.status", AgentStatus).pid
 os.kill(agent, signal.SIGSTOP)
 tailrace.log_model({path!r}, "mine", registered_model_name="mine")
 os.kill(agent, signal.SIGKILL)

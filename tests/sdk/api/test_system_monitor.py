@@ -395,7 +395,7 @@ _KILLED_AGENT = """
     monitor = sdk.system_monitor(interval=0.1).start()
     while run.ledger().accepted < 200:
         time.sleep(0.02)
-    file = run._connection.session.shared / "agent.status"
+    file = run._core.connection.session.shared / "agent.status"
     first = status.read(file, AgentStatus).pid
     os.kill(first, signal.SIGKILL)
     while status.read(file, AgentStatus).pid == first:

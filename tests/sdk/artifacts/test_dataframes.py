@@ -27,6 +27,7 @@ from tailrace import CallError, Ledger, Tracker
 from tailrace._artifacts.backtest import metrics_of, snake_case
 from tailrace._artifacts.dataframes import take
 from tailrace._artifacts.equity_plot import curve_of, draw_equity
+from tailrace._runs.core import core_of
 from tailrace._values.params import plain_config
 
 TIMES = pd.date_range("2024-01-01", periods=4, name="day")
@@ -124,7 +125,7 @@ def logged(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     with tracking(uri, experiment_name="frames", dir=str(directory / "tailrace"), metadata=False) as sdk:
         sdk.set_experiment("frames")
         with sdk.start_run() as run:
-            run._voice.warn = lambda text, **_: said.append(text)  # type: ignore[method-assign]
+            core_of(run).voice.warn = lambda text, **_: said.append(text)  # type: ignore[method-assign]
             log_frames(sdk)
             log_backtests(sdk)
             sdk.log_training_metrics({"loss": 0.5, "val_loss": 0.6, "epoch/duration_seconds": 3.0}, step=1)

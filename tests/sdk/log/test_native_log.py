@@ -25,7 +25,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tailrace._log.log import Channel, LogCall, make_log, python_log
+from tailrace._log.channel import Channel
+from tailrace._log.log import LogCall, make_log, python_log
 from tailrace._log.selection import Selection
 from tailrace_agent.ipc import native
 from tailrace_agent.ipc.ring_format import MIN_BYTES
@@ -244,7 +245,7 @@ def test_ctrl_c_within_a_keys_own_code_gets_out(tmp_path: Path, off: bool, monke
 
 
 def test_a_ring_that_goes_while_a_plan_is_looked_up_is_not_written_to(tmp_path: Path) -> None:
-    from tailrace._log.log import Elsewhere
+    from tailrace._log.channel import Elsewhere
 
     rows: list[bytes] = []
     with pairs(tmp_path, every={"*": 1}) as (c, _):
@@ -377,7 +378,7 @@ def test_a_closed_channel_sends_every_call_to_the_slow_path(pair: tuple[Bench, B
 
 
 def test_a_channel_that_leads_elsewhere_is_followed_at_once(tmp_path: Path) -> None:
-    from tailrace._log.log import Elsewhere
+    from tailrace._log.channel import Elsewhere
 
     bench, rows = Bench(tmp_path, make_log), []
     bench.log(a=1.0)

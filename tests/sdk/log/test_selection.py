@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from helpers.sdk_tools import Store, named, script, tracking
 from tailrace import CallError, SettingsError
-from tailrace._log.log import Elsewhere
+from tailrace._log.channel import Elsewhere
 from tailrace._log.selection import DONE, Selection
+from tailrace._runs.core import core_of
 from tailrace._values.numbers import NotReady, to_number
 from tailrace_agent.settings.settings import load_settings
 
@@ -187,10 +188,10 @@ def test_a_run_without_these_settings_has_the_bare_encoder_and_the_bare_ring(sql
     assert Selection.of(None, None) is None
     assert Selection.of({}, {}) is None
     with tracking(sqlite_uri) as sdk, sdk.start_run() as run:
-        assert run._connection is not None
-        assert run._channel.ring is run._connection.open_ring()
-        assert run._channel.encode is not None
-        assert run._channel.encode.__module__ != "tailrace._log.selection"
+        assert core_of(run).connection is not None
+        assert core_of(run).channel.ring is core_of(run).connection.open_ring()
+        assert core_of(run).channel.encode is not None
+        assert core_of(run).channel.encode.__module__ != "tailrace._log.selection"
 
 
 def in_a_child(tracker: Any, run: Any, said: Path) -> None:

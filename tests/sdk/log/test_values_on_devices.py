@@ -1,7 +1,7 @@
 """Tensors on another device: logged with the step and time of the call, as they were at the call.
 
 The tensors are torch's own, on the CPU, and say that they are elsewhere; the device's queue is the stand-in of
-test_tensors, at the edge. tests/gpu does the same with a real GPU.
+test_gpu_values, at the edge. tests/gpu does the same with a real GPU.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from helpers.devices import StandIn
 from helpers.sdk_tools import Store, tracking
 from tailrace import CallError, Tracker
 from tailrace._log import gpu_values as _tensors
+from tailrace._runs.core import core_of
 
 
 class Device(NamedTuple):
@@ -85,7 +86,7 @@ def test_the_own_counter_counts_calls_and_the_end_waits_for_the_device(
             device.finish()
         return bool(len(polls) > 5)
 
-    monkeypatch.setattr("test_tensors.Mark.query", finish_later)
+    monkeypatch.setattr("helpers.devices.Mark.query", finish_later)
     sdk.log(loss=elsewhere(0.0))  # starts the run, too
     run = sdk.active_run()
     assert run is not None
@@ -109,7 +110,7 @@ def test_the_report_counts_calls_not_rows_and_has_the_cost_of_those_with_values_
         for step in range(10):
             sdk.log(step=step, loss=elsewhere(0.25), near=1.0)
         device.finish()
-        run._odd.took_ns = 50_000_000
+        core_of(run).slow_path.took_ns = 50_000_000
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "log() cost" in line]
     assert "log() cost 5000.0 µs a call" in line
     assert "(10 calls, 10 of them timed)" in line

@@ -31,11 +31,12 @@ CELLS = {
 import os, threading, time
 from pathlib import Path
 import tailrace as sdk
+from tailrace._api.tracker_core import module_core
 from tailrace._background.lane import LANE
 from tailrace._messages.notebook import cells
 import tailrace._messages.notebook
 tailrace._messages.notebook._MOMENT = 60.0  # the machine may be slow
-warn = sdk._default._voice.warn
+warn = module_core().voice.warn
 """,
     "start": "run = sdk.start_run(run_name='<b>base</b>')\nrun",
     "caller": """

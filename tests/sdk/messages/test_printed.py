@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from helpers.sdk_tools import Store, eventually, forget, scripts, tracking
+from helpers.sdk_tools import Store, eventually, forget, said, scripts, tracking
 from tailrace import Counts, Ledger
 from tailrace._messages import summary as _report
 from tailrace._messages import voice as _say
@@ -130,7 +130,7 @@ def test_quiet_prints_nothing_at_all_when_all_is_well(
     with tracking(sqlite_uri, quiet=None) as sdk, sdk.start_run():
         sdk.log(loss=1)
     assert capsys.readouterr() == ("", "")
-    assert caplog.records == []
+    assert said(caplog) == []
 
 
 def test_waiting_shows_a_bar_on_a_terminal_that_goes_away_again(tmp_path: Path) -> None:
@@ -247,9 +247,9 @@ def test_without_a_wait_at_the_end_that_is_said_once_and_no_run_by_itself(
             with sdk.start_run(run_name=f"trial {n}"):
                 sdk.log(step=0, x=1.0)
     handed = [line for line in lines(capsys.readouterr().err) if "end_timeout is 0" in line]
-    (said,) = handed
-    assert said.endswith("and they are delivered while this program runs; `tailrace status` shows how far")
-    assert caplog.records == []
+    (line,) = handed
+    assert line.endswith("and they are delivered while this program runs; `tailrace status` shows how far")
+    assert said(caplog) == []
 
 
 def test_nested_runs_end_without_a_wait_and_are_told_in_one_line_by_their_parent(

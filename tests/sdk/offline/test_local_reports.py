@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 
 from helpers.sdk_tools import Store, script, tracking
 from tailrace import CallError, Tracker
-from tailrace._offline.last_values import MOST
+from tailrace._log.last_values import MOST
+from tailrace._runs.core import core_of
 
 mpl.use("agg")
 
@@ -101,8 +102,8 @@ def test_a_value_is_kept_as_it_was_at_the_call_and_keeps_no_graph_alive(off: Tra
             off.log(step=1, tensor=tensor, array=array, narrow=np.float32(0.5), graph=weight * 2)
         tensor += 1
         array += 1
-        assert run._latest is not None
-        assert {type(value) for value in run._latest.values.values()} == {float}
+        assert core_of(run).latest is not None
+        assert {type(value) for value in core_of(run).latest.values.values()} == {float}
     assert metrics(tmp_path) == {"plain": 1.0, "tensor": 1.5, "array": 2.5, "narrow": 0.5, "graph": 2.0}
 
 

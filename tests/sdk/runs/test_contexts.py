@@ -15,6 +15,8 @@ import pytest
 
 from helpers.sdk_tools import Store, tracking
 from tailrace import CallError, Run, SettingsError, Tracker
+from tailrace._api.tracker_part import tracker_core_of
+from tailrace._runs.core import core_of
 
 
 @pytest.fixture
@@ -110,7 +112,7 @@ def test_a_nested_run_of_a_thread_without_one_is_a_child_of_the_programs_run(sdk
 
 def test_a_parent_of_another_session_is_named_by_mlflows_id(sdk: Tracker, sqlite_uri: str) -> None:
     with sdk.start_run() as parent, sdk.start_run(nested=True, flush_interval=0.1) as child:
-        assert child._connection is not parent._connection
+        assert core_of(child).connection is not core_of(parent).connection
     assert parent_of(sqlite_uri, child) == parent.run_id
 
 
@@ -158,8 +160,8 @@ def test_what_is_logged_to_a_run_that_has_ended_is_added_to_it_with_a_word(
     run.log(step=1, loss=2.0)
     run.log({"loss": np.float32(3)}, 2)
     sdk.log_metric("late", 1.0, run_id=run.run_id)
-    sdk._current.named(run.run_id).flush()
-    run._ending.settle(10)  # type: ignore[union-attr]
+    tracker_core_of(sdk).runs.named(run.run_id).flush()
+    run.flush(10)
     assert Store(sqlite_uri, run).metrics() == {"loss": [(0, 1.0), (1, 2.0), (2, 3.0)], "late": [(0, 1.0)]}
     assert [record.getMessage() for record in caplog.records] == [
         "tailrace: run 'over' has ended: what is logged to it now is added to it all the same, after its end"
@@ -233,7 +235,7 @@ def test_an_end_that_cannot_be_told_keeps_no_other_run_from_ending(
         def broken() -> None:
             raise OSError(5, "Input/output error")
 
-        monkeypatch.setattr(runs[1], "_cost", broken)
+        monkeypatch.setattr(core_of(runs[1]), "_cost", broken)
     statuses = [Store(sqlite_uri, run_id).status for run_id in ids]
     assert (statuses[0], statuses[2]) == ("FINISHED", "FINISHED")
     assert "end() could not be done: OSError" in caplog.text

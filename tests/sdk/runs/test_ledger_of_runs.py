@@ -12,6 +12,7 @@ import pytest
 from helpers.sdk_tools import Store, eventually, tracking
 from tailrace import Ledger, Tracker
 from tailrace._messages.waiting import until
+from tailrace._runs.core import core_of
 from tailrace_agent.ipc.status import RunStatus
 from tailrace_agent.ledger import Counts
 
@@ -112,7 +113,7 @@ def test_a_flush_before_the_agent_has_said_anything_is_not_settled(
     with sdk.start_run() as run:
         run.log(loss=0.5)
         with monkeypatch.context() as silent:
-            silent.setattr(run, "_status", lambda: None)
+            silent.setattr(core_of(run), "status", lambda: None)
             assert not run.flush(0).settled
             assert not sdk.flush(0).settled
         assert run.flush().settled

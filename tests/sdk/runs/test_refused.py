@@ -13,6 +13,8 @@ import pytest
 
 from helpers.sdk_tools import Store, eventually, tracking
 from tailrace import SettingsError, StateDirError, StoreRefused, Tracker
+from tailrace._api.tracker_part import tracker_core_of
+from tailrace._runs.core import core_of
 from tailrace_agent.ipc.session import Session
 from tailrace_agent.settings.settings import Settings
 from tailrace_agent.spool.store import Spool
@@ -44,7 +46,7 @@ def test_start_run_does_not_wait_for_a_server_that_is_away(caplog: pytest.LogCap
         run.log(loss=1)
         sdk.log(loss=2)
         sdk.log_text("text", "text.txt")
-        status = run._status()
+        status = core_of(run).status()
         assert status is None or status.run_id is None, "nobody has waited for MLflow"
         assert sdk.active_run() is run
         assert run.id in repr(run)
@@ -69,7 +71,7 @@ def test_what_a_server_missed_while_it_was_away_arrives_when_it_is_back(mlflow_s
             run = sdk.start_run()
             for step in range(100):
                 sdk.log(x=step, step=step)
-            eventually(lambda: (status := run._status()) and status.problem)
+            eventually(lambda: (status := core_of(run).status()) and status.problem)
             assert sdk.flush(0.1).of("metric").pending == 100
             door.listen(64)
             threading.Thread(target=_pass_on, args=(door, host, int(port)), daemon=True).start()
@@ -137,7 +139,7 @@ def test_under_warn_a_refused_store_is_one_warning_and_the_run_is_kept_here(
     assert "The run is kept on this machine: `tailrace sync` delivers it later." in said
     (session,) = sessions(tmp_path / "tailrace")
     spool = Spool(session.dir / "spool.db")
-    assert spool.ledger(run._spec.run).of("metric").pending == 500
+    assert spool.ledger(core_of(run).spec.run).of("metric").pending == 500
     spool.close()
     session.remove()
 
@@ -221,7 +223,7 @@ def test_the_backend_none_makes_every_call_a_no_op_that_leaves_nothing_behind(
             sdk.log(x=1)
     sdk.end_run()
     assert run.status == "FINISHED"
-    sdk._current.at_exit()
+    tracker_core_of(sdk).runs.at_exit()
     assert not (tmp_path / "tailrace").exists()
     assert set(Path("/dev/shm").glob("tailrace-*")) <= rings
     assert set(threading.enumerate()) <= threads

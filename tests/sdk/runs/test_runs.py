@@ -16,6 +16,7 @@ from mlflow import MlflowClient
 
 from helpers.sdk_tools import Store, eventually, said, tracking
 from tailrace import CallError, Run, Settings, SettingsError, Tracker
+from tailrace._api.tracker_part import tracker_core_of
 from tailrace_agent.ipc.session import Session
 from tailrace_agent.mlflow.links import run_page
 
@@ -53,7 +54,7 @@ def test_the_end_empties_what_children_are_told_and_removes_no_variable_while_ot
     assert os.environ["TAILRACE_RUN"]
     assert Path(os.environ["TAILRACE_SESSION"]).is_dir()
     sdk.end_run()
-    sdk._current.at_exit()
+    tracker_core_of(sdk).runs.at_exit()
     assert {name: os.environ[name] for name in names}.keys() >= {"TAILRACE_RUN", "TAILRACE_SESSION"}
     assert os.environ["TAILRACE_RUN"] == os.environ["TAILRACE_SESSION"] == ""
 

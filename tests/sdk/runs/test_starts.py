@@ -12,6 +12,7 @@ import pytest
 
 from helpers.sdk_tools import Store, eventually, forget, named, tracking
 from tailrace import Settings
+from tailrace._runs.core import core_of
 from tailrace._session.credentials import CredentialsWatch
 from tailrace_agent.ipc.session import Session
 
@@ -234,7 +235,7 @@ def test_credentials_that_are_renewed_reach_the_agent(
 
     with tracking(sqlite_uri, agent="process") as sdk, sdk.start_run() as run:
         assert run.run_id
-        connection = run._connection
+        connection = core_of(run).connection
         assert connection is not None
         first = (connection.session.shared / "agent.status").read_text()
         monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "of-the-evening")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tailrace._values.numbers import NotANumber, to_number
 
 if TYPE_CHECKING:
-    from tailrace._log.log import Channel
+    from tailrace._log.channel import Channel
     from tailrace._values.numbers import Split
 
 __all__ = ["MOST", "Latest"]

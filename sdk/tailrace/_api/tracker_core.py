@@ -1,0 +1,92 @@
+"""The core of a tracker: its settings, its experiment and its runs. `Tracker` and its parts work on it."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from tailrace._messages.voice import Voice
+from tailrace_agent.settings.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tailrace._config.tracking import TrackingConfig
+    from tailrace._runs.current import CurrentRuns
+
+__all__ = ["TrackerCore", "module_core", "tracker_cores"]
+
+
+class TrackerCore:
+    """One tracker's state.
+
+    Args:
+        given: The settings that it was given; stronger than environment and files.
+        config: What a configuration says.
+        auto_start: Whether entering its `with` block starts a run.
+
+    Attributes:
+        runs: Its runs in this process.
+        experiment_id: MLflow's id of the experiment of runs started from now on, where that is how it was named.
+        of_module: Whether it is the one behind the module's functions, which tells other programs where runs go.
+
+    Thread safety: every method from any thread.
+    """
+
+    runs: CurrentRuns
+
+    def __init__(self, given: dict[str, Any], config: TrackingConfig | None, *, auto_start: bool) -> None:
+        self.given, self.config, self.auto_start = given, config, auto_start
+        self.experiment_id: str | None = None
+        self.of_module = False
+        self.voice = Voice()
+
+    def open(self, runs: CurrentRuns) -> None:
+        """Takes its runs; from now on they are ended when the program does."""
+        self.runs = runs
+        _cores.append(self)
+
+    def close(self) -> None:
+        """Ends its runs, as the end of the program does, and forgets it."""
+        self.runs.at_exit()
+        _cores.remove(self)
+
+    def settings(self, arguments: Mapping[str, Any]) -> Settings:
+        """The settings in force, with arguments.
+
+        Raises:
+            SettingsError: One is wrong.
+        """
+        given = {key: value for key, value in arguments.items() if value is not None}
+        return load_settings({**self.given, **given})
+
+    def export(self, **variables: str | None) -> None:
+        """Tells programs that this one starts, as MLflow does; for the module's own tracker only."""
+        if not self.of_module:
+            return
+        for name, value in variables.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+    def surprised(self, what: str, error: Exception) -> None:
+        """Says that a call could not be done, or raises the error if that is wanted."""
+        if self.given.get("on_error", os.environ.get("TAILRACE_ON_ERROR")) == "raise":
+            raise error
+        self.voice.warn(
+            f"{what}() could not be done: {type(error).__name__}: {error}. Training goes on.", once=(what, str(error))
+        )
+
+
+_cores: list[TrackerCore] = []
+
+
+def tracker_cores() -> list[TrackerCore]:
+    """Those of all trackers of this process."""
+    return list(_cores)
+
+
+def module_core() -> TrackerCore:
+    """The one of the tracker behind the module's functions."""
+    return next(core for core in _cores if core.of_module)

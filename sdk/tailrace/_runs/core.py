@@ -1,0 +1,417 @@
+"""The core of a run: what it is, where its rows go, what is known of it, and how it ends.
+
+`Run` and its parts are what users hold; they, and all that keeps the runs of this process, work on this. A core knows
+nothing of them, but for the handle that it gives back to users.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from tailrace._background.lane import SAVES, drain
+from tailrace._log.channel import Channel
+from tailrace._log.faults import topic
+from tailrace._log.last_values import Latest
+from tailrace._log.log import make_log
+from tailrace._log.selection import Selection, log_rest
+from tailrace._log.slow_path import OddCalls
+from tailrace._messages.notebook import attend
+from tailrace._messages.summary import link_line
+from tailrace._offline.local_report import LocalReport
+from tailrace._runs.ending import Ending
+from tailrace._runs.following import late
+from tailrace._runs.steps import Steps
+from tailrace._values.texts import as_texts
+from tailrace_agent.errors import CallError, StoreRefused
+from tailrace_agent.ipc.records import Drop, End, LogCost, Tags
+from tailrace_agent.ipc.status import RunStatus
+from tailrace_agent.ledger import Ledger
+from tailrace_agent.mlflow.errors import asks_for_login
+from tailrace_agent.text.masking import mask_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from contextvars import ContextVar
+
+    from tailrace._log.faults import Fault
+    from tailrace._log.log import LogCall
+    from tailrace._messages.voice import Voice
+    from tailrace._session.connection import Connection
+    from tailrace._session.run_page import RunsPage
+    from tailrace_agent.ipc.records import RunSpec
+    from tailrace_agent.settings.settings import Settings
+
+__all__ = ["RunCore", "RunPart", "core_of"]
+
+_STATUSES: Final = ("FINISHED", "FAILED", "KILLED")
+_MAX_MESSAGE: Final = 5000
+_AWAY: Final = "MLflow cannot be reached"
+
+
+class _Fixed:
+    """A pointer that never moves, for `make_log`."""
+
+    __slots__ = ("home", "own", "shared")
+
+    own: ContextVar[Channel | None] | None
+
+    def __init__(self, home: object, channel: Channel) -> None:
+        self.home, self.own, self.shared = home, None, channel
+
+
+class _Over(Exception):
+    """Raised by the encoder of a run that has ended."""
+
+
+def _over(row: object) -> bytes:
+    raise _Over(row)
+
+
+class RunCore:
+    """One run, as this process has it.
+
+    Args:
+        spec: What the run is.
+        connection: This process's session; None for a run that is not delivered (`agent="off"`).
+        settings: In force for this run.
+        voice: Says what has to be said.
+        on_end: Called once, when it has ended.
+        parent: The run of this process that it is a part of.
+
+    Attributes:
+        handle: What users hold; it is given a `log` by `bind`.
+        channel: Where its rows go.
+        slow_path: Takes the calls that the hot path could not.
+        latest: Last values, for a run of which nothing else is kept.
+        local: The report of a run that is not delivered.
+        seen: What the agent last told of it.
+        ended: Whether this process has ended it.
+        outcome: How, if so.
+        end_time: When it ended, where that was not now; milliseconds.
+
+    Thread safety: every method from any thread, and from forked children, which cannot end it.
+    """
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        connection: Connection | None,
+        settings: Settings,
+        voice: Voice,
+        on_end: Callable[[RunCore], None] = lambda _: None,
+        parent: RunCore | None = None,
+    ) -> None:
+        self.spec, self.connection, self.settings, self.voice = spec, connection, settings, voice
+        self.handle: Any = None
+        self.seen: RunStatus | None = None
+        self.ended = False
+        self.outcome: str | None = None
+        self.end_time: int | None = None
+        self._on_end, self._parent, self._pid = on_end, parent, os.getpid()
+        self._nested: list[int] = []
+        self._notices_seen = 0
+        self._began = time.monotonic_ns()
+        self._shows_link = spec.owned and parent is None and not settings.quiet
+        self._steps = self._ending = None
+        if connection is not None:
+            self._steps = Steps(connection.session.shared, spec.run, joined=connection.joined and not spec.owned)
+            self._ending = Ending(spec, connection, settings, voice, self.status, self._drain)
+        self.latest = Latest() if connection is None or not settings.log_metrics else None
+        self.local = LocalReport(spec, settings, voice) if connection is None and settings.backend != "none" else None
+        self.slow_path = OddCalls(spec.run, self._reject, self.latest)
+        selection = Selection.of(settings.every, settings.min_interval)
+        channel = Channel(spec.run, lambda _: None, self.slow_path.timed, strict=settings.strict, selection=selection)
+        self.channel = self.slow_path.channel = self.attached(channel)
+        if connection is not None:
+            attend(self)
+
+    def bind(self, handle: object) -> LogCall:
+        """Takes what users hold of this run, and gives the `log` that it is to have."""
+        self.handle = handle
+        return make_log(_Fixed(handle, self.channel))
+
+    # -- what it is --------------------------------------------------------------------------------------------------
+
+    @property
+    def id(self) -> str:
+        """tailrace's own id of the run."""
+        return f"{self.spec.run:016x}"
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is this process that ends it."""
+        return self.spec.owned and self._pid == os.getpid()
+
+    @property
+    def label(self) -> str:
+        """What people know it by."""
+        name = self.spec.run_name or (self.seen.run_name if self.seen is not None else None)
+        began = time.strftime("%H:%M:%S", time.localtime(self.spec.start_time / 1000))
+        return repr(name) if name else self.run_id_now or f"of {began} (it has no name yet)"
+
+    @property
+    def page(self) -> RunsPage | None:
+        """What the processes of its session tell each other about runs."""
+        return None if self.connection is None else self.connection.page
+
+    # -- what is said ------------------------------------------------------------------------------------------------
+
+    def put(self, record: object) -> None:
+        """Hands a record to the agent, if there is one."""
+        if self.connection is not None:
+            self.connection.put(record)
+
+    def set_tags(self, tags: Mapping[str, Any]) -> None:
+        """Sets tags; see `Run.set_tags`."""
+        try:
+            texts = as_texts(tags, "tags")
+        except CallError as error:
+            self.fault(f"set_tags: {error}", once=("tags", str(error)))
+            return
+        if self.local is not None:
+            self.local.tags.update(texts)
+        if texts:
+            self.put(Tags(self.spec.run, texts))
+
+    def fault(self, text: str, *, once: object) -> None:
+        """A mistake of the caller's: a warning, given once for `once`.
+
+        Raises:
+            CallError: Under `strict=True`.
+        """
+        if self.settings.strict:
+            raise CallError(text)
+        self.voice.warn(text, once=once)
+
+    def lose(self, text: str) -> None:
+        """An artifact that never came to be: counted, and said once, or raised under `strict`."""
+        self.count_lost()
+        self.fault(text, once=text)
+
+    def count_lost(self, reason: str = "could not be read or drawn") -> None:
+        """Counts one artifact that never came to be."""
+        self.put(Drop(self.spec.run, "artifact", reason, 1))
+
+    def surprised(self, what: str, error: Exception) -> None:
+        """Says that a call could not be done, or raises the error if that is wanted."""
+        if self.settings.on_error == "raise":
+            raise error
+        self.voice.warn(
+            f"{what}() could not be done: {type(error).__name__}: {error}. Training goes on.", once=(what, str(error))
+        )
+
+    def attached(self, channel: Channel) -> Channel:
+        """A channel of this run, led to where its rows go."""
+        if self.connection is not None:
+            self.connection.attach(channel)
+        if self._steps is not None:
+            self._steps.count_for(channel)
+        if self.latest is not None:
+            self.latest.attach(channel)
+        return channel
+
+    def _reject(self, faults: list[Fault], later: bool) -> None:
+        """What cannot be logged: all of it counted, then said once a key, or raised under `strict` (not `later`)."""
+        if self.latest is not None and (self.local is None or not self.settings.log_metrics):
+            return
+        for fault in faults:
+            self.put(Drop(self.spec.run, "metric", fault.reason, fault.n))
+        for fault in faults:
+            text, once = fault.text, (self.spec.run, topic(fault.text))
+            if later:
+                self.voice.warn(text, once=once)
+            else:
+                self.fault(text, once=once)
+
+    # -- what is known -----------------------------------------------------------------------------------------------
+
+    def status(self) -> RunStatus | None:
+        """What the agent tells of it now, or told last; says what it wants said."""
+        if self.connection is None:
+            return None
+        status = self.connection.status(self.spec.run)
+        if status is not None:
+            self.seen = status
+            self._pass_on(status)
+        return self.seen  # what was known outlasts the session, whose files go with its last process
+
+    @property
+    def state(self) -> str:
+        """RUNNING, FINISHED, FAILED or KILLED, as this process knows it."""
+        if self.outcome is not None:
+            return self.outcome
+        status = self.status()
+        return status.status if status is not None else "RUNNING"
+
+    @property
+    def run_id_now(self) -> str | None:
+        """MLflow's id, if it is known by now."""
+        if self.seen is not None and self.seen.run_id:
+            return self.seen.run_id
+        status = self.status()
+        return status.run_id if status is not None else None
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing more is to be heard of it."""
+        return self.seen is not None and self.seen.over
+
+    def known(self) -> RunStatus:
+        """What is known of it once MLflow has created it, which is waited for, `end_timeout` at most.
+
+        Raises:
+            TimeoutError: MLflow could not be reached in that time; the message says why.
+            StoreRefused: This MLflow cannot use the tracking URI.
+        """
+        if self._ending is None:
+            return RunStatus(run=self.spec.run, run_id="")
+        timeout = self.settings.end_timeout
+        status = self._ending.until(lambda s: bool(s.run_id or s.refused), timeout)
+        if status is not None and status.refused:
+            raise StoreRefused(status.refused)
+        if status is None or not status.run_id:
+            said = status.problem if status is not None else None
+            blind = self.connection.blindness if self.connection is not None else None
+            problem = blind or said or "the agent has not answered"
+            raise TimeoutError(f"MLflow has not created the run within {timeout:.0f} s: {problem}")
+        return status
+
+    def facts(self) -> tuple[str | None, dict[str, str | None]]:
+        """Its name, and what else is known now; nothing is waited for, and nothing said."""
+        spec, connection = self.spec, self.connection
+        known = (connection.status(spec.run) if connection is not None else None) or self.seen
+        known = known or RunStatus(run=spec.run)
+        facts = {
+            "status": self.outcome or known.status,
+            "experiment": spec.experiment_name,
+            "experiment_id": known.experiment_id or spec.experiment_id,
+            "run_id": known.run_id or spec.run_id,
+            "link": known.url,
+        }
+        return spec.run_name or known.run_name, facts
+
+    def _pass_on(self, status: RunStatus) -> None:
+        """Says what the agent wants said."""
+        if self._shows_link and status.run_id and not self.ended:
+            self._shows_link = False
+            line = link_line(status, self.spec, self.settings)
+            if line is not None:
+                self.voice.remark(line)
+        notices = status.notices[self._notices_seen :]
+        self._notices_seen = max(self._notices_seen, len(status.notices))
+        for text in notices:
+            if asks_for_login(text) and self.connection is not None:
+                self.connection.keeper.expect_credentials()
+            # A server that is away is the same for all runs; what else the agent says is about this one.
+            self.voice.warn(text, once=text if text.startswith(_AWAY) else (self.spec.run, topic(text)))
+
+    # -- waiting and ending ------------------------------------------------------------------------------------------
+
+    def flush(self, timeout: float | None = None) -> Ledger:
+        """Waits until all that was accepted before this call is delivered or dead; see `Run.flush`."""
+        if self._ending is None:
+            return Ledger()
+        timeout = self.settings.end_timeout if timeout is None else timeout
+        deadline = time.monotonic() + timeout
+        status = self._ending.settle(timeout)
+        self._ending.await_others(self._nested, max(0.0, deadline - time.monotonic()))
+        return status.ledger if status is not None else Ledger(partial=True)
+
+    def end(self, status: object = "FINISHED", timeout: float | None = None) -> None:
+        """Ends it; see `Run.end`."""
+        if self.ended:
+            return
+        name = str(getattr(status, "name", status)).upper()
+        if name not in _STATUSES:
+            self.fault(f"status {status!r} is none of {', '.join(_STATUSES)}; taken as FINISHED", once=("end", name))
+            name = "FINISHED"
+        if not self.ours:
+            self._log_rest()
+            self.flush(timeout)
+            return
+        self.ended, self.outcome = True, name
+        try:
+            self._on_end(self)
+        finally:
+            self._finish(name, timeout)
+
+    def fail(self, error: BaseException, timeout: float | None = None) -> None:
+        """Ends it as FAILED, with what went wrong as tags; see `Run.fail`."""
+        try:
+            message = str(error)
+        except Exception as another:  # noqa: BLE001 - a foreign __str__ may raise anything
+            message = f"(its message cannot be had: {type(another).__name__})"
+        shown = mask_text(message[: 2 * _MAX_MESSAGE])[:_MAX_MESSAGE]  # half a secret might not be known as one
+        self.set_tags({"error.type": type(error).__qualname__, "error.message": shown})
+        self.end("FAILED", timeout)
+
+    def leave(self, timeout: float) -> None:
+        """The process ends, and not the run: what it has begun to log is logged. The agent lives on, or is here."""
+        self._log_rest()
+        if self.connection is not None and self.connection.keeper.delivers_here:
+            self.flush(timeout)
+
+    def _finish(self, name: str, timeout: float | None) -> None:
+        """The end itself; whoever logs after it is told so."""
+        above = self._parent
+        limit = self.settings.end_timeout if timeout is None else timeout
+        if self._ending is None:
+            if self.local is not None:
+                self.local.finish(name, self.latest, limit)
+            return
+        self._log_rest()
+        self.channel.odd, self.channel.encode = self._log_late, _over
+
+        def end() -> End:
+            return End(self.spec.run, name, self.end_time or time.time_ns() // 1_000_000, self._cost())
+
+        if above is None or above.ended or timeout is not None:
+            self._ending.finish(end, limit, nested=self._nested)
+            return
+        try:
+            self._drain(limit)
+        finally:
+            self._ending.hand_over(end())
+            above.await_too([self.spec.run, *self._nested])
+
+    def await_too(self, runs: list[int]) -> None:
+        """Runs below this one have been handed over: its own end waits for theirs."""
+        self._nested += runs
+
+    def _drain(self, timeout: float) -> None:
+        """Waits for the background at a run's end, and says what it leaves behind."""
+        if not drain(timeout) and not SAVES.drain(0.0):
+            self.voice.warn(
+                f"a model is still being saved after {timeout:.0f} s, and is lost if the program ends before that is "
+                "done: give end_run a longer timeout",
+                once=("unsaved", self.spec.run),
+            )
+
+    def _log_rest(self) -> None:
+        log_rest(self.channel, self.slow_path.take, self.voice)
+
+    def _log_late(self, values: Mapping[str, Any], metrics: Any, step: Any, time_ns: int, error: BaseException) -> None:
+        self.voice.warn(late(self.label), once=("late", self.id))
+        self.slow_path.take(values, metrics, step, time_ns, error)
+
+    def _cost(self) -> LogCost:
+        timings = sorted(self.connection.timings.pop(self.spec.run, ())) if self.connection is not None else []
+        typical = timings[len(timings) // 2] if timings else 0
+        slow = self.slow_path
+        return LogCost(
+            len(timings), typical, time.monotonic_ns() - self._began, slow.calls, slow.took_ns, halves=slow.halves
+        )
+
+
+class RunPart:
+    """What users call, of one kind: a base of `Run`, which gives it the core."""
+
+    def __init__(self, core: RunCore) -> None:
+        self._core = core
+
+
+def core_of(run: RunPart) -> RunCore:
+    """The core of a run that users hold."""
+    return run._core
