@@ -28,11 +28,11 @@ from typing import Any, NamedTuple, TypeVar
 
 __all__ = [
     "Journal",
+    "MlflowDatabase",
     "Noted",
     "QuickJournal",
     "Row",
     "StoredRun",
-    "Store",
     "check",
     "check_ledger",
     "eventually",
@@ -155,7 +155,7 @@ def _quick(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
 
 
-class Store:
+class MlflowDatabase:
     """MLflow's SQLite database, read beside MLflow.
 
     Args:

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from faults.oracle import Journal, Store, StoredRun, eventually
+from faults.oracle import Journal, MlflowDatabase, StoredRun, eventually
 from tailrace_agent.ipc import status
 from tailrace_agent.ipc.session import Session
 from tailrace_agent.ipc.status import AgentStatus
@@ -179,11 +179,11 @@ class Program:
 
     def stored(self) -> StoredRun | None:
         """The run in MLflow."""
-        return Store(self.uri).run(self.run)
+        return MlflowDatabase(self.uri).run(self.run)
 
     def settled(self, timeout: float = 30) -> StoredRun:
         """The run, once it has ended and everything is settled."""
-        return Store(self.uri).settled(self.run, timeout)
+        return MlflowDatabase(self.uri).settled(self.run, timeout)
 
     def close(self) -> None:
         """Ends what is left of it, and of its agent, and gives the shared memory back."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import tailrace
-from faults.oracle import Journal, Store
+from faults.oracle import Journal, MlflowDatabase
 from tailrace._api.tracker_part import tracker_core_of
 
 __all__ = ["Server", "log_noted", "tracked"]
@@ -44,7 +44,7 @@ class Server:
     def __init__(self, folder: Path, template: Path) -> None:
         self.folder = folder
         shutil.copyfile(template, folder / "mlflow.db")
-        self.store = Store(folder / "mlflow.db")
+        self.store = MlflowDatabase(folder / "mlflow.db")
         self.artifacts = folder / "artifacts"
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from faults.oracle import Store, StoredRun, check_ledger, eventually
+from faults.oracle import MlflowDatabase, StoredRun, check_ledger, eventually
 from faults.program import environment
 from faults.server import tracked
 
 
-def _artifacts(store: Store, run: StoredRun) -> dict[str, bytes]:
+def _artifacts(store: MlflowDatabase, run: StoredRun) -> dict[str, bytes]:
     """Every file of the run, by its path."""
     root = store.path.parent / "mlruns" / "0" / run.run_id / "artifacts"
     return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
@@ -56,7 +56,7 @@ def test_what_was_logged_is_uploaded_as_it_was_whatever_happens_to_the_file_afte
         shutil.rmtree(folder)
         assert run.flush(30).settled
         run.end()
-    store = Store(sqlite_uri)
+    store = MlflowDatabase(sqlite_uri)
     stored = store.settled(run.id)
     found = _artifacts(store, stored)
     assert {name: found.pop(name) for name in files} == files
@@ -86,7 +86,7 @@ def test_an_artifact_that_is_not_there_or_no_file_is_counted_and_said_once_and_s
         run.log(step=0, x=1.0)
         assert run.flush(30).settled
         run.end()
-    stored = Store(sqlite_uri).settled(run.id)
+    stored = MlflowDatabase(sqlite_uri).settled(run.id)
     ledger = check_ledger(stored, 1, dropped=6)
     assert ledger["kinds"]["artifact"]["accepted"] == 6
     for path in lost:
@@ -122,7 +122,7 @@ def test_an_unreadable_file_is_counted_and_one_in_a_directory_gives_up_that_dire
         command = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", *command]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
-    stored = Store(sqlite_uri).settled(done.stdout.strip())
+    stored = MlflowDatabase(sqlite_uri).settled(done.stdout.strip())
     check_ledger(stored, 1, dropped=2)
     assert "secret.bin" in done.stderr
     assert "closed.txt" in done.stderr
@@ -132,7 +132,7 @@ def test_an_unreadable_file_is_counted_and_one_in_a_directory_gives_up_that_dire
 def test_a_staged_copy_that_vanishes_is_counted_and_the_next_artifacts_arrive(sqlite_uri: str, work: Path) -> None:
     (work / "first.txt").write_text("first")
     (work / "second.txt").write_text("second")
-    store = Store(sqlite_uri)
+    store = MlflowDatabase(sqlite_uri)
     with tracked(sqlite_uri) as tracker:
         lock = sqlite3.connect(store.path, isolation_level=None)
         lock.execute("BEGIN EXCLUSIVE")  # nothing is delivered until this is over
@@ -162,8 +162,8 @@ def test_a_checkpoint_that_is_replaced_ten_times_a_second_is_uploaded_each_time_
             run.log_artifact(work / "model.pt", f"step{i}")
         assert run.flush(30).settled
         run.end()
-    stored = Store(sqlite_uri).settled(run.id)
-    found = _artifacts(Store(sqlite_uri), stored)
+    stored = MlflowDatabase(sqlite_uri).settled(run.id)
+    found = _artifacts(MlflowDatabase(sqlite_uri), stored)
     assert found == {f"step{i}/model.pt": bytes([i]) * 100_000 for i in range(30)}
 
 

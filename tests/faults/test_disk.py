@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from faults.oracle import Journal, Store, check, check_ledger, eventually
+from faults.oracle import Journal, MlflowDatabase, check, check_ledger, eventually
 from faults.program import Program, environment
 from faults.trainer import value_of
 from tailrace_agent.hosts.abandoned_sessions import Leftovers, is_leftover, is_newborn
@@ -65,8 +65,8 @@ def test_where_dev_shm(mount: str, sqlite_uri: str, tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal")
     done = _in_namespace(mount, PLAIN, sqlite_uri, str(journal.path))
     assert done.returncode == 0, done.stderr
-    run = Store(sqlite_uri).settled(done.stdout.strip())
-    rows = Store(sqlite_uri).rows(run.run_id)
+    run = MlflowDatabase(sqlite_uri).settled(done.stdout.strip())
+    rows = MlflowDatabase(sqlite_uri).rows(run.run_id)
     check(journal.read(), rows)
     check_ledger(run, 2000)
     assert len(done.stderr.splitlines()) == 1, done.stderr
@@ -119,8 +119,8 @@ def test_training_goes_on_while_a_disk_is_full_and_nothing_is_lost_or_counted_tw
     done = _in_namespace(f"mount -t tmpfs -o size=2m none {full}", FILLS, sqlite_uri, str(journal.path), str(full))
     assert done.returncode == 0, done.stderr
     run_id, slowest, counts = done.stdout.splitlines()
-    run = Store(sqlite_uri).settled(run_id)
-    rows = Store(sqlite_uri).rows(run.run_id)
+    run = MlflowDatabase(sqlite_uri).settled(run_id)
+    rows = MlflowDatabase(sqlite_uri).rows(run.run_id)
     check(journal.read(), rows)
     print(f"{what} full: 25 calls and a long param took {float(slowest) * 1000:.1f} ms at most; {done.stderr}")
     assert counts.split() == ["700", "20"]
@@ -163,8 +163,8 @@ tailrace.end_run()
 def test_a_child_forked_while_dev_shm_is_full_goes_on_training(sqlite_uri: str) -> None:
     done = _in_namespace("mount -t tmpfs -o size=1m none /dev/shm", FORKS, sqlite_uri)
     assert done.returncode == 0, done.stderr
-    run = Store(sqlite_uri).settled(done.stdout.strip())
-    rows = Store(sqlite_uri).rows(run.run_id)
+    run = MlflowDatabase(sqlite_uri).settled(done.stdout.strip())
+    rows = MlflowDatabase(sqlite_uri).rows(run.run_id)
     print(f"{len(rows) - 2} of the child's 100 rows arrived: {done.stderr}")
     assert sum(row.key == "x" for row in rows) == 2
     check_ledger(run, len(rows), dropped=sum(run.ledger["dropped"].values()))
@@ -199,8 +199,8 @@ def test_a_state_directory_that_cannot_be_written_is_one_clear_error_or_one_warn
     assert done.stdout.strip() == "tracked", done.stderr
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert str(state) in done.stderr
-    (run,) = Store(sqlite_uri).runs()
-    assert Store(sqlite_uri).count(run.run_id) == 1
+    (run,) = MlflowDatabase(sqlite_uri).runs()
+    assert MlflowDatabase(sqlite_uri).count(run.run_id) == 1
 
 
 # -- fault 5 -----------------------------------------------------------------------------------------------------------
@@ -209,7 +209,7 @@ def test_a_state_directory_that_cannot_be_written_is_one_clear_error_or_one_warn
 def _wreck(folder: Path, uri: str) -> Program:
     """A trainer and an agent, both killed, with rows left in the ring."""
     program = Program(folder, uri, folder / "state", pause=0.001)
-    store = Store(uri)
+    store = MlflowDatabase(uri)
     eventually(lambda: (r := program.stored()) and store.count(r.run_id), 30, "rows arrive")
     program.await_agent("write", hold=True)  # what it has read is still in the ring
     program.freeze()
@@ -253,7 +253,7 @@ def test_a_ring_that_is_damaged_does_not_keep_the_rest_of_its_session_from_being
         eventually(lambda: agent.poll() is not None, 20, "the agent ends")
         assert agent.poll() == 0
         assert (session.dir / "finished").exists()
-        rows = Store(sqlite_uri).rows(run.run_id)
+        rows = MlflowDatabase(sqlite_uri).rows(run.run_id)
         ledger = run.ledger
         check_ledger(run, len(rows), dropped=sum(ledger["dropped"].values()))
     noted = {(p.key, p.step): p for p in program.journal.read()}
@@ -280,7 +280,7 @@ def test_two_programs_in_one_state_directory_do_not_get_into_each_others_way(sql
             program.finish()
         for i, program in enumerate(programs):
             run = program.settled()
-            rows = Store(sqlite_uri).rows(run.run_id)
+            rows = MlflowDatabase(sqlite_uri).rows(run.run_id)
             assert {row.key.partition("/")[0] for row in rows} == {f"p{i}"}
             check(program.journal.read(), rows)
             check_ledger(run, len(rows))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from faults.families import begin, end, whole
-from faults.oracle import Store, check, check_ledger, eventually
+from faults.oracle import MlflowDatabase, check, check_ledger, eventually
 from tailrace_agent.ipc import status
 from tailrace_agent.ipc.session import Session
 from tailrace_agent.ipc.status import AgentStatus
@@ -22,8 +22,8 @@ def test_children_forked_while_other_threads_hold_the_lock_neither_hang_nor_lose
     agent: str, sqlite_uri: str, tmp_path: Path
 ) -> None:
     said, journal = whole("forks", sqlite_uri, tmp_path, 12, TAILRACE_AGENT=agent)
-    run = Store(sqlite_uri).settled(said["run"][0])
-    rows = Store(sqlite_uri).rows(run.run_id)
+    run = MlflowDatabase(sqlite_uri).settled(said["run"][0])
+    rows = MlflowDatabase(sqlite_uri).rows(run.run_id)
     noted = journal.read()
     keys = {point.key for point in noted}
     assert {f"fork{i}/x" for i in range(12)} <= keys
@@ -37,19 +37,19 @@ def test_children_forked_while_other_threads_hold_the_lock_neither_hang_nor_lose
 
 def test_children_of_multiprocessing_and_their_children_join_the_run(sqlite_uri: str, tmp_path: Path) -> None:
     said, journal = whole("kinds", sqlite_uri, tmp_path, 2)
-    run = Store(sqlite_uri).settled(said["run"][0])
-    rows = Store(sqlite_uri).rows(run.run_id)
+    run = MlflowDatabase(sqlite_uri).settled(said["run"][0])
+    rows = MlflowDatabase(sqlite_uri).rows(run.run_id)
     check(journal.read(), rows)
     check_ledger(run, len(rows))
     assert len({row.key for row in rows}) == 2 * (2 + 1 + 1 + 1)
-    assert len(Store(sqlite_uri).runs()) == 1
+    assert len(MlflowDatabase(sqlite_uri).runs()) == 1
 
 
 def test_workers_of_a_torch_data_loader_log_to_the_run(sqlite_uri: str, tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="torch is not installed: its DataLoader is not tested")
     said, journal = whole("loaders", sqlite_uri, tmp_path, 2)
-    run = Store(sqlite_uri).settled(said["run"][0])
-    rows = Store(sqlite_uri).rows(run.run_id)
+    run = MlflowDatabase(sqlite_uri).settled(said["run"][0])
+    rows = MlflowDatabase(sqlite_uri).rows(run.run_id)
     assert len(rows) == 420
     check(journal.read(), rows)
     check_ledger(run, len(rows))
@@ -82,8 +82,8 @@ def test_an_agent_killed_while_forked_children_live_is_replaced_within_two_secon
         print(f"a new agent after {time.monotonic() - began:.2f} s")
     Path(f"{journal.path}.go").touch()
     end(process, tmp_path)
-    run = Store(sqlite_uri).settled(run_id)
-    rows = Store(sqlite_uri).rows(run.run_id)
+    run = MlflowDatabase(sqlite_uri).settled(run_id)
+    rows = MlflowDatabase(sqlite_uri).rows(run.run_id)
     check(journal.read(), rows)
     check_ledger(run, len(rows))
     assert len(rows) == 200
@@ -93,7 +93,7 @@ def test_a_forked_child_may_start_runs_of_its_own_beside_the_one_that_it_joined(
     sqlite_uri: str, tmp_path: Path
 ) -> None:
     said, journal = whole("own_runs", sqlite_uri, tmp_path, 2)
-    store = Store(sqlite_uri)
+    store = MlflowDatabase(sqlite_uri)
     noted = journal.read()
     main = store.settled(said["run"][0])
     check([p for p in noted if not p.key.startswith("own")], store.rows(main.run_id))
@@ -110,7 +110,7 @@ def test_a_forked_child_may_start_runs_of_its_own_beside_the_one_that_it_joined(
 
 def test_threads_log_to_the_main_threads_run_and_to_runs_of_their_own(sqlite_uri: str, tmp_path: Path) -> None:
     said, journal = whole("threads", sqlite_uri, tmp_path, 8)
-    store = Store(sqlite_uri)
+    store = MlflowDatabase(sqlite_uri)
     run, other = store.settled(said["run"][0]), store.settled(said["other"][0])
     rows = store.rows(run.run_id)
     check(journal.read(), rows)
@@ -124,8 +124,8 @@ def test_logging_from_a_signal_handler_and_a_finalizer_in_the_midst_of_logging_n
     said, journal = whole("reenter", sqlite_uri, tmp_path, 8_000)
     calls = [int(word) for word in said["calls"]]
     print("calls (main, signal, del):", calls)
-    run = Store(sqlite_uri).settled(said["run"][0])
-    rows = Store(sqlite_uri).rows(run.run_id)
+    run = MlflowDatabase(sqlite_uri).settled(said["run"][0])
+    rows = MlflowDatabase(sqlite_uri).rows(run.run_id)
     check(journal.read(), rows)
     bad = sum((n + 7) // 8 for n in calls)
     check_ledger(run, len(rows), dropped=bad)

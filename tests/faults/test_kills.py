@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from faults.oracle import Store, check, check_ledger, eventually
+from faults.oracle import MlflowDatabase, check, check_ledger, eventually
 from faults.program import STAGES, Program
 from faults.trainer import value_of
 
@@ -25,7 +25,7 @@ def state(tmp_path: Path) -> Path:
 def test_a_killed_trainer_loses_nothing_and_its_run_is_killed_within_five_seconds(
     sqlite_uri: str, state: Path, tmp_path: Path
 ) -> None:
-    store = Store(sqlite_uri)
+    store = MlflowDatabase(sqlite_uri)
     with Program(tmp_path / "a", sqlite_uri, state, pause=0.001) as program:
         run = eventually(lambda: (r := program.stored()) and store.count(r.run_id) and r, 30, "rows arrive")
         assert run.status == "RUNNING"
@@ -46,7 +46,7 @@ def test_a_killed_trainer_loses_nothing_and_its_run_is_killed_within_five_second
 def test_when_a_run_is_shown_as_killed_everything_that_it_logged_is_there_and_why_was_said_long_before(
     sqlite_uri: str, state: Path, tmp_path: Path
 ) -> None:
-    store = Store(sqlite_uri)
+    store = MlflowDatabase(sqlite_uri)
     with Program(tmp_path / "a", sqlite_uri, state, keys=2, pause=0.001) as program:
         run = eventually(lambda: (r := program.stored()) and store.count(r.run_id) and r, 30, "rows arrive")
         program.hurry()
@@ -80,7 +80,7 @@ def test_an_agent_whose_state_was_deleted_ends_when_its_program_is_gone(state: P
 def test_an_agent_killed_in_the_write_the_commit_the_send_and_the_ack_loses_and_doubles_nothing(
     sqlite_uri: str, state: Path, tmp_path: Path
 ) -> None:
-    store = Store(sqlite_uri)
+    store = MlflowDatabase(sqlite_uri)
     with Program(tmp_path / "a", sqlite_uri, state, pause=0.002, no_pauses=True) as program:
         for stage in STAGES:
             pid = program.agent_pid()
@@ -100,7 +100,7 @@ def test_an_agent_killed_in_the_write_the_commit_the_send_and_the_ack_loses_and_
 def test_what_a_killed_trainer_and_its_killed_agent_leave_behind_is_delivered_by_the_next_start(
     sqlite_uri: str, state: Path, tmp_path: Path
 ) -> None:
-    store = Store(sqlite_uri)
+    store = MlflowDatabase(sqlite_uri)
     with Program(tmp_path / "a", sqlite_uri, state, pause=0.001) as victim:
         time.sleep(0.5)
         victim.await_agent("commit", hold=True)  # the spool has the rows, and the ring does not know
@@ -126,7 +126,7 @@ def test_what_a_killed_trainer_and_its_killed_agent_leave_behind_is_delivered_by
 def test_an_agent_that_stands_still_and_is_then_killed_costs_nothing_though_the_ring_was_full_long_ago(
     sqlite_uri: str, state: Path, tmp_path: Path
 ) -> None:
-    store = Store(sqlite_uri)
+    store = MlflowDatabase(sqlite_uri)
     settings = {"ring_bytes": 65536}
     with Program(tmp_path / "a", sqlite_uri, state, pause=0.0001, keys=1, settings=settings) as program:
         stuck = program.agent_pid()
@@ -151,7 +151,7 @@ def test_an_agent_that_stands_still_and_is_then_killed_costs_nothing_though_the_
 def test_what_a_killed_trainer_with_an_agent_in_its_own_threads_leaves_behind_is_delivered_by_the_next_start(
     sqlite_uri: str, state: Path, tmp_path: Path
 ) -> None:
-    store = Store(sqlite_uri)
+    store = MlflowDatabase(sqlite_uri)
     settings = {"agent": "thread"}
     with Program(tmp_path / "a", sqlite_uri, state, pause=0.001, settings=settings) as victim:
         eventually(lambda: (r := victim.stored()) and store.count(r.run_id), 30, "rows arrive")

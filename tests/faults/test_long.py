@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from faults.families import whole
-from faults.oracle import Journal, Store, check, check_ledger, eventually
+from faults.oracle import Journal, MlflowDatabase, check, check_ledger, eventually
 from faults.program import STAGES, Program
 from faults.proxy import Action, Answer, BlackHole, Drip, Forward, LoseAnswer, Proxy, Request, Reset
 from faults.server import Server, log_noted, tracked
@@ -76,7 +76,7 @@ def _enough(what: str, fell: Counter[str], stages: tuple[str, ...], share: float
 def test_trainers_killed_at_random_lose_nothing(
     sqlite_uri: str, tmp_path: Path, rng: random.Random, tell: Tell
 ) -> None:
-    store, fell, slowest = Store(sqlite_uri), Counter[str](), 0.0
+    store, fell, slowest = MlflowDatabase(sqlite_uri), Counter[str](), 0.0
     for n in range(KILLS):
         plan: dict[str, Any] = {"pause": 0.001, "prefix": f"t{n}", "keys": 12}  # twelve: so that kills fall in `log()`
         with Program(tmp_path / str(n), sqlite_uri, tmp_path / "state", **plan) as program:
@@ -111,7 +111,7 @@ def test_trainers_killed_at_random_lose_nothing(
 def test_agents_killed_at_random_lose_and_double_nothing(
     sqlite_uri: str, tmp_path: Path, rng: random.Random, tell: Tell
 ) -> None:
-    store, fell, slowest = Store(sqlite_uri), Counter[str](), 0.0
+    store, fell, slowest = MlflowDatabase(sqlite_uri), Counter[str](), 0.0
     for first in range(0, KILLS, 10):
         plan: dict[str, Any] = {"pause": 0.002}
         if first % 20:  # a ring so small that a row in two takes the way through the spill file while there is no agent
@@ -142,7 +142,7 @@ def test_agents_killed_at_random_lose_and_double_nothing(
 def test_what_trainers_and_agents_killed_together_leave_is_delivered_by_later_starts(
     sqlite_uri: str, tmp_path: Path, rng: random.Random, tell: Tell
 ) -> None:
-    store, fell, victims = Store(sqlite_uri), Counter[str](), list[Program]()
+    store, fell, victims = MlflowDatabase(sqlite_uri), Counter[str](), list[Program]()
     for n in range(KILLS):
         program = Program(tmp_path / str(n), sqlite_uri, tmp_path / "state", pause=0.001, prefix=f"b{n}")
         victims.append(program)
@@ -284,8 +284,8 @@ def test_many_children_join_the_run(what: str, sqlite_uri: str, tmp_path: Path, 
     count = CHILDREN if what == "forks" else max(1, CHILDREN // 4)
     began = time.monotonic()
     said, journal = whole(what, sqlite_uri, tmp_path, count)
-    run = Store(sqlite_uri).settled(said["run"][0], 120)
-    rows = Store(sqlite_uri).rows(run.run_id)
+    run = MlflowDatabase(sqlite_uri).settled(said["run"][0], 120)
+    rows = MlflowDatabase(sqlite_uri).rows(run.run_id)
     noted = [point for point in journal.read() if not point.key.startswith("hammer")]
     check(noted, [row for row in rows if not row.key.startswith("hammer")])
     check_ledger(run, len(rows))
@@ -295,8 +295,8 @@ def test_many_children_join_the_run(what: str, sqlite_uri: str, tmp_path: Path, 
 def test_a_hundred_thousand_reentrant_calls(sqlite_uri: str, tmp_path: Path, tell: Tell) -> None:
     said, journal = whole("reenter", sqlite_uri, tmp_path, 1000 * CHILDREN)
     calls = [int(word) for word in said["calls"]]
-    run = Store(sqlite_uri).settled(said["run"][0], 120)
-    rows = Store(sqlite_uri).rows(run.run_id)
+    run = MlflowDatabase(sqlite_uri).settled(said["run"][0], 120)
+    rows = MlflowDatabase(sqlite_uri).rows(run.run_id)
     check(journal.read(), rows)
     check_ledger(run, len(rows), dropped=sum((n + 7) // 8 for n in calls))
     tell(f"calls (main, signal, del): {calls}")
@@ -316,6 +316,6 @@ def test_agents_told_to_leave_again_and_again_leave_and_are_replaced(
             tell(f"SIGTERM {n + 1}/{count}: a new agent after {time.monotonic() - began:.2f} s")
         program.finish(120)
         run = program.settled(120)
-    rows = Store(sqlite_uri).rows(run.run_id)
+    rows = MlflowDatabase(sqlite_uri).rows(run.run_id)
     check(program.journal.read(), rows)
     check_ledger(run, len(rows))

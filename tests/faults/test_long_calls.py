@@ -16,7 +16,7 @@ import pytest
 
 from faults.calls.library import library
 from faults.calls.struck import FAIL, KILL, TORN, fell
-from faults.oracle import Store, check, check_ledger, eventually
+from faults.oracle import MlflowDatabase, check, check_ledger, eventually
 from faults.program import Program
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(7200)]
@@ -48,7 +48,7 @@ def _agents_struck(folder: Path, uri: str, deaths: list[int], rng: random.Random
         eventually(Path(f"{plan}.{len(deaths)}").exists, 60.0 + 30 * len(deaths), "the last agent has begun", pause=0.2)
         program.finish(120)
         run = program.settled(120)
-    rows = Store(uri).rows(run.run_id)
+    rows = MlflowDatabase(uri).rows(run.run_id)
     check(program.journal.read(), rows)
     check_ledger(run, len(rows))
     assert run.status == "FINISHED"
@@ -92,6 +92,6 @@ def test_agents_whose_system_calls_fail_lose_and_double_nothing(sqlite_uri: str,
             eventually(lambda log=folder / "calls": fell(log).total() >= 1, 60, "a call has failed", pause=0.2)
             program.finish(120)
             run = program.settled(120)
-        rows = Store(sqlite_uri).rows(run.run_id)
+        rows = MlflowDatabase(sqlite_uri).rows(run.run_id)
         check(program.journal.read(), rows)
         check_ledger(run, len(rows))

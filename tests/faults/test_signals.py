@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from faults.oracle import Store, check, check_ledger, eventually
+from faults.oracle import MlflowDatabase, check, check_ledger, eventually
 from faults.program import Program, environment, run_script
 from faults.trainer import value_of
 from tailrace_agent.ipc import ring_writer as ring
@@ -33,7 +33,7 @@ from tailrace_agent.settings.settings import Settings
 
 
 def test_ctrl_c_ends_the_run_as_failed_and_leaves_the_agent_alive(sqlite_uri: str, tmp_path: Path) -> None:
-    store = Store(sqlite_uri)
+    store = MlflowDatabase(sqlite_uri)
     with Program(tmp_path / "a", sqlite_uri, tmp_path / "state", pause=0.001) as program:
         agent = program.agent_pid()
         eventually(lambda: (r := program.stored()) and store.count(r.run_id), 30, "rows arrive")
@@ -53,7 +53,7 @@ def test_ctrl_c_ends_the_run_as_failed_and_leaves_the_agent_alive(sqlite_uri: st
 
 
 def test_sigterm_ends_the_run_as_killed_within_five_seconds(sqlite_uri: str, tmp_path: Path) -> None:
-    store = Store(sqlite_uri)
+    store = MlflowDatabase(sqlite_uri)
     with Program(tmp_path / "a", sqlite_uri, tmp_path / "state", pause=0.001) as program:
         eventually(lambda: (r := program.stored()) and store.count(r.run_id), 30, "rows arrive")
         os.killpg(program.process.pid, signal.SIGTERM)
@@ -68,7 +68,7 @@ def test_sigterm_ends_the_run_as_killed_within_five_seconds(sqlite_uri: str, tmp
 def test_an_agent_told_to_leave_by_sigterm_is_replaced_within_two_seconds_and_nothing_is_lost(
     sqlite_uri: str, tmp_path: Path
 ) -> None:
-    store = Store(sqlite_uri)
+    store = MlflowDatabase(sqlite_uri)
     with Program(tmp_path / "a", sqlite_uri, tmp_path / "state", pause=0.001) as program:
         time.sleep(0.3)
         old = program.agent_pid()
@@ -142,8 +142,8 @@ def test_a_handler_that_logs_a_last_row_and_leaves_gets_everything_delivered(sql
     process.terminate()
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 0
-    run = Store(sqlite_uri).settled(run_id)
-    rows = Store(sqlite_uri).rows(run.run_id)
+    run = MlflowDatabase(sqlite_uri).settled(run_id)
+    rows = MlflowDatabase(sqlite_uri).rows(run.run_id)
     assert run.status == "FINISHED"
     assert ("preempted", 10**6, 1.0) in [row[:3] for row in rows]
     assert sum(row.key == "x" for row in rows) >= int(said.split()[-1])

@@ -12,8 +12,8 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from test_uploads import Rig, fails
 
+from helpers.delivery_rigs import UploadRig, fails
 from helpers.sdk_tools import Store, tracking
 from tailrace import CallError
 from tailrace_agent.delivery import compress
@@ -44,8 +44,8 @@ def staged(root: Path, files: dict[str, bytes]) -> Path:
 
 
 @pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    rig = Rig(tmp_path)
+def rig(tmp_path: Path) -> Iterator[UploadRig]:
+    rig = UploadRig(tmp_path)
     yield rig
     rig.spool.close()
 
@@ -99,7 +99,7 @@ def test_what_a_kill_left_is_thrown_away_and_what_is_whole_is_not_made_again(
     assert compressed(entry / "model.bin", "gzip") == packed
 
 
-def test_a_full_disk_is_waited_for_and_leaves_nothing_behind(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_waited_for_and_leaves_nothing_behind(rig: UploadRig, monkeypatch: pytest.MonkeyPatch) -> None:
     rig.start()
     entry = rig.stage({"model.bin": "weights"}, compress="zstd")
     copy, full = shutil.copyfileobj, [True]
@@ -119,7 +119,7 @@ def test_a_full_disk_is_waited_for_and_leaves_nothing_behind(rig: Rig, monkeypat
     assert names(rig.staging) == []
 
 
-def test_an_upload_that_is_tried_again_is_not_compressed_again(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_upload_that_is_tried_again_is_not_compressed_again(rig: UploadRig, monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
     work = compress._compress
     monkeypatch.setattr(compress, "_compress", lambda *args: (made.append(args), work(*args)))
@@ -132,7 +132,7 @@ def test_an_upload_that_is_tried_again_is_not_compressed_again(rig: Rig, monkeyp
     assert rig.counts().delivered == 1
 
 
-def test_of_a_refused_one_only_the_original_stays(rig: Rig) -> None:
+def test_of_a_refused_one_only_the_original_stays(rig: UploadRig) -> None:
     rig.start()
     entry = rig.stage({"model.bin": "weights"}, compress="gzip")
     fails(rig, Refused("no"), "log_artifact")

@@ -13,33 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tailrace_agent.delivery.deliver import Delivery
-from tailrace_agent.delivery.run_book import RunBook, RunState
+from helpers.delivery_rigs import IDLE, MS, DeliveryRig, fails
 from tailrace_agent.errors import Refused, StoreRefused, Unavailable
-from tailrace_agent.ipc.records import End, Params, RunSpec, Start, Tags, encode, run_hex
-from tailrace_agent.ledger import Ledger
-from tailrace_agent.sinks.memory import MemoryRun, MemorySink
-from tailrace_agent.spool.intake import Intake
+from tailrace_agent.ipc.records import End, Params, RunSpec, Start, Tags
+from tailrace_agent.sinks.memory import MemorySink
 from tailrace_agent.spool.store import Spool
 
-MS = 1_000_000
 START = 1000.0
-IDLE = 600.0
 
 
-class Quiet:
-    """A log that keeps the names of what happened."""
-
-    def __init__(self) -> None:
-        self.events: list[str] = []
-
-    def info(self, event: str, **_: object) -> None:
-        self.events.append(event)
-
-    warning = error = info
-
-
-class Sink(MemorySink):
+class CountingSink(MemorySink):
     """A memory sink that counts its requests and can refuse points by their key."""
 
     def __init__(self) -> None:
@@ -60,127 +43,22 @@ class Sink(MemorySink):
         self.find_first.append(find_first)
         return super().open_run(spec, parent_run_id, find_first=find_first)
 
-    def of(self, run: int) -> MemoryRun:
-        (found,) = [r for r in self.runs.values() if r.tags.get("tailrace.run") == run_hex(run) and not r.deleted]
-        return found
-
     def sent(self, kind: str) -> list[list[str]]:
         """The keys of the requests of one kind, tailrace's own tags left out."""
         return [keys for k, keys in self.requests if k == kind and not keys[0].startswith("tailrace.")]
 
 
-class Rig:
-    """One store, one delivery, and a clock that only the test moves."""
-
-    def __init__(self, folder: Path, sink: Sink | None = None) -> None:
-        self.now = START
-        self.sink = sink or Sink()
-        self.spool = Spool(folder / "spool.db")
-        self.log = Quiet()
-        self.opened = 0
-        self.open_error: Exception | None = None
-        self.intake = Intake(lambda _name, _text: "staged")
-        self._ids = itertools.count()
-        self.restart()
-
-    def restart(self) -> None:
-        """As a new agent finds it."""
-        self.book = RunBook(self.spool.runs(), self.spool.save_run)
-        self.delivery = Delivery(
-            None,
-            self.spool,
-            self.book,
-            self._open,
-            flush_interval=0.5,
-            retry_max_delay=30.0,
-            log=self.log,
-            monotonic=lambda: self.now,
-        )
-        self.drained()
-
-    def drained(self) -> None:
-        """The rings are read to their end."""
-        self.book.set_barriers(self.spool.last_id())
-
-    def _open(self) -> Sink:
-        self.opened += 1
-        if self.open_error is not None:
-            raise self.open_error
-        return self.sink
-
-    def say(self, *records: object) -> None:
-        self.intake.feed("ring", [encode(record) for record in records])
-        changes = self.intake.take()
-        states = [(s.spec.run, self.book.start(s, ring)) for s, ring in changes.starts]
-        states += [(end.run, state) for end in changes.ends if (state := self.book.end(end))]
-        self.spool.ingest(changes.blocks, changes.tallies, states)
-        self.book.reopen(changes.runs)
-        self.drained()
-
-    def start(self, run: int = 1, **changes: Any) -> None:
-        self.say(Start(RunSpec(run=run, start_time=5, cwd="/", **changes)))
-
-    def log_metrics(self, *keys: str, run: int = 1, value: float = 1.0) -> None:
-        for key in keys:
-            self.say((run, 0, (10 + next(self._ids)) * MS, {key: value}))
-
-    def log_row(self, values: dict[str, float], run: int = 1) -> None:
-        self.say((run, 0, (10 + next(self._ids)) * MS, values))
-
-    def step(self) -> float:
-        """One step; seconds until the next."""
-        return self.delivery.step(self.now) - self.now
-
-    def run(self, seconds: float = IDLE, steps: int = 5000) -> None:
-        """Steps, with the clock moved to each deadline, until it idles or the time is over."""
-        end = self.now + seconds
-        for _ in range(steps):
-            wait = self.step()
-            if wait > 0 and self.now + wait > end:
-                return
-            self.now += max(0.0, wait)
-        pytest.fail("it does not come to rest")
-
-    def ledger(self, run: int = 1) -> Ledger:
-        return self.spool.ledger(run)
-
-    def state(self, run: int = 1) -> RunState:
-        state = self.book.get(run)
-        assert state is not None
-        return state
-
-    def notices(self, run: int = 1) -> list[str]:
-        return self.state(run).notices
-
-
 @pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    rig = Rig(tmp_path)
+def rig(tmp_path: Path) -> Iterator[DeliveryRig]:
+    rig = DeliveryRig(tmp_path, CountingSink())
     yield rig
     rig.spool.close()
-
-
-def fails(rig: Rig, error: Exception, *methods: str, times: int = 10**9, after: bool = False) -> list[str]:
-    """Makes the sink fail that often; returns the calls made."""
-    calls: list[str] = []
-
-    def fail(method: str) -> None:
-        if not methods or method in methods:
-            calls.append(method)
-            if len(calls) <= times:
-                raise error
-
-    if after:
-        rig.sink.fail_after = fail
-    else:
-        rig.sink.fail = fail
-    return calls
 
 
 # -- when it is sent ---------------------------------------------------------------------------------------------------
 
 
-def test_blocks_are_sent_in_parts_to_a_store_that_is_slower_still_and_no_accepted_part_twice(rig: Rig) -> None:
+def test_blocks_are_sent_in_parts_to_a_store_that_is_slower_still_and_no_accepted_part_twice(rig: DeliveryRig) -> None:
     log_batch, sent = rig.sink.log_batch, list[tuple[str, float]]()
     failing = iter([False, False, True, False, False, True] + [False] * 1000)
 
@@ -198,7 +76,7 @@ def test_blocks_are_sent_in_parts_to_a_store_that_is_slower_still_and_no_accepte
     assert rig.ledger().of("metric").delivered == 250
 
 
-def test_a_store_too_slow_for_full_requests_gets_smaller_ones_until_it_is_not(rig: Rig) -> None:
+def test_a_store_too_slow_for_full_requests_gets_smaller_ones_until_it_is_not(rig: DeliveryRig) -> None:
     slow = True
     log_batch = rig.sink.log_batch
 
@@ -216,7 +94,7 @@ def test_a_store_too_slow_for_full_requests_gets_smaller_ones_until_it_is_not(ri
     assert sizes[:2] == [1000, 500]
     assert max(sizes[3:9]) <= 250
     assert rig.ledger().of("metric").delivered == 3000
-    assert sum(len(points) for points in rig.sink.of(1).metrics.values()) == 3000  # each once, however often it came
+    assert sum(len(points) for points in rig.of(1).metrics.values()) == 3000  # each once, however often it came
     slow = False
     for number in range(8000):
         rig.log_metrics(f"k{number % 7}", value=float(number))
@@ -225,7 +103,7 @@ def test_a_store_too_slow_for_full_requests_gets_smaller_ones_until_it_is_not(ri
     assert rig.ledger().of("metric").delivered == 11_000
 
 
-def test_a_store_that_takes_no_large_request_is_soon_sent_small_ones(rig: Rig) -> None:
+def test_a_store_that_takes_no_large_request_is_soon_sent_small_ones(rig: DeliveryRig) -> None:
     refused = []
     log_batch = rig.sink.log_batch
 
@@ -244,19 +122,19 @@ def test_a_store_that_takes_no_large_request_is_soon_sent_small_ones(rig: Rig) -
     assert refused[:6] == [1000, 500, 250, 125, 62, 62]
     assert len(refused) < accepted / 6
     assert (rig.ledger().of("metric").delivered, rig.ledger().dead) == (3000, 0)
-    assert sum(len(points) for points in rig.sink.of(1).metrics.values()) == 3000
+    assert sum(len(points) for points in rig.of(1).metrics.values()) == 3000
 
 
-def test_without_runs_there_is_nothing_to_do(rig: Rig) -> None:
+def test_without_runs_there_is_nothing_to_do(rig: DeliveryRig) -> None:
     assert rig.step() >= IDLE
     assert rig.opened == 1
 
 
-def test_a_run_is_created_at_once_and_metrics_wait_for_company(rig: Rig) -> None:
+def test_a_run_is_created_at_once_and_metrics_wait_for_company(rig: DeliveryRig) -> None:
     rig.start(run_name="first", experiment_name="e", tags={"who": "me"})
     rig.log_metrics("a")
     assert rig.step() == 0.5
-    run = rig.sink.of(1)
+    run = rig.of(1)
     assert (run.run_name, run.tags["who"], run.status) == ("first", "me", "RUNNING")
     rig.now += 0.4
     rig.log_metrics("b")
@@ -270,7 +148,7 @@ def test_a_run_is_created_at_once_and_metrics_wait_for_company(rig: Rig) -> None
     assert rig.step() == 0.5  # its own half second
 
 
-def test_a_full_request_does_not_wait(rig: Rig) -> None:
+def test_a_full_request_does_not_wait(rig: DeliveryRig) -> None:
     rig.start()
     for _ in range(4):
         rig.log_row({f"k{i}": 1.0 for i in range(250)})
@@ -279,7 +157,7 @@ def test_a_full_request_does_not_wait(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("why", ["flush", "end"])
-def test_nobody_who_waits_is_kept_waiting(rig: Rig, why: str) -> None:
+def test_nobody_who_waits_is_kept_waiting(rig: DeliveryRig, why: str) -> None:
     rig.start()
     rig.log_metrics("a")
     assert rig.step() == 0.5
@@ -291,7 +169,7 @@ def test_nobody_who_waits_is_kept_waiting(rig: Rig, why: str) -> None:
     assert rig.sink.sent("metric") == [["a"]]
 
 
-def test_params_and_tags_do_not_wait_and_go_before_metrics(rig: Rig) -> None:
+def test_params_and_tags_do_not_wait_and_go_before_metrics(rig: DeliveryRig) -> None:
     rig.start()
     rig.log_metrics("a")
     rig.say(Params(1, {"lr": "1"}), Tags(1, {"t": "x"}))
@@ -299,7 +177,7 @@ def test_params_and_tags_do_not_wait_and_go_before_metrics(rig: Rig) -> None:
     assert [kind for kind, _ in rig.sink.requests] == ["param", "tag", "metric"]
 
 
-def test_no_request_exceeds_the_limits_of_mlflow(rig: Rig) -> None:
+def test_no_request_exceeds_the_limits_of_mlflow(rig: DeliveryRig) -> None:
     rig.start()
     for i in range(10):
         rig.log_row({f"k{i}-{j}": 1.0 for j in range(777)})
@@ -311,20 +189,20 @@ def test_no_request_exceeds_the_limits_of_mlflow(rig: Rig) -> None:
     assert len(rig.sink.sent("metric")) <= 11
     assert (rig.ledger().delivered, rig.ledger().pending) == (7770 + 666, 0)
     assert rig.ledger().requests == len(rig.sink.requests)
-    assert rig.spool.delivered_keys(1) == rig.sink.count_metrics(rig.sink.of(1).run_id)
+    assert rig.spool.delivered_keys(1) == rig.sink.count_metrics(rig.of(1).run_id)
 
 
 # -- the end -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_end_comes_after_everything_else_the_ledger_included(rig: Rig) -> None:
+def test_the_end_comes_after_everything_else_the_ledger_included(rig: DeliveryRig) -> None:
     seen: list[tuple[str, str]] = []
     rig.start()
     rig.log_metrics(*(f"k{i}" for i in range(2500)))
     rig.say(Params(1, {"lr": "1"}), Tags(1, {"t": "x"}), End(1, "FAILED", 99))
-    rig.sink.fail = lambda method: seen.append((method, rig.sink.of(1).status if rig.sink.runs else ""))
+    rig.sink.fail = lambda method: seen.append((method, rig.of(1).status if rig.sink.runs else ""))
     rig.run()
-    run = rig.sink.of(1)
+    run = rig.of(1)
     assert (run.status, run.end_time) == ("FAILED", 99)
     assert [method for method, _ in seen][-2:] == ["log_batch", "end_run"]
     assert {status for method, status in seen if method == "log_batch"} == {"RUNNING"}
@@ -336,42 +214,42 @@ def test_the_end_comes_after_everything_else_the_ledger_included(rig: Rig) -> No
     assert len(rig.sink.requests) == before
 
 
-def test_rows_that_come_after_the_end_are_delivered_and_the_ledger_is_stored_anew(rig: Rig) -> None:
+def test_rows_that_come_after_the_end_are_delivered_and_the_ledger_is_stored_anew(rig: DeliveryRig) -> None:
     rig.start()
     rig.log_metrics("a")
     rig.say(End(1, "FINISHED", 99))
     rig.run()
     rig.log_metrics("late")
     rig.run()
-    assert rig.sink.count_metrics(rig.sink.of(1).run_id) == {"a": 1, "late": 1}
-    stored = json.loads(rig.sink.of(1).tags["tailrace.ledger"])
+    assert rig.sink.count_metrics(rig.of(1).run_id) == {"a": 1, "late": 1}
+    stored = json.loads(rig.of(1).tags["tailrace.ledger"])
     assert (stored["delivered"], stored["late"]) == (2, 1)
 
 
-def test_a_run_stays_open_while_the_rings_are_read_for_what_came_before_its_end(rig: Rig) -> None:
+def test_a_run_stays_open_while_the_rings_are_read_for_what_came_before_its_end(rig: DeliveryRig) -> None:
     rig.start()
     rig.log_metrics("a")
     rig.book.end(End(1, "FINISHED", 99))
     rig.run(5)
-    assert (rig.sink.of(1).status, rig.ledger().delivered) == ("RUNNING", 1)
+    assert (rig.of(1).status, rig.ledger().delivered) == ("RUNNING", 1)
     rig.log_metrics("of a child")
     rig.run()
-    assert (rig.sink.of(1).status, rig.ledger().delivered, rig.ledger().total.late) == ("FINISHED", 2, 0)
+    assert (rig.of(1).status, rig.ledger().delivered, rig.ledger().total.late) == ("FINISHED", 2, 0)
 
 
-def test_a_child_that_goes_on_logging_does_not_keep_the_run_open(rig: Rig) -> None:
+def test_a_child_that_goes_on_logging_does_not_keep_the_run_open(rig: DeliveryRig) -> None:
     rig.start()
     rig.say(End(1, "FINISHED", 99))
     for number in range(50):
         rig.log_metrics(f"k{number}")
         rig.step()
         rig.now += 0.01
-    assert rig.sink.of(1).status == "FINISHED"
+    assert rig.of(1).status == "FINISHED"
     rig.run()
     assert 0 < rig.ledger().total.late <= 50 == rig.ledger().delivered
 
 
-def test_why_a_run_will_be_killed_is_said_before_its_backlog_and_the_status_after_it(rig: Rig) -> None:
+def test_why_a_run_will_be_killed_is_said_before_its_backlog_and_the_status_after_it(rig: DeliveryRig) -> None:
     rig.start()
     rig.log_metrics(*(f"k{number}" for number in range(2500)))
     rig.book.end(End(1, "KILLED", 50), "process 7 disappeared")
@@ -380,26 +258,26 @@ def test_why_a_run_will_be_killed_is_said_before_its_backlog_and_the_status_afte
 
     def look(method: str) -> None:
         if rig.sink.runs:
-            run = rig.sink.of(1)
+            run = rig.of(1)
             seen.append((method, run.tags.get("tailrace.end_reason", ""), len(run.metrics)))
 
     rig.sink.fail = look
     rig.run()
     assert seen[1:3] == [("log_batch", "process 7 disappeared", 0), ("log_batch", "process 7 disappeared", 1000)]
     assert seen[-1] == ("end_run", "process 7 disappeared", 2500)
-    assert rig.sink.of(1).status == "KILLED"
+    assert rig.of(1).status == "KILLED"
 
 
 # -- the note of smallest and largest values ---------------------------------------------------------------------------
 
 
-def note(rig: Rig) -> dict[str, list[float]]:
+def note(rig: DeliveryRig) -> dict[str, list[float]]:
     """Smallest and largest values that are noted with the run."""
-    tags = rig.sink.of(1).tags
+    tags = rig.of(1).tags
     return {key: entry[:2] for key, entry in json.loads(tags.get("tailrace.extremes", "{}")).items()}
 
 
-def test_the_smallest_and_largest_values_are_noted_with_the_ledger(rig: Rig) -> None:
+def test_the_smallest_and_largest_values_are_noted_with_the_ledger(rig: DeliveryRig) -> None:
     rig.start()
     for value in (3.0, 1.0, math.nan, 2.0):
         rig.log_metrics("a", value=value)
@@ -412,7 +290,7 @@ def test_the_smallest_and_largest_values_are_noted_with_the_ledger(rig: Rig) -> 
     assert ["tailrace.extremes", "tailrace.ledger"] in [keys for _, keys in rig.sink.requests]
 
 
-def test_a_note_is_withdrawn_before_late_metrics_and_comes_again_after_them(rig: Rig) -> None:
+def test_a_note_is_withdrawn_before_late_metrics_and_comes_again_after_them(rig: DeliveryRig) -> None:
     rig.start()
     rig.log_metrics("a", value=1.0)
     rig.say(End(1, "FINISHED", 99))
@@ -426,7 +304,7 @@ def test_a_note_is_withdrawn_before_late_metrics_and_comes_again_after_them(rig:
     assert note(rig) == {"a": [0.0, 1.0]}
 
 
-def test_no_note_is_left_behind_by_a_kill_between_the_note_and_its_record(rig: Rig) -> None:
+def test_no_note_is_left_behind_by_a_kill_between_the_note_and_its_record(rig: DeliveryRig) -> None:
     rig.start()
     rig.log_metrics("a", value=1.0)
     rig.say(End(1, "FINISHED", 99))
@@ -449,15 +327,15 @@ def test_no_note_is_left_behind_by_a_kill_between_the_note_and_its_record(rig: R
     assert ("tag", ["tailrace.extremes"]) in rig.sink.requests, "it was withdrawn"
 
 
-def test_who_lost_something_or_writes_to_the_run_of_another_makes_no_note(rig: Rig) -> None:
+def test_who_lost_something_or_writes_to_the_run_of_another_makes_no_note(rig: DeliveryRig) -> None:
     rig.sink.bad = lambda key: key == "bad"
     rig.start()
     rig.log_metrics("a", "bad")
     rig.say(End(1, "FINISHED", 99))
     rig.run()
-    assert "tailrace.extremes" not in rig.sink.of(1).tags
+    assert "tailrace.extremes" not in rig.of(1).tags
 
-    run_id = rig.sink.of(1).run_id
+    run_id = rig.of(1).run_id
     rig.start(run=2, run_id=run_id)
     rig.log_metrics("a", run=2)
     rig.say(End(2, "FINISHED", 99))
@@ -469,7 +347,7 @@ def test_who_lost_something_or_writes_to_the_run_of_another_makes_no_note(rig: R
     assert kinds == [["a"], ["tailrace.shared"], ["a"]], "said before its first point"
 
 
-def test_a_spool_that_does_not_know_how_the_run_began_makes_no_note(rig: Rig, tmp_path: Path) -> None:
+def test_a_spool_that_does_not_know_how_the_run_began_makes_no_note(rig: DeliveryRig, tmp_path: Path) -> None:
     rig.start()
     rig.log_metrics("a", value=-100.0)
     rig.say(End(1, "FINISHED", 99))
@@ -483,12 +361,12 @@ def test_a_spool_that_does_not_know_how_the_run_began_makes_no_note(rig: Rig, tm
     rig.log_metrics("a", value=6.0)
     rig.say(End(1, "FINISHED", 99))
     rig.run()
-    assert rig.sink.count_metrics(rig.sink.of(1).run_id) == {"a": 2}
-    assert rig.sink.of(1).tags["tailrace.extremes"] == "{}"
+    assert rig.sink.count_metrics(rig.of(1).run_id) == {"a": 2}
+    assert rig.of(1).tags["tailrace.extremes"] == "{}"
     assert rig.state().finalized
 
 
-def test_a_note_that_cannot_be_withdrawn_is_tried_again_with_each_request(rig: Rig) -> None:
+def test_a_note_that_cannot_be_withdrawn_is_tried_again_with_each_request(rig: DeliveryRig) -> None:
     rig.start()
     rig.log_metrics("a", value=1.0)
     rig.say(End(1, "FINISHED", 99))
@@ -503,17 +381,17 @@ def test_a_note_that_cannot_be_withdrawn_is_tried_again_with_each_request(rig: R
     assert note(rig) == {"a": [-1.0, 1.0]}
 
 
-def test_a_store_that_refuses_the_note_takes_the_ledger(rig: Rig) -> None:
+def test_a_store_that_refuses_the_note_takes_the_ledger(rig: DeliveryRig) -> None:
     rig.sink.bad = lambda key: key == "tailrace.extremes"
     rig.start()
     rig.log_metrics("a")
     rig.say(End(1, "FINISHED", 99))
     rig.run()
-    assert json.loads(rig.sink.of(1).tags["tailrace.ledger"])["delivered"] == 1
+    assert json.loads(rig.of(1).tags["tailrace.ledger"])["delivered"] == 1
     assert rig.state().finalized
 
 
-def test_rows_that_come_while_the_ledger_is_being_stored_are_delivered(rig: Rig, monkeypatch: Any) -> None:
+def test_rows_that_come_while_the_ledger_is_being_stored_are_delivered(rig: DeliveryRig, monkeypatch: Any) -> None:
     log_batch, late = rig.sink.log_batch, iter(["late"])
 
     def during(run_id: str, **batch: Any) -> None:
@@ -525,23 +403,23 @@ def test_rows_that_come_while_the_ledger_is_being_stored_are_delivered(rig: Rig,
     rig.start()
     rig.say(End(1, "FINISHED", 99))
     rig.run()
-    assert rig.sink.count_metrics(rig.sink.of(1).run_id) == {"late": 1}
+    assert rig.sink.count_metrics(rig.of(1).run_id) == {"late": 1}
     assert rig.state().finalized
 
 
-def test_the_reason_of_an_inferred_end_is_a_tag_and_a_said_end_replaces_it(rig: Rig) -> None:
+def test_the_reason_of_an_inferred_end_is_a_tag_and_a_said_end_replaces_it(rig: DeliveryRig) -> None:
     rig.start()
     rig.book.end(End(1, "KILLED", 50), "process 7 disappeared")
     rig.drained()
     rig.run()
-    assert (rig.sink.of(1).status, rig.sink.of(1).tags["tailrace.end_reason"]) == ("KILLED", "process 7 disappeared")
+    assert (rig.of(1).status, rig.of(1).tags["tailrace.end_reason"]) == ("KILLED", "process 7 disappeared")
     rig.say(End(1, "FINISHED", 60))
     rig.run()
-    assert (rig.sink.of(1).status, rig.sink.of(1).end_time) == ("FINISHED", 60)
-    assert rig.sink.of(1).tags["tailrace.end_reason"] == "none: the program has ended the run"
+    assert (rig.of(1).status, rig.of(1).end_time) == ("FINISHED", 60)
+    assert rig.of(1).tags["tailrace.end_reason"] == "none: the program has ended the run"
 
 
-def test_the_status_of_somebody_elses_run_is_left_alone(rig: Rig) -> None:
+def test_the_status_of_somebody_elses_run_is_left_alone(rig: DeliveryRig) -> None:
     run_id = MemorySink.open_run(rig.sink, RunSpec(run=9, start_time=1, cwd="/"), None, find_first=False).run_id
     rig.start(run_id=run_id, owned=False)
     rig.log_metrics("a")
@@ -552,7 +430,7 @@ def test_the_status_of_somebody_elses_run_is_left_alone(rig: Rig) -> None:
     assert rig.state().finalized
 
 
-def test_a_run_that_another_agent_creates_is_waited_for_and_never_made(rig: Rig) -> None:
+def test_a_run_that_another_agent_creates_is_waited_for_and_never_made(rig: DeliveryRig) -> None:
     rig.start(owned=False)
     rig.log_metrics("a")
     rig.run(60)
@@ -566,7 +444,7 @@ def test_a_run_that_another_agent_creates_is_waited_for_and_never_made(rig: Rig)
     assert (len(rig.sink.runs), rig.sink.runs[run_id].status) == (1, "RUNNING")
 
 
-def test_a_parent_ends_after_the_nested_runs_that_have_ended_before_it(rig: Rig) -> None:
+def test_a_parent_ends_after_the_nested_runs_that_have_ended_before_it(rig: DeliveryRig) -> None:
     rig.start(1)
     for run in (2, 3, 4):
         rig.start(run, parent=1)
@@ -576,7 +454,7 @@ def test_a_parent_ends_after_the_nested_runs_that_have_ended_before_it(rig: Rig)
 
     def look(method: str) -> None:
         if method == "end_run":
-            seen.append([rig.sink.of(run).status for run in (1, 2, 3, 4)])
+            seen.append([rig.of(run).status for run in (1, 2, 3, 4)])
 
     rig.sink.fail_after = look
     rig.run()
@@ -588,7 +466,7 @@ def test_a_parent_ends_after_the_nested_runs_that_have_ended_before_it(rig: Rig)
 
 
 @pytest.mark.parametrize("method", ["end_run", "discard_twins"])
-def test_a_refusal_at_the_end_of_one_run_keeps_no_other_waiting(rig: Rig, method: str) -> None:
+def test_a_refusal_at_the_end_of_one_run_keeps_no_other_waiting(rig: DeliveryRig, method: str) -> None:
     fails(rig, Unavailable("lost"), "open_run", times=1, after=True)
     rig.start(1)
     rig.start(2)
@@ -610,7 +488,7 @@ def test_a_refusal_at_the_end_of_one_run_keeps_no_other_waiting(rig: Rig, method
 # -- creating runs -----------------------------------------------------------------------------------------------------
 
 
-def test_after_a_failed_attempt_the_run_is_looked_for_before_it_is_created_again(rig: Rig) -> None:
+def test_after_a_failed_attempt_the_run_is_looked_for_before_it_is_created_again(rig: DeliveryRig) -> None:
     fails(rig, Unavailable("the answer was lost"), "open_run", times=1, after=True)
     rig.start()
     rig.log_metrics("a")
@@ -621,7 +499,7 @@ def test_after_a_failed_attempt_the_run_is_looked_for_before_it_is_created_again
     assert rig.ledger().delivered == 1
 
 
-def test_an_attempt_is_on_record_before_it_is_made(rig: Rig) -> None:
+def test_an_attempt_is_on_record_before_it_is_made(rig: DeliveryRig) -> None:
     class Killed(BaseException):
         pass
 
@@ -641,7 +519,7 @@ def test_an_attempt_is_on_record_before_it_is_made(rig: Rig) -> None:
     assert len(rig.sink.runs) == 1
 
 
-def test_twins_of_a_run_go_away(rig: Rig) -> None:
+def test_twins_of_a_run_go_away(rig: DeliveryRig) -> None:
     fails(rig, Unavailable("lost"), "open_run", times=1, after=True)
     rig.start()
     rig.step()
@@ -653,31 +531,31 @@ def test_twins_of_a_run_go_away(rig: Rig) -> None:
     rig.say(End(1, "FINISHED", 9))
     rig.run()
     assert rig.sink.runs[twin].deleted
-    assert rig.sink.count_metrics(rig.sink.of(1).run_id) == {"a": 1}
+    assert rig.sink.count_metrics(rig.of(1).run_id) == {"a": 1}
 
 
-def test_the_parent_is_created_before_its_child(rig: Rig) -> None:
+def test_the_parent_is_created_before_its_child(rig: DeliveryRig) -> None:
     fails(rig, Unavailable("away"), "open_run", times=2)
     rig.start(2, parent=1)
     rig.start(1)
     rig.log_metrics("a", run=2)
     rig.run()
-    child, parent = rig.sink.of(2), rig.sink.of(1)
+    child, parent = rig.of(2), rig.of(1)
     assert child.tags["mlflow.parentRunId"] == parent.run_id
     assert list(rig.sink.runs) == [parent.run_id, child.run_id]
 
 
-def test_a_parent_that_is_gone_or_unknown_does_not_keep_its_child(rig: Rig) -> None:
+def test_a_parent_that_is_gone_or_unknown_does_not_keep_its_child(rig: DeliveryRig) -> None:
     rig.start(1)
     rig.book.update(1, gone="deleted")
     rig.start(2, parent=1)
     rig.start(3, parent=99, parent_run_id="theirs")
     rig.run(60)
-    assert "mlflow.parentRunId" not in rig.sink.of(2).tags
-    assert rig.sink.of(3).tags["mlflow.parentRunId"] == "theirs"
+    assert "mlflow.parentRunId" not in rig.of(2).tags
+    assert rig.of(3).tags["mlflow.parentRunId"] == "theirs"
 
 
-def test_a_run_that_cannot_be_created_is_told_and_its_rows_are_kept_as_dead_letters(rig: Rig) -> None:
+def test_a_run_that_cannot_be_created_is_told_and_its_rows_are_kept_as_dead_letters(rig: DeliveryRig) -> None:
     fails(rig, Refused("the experiment was deleted"), "open_run")
     rig.start()
     rig.log_metrics("a", "b")
@@ -702,14 +580,14 @@ def test_the_bad_among_the_good_are_isolated_in_few_requests(
         if n <= 50
         else {f"k{data.draw(st.integers(0, n - 1))}" for _ in range(k)}
     )
-    rig = Rig(tmp_path_factory.mktemp("bisect"))
+    rig = DeliveryRig(tmp_path_factory.mktemp("bisect"), CountingSink())
     try:
         rig.start()
         rig.sink.bad = bad.__contains__
         for start in range(0, n, 250):
             rig.log_row({f"k{i}": 1.0 for i in range(start, min(n, start + 250))})
         rig.run()
-        stored = rig.sink.count_metrics(rig.sink.of(1).run_id)
+        stored = rig.sink.count_metrics(rig.of(1).run_id)
         assert stored == {f"k{i}": 1 for i in range(n) if f"k{i}" not in bad}
         counts = rig.ledger().of("metric")
         assert (counts.delivered, counts.dead, counts.pending) == (n - len(bad), len(bad), 0)
@@ -720,7 +598,7 @@ def test_the_bad_among_the_good_are_isolated_in_few_requests(
         rig.spool.close()
 
 
-def test_a_name_that_mlflow_refuses_is_found_without_asking_and_told_once(rig: Rig) -> None:
+def test_a_name_that_mlflow_refuses_is_found_without_asking_and_told_once(rig: DeliveryRig) -> None:
     rig.start()
     for _ in range(3):
         rig.log_metrics("good", "a$b", "../up")
@@ -732,7 +610,7 @@ def test_a_name_that_mlflow_refuses_is_found_without_asking_and_told_once(rig: R
 
 
 @pytest.mark.parametrize("key", ["", "new\nline", "quo'te", "ünï", "a" * 300])
-def test_any_name_can_be_a_dead_letter_and_is_told_once(rig: Rig, key: str) -> None:
+def test_any_name_can_be_a_dead_letter_and_is_told_once(rig: DeliveryRig, key: str) -> None:
     rig.start()
     rig.sink.bad = key.__eq__
     for _ in range(3):
@@ -743,7 +621,7 @@ def test_any_name_can_be_a_dead_letter_and_is_told_once(rig: Rig, key: str) -> N
     assert len(rig.notices()) == 1
 
 
-def test_a_dead_letter_can_be_sent_again(rig: Rig) -> None:
+def test_a_dead_letter_can_be_sent_again(rig: DeliveryRig) -> None:
     rig.start()
     rig.sink.bad = "k7".__eq__
     rig.log_row({f"k{i}": float(i) for i in range(10)})
@@ -753,18 +631,18 @@ def test_a_dead_letter_can_be_sent_again(rig: Rig) -> None:
     rig.sink.bad = lambda _: False
     rig.spool.revive([letter], [(letter.run, letter.kind, letter.n, 0, letter.body)])
     rig.run()
-    assert rig.sink.of(1).metrics["k7"][0].value == 7.0
+    assert rig.of(1).metrics["k7"][0].value == 7.0
     assert (rig.ledger().delivered, rig.ledger().dead) == (10, 0)
 
 
-def test_a_changed_param_costs_nothing_else(rig: Rig) -> None:
+def test_a_changed_param_costs_nothing_else(rig: DeliveryRig) -> None:
     rig.start()
     rig.say(Params(1, {"lr": "1", "a": "x"}))
     rig.run()
     rig.say(Params(1, {"b": "y", "lr": "2", "c": "z"}))
     rig.log_metrics("loss")
     rig.run()
-    assert rig.sink.of(1).params == {"lr": "1", "a": "x", "b": "y", "c": "z"}
+    assert rig.of(1).params == {"lr": "1", "a": "x", "b": "y", "c": "z"}
     counts = rig.ledger().of("param")
     assert (counts.delivered, counts.dead, counts.pending) == (4, 1, 0)
     (letter,) = rig.spool.dead_letters()
@@ -773,21 +651,21 @@ def test_a_changed_param_costs_nothing_else(rig: Rig) -> None:
     assert rig.ledger().of("metric").delivered == 1
 
 
-def test_params_that_contradict_each_other_in_one_backlog_are_isolated(rig: Rig) -> None:
+def test_params_that_contradict_each_other_in_one_backlog_are_isolated(rig: DeliveryRig) -> None:
     rig.start()
     rig.say(Params(1, {"lr": "1"}), Params(1, {"lr": "2", "x": "1"}), Params(1, {"lr": "1", "y": "2"}))
     rig.run()
-    assert rig.sink.of(1).params == {"lr": "1", "x": "1", "y": "2"}
+    assert rig.of(1).params == {"lr": "1", "x": "1", "y": "2"}
     counts = rig.ledger().of("param")
     assert (counts.delivered, counts.dead, counts.pending) == (4, 1, 0)
 
 
 @pytest.mark.parametrize("n", [30, 100, 250])
-def test_a_run_resumed_with_all_its_params_changed_still_gets_its_metrics(rig: Rig, n: int) -> None:
+def test_a_run_resumed_with_all_its_params_changed_still_gets_its_metrics(rig: DeliveryRig, n: int) -> None:
     rig.start(1)
     rig.say(Params(1, {f"p{i}": "old" for i in range(n)}))
     rig.run()
-    rig.start(2, run_id=rig.sink.of(1).run_id)
+    rig.start(2, run_id=rig.of(1).run_id)
     rig.say(Params(2, {f"p{i}": "new" for i in range(n)}))
     rig.log_metrics("loss", run=2)
     rig.run()
@@ -796,7 +674,7 @@ def test_a_run_resumed_with_all_its_params_changed_still_gets_its_metrics(rig: R
     assert rig.ledger(2).of("metric").delivered == 1
 
 
-def test_a_store_that_refuses_everything_buries_nothing(rig: Rig) -> None:
+def test_a_store_that_refuses_everything_buries_nothing(rig: DeliveryRig) -> None:
     rig.start()
     calls = fails(rig, Refused("no"), "log_batch")
     for start in range(0, 1000, 250):
@@ -810,17 +688,17 @@ def test_a_store_that_refuses_everything_buries_nothing(rig: Rig) -> None:
     assert (rig.ledger().delivered, rig.ledger().dead) == (1000, 0)
 
 
-def test_of_tags_the_last_one_wins(rig: Rig) -> None:
+def test_of_tags_the_last_one_wins(rig: DeliveryRig) -> None:
     rig.start()
     rig.say(Tags(1, {"a": "1", "b": "1"}), Tags(1, {"a": "2"}))
     rig.run()
     rig.say(Tags(1, {"a": "3"}))
     rig.run()
-    assert (rig.sink.of(1).tags["a"], rig.sink.of(1).tags["b"]) == ("3", "1")
+    assert (rig.of(1).tags["a"], rig.of(1).tags["b"]) == ("3", "1")
     assert (rig.ledger().of("tag").delivered, rig.ledger().of("tag").pending) == (4, 0)
 
 
-def test_twins_are_merged_and_counted(rig: Rig) -> None:
+def test_twins_are_merged_and_counted(rig: DeliveryRig) -> None:
     rig.start()
     rig.say(*[(1, 0, 10 * MS, {"a": 1.0, "b": math.nan})] * 3)
     rig.run()
@@ -829,11 +707,11 @@ def test_twins_are_merged_and_counted(rig: Rig) -> None:
     assert rig.sink.sent("metric") == [["a", "b"]]
     counts = rig.ledger().of("metric")
     assert (counts.accepted, counts.delivered, counts.merged, counts.pending) == (7, 7, 5, 0)
-    assert rig.spool.delivered_keys(1) == rig.sink.count_metrics(rig.sink.of(1).run_id) == {"a": 1, "b": 1}
+    assert rig.spool.delivered_keys(1) == rig.sink.count_metrics(rig.of(1).run_id) == {"a": 1, "b": 1}
 
 
 @pytest.mark.parametrize("kind", ["metric", "param", "tag"])
-def test_a_block_whose_bytes_are_damaged_is_counted_and_keeps_nothing_waiting(rig: Rig, kind: str) -> None:
+def test_a_block_whose_bytes_are_damaged_is_counted_and_keeps_nothing_waiting(rig: DeliveryRig, kind: str) -> None:
     rig.start(1)
     rig.start(2)
     rig.log_metrics("a")
@@ -841,7 +719,7 @@ def test_a_block_whose_bytes_are_damaged_is_counted_and_keeps_nothing_waiting(ri
     rig.log_metrics("b")
     rig.log_metrics("c", run=2)
     rig.run()
-    assert rig.sink.count_metrics(rig.sink.of(1).run_id) == {"a": 1, "b": 1}
+    assert rig.sink.count_metrics(rig.of(1).run_id) == {"a": 1, "b": 1}
     assert rig.ledger(2).delivered == 1
     assert rig.ledger(1).of(kind).dropped == {"unreadable block": 7}
     assert rig.ledger(1).pending == 0
@@ -850,7 +728,7 @@ def test_a_block_whose_bytes_are_damaged_is_counted_and_keeps_nothing_waiting(ri
 # -- when the store is away --------------------------------------------------------------------------------------------
 
 
-def test_while_the_store_is_away_nothing_leaves_and_tries_become_rarer(rig: Rig) -> None:
+def test_while_the_store_is_away_nothing_leaves_and_tries_become_rarer(rig: DeliveryRig) -> None:
     rig.start()
     rig.run()
     calls = fails(rig, Unavailable("connection refused"))
@@ -867,7 +745,7 @@ def test_while_the_store_is_away_nothing_leaves_and_tries_become_rarer(rig: Rig)
     assert "store works again" in rig.log.events
 
 
-def test_while_it_waits_no_request_is_made(rig: Rig) -> None:
+def test_while_it_waits_no_request_is_made(rig: DeliveryRig) -> None:
     rig.start()
     calls = fails(rig, Unavailable("busy", retry_after=77))
     wait = rig.step()
@@ -880,7 +758,7 @@ def test_while_it_waits_no_request_is_made(rig: Rig) -> None:
     assert len(calls) == 2
 
 
-def test_the_user_hears_of_a_store_that_stays_away_once(rig: Rig) -> None:
+def test_the_user_hears_of_a_store_that_stays_away_once(rig: DeliveryRig) -> None:
     rig.start()
     fails(rig, Unavailable("connection refused"))
     rig.step()
@@ -890,7 +768,7 @@ def test_the_user_hears_of_a_store_that_stays_away_once(rig: Rig) -> None:
     assert len(rig.notices()) == 1
 
 
-def test_an_answer_that_was_lost_delivers_exactly_once(rig: Rig) -> None:
+def test_an_answer_that_was_lost_delivers_exactly_once(rig: DeliveryRig) -> None:
     rig.start()
     for start in range(0, 1000, 250):
         rig.log_row({f"k{i}": 1.0 for i in range(start, start + 250)})
@@ -906,7 +784,7 @@ def test_an_answer_that_was_lost_delivers_exactly_once(rig: Rig) -> None:
     rig.sink.fail_after = every_other
     rig.run()
     assert len([run for run in rig.sink.runs.values() if not run.deleted]) == 1
-    run = rig.sink.of(1)
+    run = rig.of(1)
     assert rig.sink.runs[run.run_id].metrics.keys() == {f"k{i}" for i in range(1000)}
     assert all(len(points) == 1 for points in run.metrics.values())
     assert (rig.ledger().delivered, rig.ledger().merged) == (1002, 0)
@@ -925,7 +803,7 @@ def test_whatever_fails_and_whoever_is_killed_each_point_arrives_once(
     class Killed(BaseException):
         pass
 
-    rig = Rig(tmp_path_factory.mktemp("chaos"))
+    rig = DeliveryRig(tmp_path_factory.mktemp("chaos"), CountingSink())
     plan = iter(failures)
     what = ["none"]
 
@@ -955,20 +833,20 @@ def test_whatever_fails_and_whoever_is_killed_each_point_arrives_once(
         except Killed:
             rig.restart()
     rig.sink.fail = rig.sink.fail_after = None
-    assert rig.sink.count_metrics(rig.sink.of(1).run_id) == expected
+    assert rig.sink.count_metrics(rig.of(1).run_id) == expected
     assert (rig.ledger().delivered, rig.ledger().pending) == (len(expected) + 1, 0)
     assert rig.spool.delivered_keys(1) == expected
-    assert rig.sink.of(1).status == "FINISHED"
+    assert rig.of(1).status == "FINISHED"
     rig.spool.close()
 
 
-def test_the_sink_is_opened_again_when_it_could_not_be(rig: Rig) -> None:
-    rig.open_error = Unavailable("the database is starting")
+def test_the_sink_is_opened_again_when_it_could_not_be(rig: DeliveryRig) -> None:
+    rig.store_error = Unavailable("the database is starting")
     rig.start()
     rig.log_metrics("a")
     rig.run(60)
     assert rig.opened > 2
-    rig.open_error = None
+    rig.store_error = None
     rig.run()
     assert rig.ledger().delivered == 1
 
@@ -976,11 +854,11 @@ def test_the_sink_is_opened_again_when_it_could_not_be(rig: Rig) -> None:
 # -- what is gone or refused for good ----------------------------------------------------------------------------------
 
 
-def test_a_run_that_was_deleted_is_buried_and_no_other_suffers(rig: Rig) -> None:
+def test_a_run_that_was_deleted_is_buried_and_no_other_suffers(rig: DeliveryRig) -> None:
     rig.start(1)
     rig.start(2)
     rig.run()
-    rig.sink.of(1).deleted = True
+    rig.of(1).deleted = True
     rig.log_metrics("a", "b", run=1)
     rig.log_metrics("c", run=2)
     rig.run(5)
@@ -994,8 +872,8 @@ def test_a_run_that_was_deleted_is_buried_and_no_other_suffers(rig: Rig) -> None
     assert rig.state(1).finalized
 
 
-def test_a_store_that_cannot_be_used_is_told_and_everything_is_kept(rig: Rig) -> None:
-    rig.open_error = StoreRefused("MLflow cannot use this URI.")
+def test_a_store_that_cannot_be_used_is_told_and_everything_is_kept(rig: DeliveryRig) -> None:
+    rig.store_error = StoreRefused("MLflow cannot use this URI.")
     rig.start()
     rig.log_metrics("a")
     assert rig.step() >= IDLE
@@ -1004,13 +882,13 @@ def test_a_store_that_cannot_be_used_is_told_and_everything_is_kept(rig: Rig) ->
     rig.run()
     assert rig.opened == 1
     assert rig.ledger().pending == 1
-    rig.open_error = None
+    rig.store_error = None
     rig.restart()
     rig.run()
     assert rig.ledger().delivered == 1
 
 
-def test_what_is_dropped_between_finding_and_sending_is_counted_once(rig: Rig) -> None:
+def test_what_is_dropped_between_finding_and_sending_is_counted_once(rig: DeliveryRig) -> None:
     rig.start()
     rig.run()
     rig.log_metrics(*"abcdef")
@@ -1020,7 +898,7 @@ def test_what_is_dropped_between_finding_and_sending_is_counted_once(rig: Rig) -
     assert (counts.delivered, counts.dropped, counts.pending) == (6, {}, 0)
 
 
-def test_metrics_that_were_dropped_in_the_meantime_leave_nothing_to_send(rig: Rig, monkeypatch: Any) -> None:
+def test_metrics_that_were_dropped_in_the_meantime_leave_nothing_to_send(rig: DeliveryRig, monkeypatch: Any) -> None:
     rig.start()
     rig.run()
     rig.log_metrics("a")

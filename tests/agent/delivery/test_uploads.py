@@ -2,125 +2,25 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tailrace_agent.delivery.deliver import Delivery
-from tailrace_agent.delivery.run_book import RunBook
-from tailrace_agent.delivery.uploads import Uploads
+from helpers.delivery_rigs import UploadRig, fails
 from tailrace_agent.errors import Refused, RunGone, StoreRefused, Unavailable
-from tailrace_agent.ipc.records import Artifact, End, ModelOutcome, ModelSpec, RunSpec, Start, encode, run_hex
-from tailrace_agent.ledger import Counts
-from tailrace_agent.sinks.memory import MemoryRun, MemorySink
-from tailrace_agent.spool.intake import Intake
-from tailrace_agent.spool.store import Spool
+from tailrace_agent.ipc.records import End, ModelOutcome, ModelSpec
+from tailrace_agent.sinks.memory import MemorySink
 
 IDLE = 600.0
 
 
-class Quiet:
-    def info(self, event: str, **_: object) -> None:
-        pass
-
-    warning = error = info
-
-
-class Rig:
-    """A delivery and its uploads, with a clock that only the test moves."""
-
-    def __init__(self, folder: Path) -> None:
-        self.now = 1000.0
-        self.sink = MemorySink()
-        self.staging = folder / "artifacts"
-        self.staging.mkdir()
-        self.spool = Spool(folder / "s.db")
-        self.intake = Intake(lambda _name, _text: "x")
-        self.store_error: Exception | None = None
-        self._ids = itertools.count()
-        self.restart()
-
-    def restart(self) -> None:
-        self.book = RunBook(self.spool.runs(), self.spool.save_run)
-        more: Any = {"retry_max_delay": 30.0, "log": Quiet(), "monotonic": lambda: self.now}
-        self.delivery = Delivery(None, self.spool, self.book, self._open, flush_interval=0.5, **more)
-        self.uploads = Uploads(self.delivery, self.spool, self.book, self.staging, **more)
-        self.book.set_barriers(self.spool.last_id())
-
-    def _open(self) -> MemorySink:
-        if self.store_error is not None:
-            raise self.store_error
-        return self.sink
-
-    def say(self, *records: object) -> None:
-        self.intake.feed("ring", [encode(record) for record in records])
-        changes = self.intake.take()
-        states = [(s.spec.run, self.book.start(s, ring)) for s, ring in changes.starts]
-        states += [(end.run, state) for end in changes.ends if (state := self.book.end(end))]
-        self.spool.ingest(changes.blocks, changes.tallies, states)
-        self.book.reopen(changes.runs)
-        self.book.set_barriers(self.spool.last_id())
-
-    def start(self, run: int = 1) -> None:
-        self.say(Start(RunSpec(run=run, start_time=5, cwd="/")))
-
-    def stage(self, files: dict[str, str], *, run: int = 1, **more: Any) -> Path:
-        """Stages files and says so; where they wait."""
-        number = next(self._ids)
-        entry = self.staging / f"staged-{number:03}"
-        for name, text in files.items():
-            path = entry / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-            os.utime(path, ns=(number * 1000, number * 1000))
-        self.say(Artifact(run, entry.name, **more))
-        return entry
-
-    def run(self, seconds: float = IDLE) -> None:
-        end = self.now + seconds
-        for _ in range(5000):
-            wait = min(self.delivery.step(self.now), self.uploads.step(self.now)) - self.now
-            if wait > 0 and self.now + wait > end:
-                return
-            self.now += max(0.0, wait)
-        pytest.fail("it does not come to rest")
-
-    def of(self, run: int = 1) -> MemoryRun:
-        (found,) = [r for r in self.sink.runs.values() if r.tags.get("tailrace.run") == run_hex(run)]
-        return found
-
-    def counts(self, run: int = 1) -> Counts:
-        return self.spool.ledger(run).of("artifact")
-
-    def notices(self, run: int = 1) -> list[str]:
-        state = self.book.get(run)
-        assert state is not None
-        return state.notices
-
-
 @pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    rig = Rig(tmp_path)
+def rig(tmp_path: Path) -> Iterator[UploadRig]:
+    rig = UploadRig(tmp_path)
     yield rig
     rig.spool.close()
-
-
-def fails(rig: Rig, error: Exception, method: str, times: int = 10**9, *, after: bool = False) -> list[str]:
-    calls: list[str] = []
-
-    def fail(name: str) -> None:
-        if name == method:
-            calls.append(name)
-            if len(calls) <= times:
-                raise error
-
-    setattr(rig.sink, "fail_after" if after else "fail", fail)
-    return calls
 
 
 def table(*rows: int) -> str:
@@ -131,7 +31,7 @@ def rows_of(text: bytes) -> list[int]:
     return [row[0] for row in json.loads(text)["data"]]
 
 
-def test_files_and_directories_arrive_and_the_staged_copies_go(rig: Rig) -> None:
+def test_files_and_directories_arrive_and_the_staged_copies_go(rig: UploadRig) -> None:
     rig.start()
     entries = [
         rig.stage({"model.txt": "weights"}),
@@ -151,7 +51,7 @@ def test_files_and_directories_arrive_and_the_staged_copies_go(rig: Rig) -> None
     assert (rig.counts().accepted, rig.counts().delivered, rig.counts().pending) == (4, 4, 0)
 
 
-def test_the_run_is_created_first_and_ends_after_its_artifacts(rig: Rig) -> None:
+def test_the_run_is_created_first_and_ends_after_its_artifacts(rig: UploadRig) -> None:
     rig.start()
     rig.stage({"a.txt": "a"})
     assert rig.uploads.step(rig.now) == pytest.approx(rig.now + 0.1)  # no sink yet
@@ -170,7 +70,7 @@ def test_the_run_is_created_first_and_ends_after_its_artifacts(rig: Rig) -> None
     assert (rig.of().artifacts["a.txt"], rig.counts().delivered, rig.counts().late) == (b"a", 1, 0)
 
 
-def test_a_run_ends_before_artifacts_that_cannot_be_stored_for_a_minute_and_the_ledger_says_so(rig: Rig) -> None:
+def test_a_run_ends_before_artifacts_that_cannot_be_stored_for_a_minute_and_the_ledger_says_so(rig: UploadRig) -> None:
     rig.start()
     rig.stage({"a.txt": "a"})
     rig.say(End(1, "FINISHED", 9))
@@ -192,7 +92,7 @@ def test_a_run_ends_before_artifacts_that_cannot_be_stored_for_a_minute_and_the_
     assert (stored["delivered"], stored["late"]) == (1, 1)
 
 
-def test_a_failed_upload_is_tried_again_more_and_more_rarely_and_told_once(rig: Rig) -> None:
+def test_a_failed_upload_is_tried_again_more_and_more_rarely_and_told_once(rig: UploadRig) -> None:
     rig.start()
     entry = rig.stage({"a.txt": "a"})
     calls = fails(rig, Unavailable("the bucket is away", away=True), "log_artifact")
@@ -206,7 +106,7 @@ def test_a_failed_upload_is_tried_again_more_and_more_rarely_and_told_once(rig: 
     assert rig.of().artifacts == {"a.txt": b"a"}
 
 
-def test_what_the_store_asks_for_is_kept(rig: Rig) -> None:
+def test_what_the_store_asks_for_is_kept(rig: UploadRig) -> None:
     rig.start()
     rig.run(1)
     rig.stage({"a.txt": "a"})
@@ -216,7 +116,7 @@ def test_what_the_store_asks_for_is_kept(rig: Rig) -> None:
     assert len(calls) == 1
 
 
-def test_an_answer_that_was_lost_costs_only_time(rig: Rig) -> None:
+def test_an_answer_that_was_lost_costs_only_time(rig: UploadRig) -> None:
     rig.start()
     rig.stage({"a.txt": "a"})
     fails(rig, Unavailable("lost"), "log_artifact", times=2, after=True)
@@ -225,7 +125,7 @@ def test_an_answer_that_was_lost_costs_only_time(rig: Rig) -> None:
     assert (rig.counts().delivered, rig.counts().pending) == (1, 0)
 
 
-def test_a_model_whose_answer_was_lost_is_registered_once_and_its_fate_outlives_the_agent(rig: Rig) -> None:
+def test_a_model_whose_answer_was_lost_is_registered_once_and_its_fate_outlives_the_agent(rig: UploadRig) -> None:
     rig.start()
     for token in ("t1", "t2"):
         rig.stage({"net/MLmodel": token}, model=ModelSpec(token, "net", registered_name="digits"))
@@ -243,7 +143,7 @@ def test_a_model_whose_answer_was_lost_is_registered_once_and_its_fate_outlives_
     assert state.models == {"t1": ModelOutcome(uri, "1"), "t2": ModelOutcome(uri, "2")}
 
 
-def test_a_model_that_is_refused_is_a_dead_letter_and_says_where_it_is_logged(rig: Rig) -> None:
+def test_a_model_that_is_refused_is_a_dead_letter_and_says_where_it_is_logged(rig: UploadRig) -> None:
     rig.start()
     entry = rig.stage({"net/MLmodel": ""}, model=ModelSpec("t", "net"))
     fails(rig, Refused("no such name"), "log_model")
@@ -257,7 +157,7 @@ def test_a_model_that_is_refused_is_a_dead_letter_and_says_where_it_is_logged(ri
 
 
 @pytest.mark.parametrize("error", [Refused("too large"), RunGone("deleted")])
-def test_what_is_refused_is_a_dead_letter_and_the_next_one_arrives(rig: Rig, error: Exception) -> None:
+def test_what_is_refused_is_a_dead_letter_and_the_next_one_arrives(rig: UploadRig, error: Exception) -> None:
     rig.start()
     refused = rig.stage({"a.txt": "a"})
     rig.stage({"b.txt": "b"})
@@ -275,7 +175,7 @@ def test_what_is_refused_is_a_dead_letter_and_the_next_one_arrives(rig: Rig, err
 
 @pytest.mark.parametrize("what", ["entry", "contents"])
 @pytest.mark.parametrize("append", [False, True])
-def test_a_staged_copy_that_is_gone_is_counted_and_told(rig: Rig, what: str, *, append: bool) -> None:
+def test_a_staged_copy_that_is_gone_is_counted_and_told(rig: UploadRig, what: str, *, append: bool) -> None:
     rig.start()
     entry = rig.stage({"a.txt": table(1)}, append=append)
     (entry / "a.txt").unlink()
@@ -288,7 +188,7 @@ def test_a_staged_copy_that_is_gone_is_counted_and_told(rig: Rig, what: str, *, 
     assert "is gone" in rig.notices()[0]
 
 
-def test_a_block_whose_bytes_are_damaged_is_counted_and_keeps_nothing_waiting(rig: Rig) -> None:
+def test_a_block_whose_bytes_are_damaged_is_counted_and_keeps_nothing_waiting(rig: UploadRig) -> None:
     rig.start()
     rig.spool.ingest([(1, "artifact", 1, 0, b"\xc1")], [(1, "artifact", "accepted", 1)])
     rig.stage({"b.txt": "b"})
@@ -297,7 +197,7 @@ def test_a_block_whose_bytes_are_damaged_is_counted_and_keeps_nothing_waiting(ri
     assert rig.counts().dropped == {"unreadable block": 1}
 
 
-def test_one_run_after_the_other_and_the_gone_ones_are_left_out(rig: Rig) -> None:
+def test_one_run_after_the_other_and_the_gone_ones_are_left_out(rig: UploadRig) -> None:
     for run in (1, 2):
         rig.start(run)
         rig.stage({f"{run}.txt": "x"}, run=run)
@@ -307,7 +207,7 @@ def test_one_run_after_the_other_and_the_gone_ones_are_left_out(rig: Rig) -> Non
     assert rig.counts(1).dead == 1
 
 
-def test_while_the_store_is_refused_nothing_is_tried(rig: Rig) -> None:
+def test_while_the_store_is_refused_nothing_is_tried(rig: UploadRig) -> None:
     rig.store_error = StoreRefused("no")
     rig.start()
     rig.stage({"a.txt": "a"})
@@ -319,7 +219,7 @@ def test_while_the_store_is_refused_nothing_is_tried(rig: Rig) -> None:
 # -- tables ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_table_grows_call_by_call(rig: Rig) -> None:
+def test_a_table_grows_call_by_call(rig: UploadRig) -> None:
     rig.start()
     for number in range(4):
         rig.stage({"eval.json": table(number)}, artifact_path="t", append=True)
@@ -329,7 +229,7 @@ def test_a_table_grows_call_by_call(rig: Rig) -> None:
     assert (rig.counts().delivered, rig.counts().pending) == (4, 0)
 
 
-def test_tables_of_different_names_folders_and_runs_are_kept_apart(rig: Rig) -> None:
+def test_tables_of_different_names_folders_and_runs_are_kept_apart(rig: UploadRig) -> None:
     for run in (1, 2):
         rig.start(run)
         rig.stage({"a.json": table(run)}, run=run, append=True)
@@ -345,7 +245,7 @@ def test_tables_of_different_names_folders_and_runs_are_kept_apart(rig: Rig) -> 
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("restart", [False, True])
 def test_a_part_of_a_table_whose_upload_fails_is_tried_again(
-    rig: Rig, times: int, *, after: bool, restart: bool
+    rig: UploadRig, times: int, *, after: bool, restart: bool
 ) -> None:
     rig.start()
     rig.stage({"eval.json": table(1)}, append=True)
@@ -361,7 +261,7 @@ def test_a_part_of_a_table_whose_upload_fails_is_tried_again(
     assert (rig.counts().delivered, rig.counts().dropped, rig.counts().pending) == (3, {}, 0)
 
 
-def test_a_part_that_is_no_table_is_a_dead_letter_and_the_others_arrive(rig: Rig) -> None:
+def test_a_part_that_is_no_table_is_a_dead_letter_and_the_others_arrive(rig: UploadRig) -> None:
     rig.start()
     for text in (table(1), "{ no table", table(2)):
         rig.stage({"eval.json": text}, append=True)
@@ -374,7 +274,7 @@ def test_a_part_that_is_no_table_is_a_dead_letter_and_the_others_arrive(rig: Rig
 # -- what can never be stored ------------------------------------------------------------------------------------------
 
 
-def cannot_store(rig: Rig, *names: str, error: Exception | None = None) -> list[str]:
+def cannot_store(rig: UploadRig, *names: str, error: Exception | None = None) -> list[str]:
     """The store fails for files of these names, whatever directory they lie in; what was tried."""
     tried: list[str] = []
     log_artifact, log_artifacts = rig.sink.log_artifact, rig.sink.log_artifacts
@@ -397,7 +297,7 @@ def cannot_store(rig: Rig, *names: str, error: Exception | None = None) -> list[
     return tried
 
 
-def test_what_cannot_be_stored_stands_before_nothing_and_becomes_a_dead_letter(rig: Rig) -> None:
+def test_what_cannot_be_stored_stands_before_nothing_and_becomes_a_dead_letter(rig: UploadRig) -> None:
     rig.start()
     rig.start(2)
     entry = rig.stage({"impossible": "a"})
@@ -419,7 +319,7 @@ def test_what_cannot_be_stored_stands_before_nothing_and_becomes_a_dead_letter(r
     assert any("'impossible' was refused" in text for text in rig.notices())
 
 
-def test_many_that_cannot_be_stored_hold_up_what_can_for_seconds(rig: Rig) -> None:
+def test_many_that_cannot_be_stored_hold_up_what_can_for_seconds(rig: UploadRig) -> None:
     rig.start()
     for number in range(200):
         rig.stage({f"bad{number}": "a"})
@@ -431,7 +331,7 @@ def test_many_that_cannot_be_stored_hold_up_what_can_for_seconds(rig: Rig) -> No
     assert (rig.counts().delivered, rig.counts().dead, rig.counts().pending) == (1, 200, 0)
 
 
-def test_a_store_that_takes_nothing_buries_nothing(rig: Rig) -> None:
+def test_a_store_that_takes_nothing_buries_nothing(rig: UploadRig) -> None:
     rig.start()
     for number in range(3):
         rig.stage({f"{number}.txt": "b"})
@@ -441,7 +341,7 @@ def test_a_store_that_takes_nothing_buries_nothing(rig: Rig) -> None:
     assert (rig.counts().dead, rig.counts().pending) == (0, 3)
 
 
-def test_how_often_it_failed_by_itself_outlives_the_agent(rig: Rig) -> None:
+def test_how_often_it_failed_by_itself_outlives_the_agent(rig: UploadRig) -> None:
     rig.start()
     rig.stage({"impossible": "a"})
     cannot_store(rig, "impossible")
@@ -456,7 +356,7 @@ def test_how_often_it_failed_by_itself_outlives_the_agent(rig: Rig) -> None:
 @pytest.mark.parametrize("contents", [True, False])
 @pytest.mark.parametrize("error", [Refused("no such name"), None])
 def test_a_file_that_cannot_be_stored_costs_itself_and_not_its_directory(
-    rig: Rig, *, contents: bool, error: Exception | None
+    rig: UploadRig, *, contents: bool, error: Exception | None
 ) -> None:
     rig.start()
     entry = rig.stage({"d/a.txt": "a", "d/below/bad": "x", "d/below/c.txt": "c"}, contents=contents, artifact_path="p")

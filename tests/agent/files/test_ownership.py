@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from helpers.kept_log import KeptLog
 from helpers.other_users import MALLORY, acting_as, common_place, needs_root
 from helpers.sdk_tools import script
 from tailrace._messages.voice import Voice
@@ -50,16 +51,6 @@ from tailrace_agent.settings.settings import Settings
 from tailrace_agent.settings.uris import mask_uri
 from tailrace_agent.sinks.memory import MemorySink
 from tailrace_agent.spool.store import DeadLetter
-
-
-class Quiet:
-    def __init__(self) -> None:
-        self.events: list[str] = []
-
-    def info(self, event: str, **_: object) -> None:
-        self.events.append(event)
-
-    warning = error = debug = info
 
 
 @pytest.fixture
@@ -109,7 +100,7 @@ def delivered(session: Session) -> tuple[list[str | None], MemorySink]:
 
     lock = take_over(session)
     assert lock is not None
-    pipeline = Pipeline(session, open_sink, Quiet(), monotonic=lambda: 0.0)
+    pipeline = Pipeline(session, open_sink, KeptLog(), monotonic=lambda: 0.0)
     for now in range(60):
         pipeline.drain(float(now))
         for channel in pipeline.channels.values():
@@ -491,7 +482,7 @@ def test_a_run_stays_with_the_store_that_it_began_with(session: Session) -> None
     pipeline = Pipeline(
         session,
         lambda uri, *_, **__: (opened.append(uri), sink)[1],
-        Quiet(),
+        KeptLog(),
         hosted=True,
         credentials={ours: told, mallorys: lie},
     )
@@ -522,7 +513,7 @@ def test_an_artifact_that_lies_elsewhere_is_dropped_with_a_reason_and_its_file_s
         ring.put(encode(Artifact(1, name)))
     ring.put(encode(Artifact(1, "gone-0")))
     sink = MemorySink()
-    pipeline = Pipeline(session, lambda *_, **__: sink, Quiet(), hosted=True)
+    pipeline = Pipeline(session, lambda *_, **__: sink, KeptLog(), hosted=True)
     for now in range(20):
         pipeline.drain(float(now))
         for channel in pipeline.channels.values():
@@ -581,7 +572,7 @@ def test_a_directory_of_sessions_that_somebody_else_has_made_is_neither_used_nor
 
 @needs_root
 def test_an_agent_whose_neighbours_sessions_are_taken_away_goes_on(session: Session) -> None:
-    log = Quiet()
+    log = KeptLog()
     root = session.dir.parent
     os.chown(root, MALLORY, MALLORY)
     leftovers = Leftovers(session, log)

@@ -9,18 +9,9 @@ from typing import Any
 
 import pytest
 
+from helpers.kept_log import KeptLog
 from tailrace_agent.hosts import worker as module
 from tailrace_agent.hosts.worker import Worker
-
-
-class Log:
-    def __init__(self) -> None:
-        self.errors: list[dict[str, object]] = []
-
-    def error(self, event: str, **fields: object) -> None:
-        self.errors.append({"event": event, **fields})
-
-    info = warning = error
 
 
 class Steps:
@@ -41,24 +32,24 @@ class Steps:
 
 
 @pytest.fixture
-def log() -> Log:
-    return Log()
+def log() -> KeptLog:
+    return KeptLog()
 
 
-def started(steps: Any, log: Log) -> Worker:
+def started(steps: Any, log: KeptLog) -> Worker:
     worker = Worker("test", steps, log)
     worker.start()
     return worker
 
 
-def test_a_step_whose_deadline_is_now_is_called_again_at_once(log: Log) -> None:
+def test_a_step_whose_deadline_is_now_is_called_again_at_once(log: KeptLog) -> None:
     steps = Steps(lambda _: 0.0)
     worker = started(steps, log)
     steps.wait_for(100)
     assert worker.stop(5)
 
 
-def test_a_waiting_worker_is_woken_and_then_waits_again(log: Log) -> None:
+def test_a_waiting_worker_is_woken_and_then_waits_again(log: KeptLog) -> None:
     steps = Steps(lambda _: 3600.0)
     worker = started(steps, log)
     steps.wait_for(1)
@@ -69,7 +60,7 @@ def test_a_waiting_worker_is_woken_and_then_waits_again(log: Log) -> None:
     assert steps.count == 5
 
 
-def test_a_call_to_wake_during_a_step_is_not_lost(log: Log) -> None:
+def test_a_call_to_wake_during_a_step_is_not_lost(log: KeptLog) -> None:
     box: list[Worker] = []
 
     def result(count: int) -> float:
@@ -85,7 +76,7 @@ def test_a_call_to_wake_during_a_step_is_not_lost(log: Log) -> None:
     assert worker.stop(5)
 
 
-def test_no_wait_is_longer_than_a_worker_may_wait(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_wait_is_longer_than_a_worker_may_wait(log: KeptLog, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_LONGEST_WAIT", 0.01)
     steps = Steps(lambda _: 3600.0)
     worker = started(steps, log)
@@ -93,7 +84,7 @@ def test_no_wait_is_longer_than_a_worker_may_wait(log: Log, monkeypatch: pytest.
     assert worker.stop(5)
 
 
-def test_whatever_a_step_raises_is_logged_and_it_is_called_again(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whatever_a_step_raises_is_logged_and_it_is_called_again(log: KeptLog, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.Backoff, "FLOOR", 0.0)
 
     def result(count: int) -> float:
@@ -107,11 +98,11 @@ def test_whatever_a_step_raises_is_logged_and_it_is_called_again(log: Log, monke
     worker.start()
     steps.wait_for(4)
     assert worker.stop(5)
-    assert [fields["error"] for fields in log.errors] == [f"ZeroDivisionError('bug {n}')" for n in (1, 2, 3)]
-    assert all(fields["exc_info"] is True for fields in log.errors)
+    assert [line.fields["error"] for line in log.lines] == [f"ZeroDivisionError('bug {n}')" for n in (1, 2, 3)]
+    assert all(line.fields["exc_info"] is True for line in log.lines)
 
 
-def test_the_pause_grows_while_a_step_fails_and_is_forgotten_when_it_works(log: Log) -> None:
+def test_the_pause_grows_while_a_step_fails_and_is_forgotten_when_it_works(log: KeptLog) -> None:
     outcomes = iter([True, True, True, False, True])
 
     def step(now: float) -> float:
@@ -127,7 +118,7 @@ def test_the_pause_grows_while_a_step_fails_and_is_forgotten_when_it_works(log: 
     assert pauses[4] < pauses[2]
 
 
-def test_an_end_of_the_interpreter_is_not_swallowed(log: Log) -> None:
+def test_an_end_of_the_interpreter_is_not_swallowed(log: KeptLog) -> None:
     def step(_: float) -> float:
         raise SystemExit(3)
 
@@ -135,7 +126,7 @@ def test_an_end_of_the_interpreter_is_not_swallowed(log: Log) -> None:
         Worker("test", step, log).step_once()
 
 
-def test_a_worker_in_the_calling_thread_leaves_when_asked(log: Log) -> None:
+def test_a_worker_in_the_calling_thread_leaves_when_asked(log: KeptLog) -> None:
     def step(now: float) -> float:
         worker.leave()
         return now
@@ -145,7 +136,7 @@ def test_a_worker_in_the_calling_thread_leaves_when_asked(log: Log) -> None:
     assert worker.stop(0)
 
 
-def test_a_worker_can_stop_itself_and_one_that_was_never_started_has_stopped(log: Log) -> None:
+def test_a_worker_can_stop_itself_and_one_that_was_never_started_has_stopped(log: KeptLog) -> None:
     assert Worker("never", lambda now: now, log).stop(0)
     done = threading.Event()
 
@@ -160,7 +151,7 @@ def test_a_worker_can_stop_itself_and_one_that_was_never_started_has_stopped(log
     assert worker.stop(5)
 
 
-def test_a_step_that_hangs_is_reported(log: Log) -> None:
+def test_a_step_that_hangs_is_reported(log: KeptLog) -> None:
     hang, hanging = threading.Event(), threading.Event()
 
     def step(now: float) -> float:

@@ -39,7 +39,7 @@ HEAD, TAIL = 8, 16
 quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-class Rig:
+class RingRig:
     """A ring with both ends in this process, and what came out of it."""
 
     def __init__(self, folder: Path, size: int = MIN_BYTES, **hooks: Any) -> None:
@@ -71,9 +71,9 @@ class Rig:
 
 
 @contextlib.contextmanager
-def new_rig(size: int = MIN_BYTES, **hooks: Any) -> Iterator[Rig]:
+def new_rig(size: int = MIN_BYTES, **hooks: Any) -> Iterator[RingRig]:
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
-        rig = Rig(Path(folder), size, **hooks)
+        rig = RingRig(Path(folder), size, **hooks)
         try:
             yield rig
         finally:
@@ -81,7 +81,7 @@ def new_rig(size: int = MIN_BYTES, **hooks: Any) -> Iterator[Rig]:
 
 
 @pytest.fixture
-def rig() -> Iterator[Rig]:
+def rig() -> Iterator[RingRig]:
     with new_rig() as rig:
         yield rig
 
@@ -96,7 +96,7 @@ def number_of(body: bytes) -> int:
     return int.from_bytes(body[:8], "little")
 
 
-def fill(rig: Rig, size: int = 1000) -> list[bytes]:
+def fill(rig: RingRig, size: int = 1000) -> list[bytes]:
     """Rows until the first one has gone to the spill file."""
     rows = []
     while not rig.writer.words[9]:
@@ -108,14 +108,14 @@ def fill(rig: Rig, size: int = 1000) -> list[bytes]:
 # -- rows come out once and in order -----------------------------------------------------------------------------------
 
 
-def test_a_row_comes_out_as_it_was_put(rig: Rig) -> None:
+def test_a_row_comes_out_as_it_was_put(rig: RingRig) -> None:
     rig.writer.put(b"hello")
     frames = rig.reader.read()
     assert frames.rows == [b"hello"]
     assert (frames.damaged, frames.more) == (0, False)
 
 
-def test_nothing_moves_before_the_reader_says_that_the_rows_are_safe(rig: Rig) -> None:
+def test_nothing_moves_before_the_reader_says_that_the_rows_are_safe(rig: RingRig) -> None:
     rig.writer.put(b"hello")
     before = rig.reader.position
     assert rig.reader.read().rows == rig.reader.read().rows == [b"hello"]
@@ -126,7 +126,7 @@ def test_nothing_moves_before_the_reader_says_that_the_rows_are_safe(rig: Rig) -
     assert rig.reader.unread == rig.writer.unread == 0
 
 
-def test_a_second_reader_begins_where_the_first_one_committed(rig: Rig) -> None:
+def test_a_second_reader_begins_where_the_first_one_committed(rig: RingRig) -> None:
     rig.writer.put(b"one")
     rig.take()
     rig.writer.put(b"two")
@@ -137,7 +137,7 @@ def test_a_second_reader_begins_where_the_first_one_committed(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("size", [*range(1, 25), 4000, 15_000, 15_359, 15_360, 15_361])
-def test_rows_of_every_alignment_wrap_around(rig: Rig, size: int) -> None:
+def test_rows_of_every_alignment_wrap_around(rig: RingRig, size: int) -> None:
     laps = 3 * (MIN_BYTES // (size + 8)) + 10 if size > 1000 else 9000
     expected = []
     for number in range(laps):
@@ -196,7 +196,7 @@ def test_small_readings_add_up(sizes: list[int], budget: int) -> None:
 # -- when the ring is full ---------------------------------------------------------------------------------------------
 
 
-def test_a_full_ring_spills_and_comes_back(rig: Rig) -> None:
+def test_a_full_ring_spills_and_comes_back(rig: RingRig) -> None:
     rows = fill(rig)
     for _ in range(50):  # room in the ring would change nothing: order is kept
         rows.append(row(len(rows), 100))
@@ -211,14 +211,14 @@ def test_a_full_ring_spills_and_comes_back(rig: Rig) -> None:
     assert rig.take_all() == rows
 
 
-def test_a_row_larger_than_a_quarter_of_the_ring_goes_to_the_spill_file(rig: Rig) -> None:
+def test_a_row_larger_than_a_quarter_of_the_ring_goes_to_the_spill_file(rig: RingRig) -> None:
     rows = [row(0, 100), row(1, 200_000), row(2, 100), row(3, 15_000)]
     for body in rows:
         rig.writer.put(body)
     assert rig.take_all() == rows
 
 
-def test_the_spill_file_gives_its_blocks_back_when_it_was_read(rig: Rig) -> None:
+def test_the_spill_file_gives_its_blocks_back_when_it_was_read(rig: RingRig) -> None:
     expected = []
     for lap in range(4):
         for _ in range(100):
@@ -303,7 +303,7 @@ def test_a_disk_that_fails_in_the_middle_of_the_spill_loses_only_what_was_droppe
 
 
 @pytest.mark.parametrize("keep", [0, 3, 500, 1500])
-def test_a_spill_file_that_was_cut_short_is_given_up_and_counted(rig: Rig, keep: int) -> None:
+def test_a_spill_file_that_was_cut_short_is_given_up_and_counted(rig: RingRig, keep: int) -> None:
     rows = fill(rig)
     for _ in range(3):
         rig.writer.put(row(len(rows), 1000))
@@ -323,7 +323,7 @@ def test_a_spill_file_that_was_cut_short_is_given_up_and_counted(rig: Rig, keep:
     assert rig.take_all()[-1] == b"later"
 
 
-def test_a_spill_file_that_was_deleted_is_given_up_and_counted(rig: Rig) -> None:
+def test_a_spill_file_that_was_deleted_is_given_up_and_counted(rig: RingRig) -> None:
     rows = fill(rig)
     rig.spill.unlink()
     assert rig.take().damaged == 1
@@ -417,7 +417,7 @@ def test_a_torn_write_is_never_decoded(before: int, sizes: list[int], garbage: b
         assert is_subsequence(rig.rows, rows)
 
 
-def test_a_length_that_points_past_the_head_leads_to_no_old_frame(rig: Rig) -> None:
+def test_a_length_that_points_past_the_head_leads_to_no_old_frame(rig: RingRig) -> None:
     for number in range(100):  # every old frame of the first lap is still there
         rig.writer.put(row(number, 500))
         rig.take()
@@ -434,7 +434,7 @@ def test_a_length_that_points_past_the_head_leads_to_no_old_frame(rig: Rig) -> N
     assert is_subsequence(rig.rows, rows)
 
 
-def test_the_reader_waits_for_a_damaged_frame_until_it_is_told_to_give_up(rig: Rig) -> None:
+def test_the_reader_waits_for_a_damaged_frame_until_it_is_told_to_give_up(rig: RingRig) -> None:
     rows = [row(number, 40) for number in range(5)]
     for body in rows:
         rig.writer.put(body)
@@ -456,7 +456,7 @@ def test_the_reader_waits_for_a_damaged_frame_until_it_is_told_to_give_up(rig: R
     assert rig.rows == [*rows[:2], *rows[3:]]
 
 
-def test_rows_behind_a_frame_without_a_believable_length_are_given_up_together(rig: Rig) -> None:
+def test_rows_behind_a_frame_without_a_believable_length_are_given_up_together(rig: RingRig) -> None:
     for number in range(5):
         rig.writer.put(row(number, 40))
     rig.writer.words[(BASE + 48) >> 3] = 0
@@ -467,7 +467,7 @@ def test_rows_behind_a_frame_without_a_believable_length_are_given_up_together(r
     assert rig.take().rows == [b"afterwards"]
 
 
-def test_spilled_rows_wait_behind_a_damaged_frame(rig: Rig) -> None:
+def test_spilled_rows_wait_behind_a_damaged_frame(rig: RingRig) -> None:
     rows = fill(rig)
     rig.writer.memory[BASE + 20] ^= 1
     assert rig.take().rows == []
@@ -477,7 +477,7 @@ def test_spilled_rows_wait_behind_a_damaged_frame(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("offset", [3, 4097, 1 << 40, 8])
-def test_a_tail_that_is_no_position_is_not_followed(rig: Rig, offset: int) -> None:
+def test_a_tail_that_is_no_position_is_not_followed(rig: RingRig, offset: int) -> None:
     rig.writer.put(b"before")
     rig.take()
     rig.writer.put(b"hello")
@@ -491,7 +491,7 @@ def test_a_tail_that_is_no_position_is_not_followed(rig: Rig, offset: int) -> No
 
 
 @pytest.mark.parametrize(("word", "value"), [(0, 1), (1, 99)], ids=str)
-def test_what_is_no_ring_is_refused(rig: Rig, word: int, value: int) -> None:
+def test_what_is_no_ring_is_refused(rig: RingRig, word: int, value: int) -> None:
     rig.writer.words[word] = value
     with pytest.raises(SessionError, match="no ring"):
         RingReader(rig.path, rig.spill)
@@ -568,7 +568,7 @@ def test_a_sample_brings_the_row_and_sane_times_if_it_is_of_a_log_call() -> None
 
 def test_a_put_from_within_a_sample_is_kept() -> None:
     inner = itertools.count(1_000_000)
-    rig_box: list[Rig] = []
+    rig_box: list[RingRig] = []
 
     def on_sample(*_: object) -> None:
         for _ in range(3):
@@ -587,7 +587,7 @@ def test_a_put_from_within_a_sample_is_kept() -> None:
 
 
 def test_a_put_from_within_a_drop_is_kept_when_there_is_room_for_it() -> None:
-    rig_box: list[Rig] = []
+    rig_box: list[RingRig] = []
     dropped: list[bytes] = []
 
     def on_drop(body: bytes, _: str) -> None:
@@ -607,7 +607,7 @@ def test_a_put_from_within_a_drop_is_kept_when_there_is_room_for_it() -> None:
         assert sorted([*out, *lost]) == sorted(everything)
 
 
-def test_a_callback_that_raises_loses_no_row_that_was_put_before(rig: Rig) -> None:
+def test_a_callback_that_raises_loses_no_row_that_was_put_before(rig: RingRig) -> None:
     def on_sample(*_: object) -> None:
         rig.writer.put(row(next(inner)))  # accepted, parked
         raise ValueError("a bug of the caller's")
@@ -646,7 +646,7 @@ def alarms(handler: Callable[[int, types.FrameType | None], None], seconds: floa
         signal.signal(signal.SIGALRM, before)
 
 
-def test_a_put_from_a_signal_handler_at_any_moment_loses_nothing_and_doubles_nothing(rig: Rig) -> None:
+def test_a_put_from_a_signal_handler_at_any_moment_loses_nothing_and_doubles_nothing(rig: RingRig) -> None:
     inner = itertools.count(1_000_000)
     depth = 0
 
@@ -674,7 +674,7 @@ def test_a_put_from_a_signal_handler_at_any_moment_loses_nothing_and_doubles_not
     assert len(handled) > 20
 
 
-def test_a_put_from_a_finalizer_during_a_put_loses_nothing_and_doubles_nothing(rig: Rig) -> None:
+def test_a_put_from_a_finalizer_during_a_put_loses_nothing_and_doubles_nothing(rig: RingRig) -> None:
     inner = itertools.count(1_000_000)
 
     class Cycle:
@@ -704,7 +704,7 @@ class Interrupted(BaseException):
     """Ctrl-C, but only inside of the ring, so that the test keeps its own books in peace."""
 
 
-def test_an_interruption_at_any_moment_leaves_the_ring_usable_and_the_lock_free(rig: Rig) -> None:
+def test_an_interruption_at_any_moment_leaves_the_ring_usable_and_the_lock_free(rig: RingRig) -> None:
     codes = {id(f.__code__) for f in vars(RingWriter).values() if isinstance(f, types.FunctionType)}
 
     # Python 3.10 looks for signals between an exception and its handler, too: no second one may strike there.
@@ -738,7 +738,7 @@ def test_an_interruption_at_any_moment_leaves_the_ring_usable_and_the_lock_free(
     assert returned <= set(numbers) <= returned | interrupted
 
 
-def test_an_interruption_while_another_thread_has_the_lock_leaves_it_to_that_thread(rig: Rig) -> None:
+def test_an_interruption_while_another_thread_has_the_lock_leaves_it_to_that_thread(rig: RingRig) -> None:
     def interrupt(*_: object) -> None:
         raise Interrupted
 
@@ -894,7 +894,7 @@ def test_a_process_killed_at_any_moment_leaves_every_row_that_it_knew_to_be_put(
 # -- weak memory ordering ----------------------------------------------------------------------------------------------
 
 
-def test_a_head_that_is_seen_before_its_frame_brings_no_frame_of_the_lap_before(rig: Rig) -> None:
+def test_a_head_that_is_seen_before_its_frame_brings_no_frame_of_the_lap_before(rig: RingRig) -> None:
     while rig.writer.words[HEAD] + 4 * 48 < MIN_BYTES:
         rig.writer.put(row(1, 40))
         rig.take()
@@ -906,7 +906,7 @@ def test_a_head_that_is_seen_before_its_frame_brings_no_frame_of_the_lap_before(
     assert rig.take().rows == []
 
 
-def test_the_format_is_what_the_module_says(rig: Rig) -> None:
+def test_the_format_is_what_the_module_says(rig: RingRig) -> None:
     rig.writer.put(b"hello")
     with rig.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
         words = [int.from_bytes(view[8 * i : 8 * i + 8], "little") for i in range(19)]

@@ -41,7 +41,7 @@ steps = st.one_of(
 )
 
 
-class Rig:
+class DamagedRingRig:
     """Both ends of a ring, and a `log()` that leads there."""
 
     def __init__(self, folder: Path, make: Callable[[Any], LogCall]) -> None:
@@ -106,8 +106,8 @@ def make(request: pytest.FixtureRequest) -> Callable[[Any], LogCall]:
 
 
 @pytest.fixture
-def rig(tmp_path: Path, make: Callable[[Any], LogCall]) -> Iterator[Rig]:
-    rig = Rig(tmp_path, make)
+def rig(tmp_path: Path, make: Callable[[Any], LogCall]) -> Iterator[DamagedRingRig]:
+    rig = DamagedRingRig(tmp_path, make)
     yield rig
     rig.close()
 
@@ -121,7 +121,7 @@ def test_whatever_stands_in_the_ring_reading_ends_and_logging_goes_on(
     make: Callable[[Any], LogCall], script: list[tuple[str, Any]]
 ) -> None:
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
-        rig = Rig(Path(folder), make)
+        rig = DamagedRingRig(Path(folder), make)
         for name, value in script:
             getattr(rig, {"spill": "cut"}.get(name, name))(value)
         for _ in range(200):  # what is put afterwards comes out again
@@ -134,7 +134,7 @@ def test_whatever_stands_in_the_ring_reading_ends_and_logging_goes_on(
 
 
 @pytest.mark.parametrize("word", [0, 3, BASE + 4, MIN_BYTES + 8, 1 << 40, 2**64 - 1])
-def test_a_head_that_is_none_costs_no_row_of_a_dead_writer(rig: Rig, word: int) -> None:
+def test_a_head_that_is_none_costs_no_row_of_a_dead_writer(rig: DamagedRingRig, word: int) -> None:
     rig.log(5)
     rig.writer.words[HEAD] = word
     waiting = rig.take(give_up=False)
@@ -148,7 +148,7 @@ def test_a_head_that_is_none_costs_no_row_of_a_dead_writer(rig: Rig, word: int) 
 
 @pytest.mark.parametrize("word", [0, 3, 1 << 60, 2**64 - 1])
 @pytest.mark.parametrize("which", [SPILLED, UNSPILLED])
-def test_positions_in_the_spill_file_that_are_none_cost_no_row(rig: Rig, which: int, word: int) -> None:
+def test_positions_in_the_spill_file_that_are_none_cost_no_row(rig: DamagedRingRig, which: int, word: int) -> None:
     while not rig.writer.words[SPILLED]:
         rig.log(1)
     rig.log(3)
@@ -164,7 +164,7 @@ def test_positions_in_the_spill_file_that_are_none_cost_no_row(rig: Rig, which: 
 @pytest.mark.parametrize("word", [1 << 30, 1 << 39, 1 << 47, 1 << 62])
 @pytest.mark.parametrize("which", [SPILLED, UNSPILLED, SPILL_BASE])
 def test_a_wrong_position_in_the_spill_file_that_could_be_true_costs_only_what_waits_there(
-    rig: Rig, which: int, word: int
+    rig: DamagedRingRig, which: int, word: int
 ) -> None:
     def fill_until_it_spills() -> None:
         before = rig.writer.words[SPILLED]
@@ -187,7 +187,7 @@ def test_a_wrong_position_in_the_spill_file_that_could_be_true_costs_only_what_w
     assert not rig.dropped
 
 
-def test_a_spill_file_that_was_deleted_is_made_again_once_it_was_given_up(rig: Rig) -> None:
+def test_a_spill_file_that_was_deleted_is_made_again_once_it_was_given_up(rig: DamagedRingRig) -> None:
     for _ in range(2):
         rig.log(1)
         while rig.writer.words[SPILLED] == rig.writer.words[UNSPILLED]:
@@ -202,14 +202,14 @@ def test_a_spill_file_that_was_deleted_is_made_again_once_it_was_given_up(rig: R
     assert rig.steps_taken(give_up=False) == list(range(begin, rig.logged + 1))
 
 
-def test_positions_of_an_earlier_reader_that_do_not_fit_the_ring_are_passed_over(rig: Rig) -> None:
+def test_positions_of_an_earlier_reader_that_do_not_fit_the_ring_are_passed_over(rig: DamagedRingRig) -> None:
     rig.log(5)
     for tail, spill in [(0, -1), (3, 1 << 63), (MIN_BYTES + 8, 2**64), (-8, -(2**70))]:
         rig.reader.resume(tail, spill)
     assert rig.steps_taken(give_up=False) == [1, 2, 3, 4, 5]
 
 
-def test_an_earlier_reader_that_came_further_than_it_could_tell_is_gone_on_from(rig: Rig) -> None:
+def test_an_earlier_reader_that_came_further_than_it_could_tell_is_gone_on_from(rig: DamagedRingRig) -> None:
     rig.log(5)
     frames = rig.reader.read()  # and written into the spool, but not told
     rig.log(2)

@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from helpers.kept_log import KeptLog
 from helpers.other_users import needs_root
 from helpers.sdk_tools import eventually
 from tailrace_agent.errors import SessionError, StateDirError
@@ -43,16 +44,6 @@ OWNER = (
     "if pid: print(ring.path.stem, pid, flush=True)\n"
     "sys.stdin.read()"
 )
-
-
-class Quiet:
-    def __init__(self) -> None:
-        self.events: list[str] = []
-
-    def info(self, event: str, **_: object) -> None:
-        self.events.append(event)
-
-    warning = error = info
 
 
 @pytest.fixture
@@ -410,8 +401,8 @@ def test_an_agent_whose_shared_directory_is_gone_leaves_and_does_not_call_the_se
     session: Session,
 ) -> None:
     shutil.rmtree(session.shared)
-    pipeline = Pipeline(session, lambda *_, **__: MemorySink(), Quiet())
-    agent = _Agent(pipeline, Quiet(), None)
+    pipeline = Pipeline(session, lambda *_, **__: MemorySink(), KeptLog())
+    agent = _Agent(pipeline, KeptLog(), None)
     pipeline.drain(0.0)
     assert agent.may_leave(0.0)
     agent.finish()
@@ -478,7 +469,7 @@ def test_leftovers_get_an_agent_one_after_the_other(
     monkeypatch.setattr(leftovers_module, "spawn_agent", spawn)
     lock = session.try_agent_lock()
     assert lock is not None
-    leftovers = Leftovers(session, Quiet())
+    leftovers = Leftovers(session, KeptLog())
     begin = leftovers.step(100.0)
     assert begin > 100
     assert started == []
@@ -500,7 +491,7 @@ def test_finished_sessions_are_deleted_after_their_time(session: Session, settin
     for finished in (young, old):
         (finished.dir / "finished").touch()
     os.utime(old.dir / "finished", (1, 1))
-    leftovers = Leftovers(session, Quiet())
+    leftovers = Leftovers(session, KeptLog())
     leftovers.step(leftovers.step(0.0))
     assert not old.dir.exists()
     assert young.dir.exists()
@@ -513,7 +504,7 @@ def test_a_finished_session_in_which_something_is_left_stays(session: Session, s
     os.utime(kept.dir / "finished", (1, 1))
     if why == "set aside":
         (kept.dir / "spool.db.damaged-1").touch()
-    leftovers = Leftovers(session, Quiet())
+    leftovers = Leftovers(session, KeptLog())
     leftovers.step(leftovers.step(0.0))
     assert kept.dir.exists()
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from helpers.kept_log import KeptLog
 from tailrace_agent.cli import main
 from tailrace_agent.cli._checks_store import sessions as sessions_check
 from tailrace_agent.delivery.run_book import RunState
@@ -29,16 +30,6 @@ from tailrace_agent.spool.store import Spool
 
 _OTHER_UID = 12345
 _GOOD = b'{"a": 1}'
-
-
-class Log:
-    def __init__(self) -> None:
-        self.told: list[str] = []
-
-    def warning(self, event: str, **fields: object) -> None:
-        self.told.append(f"{event} {fields}")
-
-    info = error = warning
 
 
 @pytest.fixture(autouse=True)
@@ -163,11 +154,11 @@ def test_what_cannot_be_read_is_deleted_when_that_is_asked_for_and_a_links_targe
 def test_agents_leave_them_alone_and_then_leave() -> None:
     own = Session.create(load_settings(), cwd="/", program="p")
     _make_bad(sessions_root(load_settings()), {**BAD, "a-link": lambda path: path.symlink_to(own.dir)})
-    log = Log()
+    log = KeptLog()
     leftovers = Leftovers(own, log)
     leftovers.step(leftovers.step(0.0))
     assert leftovers.done
-    assert len(log.told) == len(BAD)
+    assert len(log.texts) == len(BAD)
 
 
 def test_a_session_that_is_being_born_is_nobodys_trouble() -> None:
@@ -251,7 +242,7 @@ def test_a_session_of_root_or_of_a_closed_mode_is_named_with_the_command_that_op
     for session in (closed, roots, spool_of_root):
         assert session.id in synced.output
     own = Session.create(load_settings(), cwd="/", program="p")
-    leftovers = Leftovers(own, Log())
+    leftovers = Leftovers(own, KeptLog())
     for now in range(0, 1000, 10):
         leftovers.step(now)
     assert leftovers.done

@@ -15,6 +15,7 @@ import pytest
 
 from faults.lies import LIES
 from faults.proxy import Proxy
+from helpers.kept_log import KeptLog
 from helpers.sdk_tools import Store, eventually, tracking
 from tailrace import CallError, Settings, SettingsError
 from tailrace_agent.delivery.run_book import RunBook
@@ -182,23 +183,11 @@ def receiver() -> Iterator[Receiver]:
     receiver.close()
 
 
-class Lines:
-    """A log that keeps its lines."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def info(self, event: str, **fields: object) -> None:
-        self.lines.append(f"{event} {fields}")
-
-    warning = error = info
-
-
 class Posting:
     """A webhook with a clock that only the test moves."""
 
     def __init__(self, url: str) -> None:
-        self.log, self.now = Lines(), 0.0
+        self.log, self.now = KeptLog(), 0.0
         self.told: list[str] = []
         self.webhook = Webhook(url, self.log, self.told.append, lambda: self.now)
         self.webhook.put("first", lambda: {"n": 1})
@@ -225,7 +214,7 @@ def test_a_refusal_costs_one_alert_and_a_redirect_is_not_followed(receiver: Rece
     posting = Posting(receiver.url)
     posting.run(100)
     assert receiver.got == [{"n": 2}]
-    assert f"HTTP {status}" in posting.log.lines[0]
+    assert f"HTTP {status}" in posting.log.texts[0]
     host = receiver.url.removesuffix("/services/geheim7")
     assert posting.told == [f"the alert 'first' could not be posted to {host}/…: HTTP {status}"]
 
@@ -238,7 +227,7 @@ def test_an_address_that_cannot_be_is_no_setting_and_is_given_up_at_once(url: st
     posting.run(1)
     assert not posting.webhook.pending
     assert len(posting.told) == 2
-    assert "geheim7" not in " ".join(posting.told + posting.log.lines)
+    assert "geheim7" not in " ".join(posting.told + posting.log.texts)
 
 
 def test_a_receiver_that_drips_its_headers_is_given_up_with_the_time_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,7 +236,7 @@ def test_a_receiver_that_drips_its_headers_is_given_up_with_the_time_out(monkeyp
         posting = Posting(proxy.url)
         posting.now = posting.webhook.step(posting.now)
         assert posting.webhook.pending
-        assert "ConnectionError" in posting.log.lines[0] or "ReadTimeout" in posting.log.lines[0]
+        assert "ConnectionError" in posting.log.texts[0] or "ReadTimeout" in posting.log.texts[0]
     assert len(seen) == 1
 
 
@@ -258,10 +247,10 @@ def test_a_server_that_is_away_is_given_up_and_no_line_shows_the_url() -> None:
     assert 120 <= posting.now < 200
     posting.webhook.put("last", dict)
     posting.webhook.finish(1.0)
-    assert any("ConnectionError" in line for line in posting.log.lines)
-    assert any("alert not posted" in line and "first" in line for line in posting.log.lines)
+    assert any("ConnectionError" in line for line in posting.log.texts)
+    assert any("alert not posted" in line and "first" in line for line in posting.log.texts)
     assert posting.told[1] == "the alert 'second' could not be posted to http://127.0.0.1:1/…: ConnectionError"
-    assert "geheim7" not in "".join([*posting.log.lines, *posting.told])
+    assert "geheim7" not in "".join([*posting.log.texts, *posting.told])
 
 
 # ── As a user sees it ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -308,7 +297,7 @@ def test_alerts_are_stored_told_and_posted(
 def test_a_commit_that_fails_raises_no_alert_twice(tmp_path: Path, receiver: Receiver) -> None:
     settings = Settings(dir=str(tmp_path / "state"), alerts=("loss is NaN",), alert_webhook=mask_url(receiver.url))
     session = Session.create(settings, cwd="/", program="x")
-    ring, sink, log = session.new_ring(), MemorySink(), Lines()
+    ring, sink, log = session.new_ring(), MemorySink(), KeptLog()
     told = {mask_url(receiver.url): receiver.url}
     pipeline = Pipeline(session, lambda *_, **__: sink, log, hosted=True, credentials=told)
     for record in (

@@ -23,6 +23,7 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
+from helpers.kept_log import KeptLog
 from helpers.sdk_tools import Store, eventually, tracking
 from tailrace import Settings
 from tailrace._messages.summary import start_line
@@ -46,14 +47,7 @@ Samples = dict[tuple[str, str], float]
 """Values by sample name and the label `metric`."""
 
 
-class Quiet:
-    def info(self, event: str, **_: object) -> None:
-        pass
-
-    warning = error = info
-
-
-class Rig:
+class CollectorRig:
     """A collector and what it looks at."""
 
     def __init__(self, folder: Path) -> None:
@@ -84,13 +78,13 @@ def read(text: str) -> Samples:
 
 
 @pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    rig = Rig(tmp_path)
+def rig(tmp_path: Path) -> Iterator[CollectorRig]:
+    rig = CollectorRig(tmp_path)
     yield rig
     rig.spool.close()
 
 
-def test_each_metric_shows_its_latest_value_under_its_own_name(rig: Rig) -> None:
+def test_each_metric_shows_its_latest_value_under_its_own_name(rig: CollectorRig) -> None:
     rig.start(1, experiment_name="digits", run_name="first")
     rig.book.update(1, ref=RunRef("abc", "7", "first", None))
     rig.saw(1, {"train/loss": 0.5, "a b": math.nan}, step=1, at=10)
@@ -109,7 +103,7 @@ def test_each_metric_shows_its_latest_value_under_its_own_name(rig: Rig) -> None
     assert f"tailrace_metric_train_loss{labels} 0.4\n" in rig.text()
 
 
-def test_the_agents_health_and_the_runs_ledger_are_there(rig: Rig) -> None:
+def test_the_agents_health_and_the_runs_ledger_are_there(rig: CollectorRig) -> None:
     rig.start(1)
     rig.spool.ingest(
         [(1, "metric", 5, 990 * 10**9, b"x")], [(1, "metric", "accepted", 8), (1, "metric", "delivered", 2)]
@@ -125,7 +119,7 @@ def test_the_agents_health_and_the_runs_ledger_are_there(rig: Rig) -> None:
     assert (found["tailrace_run_problem"], found["tailrace_run_running"]) == (1, 1)
 
 
-def test_a_run_is_shown_for_five_minutes_after_its_end_and_then_forgotten(rig: Rig) -> None:
+def test_a_run_is_shown_for_five_minutes_after_its_end_and_then_forgotten(rig: CollectorRig) -> None:
     rig.start(1)
     rig.saw(1, {"loss": 1.0})
     rig.book.end(End(1, "FINISHED", 1_000_000))
@@ -137,7 +131,7 @@ def test_a_run_is_shown_for_five_minutes_after_its_end_and_then_forgotten(rig: R
     assert rig.latest.of(1) == {}
 
 
-def test_memory_is_bounded_and_what_is_left_out_is_counted(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_bounded_and_what_is_left_out_is_counted(rig: CollectorRig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(latest_module, "_MOST_OF_RUN", 3)
     monkeypatch.setattr(latest_module, "_MOST", 4)
     rig.start(1)
@@ -160,7 +154,7 @@ def test_memory_is_bounded_and_what_is_left_out_is_counted(rig: Rig, monkeypatch
 def test_any_names_and_values_make_a_scrape_that_can_be_read(
     tmp_path_factory: pytest.TempPathFactory, values: dict[str, float], name: str
 ) -> None:
-    rig = Rig(tmp_path_factory.mktemp("rig"))
+    rig = CollectorRig(tmp_path_factory.mktemp("rig"))
     values = {key.encode(errors="replace").decode(): value for key, value in values.items()}
     rig.start(1, run_name=name.encode(errors="replace").decode())
     rig.saw(1, values)
@@ -175,12 +169,12 @@ def test_any_names_and_values_make_a_scrape_that_can_be_read(
     rig.spool.close()
 
 
-def endpoint(rig: Rig, port: int, host: str = "127.0.0.1") -> tuple[Endpoint, list[str]]:
+def endpoint(rig: CollectorRig, port: int, host: str = "127.0.0.1") -> tuple[Endpoint, list[str]]:
     told: list[str] = []
-    return Endpoint(rig.collector, host, port, told.append, Quiet()), told
+    return Endpoint(rig.collector, host, port, told.append, KeptLog()), told
 
 
-def test_a_port_that_is_taken_gives_way_to_the_next_one_and_is_told(rig: Rig) -> None:
+def test_a_port_that_is_taken_gives_way_to_the_next_one_and_is_told(rig: CollectorRig) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -197,7 +191,7 @@ def test_a_port_that_is_taken_gives_way_to_the_next_one_and_is_told(rig: Rig) ->
     assert served.url is None
 
 
-def test_an_address_that_cannot_be_used_is_told_and_tried_again(rig: Rig) -> None:
+def test_an_address_that_cannot_be_used_is_told_and_tried_again(rig: CollectorRig) -> None:
     served, told = endpoint(rig, 0, "203.0.113.1")
     assert served.step(0.0) == 30.0
     assert told[0].startswith("metrics cannot be served to Prometheus on 203.0.113.1 port 0: ")
@@ -217,7 +211,7 @@ def test_where_it_serves_is_shown_when_a_run_starts_and_by_status() -> None:
 
 
 @pytest.fixture
-def address(rig: Rig) -> Iterator[tuple[str, int]]:
+def address(rig: CollectorRig) -> Iterator[tuple[str, int]]:
     """Where a collector is served."""
     served, _ = endpoint(rig, 0)
     served.step(0.0)
@@ -257,7 +251,7 @@ def is_refused(connection: socket.socket) -> bool:
     return False
 
 
-def test_many_idle_connections_take_few_descriptors_and_no_scrape(rig: Rig, address: tuple[str, int]) -> None:
+def test_many_idle_connections_take_few_descriptors_and_no_scrape(rig: CollectorRig, address: tuple[str, int]) -> None:
     before = descriptors(), threading.active_count()
     idle = [socket.create_connection(address, 30) for _ in range(300)]
     assert eventually(lambda: all(is_ended(each) for each in idle[:-8]))
@@ -270,7 +264,7 @@ def test_many_idle_connections_take_few_descriptors_and_no_scrape(rig: Rig, addr
 
 @pytest.mark.parametrize("kind", ["idle", "a byte at a time", "unread"])
 def test_a_connection_lasts_for_seconds_whatever_comes_on_it(
-    rig: Rig, address: tuple[str, int], kind: str, monkeypatch: pytest.MonkeyPatch
+    rig: CollectorRig, address: tuple[str, int], kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scrape_server, "_LASTS", 1.0)
     rig.start(1)
@@ -328,7 +322,7 @@ def test_a_request_is_answered_or_refused_by_its_head(address: tuple[str, int], 
     assert "tailrace_agent_info" in fetch(f"http://127.0.0.1:{address[1]}/metrics"), "it goes on"
 
 
-def test_a_name_that_it_listens_on_is_one_that_it_answers_to(rig: Rig) -> None:
+def test_a_name_that_it_listens_on_is_one_that_it_answers_to(rig: CollectorRig) -> None:
     assert is_ours("Node7.example:9400", {"node7.example"})
     assert not is_ours("node7.example", {"node8.example"})
     served, _ = endpoint(rig, 0, "LocalHost")

@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.kept_log import KeptLog
 from tailrace_agent.errors import StoreRefused, Unavailable
 from tailrace_agent.ipc import status
 from tailrace_agent.ipc.records import Alert, Artifact, Drop, End, Flush, Params, RunSpec, Start, Tags, encode, run_hex
@@ -41,19 +42,6 @@ OWNER = (
 )
 
 
-class Log:
-    def __init__(self) -> None:
-        self.events: list[tuple[str, dict[str, object]]] = []
-
-    def info(self, event: str, **fields: object) -> None:
-        self.events.append((event, fields))
-
-    warning = error = info
-
-    def count(self, event: str) -> int:
-        return sum(name == event for name, _ in self.events)
-
-
 class Owner:
     """A process of its own that puts rows on a ring of its own."""
 
@@ -74,7 +62,7 @@ class Owner:
         self._process.communicate()
 
 
-class Rig:
+class PipelineRig:
     """A session with rings of this process, and an agent whose every step is the test's."""
 
     def __init__(self, folder: Path, **more: Any) -> None:
@@ -83,7 +71,7 @@ class Rig:
         config |= {"dir": str(folder / "state"), "ring_dir": str(folder / "shared")}
         self.session = Session.create(Settings(**config), cwd=str(folder), program="test")
         self.sink = MemorySink()
-        self.log = Log()
+        self.log = KeptLog()
         self.now = 1000.0
         self.store_error: Exception | None = None
         self.opened: list[str | None] = []
@@ -148,14 +136,14 @@ class Rig:
 
 
 @pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    rig = Rig(tmp_path)
+def rig(tmp_path: Path) -> Iterator[PipelineRig]:
+    rig = PipelineRig(tmp_path)
     yield rig
     rig.pipeline.close()
 
 
 @contextlib.contextmanager
-def owner_of(rig: Rig) -> Iterator[Owner]:
+def owner_of(rig: PipelineRig) -> Iterator[Owner]:
     owner = Owner(rig.session)
     try:
         yield owner
@@ -175,7 +163,7 @@ def start(run: int = 1, **more: Any) -> Start:
 # -- the whole way -----------------------------------------------------------------------------------------------------
 
 
-def test_what_was_logged_is_delivered_and_the_run_closed_and_everything_settled(rig: Rig) -> None:
+def test_what_was_logged_is_delivered_and_the_run_closed_and_everything_settled(rig: PipelineRig) -> None:
     ring = rig.ring()
     put(ring, start(), Params(1, {"lr": "1"}))
     for step in range(100):
@@ -194,7 +182,7 @@ def test_what_was_logged_is_delivered_and_the_run_closed_and_everything_settled(
     assert ring.unread == 0
 
 
-def test_rings_of_several_processes_and_stores_each_go_their_way(rig: Rig) -> None:
+def test_rings_of_several_processes_and_stores_each_go_their_way(rig: PipelineRig) -> None:
     first, second = rig.ring(), rig.ring()
     put(first, start(1, tracking_uri="http://user@a"), rig.row("x"))
     put(second, start(2, tracking_uri="http://b"), rig.row("y", run=2), rig.row("z", run=1))
@@ -207,7 +195,7 @@ def test_rings_of_several_processes_and_stores_each_go_their_way(rig: Rig) -> No
     assert len(rig.opened) == 3
 
 
-def test_credentials_reach_the_sink_and_no_file(rig: Rig) -> None:
+def test_credentials_reach_the_sink_and_no_file(rig: PipelineRig) -> None:
     rig.pipeline.close()
     rig.pipeline = rig.agent(credentials={"http://user@h/x": "user:pa55word"})
     ring = rig.ring()
@@ -226,7 +214,7 @@ def test_credentials_reach_the_sink_and_no_file(rig: Rig) -> None:
 
 @pytest.mark.parametrize("full", [False, True])
 def test_the_ledger_with_a_run_knows_what_came_after_its_end_though_the_agent_was_killed_before_storing_it(
-    rig: Rig, full: bool, monkeypatch: pytest.MonkeyPatch
+    rig: PipelineRig, full: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ring = rig.ring()
     put(ring, start(), rig.row("x"), End(1, "FINISHED", 9))
@@ -249,7 +237,7 @@ def test_the_ledger_with_a_run_knows_what_came_after_its_end_though_the_agent_wa
 
 
 def test_the_ledger_with_a_run_knows_what_was_dropped_while_it_was_being_stored(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
+    rig: PipelineRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ring, update = rig.ring(), rig.pipeline.book.update
 
@@ -269,7 +257,7 @@ def test_the_ledger_with_a_run_knows_what_was_dropped_while_it_was_being_stored(
     assert json.loads(rig.of().tags["tailrace.ledger"]) == rig.ledger().summary()
 
 
-def test_a_run_is_not_over_while_its_values_may_stand_behind_a_frame_that_is_not_whole(rig: Rig) -> None:
+def test_a_run_is_not_over_while_its_values_may_stand_behind_a_frame_that_is_not_whole(rig: PipelineRig) -> None:
     ring, other = rig.ring(), rig.ring()
     put(ring, start())
     torn = encode(rig.row("torn"))
@@ -284,7 +272,7 @@ def test_a_run_is_not_over_while_its_values_may_stand_behind_a_frame_that_is_not
     assert rig.ledger().of("metric").late == 0
 
 
-def test_artifacts_are_uploaded_when_what_the_store_did_not_take_was_dropped_meanwhile(rig: Rig) -> None:
+def test_artifacts_are_uploaded_when_what_the_store_did_not_take_was_dropped_meanwhile(rig: PipelineRig) -> None:
     ring = rig.ring()
     put(ring, start())
     rig.run(2.0)
@@ -304,7 +292,7 @@ def test_artifacts_are_uploaded_when_what_the_store_did_not_take_was_dropped_mea
     assert rig.of().status == "FINISHED"
 
 
-def test_a_full_ring_and_its_spill_file_are_taken_over(rig: Rig) -> None:
+def test_a_full_ring_and_its_spill_file_are_taken_over(rig: PipelineRig) -> None:
     ring = rig.ring()
     put(ring, start())
     for step in range(5000):
@@ -315,7 +303,7 @@ def test_a_full_ring_and_its_spill_file_are_taken_over(rig: Rig) -> None:
     assert [point.step for point in rig.of().metrics["loss"]] == list(range(5000))
 
 
-def test_artifacts_and_long_params_are_staged_and_uploaded(rig: Rig) -> None:
+def test_artifacts_and_long_params_are_staged_and_uploaded(rig: PipelineRig) -> None:
     ring = rig.ring()
     (rig.session.artifacts / "s").mkdir()
     (rig.session.artifacts / "s" / "model.txt").write_text("weights")
@@ -333,7 +321,7 @@ def test_artifacts_and_long_params_are_staged_and_uploaded(rig: Rig) -> None:
 # -- flushes -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_flush_is_answered_only_when_all_before_it_was_delivered(rig: Rig) -> None:
+def test_a_flush_is_answered_only_when_all_before_it_was_delivered(rig: PipelineRig) -> None:
     ring = rig.ring()
     put(ring, start(), rig.row("a"))
     rig.run(2)
@@ -347,7 +335,7 @@ def test_a_flush_is_answered_only_when_all_before_it_was_delivered(rig: Rig) -> 
     assert rig.stored() == {"a": 1, "b": 1}
 
 
-def test_a_flush_waits_for_rows_of_other_rings_that_were_there_before_it(rig: Rig) -> None:
+def test_a_flush_waits_for_rows_of_other_rings_that_were_there_before_it(rig: PipelineRig) -> None:
     first, second = rig.ring(), rig.ring()
     put(first, start())
     rig.run(1)
@@ -361,7 +349,7 @@ def test_a_flush_waits_for_rows_of_other_rings_that_were_there_before_it(rig: Ri
     assert {first.path.stem: 1} not in seen
 
 
-def test_a_flush_does_not_wait_for_what_comes_after_it(rig: Rig) -> None:
+def test_a_flush_does_not_wait_for_what_comes_after_it(rig: PipelineRig) -> None:
     ring = rig.ring()
     put(ring, start(), rig.row("a"), Flush(1, 1))
     rig.pipeline.drain(rig.now)
@@ -375,7 +363,7 @@ def test_a_flush_does_not_wait_for_what_comes_after_it(rig: Rig) -> None:
     assert rig.status().settled == {ring.path.stem: 1}
 
 
-def test_a_flush_with_nothing_before_it_is_answered_at_once(rig: Rig) -> None:
+def test_a_flush_with_nothing_before_it_is_answered_at_once(rig: PipelineRig) -> None:
     ring = rig.ring()
     put(ring, start(), Flush(1, 1))
     rig.pipeline.drain(rig.now)
@@ -386,7 +374,7 @@ def test_a_flush_with_nothing_before_it_is_answered_at_once(rig: Rig) -> None:
 # -- who dies ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_killed_owner_is_seen_and_its_run_is_killed_with_a_reason_and_all_its_rows(rig: Rig) -> None:
+def test_a_killed_owner_is_seen_and_its_run_is_killed_with_a_reason_and_all_its_rows(rig: PipelineRig) -> None:
     with owner_of(rig) as owner:
         owner.put(start(), *(rig.row("loss", step=step) for step in range(50)))
         rig.run(5)
@@ -407,7 +395,7 @@ def test_a_killed_owner_is_seen_and_its_run_is_killed_with_a_reason_and_all_its_
 
 
 def test_another_process_with_the_id_of_the_agents_own_is_seen_to_be_gone(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
+    rig: PipelineRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each in a container of its own, say, and the agent a thread in one of them."""
     ours = os.getpid()
@@ -424,7 +412,7 @@ def test_another_process_with_the_id_of_the_agents_own_is_seen_to_be_gone(
     assert rig.session.rings() == []
 
 
-def test_an_owner_that_ended_its_run_leaves_no_killed_one(rig: Rig) -> None:
+def test_an_owner_that_ended_its_run_leaves_no_killed_one(rig: PipelineRig) -> None:
     with owner_of(rig) as owner:
         rig.sink.open_run(start(2).spec, None, find_first=False)
         owner.put(start(1), start(2, owned=False), End(1, "FINISHED", 9))
@@ -435,7 +423,7 @@ def test_an_owner_that_ended_its_run_leaves_no_killed_one(rig: Rig) -> None:
         assert rig.pipeline.deserted
 
 
-def test_a_run_whose_ring_is_gone_when_the_agent_comes_back_is_killed(rig: Rig) -> None:
+def test_a_run_whose_ring_is_gone_when_the_agent_comes_back_is_killed(rig: PipelineRig) -> None:
     ring = rig.ring()
     put(ring, start(), rig.row("a"))
     rig.run(2)
@@ -446,7 +434,7 @@ def test_a_run_whose_ring_is_gone_when_the_agent_comes_back_is_killed(rig: Rig) 
     assert rig.stored() == {"a": 1}
 
 
-def test_a_ring_whose_name_comes_back_is_read_from_its_beginning(rig: Rig) -> None:
+def test_a_ring_whose_name_comes_back_is_read_from_its_beginning(rig: PipelineRig) -> None:
     with owner_of(rig) as owner:
         owner.put(start(), *(rig.row("old", step=step) for step in range(300)))
         rig.run(2)
@@ -462,17 +450,17 @@ def test_a_ring_whose_name_comes_back_is_read_from_its_beginning(rig: Rig) -> No
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage" * 20_000])
-def test_a_ring_that_is_none_is_removed_when_it_has_no_owner(rig: Rig, content: bytes) -> None:
+def test_a_ring_that_is_none_is_removed_when_it_has_no_owner(rig: PipelineRig, content: bytes) -> None:
     (rig.session.shared / "123-0000.ring").write_bytes(content)
     ring = rig.ring()
     put(ring, start(), rig.row("a"))
     rig.run(5)
     assert rig.session.rings() == [ring.path.stem]
     assert rig.stored() == {"a": 1}
-    assert rig.log.count("ring cannot be read") == 1
+    assert rig.log.events.count("ring cannot be read") == 1
 
 
-def test_a_damaged_frame_of_a_living_owner_is_skipped_after_a_while(rig: Rig) -> None:
+def test_a_damaged_frame_of_a_living_owner_is_skipped_after_a_while(rig: PipelineRig) -> None:
     ring = rig.ring()
     put(ring, start(), rig.row("a"))
     rig.run(1)
@@ -483,11 +471,11 @@ def test_a_damaged_frame_of_a_living_owner_is_skipped_after_a_while(rig: Rig) ->
     assert rig.ledger().accepted == 1
     rig.run(10)
     assert rig.stored() == {"a": 1, "c": 1}
-    assert rig.log.count("damaged frames skipped") == 1
+    assert rig.log.events.count("damaged frames skipped") == 1
     assert rig.ledger().dropped == {"damaged in the ring": 1}
 
 
-def test_a_ring_that_cannot_be_read_stops_no_other_one(rig: Rig) -> None:
+def test_a_ring_that_cannot_be_read_stops_no_other_one(rig: PipelineRig) -> None:
     ring, other = rig.ring(), rig.ring()
     put(ring, start(), rig.row("a"))
     rig.run(1)
@@ -508,7 +496,9 @@ def test_a_ring_that_cannot_be_read_stops_no_other_one(rig: Rig) -> None:
 # -- agents that die ---------------------------------------------------------------------------------------------------
 
 
-def test_rows_of_an_agent_killed_between_commit_and_tail_count_once(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_of_an_agent_killed_between_commit_and_tail_count_once(
+    rig: PipelineRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ring = rig.ring()
     put(ring, start(), *(rig.row("loss", step=step) for step in range(3000)))
     with monkeypatch.context() as patch:
@@ -532,7 +522,7 @@ class Killed(BaseException):
 def test_however_often_the_agent_is_killed_every_row_counts_once(
     tmp_path_factory: pytest.TempPathFactory, plan: list[tuple[int, int]]
 ) -> None:
-    rig = Rig(tmp_path_factory.mktemp("kills"))
+    rig = PipelineRig(tmp_path_factory.mktemp("kills"))
     ring = rig.ring()
     put(ring, start())
     step = 0
@@ -589,7 +579,7 @@ class Ticking:
         return getattr(self._db, name)
 
 
-def test_rows_of_a_run_that_was_finalized_outlive_a_kill_of_the_agent_that_took_them_over(rig: Rig) -> None:
+def test_rows_of_a_run_that_was_finalized_outlive_a_kill_of_the_agent_that_took_them_over(rig: PipelineRig) -> None:
     ring = rig.ring()
     put(ring, start(), End(1, "FINISHED", 99))
     rig.run()
@@ -603,7 +593,9 @@ def test_rows_of_a_run_that_was_finalized_outlive_a_kill_of_the_agent_that_took_
     assert rig.pipeline.settled
 
 
-def test_an_end_whose_commit_failed_is_known_to_the_successor(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_end_whose_commit_failed_is_known_to_the_successor(
+    rig: PipelineRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ring = rig.ring()
     put(ring, start(), rig.row("a"))
     rig.run(2)
@@ -629,7 +621,7 @@ def test_an_end_whose_commit_failed_is_known_to_the_successor(rig: Rig, monkeypa
 
 
 def test_rows_whose_commit_failed_are_taken_over_later_and_count_once(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
+    rig: PipelineRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ring = rig.ring()
     put(ring, start(), rig.row("a", "b"), Params(1, {"lr": "1"}))
@@ -646,7 +638,9 @@ def test_rows_whose_commit_failed_are_taken_over_later_and_count_once(
     assert (rig.ledger().accepted, rig.ledger().delivered) == (3, 3)
 
 
-def test_a_text_that_cannot_be_staged_costs_time_and_no_count(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_text_that_cannot_be_staged_costs_time_and_no_count(
+    rig: PipelineRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, second = rig.ring(), rig.ring()
     put(first, start(), rig.row("a", "b"), rig.row("c"))
     put(second, rig.row("d"), Params(1, {"config": "x" * 20_000}), rig.row("e"))
@@ -669,7 +663,7 @@ def test_a_text_that_cannot_be_staged_costs_time_and_no_count(rig: Rig, monkeypa
 
 
 def test_a_status_that_cannot_be_written_is_written_later_and_stops_nothing(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
+    rig: PipelineRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ring = rig.ring()
     put(ring, start(), rig.row("a"), End(1, "FINISHED", 9), Flush(1, 1))
@@ -688,7 +682,7 @@ def test_a_status_that_cannot_be_written_is_written_later_and_stops_nothing(
 
 
 def test_at_its_bound_the_spool_drops_the_oldest_metrics_and_nothing_else(tmp_path: Path) -> None:
-    rig = Rig(tmp_path, spool_max_bytes=1 << 20)
+    rig = PipelineRig(tmp_path, spool_max_bytes=1 << 20)
     rig.store_error = Unavailable("away")
     ring = rig.ring()
     put(ring, start(), Params(1, {"lr": "1"}))
@@ -716,7 +710,7 @@ def test_at_its_bound_the_spool_drops_the_oldest_metrics_and_nothing_else(tmp_pa
 # -- what is told ------------------------------------------------------------------------------------------------------
 
 
-def test_the_process_of_a_run_is_called_once_for_each_news_of_it(rig: Rig) -> None:
+def test_the_process_of_a_run_is_called_once_for_each_news_of_it(rig: PipelineRig) -> None:
     ring, other = rig.ring(), rig.ring()
     calls, others = (_calls(rig.session.bell(each.path.stem)) for each in (ring, other))
     assert (next(calls), next(others)) == (0, 0)
@@ -745,7 +739,7 @@ def _calls(bell: Path) -> Iterator[int]:
             yield 0
 
 
-def test_trouble_and_its_end_are_told(rig: Rig) -> None:
+def test_trouble_and_its_end_are_told(rig: PipelineRig) -> None:
     rig.store_error = Unavailable("connection refused")
     ring = rig.ring()
     calls = _calls(rig.session.bell(ring.path.stem))
@@ -763,7 +757,7 @@ def test_trouble_and_its_end_are_told(rig: Rig) -> None:
     assert rig.status().lag == 0.0
 
 
-def test_a_store_that_cannot_be_used_is_told_and_the_agent_knows_that_it_is_stuck(rig: Rig) -> None:
+def test_a_store_that_cannot_be_used_is_told_and_the_agent_knows_that_it_is_stuck(rig: PipelineRig) -> None:
     rig.store_error = StoreRefused("no such store")
     ring = rig.ring()
     put(ring, start(), rig.row("a"), End(1, "FINISHED", 9), Flush(1, 1))
@@ -776,7 +770,7 @@ def test_a_store_that_cannot_be_used_is_told_and_the_agent_knows_that_it_is_stuc
 
 
 def test_an_agent_with_an_alert_to_post_has_something_left_to_do(tmp_path: Path) -> None:
-    rig = Rig(tmp_path, alert_webhook="http://127.0.0.1:9/hook")
+    rig = PipelineRig(tmp_path, alert_webhook="http://127.0.0.1:9/hook")
     put(rig.ring(), start(), Alert(1, "odd", "", "warning", 5), End(1, "FINISHED", 99))
     rig.run()
     assert rig.pipeline.book.all()[0].finalized
@@ -785,7 +779,7 @@ def test_an_agent_with_an_alert_to_post_has_something_left_to_do(tmp_path: Path)
     rig.pipeline.close()
 
 
-def test_the_agent_shows_that_it_lives(rig: Rig) -> None:
+def test_the_agent_shows_that_it_lives(rig: PipelineRig) -> None:
     put(rig.ring(), start(), rig.row("a", "b"))
     rig.store_error = Unavailable("away")
     rig.run(5)
@@ -795,7 +789,7 @@ def test_the_agent_shows_that_it_lives(rig: Rig) -> None:
     assert told.spool_bytes == rig.pipeline.spool.bytes > 0
 
 
-def test_a_damaged_spool_is_set_aside_and_what_comes_later_is_taken_over(rig: Rig) -> None:
+def test_a_damaged_spool_is_set_aside_and_what_comes_later_is_taken_over(rig: PipelineRig) -> None:
     ring = rig.ring()
     put(ring, start(), rig.row("a"))
     rig.run(2)
@@ -803,7 +797,7 @@ def test_a_damaged_spool_is_set_aside_and_what_comes_later_is_taken_over(rig: Ri
     path = rig.session.dir / "spool.db"
     path.write_bytes(b"SQLite format 3\0" + b"\xff" * 5000)
     rig.pipeline = rig.agent()
-    assert rig.log.count("spool was unreadable and set aside") == 1
+    assert rig.log.events.count("spool was unreadable and set aside") == 1
     put(ring, rig.row("b"), start(2), rig.row("c", run=2), End(2, "FINISHED", 9))
     rig.run()
     assert rig.stored(2) == {"c": 1}
@@ -817,7 +811,7 @@ def test_a_damaged_spool_is_set_aside_and_what_comes_later_is_taken_over(rig: Ri
     assert rig.of(1).status == "RUNNING"  # how it ended is not known
 
 
-def _write_state(rig: Rig, state: bytes | None, run: int = 1) -> None:
+def _write_state(rig: PipelineRig, state: bytes | None, run: int = 1) -> None:
     """Another state of a run in the spool of an agent that was killed, or none."""
     rig.pipeline.spool.close()
     with contextlib.closing(sqlite3.connect(rig.session.dir / "spool.db", isolation_level=None)) as db:
@@ -830,7 +824,7 @@ def _write_state(rig: Rig, state: bytes | None, run: int = 1) -> None:
 @pytest.mark.parametrize("state", [None, b"", b"\xff{", b"[" * 5000, b'{"spec": {"run": 1, "start_time": "?"}}'])
 @pytest.mark.parametrize("opened", [True, False], ids=["in the store", "not in the store yet"])
 def test_what_waits_for_a_run_whose_record_cannot_be_read_is_delivered_all_the_same(
-    rig: Rig, state: bytes | None, *, opened: bool
+    rig: PipelineRig, state: bytes | None, *, opened: bool
 ) -> None:
     rig.store_error = None if opened else Unavailable("down")
     ring = rig.ring()
@@ -852,7 +846,7 @@ def test_what_waits_for_a_run_whose_record_cannot_be_read_is_delivered_all_the_s
     assert rig.pipeline.settled
 
 
-def test_a_run_whose_record_was_lost_is_itself_again_when_its_program_says_what_it_is(rig: Rig) -> None:
+def test_a_run_whose_record_was_lost_is_itself_again_when_its_program_says_what_it_is(rig: PipelineRig) -> None:
     ring = rig.ring()
     put(ring, start(run_name="mine"), rig.row("a"))
     rig.run(2)
@@ -862,7 +856,7 @@ def test_a_run_whose_record_was_lost_is_itself_again_when_its_program_says_what_
     assert (rig.of().run_name, rig.of().status, rig.stored()) == ("mine", "FINISHED", {"a": 1, "b": 1})
 
 
-def test_a_record_with_null_for_a_number_costs_that_number_alone(rig: Rig) -> None:
+def test_a_record_with_null_for_a_number_costs_that_number_alone(rig: PipelineRig) -> None:
     ring = rig.ring()
     put(ring, start(run_name="mine"), rig.row("a"))
     rig.run(2)
@@ -876,7 +870,7 @@ def test_a_record_with_null_for_a_number_costs_that_number_alone(rig: Rig) -> No
     assert (after.ref, after.notices, after.rebuilt, after.retry_at) == (before.ref, before.notices, False, 0.0)
 
 
-def test_who_waits_waits_for_the_ring_of_a_child_that_came_between_two_looks(rig: Rig) -> None:
+def test_who_waits_waits_for_the_ring_of_a_child_that_came_between_two_looks(rig: PipelineRig) -> None:
     ring = rig.ring()
     put(ring, start())
     rig.run(0.6)

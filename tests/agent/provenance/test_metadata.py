@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from helpers.kept_log import KeptLog
 from helpers.sdk_tools import Store, eventually, forget, named, script, tracking
 from tailrace_agent.delivery.deliver import Delivery
 from tailrace_agent.delivery.run_book import RunBook, RunState
@@ -42,13 +43,6 @@ def repository(tmp_path: Path) -> Path:
     git(root, "add", ".")
     git(root, "commit", "-q", "-m", "first")
     return root
-
-
-class Quiet:
-    def info(self, event: str, **_: object) -> None:
-        pass
-
-    warning = error = info
 
 
 # ── git ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -232,7 +226,7 @@ def test_packages_are_those_of_the_interpreter_that_trains(tmp_path: Path) -> No
 # ── Gathered and sent ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Rig:
+class MetadataRig:
     """The agent's parts that have to do with metadata, with a clock that only the test moves."""
 
     def __init__(self, folder: Path) -> None:
@@ -245,8 +239,8 @@ class Rig:
     def restart(self) -> None:
         """An agent was killed: another one goes on with what is on the disk."""
         self.book = RunBook(self.spool.runs(), self.spool.save_run)
-        more: Any = {"retry_max_delay": 30.0, "log": Quiet(), "monotonic": lambda: self.now}
-        self.metadata = Metadata(self.book, self.staging, "here", Quiet())
+        more: Any = {"retry_max_delay": 30.0, "log": KeptLog(), "monotonic": lambda: self.now}
+        self.metadata = Metadata(self.book, self.staging, "here", KeptLog())
         self.delivery = Delivery(None, self.spool, self.book, lambda: self.sink, flush_interval=0.5, **more)
         self.uploads = Uploads(self.delivery, self.spool, self.book, self.staging, **more)
         self.book.set_barriers(self.spool.last_id())
@@ -282,13 +276,13 @@ class Rig:
 
 
 @pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    rig = Rig(tmp_path)
+def rig(tmp_path: Path) -> Iterator[MetadataRig]:
+    rig = MetadataRig(tmp_path)
     yield rig
     rig.spool.close()
 
 
-def test_a_run_is_closed_after_its_metadata(rig: Rig) -> None:
+def test_a_run_is_closed_after_its_metadata(rig: MetadataRig) -> None:
     rig.start()
     rig.end()
     rig.delivery.step(rig.now)
@@ -302,7 +296,7 @@ def test_a_run_is_closed_after_its_metadata(rig: Rig) -> None:
     assert "environment/environment.json" in rig.stored.artifacts
 
 
-def test_a_run_waits_some_seconds_for_its_metadata_and_is_finalized_when_it_is_there(rig: Rig) -> None:
+def test_a_run_waits_some_seconds_for_its_metadata_and_is_finalized_when_it_is_there(rig: MetadataRig) -> None:
     rig.start()
     rig.end()
     rig.deliver()
@@ -318,7 +312,7 @@ def test_a_run_waits_some_seconds_for_its_metadata_and_is_finalized_when_it_is_t
     assert list(rig.staging.iterdir()) == []
 
 
-def test_an_agent_that_is_killed_leaves_the_metadata_to_the_next(rig: Rig) -> None:
+def test_an_agent_that_is_killed_leaves_the_metadata_to_the_next(rig: MetadataRig) -> None:
     rig.start()
     rig.restart()  # before anything was gathered
     rig.metadata.step(rig.now)
@@ -334,7 +328,7 @@ def test_an_agent_that_is_killed_leaves_the_metadata_to_the_next(rig: Rig) -> No
 
 
 @pytest.mark.parametrize("error", [Unavailable("no credentials for the bucket"), RunGone("deleted")])
-def test_an_artifact_store_that_never_answers_does_not_keep_the_run_open(rig: Rig, error: Exception) -> None:
+def test_an_artifact_store_that_never_answers_does_not_keep_the_run_open(rig: MetadataRig, error: Exception) -> None:
     def fail(name: str) -> None:
         if name == "log_artifacts":
             raise error
@@ -349,7 +343,7 @@ def test_an_artifact_store_that_never_answers_does_not_keep_the_run_open(rig: Ri
     assert rig.stored.artifacts == {}
 
 
-def test_a_server_that_is_away_gets_the_metadata_later(rig: Rig) -> None:
+def test_a_server_that_is_away_gets_the_metadata_later(rig: MetadataRig) -> None:
     failures = iter(range(8))
 
     def fail(name: str) -> None:
@@ -363,7 +357,7 @@ def test_a_server_that_is_away_gets_the_metadata_later(rig: Rig) -> None:
     assert "environment/environment.json" in rig.stored.artifacts
 
 
-def test_on_another_machine_only_what_the_program_said_is_stored(rig: Rig, repository: Path) -> None:
+def test_on_another_machine_only_what_the_program_said_is_stored(rig: MetadataRig, repository: Path) -> None:
     facts = Facts(command=["x"], script=None, executable="", python="3.11.7", pid=7, host="elsewhere")
     rig.start(facts=facts, cwd=str(repository))
     rig.metadata.step(rig.now)
@@ -373,7 +367,7 @@ def test_on_another_machine_only_what_the_program_said_is_stored(rig: Rig, repos
     assert list(rig.stored.artifacts) == ["environment/environment.json"]
 
 
-def test_a_ci_job_says_which_branch_it_builds(rig: Rig, repository: Path) -> None:
+def test_a_ci_job_says_which_branch_it_builds(rig: MetadataRig, repository: Path) -> None:
     job = {"GITHUB_SHA": "f" * 40, "GITHUB_REF_NAME": "7/merge", "GITHUB_HEAD_REF": "feature"}
     facts = Facts(command=["x"], script=None, executable="", python="3.11.7", pid=7, host="here", environment=job)
     git(repository, "checkout", "-q", "--detach")
@@ -387,7 +381,7 @@ def test_a_ci_job_says_which_branch_it_builds(rig: Rig, repository: Path) -> Non
     assert {run.tags["mlflow.source.git.branch"] for run in rig.sink.runs.values()} == {"feature"}
 
 
-def test_configuration_files_are_copied_without_their_secrets(rig: Rig, tmp_path: Path) -> None:
+def test_configuration_files_are_copied_without_their_secrets(rig: MetadataRig, tmp_path: Path) -> None:
     files = [tmp_path / "tailrace.toml", tmp_path / "one" / "config.yaml", tmp_path / "two" / "config.yaml"]
     for file in files:
         file.parent.mkdir(exist_ok=True)
@@ -412,7 +406,7 @@ def test_configuration_files_are_copied_without_their_secrets(rig: Rig, tmp_path
     assert copied["environment/two-config.yaml"] == b"path: two\ndb_password: ***\n"
 
 
-def test_what_cannot_be_gathered_does_not_keep_the_run_open(rig: Rig) -> None:
+def test_what_cannot_be_gathered_does_not_keep_the_run_open(rig: MetadataRig) -> None:
     rig.staging.rmdir()
     rig.start()
     rig.metadata.step(rig.now)

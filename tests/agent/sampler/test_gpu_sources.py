@@ -14,6 +14,7 @@ from typing import Any
 import pynvml
 import pytest
 
+from helpers.kept_log import KeptLog
 from nvml.standin import FUNCTIONS, Standin, build, loaded
 from tailrace_agent.sampler.gpu.energy import EnergyMeter
 from tailrace_agent.sampler.gpu.sources import gpu_sources
@@ -51,26 +52,11 @@ MIG_ONLY = {
 }
 
 
-class Log:
-    """Remembers what was said."""
-
-    def __init__(self) -> None:
-        self.lines: list[tuple[str, dict[str, object]]] = []
-
-    def info(self, event: str, **fields: object) -> None:
-        self.lines.append((event, fields))
-
-    warning = info
-
-    def said(self, part: str) -> list[dict[str, object]]:
-        return [fields for event, fields in self.lines if part in event]
-
-
 class Monitor:
     """The sources of one monitor and what they said; asks them all, as a sampler would that never waits."""
 
     def __init__(self, visible: str | None = None, processes: Any = lambda: {os.getpid()}) -> None:
-        self.log = Log()
+        self.log = KeptLog()
         self.sources: list[Source] = gpu_sources(visible, self.log, processes)
         self.gone = ""
 
@@ -297,6 +283,7 @@ def test_a_failure_that_may_pass_is_said_once_and_asked_again(nvml: Standin) -> 
         assert values["gpu_0_memory_usage_megabytes"] == 2000
     assert monitor.log.lines == [
         (
+            "info",
             "system monitor: a GPU does not answer a query",
             {"gpu": 0, "query": "nvmlDeviceGetUtilizationRates", "reason": "Unknown"},
         )
@@ -579,7 +566,7 @@ def test_calls_are_tiered_by_their_cost(nvml: Standin) -> None:
 
 
 def test_a_slow_driver_shows_in_what_the_call_costs_its_caller(nvml: Standin) -> None:
-    guard = Guarded(Monitor().sources[0], Log())
+    guard = Guarded(Monitor().sources[0], KeptLog())
     guard.sample(0)
     nvml.script("slow nvmlDeviceGetUtilizationRates 1 60")
     before = guard.cost.wall
@@ -590,7 +577,7 @@ def test_a_slow_driver_shows_in_what_the_call_costs_its_caller(nvml: Standin) ->
 
 def test_where_there_is_no_nvml_one_line_says_so_whatever_the_number_of_sources(nvml: Standin) -> None:
     nvml.script("fail nvmlInitWithFlags * 9")
-    log = Log()
+    log = KeptLog()
     guards = [Guarded(source, log) for source in gpu_sources(None, log, set)]
     for tick in range(100):
         for guard in guards:
@@ -601,7 +588,7 @@ def test_where_there_is_no_nvml_one_line_says_so_whatever_the_number_of_sources(
 
 
 def test_the_sources_for_processes_need_to_know_them(nvml: Standin) -> None:
-    assert len(gpu_sources(None, Log())) == 4
+    assert len(gpu_sources(None, KeptLog())) == 4
     nvml.script("set 0 pid 4242")
     assert "gpu_0_process_memory_usage_megabytes" not in Monitor("0").sample(0), "not ours"
     assert Monitor("0", lambda: [1, 4242]).sample(0)["gpu_0_process_memory_usage_megabytes"] == 800

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.kept_log import KeptLog
 from tailrace_agent.errors import CallError
 from tailrace_agent.sampler.config import MonitorConfig, key
 from tailrace_agent.sampler.guard import Guarded
@@ -25,22 +26,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-class Lines:
-    """A log that is read."""
-
-    def __init__(self) -> None:
-        self.lines: list[tuple[str, str, dict[str, object]]] = []
-
-    def info(self, event: str, **fields: object) -> None:
-        self.lines.append(("info", event, fields))
-
-    def warning(self, event: str, **fields: object) -> None:
-        self.lines.append(("warning", event, fields))
-
-    def of(self, source: str) -> list[str]:
-        return [event.removeprefix("system monitor: ") for _, event, fields in self.lines if fields["source"] == source]
 
 
 class Fake:
@@ -83,7 +68,7 @@ class Bench:
 
     def __init__(self, *sources: Fake, clock: Clock | None = None, **config: Any) -> None:
         self.clock = clock or Clock()
-        self.log = Lines()
+        self.log = KeptLog()
         self.samples: list[Sample] = []
         self.sampler = Sampler(
             sources,
@@ -93,6 +78,11 @@ class Bench:
             clock=self.clock,
             wall=lambda: round(self.clock.now * 1e9),
         )
+
+    def said_of(self, source: str) -> list[str]:
+        return [
+            line.event.removeprefix("system monitor: ") for line in self.log.lines if line.fields["source"] == source
+        ]
 
     def run(self, seconds: float) -> None:
         """Steps at each deadline."""
@@ -196,7 +186,7 @@ def test_what_the_taker_raises_leaves_step_and_the_sample_is_not_repeated() -> N
         if sample.step == 0:
             raise OSError("disk full")
 
-    sampler = Sampler([Fake()], MonitorConfig(), take, Lines())
+    sampler = Sampler([Fake()], MonitorConfig(), take, KeptLog())
     with pytest.raises(OSError, match="disk full"):
         sampler.step(1000.0)
     assert sampler.step(1000.1) == 1001.0
@@ -302,8 +292,8 @@ def test_a_source_that_fails_goes_quiet_with_one_line_and_the_others_go_on(error
     bench = Bench(bad, good)
     bench.run(3600)
     assert len(good.asked) == 3601
-    assert len(bench.log.of("bad")) == 1
-    assert bench.log.of("good") == []
+    assert len(bench.said_of("bad")) == 1
+    assert bench.said_of("good") == []
     pauses = [round(later - earlier) for earlier, later in zip(bad.asked, bad.asked[1:], strict=False)]
     assert pauses[:9] == [5, 10, 20, 40, 80, 160, 320, 600, 600]
 
@@ -311,7 +301,7 @@ def test_a_source_that_fails_goes_quiet_with_one_line_and_the_others_go_on(error
 def test_what_is_missing_is_news_and_what_fails_a_warning() -> None:
     bench = Bench(Fake("missing", raises(SourceGone("none here"))), Fake("broken", raises(OSError("EIO"))))
     bench.run(1)
-    assert [(level, fields["source"]) for level, _, fields in bench.log.lines] == [
+    assert [(line.level, line.fields["source"]) for line in bench.log.lines] == [
         ("info", "missing"),
         ("warning", "broken"),
     ]
@@ -325,7 +315,7 @@ def test_a_source_that_comes_back_is_picked_up_again_with_its_tags() -> None:
     source.answers = lambda now: {"value": now}
     bench.run(20)
     assert bench.sampler.latest["system/value"] == bench.clock.now
-    assert bench.log.of("gpu") == ["not on this machine", "a source is back"]
+    assert bench.said_of("gpu") == ["not on this machine", "a source is back"]
     assert [sample.tags for sample in bench.samples if "system/fake_name" in sample.tags] == [
         {"system/fake_name": "other"},
         {"system/fake_name": "gpu"},
@@ -399,7 +389,7 @@ def test_tags_totals_and_close_may_fail_too() -> None:
     bench.sampler.step(1000.0)
     assert bench.sampler.finish(1001.0)["system/energy_kilowatt_hours"] == 1.0
     assert good.closed == 1
-    assert len(bench.log.of("bad")) == 3
+    assert len(bench.said_of("bad")) == 3
 
 
 # ── Slow sources ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -416,7 +406,7 @@ def test_a_slow_source_is_asked_less_often_until_it_costs_a_tenth(takes: float, 
     rounding = 1e-9 * clock.now  # of a duration, taken as the difference of two readings
     assert takes <= 0.1 * guard.period + rounding
     assert guard.stretch == 1 or takes > 0.1 * guard.period / 2 - rounding
-    assert len(bench.log.of("slow")) == (guard.stretch > 1)
+    assert len(bench.said_of("slow")) == (guard.stretch > 1)
 
 
 @settings(max_examples=20)
@@ -432,7 +422,7 @@ def test_a_source_that_becomes_fast_again_comes_back(takes: float) -> None:
     asked = len(source.asked)
     bench.run(100)
     assert len(source.asked) - asked >= 100
-    assert bench.log.of("slow") == ["a source is slow, and is asked less often", "a slow source is fast again"]
+    assert bench.said_of("slow") == ["a source is slow, and is asked less often", "a slow source is fast again"]
 
 
 def test_one_hiccup_changes_nothing() -> None:
@@ -464,7 +454,7 @@ def test_a_source_that_is_slow_now_and_then_does_not_fill_the_log() -> None:
 
 def test_the_period_is_stretched_to_ten_minutes_at_most() -> None:
     clock = Clock()
-    guard = Guarded(Fake(takes=lambda: 1e4, clock=clock), Lines(), clock=clock)
+    guard = Guarded(Fake(takes=lambda: 1e4, clock=clock), KeptLog(), clock=clock)
     for _ in range(50):
         guard.sample(clock.now)
     assert guard.period <= 600
