@@ -14,6 +14,7 @@ from tailrace_agent.settings.settings import INTERNAL_VARIABLES, Settings, load_
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
+TESTS = ROOT / "tests"
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^()\s]+(?:\([^()]*\)[^()\s]*)?)\)")
@@ -21,7 +22,10 @@ _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
 
 def _pages() -> list[Path]:
-    return [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")), *sorted(DOCS.glob("*.md"))]
+    return [
+        *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "tests/README.md")),
+        *sorted(DOCS.glob("*.md")),
+    ]
 
 
 def _name(page: Path) -> str:
@@ -123,3 +127,13 @@ def test_every_feature_names_a_test_that_exists() -> None:
         assert named, row
         for file, test in named:
             assert f"def {test}(" in (ROOT / file).read_text(encoding="utf-8"), (file, test)
+
+
+@pytest.mark.parametrize("page", _pages(), ids=_name)
+def test_every_test_that_a_page_names_is_where_it_says(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for file, _, test in re.findall(r"`(tests/[\w/]+\.py)(::(\w+))?`", text):
+        assert (ROOT / file).exists(), file
+        assert f"def {test}" in (ROOT / file).read_text(encoding="utf-8"), (file, test)
+    for name in re.findall(r"`(test_\w+)(?:\.py)?`", re.sub(r"`tests/[^`]*`", "", text)):
+        assert page.parent == TESTS, f"{name} is named without its path"
