@@ -4,19 +4,32 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 import pytest
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 ROOT = Path(__file__).parents[2]
 TESTS = ROOT / "tests"
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+_ROW = re.compile(r"^\| `(\w+)` \| (.+) \| (.+) \|$", re.MULTILINE)
 
 
 def _imported(path: Path) -> Iterator[str]:
-    """The modules that a file imports, wherever in it."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    """The modules that a file imports at run time, wherever in it."""
+    nodes: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        nodes += ast.iter_child_nodes(node)
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -25,6 +38,68 @@ def _imported(path: Path) -> Iterator[str]:
 
 def _folders(root: Path) -> set[str]:
     return {path.name for path in root.iterdir() if path.is_dir() and any(path.rglob("*.py"))}
+
+
+def _parts(root: Path) -> set[str]:
+    """What a package is made of: its folders and its modules."""
+    modules = {path.stem for path in root.glob("*.py")} - {"__init__"}
+    return {*_folders(root), *modules}
+
+
+def _table(root: str) -> dict[str, str]:
+    """The rows of a table of the architecture's modules, in their order: what may import what."""
+    (table,) = re.findall(rf"^\| in `{root}` \|.*?(?=\n\n)", ARCHITECTURE, re.MULTILINE | re.DOTALL)
+    return {name: imports for name, _, imports in _ROW.findall(table)}
+
+
+# -- code --------------------------------------------------------------------------------------------------------------
+
+
+def test_the_architecture_names_the_parts_of_the_agent_in_the_order_of_their_layers() -> None:
+    configured = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    (layers,) = [
+        contract["layers"]
+        for contract in configured["tool"]["importlinter"]["contracts"]
+        if contract.get("containers") == ["tailrace_agent"]
+    ]
+    expected = {}
+    for layer in layers:
+        names = [name.strip() for name in layer.split("|")]
+        for name in names:
+            others = ", ".join(f"`{other}`" for other in names if other != name)
+            expected[name] = f"all below, not {others}" if others else "all below"
+    table = _table("agent/tailrace_agent")
+    assert table == expected
+    assert list(table) == list(expected)
+    assert set(table) == _parts(ROOT / "agent" / "tailrace_agent")
+
+
+def test_the_architecture_says_of_each_part_of_the_sdk_what_it_imports() -> None:
+    """Imports for types alone do not count: nothing runs because of them."""
+    root = ROOT / "sdk" / "tailrace"
+    table = _table("sdk/tailrace")
+    assert set(table) == _parts(root)
+    for part, said in table.items():
+        files = (root / part).rglob("*.py") if (root / part).is_dir() else [root / f"{part}.py"]
+        imported = {module.split(".")[1] for path in files for module in _imported(path) if _is_part(module, table)}
+        found = ", ".join(f"`{other}`" for other in sorted(imported - {part})) or "nothing"
+        assert said == found, f"the row of `{part}` in docs/architecture.md should say: {found}"
+
+
+def _is_part(module: str, parts: Container[str]) -> bool:
+    root, _, rest = module.partition(".")
+    return root == "tailrace" and rest.split(".")[0] in parts
+
+
+def test_modules_that_pages_name_with_their_folder_are_there() -> None:
+    roots = [ROOT / "agent" / "tailrace_agent", ROOT / "sdk" / "tailrace"]
+    folders = {name for root in roots for name in _folders(root)}
+    for page in (ROOT / "docs").glob("*.md"):
+        for folder, module in re.findall(r"`(\w+)/(\w+)(?:\.\w+)?`", page.read_text(encoding="utf-8")):
+            assert folder not in folders or any((root / folder / f"{module}.py").exists() for root in roots), (
+                page,
+                module,
+            )
 
 
 # -- tests -------------------------------------------------------------------------------------------------------------
