@@ -36,6 +36,12 @@ def test_the_faults_really_strike() -> None:
     assert {fault.partition(": ")[2] for fault in struck} >= {"kill", "lost", "full", "eio", "meanwhile"}
 
 
+@pytest.mark.parametrize("fault", MUTATIONS)
+def test_each_fault_of_the_past_can_be_put_back_into_the_source_as_it_is(fault: str) -> None:
+    with mutated(MUTATIONS[fault]):
+        pass
+
+
 @pytest.mark.parametrize("fault", SAMPLE)
 def test_a_fault_of_the_past_is_found_and_shrunk(fault: str) -> None:
     with mutated(MUTATIONS[fault]):
