@@ -20,9 +20,12 @@ Foreign exceptions (MLflow's, requests', SQLAlchemy's) become a `SinkError` at o
 
 from __future__ import annotations
 
+from typing import Literal
+
 __all__ = [
     "ArchiveError",
     "CallError",
+    "Lack",
     "NotFound",
     "Refused",
     "RunGone",
@@ -34,6 +37,9 @@ __all__ = [
     "TailraceError",
     "Unavailable",
 ]
+
+Lack = Literal["login", "variables"]
+"""What this program lacks that another environment may have: a login to the store, or another variable."""
 
 
 class TailraceError(Exception):
@@ -87,6 +93,8 @@ class Unavailable(SinkError):
         too_slow: The request was on its way for too long. The store may be at work on it all the same.
         away: It would have been the same for any other request: nobody answered, or asked for patience or a login.
         here: It has nothing to do with the store: this machine could not prepare the request.
+        lacks: The store wants other credentials (`login`), or the way to it something else that stands in a program's
+            `variables`: a proxy's login, trust in a certificate. None where it is neither.
     """
 
     def __init__(
@@ -98,9 +106,10 @@ class Unavailable(SinkError):
         too_slow: bool = False,
         away: bool = False,
         here: bool = False,
+        lacks: Lack | None = None,
     ) -> None:
         super().__init__(message)
-        self.away, self.here = away, here
+        self.away, self.here, self.lacks = away, here, lacks
         self.retry_after = retry_after
         self.answered = answered
         self.too_slow = too_slow

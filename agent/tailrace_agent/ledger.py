@@ -12,7 +12,9 @@ import msgspec
 
 from tailrace_agent.text.cards import brief, table
 
-__all__ = ["Counts", "Ledger"]
+__all__ = ["Counts", "Ledger", "as_dropped"]
+
+_DROPPED = "dropped"
 
 
 class Counts(msgspec.Struct, kw_only=True):
@@ -182,7 +184,7 @@ class Ledger(msgspec.Struct, kw_only=True):
                 setattr(ledger, field, getattr(ledger, field) + n)
                 continue
             counts = ledger.kinds.setdefault(kind, Counts())
-            if field == "dropped":
+            if field == _DROPPED:
                 counts.dropped[reason] = n
             elif field in Counts.__struct_fields__:
                 setattr(counts, field, n)
@@ -195,6 +197,11 @@ class Ledger(msgspec.Struct, kw_only=True):
             for key in sorted({*found, *keys})
             if keys.get(key, 0) != found.get(key, 0)
         }
+
+
+def as_dropped(reason: str) -> str:
+    """What a count of entries that were given up is called, see `Ledger.from_rows`."""
+    return f"{_DROPPED}:{reason}"
 
 
 def _reasons(counts: Counts) -> str:

@@ -16,8 +16,8 @@ from tailrace_agent.hosts.log_file import open_log
 from tailrace_agent.hosts.process import open_sink
 from tailrace_agent.hosts.workers import Host
 from tailrace_agent.ipc.finished import mark_finished, set_aside
+from tailrace_agent.ipc.notices import paired
 from tailrace_agent.ipc.session import Session
-from tailrace_agent.mlflow.errors import asks_for_login
 from tailrace_agent.pipeline.pipeline import Pipeline
 from tailrace_agent.settings.settings import Settings
 from tailrace_agent.settings.uris import mask_uri, mask_url
@@ -187,7 +187,10 @@ class Foreground:
 
 
 def _reason(state: RunState, outcome: str) -> str | None:
-    reason = state.refused or state.problem or (state.notices[-1] if outcome == "left" and state.notices else None)
-    if reason and asks_for_login(reason):
+    reason, login = state.refused or state.problem, state.lacks == "login" and not state.refused
+    if not reason and outcome == "left" and state.notices:
+        last = paired(state.notices, state.topics)[-1]
+        reason, login = last.text, last.topic.asks_login
+    if reason and login:
         reason += " (a password is never kept on disk: give it with --tracking-uri or MLflow's variables)"
     return reason

@@ -191,8 +191,11 @@ def discard(session: Session, letters: list[Letter]) -> None:
         spool.discard_dead([letter.letter for letter in letters if not letter.pending])
         for letter in letters:
             if letter.pending:
-                dropped = [("discarded by the user", 1)]
-                spool.settle(Outcome(letter.letter.run, "artifact", [letter.letter.id], 0, dropped=dropped))
+                spool.settle(
+                    Outcome(
+                        letter.letter.run, "artifact", [letter.letter.id], 0, dropped=[("discarded by the user", 1)]
+                    )
+                )
     for letter in letters:
         if letter.letter.kind == "artifact":
             with contextlib.suppress(*UNREADABLE):

@@ -33,7 +33,18 @@ from tailrace_agent.settings.settings import Settings
 from tailrace_agent.spool.schema import connect
 from tailrace_agent.spool.store import Spool
 
-__all__ = ["Busy", "find_session", "glance", "in_full", "look", "look_at_all", "reading", "run_of", "states"]
+__all__ = [
+    "Busy",
+    "find_session",
+    "glance",
+    "in_full",
+    "look",
+    "look_at_all",
+    "reading",
+    "run_of",
+    "states",
+    "statuses",
+]
 
 _SILENT_AFTER = 10.0
 _SHOWN = 5
@@ -233,8 +244,13 @@ def _look_at_live(session: Session, view: SessionView) -> None:
         silent = time.time() - agent.seen
         if silent > _SILENT_AFTER:
             view.problem = f"its agent (process {agent.pid}) has given no sign of life for {silent:.0f} s"
+    view.runs = [_from_status(run, session) for run in statuses(session)]
+
+
+def statuses(session: Session) -> list[RunStatus]:
+    """What the agent of a session says of its runs."""
     found = [status.read(path, RunStatus) for path in sorted(session.shared.glob("run-*.status"))]
-    view.runs = [_from_status(run, session) for run in found if run is not None]
+    return [run for run in found if run is not None]
 
 
 def _from_status(told: RunStatus, session: Session) -> RunView:

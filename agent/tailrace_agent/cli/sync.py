@@ -212,13 +212,12 @@ def _is_left(session: Session, *, force: bool, wait: bool) -> bool:
 
 def _locked_out(session: Session) -> bool:
     """Whether an agent that has outlived its programs lacks what this command may have: a password, trust, or room."""
-    from tailrace_agent.cli._look import look
+    from tailrace_agent.cli._look import look, statuses
     from tailrace_agent.ipc import status
-    from tailrace_agent.mlflow.errors import lacks_variables
 
     view = look(session)
     if view.state != "live" or view.trainer_alive:
         return False
     agent = status.read(session.shared / "agent.status", status.AgentStatus)
     stuck = agent is not None and agent.problem is not None
-    return stuck or any(lacks_variables(run.problem) for run in view.runs)
+    return stuck or any(run.lacks for run in statuses(session))

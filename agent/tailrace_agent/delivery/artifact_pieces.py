@@ -38,7 +38,7 @@ class Pieces:
     def __init__(self, directory: Path, artifact_path: str | None) -> None:
         self.directory, self._under = directory, artifact_path
         self.refused: dict[str, str] = {}
-        self._failing: dict[str, str] = {}
+        self._failing: dict[str, Unavailable] = {}
         self.sent: set[str] = set()
 
     def send(self, sink: Sink, run_id: str) -> Renamed:
@@ -60,20 +60,20 @@ class Pieces:
             except Refused as error:
                 self.refused[name] = str(error)
             except Unavailable as error:
-                self._failing[name] = str(error)
+                self._failing[name] = error
                 if not worked and len(self._failing) > 1:
                     raise
             else:
                 worked = True
                 self.sent.add(name)
         if self._failing:
-            name, reason = next(iter(self._failing.items()))
-            raise Unavailable(f"{name}: {reason}")
+            name, first = next(iter(self._failing.items()))
+            raise Unavailable(f"{name}: {first}", lacks=first.lacks)
         return renamed
 
     def give_up(self) -> None:
         """What the store does not take now it will never take."""
-        self.refused |= self._failing
+        self.refused |= {name: str(error) for name, error in self._failing.items()}
         self._failing.clear()
 
     def rest(self, run: int, staging: Path) -> list[Rest]:

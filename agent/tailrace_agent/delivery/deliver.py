@@ -29,6 +29,7 @@ from tailrace_agent.delivery.batches import Batch, Entry, Twins
 from tailrace_agent.delivery.run_book import RunBook, RunState
 from tailrace_agent.delivery.run_ends import RunEnds
 from tailrace_agent.errors import Refused, RunGone, StoreRefused, Unavailable
+from tailrace_agent.ipc.notices import Notice, Topic, refused
 from tailrace_agent.ipc.records import Point, run_hex
 from tailrace_agent.log import Log
 from tailrace_agent.retry import Backoff, Portion
@@ -139,7 +140,7 @@ class Delivery:
             return self._send_or_close(sink, state, now)
         except RunGone as error:
             self._book.update(state.run, gone=str(error), closed=True)
-            self._tell(state.run, f"MLflow will not take anything more for this run: {error}")
+            self._book.notice(state.run, f"MLflow will not take anything more for this run: {error}")
             return now
 
     def _open_run(self, sink: Sink, state: RunState) -> bool:
@@ -166,7 +167,7 @@ class Delivery:
         self._book.update(state.run, ref=ref)
         self._log.info("run opened", run_id=ref.run_id, attempts=state.attempts)
         if ref.artifacts:
-            self._tell(
+            self._book.notice(
                 state.run,
                 f"MLflow's server wants the artifacts in {ref.artifacts} on this machine, and there they go; if it "
                 "runs on another one, start it with --serve-artifacts",
@@ -183,7 +184,9 @@ class Delivery:
             self._book.update(state.run, spec=msgspec.structs.replace(state.spec, owned=True))  # so it is to be created
             return False
         if not refs and state.attempts == _WARN_AFTER:
-            self._tell(state.run, f"run {mark} is not in MLflow yet; what was logged to it from here waits until it is")
+            self._book.notice(
+                state.run, f"run {mark} is not in MLflow yet; what was logged to it from here waits until it is"
+            )
         return bool(refs)
 
     def _send_or_close(self, sink: Sink, state: RunState, now: float) -> float:
@@ -245,10 +248,11 @@ class Delivery:
             try:
                 make([block])
             except _UNREADABLE as error:
-                dropped = [("unreadable block", block.n)]
-                self._spool.settle(Outcome(block.run, block.kind, [block.id], 0, dropped=dropped))
+                self._spool.settle(
+                    Outcome(block.run, block.kind, [block.id], 0, dropped=[("unreadable block", block.n)])
+                )
                 self._log.error("unreadable block dropped", kind=block.kind, n=block.n, reason=str(error))
-                self._tell(block.run, f"{block.kind}s were lost: the spool was damaged on disk")
+                self._book.notice(block.run, f"{block.kind}s were lost: the spool was damaged on disk")
 
     def _send(self, sink: Sink, state: RunState, batch: Batch) -> None:
         """Sends a batch, isolates what is refused, and writes down what became of it."""
@@ -280,8 +284,8 @@ class Delivery:
             self._accepted.pop(batch.run, None)
         self._book.touch(batch.run)
         for entry, reason in dead:
-            about = f"MLflow refused {batch.kind} {quoted(entry[0])}: "
-            self._tell(batch.run, about + reason, once=about)
+            text = f"MLflow refused {batch.kind} {quoted(entry[0])}: {reason}"
+            self._book.notice(batch.run, Notice(text, Topic(refused(batch.kind, entry[0]))))
 
     def _precheck(self, sink: Sink, batch: Batch) -> tuple[list[Entry], list[tuple[Entry, str]]]:
         """Finds what MLflow's own rules for names refuse, without asking the server."""
@@ -356,10 +360,11 @@ class Delivery:
         ready_at = self._backoff.failed(self._monotonic(), error.retry_after)
         failures, pause = self._backoff.failures, ready_at - self._monotonic()
         self._log.warning("store unavailable", uri=self.tracking_uri, reason=str(error), failures=failures, pause=pause)
-        self._book.trouble(self.tracking_uri, str(error), time.time() + pause)
+        self._book.trouble(self.tracking_uri, str(error), time.time() + pause, error.lacks)
         if failures == _WARN_AFTER:
+            text = f"MLflow cannot be reached ({error}). Nothing is lost: tailrace keeps trying."
             for state in self._book.unfinished(self.tracking_uri):
-                self._tell(state.run, f"MLflow cannot be reached ({error}). Nothing is lost: tailrace keeps trying.")
+                self._book.notice(state.run, Notice(text, Topic(everywhere=True, asks_login=error.lacks == "login")))
         return ready_at
 
     def _refuse(self, reason: str) -> None:
@@ -367,7 +372,7 @@ class Delivery:
         self._log.error("store refused", uri=self.tracking_uri, reason=reason)
         for state in self._book.unfinished(self.tracking_uri):
             self._book.update(state.run, refused=reason)
-            self._tell(
+            self._book.notice(
                 state.run, f"{reason.rstrip('.')}. The run is kept on this machine: `tailrace sync` delivers it later."
             )
 
@@ -387,14 +392,6 @@ class Delivery:
         self._ends.forget(run)
         self._twins.pop(run, None)
         self._accepted.pop(run, None)
-
-    def _tell(self, run: int, text: str, once: str | None = None) -> None:
-        """Tells the user of a run, if nothing that begins with `once` was told before."""
-        if once is not None:
-            state = self._book.get(run)
-            if state is not None and any(notice.startswith(once) for notice in state.notices):
-                return
-        self._book.notice(run, text)
 
 
 def _log_batch(sink: Sink, run_id: str, kind: str, entries: Sequence[Entry]) -> None:

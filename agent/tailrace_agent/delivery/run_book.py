@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from tailrace_agent.ipc.notices import LONGEST, Notice, Topic, note
 from tailrace_agent.ipc.records import End, LogCost, ModelOutcome, Monitor, RunSpec, Samples, Start, run_hex
 from tailrace_agent.ipc.status import RunStatus, SessionInfo
 from tailrace_agent.ipc.stored import UNREADABLE, converted, to_finite
@@ -23,9 +24,7 @@ from tailrace_agent.text.quoting import plain
 
 __all__ = ["Description", "Mark", "RunBook", "RunState", "restored", "stand_in"]
 
-_MAX_NOTICES = 200
-_NOTICE_CHARS = 1000
-_PASSING = {"problem", "retry_at"}
+_PASSING = {"problem", "retry_at", "lacks"}
 """Fields that say how things stand, and are soon said anew."""
 _DECOR = {"tags", "description", "facts", "git_diff", "run_name"}
 """Fields of a spec without which the run is still the one that was meant."""
@@ -59,8 +58,8 @@ class RunState(msgspec.Struct, kw_only=True):
         gone: Why MLflow will never take anything for it.
         refused: Why its store cannot be used.
         last_ns: Time of its last metrics call.
-        notices: What its user is to be told.
-        problem: What delivery last stumbled over.
+        notices: What its user is to be told, and the topics of that, see `ipc.notices`.
+        problem: What delivery last stumbled over, and what another environment may have, see `Unavailable.lacks`.
         retry_at: When delivery tries again (epoch seconds).
         monitors: The system monitors that it has, for the next agent if this one is killed.
         samples: How far their samples have come, by prefix and node.
@@ -88,7 +87,9 @@ class RunState(msgspec.Struct, kw_only=True):
     refused: str | None = None
     last_ns: int = 0
     notices: list[str] = []
+    topics: list[Topic] = []
     problem: str | None = None
+    lacks: str | None = None
     retry_at: float = 0.0
     monitors: list[Monitor] = []
     samples: dict[str, Samples] = {}
@@ -218,10 +219,12 @@ class RunBook:
                 refused=state.refused,
                 gone=state.gone,
                 problem=state.problem,
+                lacks=state.lacks,
                 retry_at=state.retry_at,
                 ledger=ledger,
                 settled=dict(self._settled.get(run, {})),
                 notices=list(state.notices),
+                topics=list(state.topics),
                 lag=lag,
                 cost=state.end.cost if state.end else LogCost(),
                 models=dict(state.models),
@@ -332,24 +335,24 @@ class RunBook:
                         reopened.append((run, msgspec.json.encode(state)))
         return reopened
 
-    def notice(self, run: int, text: str) -> bool:
+    def notice(self, run: int, said: Notice | str) -> bool:
         """Something to tell the user of a run, once; whether it is new."""
-        text = plain(text, _NOTICE_CHARS)
         with self._lock:
             state = self._states.get(run)
-            if state is None or text in state.notices or len(state.notices) >= _MAX_NOTICES:
+            if state is None or not note(state.notices, state.topics, said):
                 return False
-            state.notices.append(text)
             self._changed.add(run)
             return True
 
-    def trouble(self, tracking_uri: str | None, problem: str | None, retry_at: float = 0.0) -> None:
+    def trouble(
+        self, tracking_uri: str | None, problem: str | None, retry_at: float = 0, lacks: str | None = None
+    ) -> None:
         """What delivery to a destination stumbles over (None: works again). In memory only."""
-        problem = None if problem is None else plain(problem, _NOTICE_CHARS)
+        problem = None if problem is None else plain(problem, LONGEST)
         retry_at = to_finite(retry_at)
         for state in self.unfinished(tracking_uri):
             if (state.problem, state.retry_at) != (problem, retry_at):
-                state.problem, state.retry_at = problem, retry_at
+                state.problem, state.retry_at, state.lacks = problem, retry_at, lacks
                 self._changed.add(state.run)
 
     # -- who waits ---------------------------------------------------------------------------------------------------
@@ -467,10 +470,7 @@ def restored(run: int, encoded: bytes, stand_in: Callable[[int], RunSpec] = _now
 
 
 def stand_in(session: SessionInfo, run: int) -> RunSpec:
-    """What a run of this session most likely is, where nothing says it.
-
-    Nobody's, so that a run that is found under its id keeps the status that it has.
-    """
+    """What a run of this session most likely is: nobody's, so that one that is found keeps the status that it has."""
     settings = session.settings
     return RunSpec(
         run=run,

@@ -19,6 +19,7 @@ import msgspec
 
 from tailrace_agent.delivery.run_book import RunBook, RunState
 from tailrace_agent.errors import Refused
+from tailrace_agent.ipc.notices import Notice, Topic, refused
 from tailrace_agent.ledger import Ledger
 from tailrace_agent.log import Log
 from tailrace_agent.sinks.base import Sink
@@ -94,7 +95,8 @@ class RunEnds:
             try:
                 sink.end_run(ref.run_id, end.status, end.time_ms)
             except Refused as error:  # it will stay as it is in MLflow; the other runs must not wait for it
-                self._book.notice(state.run, f"MLflow refused the status {end.status}: {error}")
+                text = f"MLflow refused the status {end.status}: {error}"
+                self._book.notice(state.run, Notice(text, Topic(refused("status", end.status))))
         self._book.update(state.run, closed=True)
         self._ended.pop(state.run, None)
         self._log.info("run closed", run_id=ref.run_id, status=end.status, reason=state.end_reason)

@@ -31,6 +31,8 @@ from tailrace_agent.delivery.run_book import RunBook, RunState
 from tailrace_agent.delivery.trials import DEADLY, Trials
 from tailrace_agent.errors import Refused, RunGone, Unavailable
 from tailrace_agent.ipc import staging
+from tailrace_agent.ipc.notices import Notice, Topic
+from tailrace_agent.ipc.reasons import Reason
 from tailrace_agent.ipc.records import Artifact, ModelOutcome, ModelSpec, run_hex
 from tailrace_agent.log import Log
 from tailrace_agent.retry import Backoff
@@ -241,9 +243,8 @@ class Uploads:
             self._bury(state, block, record, f"{reason} (others were stored meanwhile)")
             return now
         if failures == _TELL_AFTER:
-            self._book.notice(
-                state.run, f"artifact {quoted(name)} cannot be uploaded ({reason}); tailrace keeps trying"
-            )
+            text = f"artifact {quoted(name)} cannot be uploaded ({reason}); tailrace keeps trying"
+            self._book.notice(state.run, Notice(text, Topic(asks_login=error.lacks == "login")))
         try:
             works = error.here or (not error.away and self._store_works(sink, state))
         except RunGone as gone:
@@ -295,7 +296,7 @@ class Uploads:
         block: Block,
         *,
         dead: list[tuple[str, bytes, str]] | None = None,
-        dropped: str | None = None,
+        dropped: Reason | None = None,
         whole: bool = False,
     ) -> None:
         """Writes down what became of a block. With `whole` it has arrived, but for files that count by themselves."""

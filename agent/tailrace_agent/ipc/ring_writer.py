@@ -49,6 +49,7 @@ from zlib import adler32
 
 from tailrace_agent.files.descriptors import open_kept, reserve
 from tailrace_agent.ipc.native import Cursor
+from tailrace_agent.ipc.reasons import Reason, because
 from tailrace_agent.ipc.records import FORMAT
 from tailrace_agent.ipc.ring_format import (
     BASE,
@@ -117,7 +118,7 @@ class RingWriter(Cursor):
         spill: Path,
         *,
         spill_max: int = 1 << 30,
-        on_drop: Callable[[bytes, str], None] | None = None,
+        on_drop: Callable[[bytes, Reason], None] | None = None,
         on_sample: Sample | None = None,
     ) -> None:
         size = max(size, MIN_BYTES) & -8
@@ -291,7 +292,7 @@ class RingWriter(Cursor):
             if os.pwrite(self._spill_fd, frame, at - self._spill_base) != len(frame):
                 return self._drop(row, "disk full")
         except OSError as error:
-            return self._drop(row, f"spill file: {error.strerror}")
+            return self._drop(row, because("spill file", error.strerror))
         self._spilled = self.words[SPILLED] = at + len(frame)
         return None
 
@@ -313,6 +314,6 @@ class RingWriter(Cursor):
             return False
         return room.f_bavail * room.f_frsize < _RESERVE
 
-    def _drop(self, row: bytes, reason: str) -> None:
+    def _drop(self, row: bytes, reason: Reason) -> None:
         if self._on_drop is not None:
             self._on_drop(row, reason)

@@ -14,6 +14,7 @@ import msgspec
 from tailrace_agent.files import whole_files
 from tailrace_agent.files.ownership import read_own
 from tailrace_agent.ipc import stored
+from tailrace_agent.ipc.notices import Notice, Topic, paired
 from tailrace_agent.ipc.records import LogCost, ModelOutcome, run_hex
 from tailrace_agent.ledger import Ledger
 from tailrace_agent.settings.settings import Settings
@@ -38,10 +39,12 @@ class RunStatus(msgspec.Struct, kw_only=True):
         refused: Why this run's store cannot be used at all.
         gone: Why MLflow will never take anything more for this run.
         problem: What delivery last stumbled over, or None once it works again.
+        lacks: What another environment may have for it, see `Unavailable.lacks`.
         retry_at: When it tries again (seconds since the epoch).
         ledger: What became of everything.
         settled: For each ring, the last flush token up to which nothing is on the way any more.
         notices: What the user should be told, once each, in order.
+        topics: What each of them is said once for; shorter, or none, where an older agent wrote this. See `said`.
         lag: Seconds between the oldest pending point's call and now; 0 when nothing is pending.
         cost: What `log()` cost, as told by the training process at the end.
         models: What became of its models so far, by `ModelSpec.token`.
@@ -59,13 +62,20 @@ class RunStatus(msgspec.Struct, kw_only=True):
     refused: str | None = None
     gone: str | None = None
     problem: str | None = None
+    lacks: str | None = None
     retry_at: float = 0.0
     ledger: Ledger = msgspec.field(default_factory=Ledger)
     settled: dict[str, int] = {}
     notices: list[str] = []
+    topics: list[Topic] = []
     lag: float = 0.0
     cost: LogCost = LogCost()
     models: dict[str, ModelOutcome] = {}
+
+    @property
+    def said(self) -> list[Notice]:
+        """The notices, each with its topic."""
+        return paired(self.notices, self.topics)
 
     @property
     def over(self) -> bool:

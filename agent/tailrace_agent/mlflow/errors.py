@@ -23,16 +23,14 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
 
-from tailrace_agent.errors import Refused, RunGone, SinkError, StoreRefused, TailraceError, Unavailable
+from tailrace_agent.errors import Lack, Refused, RunGone, SinkError, StoreRefused, TailraceError, Unavailable
 from tailrace_agent.retry import kept_wait
 from tailrace_agent.settings.uris import mask_uri, public_uri
 from tailrace_agent.text.masking import mask_text
 from tailrace_agent.text.quoting import plain
 
 __all__ = [
-    "asks_for_login",
     "attach",
-    "lacks_variables",
     "mask",
     "opening_failed",
     "refused_code",
@@ -84,9 +82,10 @@ _NO_FILE: Final = re.compile(r"Could not find .*TLS .*invalid path")
 _TUNNEL: Final = re.compile(r"Tunnel connection failed: (\d{3})")
 _TITLE: Final = re.compile(r"<title[^>]*>([^<]*)", re.IGNORECASE)
 _TAGS: Final = re.compile(r"<[^>]*>")
-_PROXY_LOGIN: Final = "asks for a login"
-_NO_TLS: Final = "no TLS connection to"
 _LOGIN: Final = "asks for other credentials"
+_UNAUTHORIZED: Final = 401
+_PROXY_UNAUTHORIZED: Final = 407
+_LACKS: Final[dict[int, Lack]] = {_UNAUTHORIZED: "login", _PROXY_UNAUTHORIZED: "variables"}
 # PostgreSQL's and MySQL's own words for it.
 _LOCKED_OUT = re.compile(
     r"password authentication failed[^\n]*|no password supplied|no pg_hba\.conf entry[^\n]*|Access denied for user"
@@ -110,16 +109,6 @@ def mask(text: str) -> str:
     for pattern, kept in _USERS:
         text = pattern.sub(kept, text)
     return mask_text(text)
-
-
-def asks_for_login(problem: str | None) -> bool:
-    """Whether this message of ours says that a store wants other credentials."""
-    return problem is not None and _LOGIN in problem
-
-
-def lacks_variables(problem: str | None) -> bool:
-    """Whether this message of ours is about what another environment may have: a login, or trust in a certificate."""
-    return problem is not None and any(said in problem for said in (_LOGIN, _PROXY_LOGIN, _NO_TLS))
 
 
 def attach(error: BaseException, response: object) -> None:
@@ -218,7 +207,7 @@ def _locked_out(error: Exception, uri: str) -> Unavailable | None:
     if said is None or "://" not in uri:
         return None
     where, detail = mask_uri(uri)[0], mask(" ".join(said[0].split()))
-    return Unavailable(f"{where} {_LOGIN} ({detail}): give the right password in the tracking URI")
+    return Unavailable(f"{where} {_LOGIN} ({detail}): give the right password in the tracking URI", lacks="login")
 
 
 def _answered(error: Exception, response: Any, uri: str, about_run: bool, upload: bool) -> TailraceError:
@@ -228,8 +217,8 @@ def _answered(error: Exception, response: Any, uri: str, about_run: bool, upload
     # The server's dates mean its own clock, and ours may be off.
     wait = retry_after(headers.get("Retry-After"), _date(headers.get("Date", "")))
     code = _code_in(error)
-    if status in (401, 403, 407):
-        return Unavailable(_login(status, uri, error, code), wait, away=True)
+    if status in (_UNAUTHORIZED, 403, _PROXY_UNAUTHORIZED):
+        return Unavailable(_login(status, uri, error, code), wait, away=True, lacks=_LACKS.get(status))
     if status == 413:
         return Refused(f"{uri} takes no request this large (413): {_LARGER}", too_large=True)
     moved = [each for each in (*getattr(response, "history", ()), response) if each.status_code in _MOVED]
@@ -304,11 +293,11 @@ def _points_to(response: Any, uri: str) -> str:
 
 
 def _login(status: int, uri: str, error: Exception, code: str | None) -> str:
-    if status == 401:
+    if status == _UNAUTHORIZED:
         return (
             f"{uri} {_LOGIN} (401): set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
         )
-    if status == 407:  # nobody but a proxy asks for that
+    if status == _PROXY_UNAUTHORIZED:  # nobody but a proxy asks for that
         return _forbidden_by(_proxy(uri), uri, status)
     if code is None and _is_proxied(uri):
         return f"{uri}, or {_forbidden_by(_proxy(uri), uri, status)}"
@@ -350,7 +339,7 @@ def _unreachable(error: Exception, uri: str) -> TailraceError:
     names = {type(link).__name__ for link in links}
     obstacle = _on_the_way(links, names, uri)
     if obstacle is not None:
-        return Unavailable(obstacle, away=True)
+        return obstacle
     uri = _redirected(links, uri)
     if names & _NO_ADDRESS:
         return StoreRefused(f"{uri} is not the address of a server; write http://host:5000")
@@ -367,25 +356,30 @@ def _unreachable(error: Exception, uri: str) -> TailraceError:
     return Unavailable(f"no answer from {uri}: {_short(error)}", away=True)
 
 
-def _on_the_way(links: Sequence[BaseException], names: set[str], uri: str) -> str | None:
+def _on_the_way(links: Sequence[BaseException], names: set[str], uri: str) -> Unavailable | None:
     """What keeps a request from getting to the server: a proxy, or TLS; None where it is neither."""
     if "ProxyError" in names:
         refused = _TUNNEL.search(str(links[-1]))
         if refused is not None:
-            return _forbidden_by(_proxy(uri), uri, int(refused[1]))
-        return f"{_proxy(uri)} does not pass requests on to {uri} ({_short(links[-1])})"
+            status = int(refused[1])
+            return Unavailable(_forbidden_by(_proxy(uri), uri, status), away=True, lacks=_LACKS.get(status))
+        return Unavailable(f"{_proxy(uri)} does not pass requests on to {uri} ({_short(links[-1])})", away=True)
     if "InvalidSchema" in names and "SOCKS" in str(links):
-        return f"{_proxy(uri)} speaks SOCKS, for which Python needs a package: pip install pysocks"
+        text = f"{_proxy(uri)} speaks SOCKS, for which Python needs a package: pip install pysocks"
+        return Unavailable(text, away=True)
     if "WRONG_VERSION_NUMBER" in str(links):
-        return f"{_redirected(links, uri)} does not speak TLS: is its address http://…, without the s?"
+        text = f"{_redirected(links, uri)} does not speak TLS: is its address http://…, without the s?"
+        return Unavailable(text, away=True)
     if "SSLError" in names or "SSLCertVerificationError" in names:
-        return f"{_NO_TLS} {_redirected(links, uri)} ({_short(links[-1])}): {_for_tls(str(links[-1]))}"
+        return _no_tls(_redirected(links, uri), links[-1], _for_tls(str(links[-1])))
     if _NO_FILE.search(str(links[-1])):
-        return (
-            f"{_NO_TLS} {uri} ({_short(links[-1])}): check MLFLOW_TRACKING_SERVER_CERT_PATH, "
-            "MLFLOW_TRACKING_CLIENT_CERT_PATH and REQUESTS_CA_BUNDLE"
-        )
+        variables = "MLFLOW_TRACKING_SERVER_CERT_PATH, MLFLOW_TRACKING_CLIENT_CERT_PATH and REQUESTS_CA_BUNDLE"
+        return _no_tls(uri, links[-1], f"check {variables}")
     return None
+
+
+def _no_tls(uri: str, error: BaseException, mend: str) -> Unavailable:
+    return Unavailable(f"no TLS connection to {uri} ({_short(error)}): {mend}", away=True, lacks="variables")
 
 
 def _for_tls(said: str) -> str:
@@ -432,7 +426,7 @@ def _forbidden_by(proxy: str, uri: str, status: int) -> str:
     """What a proxy means that does not pass a request on, and what to do."""
     if status == 407:
         name = _proxy_variable(uri) or "http_proxy"
-        return f"{proxy} {_PROXY_LOGIN} (407): write it into {name}, as http://user:password@host:port"
+        return f"{proxy} asks for a login (407): write it into {name}, as http://user:password@host:port"
     said = f"does not pass requests on to {uri} ({status})"
     return f"{proxy} {said}: have it allow that address" if status == 403 else f"{proxy} {said}"
 

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -46,7 +46,7 @@ _GIVE_UP_AFTER = 5.0
 _SYNC_EVERY = 0.4
 """Seconds between two commits that wait for the disk."""
 _PUBLISH_EVERY = 0.1
-_DAMAGED = "damaged in the ring"
+_DAMAGED: Final = "damaged in the ring"
 
 
 class Channel(NamedTuple):

@@ -14,6 +14,8 @@ from zlib import crc32
 import msgspec
 
 from tailrace_agent.ipc.nested import flat_items
+from tailrace_agent.ipc.notices import Notice, Topic, not_logged
+from tailrace_agent.ipc.reasons import Reason, of_the_trainer
 from tailrace_agent.ipc.records import (
     RAW,
     Alert,
@@ -34,6 +36,7 @@ from tailrace_agent.ipc.records import (
     encode,
 )
 from tailrace_agent.ipc.staging import is_staged_name
+from tailrace_agent.ledger import as_dropped
 from tailrace_agent.sinks.base import Limits
 from tailrace_agent.spool.store import BLOCK_POINTS, SYSTEM, Tally
 from tailrace_agent.text.quoting import quoted
@@ -70,7 +73,7 @@ class Changes:
         self.flushes: list[tuple[Flush, str]] = []
         self.monitors: list[Monitor] = []
         self.alerts: list[Alert] = []
-        self.notices: list[tuple[int, str]] = []
+        self.notices: list[tuple[int, Notice | str]] = []
         self.last_ns: dict[int, int] = {}
         self.progress: dict[int, dict[str, Samples]] = {}
         self._tally: dict[tuple[int, Kind, str], int] = {}
@@ -80,10 +83,10 @@ class Changes:
         key = (run, kind, what)
         self._tally[key] = self._tally.get(key, 0) + n
 
-    def drop(self, run: int, kind: Kind, reason: str, n: int = 1) -> None:
+    def drop(self, run: int, kind: Kind, reason: Reason, n: int = 1) -> None:
         """Counts something as accepted and given up."""
         self.count(run, kind, "accepted", n)
-        self.count(run, kind, f"dropped:{reason}", n)
+        self.count(run, kind, as_dropped(reason), n)
 
     @property
     def tallies(self) -> Iterator[Tally]:
@@ -161,7 +164,7 @@ class Intake:
             else:
                 self._split(run, step, time_ns, values)
 
-    def drop(self, run: int, reason: str, n: int) -> None:
+    def drop(self, run: int, reason: Reason, n: int) -> None:
         """Counts metrics that could not even be read."""
         self._changes.drop(run, "metric", reason, n)
 
@@ -237,7 +240,7 @@ class Intake:
             if not isinstance(key, str):
                 self._bad(run, "metric", repr(key), "key is no string")
             elif not isinstance(value, (int, float)):
-                self._bad(run, "metric", key, f"value is no number but {type(value).__name__}")
+                self._bad(run, "metric", key, "value is no number", found=type(value).__name__)
             else:
                 good[key] = float(value)
         if good:
@@ -252,15 +255,16 @@ class Intake:
             run, step, _, values = row
             if values:
                 key = str(next(iter(values.keys())))
-                self._bad(_as_id(run), "metric", key, f"step is no integer but {step!r}", len(values))
+                self._bad(_as_id(run), "metric", key, "step is no integer", len(values), found=repr(step))
         except (*_UNREADABLE, ValueError, LookupError, TypeError, AttributeError):
             self._changes.drop(0, "metric", "unreadable row")
 
-    def _bad(self, run: int, kind: Kind, key: str, reason: str, n: int = 1) -> None:
-        self._changes.drop(run, kind, reason.split(" but ", maxsplit=1)[0], n)
+    def _bad(self, run: int, kind: Kind, key: str, reason: Reason, n: int = 1, *, found: str | None = None) -> None:
+        self._changes.drop(run, kind, reason, n)
         if (run, key) not in self._warned and len(self._warned) < 10_000:
             self._warned.add((run, key))
-            self._changes.notices.append((run, f"{kind} {quoted(key)} was not logged: {reason}"))
+            text = f"{kind} {quoted(key)} was not logged: {reason}" + (f" but {found}" if found else "")
+            self._changes.notices.append((run, Notice(text, Topic(not_logged(kind, key)))))
 
     # -- everything else ---------------------------------------------------------------------------------------------
 
@@ -275,7 +279,7 @@ class Intake:
             self._changes.count(record.run, "artifact", "accepted", 1)
             self._changes.blocks.append((record.run, "artifact", 1, 0, encode(record)))
         elif isinstance(record, Drop):
-            self._changes.drop(record.run, record.kind, record.reason, record.count)
+            self._changes.drop(record.run, record.kind, of_the_trainer(record.reason), record.count)
             if record.detail and (record.run, record.detail) not in self._warned:
                 self._warned.add((record.run, record.detail))
                 self._changes.notices.append((record.run, record.detail))

@@ -22,11 +22,13 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 from tailrace_agent.ipc.finished import SetAside, note_set_aside
+from tailrace_agent.ipc.reasons import Reason
+from tailrace_agent.ledger import as_dropped
 from tailrace_agent.spool.schema import body_sum
 
 __all__ = ["LOST", "Salvage", "salvage", "take_back"]
 
-LOST: Final = "lost with a damaged spool"
+LOST: Final[Reason] = "lost with a damaged spool"
 _PATIENCE: Final = 60.0
 _TRIES: Final = 20_000
 """Ranges of ids that are tried at most."""
@@ -212,7 +214,7 @@ def _balance(db: sqlite3.Connection, counted: bool) -> Salvage:
     for key in {*waiting, *dead, *told, *told_dead}:
         buried = dead.get(key, 0) - told_dead.get(key, 0)
         missing = told.get(key, 0) - buried - waiting.get(key, 0)  # what is dead, and was not counted so, waits no more
-        rows = [("dead", buried), ("accepted", -missing) if missing < 0 else (f"dropped:{LOST}", missing)]
+        rows = [("dead", buried), ("accepted", -missing) if missing < 0 else (as_dropped(LOST), missing)]
         db.executemany(_COUNT, [(*key, what, n) for what, n in rows if n])
         lost += max(0, missing)
     return Salvage(sum(waiting.values()), lost if counted else None)

@@ -27,8 +27,9 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from tailrace_agent.ipc.finished import SetAside
+from tailrace_agent.ipc.reasons import Reason
 from tailrace_agent.ipc.records import Kind
-from tailrace_agent.ledger import Ledger
+from tailrace_agent.ledger import Ledger, as_dropped
 from tailrace_agent.spool.extremes import Extreme
 from tailrace_agent.spool.salvage import take_back
 from tailrace_agent.spool.schema import connect, make_room, not_the_bytes, sound
@@ -110,7 +111,7 @@ class Outcome(NamedTuple):
     keys: Sequence[tuple[str, int]] = ()
     extremes: Mapping[str, Extreme] = MappingProxyType({})
     dead: Sequence[tuple[str, int, bytes, str]] = ()
-    dropped: Sequence[tuple[str, int]] = ()
+    dropped: Sequence[tuple[Reason, int]] = ()
 
 
 class Spool:
@@ -212,7 +213,7 @@ class Spool:
             (run, kind, "late", outcome.delivered if outcome.late else 0),
             (run, kind, "requests", outcome.requests),
             (run, kind, "dead", sum(n for _, n, _, _ in outcome.dead)),
-            *((run, kind, f"dropped:{reason}", n) for reason, n in outcome.dropped),
+            *((run, kind, as_dropped(reason), n) for reason, n in outcome.dropped),
         ]
         with self._transaction():
             size, points = self._measure(outcome.blocks)
@@ -340,7 +341,7 @@ class Spool:
 
     # -- policy and care ---------------------------------------------------------------------------------------------
 
-    def shed(self, max_bytes: int, reason: str) -> dict[int, int]:
+    def shed(self, max_bytes: int, reason: Reason) -> dict[int, int]:
         """Keeps the bound: drops the oldest system metrics, then the oldest metrics, until blocks fit into `max_bytes`.
 
         The oldest, since the steps before a crash are the ones that somebody will want. Params, tags and artifacts
@@ -404,7 +405,7 @@ class Spool:
             self._db.executemany("DELETE FROM dead WHERE id = ?", [(letter.id,) for letter in letters])
             for letter in letters:
                 self._db.execute(_COUNT, (letter.run, letter.kind, "dead", -letter.n))
-                self._db.execute(_COUNT, (letter.run, letter.kind, "dropped:discarded by the user", letter.n))
+                self._db.execute(_COUNT, (letter.run, letter.kind, as_dropped("discarded by the user"), letter.n))
 
     def close(self) -> None:
         """Closes the database; everything in it is on disk then."""
@@ -486,15 +487,14 @@ class Spool:
             self.bytes -= size
             self._waiting[run, kind] = self._waiting.get((run, kind), 0) - entries
 
-    def _drop(self, rows: Sequence[Sequence[int]], reason: str, dropped: dict[int, int]) -> None:
+    def _drop(self, rows: Sequence[Sequence[int]], reason: Reason, dropped: dict[int, int]) -> None:
         gone = []
         with self._transaction():
-            for row in rows:
-                id_, run, n, _ = row
+            for id_, run, n, size in rows:
                 # Meanwhile it may be on its way, or delivered.
                 if id_ not in self._held and self._db.execute("DELETE FROM block WHERE id = ?", (id_,)).rowcount:
-                    self._db.execute(_COUNT, (run, "metric", f"dropped:{reason}", n))
-                    gone.append(row)
-        for _, run, n, size in gone:
+                    self._db.execute(_COUNT, (run, "metric", as_dropped(reason), n))
+                    gone.append((run, n, size))
+        for run, n, size in gone:
             dropped[run] = dropped.get(run, 0) + n
             self._shrink(run, "metric", size, n)

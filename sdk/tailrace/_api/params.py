@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from tailrace._log.faults import REFUSED
 from tailrace._runs.core import RunPart
 from tailrace._values.params import flatten_params, unreadable_line
+from tailrace_agent.ipc.notices import refused
 from tailrace_agent.ipc.records import Drop, Params
 
 if TYPE_CHECKING:
     from tailrace._runs.core import RunCore
     from tailrace._values.params import Unreadable
+    from tailrace_agent.ipc.reasons import Reason
 
 __all__ = ["ParamCalls"]
 
@@ -102,9 +103,9 @@ class ParamCalls(RunPart):
                 )
                 self._core.voice.warn(
                     f"param {name!r} is {self._params[name]!r} already and cannot become {value!r}: {becomes}",
-                    once=(self._core.spec.run, f"{REFUSED}param {name!r}"),
+                    once=(self._core.spec.run, refused("param", name)),
                 )
 
-    def _drop_params(self, reason: str, count: int) -> None:
+    def _drop_params(self, reason: Reason, count: int) -> None:
         if count:
             self._core.put(Drop(self._core.spec.run, "param", reason, count))

@@ -35,7 +35,7 @@ PARTIAL: Final = ".partial-"
 """How the name of an unfinished snapshot begins."""
 
 _OF_THE_TARGET: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-_SAYING: Final = "cannot take the artifact as it is now"
+_NAMED: Final = "_named_by_tailrace"
 
 Mode = Literal["copy", "link"]
 
@@ -253,8 +253,10 @@ def _identity(found: os.stat_result) -> tuple[int, int]:
 
 def _named(error: OSError, path: str, into: str = "") -> OSError:
     """The same error with a message that a person understands; its class follows from its errno."""
-    reason = error.strerror or str(error) or type(error).__name__
-    if reason.startswith(_SAYING):
+    if getattr(error, _NAMED, False):
         return error
+    reason = error.strerror or str(error) or type(error).__name__
     place = f" (into {into})" if into and error.errno in _OF_THE_TARGET else ""
-    return OSError(error.errno or errno.EIO, f"{_SAYING}{place}: {reason}", path)
+    named = OSError(error.errno or errno.EIO, f"cannot take the artifact as it is now{place}: {reason}", path)
+    setattr(named, _NAMED, True)
+    return named

@@ -5,19 +5,22 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from tailrace._values.numbers import name_of, to_number
+from tailrace_agent.ipc.notices import not_logged
+from tailrace_agent.ipc.reasons import Reason
 
-__all__ = ["REFUSED", "Fault", "as_step", "bad_value", "not_named", "shown", "topic"]
-
-REFUSED = "MLflow refused "
-_NOT_LOGGED = " was not logged"
+__all__ = ["Fault", "as_step", "bad_value", "not_named", "shown"]
 
 
 class Fault(NamedTuple):
-    """Something that cannot be logged: what to say, why (for the ledger), and how many."""
+    """Something that cannot be logged: what to say, why (for the ledger), how many, and what it is said once for.
+
+    `about` is None where that is the text itself.
+    """
 
     text: str
-    reason: str
+    reason: Reason
     n: int
+    about: str | None = None
 
 
 def not_named(metrics: object, step: object) -> Fault:
@@ -25,24 +28,17 @@ def not_named(metrics: object, step: object) -> Fault:
     if isinstance(metrics, str):
         value = "…" if step is None else shown(step)
         text = (
-            f"metric {metrics!r}{_NOT_LOGGED}: log() takes names with their values. Write "
+            f"metric {metrics!r} was not logged: log() takes names with their values. Write "
             f"log({{{metrics!r}: {value}}}, step=…), or log_metric({metrics!r}, {value}, step=…)"
         )
-        return Fault(text, "metrics are no mapping", 1)
+        return Fault(text, "metrics are no mapping", 1, not_logged("metric", metrics))
     return Fault(f"log() takes a mapping or keywords, not {name_of(metrics)}", "metrics are no mapping", 1)
 
 
 def bad_value(entry: tuple[str, str]) -> Fault:
     """A metric whose value is no number: `(key, reason)`."""
     key, reason = entry
-    return Fault(f"metric {key!r}{_NOT_LOGGED}: {reason}", "value is no number", 1)
-
-
-def topic(text: str) -> str:
-    """What a warning is given once for: one metric that was not logged, one entry that was refused, or the text."""
-    if text.startswith(REFUSED):
-        return text.partition(": ")[0]
-    return text.partition(_NOT_LOGGED)[0]
+    return Fault(f"metric {key!r} was not logged: {reason}", "value is no number", 1, not_logged("metric", key))
 
 
 def shown(value: object) -> str:

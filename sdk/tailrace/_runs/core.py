@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tailrace._background.lane import SAVES, drain
 from tailrace._log.channel import Channel
-from tailrace._log.faults import topic
 from tailrace._log.last_values import Latest
 from tailrace._log.log import make_log
 from tailrace._log.selection import Selection, log_rest
@@ -28,7 +27,6 @@ from tailrace_agent.errors import CallError, StoreRefused
 from tailrace_agent.ipc.records import Drop, End, LogCost, Tags
 from tailrace_agent.ipc.status import RunStatus
 from tailrace_agent.ledger import Ledger
-from tailrace_agent.mlflow.errors import asks_for_login
 from tailrace_agent.text.masking import mask_text
 
 if TYPE_CHECKING:
@@ -40,6 +38,7 @@ if TYPE_CHECKING:
     from tailrace._messages.voice import Voice
     from tailrace._session.connection import Connection
     from tailrace._session.run_page import RunsPage
+    from tailrace_agent.ipc.reasons import Reason
     from tailrace_agent.ipc.records import RunSpec
     from tailrace_agent.settings.settings import Settings
 
@@ -47,7 +46,6 @@ __all__ = ["RunCore", "RunPart", "core_of"]
 
 _STATUSES: Final = ("FINISHED", "FAILED", "KILLED")
 _MAX_MESSAGE: Final = 5000
-_AWAY: Final = "MLflow cannot be reached"
 
 
 class _Fixed:
@@ -190,7 +188,7 @@ class RunCore:
         self.count_lost()
         self.fault(text, once=text)
 
-    def count_lost(self, reason: str = "could not be read or drawn") -> None:
+    def count_lost(self, reason: Reason = "could not be read or drawn") -> None:
         """Counts one artifact that never came to be."""
         self.put(Drop(self.spec.run, "artifact", reason, 1))
 
@@ -219,7 +217,7 @@ class RunCore:
         for fault in faults:
             self.put(Drop(self.spec.run, "metric", fault.reason, fault.n))
         for fault in faults:
-            text, once = fault.text, (self.spec.run, topic(fault.text))
+            text, once = fault.text, (self.spec.run, fault.about or fault.text)
             if later:
                 self.voice.warn(text, once=once)
             else:
@@ -299,13 +297,12 @@ class RunCore:
             line = link_line(status, self.spec, self.settings)
             if line is not None:
                 self.voice.remark(line)
-        notices = status.notices[self._notices_seen :]
+        notices = status.said[self._notices_seen :]
         self._notices_seen = max(self._notices_seen, len(status.notices))
-        for text in notices:
-            if asks_for_login(text) and self.connection is not None:
+        for notice in notices:
+            if notice.topic.asks_login and self.connection is not None:
                 self.connection.keeper.expect_credentials()
-            # A server that is away is the same for all runs; what else the agent says is about this one.
-            self.voice.warn(text, once=text if text.startswith(_AWAY) else (self.spec.run, topic(text)))
+            self.voice.warn(notice.text, once=notice.once(self.spec.run))
 
     # -- waiting and ending ------------------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from tailrace._session.unsent import METRICS_ROW, Unsent
 from tailrace_agent.errors import CallError, SessionError
 from tailrace_agent.files.descriptors import NONE_LEFT, SPARE
 from tailrace_agent.ipc import status
+from tailrace_agent.ipc.reasons import Reason, because
 from tailrace_agent.ipc.records import RAW, decode_control, encode
 from tailrace_agent.text.utf8 import encoded
 
@@ -147,7 +148,9 @@ class Connection:
                     ring = self.open_ring()
             except (SessionError, OSError) as error:
                 # A forked child that begins to log when all is over, without memory, or as another user.
-                self._dropped(row, f"this process cannot log to the run: {getattr(error, 'strerror', None) or error}")
+                self._dropped(
+                    row, because("this process cannot log to the run", getattr(error, "strerror", None) or error)
+                )
                 return
         ring.put(row)
 
@@ -244,7 +247,7 @@ class Connection:
             if len(timings) < _MAX_TIMINGS:
                 timings.append(entered - called + copy_ns)
 
-    def _dropped(self, row: bytes, reason: str) -> None:
+    def _dropped(self, row: bytes, reason: Reason) -> None:
         """A row that could be put nowhere: metrics are counted, everything else waits for room. Under the lock."""
         self.voice.warn(f"{reason}: metrics are dropped until there is room", once=("dropped", reason))
         self._unsent.keep(row, reason)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import threading
+from typing import TYPE_CHECKING
 
 from tailrace_agent.ipc.records import RAW, Drop, encode
+
+if TYPE_CHECKING:
+    from tailrace_agent.ipc.reasons import Reason
 
 __all__ = ["METRICS_ROW", "Unsent"]
 
@@ -20,7 +24,7 @@ class Unsent:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._lost: dict[tuple[int, str], int] = {}
+        self._lost: dict[tuple[int, Reason], int] = {}
         self._waiting: list[bytes] = []
 
     def __bool__(self) -> bool:
@@ -31,7 +35,7 @@ class Unsent:
         """Whether rows wait, which none may overtake."""
         return bool(self._waiting)
 
-    def keep(self, row: bytes, reason: str) -> None:
+    def keep(self, row: bytes, reason: Reason) -> None:
         """Takes a row that could be put nowhere."""
         with self._lock:
             if row[0] != METRICS_ROW:

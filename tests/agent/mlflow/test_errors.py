@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from tailrace_agent.errors import Unavailable
-from tailrace_agent.mlflow.errors import asks_for_login, opening_failed, translate
+from tailrace_agent.mlflow.errors import opening_failed, translate
 
 _URI = "postgresql://ada:s3cr3t/x@db:5432/mlflow"
 _LINK = "\n(Background on this error at: https://sqlalche.me/e/21/e3q8)"
@@ -45,7 +45,7 @@ def test_a_database_that_lets_nobody_in_asks_for_other_credentials(said: str, de
     for told in (opening_failed(error, _URI), translate(error, _URI, remote=False, about_run=True)):
         assert isinstance(told, Unavailable)
         assert str(told) == wanted
-        assert asks_for_login(str(told))
+        assert told.lacks == "login"
 
 
 @pytest.mark.parametrize(
@@ -73,8 +73,7 @@ def test_no_message_of_a_store_holds_a_secret_of_any_form(said: str) -> None:
 def test_a_database_that_is_away_asks_for_no_login() -> None:
     told = opening_failed(OperationalError(f"(psycopg.OperationalError) connection refused{_LINK}"), _URI)
     assert isinstance(told, Unavailable)
-    assert not asks_for_login(str(told))
-    assert not asks_for_login(None)
+    assert told.lacks is None
     assert str(told).endswith("cannot be opened: (psycopg.OperationalError) connection refused")
 
 

@@ -73,23 +73,24 @@ def test_hundreds_of_params_and_one_that_is_too_long_arrive(sdk: Tracker, sqlite
         assert Path(store.client.download_artifacts(store.run_id, path)).read_text() == long
 
 
+@pytest.mark.parametrize("name", ["lr", "opt: lr", "lr was not logged"])  # the words of a message, in a name
 def test_a_changed_param_is_a_dead_letter_with_one_warning_and_costs_nothing_else(
-    sdk: Tracker, sqlite_uri: str, caplog: pytest.LogCaptureFixture
+    sdk: Tracker, sqlite_uri: str, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
     with sdk.start_run() as run:
-        sdk.log_params({"lr": 0.1, "kept": 1})
-        sdk.log_param("lr", 0.1)  # the same again is no change
+        sdk.log_params({name: 0.1, "kept": 1})
+        sdk.log_param(name, 0.1)  # the same again is no change
         sdk.flush()
-        sdk.log_params({"lr": 0.2, "beside": 2})
+        sdk.log_params({name: 0.2, "beside": 2})
         sdk.log(loss=1.0)
         sdk.log_param("after", 3)
         ledger = sdk.flush()
     store = Store(sqlite_uri, run)
-    assert store.params == {"lr": "0.1", "kept": "1", "beside": "2", "after": "3"}
+    assert store.params == {name: "0.1", "kept": "1", "beside": "2", "after": "3"}
     assert store.history("loss") == [(0, 1.0)]
     counts = ledger.of("param")
     assert (counts.accepted, counts.delivered, counts.dead) == (6, 5, 1)
-    about = [record.getMessage() for record in caplog.records if "'lr'" in record.getMessage()]
+    about = [record.getMessage() for record in caplog.records if repr(name) in record.getMessage()]
     assert len(about) == 1, about
     assert "'0.1'" in about[0]
     assert "'0.2'" in about[0]
