@@ -15,8 +15,10 @@ import random
 from collections.abc import Callable
 from typing import Final
 
-__all__ = ["LONGEST", "Backoff", "Portion", "kept_wait"]
+__all__ = ["IDLE", "LONGEST", "Backoff", "Portion", "kept_wait"]
 
+IDLE: Final = 3600.0
+"""Seconds until whoever has nothing to do looks again, though nobody has woken him."""
 LONGEST: Final = 3600.0
 """Seconds that somebody else may make us wait."""
 

@@ -11,7 +11,6 @@ What this module promises:
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import sys
 import tempfile
@@ -22,7 +21,7 @@ import msgspec
 
 from tailrace._api.tracker import Tracker
 from tailrace._api.tracker_part import tracker_core_of
-from tailrace._offline.local_report import CONFIG, FIGURES, METRICS, RUN
+from tailrace._offline.local_report import CONFIG, FIGURES, METRICS, RUN_FILE
 from tailrace._offline.report_copy import Taken, take_reports
 from tailrace._runs.launch import describe
 from tailrace_agent.errors import CallError, SettingsError, SinkError, StoreRefused, TailraceError
@@ -135,7 +134,8 @@ class _Report(NamedTuple):
 
 
 def _read(taken: Taken) -> _Report:
-    yaml: Any = importlib.import_module("yaml")  # untyped
+    import yaml
+
     name = METRICS
     try:
         metrics = json.loads((taken.copy / METRICS).read_bytes())
@@ -145,8 +145,8 @@ def _read(taken: Taken) -> _Report:
         config = taken.copy / CONFIG
         params = (yaml.safe_load(config.read_bytes()) if config.exists() else None) or {}
         _check_params(params)
-        name = RUN
-        run = taken.copy / RUN
+        name = RUN_FILE
+        run = taken.copy / RUN_FILE
         told = msgspec.json.decode(run.read_bytes(), type=_Told) if run.exists() else _guessed(taken)
     except (OSError, ValueError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -179,7 +179,8 @@ def _guessed(taken: Taken) -> _Told:
 
 
 def _existing(tracker: TrackerCore, run: str) -> str | None:
-    from tailrace_agent.sinks.mlflow import RUN_TAG, open_sink
+    from tailrace_agent.ipc.tags import RUN_TAG
+    from tailrace_agent.sinks.mlflow import open_sink
 
     config = tracker.settings({})
     sink = open_sink(config.tracking_uri, working_directory(), request_timeout=config.request_timeout)

@@ -20,15 +20,15 @@ from tailrace_agent.sampler.source import Source, SourceGone
 MEBIBYTE = 1.048576
 
 
-class Log:
+class PrintingLog:
     def info(self, event: str, **fields: object) -> None:
         print(event, fields)
 
-    warning = info
+    warning = error = info
 
 
 def sources() -> list[Source]:
-    return gpu_sources(os.environ.get("CUDA_VISIBLE_DEVICES"), Log(), lambda: {os.getpid()})
+    return gpu_sources(os.environ.get("CUDA_VISIBLE_DEVICES"), PrintingLog(), lambda: {os.getpid()})
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from tailrace_agent.errors import NotFound
 from tailrace_agent.hosts.process import open_sink
 from tailrace_agent.ipc import status
 from tailrace_agent.ipc.status import RunStatus
+from tailrace_agent.ipc.tags import LEDGER_TAG, RUN_TAG
 from tailrace_agent.ledger import Ledger
 from tailrace_agent.reading.reader import Choose, open_reader
 from tailrace_agent.settings.settings import Settings
@@ -70,9 +71,7 @@ def compare_with_sessions(settings: Settings, local: list[LocalRun], tracking_ur
         except Busy:
             live += _rows_of(entry)
     found = sink.count_metrics(run_id)
-    resumed = len(local) > 1 or any(
-        stored.tags.get("tailrace.run") != first.run.run for stored in sink.find_runs(run_id)
-    )
+    resumed = len(local) > 1 or any(stored.tags.get(RUN_TAG) != first.run.run for stored in sink.find_runs(run_id))
     finding = Finding(
         run_id=run_id,
         run_name=first.run.run_name,
@@ -102,7 +101,7 @@ def compare_with_tag(settings: Settings, uri: str, run: Any) -> Finding:
     Raises:
         Fail: It carries no ledger.
     """
-    info, tag = run.info, run.data.tags.get("tailrace.ledger")
+    info, tag = run.info, run.data.tags.get(LEDGER_TAG)
     if tag is None:
         raise Fail(
             f"run {info.run_id} carries no ledger (the tag tailrace.ledger), and its session is not on this machine: "

@@ -31,8 +31,9 @@ from tailrace_agent.delivery.run_ends import RunEnds
 from tailrace_agent.errors import Refused, RunGone, StoreRefused, Unavailable
 from tailrace_agent.ipc.notices import Notice, Topic, refused
 from tailrace_agent.ipc.records import Point, run_hex
+from tailrace_agent.ipc.tags import LEDGER_TAG, RUN_TAG
 from tailrace_agent.log import Log
-from tailrace_agent.retry import Backoff, Portion
+from tailrace_agent.retry import IDLE, Backoff, Portion
 from tailrace_agent.sinks.base import Sink
 from tailrace_agent.spool import extremes
 from tailrace_agent.spool.store import Block, Outcome, Spool
@@ -40,7 +41,6 @@ from tailrace_agent.text.quoting import quoted
 
 __all__ = ["Delivery"]
 
-_IDLE = 3600.0
 _SOON = 0.05
 _LOOK_EVERY = 2.0
 """Seconds between two looks for a run that somebody else creates."""
@@ -108,12 +108,12 @@ class Delivery:
         if now < self._backoff.ready_at:
             return self._backoff.ready_at
         if self.refused:
-            return now + _IDLE
+            return now + IDLE
         try:
             if self.sink is None:
                 self.sink = self._open_sink()
                 self._log.info("store opened", uri=self.tracking_uri)
-            deadline = now + _IDLE
+            deadline = now + IDLE
             for state in self._book.unfinished(self.tracking_uri):
                 deadline = min(deadline, self._serve(self.sink, state, now))
             if self.asking and not self._has_something_to_ask:
@@ -123,7 +123,7 @@ class Delivery:
             return self._wait(error)
         except StoreRefused as error:
             self._refuse(str(error))
-            return now + _IDLE
+            return now + IDLE
         except Exception as error:
             self._book.trouble(self.tracking_uri, f"unexpected: {error!r}")
             raise
@@ -177,7 +177,7 @@ class Delivery:
     def _find_run(self, sink: Sink, state: RunState) -> bool:
         """Finds a run that another agent creates: it may not have come to that yet."""
         mark = run_hex(state.run)
-        refs = [found.ref for found in sink.find_runs(mark) if found.tags.get("tailrace.run") == mark]
+        refs = [found.ref for found in sink.find_runs(mark) if found.tags.get(RUN_TAG) == mark]
         self._worked()
         self._book.update(state.run, attempts=state.attempts + 1, ref=refs[0] if refs else None)
         if not refs and state.rebuilt:
@@ -214,7 +214,7 @@ class Delivery:
             self._since.pop(run, None)
             return now
         if not state.closed or backlog or not state.described:
-            return min(closing, now + _IDLE)
+            return min(closing, now + IDLE)
         if self._book.unset_barriers:  # the rings are being read to their end: there may be more
             return now + _SOON
         if self._ends.finish(sink, state):
@@ -344,7 +344,7 @@ class Delivery:
         """Makes sure that the store takes anything at all for this run, before more entries are buried."""
         ledger = msgspec.json.encode(self._spool.ledger(run).summary()).decode()
         try:
-            sink.log_batch(run_id, tags=[("tailrace.ledger", ledger)])
+            sink.log_batch(run_id, tags=[(LEDGER_TAG, ledger)])
         except Refused:
             raise Unavailable(f"the store refuses everything: {error}") from error
 

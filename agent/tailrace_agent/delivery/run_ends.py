@@ -20,6 +20,7 @@ import msgspec
 from tailrace_agent.delivery.run_book import RunBook, RunState
 from tailrace_agent.errors import Refused
 from tailrace_agent.ipc.notices import Notice, Topic, refused
+from tailrace_agent.ipc.tags import LEDGER_TAG
 from tailrace_agent.ledger import Ledger
 from tailrace_agent.log import Log
 from tailrace_agent.sinks.base import Sink
@@ -141,7 +142,7 @@ class RunEnds:
         ledger = self._spool.ledger(state.run)
         text = _text(ledger)
         if self._stored.get(state.run) != text:
-            self._tag(sink, state.ref.run_id, *self._note(state, ledger), ("tailrace.ledger", text))
+            self._tag(sink, state.ref.run_id, *self._note(state, ledger), (LEDGER_TAG, text))
             self._stored[state.run] = text
 
     def _note(self, state: RunState, ledger: Ledger) -> list[tuple[str, str]]:

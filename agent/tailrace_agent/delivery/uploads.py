@@ -35,7 +35,7 @@ from tailrace_agent.ipc.notices import Notice, Topic
 from tailrace_agent.ipc.reasons import Reason
 from tailrace_agent.ipc.records import Artifact, ModelOutcome, ModelSpec, run_hex
 from tailrace_agent.log import Log
-from tailrace_agent.retry import Backoff
+from tailrace_agent.retry import IDLE, Backoff
 from tailrace_agent.settings.uris import unmask_uri
 from tailrace_agent.sinks.base import Renamed, Sink
 from tailrace_agent.spool.store import Block, Outcome, Spool
@@ -43,7 +43,6 @@ from tailrace_agent.text.quoting import quoted
 
 __all__ = ["Uploads"]
 
-_IDLE: Final = 3600.0
 _NO_SINK_YET: Final = 0.1
 _NOT_OUR_TURN: Final = 0.1
 _THE_PATH: Final = frozenset({400, 405, 414, 415, 422})
@@ -122,14 +121,14 @@ class Uploads:
         if self._delivery.asking:  # one probe at a time, and no way round a Retry-After
             return now + _NOT_OUR_TURN
         resting = self._trials.resting(now)
-        deadline = now + _IDLE
+        deadline = now + IDLE
         for state in self._book.unfinished(self._delivery.tracking_uri):
             waits = bool(self._spool.backlog(state.run).get("artifact"))
             if state.gone or not (waits or _undescribed(state)):
                 continue
             sink = self._delivery.sink
             if sink is None or state.ref is None:
-                deadline = min(deadline, now + (_IDLE if self._delivery.refused else _NO_SINK_YET))
+                deadline = min(deadline, now + (IDLE if self._delivery.refused else _NO_SINK_YET))
                 continue
             if waits and (block := self._spool.next_artifact(state.run, resting)) is not None:
                 return self._try(sink, state, block, now)

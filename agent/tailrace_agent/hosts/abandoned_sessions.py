@@ -16,6 +16,7 @@ from tailrace_agent.ipc.finished import finished, set_aside
 from tailrace_agent.ipc.session import Session
 from tailrace_agent.ipc.survey import Unreadable, survey
 from tailrace_agent.log import Log
+from tailrace_agent.retry import IDLE
 
 __all__ = ["Leftovers", "is_leftover", "is_newborn"]
 
@@ -27,7 +28,6 @@ _HURRIED_PATIENCE = 3.0
 _NEWBORN = 60.0
 _REFUSED_REST = 3600.0
 """Seconds for which a session whose store was refused is left alone; `tailrace sync` tries at once."""
-_IDLE = 3600.0
 
 
 def is_leftover(session: Session) -> bool:
@@ -96,7 +96,7 @@ class Leftovers:
                 self._current_since = now
                 return now + _LOOK_EVERY
         self.done = True
-        return now + _IDLE
+        return now + IDLE
 
     def _others(self) -> list[Session]:
         others = []

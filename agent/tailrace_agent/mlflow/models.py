@@ -31,12 +31,12 @@ from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_MODELS, MLFLOW_MODEL_VERSIONS
 from tailrace_agent.errors import NotFound, Refused, Unavailable
 from tailrace_agent.files.ownership import write_own
 from tailrace_agent.ipc.records import ModelSpec
+from tailrace_agent.ipc.tags import MODEL_TAG
 from tailrace_agent.mlflow.errors import refused_code
 from tailrace_agent.mlflow.stores import Store
 
-__all__ = ["MODEL_TAG", "Placed", "find_model", "link_version", "place_model"]
+__all__ = ["Placed", "find_model", "link_version", "place_model"]
 
-MODEL_TAG: Final = "tailrace.model"
 _MLMODEL: Final = "MLmodel"
 _IN_THE_HISTORY: Final = ("run_id", "utc_time_created", "artifact_path", "model_uuid", "flavors")
 

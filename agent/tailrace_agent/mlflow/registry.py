@@ -26,13 +26,13 @@ from mlflow.exceptions import MlflowException
 
 from tailrace_agent.errors import NotFound
 from tailrace_agent.ipc.records import ModelSpec
+from tailrace_agent.ipc.tags import MODEL_TAG
 from tailrace_agent.mlflow.errors import refused_code
 from tailrace_agent.mlflow.pages import PAGES_AT_MOST, pages
 from tailrace_agent.mlflow.stores import Store
 
 __all__ = ["Registry", "stage_of"]
 
-_MODEL_TAG: Final = "tailrace.model"
 _STAGE_TAG: Final = "tailrace.stage"
 _ALIASED: Final = ("production", "staging")
 _MLFLOW_STAGES: Final = {"production": "Production", "staging": "Staging", "archived": "Archived", "none": "None"}
@@ -126,7 +126,7 @@ class Registry:
         model_id: str | None,
         directory: Path | None,
     ) -> None:
-        tags = [ModelVersionTag(key, value) for key, value in {**spec.tags, _MODEL_TAG: spec.token}.items()]
+        tags = [ModelVersionTag(key, value) for key, value in {**spec.tags, MODEL_TAG: spec.token}.items()]
         local = {"local_model_path": None if directory is None else str(directory)}
         keeps_files = "local_model_path" in inspect.signature(self.store.create_model_version).parameters
         self.store.create_model_version(
@@ -184,7 +184,7 @@ class Registry:
 
     def _version_of(self, name: str, token: str) -> str | None:
         """The version that was made for a token. Of twins, born of an answer that was lost, the first one stays."""
-        found = self._search(f"name = {_quoted(name)} AND tags.`{_MODEL_TAG}` = '{token}'")
+        found = self._search(f"name = {_quoted(name)} AND tags.`{MODEL_TAG}` = '{token}'")
         versions = sorted((str(version.version) for version in found), key=int)
         for twin in versions[1:]:
             self.store.delete_model_version(name, twin)

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
-__all__ = ["Latest", "Value"]
+__all__ = ["LastValues", "Value"]
 
 _MOST_OF_RUN: Final = 5_000
 _MOST: Final = 50_000
@@ -20,7 +20,7 @@ class Value(NamedTuple):
     time_ns: int
 
 
-class Latest:
+class LastValues:
     """Remembers.
 
     Attributes:

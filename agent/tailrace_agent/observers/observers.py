@@ -14,7 +14,7 @@ from tailrace_agent.delivery.run_book import RunBook
 from tailrace_agent.ipc.records import Alert, encode, run_hex
 from tailrace_agent.log import Log
 from tailrace_agent.observers.alerts import Alerts, as_tags, describe
-from tailrace_agent.observers.last_values import Latest
+from tailrace_agent.observers.last_values import LastValues
 from tailrace_agent.observers.webhook import Webhook
 from tailrace_agent.settings.settings import Settings
 from tailrace_agent.spool.intake import Changes
@@ -46,7 +46,7 @@ class Onlookers:
     def __init__(self, settings: Settings, book: RunBook, spool: Spool, *, session: str, host: str, log: Log) -> None:
         self._settings, self._book, self._host, self._log = settings, book, host, log
         self._spool, self._session = spool, session
-        self._latest = Latest() if settings.prometheus_port is not None else None
+        self._latest = LastValues() if settings.prometheus_port is not None else None
         self._endpoint: Endpoint | None = None
         self._served: str | None = None
         self.alerts = Alerts(settings.alerts, book)

@@ -22,13 +22,13 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from tailrace_agent.delivery.run_book import RunBook, RunState
 from tailrace_agent.ipc.records import run_hex
 from tailrace_agent.log import Log
-from tailrace_agent.observers.last_values import Latest
+from tailrace_agent.observers.last_values import LastValues
 from tailrace_agent.observers.scrape_server import ScrapeServer
+from tailrace_agent.retry import IDLE
 from tailrace_agent.spool.store import Spool
 
 __all__ = ["Endpoint", "RunCollector"]
 
-_IDLE: Final = 3600.0
 _TRY_AGAIN: Final = 30.0
 _PORTS: Final = 20
 _AFTERWARDS: Final = 300.0
@@ -62,7 +62,7 @@ class Endpoint:
     def step(self, now: float) -> float:
         """Begins to serve; when to be called again (monotonic seconds)."""
         if self._server is not None:
-            return now + _IDLE
+            return now + IDLE
         try:
             self._server = self._serve()
         except (OSError, UnicodeError, RuntimeError) as error:  # no host's name at all; no thread to be had
@@ -76,7 +76,7 @@ class Endpoint:
         if port != self._port:
             taken = f"port {self._port} is taken: " if self._port else ""
             self._tell(f"{taken}metrics are served to Prometheus at {self.url}")
-        return now + _IDLE
+        return now + IDLE
 
     def close(self) -> None:
         """Ends it."""
@@ -131,7 +131,7 @@ class RunCollector(Collector):
     """
 
     def __init__(
-        self, latest: Latest, book: RunBook, spool: Spool, session: str, clock: Callable[[], float] = time.time
+        self, latest: LastValues, book: RunBook, spool: Spool, session: str, clock: Callable[[], float] = time.time
     ) -> None:
         self._latest, self._book, self._spool, self._session, self._clock = latest, book, spool, session, clock
         self._began = clock()

@@ -13,13 +13,12 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from tailrace_agent.log import Log
-from tailrace_agent.retry import Backoff
+from tailrace_agent.retry import IDLE, Backoff
 from tailrace_agent.settings.uris import mask_url
 from tailrace_agent.text.quoting import quoted
 
 __all__ = ["Webhook"]
 
-_IDLE: Final = 3600.0
 _TIMEOUT: Final = 10.0
 _GIVE_UP_AFTER: Final = 120.0
 _MOST: Final = 1000
@@ -64,7 +63,7 @@ class Webhook:
     def step(self, now: float) -> float:
         """Posts one alert; when to be called again (monotonic seconds)."""
         if not self._waiting:
-            return now + _IDLE
+            return now + IDLE
         if now < self._backoff.ready_at:
             return self._backoff.ready_at
         reason, may_pass = self._post()

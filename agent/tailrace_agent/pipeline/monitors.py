@@ -24,13 +24,13 @@ import msgspec
 from tailrace_agent.ipc.records import Monitor, Samples, Tags, encode
 from tailrace_agent.ipc.sample_board import BoardWriter, board_file
 from tailrace_agent.log import Log
+from tailrace_agent.retry import IDLE
 from tailrace_agent.sampler.config import MonitorConfig
 from tailrace_agent.sampler.sampler import Sample, Sampler
 from tailrace_agent.sampler.source import Source
 
 __all__ = ["Monitors", "Taken"]
 
-_IDLE: Final = 3600.0
 _MOST_ROWS: Final = 10_000
 _PATIENCE: Final = 3.0
 _NOTE_ENERGY_EVERY: Final = 30
@@ -162,7 +162,7 @@ class Monitors:
         """Takes the samples that are due; when to be called again (monotonic seconds)."""
         with self._lock:
             watches = list(self._watches.values())
-        deadline = now + _IDLE
+        deadline = now + IDLE
         for watch in watches:
             with watch.sampling:
                 deadline = min(deadline, watch.sampler.step(now))

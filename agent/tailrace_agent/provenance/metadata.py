@@ -26,13 +26,13 @@ from tailrace_agent.ipc.staging import discard, make
 from tailrace_agent.log import Log
 from tailrace_agent.provenance.git import GitFacts, git_facts
 from tailrace_agent.provenance.machine import gpus, machine, packages
+from tailrace_agent.retry import IDLE
 from tailrace_agent.text.masking import mask_text
 
 __all__ = ["FOLDER", "Metadata"]
 
 FOLDER: Final = "environment"
 """Where the files lie among the run's artifacts."""
-_IDLE: Final = 3600.0
 _LONGEST_TAG: Final = 4000
 _CONFIG_BYTES: Final = 1 << 20
 _FRESH: Final = 10.0
@@ -70,7 +70,7 @@ class Metadata:
             if facts is not None and state.description is None and not state.gone:
                 self._describe(state, facts, now)
                 return now
-        return now + _IDLE
+        return now + IDLE
 
     def _describe(self, state: RunState, facts: Facts, now: float) -> None:
         began = time.monotonic()

@@ -19,7 +19,7 @@ import pandas as pd
 
 from tailrace_agent.errors import NotFound
 from tailrace_agent.reading.candidates import nearest
-from tailrace_agent.spool.extremes import SYSTEM, machine_last
+from tailrace_agent.spool.extremes import SYSTEM_KEYS, machine_last
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,7 +67,7 @@ class Comparison(pd.DataFrame):
         return [column for column in _values(self) if self._aside(column)]
 
     def _aside(self, column: str) -> bool:
-        return not self._named and column.startswith(f"metrics.{SYSTEM}")
+        return not self._named and column.startswith(f"metrics.{SYSTEM_KEYS}")
 
     def plot(  # type: ignore[override]  # pandas' accessor makes way for the figure that one wants of runs
         self,
@@ -118,7 +118,7 @@ def compare(reader: Reader, runs: Sequence[Any], metrics: Sequence[str] | str | 
     records = [reader.record(run) for run in runs]
     known = sorted({key for record in records for key in record.metrics}, key=machine_last)
     keys = matching(known, metrics) if metrics else known
-    bounded = [key for key in keys if metrics or (metrics is None and not key.startswith(SYSTEM))]
+    bounded = [key for key in keys if metrics or (metrics is None and not key.startswith(SYSTEM_KEYS))]
     run_ids = [record.run_id for record in records]
     columns: dict[str, list[Any]] = {}
     for key in sorted({key for record in records for key in record.params}):
@@ -197,7 +197,7 @@ def _chosen(frame: pd.DataFrame, metrics: Sequence[str] | str | None) -> list[st
     known = [name for name in columns if name not in bounds]
     if metrics is not None:
         return matching(known, metrics)
-    chosen = [name for name in known if not name.startswith(SYSTEM)][:6] or known[:6]
+    chosen = [name for name in known if not name.startswith(SYSTEM_KEYS)][:6] or known[:6]
     if not chosen:
         raise NotFound("these runs have no metrics to draw")
     return chosen

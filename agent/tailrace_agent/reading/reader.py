@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 import msgspec
 
 from tailrace_agent.errors import CallError, NotFound, Refused, RunGone, StoreRefused
+from tailrace_agent.ipc.tags import RUN_TAG
 from tailrace_agent.mlflow.errors import mask, opening_failed, translate
 from tailrace_agent.mlflow.links import is_server, run_page
 from tailrace_agent.mlflow.pages import pages
@@ -45,7 +46,6 @@ _REQUEST_TIMEOUT: Final = 120.0
 _PAGE: Final = 10_000
 _IDS_AT_ONCE: Final = 200
 _ID: Final = re.compile(r"[0-9a-f]{32}")
-_RUN_TAG: Final = "tailrace.run"
 Choose: TypeAlias = Callable[[str, str], object]
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _FIRST, _LAST = -62_135_596_800_000, 253_402_300_799_000
@@ -396,7 +396,7 @@ def _ways(text: str) -> Iterator[_Way]:
     if text.isalnum():
         start = text.lower()
         yield _Way(f"attributes.run_id LIKE '{start}%'", lambda run: str(run.info.run_id), start)
-        yield _Way(f"tags.`{_RUN_TAG}` LIKE '{start}%'", lambda run: str(run.data.tags.get(_RUN_TAG, "")), start)
+        yield _Way(f"tags.`{RUN_TAG}` LIKE '{start}%'", lambda run: str(run.data.tags.get(RUN_TAG, "")), start)
     yield _Way(f"attributes.run_name LIKE {quote}{pattern}%{quote}", _name_of, text)
 
 

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
+from tailrace_agent.log import Log
 from tailrace_agent.sampler.source import Source, SourceGone
 
-__all__ = ["Cost", "Guarded", "Log"]
+__all__ = ["Cost", "Guarded"]
 
 _FIRST_PAUSE: Final = 5.0
 _LONGEST_PAUSE: Final = 600.0
@@ -28,16 +29,6 @@ _FAST: Final = 0.05
 """Of the period it would come back to; well below `_SLOW`, so that it does not swing."""
 _LONGEST_PERIOD: Final = 600.0
 _TOLERANCE: Final = 1e-6
-
-
-class Log(Protocol):
-    """The part of a structlog logger that is used here."""
-
-    def info(self, event: str, **fields: object) -> object:
-        """Something happened."""
-
-    def warning(self, event: str, **fields: object) -> object:
-        """Something does not work, for now."""
 
 
 class Cost(NamedTuple):

@@ -17,8 +17,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
+from tailrace_agent.log import Log
 from tailrace_agent.sampler.config import MonitorConfig, key
-from tailrace_agent.sampler.guard import Cost, Guarded, Log
+from tailrace_agent.sampler.guard import Cost, Guarded
 from tailrace_agent.sampler.source import Source
 
 __all__ = ["Sample", "Sampler"]

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import psutil
 
+from tailrace_agent.log import Log
 from tailrace_agent.sampler.config import MonitorConfig
 from tailrace_agent.sampler.cpu import CpuClockSource, CpuSource
 from tailrace_agent.sampler.disk import DiskIoSource, DiskUsageSource
 from tailrace_agent.sampler.energy import CpuEnergySource
 from tailrace_agent.sampler.gpu.sources import gpu_sources
-from tailrace_agent.sampler.guard import Log
 from tailrace_agent.sampler.health import Health, HealthSource
 from tailrace_agent.sampler.memory import MemorySource, SwapSource
 from tailrace_agent.sampler.network import NetworkSource

@@ -35,6 +35,7 @@ from pathlib import Path
 
 from tailrace_agent.errors import Refused, RunGone
 from tailrace_agent.ipc.records import Kind, ModelOutcome, ModelSpec, Point, RunSpec, run_hex
+from tailrace_agent.ipc.tags import RUN_TAG
 from tailrace_agent.sinks.base import Limits, Renamed, RunRef, StoredRun
 
 __all__ = ["MemoryRun", "MemorySink"]
@@ -233,14 +234,14 @@ class MemorySink:
 
     def _runs_of(self, spec: RunSpec) -> list[MemoryRun]:
         mark = run_hex(spec.run)
-        return [run for run in self.runs.values() if run.tags.get("tailrace.run") == mark and not run.deleted]
+        return [run for run in self.runs.values() if run.tags.get(RUN_TAG) == mark and not run.deleted]
 
     def _create(self, spec: RunSpec, parent_run_id: str | None) -> MemoryRun:
         experiment_id = spec.experiment_id or "0"
         if spec.experiment_name is not None:
             experiment_id = self.experiments.setdefault(spec.experiment_name, str(len(self.experiments)))
         run_id = uuid.uuid4().hex
-        tags = {**spec.tags, "tailrace.run": run_hex(spec.run)}
+        tags = {**spec.tags, RUN_TAG: run_hex(spec.run)}
         parent = parent_run_id or spec.parent_run_id
         if parent:
             tags["mlflow.parentRunId"] = parent

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tailrace_agent.errors import Refused, RunGone, StoreRefused, Unavailable
 from tailrace_agent.ipc.records import Kind, ModelOutcome, ModelSpec, Point, RunSpec, run_hex
+from tailrace_agent.ipc.tags import RUN_TAG
 from tailrace_agent.mlflow.errors import mask, opening_failed, refused_code, stored_already, translate
 from tailrace_agent.mlflow.links import is_server, run_page
 from tailrace_agent.mlflow.log_batch_body import batch_body
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
 
 __all__ = ["MlflowSink", "open_sink"]
 
-RUN_TAG: Final = "tailrace.run"
 _NAME_TAG: Final = "mlflow.runName"
 _PARENT_TAG: Final = "mlflow.parentRunId"
 _NOTE_TAG: Final = "mlflow.note.content"

@@ -29,7 +29,7 @@ __all__ = [
     "NOTE",
     "NO_NOTE",
     "SHARED",
-    "SYSTEM",
+    "SYSTEM_KEYS",
     "Extreme",
     "known",
     "machine_last",
@@ -47,7 +47,7 @@ SHARED: Final = "tailrace.shared"
 
 _MOST_CHARACTERS: Final = 5000
 """Of a tag's value; the smallest limit of the servers that there are (MLflow 2: 5,000, MLflow 3: 8,000)."""
-SYSTEM: Final = "system/"
+SYSTEM_KEYS: Final = "system/"
 """What the names of the machine's metrics begin with."""
 LARGEST: Final = sys.float_info.max
 """What MLflow's databases put in the place of an infinity."""
@@ -110,7 +110,7 @@ def to_text(extremes: Mapping[str, Extreme]) -> str:
 
 def machine_last(key: str) -> tuple[bool, str]:
     """For sorting: the program's own metrics by name, then those of the machine."""
-    return key.startswith(SYSTEM), key
+    return key.startswith(SYSTEM_KEYS), key
 
 
 def known(tags: Mapping[str, str], last: Mapping[str, tuple[int, int, float]]) -> dict[str, tuple[float, float] | None]:

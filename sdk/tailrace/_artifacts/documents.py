@@ -106,9 +106,8 @@ def freeze_config(whole: dict[str, Any], artifact_file: str) -> Frozen:
     """
 
     def write(path: Path) -> None:
-        import importlib
 
-        yaml: Any = importlib.import_module("yaml")
+        import yaml
 
         with path.open("w", encoding="utf-8") as file:
             yaml.safe_dump(whole, file, indent=2, default_flow_style=False, sort_keys=False, allow_unicode=True)
@@ -125,9 +124,8 @@ def _yaml_writer(dictionary: Any) -> Any:
         raise BadArtifact(f"log_dict cannot copy this: {type(error).__name__}: {error}") from error
 
     def write(path: Path) -> None:
-        import importlib
 
-        yaml: Any = importlib.import_module("yaml")
+        import yaml
 
         with path.open("w", encoding="utf-8") as file:
             yaml.dump(state, file, indent=2, default_flow_style=False)

@@ -10,7 +10,6 @@ What this module promises:
 
 from __future__ import annotations
 
-import importlib
 import math
 import os
 import re
@@ -89,7 +88,8 @@ def read_document(source: str | os.PathLike[str] | Mapping[str, Any] | None) -> 
 def _parse_yaml(path: Path, data: bytes) -> Any:
     if path.suffix not in (".yaml", ".yml", ".json"):
         raise SettingsError(f"{path}: a configuration is a .toml, .yaml, .yml or .json file")
-    yaml: Any = importlib.import_module("yaml")  # untyped
+    import yaml
+
     try:
         values = yaml.safe_load(data)
     except Exception as error:  # noqa: BLE001 - PyYAML raises anything where a value is not what its tag says

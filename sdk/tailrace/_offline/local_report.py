@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     from tailrace_agent.ipc.records import RunSpec
     from tailrace_agent.settings.settings import Settings
 
-__all__ = ["CONFIG", "EARLIER", "FIGURES", "METRICS", "RUN", "LocalReport"]
+__all__ = ["CONFIG", "EARLIER", "FIGURES", "METRICS", "RUN_FILE", "LocalReport"]
 
 CONFIG: Final = "config.yaml"
 METRICS: Final = "metrics.json"
 FIGURES: Final = "figures"
-RUN: Final = "run.json"
+RUN_FILE: Final = "run.json"
 EARLIER: Final = "earlier"
-_ALL: Final = (CONFIG, METRICS, FIGURES, RUN)
+_ALL: Final = (CONFIG, METRICS, FIGURES, RUN_FILE)
 
 
 class LocalReport:
@@ -85,7 +85,7 @@ class LocalReport:
             figures = sum(path.is_file() for path in self._own.joinpath(FIGURES).rglob("*"))
             _write(self._own / CONFIG, _as_yaml(self._params))
             _write(self._own / METRICS, _as_json(metrics))
-            _write(self._own / RUN, _as_json(self._described(status)))
+            _write(self._own / RUN_FILE, _as_json(self._described(status)))
             self._put_in_place()
         except OSError as error:
             self._voice.warn(f"the local reports could not be written to {self._root}: {error}")
@@ -140,7 +140,7 @@ def _name_of(report: Path) -> str:
     import json
 
     try:
-        told = json.loads((report / RUN).read_text(encoding="utf-8"))
+        told = json.loads((report / RUN_FILE).read_text(encoding="utf-8"))
         when, run = time.localtime(told["start_time"] / 1000), str(int(told["run"], 16))
     except (OSError, ValueError, KeyError, TypeError):  # somebody else's, or half of one
         when, run = time.localtime(), str(time.time_ns())
@@ -158,9 +158,9 @@ def _as_json(value: object) -> str:
 
 
 def _as_yaml(params: dict[str, Any]) -> str:
-    import importlib
 
-    yaml: Any = importlib.import_module("yaml")  # untyped
+    import yaml
+
     return str(yaml.safe_dump(params, sort_keys=False, allow_unicode=True)).rstrip()
 
 

@@ -16,7 +16,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from tailrace._offline.local_report import CONFIG, EARLIER, FIGURES, METRICS, RUN
+from tailrace._offline.local_report import CONFIG, EARLIER, FIGURES, METRICS, RUN_FILE
 from tailrace_agent.errors import CallError
 from tailrace_agent.settings.units import size_text
 
@@ -94,7 +94,7 @@ class _Taking:
 
     def _report(self, report: int, taken: Taken) -> Taken:
         taken.copy.mkdir(mode=0o700)
-        for name in (CONFIG, METRICS, RUN):
+        for name in (CONFIG, METRICS, RUN_FILE):
             if self._is_there(name, report, taken.path / name):
                 self._take(name, report, taken.path / name, taken.copy / name, _TEXT_AT_MOST)
         if self._is_there(FIGURES, report, taken.path / FIGURES):

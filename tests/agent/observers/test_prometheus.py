@@ -37,7 +37,7 @@ from tailrace_agent.ipc.records import End, RunSpec, Start
 from tailrace_agent.ipc.status import AgentStatus
 from tailrace_agent.observers import last_values as latest_module
 from tailrace_agent.observers import scrape_server
-from tailrace_agent.observers.last_values import Latest
+from tailrace_agent.observers.last_values import LastValues
 from tailrace_agent.observers.prometheus import Endpoint, RunCollector
 from tailrace_agent.observers.scrape_server import is_ours
 from tailrace_agent.sinks.base import RunRef
@@ -54,7 +54,7 @@ class CollectorRig:
         self.now = 1000.0
         self.spool = Spool(folder / "spool.db")
         self.book = RunBook({}, lambda _run, _state: None)
-        self.latest = Latest()
+        self.latest = LastValues()
         self.collector = RunCollector(self.latest, self.book, self.spool, "session-1", lambda: self.now)
         self.registry = CollectorRegistry(auto_describe=False)
         self.registry.register(self.collector)

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from helpers.archives import DESCRIBED, METRICS_FILE, RUN_ID, consumed, files, harmless, manifest, packed, parquet
 from tailrace import CallError, import_reports
-from tailrace._offline.local_report import CONFIG, METRICS, RUN
+from tailrace._offline.local_report import CONFIG, METRICS, RUN_FILE
 from tailrace._offline.report_copy import take_reports
 from tailrace.reports import _read
 from tailrace_agent.cli import main
@@ -324,7 +324,7 @@ def report(directory: Path) -> Path:
     for place in (directory, directory / "earlier" / "one"):
         (place / METRICS).write_text('{"loss": 0.5, "odd": NaN}')
         (place / CONFIG).write_text("lr: 0.1\n")
-        (place / RUN).write_text(json.dumps(TOLD))
+        (place / RUN_FILE).write_text(json.dumps(TOLD))
     (directory / "figures" / "deep" / "loss.png").write_bytes(b"png")
     return directory
 
@@ -337,7 +337,7 @@ def refused(reports: Path, **given: Any) -> str:
 
 
 PLACES = [
-    *(METRICS, CONFIG, RUN, "figures", "figures/x.png", "figures/deep"),
+    *(METRICS, CONFIG, RUN_FILE, "figures", "figures/x.png", "figures/deep"),
     *("earlier", "earlier/two", "earlier/one/run.json"),
 ]
 
@@ -362,7 +362,7 @@ def test_a_link_in_a_report_is_refused_wherever_it_leads(reports: Path, tmp_path
         (reports / place).unlink()
 
 
-@pytest.mark.parametrize("place", [METRICS, CONFIG, RUN, "figures/x.png"])
+@pytest.mark.parametrize("place", [METRICS, CONFIG, RUN_FILE, "figures/x.png"])
 def test_what_is_no_file_of_its_own_in_a_report_is_refused(reports: Path, tmp_path: Path, place: str) -> None:
     (tmp_path / "secret").write_text("private")
     path = cleared(reports / place)
@@ -411,14 +411,14 @@ LAUGHS = "a: &a [1]\n" + "".join(f"{c}: &{c} [{', '.join([f'*{chr(ord(c) - 1)}']
         (CONFIG, "!!python/object/apply:os.system [true]"),
         (CONFIG, "5"),
         (CONFIG, "a: 9999-99-99"),
-        (RUN, "[]"),
-        (RUN, "[" * 100_000),
-        (RUN, json.dumps({**TOLD, "run": "0"})),
-        (RUN, json.dumps({**TOLD, "run": "1' OR '1'='1"})),
-        (RUN, json.dumps({**TOLD, "start_time": 1e300})),
-        (RUN, json.dumps({**TOLD, "status": "RUNNING"})),
-        (RUN, json.dumps({**TOLD, "tags": [1]})),
-        (RUN, json.dumps({**TOLD, "name": 5})),
+        (RUN_FILE, "[]"),
+        (RUN_FILE, "[" * 100_000),
+        (RUN_FILE, json.dumps({**TOLD, "run": "0"})),
+        (RUN_FILE, json.dumps({**TOLD, "run": "1' OR '1'='1"})),
+        (RUN_FILE, json.dumps({**TOLD, "start_time": 1e300})),
+        (RUN_FILE, json.dumps({**TOLD, "status": "RUNNING"})),
+        (RUN_FILE, json.dumps({**TOLD, "tags": [1]})),
+        (RUN_FILE, json.dumps({**TOLD, "name": 5})),
     ],
 )
 def test_a_report_that_is_forged_is_refused_by_its_name(reports: Path, name: str, text: str) -> None:
@@ -433,7 +433,7 @@ def test_a_report_with_anything_in_it_is_read_or_refused(
 ) -> None:
     place = tmp_path_factory.mktemp("a")
     directory = report(place / "reports")
-    path = directory / data.draw(st.sampled_from([METRICS, CONFIG, RUN]))
+    path = directory / data.draw(st.sampled_from([METRICS, CONFIG, RUN_FILE]))
     path.write_bytes(flipped(data, path.read_bytes()))
     (place / "into").mkdir()
     with contextlib.suppress(CallError):
@@ -446,6 +446,6 @@ def test_what_is_taken_is_what_was_looked_at(reports: Path, tmp_path: Path) -> N
     earlier, last = take_reports(reports, tmp_path / "into", 1 << 20)
     assert (earlier.path, last.path) == (reports / "earlier" / "one", reports)
     assert sorted(str(path.relative_to(last.copy)) for path in last.copy.rglob("*") if path.is_file()) == [
-        *(CONFIG, "figures/deep/loss.png", METRICS, RUN)
+        *(CONFIG, "figures/deep/loss.png", METRICS, RUN_FILE)
     ]
     assert last.copy.joinpath(METRICS).stat().st_mtime == reports.joinpath(METRICS).stat().st_mtime

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from tailrace_agent.log import Log
 from tailrace_agent.sampler.gpu.listing import Listed, list_cards, text
 from tailrace_agent.sampler.gpu.nvml import DeviceLost, Nvml, NvmlError, QueryFailed, Unsupported
 from tailrace_agent.sampler.gpu.visible import Place, hides_all, visible
-from tailrace_agent.sampler.guard import Log
 from tailrace_agent.sampler.source import SourceGone
 
 __all__ = ["Device", "Gpus"]

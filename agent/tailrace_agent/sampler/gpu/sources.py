@@ -17,11 +17,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
+from tailrace_agent.log import Log
 from tailrace_agent.sampler.gpu.devices import Gpus
 from tailrace_agent.sampler.gpu.rare import GpuCounters, GpuPcie, GpuProcesses
 from tailrace_agent.sampler.gpu.state import GpuState
 from tailrace_agent.sampler.gpu.use import GpuUse
-from tailrace_agent.sampler.guard import Log
 from tailrace_agent.sampler.source import Source
 
 __all__ = ["gpu_sources"]

@@ -1,0 +1,14 @@
+"""Tags that tailrace writes with runs and models, by which it finds them again. Stored for ever: their names stay."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["LEDGER_TAG", "MODEL_TAG", "RUN_TAG"]
+
+RUN_TAG: Final = "tailrace.run"
+"""tailrace's id of the run, so that an attempt to create it is found whose answer was lost."""
+LEDGER_TAG: Final = "tailrace.ledger"
+"""What became of everything that the run said, as JSON."""
+MODEL_TAG: Final = "tailrace.model"
+"""The token of a logged model, and of its version in the registry."""
