@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from helpers.delivery_rigs import IDLE, MS, DeliveryRig, fails
 from tailrace_agent.errors import Refused, StoreRefused, Unavailable
+from tailrace_agent.ipc.notices import Topic, paired
 from tailrace_agent.ipc.records import End, Params, RunSpec, Start, Tags
 from tailrace_agent.sinks.memory import MemorySink
 from tailrace_agent.spool.store import Spool
@@ -766,6 +767,23 @@ def test_the_user_hears_of_a_store_that_stays_away_once(rig: DeliveryRig) -> Non
     rig.run(600)
     assert [text for text in rig.notices() if "cannot be reached (connection refused)" in text] == rig.notices()
     assert len(rig.notices()) == 1
+
+
+def test_that_a_store_wants_a_login_stands_beside_the_words_until_it_works(rig: DeliveryRig) -> None:
+    rig.start()
+    rig.log_metrics("a")
+    fails(rig, Unavailable("who are you?", away=True, lacks="login"))
+    rig.run(60)
+    assert rig.state().lacks == "login"
+    (notice,) = paired(rig.state().notices, rig.state().topics)
+    assert notice.topic == Topic(everywhere=True, asks_login=True)
+    assert rig.book.status(1, rig.ledger(), 0.0).lacks == "login"
+    fails(rig, Unavailable("gone for lunch", away=True))
+    rig.run(60)
+    assert (rig.state().lacks, rig.state().problem) == (None, "gone for lunch")
+    fails(rig, Unavailable("never"), "nothing of it")
+    rig.run()
+    assert (rig.state().lacks, rig.state().problem) == (None, None)
 
 
 def test_an_answer_that_was_lost_delivers_exactly_once(rig: DeliveryRig) -> None:

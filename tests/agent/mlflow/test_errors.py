@@ -195,6 +195,7 @@ def test_what_a_proxy_on_the_way_refuses_is_told_as_its_own(
     told = translate(raised.value, uri, remote=True, about_run=True)
     assert isinstance(told, Unavailable)
     assert told.away
+    assert told.lacks == ("variables" if status == 407 else None)
     assert f"the proxy http://{forward_proxy} (from {name}; NO_PROXY names hosts that need none)" in str(told)
     assert said.format(name=name) in str(told)
     assert "MLFLOW_TRACKING_" not in str(told)
@@ -251,7 +252,10 @@ def test_a_server_without_tls_is_no_matter_of_certificates(server: str) -> None:
 )
 def test_a_certificate_that_does_not_hold_is_told_with_what_to_do(said: str, wanted: str) -> None:
     error = requests.exceptions.SSLError(f"[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: {said}")
-    told = str(translate(error, "https://h", remote=True, about_run=True))
+    verdict = translate(error, "https://h", remote=True, about_run=True)
+    assert isinstance(verdict, Unavailable)
+    assert verdict.lacks == "variables"
+    told = str(verdict)
     assert told.startswith("no TLS connection to https://h (")
     assert wanted in told
 
@@ -259,7 +263,10 @@ def test_a_certificate_that_does_not_hold_is_told_with_what_to_do(said: str, wan
 def test_a_certificate_file_that_is_not_there_is_told_with_the_variables_that_name_it(server: str) -> None:
     with pytest.raises(OSError, match="TLS") as raised:
         requests.get(f"https://{server}", verify="/nowhere/ca.pem", timeout=5)
-    told = str(translate(raised.value, f"https://{server}", remote=True, about_run=True))
+    verdict = translate(raised.value, f"https://{server}", remote=True, about_run=True)
+    assert isinstance(verdict, Unavailable)
+    assert verdict.lacks == "variables"
+    told = str(verdict)
     assert "/nowhere/ca.pem" in told
     assert "MLFLOW_TRACKING_SERVER_CERT_PATH" in told
 
