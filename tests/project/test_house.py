@@ -18,6 +18,7 @@ FOREIGN = {"_replace", "_asdict", "_fields"}
 OF_OTHERS = {
     "agent/tailrace_agent/mlflow/http_bounds.py": {"_content", "_content_consumed"},  # requests': a body within bounds
     "agent/tailrace_agent/mlflow/stores.py": {"_make_parent_dirs_if_sqlite", "_safe_initialize_tables"},  # MLflow's
+    "sdk/tailrace/_messages/suggestions.py": {"_getframe"},  # Python's own, and the only way
     "sdk/tailrace/demo.py": {"_optimizer"},  # scikit-learn's, for the gradient's norm
 }
 """Libraries that offer no other way."""
