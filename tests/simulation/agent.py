@@ -16,7 +16,7 @@ from simulation.faults import Points
 from tailrace_agent.hosts import workers as host
 from tailrace_agent.hosts.process import _Agent
 from tailrace_agent.hosts.worker import Worker
-from tailrace_agent.ipc import status
+from tailrace_agent.ipc import staging, status
 from tailrace_agent.ipc.ring_reader import RingReader
 from tailrace_agent.ipc.session import Session
 from tailrace_agent.pipeline.pipeline import Pipeline
@@ -109,7 +109,7 @@ class Agent:
 
     def start(self, open_sink: Any, log: Any) -> None:
         """The beginning of `process_host.main`."""
-        self.pipeline = Pipeline(self._session, open_sink, log, monotonic=self.clock.monotonic)
+        self.pipeline = Pipeline.open(self._session, open_sink, log, monotonic=self.clock.monotonic)
         self._agent = _Agent(self.pipeline, log, None)
         self._host = host.Host(self.pipeline, log, self._agent.may_leave)
         settle = self.pipeline.spool.settle
@@ -124,16 +124,8 @@ class Agent:
             self._session.points.reach("finalizing" if "finalized" in changes else "noting")
             note(run, **changes)
 
-        stage = self.pipeline._intake._stage_text
-
-        def stage_or_fail(name: str, text: str) -> str:
-            if self._session.points.reach("stage") is not None:
-                raise OSError(28, "No space left on device")
-            return stage(name, text)
-
         self.pipeline.book.update = pause_and_note  # type: ignore[method-assign]
         self.pipeline.spool.settle = settle_and_pause  # type: ignore[method-assign]
-        self.pipeline._intake._stage_text = stage_or_fail
 
     @property
     def due(self) -> list[Turn]:
@@ -167,6 +159,12 @@ class Agent:
         self._agent.finish()
         self.left, self.finished = True, (self._session.dir / "finished").exists()
 
+    def stage_text(self, folder: Path, name: str, text: str) -> str:
+        """In place of `staging.stage_text`."""
+        if self._session.points.reach("stage") is not None:
+            raise OSError(28, "No space left on device")
+        return _stage_text(folder, name, text)
+
     def write_status(self, path: Path, value: object) -> None:
         """In place of `status.write`."""
         points = self._session.points
@@ -181,7 +179,7 @@ class Agent:
 
 @contextlib.contextmanager
 def embodied(agent: Callable[[], Agent | None]) -> Iterator[None]:
-    """The database, the workers and the status files of an agent are the simulation's."""
+    """The database, the workers, the staged texts and the status files of an agent are the simulation's."""
 
     def the_agent() -> Agent:
         found = agent()
@@ -194,6 +192,9 @@ def embodied(agent: Callable[[], Agent | None]) -> Iterator[None]:
     def worker(name: str, step: Callable[[float], float], log: Any) -> Turn:
         return Turn(the_agent(), name, step, log)
 
+    def stage_text(folder: Path, name: str, text: str) -> str:
+        return the_agent().stage_text(folder, name, text)
+
     def write(path: Path, value: object, *, durable: bool = False) -> None:
         if durable or not agent():  # session.json
             _write(path, value, durable=durable)
@@ -203,9 +204,11 @@ def embodied(agent: Callable[[], Agent | None]) -> Iterator[None]:
     with (
         mock.patch.object(spool, "connect", connect),
         mock.patch.object(host, "Worker", worker),
+        mock.patch.object(staging, "stage_text", stage_text),
         mock.patch.object(status, "write", write),
     ):
         yield
 
 
+_stage_text = staging.stage_text
 _write = status.write

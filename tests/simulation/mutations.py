@@ -86,7 +86,7 @@ MUTATIONS = {
     ),
     "rows are fed twice when a drain fails half way": Mutation(
         "861f2e6",
-        "pipeline.pipeline:Pipeline._take_over",
+        "pipeline.ring_drain:RingDrain.read",
         "self._intake.take()  # what was fed so far",
         "pass  # what was fed so far",
     ),
@@ -98,13 +98,13 @@ MUTATIONS = {
     ),
     "what a program logged last, before it died, is not read": Mutation(
         "861f2e6",
-        "pipeline.pipeline:Pipeline._look_around",
+        "pipeline.ring_drain:RingDrain.retire",
         "if source.dead and not source.reader.unread:",
         "if True:",
     ),
     "what was taken over before a kill is taken over once more": Mutation(
         "861f2e6",
-        "pipeline.pipeline:Pipeline._find_rings",
+        "pipeline.ring_drain:RingDrain.find",
         "if name in positions:",
         "if False:",
     ),

@@ -102,7 +102,7 @@ class Foreground:
         session.info = msgspec.structs.replace(session.info, settings=patient)  # here alone, never saved
         try:
             log = open_log(session.dir / "agent.log", settings.log_level, pid=os.getpid(), host="sync")
-            self._pipeline = Pipeline(session, open_sink, log, host="sync", credentials=credentials)
+            self._pipeline = Pipeline.open(session, open_sink, log, host="sync", credentials=credentials)
         except BaseException:
             os.close(lock)
             raise

@@ -71,7 +71,7 @@ def move(
         uri = resolve_uri(tracking_uri, here)
         sink = open_sink(uri, here, request_timeout=session.info.settings.request_timeout)
         log = open_log(session.dir / "agent.log", session.info.settings.log_level, pid=os.getpid(), host="sync")
-        pipeline = Pipeline(session, open_sink, log, host="sync", credentials=credentials)
+        pipeline = Pipeline.open(session, open_sink, log, host="sync", credentials=credentials)
         try:
             _take_over_rings(pipeline)
             _move_runs(session, pipeline, sink, mask_uri(uri)[0], say)

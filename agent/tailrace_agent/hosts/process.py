@@ -73,7 +73,7 @@ def main() -> None:
     raise_limit()
     try:
         _make_durable(session, log)
-        pipeline = Pipeline(session, _open_lean, log, credentials=take_credentials())
+        pipeline = Pipeline.open(session, _open_lean, log, credentials=take_credentials())
     except (sqlite3.Error, OSError) as error:
         _say_first_word(session, f"the agent cannot use {session.dir}: {explained(error, session.dir)}")
         raise

@@ -33,7 +33,7 @@ class ThreadHost:
     def __init__(self, session: Session, lock: int, credentials: dict[str, str]) -> None:
         self._session, self._lock, self._pid = session, lock, os.getpid()
         log = open_log(session.dir / "agent.log", session.info.settings.log_level, pid=os.getpid(), host="thread")
-        self._pipeline = Pipeline(session, open_sink, log, host="thread", hosted=True, credentials=credentials)
+        self._pipeline = Pipeline.open(session, open_sink, log, host="thread", hosted=True, credentials=credentials)
         self._host = Host(self._pipeline, log)
         os.register_at_fork(after_in_child=self._after_fork)
         self._stopped = False

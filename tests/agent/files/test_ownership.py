@@ -100,7 +100,7 @@ def delivered(session: Session) -> tuple[list[str | None], MemorySink]:
 
     lock = take_over(session)
     assert lock is not None
-    pipeline = Pipeline(session, open_sink, KeptLog(), monotonic=lambda: 0.0)
+    pipeline = Pipeline.open(session, open_sink, KeptLog(), monotonic=lambda: 0.0)
     for now in range(60):
         pipeline.drain(float(now))
         for channel in pipeline.channels.values():
@@ -479,7 +479,7 @@ def test_a_run_stays_with_the_store_that_it_began_with(session: Session) -> None
     second.put(encode(Start(msgspec.structs.replace(first, tracking_uri=mallorys))))
     opened: list[str | None] = []
     sink = MemorySink()
-    pipeline = Pipeline(
+    pipeline = Pipeline.open(
         session,
         lambda uri, *_, **__: (opened.append(uri), sink)[1],
         KeptLog(),
@@ -513,7 +513,7 @@ def test_an_artifact_that_lies_elsewhere_is_dropped_with_a_reason_and_its_file_s
         ring.put(encode(Artifact(1, name)))
     ring.put(encode(Artifact(1, "gone-0")))
     sink = MemorySink()
-    pipeline = Pipeline(session, lambda *_, **__: sink, KeptLog(), hosted=True)
+    pipeline = Pipeline.open(session, lambda *_, **__: sink, KeptLog(), hosted=True)
     for now in range(20):
         pipeline.drain(float(now))
         for channel in pipeline.channels.values():

@@ -401,7 +401,7 @@ def test_an_agent_whose_shared_directory_is_gone_leaves_and_does_not_call_the_se
     session: Session,
 ) -> None:
     shutil.rmtree(session.shared)
-    pipeline = Pipeline(session, lambda *_, **__: MemorySink(), KeptLog())
+    pipeline = Pipeline.open(session, lambda *_, **__: MemorySink(), KeptLog())
     agent = _Agent(pipeline, KeptLog(), None)
     pipeline.drain(0.0)
     assert agent.may_leave(0.0)

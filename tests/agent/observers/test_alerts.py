@@ -299,7 +299,7 @@ def test_a_commit_that_fails_raises_no_alert_twice(tmp_path: Path, receiver: Rec
     session = Session.create(settings, cwd="/", program="x")
     ring, sink, log = session.new_ring(), MemorySink(), KeptLog()
     told = {mask_url(receiver.url): receiver.url}
-    pipeline = Pipeline(session, lambda *_, **__: sink, log, hosted=True, credentials=told)
+    pipeline = Pipeline.open(session, lambda *_, **__: sink, log, hosted=True, credentials=told)
     for record in (
         Start(RunSpec(run=1, start_time=5, cwd="/")),
         (1, 7, SECOND, {"loss": math.nan}),

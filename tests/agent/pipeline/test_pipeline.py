@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from helpers.kept_log import KeptLog
 from tailrace_agent.errors import StoreRefused, Unavailable
-from tailrace_agent.ipc import status
+from tailrace_agent.ipc import staging, status
 from tailrace_agent.ipc.records import Alert, Artifact, Drop, End, Flush, Params, RunSpec, Start, Tags, encode, run_hex
 from tailrace_agent.ipc.ring_format import HEAD, MIN_BYTES, SPILLED
 from tailrace_agent.ipc.ring_writer import RingWriter
@@ -79,7 +79,7 @@ class PipelineRig:
         self.pipeline = self.agent()
 
     def agent(self, **more: Any) -> Pipeline:
-        return Pipeline(self.session, self._open, self.log, hosted=True, monotonic=lambda: self.now, **more)
+        return Pipeline.open(self.session, self._open, self.log, hosted=True, monotonic=lambda: self.now, **more)
 
     def restart(self) -> None:
         """As after a kill of the agent: nothing is written any more."""
@@ -644,15 +644,15 @@ def test_a_text_that_cannot_be_staged_costs_time_and_no_count(
     first, second = rig.ring(), rig.ring()
     put(first, start(), rig.row("a", "b"), rig.row("c"))
     put(second, rig.row("d"), Params(1, {"config": "x" * 20_000}), rig.row("e"))
-    real = rig.pipeline._intake._stage_text
+    real = staging.make
     failures = itertools.count()
 
-    def full(name: str, text: str) -> str:
+    def full(folder: Path, name: str) -> Path:
         if next(failures) < 3:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return real(name, text)
+        return real(folder, name)
 
-    monkeypatch.setattr(rig.pipeline._intake, "_stage_text", full)
+    monkeypatch.setattr(staging, "make", full)
     for _ in range(3):
         with pytest.raises(OSError, match="No space"):
             rig.pipeline.drain(rig.now)
@@ -672,7 +672,7 @@ def test_a_status_that_cannot_be_written_is_written_later_and_stops_nothing(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("tailrace_agent.pipeline.pipeline.status.write", full)
+        patch.setattr(status, "write", full)
         rig.run(5)
         assert rig.stored() == {"a": 1}
         assert list(rig.session.shared.glob("*.status")) == []

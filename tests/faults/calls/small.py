@@ -160,7 +160,7 @@ def run(plan: dict[str, Any], folder: Path) -> None:
     try:
         _make_durable(session, _log(session))
         sink = KeptSink(folder / "store")
-        pipeline = Pipeline(session, sink.open, _log(session), hosted=True, monotonic=clock)
+        pipeline = Pipeline.open(session, sink.open, _log(session), hosted=True, monotonic=clock)
     except (OSError, sqlite3.Error):  # the agent dies, and another one is started: here, later
         os._exit(FAILED_TO_START)
     steps = Steps(pipeline, clock)
@@ -262,7 +262,7 @@ def recover(plan: dict[str, Any], folder: Path) -> None:
         assert lock is not None, "somebody holds the session"
         _make_durable(session, _log(session))
         clock = Clock()
-        pipeline = Pipeline(session, KeptSink(folder / "store").open, _log(session), monotonic=clock)
+        pipeline = Pipeline.open(session, KeptSink(folder / "store").open, _log(session), monotonic=clock)
     except (OSError, sqlite3.Error, SessionError) as error:
         print(f"recover: {error!r}", file=sys.stderr)
         os._exit(FAILED_TO_START)

@@ -1,0 +1,75 @@
+"""Runs whose process is gone, and that nobody has ended: what their ends are, until they are written."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from tailrace_agent.delivery.run_book import RunBook, RunState
+from tailrace_agent.ipc.records import End, run_hex
+from tailrace_agent.ipc.session import Session
+from tailrace_agent.log import Log
+
+__all__ = ["Gone", "OwnerWatch", "owner_alive"]
+
+
+class Gone(NamedTuple):
+    """The end of a run that nobody has said, and why; no reason where there is nothing to be told."""
+
+    end: End
+    reason: str | None
+
+
+def owner_alive(session: Session, hosted: bool, ring: str) -> bool:
+    """Whether the process of a ring lives.
+
+    Args:
+        session: Whose ring.
+        hosted: This process logs, too: a look at the lock of a ring of its own would take the lock away.
+        ring: The ring's name.
+    """
+    ours = hosted and session.is_ring_of_this_process(ring)
+    return ours or session.owner_alive(ring)
+
+
+class OwnerWatch:
+    """Finds the runs of one session whose process is gone.
+
+    Args:
+        session: The session, for what is told.
+        book: The runs.
+        log: Where operators read.
+
+    Not thread-safe: the drain's thread calls everything.
+    """
+
+    def __init__(self, session: Session, book: RunBook, log: Log) -> None:
+        self._session, self._book, self._log = session, book, log
+        self._gone: dict[int, Gone] = {}
+
+    @property
+    def gone(self) -> dict[int, Gone]:
+        """Ends that are still to be written, by run."""
+        return dict(self._gone)
+
+    def look(self, rings: set[str]) -> None:
+        """Finds runs without an end whose ring is none of these."""
+        for state in self._book.all():
+            if state.end is None and state.ring not in rings and not (state.rebuilt and rings):
+                self._gone[state.run] = self._end_of(state)
+
+    def forget(self, run: int) -> None:
+        """The end of this run is written."""
+        del self._gone[run]
+
+    def _end_of(self, state: RunState) -> Gone:
+        at = state.last_ns // 1_000_000 or state.spec.start_time
+        if state.rebuilt:
+            return Gone(End(state.run, "KILLED", at), "its record could not be read, and its programs are gone")
+        if not state.spec.owned:  # a handle on somebody else's run: over, and nothing to be told
+            return Gone(End(state.run, "FINISHED", at), None)
+        pid = state.ring.partition("-")[0]
+        self._log.warning("run killed", run=run_hex(state.run), pid=pid)
+        reason = (
+            f"process {pid} on {self._session.info.hostname} disappeared without ending the run (killed, or crashed)"
+        )
+        return Gone(End(state.run, "KILLED", at), reason)

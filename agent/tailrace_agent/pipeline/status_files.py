@@ -1,0 +1,88 @@
+"""The status files in shared memory: how the agent is, how each run is, and a bell for who should look at once."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Final
+
+from tailrace_agent.delivery.run_book import RunBook
+from tailrace_agent.ipc import status
+from tailrace_agent.ipc.records import run_hex
+from tailrace_agent.ipc.session import Session
+from tailrace_agent.ipc.status import AgentStatus
+from tailrace_agent.log import Log
+from tailrace_agent.spool.store import Spool
+
+__all__ = ["StatusFiles"]
+
+_PUBLISH_EVERY: Final = 0.1
+
+
+class StatusFiles:
+    """Writes the status files of one session. One that cannot be written is written later, and stops nothing.
+
+    Args:
+        session: The session.
+        spool: What waits.
+        book: The runs.
+        agent: What is said of this agent.
+        log: Where operators read.
+
+    Thread safety: `publish` from any thread; all else from the drain's.
+    """
+
+    def __init__(self, session: Session, spool: Spool, book: RunBook, agent: AgentStatus, log: Log) -> None:
+        self._session, self._spool, self._book, self._agent, self._log = session, spool, book, agent, log
+        self._publishing = threading.Lock()
+        self._publish_at = 0.0
+        self._notified: dict[int, int] = {}
+
+    @property
+    def problem(self) -> str | None:
+        """What keeps the agent from its work."""
+        return self._agent.problem
+
+    def tell_problem(self, problem: str | None) -> None:
+        """Says what keeps the agent from its work; None when nothing does any more."""
+        self._agent.problem = problem
+        self._write_agent()
+
+    def tell_of_life(self, metrics_url: str | None) -> None:
+        """Says that the agent lives, how much waits, and where Prometheus finds its metrics."""
+        self._agent.seen, self._agent.pending = time.time(), self._spool.points
+        self._agent.spool_bytes, self._agent.metrics_url = self._spool.bytes, metrics_url
+        self._write_agent()
+
+    def publish(self, now: float, *, force: bool = False) -> None:
+        """Answers those who wait, and rewrites the status files of the runs that changed."""
+        with self._publishing:
+            answered = self._book.settle_marks(self._spool.first_waiting)
+            if now < self._publish_at and not force and not answered:
+                return
+            self._publish_at = now + _PUBLISH_EVERY
+            for run in self._book.take_changed():
+                try:
+                    self._publish_run(run)
+                except OSError as error:  # no room in shared memory, say: it is told as soon as there is some
+                    self._log.warning("status not written", run=run_hex(run), reason=str(error))
+                    self._book.touch(run)
+
+    def _publish_run(self, run: int) -> None:
+        state = self._book.get(run)
+        if state is None:
+            return
+        oldest = self._spool.oldest_ns(run)
+        lag = max(0.0, time.time() - oldest / 1e9) if oldest else 0.0
+        ledger = self._spool.ledger(run)
+        status.write(self._session.shared / status.run_file(run), self._book.status(run, ledger, lag))
+        news = len(state.notices) + (state.ref is not None)  # where to look at it is told as soon as MLflow knows it
+        if news > self._notified.get(run, 0):
+            self._notified[run] = news
+            self._session.ring_bell(state.ring)
+
+    def _write_agent(self) -> None:
+        try:
+            status.write(self._session.shared / "agent.status", self._agent)
+        except OSError as error:
+            self._log.warning("status not written", reason=str(error))

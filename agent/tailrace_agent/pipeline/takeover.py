@@ -1,0 +1,146 @@
+"""What a drain brings, written once: rows, counts, run states and ring positions in one transaction.
+
+Invariants
+----------
+1. The rings' tails move after the commit, and nobody is told of anything before it. So a drain that fails, or is
+   killed, is done again as a whole.
+2. While it is being written, no newer state of a run is written before it (`RunBook.steady`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from tailrace_agent.delivery.run_book import RunBook
+from tailrace_agent.ipc.records import Alert, run_hex
+from tailrace_agent.log import Log
+from tailrace_agent.observers.observers import Onlookers
+from tailrace_agent.pipeline.owner_watch import Gone, OwnerWatch
+from tailrace_agent.pipeline.ring_drain import RingDrain
+from tailrace_agent.pipeline.run_monitors import RunMonitors
+from tailrace_agent.spool.intake import Changes, Intake
+from tailrace_agent.spool.store import Spool
+
+__all__ = ["Takeover"]
+
+_SYNC_EVERY: Final = 0.4
+"""Seconds between two commits that wait for the disk."""
+
+
+class Takeover:
+    """Takes over what the rings of one session hold.
+
+    Args:
+        spool: Where it is written.
+        book: The runs.
+        intake: Makes blocks of rows.
+        rings: Feed the intake.
+        owners: Knows the runs whose process is gone.
+        monitors: Feed the intake with samples.
+        onlookers: See what passes.
+        log: Where operators read.
+
+    Not thread-safe: the drain's thread calls everything.
+    """
+
+    def __init__(
+        self,
+        *,
+        spool: Spool,
+        book: RunBook,
+        intake: Intake,
+        rings: RingDrain,
+        owners: OwnerWatch,
+        monitors: RunMonitors,
+        onlookers: Onlookers,
+        log: Log,
+    ) -> None:
+        self._spool, self._book, self._intake, self._log = spool, book, intake, log
+        self._rings, self._owners, self._monitors, self._onlookers = rings, owners, monitors, onlookers
+        self._sync_at = 0.0
+        self._unsynced = False
+
+    def step(self, now: float, committed: Callable[[Changes], None]) -> bool:
+        """Reads every ring once and commits; whether there is more.
+
+        Args:
+            now: Monotonic seconds.
+            committed: Called after each commit, before the rings' tails move.
+
+        Raises:
+            sqlite3.Error, OSError: The disk refuses. Nothing has changed: the next step reads the same once more.
+        """
+        reading = self._rings.read(now)
+        changes = self._intake.take()
+        gone = self._owners.gone
+        self._add_samples(changes, gone)
+        if alerts := self._onlookers.take(changes, now):
+            self._intake.feed("", alerts)
+            changes.add(self._intake.take())
+        if reading.taken or changes or gone:
+            self._commit(changes, reading.positions, gone, now)
+            committed(changes)
+            self._announce(gone)
+            reading.commit()
+            self._onlookers.done()
+        elif self._unsynced and now >= self._sync_at:
+            self._commit(changes, [], gone, now)
+            committed(changes)
+        return reading.more
+
+    def keep_bound(self, max_bytes: int) -> None:
+        """Drops the oldest metrics where more waits than the spool may hold."""
+        if self._spool.bytes > max_bytes:
+            for run, points in self._spool.shed(max_bytes, "spool at its bound").items():
+                self._log.error("spool at its bound", run=run_hex(run), dropped=points)
+                self._book.notice(run, "the spool is at its bound (spool_max_bytes): the oldest metrics are dropped")
+                self._book.touch(run)
+
+    def _add_samples(self, changes: Changes, gone: Mapping[int, Gone]) -> None:
+        samples = self._monitors.follow(changes, gone)
+        if samples is not None:
+            self._intake.feed_samples(samples.rows)
+            changes.add(self._intake.take())
+            changes.progress = samples.progress
+
+    def _commit(
+        self, changes: Changes, rings: list[tuple[str, int, int]], gone: Mapping[int, Gone], now: float
+    ) -> None:
+        # First, and apart: what fails after `ingest` would have the rings read again. A kill in between is a gap in the
+        # samples' steps, and no step twice.
+        for run, samples in changes.progress.items():
+            self._book.sampled(run, samples)
+        sync = now >= self._sync_at
+        with self._book.steady():
+            states = [(start.spec.run, self._book.start(start, ring)) for start, ring in changes.starts]
+            states += [(end.run, state) for end in changes.ends if (state := self._book.end(end))]
+            states += [(end.run, state) for end, why in gone.values() if (state := self._book.end(end, why))]
+            states += [(record.run, state) for record in changes.monitors if (state := self._book.monitor(record))]
+            states += self._book.reopen(changes.runs)
+            self._spool.ingest(changes.blocks, changes.tallies, states, rings, sync=sync)
+        self._unsynced = not sync
+        if sync:
+            self._sync_at = now + _SYNC_EVERY
+        self._note(changes)
+
+    def _note(self, changes: Changes) -> None:
+        """What the run book has to know of what is written."""
+        self._book.note_last(changes.last_ns)
+        for run in changes.runs:
+            self._book.touch(run)
+        for flush, ring in changes.flushes:
+            self._book.mark(flush.run, ring, flush.token)
+        for run, text in changes.notices:
+            self._book.notice(run, text)
+        if self._spool.set_aside:
+            for start, _ in changes.starts:
+                if start.again:
+                    self._book.notice(start.spec.run, str(self._spool.set_aside))
+
+    def _announce(self, gone: Mapping[int, Gone]) -> None:
+        """These ends are written: now they may be told."""
+        for run, (end, reason) in gone.items():
+            self._owners.forget(run)
+            if reason is not None:  # its tag is `tailrace.end_reason`
+                self._onlookers.announce(Alert(run, "run killed", reason, "error", end.time_ms))
