@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from fuzzing.flips import flips
 from tailrace_agent.cli import main
 from tailrace_agent.delivery.batches import body_of
-from tailrace_agent.delivery.run_book import RunState, restored
+from tailrace_agent.delivery.run_records import restored
+from tailrace_agent.delivery.run_state import RunState
 from tailrace_agent.ipc import status
 from tailrace_agent.ipc.finished import SetAside, finished, mark_finished, note_set_aside, set_aside
 from tailrace_agent.ipc.records import LogCost, Point, RunSpec

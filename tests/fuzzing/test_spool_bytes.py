@@ -14,7 +14,8 @@ import pytest
 
 from fuzzing.flips import flips, spots
 from tailrace_agent.delivery.batches import body_of
-from tailrace_agent.delivery.run_book import RunState, restored
+from tailrace_agent.delivery.run_records import restored
+from tailrace_agent.delivery.run_state import RunState
 from tailrace_agent.errors import SessionError
 from tailrace_agent.ipc.records import Artifact, Point, RunSpec, encode
 from tailrace_agent.ipc.ring_format import BASE, HEAD, MIN_BYTES

@@ -11,7 +11,8 @@ import pytest
 
 from helpers.kept_log import KeptLog
 from tailrace_agent.delivery.deliver import Delivery
-from tailrace_agent.delivery.run_book import RunBook, RunState
+from tailrace_agent.delivery.run_book import RunBook
+from tailrace_agent.delivery.run_state import RunState
 from tailrace_agent.delivery.uploads import Uploads
 from tailrace_agent.ipc.records import Artifact, RunSpec, Start, encode, run_hex
 from tailrace_agent.ledger import Counts, Ledger
@@ -46,7 +47,7 @@ class DeliveryRig:
 
     def drained(self) -> None:
         """The rings are read to their end."""
-        self.book.set_barriers(self.spool.last_id())
+        self.book.waiters.set_barriers(self.spool.last_id())
 
     def _open(self) -> Any:
         self.opened += 1

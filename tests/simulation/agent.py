@@ -13,6 +13,7 @@ import msgspec
 from simulation.clock import Clock
 from simulation.disk import Disk
 from simulation.faults import Points
+from tailrace_agent.delivery.run_phase import Event
 from tailrace_agent.hosts import workers as host
 from tailrace_agent.hosts.process import _Agent
 from tailrace_agent.hosts.worker import Worker
@@ -118,13 +119,18 @@ class Agent:
             settle(outcome)
             self._session.points.reach("settled")
 
-        note = self.pipeline.book.update
+        note, advance = self.pipeline.book.update, self.pipeline.book.advance
 
         def pause_and_note(run: int, **changes: Any) -> None:
-            self._session.points.reach("finalizing" if "finalized" in changes else "noting")
+            self._session.points.reach("noting")
             note(run, **changes)
 
+        def pause_and_advance(run: int, event: Event, **more: Any) -> bool:
+            self._session.points.reach("finalizing" if event in (Event.SETTLED, Event.CAME) else "noting")
+            return advance(run, event, **more)
+
         self.pipeline.book.update = pause_and_note  # type: ignore[method-assign]
+        self.pipeline.book.advance = pause_and_advance  # type: ignore[method-assign]
         self.pipeline.spool.settle = settle_and_pause  # type: ignore[method-assign]
 
     @property

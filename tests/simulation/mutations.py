@@ -71,7 +71,7 @@ MUTATIONS = {
     ),
     "a flush is answered before the agent has counted everything": Mutation(
         "a118dbe",
-        "delivery.run_book:RunBook.settle_marks",
+        "delivery.waiters:Waiters.settle",
         "if mark.barrier is None or (first is not None and first <= mark.barrier):",
         "if first is not None and mark.barrier is not None and first <= mark.barrier:",
     ),

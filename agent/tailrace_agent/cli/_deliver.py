@@ -11,7 +11,7 @@ from typing import Final, Literal, NamedTuple
 import msgspec
 
 from tailrace_agent.cli._app import Code
-from tailrace_agent.delivery.run_book import RunState
+from tailrace_agent.delivery.run_state import RunState
 from tailrace_agent.hosts.log_file import open_log
 from tailrace_agent.hosts.process import open_sink
 from tailrace_agent.hosts.workers import Host

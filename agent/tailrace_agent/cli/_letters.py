@@ -20,6 +20,7 @@ from tailrace_agent.cli._look import Busy, reading, run_of, states
 from tailrace_agent.cli._runs import LocalRun, meant
 from tailrace_agent.delivery.artifact_source import ArtifactSource, artifact_file
 from tailrace_agent.delivery.run_book import RunBook
+from tailrace_agent.delivery.run_phase import Event
 from tailrace_agent.errors import SessionError
 from tailrace_agent.ipc.records import Artifact, encode, run_hex
 from tailrace_agent.ipc.session import Session
@@ -177,11 +178,8 @@ def put_back(session: Session, letters: list[Letter], rename: dict[str, str]) ->
                 spool.send_again(letter.letter.id, bodies[letter.id])
         book = RunBook(spool.runs(), spool.save_run)
         for run in {letter.letter.run for letter in letters}:
-            state = book.get(run)
-            if state is not None:
-                # A run that was gone may be back: then its end has to be told again, too.
-                closed = state.closed and not state.gone
-                book.update(run, gone=None, refused=None, finalized=False, closed=closed)
+            # A run that was gone may be back: then its end has to be told again, too.
+            book.advance(run, Event.REVIVED)
     (session.dir / "finished").unlink(missing_ok=True)
 
 

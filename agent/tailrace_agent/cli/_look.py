@@ -19,7 +19,8 @@ from pathlib import Path
 
 from tailrace_agent.cli._app import Code, Fail, ago
 from tailrace_agent.cli._views import RunView, SessionView
-from tailrace_agent.delivery.run_book import RunState, restored, stand_in
+from tailrace_agent.delivery.run_records import restored, stand_in
+from tailrace_agent.delivery.run_state import RunState
 from tailrace_agent.errors import SessionError
 from tailrace_agent.ipc import status
 from tailrace_agent.ipc.finished import finished, set_aside

@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from tailrace_agent.cli._app import count
-from tailrace_agent.delivery.run_book import RunState
+from tailrace_agent.delivery.run_state import RunState
 from tailrace_agent.errors import StoreRefused
 from tailrace_agent.hosts.log_file import open_log
 from tailrace_agent.hosts.process import open_sink

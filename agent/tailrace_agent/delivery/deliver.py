@@ -26,8 +26,10 @@ import msgspec
 
 from tailrace_agent.delivery import batches as batcher
 from tailrace_agent.delivery.batches import Batch, Entry, Twins
-from tailrace_agent.delivery.run_book import RunBook, RunState
+from tailrace_agent.delivery.run_book import RunBook
 from tailrace_agent.delivery.run_ends import RunEnds
+from tailrace_agent.delivery.run_phase import Event
+from tailrace_agent.delivery.run_state import RunState
 from tailrace_agent.errors import Refused, RunGone, StoreRefused, Unavailable
 from tailrace_agent.ipc.notices import Notice, Topic, refused
 from tailrace_agent.ipc.records import Point, run_hex
@@ -139,7 +141,7 @@ class Delivery:
                 return now + (_SOON if state.spec.owned else _LOOK_EVERY)
             return self._send_or_close(sink, state, now)
         except RunGone as error:
-            self._book.update(state.run, gone=str(error), closed=True)
+            self._book.advance(state.run, Event.LOST, gone=str(error))
             self._book.notice(state.run, f"MLflow will not take anything more for this run: {error}")
             return now
 
@@ -215,7 +217,7 @@ class Delivery:
             return now
         if not state.closed or backlog or not state.described:
             return min(closing, now + IDLE)
-        if self._book.unset_barriers:  # the rings are being read to their end: there may be more
+        if self._book.waiters.unset_barriers:  # the rings are being read to their end: there may be more
             return now + _SOON
         if self._ends.finish(sink, state):
             self._forget(run)
@@ -381,9 +383,9 @@ class Delivery:
             self._log.error("run gone", run=state.run, buried=buried, reason=reason)
             self._book.touch(state.run)
         if state.end is not None:
-            self._book.update(state.run, closed=True, finalized=True)
+            self._book.advance(state.run, Event.SETTLED)
             if self._spool.backlog(state.run):  # it came meanwhile
-                self._book.update(state.run, finalized=False)
+                self._book.advance(state.run, Event.CAME)
                 return self._monotonic()
         self._forget(state.run)
         return self._monotonic() + 1.0

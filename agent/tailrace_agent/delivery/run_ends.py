@@ -17,7 +17,9 @@ from typing import Final
 
 import msgspec
 
-from tailrace_agent.delivery.run_book import RunBook, RunState
+from tailrace_agent.delivery.run_book import RunBook
+from tailrace_agent.delivery.run_phase import Event
+from tailrace_agent.delivery.run_state import RunState
 from tailrace_agent.errors import Refused
 from tailrace_agent.ipc.notices import Notice, Topic, refused
 from tailrace_agent.ipc.tags import LEDGER_TAG
@@ -69,7 +71,7 @@ class RunEnds:
     def due(self, state: RunState, now: float) -> float:
         """When a run that has ended may be closed: `now`, or when to ask again; infinity while its values wait."""
         ended = self._ended.setdefault(state.run, now)
-        barrier = self._book.end_barrier(state.run)
+        barrier = self._book.waiters.end_barrier(state.run)
         if barrier is None:  # the rings are being read to their end: there may be more
             return now + _SOON
         if self._book.ends_open_below(state.run):  # their program waits for this end alone
@@ -79,7 +81,7 @@ class RunEnds:
             return math.inf
         waits = [now]
         if self._spool.backlog(state.run).get("artifact"):
-            stalled = self._book.uploads_stalled_since(state.run)
+            stalled = self._book.waiters.uploads_stalled_since(state.run)
             waits.append(ended + _ARTIFACTS_AT_MOST if stalled is None else stalled + _ARTIFACTS)
         if not state.described:
             waits.append(ended + _METADATA.get(state.status, _METADATA_OTHERWISE))
@@ -98,20 +100,22 @@ class RunEnds:
             except Refused as error:  # it will stay as it is in MLflow; the other runs must not wait for it
                 text = f"MLflow refused the status {end.status}: {error}"
                 self._book.notice(state.run, Notice(text, Topic(refused("status", end.status))))
-        self._book.update(state.run, closed=True)
+        if not self._book.advance(state.run, Event.TOLD, told=end):  # its program has said another end meanwhile
+            return
         self._ended.pop(state.run, None)
         self._log.info("run closed", run_id=ref.run_id, status=end.status, reason=state.end_reason)
 
     def finish(self, sink: Sink, state: RunState) -> bool:
         """After the end: stores the ledger anew if it has changed; whether nothing is left to do for this run."""
         self._settle(sink, state)
-        self._book.update(state.run, finalized=True)
+        if not self._book.advance(state.run, Event.SETTLED):  # its program has said another end meanwhile
+            return False
         # Something came meanwhile, and was told to the book before `finalized` was.
         if self._spool.backlog(state.run) or self._stored.get(state.run) not in (
             None,
             _text(self._spool.ledger(state.run)),
         ):
-            self._book.update(state.run, finalized=False)
+            self._book.advance(state.run, Event.CAME)
             return False
         self.forget(state.run)
         return True

@@ -27,7 +27,8 @@ import msgspec
 from tailrace_agent.delivery.artifact_pieces import Pieces
 from tailrace_agent.delivery.artifact_source import ArtifactSource, CutShort, NoTable, artifact_file
 from tailrace_agent.delivery.deliver import Delivery
-from tailrace_agent.delivery.run_book import RunBook, RunState
+from tailrace_agent.delivery.run_book import RunBook
+from tailrace_agent.delivery.run_state import RunState
 from tailrace_agent.delivery.trials import DEADLY, Trials
 from tailrace_agent.errors import Refused, RunGone, Unavailable
 from tailrace_agent.ipc import staging
@@ -223,7 +224,7 @@ class Uploads:
         for each in rest:
             self._book.notice(state.run, f"artifact {quoted(each.artifact_file)} was refused: {each.reason}")
         self._trials.worked(block.id)
-        self._book.uploads_work(state.run)
+        self._book.waiters.uploads_work(state.run)
         self._spool.sync()  # or a power cut would bring the record back, and not the copy
         self._source.discard(record)
 
@@ -236,7 +237,7 @@ class Uploads:
         self._trials.failed(block.id, self._monotonic(), error.retry_after, blameless=error.here)
         failures, counted = self._trials.failures(block.id), self._trials.counted(block.id)
         self._spool.upload_failed(block.id, counted, reason)
-        self._book.upload_failed(state.run, now)
+        self._book.waiters.upload_failed(state.run, now)
         self._log.warning("upload failed", name=name, reason=reason, failures=failures, counted=counted)
         if counted >= DEADLY:
             self._bury(state, block, record, f"{reason} (others were stored meanwhile)")

@@ -19,7 +19,8 @@ from typing import Final
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from tailrace_agent.delivery.run_book import RunBook, RunState
+from tailrace_agent.delivery.run_book import RunBook
+from tailrace_agent.delivery.run_state import RunState
 from tailrace_agent.ipc.records import run_hex
 from tailrace_agent.log import Log
 from tailrace_agent.observers.last_values import LastValues

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from tailrace_agent.delivery.run_book import RunBook, RunState
+from tailrace_agent.delivery.run_book import RunBook
+from tailrace_agent.delivery.run_state import RunState
 from tailrace_agent.ipc.records import End, run_hex
 from tailrace_agent.ipc.session import Session
 from tailrace_agent.log import Log

@@ -21,7 +21,8 @@ from typing import Final
 
 import msgspec
 
-from tailrace_agent.delivery.run_book import RunBook, stand_in
+from tailrace_agent.delivery.run_book import RunBook
+from tailrace_agent.delivery.run_records import stand_in
 from tailrace_agent.ipc import staging
 from tailrace_agent.ipc.session import Session
 from tailrace_agent.ipc.status import AgentStatus
@@ -160,21 +161,21 @@ class Pipeline:
         return deadline
 
     def _drain(self, now: float) -> float:
-        barriers_due = self.book.unset_barriers
+        barriers_due = self.book.waiters.unset_barriers
         if barriers_due or now >= self._look_at:  # who waits, waits also for children that were too quick to be seen
             self.rings.find()
         more = self.takeover.step(now, self._committed)
         # Behind a frame that is not whole may stand what was logged before the barrier was asked for.
         stuck = self.rings.stuck
         if barriers_due and not more and not stuck:
-            self.book.set_barriers(self.spool.last_id())
+            self.book.waiters.set_barriers(self.spool.last_id())
             self.on_change()
         self.takeover.keep_bound(self.settings.spool_max_bytes)
         if now >= self._look_at:
             self._look_around()
             self._look_at = now + _LOOK_AROUND
         self.status_files.publish(now)
-        if more or self.owners.gone or (self.book.unset_barriers and not stuck):
+        if more or self.owners.gone or (self.book.waiters.unset_barriers and not stuck):
             return now
         # Without a ring there is nothing to see before the next look around.
         return now + self.settings.drain_interval if self.rings.reading else max(now, self._look_at)
@@ -202,7 +203,7 @@ class Pipeline:
     def deliver(self, channel: Channel, now: float) -> float:
         """One step of a channel's delivery, and an answer to those who wait for it."""
         deadline = channel.delivery.step(now)
-        if self.book.awaited:
+        if self.book.waiters.awaited:
             self.status_files.publish(now)
         return deadline
 
@@ -211,7 +212,7 @@ class Pipeline:
         deadline = channel.uploads.step(now)
         if deadline <= now:
             self.on_change()  # something has arrived: perhaps the last that its run was waiting for
-        if self.book.awaited:
+        if self.book.waiters.awaited:
             self.status_files.publish(now)
         return deadline
 

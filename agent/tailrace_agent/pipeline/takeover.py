@@ -130,7 +130,8 @@ class Takeover:
         for run in changes.runs:
             self._book.touch(run)
         for flush, ring in changes.flushes:
-            self._book.mark(flush.run, ring, flush.token)
+            self._book.waiters.mark(flush.run, ring, flush.token)
+            self._book.touch(flush.run)
         for run, text in changes.notices:
             self._book.notice(run, text)
         if self._spool.set_aside:

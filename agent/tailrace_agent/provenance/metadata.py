@@ -19,7 +19,8 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from tailrace_agent.delivery.run_book import Description, RunBook, RunState
+from tailrace_agent.delivery.run_book import RunBook
+from tailrace_agent.delivery.run_state import Description, RunState
 from tailrace_agent.files.ownership import write_own
 from tailrace_agent.ipc.records import Facts, RunSpec, run_hex
 from tailrace_agent.ipc.staging import discard, make

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.delivery_rigs import IDLE, MS, DeliveryRig, fails
+from tailrace_agent.delivery.run_phase import Event, Phase
 from tailrace_agent.errors import Refused, StoreRefused, Unavailable
 from tailrace_agent.ipc.notices import Topic, paired
 from tailrace_agent.ipc.records import End, Params, RunSpec, Start, Tags
@@ -163,7 +164,7 @@ def test_nobody_who_waits_is_kept_waiting(rig: DeliveryRig, why: str) -> None:
     rig.log_metrics("a")
     assert rig.step() == 0.5
     if why == "flush":
-        rig.book.mark(1, "ring", 1)
+        rig.book.waiters.mark(1, "ring", 1)
     else:
         rig.say(End(1, "FINISHED", 99))
     assert rig.step() == 0
@@ -267,6 +268,43 @@ def test_why_a_run_will_be_killed_is_said_before_its_backlog_and_the_status_afte
     assert seen[1:3] == [("log_batch", "process 7 disappeared", 0), ("log_batch", "process 7 disappeared", 1000)]
     assert seen[-1] == ("end_run", "process 7 disappeared", 2500)
     assert rig.of(1).status == "KILLED"
+
+
+def test_an_end_that_is_said_while_an_inferred_one_is_being_told_is_told_too(rig: DeliveryRig) -> None:
+    rig.start()
+    rig.log_metrics("a")
+    rig.book.end(End(1, "KILLED", 50), "process 7 disappeared")
+    rig.drained()
+    said = iter([End(1, "FINISHED", 60)])
+
+    def say(method: str) -> None:
+        if method == "end_run":
+            rig.say(*said)
+
+    rig.sink.fail_after = say
+    rig.run()
+    assert (rig.of(1).status, rig.of(1).end_time) == ("FINISHED", 60)
+    assert rig.state().phase is Phase.FINALIZED
+
+
+def test_an_end_that_is_said_while_a_run_is_being_finalized_is_told(
+    rig: DeliveryRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.start()
+    rig.log_metrics("a")
+    rig.book.end(End(1, "KILLED", 50), "process 7 disappeared")
+    rig.drained()
+    advance, said = rig.book.advance, iter([End(1, "FINISHED", 60)])
+
+    def say_before(run: int, event: Event, **more: Any) -> bool:
+        if event is Event.SETTLED:
+            rig.say(*said)
+        return advance(run, event, **more)
+
+    monkeypatch.setattr(rig.book, "advance", say_before)
+    rig.run()
+    assert (rig.of(1).status, rig.of(1).end_time) == ("FINISHED", 60)
+    assert rig.state().phase is Phase.FINALIZED
 
 
 # -- the note of smallest and largest values ---------------------------------------------------------------------------
@@ -471,11 +509,12 @@ def test_a_refusal_at_the_end_of_one_run_keeps_no_other_waiting(rig: DeliveryRig
     fails(rig, Unavailable("lost"), "open_run", times=1, after=True)
     rig.start(1)
     rig.start(2)
-    rig.say(End(1, "FINISHED", 99))
+    rig.book.end(End(1, "KILLED", 99), "process 7 disappeared")
+    rig.drained()
     rig.run()
     fails(rig, Refused("permission denied"), method)
     rig.log_metrics("a", run=1)
-    rig.book.update(1, closed=False)
+    rig.say(End(1, "FINISHED", 99))
     rig.log_metrics("b", run=2)
     rig.say(End(2, "FINISHED", 99))
     rig.run()
@@ -548,7 +587,7 @@ def test_the_parent_is_created_before_its_child(rig: DeliveryRig) -> None:
 
 def test_a_parent_that_is_gone_or_unknown_does_not_keep_its_child(rig: DeliveryRig) -> None:
     rig.start(1)
-    rig.book.update(1, gone="deleted")
+    rig.book.advance(1, Event.LOST, gone="deleted")
     rig.start(2, parent=1)
     rig.start(3, parent=99, parent_run_id="theirs")
     rig.run(60)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import math
 import threading
+from collections.abc import Callable
+from functools import partial
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailrace_agent.delivery.run_book import RunBook, RunState
+from tailrace_agent.delivery.run_book import RunBook
+from tailrace_agent.delivery.run_phase import Event
+from tailrace_agent.delivery.run_state import RunState
 from tailrace_agent.ipc.records import End, LogCost, RunSpec, Samples, Start
 from tailrace_agent.ledger import Ledger
 from tailrace_agent.sinks.base import RunRef
@@ -83,7 +87,8 @@ def test_the_first_end_that_was_said_counts(book: RunBook) -> None:
 def test_an_end_that_was_inferred_gives_way_to_one_that_was_said(book: RunBook) -> None:
     started(book)
     assert book.end(End(1, "KILLED", 5), "disappeared") is not None
-    book.update(1, closed=True, finalized=True)
+    assert book.advance(1, Event.TOLD)
+    assert book.advance(1, Event.SETTLED)
     assert book.end(End(1, "KILLED", 6), "disappeared again") is None
     assert book.get(1).closed  # type: ignore[union-attr]
     assert book.end(End(1, "FINISHED", 4)) is not None
@@ -103,7 +108,8 @@ def test_an_end_whose_commit_failed_is_written_when_it_comes_again(book: RunBook
 
 def test_the_end_of_an_unknown_run_changes_nothing(book: RunBook) -> None:
     assert book.end(End(9, "FINISHED", 5)) is None
-    book.update(9, closed=True)
+    book.update(9, attempts=1)
+    assert not book.advance(9, Event.TOLD)
     book.note_last({9: 5})
     book.reopen([9])
     assert not book.notice(9, "text")
@@ -114,8 +120,10 @@ def test_the_end_of_an_unknown_run_changes_nothing(book: RunBook) -> None:
 
 def test_rows_that_come_late_reopen_a_run(book: RunBook) -> None:
     started(book)
+    book.end(End(1, "FINISHED", 5))
+    book.advance(1, Event.TOLD)
     for reopen in (lambda: book.reopen([1]), lambda: book.note_last({1: 77})):
-        book.update(1, finalized=True)
+        assert book.advance(1, Event.SETTLED)
         assert book.unfinished(None) == []
         reopen()
         assert [state.run for state in book.unfinished(None)] == [1]
@@ -214,29 +222,29 @@ def settled(book: RunBook, run: int = 1) -> dict[str, int]:
 
 def test_a_flush_is_answered_when_nothing_up_to_its_barrier_waits(book: RunBook) -> None:
     started(book)
-    book.mark(1, "ring", 7)
+    book.waiters.mark(1, "ring", 7)
     assert book.urgent(1)
-    assert book.unset_barriers
+    assert book.waiters.unset_barriers
     assert not book.settle_marks(lambda _: None)  # not before its barrier is known
-    book.set_barriers(20)
-    assert not book.unset_barriers
+    book.waiters.set_barriers(20)
+    assert not book.waiters.unset_barriers
     assert not book.settle_marks(lambda _: 20)
     assert settled(book) == {}
     assert book.settle_marks(lambda _: 21)
     assert settled(book) == {"ring": 7}
-    assert not book.awaited
+    assert not book.waiters.awaited
     assert not book.urgent(1)
 
 
 def test_a_later_barrier_does_not_move_an_earlier_one(book: RunBook) -> None:
     started(book)
-    book.mark(1, "ring", 1)
-    book.set_barriers(10)
-    book.mark(1, "ring", 2)
-    book.set_barriers(30)
+    book.waiters.mark(1, "ring", 1)
+    book.waiters.set_barriers(10)
+    book.waiters.mark(1, "ring", 2)
+    book.waiters.set_barriers(30)
     assert book.settle_marks(lambda _: 11)
     assert settled(book) == {"ring": 1}
-    assert book.awaited is True
+    assert book.waiters.awaited is True
     assert book.settle_marks(lambda _: None)
     assert settled(book) == {"ring": 2}
 
@@ -244,20 +252,25 @@ def test_a_later_barrier_does_not_move_an_earlier_one(book: RunBook) -> None:
 def test_tokens_never_go_back_and_rings_are_kept_apart(book: RunBook) -> None:
     started(book)
     for ring, token in (("a", 5), ("b", 1), ("a", 3)):
-        book.mark(1, ring, token)
-    book.set_barriers(0)
+        book.waiters.mark(1, ring, token)
+    book.waiters.set_barriers(0)
     book.settle_marks(lambda _: None)
     assert settled(book) == {"a": 5, "b": 1}
 
 
 def test_after_the_end_a_flush_is_answered_when_mlflow_knows_it(book: RunBook) -> None:
-    for run, change in ((1, {"closed": True}), (2, {"gone": "deleted"}), (3, {"refused": "no such store"})):
+    changes = (
+        partial(book.advance, event=Event.TOLD),
+        partial(book.advance, event=Event.LOST, gone="deleted"),
+        partial(book.update, refused="no such store"),
+    )
+    for run, change in enumerate(changes, 1):
         started(book, run)
         book.end(End(run, "FINISHED", 5))
-        book.mark(run, "ring", 1)
-        book.set_barriers(0)
+        book.waiters.mark(run, "ring", 1)
+        book.waiters.set_barriers(0)
         assert not book.settle_marks(lambda _: None)
-        book.update(run, **change)
+        change(run)
         assert book.settle_marks(lambda _: None)
         assert settled(book, run) == {"ring": 1}
 
@@ -265,9 +278,9 @@ def test_after_the_end_a_flush_is_answered_when_mlflow_knows_it(book: RunBook) -
 def test_one_run_does_not_keep_another_waiting(book: RunBook) -> None:
     started(book, 1)
     started(book, 2)
-    book.mark(1, "ring", 1)
-    book.mark(2, "ring", 1)
-    book.set_barriers(10)
+    book.waiters.mark(1, "ring", 1)
+    book.waiters.mark(2, "ring", 1)
+    book.waiters.set_barriers(10)
     assert book.settle_marks(lambda run: 5 if run == 1 else None)
     assert (settled(book, 1), settled(book, 2)) == ({}, {"ring": 1})
 
@@ -281,10 +294,10 @@ def test_whoever_is_answered_waits_for_nothing_any_more(operations: list[tuple[s
     for what, n in operations:
         if what == "m":
             token += 1
-            book.mark(1, "ring", token)
+            book.waiters.mark(1, "ring", token)
         elif what == "b":
             last = max(last, n)
-            book.set_barriers(last)
+            book.waiters.set_barriers(last)
             barrier_of.update({t: last for t in range(1, token + 1) if t not in barrier_of})
         else:
             first = max(first, n)
@@ -353,6 +366,36 @@ def test_changes_are_published_once(book: RunBook) -> None:
     assert book.take_changed() == [2]
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda book: book.note_last({1: 5}),
+        lambda book: book.trouble(None, "down"),
+        lambda book: book.waiters.upload_failed(1, 7.0),
+        lambda book: book.sampled(1, {"s": Samples(1)}),
+        lambda book: book.advance(1, Event.LOST, gone="deleted"),
+        lambda book: book.notice(1, "text"),
+        lambda book: book.waiters.mark(1, "ring", 7),
+    ],
+    ids=["note_last", "trouble", "upload_failed", "sampled", "advance", "notice", "mark"],
+)
+def test_nothing_changes_while_states_are_being_written(book: RunBook, change: Callable[[RunBook], object]) -> None:
+    started(book)
+    changing = threading.Thread(target=change, args=(book,))
+
+    def seen() -> tuple[bytes, float | None, bool]:
+        return msgspec.json.encode(book.get(1)), book.waiters.uploads_stalled_since(1), book.waiters.awaited
+
+    with book.steady():
+        before = seen()
+        changing.start()
+        changing.join(0.05)
+        assert changing.is_alive()
+        assert seen() == before
+    changing.join()
+    assert seen() != before
+
+
 def test_threads_may_change_a_book_together(book: RunBook, saved: Saved) -> None:
     for run in range(4):
         started(book, run)
@@ -362,8 +405,8 @@ def test_threads_may_change_a_book_together(book: RunBook, saved: Saved) -> None
         try:
             for n in range(200):
                 book.update(run, attempts=n)
-                book.mark(run, "ring", n)
-                book.set_barriers(n)
+                book.waiters.mark(run, "ring", n)
+                book.waiters.set_barriers(n)
                 book.settle_marks(lambda _: None)
                 book.note_last({run: n})
                 book.unfinished(None)

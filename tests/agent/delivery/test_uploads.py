@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from helpers.delivery_rigs import UploadRig, fails
+from tailrace_agent.delivery.run_phase import Event
 from tailrace_agent.errors import Refused, RunGone, StoreRefused, Unavailable
 from tailrace_agent.ipc.records import End, ModelOutcome, ModelSpec
 from tailrace_agent.sinks.memory import MemorySink
@@ -201,7 +202,7 @@ def test_one_run_after_the_other_and_the_gone_ones_are_left_out(rig: UploadRig) 
     for run in (1, 2):
         rig.start(run)
         rig.stage({f"{run}.txt": "x"}, run=run)
-    rig.book.update(1, gone="deleted")
+    rig.book.advance(1, Event.LOST, gone="deleted")
     rig.run(30)
     assert rig.of(2).artifacts == {"2.txt": b"x"}
     assert rig.counts(1).dead == 1

@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 from helpers.kept_log import KeptLog
 from tailrace_agent.cli import main
 from tailrace_agent.cli._checks_store import sessions as sessions_check
-from tailrace_agent.delivery.run_book import RunState
+from tailrace_agent.delivery.run_state import RunState
 from tailrace_agent.files import whole_files
 from tailrace_agent.hosts.abandoned_sessions import Leftovers
 from tailrace_agent.ipc.finished import mark_finished

@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.kept_log import KeptLog
+from tailrace_agent.delivery.run_phase import Event
 from tailrace_agent.errors import StoreRefused, Unavailable
 from tailrace_agent.ipc import staging, status
 from tailrace_agent.ipc.records import Alert, Artifact, Drop, End, Flush, Params, RunSpec, Start, Tags, encode, run_hex
@@ -239,17 +240,17 @@ def test_the_ledger_with_a_run_knows_what_came_after_its_end_though_the_agent_wa
 def test_the_ledger_with_a_run_knows_what_was_dropped_while_it_was_being_stored(
     rig: PipelineRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ring, update = rig.ring(), rig.pipeline.book.update
+    ring, advance = rig.ring(), rig.pipeline.book.advance
 
-    def after_a_drain(run: int, **changes: Any) -> None:
-        if changes.get("finalized") and not dropped:
+    def after_a_drain(run: int, event: Event, **more: Any) -> bool:
+        if event is Event.SETTLED and not dropped:
             dropped.append(Drop(1, "metric", "disk full", 7))
             put(ring, *dropped)
             rig.pipeline.drain(rig.now)
-        update(run, **changes)
+        return advance(run, event, **more)
 
     dropped: list[Drop] = []
-    monkeypatch.setattr(rig.pipeline.book, "update", after_a_drain)
+    monkeypatch.setattr(rig.pipeline.book, "advance", after_a_drain)
     put(ring, start(), rig.row("x"), End(1, "FINISHED", 9))
     rig.run()
     assert rig.pipeline.settled

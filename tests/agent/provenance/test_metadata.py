@@ -14,8 +14,10 @@ import pytest
 
 from helpers.kept_log import KeptLog
 from helpers.sdk_tools import Store, eventually, forget, named, script, tracking
+from tailrace._runs.core import core_of
 from tailrace_agent.delivery.deliver import Delivery
-from tailrace_agent.delivery.run_book import RunBook, RunState
+from tailrace_agent.delivery.run_book import RunBook
+from tailrace_agent.delivery.run_state import RunState
 from tailrace_agent.delivery.uploads import Uploads
 from tailrace_agent.errors import RunGone, Unavailable
 from tailrace_agent.ipc.records import End, Facts, RunSpec, Start
@@ -243,7 +245,7 @@ class MetadataRig:
         self.metadata = Metadata(self.book, self.staging, "here", KeptLog())
         self.delivery = Delivery(None, self.spool, self.book, lambda: self.sink, flush_interval=0.5, **more)
         self.uploads = Uploads(self.delivery, self.spool, self.book, self.staging, **more)
-        self.book.set_barriers(self.spool.last_id())
+        self.book.waiters.set_barriers(self.spool.last_id())
 
     def start(self, **spec: Any) -> None:
         facts = Facts(command=["python", "x.py"], script=None, executable="", python="3.11.7", pid=7, host="here")
@@ -262,7 +264,7 @@ class MetadataRig:
         state = self.book.end(End(1, "FINISHED", 6))
         assert state is not None
         self.spool.save_run(1, state)
-        self.book.set_barriers(self.spool.last_id())
+        self.book.waiters.set_barriers(self.spool.last_id())
 
     @property
     def state(self) -> RunState:
@@ -434,7 +436,7 @@ def test_a_new_run_says_where_it_comes_from_and_no_secret(
                 pass
         with sdk.start_run(run_id=run.run_id) as resumed:
             pass
-        assert resumed._spec.facts is None
+        assert core_of(resumed).spec.facts is None
     store, nested = Store(store_uri, run), Store(store_uri, child)
     for tags in (store.tags, nested.tags):
         assert tags["mlflow.source.git.commit"] == git(repository, "rev-parse", "HEAD")

@@ -1,0 +1,179 @@
+"""What an agent knows of a run, and writes into the spool: fields are only added, with defaults."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from tailrace_agent.delivery.run_phase import PHASE_FIELDS, Event, Phase, after, flags_of, phase_of
+from tailrace_agent.ipc.notices import Topic
+from tailrace_agent.ipc.records import End, LogCost, ModelOutcome, Monitor, RunSpec, Samples, Start
+from tailrace_agent.ipc.status import RunStatus
+from tailrace_agent.ipc.stored import to_finite
+from tailrace_agent.ledger import Ledger
+from tailrace_agent.sinks.base import RunRef
+
+__all__ = ["Description", "RunState", "finite", "status_of"]
+
+
+class Description(msgspec.Struct, frozen=True):
+    """Where a run comes from, as it was gathered: tags, the staged directory of files, and whether MLflow has them."""
+
+    tags: dict[str, str]
+    staged: str | None
+    done: bool = False
+
+
+class RunState(msgspec.Struct, kw_only=True):
+    """One run.
+
+    Attributes:
+        spec: What was asked for.
+        ring: The ring of the process that owns it.
+        ref: MLflow's side of it, once created.
+        attempts: How often its creation was tried.
+        end: How it ended. This, and whatever else `run_phase` names, changes by `advance` alone.
+        end_reason: Why, when the program did not say.
+        explained: MLflow knows the reason.
+        closed: MLflow knows the end.
+        finalized: Everything settled, ledger stored.
+        gone: Why MLflow will never take anything for it.
+        refused: Why its store cannot be used.
+        last_ns: Time of its last metrics call.
+        notices: What its user is to be told, and the topics of that, see `ipc.notices`.
+        problem: What delivery last stumbled over, and what another environment may have, see `Unavailable.lacks`.
+        retry_at: When delivery tries again (epoch seconds).
+        monitors: The system monitors that it has, for the next agent if this one is killed.
+        samples: How far their samples have come, by prefix and node.
+        description: Where it comes from, once that is gathered.
+        alerts: How many were raised.
+        models: What became of its models, by `ModelSpec.token`.
+        partial: Somebody knew it before this state did, so what was delivered then is not counted here: an earlier
+            spool was damaged, or deleted.
+        noted: Its extremes may be noted with it in MLflow, see `extremes`.
+        shared: MLflow was told that this session writes to a run that it has not created.
+        rebuilt: Its record could not be read, and `spec` stands in for what was asked for, until its program says that
+            again.
+    """
+
+    spec: RunSpec
+    ring: str
+    ref: RunRef | None = None
+    attempts: int = 0
+    end: End | None = None
+    end_reason: str | None = None
+    explained: bool = False
+    closed: bool = False
+    finalized: bool = False
+    gone: str | None = None
+    refused: str | None = None
+    last_ns: int = 0
+    notices: list[str] = []
+    topics: list[Topic] = []
+    problem: str | None = None
+    lacks: str | None = None
+    retry_at: float = 0.0
+    monitors: list[Monitor] = []
+    samples: dict[str, Samples] = {}
+    description: Description | None = None
+    alerts: int = 0
+    models: dict[str, ModelOutcome] = {}
+    partial: bool = False
+    noted: bool = False
+    shared: bool = False
+    rebuilt: bool = False
+
+    @classmethod
+    def begun(cls, record: Start, ring: str) -> RunState:
+        """A run of which nothing was known; what an earlier state knew is lost where it makes itself known again."""
+        again = record.again
+        return cls(spec=record.spec, ring=ring, attempts=int(again), partial=again, noted=again)
+
+    @property
+    def described(self) -> bool:
+        """Whether nothing of where it comes from is still to be stored."""
+        return self.spec.facts is None or (self.description is not None and self.description.done)
+
+    @property
+    def run(self) -> int:
+        """tailrace's id."""
+        return self.spec.run
+
+    @property
+    def status(self) -> str:
+        """RUNNING until the end is known."""
+        return self.end.status if self.end else "RUNNING"
+
+    @property
+    def phase(self) -> Phase:
+        """How far it is."""
+        return phase_of(ended=self.end is not None, closed=self.closed, finalized=self.finalized, gone=bool(self.gone))
+
+    def change(self, **changes: Any) -> None:
+        """Changes fields that do not say how far the run is. The run book calls it, locked.
+
+        Raises:
+            ValueError: One of them does.
+        """
+        if phase := PHASE_FIELDS & changes.keys():
+            raise ValueError(f"{', '.join(sorted(phase))}: such fields of a run change with its phase, by an event")
+        for name, value in changes.items():
+            setattr(self, name, value)
+
+    def advance(self, event: Event, gone: str | None = None) -> bool:
+        """Changes the phase, and nothing where the event cannot happen in this one. The run book calls it, locked.
+
+        Args:
+            event: What has happened.
+            gone: Why MLflow takes nothing more for it, where it is `LOST`.
+        """
+        then = after(self.phase, event)
+        if then is None:
+            return False
+        for name, value in flags_of(event, then).items():
+            setattr(self, name, value)
+        if event is Event.LOST:
+            self.gone = gone
+        return True
+
+
+def finite(samples: Samples) -> Samples:
+    """As JSON can hold them: infinities and NaN would come back as `null`."""
+    return Samples(samples.count, {name: to_finite(total) for name, total in samples.totals.items()})
+
+
+def status_of(state: RunState, settled: dict[str, int], ledger: Ledger, lag: float, *, parent: bool) -> RunStatus:
+    """What the process of a run is told of it.
+
+    Args:
+        state: The run.
+        settled: The last token of each ring that was answered.
+        ledger: Its counts.
+        lag: Age of its oldest metrics call that waits, in seconds.
+        parent: Whether it has ended, and there were runs below it.
+    """
+    ref = state.ref
+    return RunStatus(
+        run=state.run,
+        run_id=ref.run_id if ref else None,
+        run_name=ref.run_name if ref else state.spec.run_name,
+        experiment_id=ref.experiment_id if ref else None,
+        url=ref.url if ref else None,
+        status=state.status,
+        started=state.spec.start_time / 1000,
+        closed=state.closed,
+        parent=parent,
+        refused=state.refused,
+        gone=state.gone,
+        problem=state.problem,
+        lacks=state.lacks,
+        retry_at=state.retry_at,
+        ledger=ledger,
+        settled=settled,
+        notices=list(state.notices),
+        topics=list(state.topics),
+        lag=lag,
+        cost=state.end.cost if state.end else LogCost(),
+        models=dict(state.models),
+    )
