@@ -26,7 +26,8 @@ from tailrace_agent.ipc.status import AgentStatus, RunStatus
 from tailrace_agent.ipc.survey import Unreadable, survey
 from tailrace_agent.ledger import Counts, Ledger
 from tailrace_agent.settings.settings import load_settings
-from tailrace_agent.spool.store import Outcome, Spool
+from tailrace_agent.spool.blocks import Outcome
+from tailrace_agent.spool.store import Spool
 
 by_chance = settings(
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]

@@ -22,8 +22,8 @@ from tailrace_agent.ipc.ring_format import BASE, HEAD, MIN_BYTES
 from tailrace_agent.ipc.ring_reader import RingReader
 from tailrace_agent.ipc.ring_writer import RingWriter
 from tailrace_agent.ipc.stored import UNREADABLE
-from tailrace_agent.spool.intake import decode_rows, encode_rows
-from tailrace_agent.spool.store import Outcome, Spool
+from tailrace_agent.spool.blocks import Outcome, decode_rows, encode_rows
+from tailrace_agent.spool.store import Spool
 
 KINDS = ("metric", "param", "tag", "artifact")
 ROWS = [(1, step, 10**18 + step, {"loss": 0.5 / (step + 1), "acc": 0.25}) for step in range(6)]
@@ -62,7 +62,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     spool.ingest(blocks, [*counts, (1, "metric", "accepted", 3)], [(1, state)], [("r", 4096, 0)], sync=True)
     bad = [("bad", 1, body_of(1, Point("bad", 1.0, 9, 9)), "it is bad")]
     spool.settle(Outcome(1, "metric", [], 2, requests=1, keys=[("loss", 2)], dead=bad))
-    spool.upload_failed(6, 1, "no")
+    spool.artifacts.failed(6, 1, "no")
     spool.close()
     return path.read_bytes()
 
@@ -74,23 +74,23 @@ def looked_through(path: Path) -> dict[str, int]:
         for run, body in spool.runs().items():
             state = restored(run, body)
             assert state.run == run
-            spool.ledger(run).summary()
-            spool.extremes(run)
-            spool.delivered_keys(run)
-            spool.backlog(run)
-            spool.oldest_ns(run)
-            spool.first_waiting(run)
-            blocks = [block for kind in KINDS for block in spool.waiting(run, kind, 10**6)]
+            spool.counts.ledger(run).summary()
+            spool.counts.extremes(run)
+            spool.counts.delivered_keys(run)
+            spool.waiting.backlog(run)
+            spool.waiting.oldest_ns(run)
+            spool.waiting.first(run)
+            blocks = [block for kind in KINDS for block in spool.waiting.oldest(run, kind, 10**6)]
             for block in blocks:
                 found[block.kind] += is_what_was_written(block.kind, block.body)
             for block in blocks:
                 spool.settle(Outcome(run, block.kind, [block.id], block.n))
-        for letter in spool.dead_letters():
+        for letter in spool.letters.all():
             found["dead"] += is_what_was_written(letter.kind, letter.body)
-        spool.pending_artifacts(failed=False)
+        spool.artifacts.all(failed=False)
         spool.ring_positions()
-        spool.upload_failures()
-        assert isinstance(spool.last_id() + spool.points + spool.dead, int)
+        spool.artifacts.failures()
+        assert isinstance(spool.waiting.last_id() + spool.waiting.points + spool.letters.number, int)
     return found
 
 
@@ -131,10 +131,10 @@ def test_a_flipped_bit_in_a_waiting_value_costs_that_block_and_is_no_other_value
         path.write_bytes(whole[: at + offset] + bytes([whole[at + offset] ^ 1]) + whole[at + offset + 1 :])
         with closing(Spool(path)) as spool:
             assert spool.set_aside is None
-            bodies = [block.body for block in spool.waiting(1, "metric", 100)]
+            bodies = [block.body for block in spool.waiting.oldest(1, "metric", 100)]
             assert [bool(body) for body in bodies] == [True, False, True]
-            assert spool.bury(1, "gone")
-            assert [bool(letter.body) for letter in spool.dead_letters() if letter.kind == "metric"].count(False) == 1
+            assert spool.letters.bury(1, "gone")
+            assert [bool(letter.body) for letter in spool.letters.all() if letter.kind == "metric"].count(False) == 1
 
 
 def test_what_an_older_version_has_written_has_no_checksum_and_is_believed(whole: bytes, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ class DeliveryRig:
 
     def drained(self) -> None:
         """The rings are read to their end."""
-        self.book.waiters.set_barriers(self.spool.last_id())
+        self.book.waiters.set_barriers(self.spool.waiting.last_id())
 
     def _open(self) -> Any:
         self.opened += 1
@@ -95,7 +95,7 @@ class DeliveryRig:
         return found
 
     def ledger(self, run: int = 1) -> Ledger:
-        return self.spool.ledger(run)
+        return self.spool.counts.ledger(run)
 
     def state(self, run: int = 1) -> RunState:
         state = self.book.get(run)

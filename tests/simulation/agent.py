@@ -21,7 +21,8 @@ from tailrace_agent.ipc import staging, status
 from tailrace_agent.ipc.ring_reader import RingReader
 from tailrace_agent.ipc.session import Session
 from tailrace_agent.pipeline.pipeline import Pipeline
-from tailrace_agent.spool import store as spool
+from tailrace_agent.spool import database
+from tailrace_agent.spool.blocks import Outcome
 
 __all__ = ["Agent", "Program", "embodied"]
 
@@ -115,7 +116,7 @@ class Agent:
         self._host = host.Host(self.pipeline, log, self._agent.may_leave)
         settle = self.pipeline.spool.settle
 
-        def settle_and_pause(outcome: spool.Outcome) -> None:
+        def settle_and_pause(outcome: Outcome) -> None:
             settle(outcome)
             self._session.points.reach("settled")
 
@@ -192,7 +193,8 @@ def embodied(agent: Callable[[], Agent | None]) -> Iterator[None]:
         assert found is not None
         return found
 
-    def connect(path: Path) -> Any:
+    def connect(path: Path, *, prove: bool) -> Any:
+        assert prove
         return the_agent().disk.connect(path)
 
     def worker(name: str, step: Callable[[float], float], log: Any) -> Turn:
@@ -208,7 +210,7 @@ def embodied(agent: Callable[[], Agent | None]) -> Iterator[None]:
             the_agent().write_status(path, value)
 
     with (
-        mock.patch.object(spool, "connect", connect),
+        mock.patch.object(database, "connect", connect),
         mock.patch.object(host, "Worker", worker),
         mock.patch.object(staging, "stage_text", stage_text),
         mock.patch.object(status, "write", write),

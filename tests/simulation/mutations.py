@@ -30,7 +30,7 @@ MUTATIONS = {
     "rows that come while a run is being finalized stay where they are": Mutation(
         "4323563",
         "delivery.run_ends:RunEnds.finish",
-        "if self._spool.backlog(state.run) or",
+        "if self._spool.waiting.backlog(state.run) or",
         "if False and",
     ),
     "a run is told to be over before what came before its end": Mutation(
@@ -92,8 +92,8 @@ MUTATIONS = {
     ),
     "what is on its way is dropped at the bound": Mutation(
         "861f2e6",
-        "spool.store:Spool.holding",
-        "self._held |= ids",
+        "spool.waiting:Waiting.holding",
+        "self.held |= ids",
         "pass",
     ),
     "what a program logged last, before it died, is not read": Mutation(

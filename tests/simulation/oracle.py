@@ -10,7 +10,7 @@ from simulation.journal import Mark, Row, mark_of
 from tailrace_agent.ipc.records import Point, run_hex
 from tailrace_agent.ipc.status import RunStatus
 from tailrace_agent.sinks.memory import MemoryRun
-from tailrace_agent.spool.intake import decode_rows
+from tailrace_agent.spool.blocks import decode_rows
 from tailrace_agent.spool.store import Spool
 
 if TYPE_CHECKING:
@@ -50,12 +50,13 @@ class Oracle:
         failed, self._failed = self._failed, False
         if name == "tailrace-drain" and agent is not None and not agent.left and not failed:
             spool = agent.pipeline.spool
-            if spool.bytes < 0 or spool.points < 0:
-                raise Wrong(f"the spool has {spool.points} points, {spool.bytes} bytes")
-            if spool.bytes > scenario.spool_max_bytes and not spool._held:
-                kinds = spool._all("SELECT total(length(body)) FROM block WHERE kind = 'metric'")[0][0]
+            waiting = spool.waiting
+            if waiting.bytes < 0 or waiting.points < 0:
+                raise Wrong(f"the spool has {waiting.points} points, {waiting.bytes} bytes")
+            if waiting.bytes > scenario.spool_max_bytes and not waiting.held:
+                kinds = spool.database.rows("SELECT total(length(body)) FROM block WHERE kind = 'metric'")[0][0]
                 if kinds:
-                    raise Wrong(f"the spool holds {spool.bytes} bytes, {kinds} of them metrics, beyond its bound")
+                    raise Wrong(f"the spool holds {waiting.bytes} bytes, {kinds} of them metrics, beyond its bound")
 
     def ended(self, run: MemoryRun) -> None:
         """MLflow is told the end of a run: everything from before must be there."""
@@ -101,8 +102,8 @@ class Oracle:
 
     def explain(self, run: int, rows: list[Row], spool: Spool, when: str) -> None:
         """These values are in the store; or else dead or dropped, and counted so."""
-        stored, ledger, dead = self._stored(run), spool.ledger(run), _dead_marks(spool, run)
-        buried = [(letter.kind, letter.n) for letter in spool.dead_letters(run) if letter.key == "*"]
+        stored, ledger, dead = self._stored(run), spool.counts.ledger(run), _dead_marks(spool, run)
+        buried = [(letter.kind, letter.n) for letter in spool.letters.all(run) if letter.key == "*"]
         for kind in VALUES:
             missing = {mark for row in rows if row.kind == kind for mark in row.marks} - stored[kind] - dead[kind]
             if kind == "tag":  # a later value has taken the place of an earlier one
@@ -122,7 +123,7 @@ class Oracle:
             f"{run_hex(s.run)}: end={s.end is not None} closed={s.closed} finalized={s.finalized}"
             for s in agent.pipeline.book.all()
         ]
-        return f"{agent.pipeline.spool.points} wait; {states}; rings {agent.pipeline.session.rings()}"
+        return f"{agent.pipeline.spool.waiting.points} wait; {states}; rings {agent.pipeline.session.rings()}"
 
     def _stored(self, run: int) -> dict[str, set[Mark]]:
         stored: dict[str, set[Mark]] = {"metric": set(), "param": set(), "tag": set()}
@@ -137,7 +138,7 @@ class Oracle:
 def _dead_marks(spool: Spool, run: int) -> dict[str, set[Mark]]:
     """What lies dead, by kind."""
     marks: dict[str, set[Mark]] = {"metric": set(), "param": set(), "tag": set(), "artifact": set()}
-    for letter in spool.dead_letters(run):
+    for letter in spool.letters.all(run):
         if letter.kind == "metric":
             for _, step, time_ns, values in decode_rows(letter.body):
                 for key, value in values.items():

@@ -14,8 +14,8 @@ from simulation.oracle import VALUES, Wrong
 from tailrace_agent.ipc.records import run_hex
 from tailrace_agent.ledger import Ledger
 from tailrace_agent.sinks.memory import MemoryRun
+from tailrace_agent.spool import database
 from tailrace_agent.spool import schema as spool_schema
-from tailrace_agent.spool import store as spool
 from tailrace_agent.spool.store import Spool
 
 if TYPE_CHECKING:
@@ -41,14 +41,14 @@ class Verdict:
             if known:
                 raise Wrong(f"the session is deleted, and {known[0]} with it")
             return
-        with mock.patch.object(spool, "connect", spool_schema.connect):
+        with mock.patch.object(database, "connect", spool_schema.connect):
             left = Spool(world.session.dir / "spool.db")
         try:
             for run in world.journal.runs:
                 if self._begun(run):
                     self._check_run(run, left)
-            if left.points:
-                raise Wrong(f"{left.points} wait for ever")
+            if left.waiting.points:
+                raise Wrong(f"{left.waiting.points} wait for ever")
         finally:
             left.close()
 
@@ -56,7 +56,7 @@ class Verdict:
         return [row for row in self._journal.of(run, "start", "again") if self._journal.kept(row)]
 
     def _check_run(self, run: int, spool: Spool) -> None:
-        world, ledger = self._world, spool.ledger(run)
+        world, ledger = self._world, spool.counts.ledger(run)
         self._check_counts(run, ledger)
         rows = [row for row in self._journal.of(run, *VALUES) if self._journal.kept(row)]
         world.oracle.explain(run, rows, spool, "in the end")
@@ -88,7 +88,7 @@ class Verdict:
 
     def _check_dead(self, run: int, spool: Spool) -> None:
         """Nothing is buried but what MLflow refuses."""
-        for letter in spool.dead_letters(run):
+        for letter in spool.letters.all(run):
             changed = letter.kind == "param" and letter.reason.startswith("Changing param")
             stubborn = letter.kind == "artifact" and any(
                 act[0] == "upload_fault" for act in self._world.scenario.actions
@@ -124,7 +124,7 @@ class Verdict:
 
     def _check_keys(self, run: int, stored: MemoryRun, spool: Spool, ledger: Ledger) -> None:
         """What `tailrace verify` compares."""
-        counted = {key: n for key, n in spool.delivered_keys(run).items() if n}
+        counted = {key: n for key, n in spool.counts.delivered_keys(run).items() if n}
         there = {key: len(points) for key, points in stored.metrics.items()}
         metric = ledger.of("metric")
         if sum(counted.values()) != metric.delivered - metric.merged:

@@ -173,7 +173,7 @@ class World:
             self.finished = agent.finished or not self.session.dir.exists()
             self.tell("agent has left", finished=self.finished)
             if not (self.finished or agent.asked):
-                raise Wrong(f"the agent leaves by itself, and {agent.pipeline.spool.points} wait")
+                raise Wrong(f"the agent leaves by itself, and {agent.pipeline.spool.waiting.points} wait")
             self._buried()
 
     def _meanwhile(self, actions: list[Any]) -> None:

@@ -142,12 +142,12 @@ class Foreground:
         settled, problem = self._settled()
         done = max(0, settled - self._before)
         opening = any(c.delivery.sink is None and not c.delivery.refused for c in self._pipeline.channels.values())
-        return Tick(done, done + self._pipeline.spool.points, problem, "opening the store" if opening else None)
+        return Tick(done, done + self._pipeline.spool.waiting.points, problem, "opening the store" if opening else None)
 
     def _settled(self) -> tuple[int, str | None]:
         settled, problem = 0, None
         for state in self._pipeline.book.all():
-            total = self._pipeline.spool.ledger(state.run).total
+            total = self._pipeline.spool.counts.ledger(state.run).total
             settled += total.accepted - total.pending
             problem = problem or (None if state.finalized else state.problem)
         return settled, problem
@@ -158,10 +158,10 @@ class Foreground:
             if self._host.stop(2.0):
                 pipeline.drain(time.monotonic())
             self._left = [state for state in pipeline.book.all() if not state.finalized]
-            self._ledgers = {state.run: pipeline.spool.ledger(state.run) for state in pipeline.book.all()}
+            self._ledgers = {state.run: pipeline.spool.counts.ledger(state.run) for state in pipeline.book.all()}
             self._done = self._tick().done
             settled = pipeline.settled and session.close_if_deserted()
-            dead = pipeline.spool.dead
+            dead = pipeline.spool.letters.number
             pipeline.close()
             if settled and not self._ledgers and not set_aside(session):
                 session.remove()

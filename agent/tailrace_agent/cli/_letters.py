@@ -29,8 +29,8 @@ from tailrace_agent.ipc.stored import UNREADABLE
 from tailrace_agent.ipc.survey import Unreadable, survey
 from tailrace_agent.reading.reader import Choose
 from tailrace_agent.settings.settings import Settings
-from tailrace_agent.spool.intake import decode_rows
-from tailrace_agent.spool.store import DeadLetter, Outcome, Spool
+from tailrace_agent.spool.blocks import DeadLetter, Outcome, decode_rows
+from tailrace_agent.spool.store import Spool
 
 __all__ = ["Letter", "collect", "discard", "put_back", "select"]
 
@@ -172,10 +172,10 @@ def put_back(session: Session, letters: list[Letter], rename: dict[str, str]) ->
     dead = [letter for letter in letters if not letter.pending]
     with _opened(session) as spool:
         again = [(x.letter.run, x.letter.kind, x.letter.n, _first_ns(x.letter), bodies[x.id]) for x in dead]
-        spool.revive([letter.letter for letter in dead], again)
+        spool.letters.revive([letter.letter for letter in dead], again)
         for letter in letters:
             if letter.pending:
-                spool.send_again(letter.letter.id, bodies[letter.id])
+                spool.artifacts.send_again(letter.letter.id, bodies[letter.id])
         book = RunBook(spool.runs(), spool.save_run)
         for run in {letter.letter.run for letter in letters}:
             # A run that was gone may be back: then its end has to be told again, too.
@@ -186,7 +186,7 @@ def put_back(session: Session, letters: list[Letter], rename: dict[str, str]) ->
 def discard(session: Session, letters: list[Letter]) -> None:
     """Deletes letters of a session, and what was staged for them. The caller holds its agent lock."""
     with _opened(session) as spool:
-        spool.discard_dead([letter.letter for letter in letters if not letter.pending])
+        spool.letters.discard([letter.letter for letter in letters if not letter.pending])
         for letter in letters:
             if letter.pending:
                 spool.settle(
@@ -217,8 +217,8 @@ def _of_session(session: Session, *, pending: bool) -> Iterator[_Found]:
         if spool is None:
             return
         views = {state.run: run_of(spool, state) for state in states(session, spool)}
-        waiting = [_named(letter, session) for letter in spool.pending_artifacts(failed=not pending)]
-        dead = [] if pending else spool.dead_letters()
+        waiting = [_named(letter, session) for letter in spool.artifacts.all(failed=not pending)]
+        dead = [] if pending else spool.letters.all()
         for letter, waits in [*((letter, False) for letter in dead), *((letter, True) for letter in waiting)]:
             view = views.get(letter.run)
             name, run_id = (view.run_name, view.run_id) if view else (None, None)

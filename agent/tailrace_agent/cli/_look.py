@@ -31,7 +31,7 @@ from tailrace_agent.ipc.stored import UNREADABLE
 from tailrace_agent.ipc.survey import Unreadable, mend_for, survey
 from tailrace_agent.ledger import Ledger
 from tailrace_agent.settings.settings import Settings
-from tailrace_agent.spool.schema import connect
+from tailrace_agent.spool.database import Database, NotASpool
 from tailrace_agent.spool.store import Spool
 
 __all__ = [
@@ -186,7 +186,7 @@ def reading(session: Session) -> Iterator[Spool | None]:
         raise Busy(session)
     try:
         path = session.dir / "spool.db"
-        spool = _LookedAt(path, prove=not (session.dir / "finished").exists()) if path.exists() else None
+        spool = _looked_at(path, prove=not (session.dir / "finished").exists()) if path.exists() else None
         try:
             yield spool
         finally:
@@ -220,20 +220,14 @@ def find_session(settings: Settings, text: str) -> Session:
     return found[0]
 
 
-class _LookedAt(Spool):
+def _looked_at(path: Path, *, prove: bool) -> Spool:
     """A spool that is only looked at: one that cannot be read stays where it is."""
-
-    def __init__(self, path: Path, *, prove: bool) -> None:
-        self._prove = prove
-        super().__init__(path)
-
-    def _connect(self) -> sqlite3.Connection:
-        return connect(self.path, prove=self._prove)
-
-    def _move_away(self) -> Path:
+    try:
+        return Spool(path, Database(path, prove=prove))
+    except NotASpool:
         raise SessionError(
-            f"{self.path} cannot be read; the next delivery sets it aside and takes back what can be read"
-        )
+            f"{path} cannot be read; the next delivery sets it aside and takes back what can be read"
+        ) from None
 
 
 def _look_at_live(session: Session, view: SessionView) -> None:
@@ -271,9 +265,9 @@ def _from_status(told: RunStatus, session: Session) -> RunView:
 
 def run_of(spool: Spool, state: RunState) -> RunView:
     """A run of a spool."""
-    oldest, ref = spool.oldest_ns(state.run), state.ref
+    oldest, ref = spool.waiting.oldest_ns(state.run), state.ref
     return _view(
-        spool.ledger(state.run),
+        spool.counts.ledger(state.run),
         run=run_hex(state.run),
         run_id=ref.run_id if ref else state.spec.run_id,
         run_name=ref.run_name if ref else state.spec.run_name,

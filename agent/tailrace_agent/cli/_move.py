@@ -107,7 +107,7 @@ def _move_runs(session: Session, pipeline: Pipeline, sink: Sink, uri: str, say: 
         if same:
             say(f"{name} goes on in {uri}")
             continue
-        delivered = pipeline.spool.delivered_keys(state.run)
+        delivered = pipeline.spool.counts.delivered_keys(state.run)
         if delivered:
             status.write(
                 _note(session, state.run),

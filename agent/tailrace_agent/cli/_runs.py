@@ -111,7 +111,7 @@ def delivered_keys(entry: LocalRun) -> dict[str, int]:
     """
     number = int(entry.run.run, 16)
     with reading(entry.session) as spool:
-        keys = spool.delivered_keys(number) if spool is not None else {}
+        keys = spool.counts.delivered_keys(number) if spool is not None else {}
     before = moved(entry.session, number)
     if before is not None:
         keys = {key: n for key, total in keys.items() if (n := total - before.keys.get(key, 0))}

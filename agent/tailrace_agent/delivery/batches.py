@@ -12,8 +12,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from tailrace_agent.ipc.records import Kind, Point, encode
-from tailrace_agent.spool.intake import decode_rows
-from tailrace_agent.spool.store import Block
+from tailrace_agent.spool.blocks import Block, decode_rows
 
 __all__ = ["Batch", "Entry", "Twins", "metrics_batch", "texts_batch"]
 

@@ -38,7 +38,8 @@ from tailrace_agent.log import Log
 from tailrace_agent.retry import IDLE, Backoff, Portion
 from tailrace_agent.sinks.base import Sink
 from tailrace_agent.spool import extremes
-from tailrace_agent.spool.store import Block, Outcome, Spool
+from tailrace_agent.spool.blocks import Block, Outcome
+from tailrace_agent.spool.store import Spool
 from tailrace_agent.text.quoting import quoted
 
 __all__ = ["Delivery"]
@@ -103,7 +104,8 @@ class Delivery:
     @property
     def _has_something_to_ask(self) -> bool:
         """Whether anything but artifacts waits, with which to find out whether the store is there again."""
-        return any({*self._spool.backlog(s.run)} - {"artifact"} for s in self._book.unfinished(self.tracking_uri))
+        waiting, runs = self._spool.waiting, self._book.unfinished(self.tracking_uri)
+        return any({*waiting.backlog(state.run)} - {"artifact"} for state in runs)
 
     def step(self, now: float) -> float:
         """One piece of work; when to be called again (monotonic seconds)."""
@@ -200,11 +202,11 @@ class Delivery:
                 self._ends.close(sink, state)
                 self._worked()
                 return now
-        run, backlog = state.run, self._spool.backlog(state.run)
+        run, backlog = state.run, self._spool.waiting.backlog(state.run)
         if backlog.get("param") or backlog.get("tag"):
             kind = "param" if backlog.get("param") else "tag"
             limit = sink.limits.params if kind == "param" else sink.limits.tags
-            with self._spool.holding(run, kind, limit) as blocks:
+            with self._spool.waiting.holding(run, kind, limit) as blocks:
                 self._send_blocks(sink, state, blocks, batcher.texts_batch)
             return now
         if backlog.get("metric"):
@@ -227,7 +229,7 @@ class Delivery:
         """Sends the oldest blocks; fewer of them while the store is too slow for a full request."""
         self._ends.withdraw_note(sink, state)
         limit, twins = sink.limits.metrics, self._twins.setdefault(state.run, Twins())
-        with self._spool.holding(state.run, "metric", self._portion.of(limit)) as blocks:
+        with self._spool.waiting.holding(state.run, "metric", self._portion.of(limit)) as blocks:
             self._send_blocks(sink, state, blocks, partial(batcher.metrics_batch, twins=twins))
 
     # -- one request -------------------------------------------------------------------------------------------------
@@ -344,7 +346,7 @@ class Delivery:
 
     def _prove_at_fault(self, sink: Sink, run_id: str, run: int, error: Refused) -> None:
         """Makes sure that the store takes anything at all for this run, before more entries are buried."""
-        ledger = msgspec.json.encode(self._spool.ledger(run).summary()).decode()
+        ledger = msgspec.json.encode(self._spool.counts.ledger(run).summary()).decode()
         try:
             sink.log_batch(run_id, tags=[(LEDGER_TAG, ledger)])
         except Refused:
@@ -379,12 +381,12 @@ class Delivery:
             )
 
     def _bury(self, state: RunState, reason: str) -> float:
-        if buried := self._spool.bury(state.run, reason):
+        if buried := self._spool.letters.bury(state.run, reason):
             self._log.error("run gone", run=state.run, buried=buried, reason=reason)
             self._book.touch(state.run)
         if state.end is not None:
             self._book.advance(state.run, Event.SETTLED)
-            if self._spool.backlog(state.run):  # it came meanwhile
+            if self._spool.waiting.backlog(state.run):  # it came meanwhile
                 self._book.advance(state.run, Event.CAME)
                 return self._monotonic()
         self._forget(state.run)

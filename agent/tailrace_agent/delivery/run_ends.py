@@ -76,11 +76,11 @@ class RunEnds:
             return now + _SOON
         if self._book.ends_open_below(state.run):  # their program waits for this end alone
             return now + _SOON
-        first = self._spool.first_waiting(state.run, artifacts=False)
+        first = self._spool.waiting.first(state.run, artifacts=False)
         if first is not None and first <= barrier:
             return math.inf
         waits = [now]
-        if self._spool.backlog(state.run).get("artifact"):
+        if self._spool.waiting.backlog(state.run).get("artifact"):
             stalled = self._book.waiters.uploads_stalled_since(state.run)
             waits.append(ended + _ARTIFACTS_AT_MOST if stalled is None else stalled + _ARTIFACTS)
         if not state.described:
@@ -111,9 +111,9 @@ class RunEnds:
         if not self._book.advance(state.run, Event.SETTLED):  # its program has said another end meanwhile
             return False
         # Something came meanwhile, and was told to the book before `finalized` was.
-        if self._spool.backlog(state.run) or self._stored.get(state.run) not in (
+        if self._spool.waiting.backlog(state.run) or self._stored.get(state.run) not in (
             None,
-            _text(self._spool.ledger(state.run)),
+            _text(self._spool.counts.ledger(state.run)),
         ):
             self._book.advance(state.run, Event.CAME)
             return False
@@ -143,7 +143,7 @@ class RunEnds:
         if state.attempts > 1 and not state.spec.run_id and state.run not in self._single:
             self._discard_twins(sink, state, state.ref.run_id)
             self._single.add(state.run)
-        ledger = self._spool.ledger(state.run)
+        ledger = self._spool.counts.ledger(state.run)
         text = _text(ledger)
         if self._stored.get(state.run) != text:
             self._tag(sink, state.ref.run_id, *self._note(state, ledger), (LEDGER_TAG, text))
@@ -153,7 +153,7 @@ class RunEnds:
         """The smallest and largest values, to be noted with the run, if they are those of all that it has."""
         counts = ledger.of("metric")
         unsure = state.spec.run_id or state.partial or counts.dead or counts.dropped or counts.pending
-        found = {} if unsure else self._spool.extremes(state.run)
+        found = {} if unsure else self._spool.counts.extremes(state.run)
         if not found:
             return []
         # Written down here first, so that no kill leaves a note behind that nobody would withdraw.

@@ -39,7 +39,8 @@ from tailrace_agent.log import Log
 from tailrace_agent.retry import IDLE, Backoff
 from tailrace_agent.settings.uris import unmask_uri
 from tailrace_agent.sinks.base import Renamed, Sink
-from tailrace_agent.spool.store import Block, Outcome, Spool
+from tailrace_agent.spool.blocks import Block, Outcome
+from tailrace_agent.spool.store import Spool
 from tailrace_agent.text.quoting import quoted
 
 __all__ = ["Uploads"]
@@ -86,7 +87,7 @@ class Uploads:
         self._log, self._monotonic = log, monotonic
         self._source = ArtifactSource(artifacts)
         self._backoff = Backoff(cap=retry_max_delay)
-        self._trials = Trials(retry_max_delay, spool.upload_failures())
+        self._trials = Trials(retry_max_delay, spool.artifacts.failures())
         self._pieces: dict[int, Pieces] = {}
         self._metadata_tries: dict[int, int] = {}
         self._doubts = 0  # failures in a row after which it is the store that is doubted
@@ -111,8 +112,8 @@ class Uploads:
 
     def _not_durable(self) -> Block | None:
         for state in self._book.unfinished(self._delivery.tracking_uri):
-            waits = not state.gone and self._spool.backlog(state.run).get("artifact")
-            if waits and (block := self._spool.next_artifact(state.run, self._durable)) is not None:
+            waits = not state.gone and self._spool.waiting.backlog(state.run).get("artifact")
+            if waits and (block := self._spool.artifacts.next(state.run, self._durable)) is not None:
                 return block
         return None
 
@@ -124,14 +125,14 @@ class Uploads:
         resting = self._trials.resting(now)
         deadline = now + IDLE
         for state in self._book.unfinished(self._delivery.tracking_uri):
-            waits = bool(self._spool.backlog(state.run).get("artifact"))
+            waits = bool(self._spool.waiting.backlog(state.run).get("artifact"))
             if state.gone or not (waits or _undescribed(state)):
                 continue
             sink = self._delivery.sink
             if sink is None or state.ref is None:
                 deadline = min(deadline, now + (IDLE if self._delivery.refused else _NO_SINK_YET))
                 continue
-            if waits and (block := self._spool.next_artifact(state.run, resting)) is not None:
+            if waits and (block := self._spool.artifacts.next(state.run, resting)) is not None:
                 return self._try(sink, state, block, now)
             if _undescribed(state):
                 return self._describe(sink, state, now)
@@ -236,7 +237,7 @@ class Uploads:
         name, reason = artifact_file(record, self._staging), str(error)
         self._trials.failed(block.id, self._monotonic(), error.retry_after, blameless=error.here)
         failures, counted = self._trials.failures(block.id), self._trials.counted(block.id)
-        self._spool.upload_failed(block.id, counted, reason)
+        self._spool.artifacts.failed(block.id, counted, reason)
         self._book.waiters.upload_failed(state.run, now)
         self._log.warning("upload failed", name=name, reason=reason, failures=failures, counted=counted)
         if counted >= DEADLY:

@@ -135,13 +135,13 @@ class _Agent:
             session.remove_shared()
             return
         settled = self._closed and pipeline.settled
-        runs, dead = len(pipeline.book.all()), pipeline.spool.dead
+        runs, dead = len(pipeline.book.all()), pipeline.spool.letters.number
         if pipeline.stuck and not pipeline.settled:
             write_own(session.dir / "refused", b"")
         pipeline.close()
         if settled:
             mark_finished(session, runs=runs, dead=dead, at=time.time())
-        self._log.info("agent leaves", settled=settled, pending=pipeline.spool.points)
+        self._log.info("agent leaves", settled=settled, pending=pipeline.spool.waiting.points)
         if self._closed:
             session.remove_shared()
         if settled and not runs and not set_aside(session):

@@ -53,7 +53,7 @@ class ThreadHost:
         self._stopped = True
         self._pipeline.drain(time.monotonic())
         settled = self._pipeline.settled and all(map(self._session.is_ring_of_this_process, self._session.rings()))
-        runs, dead = len(self._pipeline.book.all()), self._pipeline.spool.dead
+        runs, dead = len(self._pipeline.book.all()), self._pipeline.spool.letters.number
         self._pipeline.close()
         if settled:
             mark_finished(self._session, runs=runs, dead=dead, at=time.time())

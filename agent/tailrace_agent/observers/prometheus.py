@@ -155,8 +155,8 @@ class RunCollector(Collector):
         yield info
         for name, text, value in (
             ("start_timestamp_seconds", "When it began.", self._began),
-            ("pending", "Entries of all runs that wait for MLflow.", self._spool.points),
-            ("spool_bytes", "Bytes that wait on disk.", self._spool.bytes),
+            ("pending", "Entries of all runs that wait for MLflow.", self._spool.waiting.points),
+            ("spool_bytes", "Bytes that wait on disk.", self._spool.waiting.bytes),
             ("metrics_left_out", "Metrics that found no room here; MLflow gets them all.", self._latest.left_out),
         ):
             yield GaugeMetricFamily(f"tailrace_agent_{name}", text, value=value)
@@ -179,7 +179,7 @@ class RunCollector(Collector):
         dead = counter("dead", "Entries that MLflow refused.")
         dropped = counter("dropped", "Entries that were given up.")
         for state in shown:
-            labels, total = _labels(state), self._spool.ledger(state.run).total
+            labels, total = _labels(state), self._spool.counts.ledger(state.run).total
             running.add_metric(labels, state.end is None)
             if (row := self._latest.progress(state.run)) is not None:
                 step.add_metric(labels, row.step)
@@ -187,7 +187,7 @@ class RunCollector(Collector):
             alerts.add_metric(labels, state.alerts)
             problem.add_metric(labels, bool(state.problem or state.refused or state.gone))
             pending.add_metric(labels, total.pending)
-            oldest = self._spool.oldest_ns(state.run)
+            oldest = self._spool.waiting.oldest_ns(state.run)
             lag.add_metric(labels, max(0.0, self._clock() - oldest / 1e9) if oldest else 0.0)
             delivered.add_metric(labels, total.delivered)
             dead.add_metric(labels, total.dead)

@@ -168,7 +168,7 @@ class Pipeline:
         # Behind a frame that is not whole may stand what was logged before the barrier was asked for.
         stuck = self.rings.stuck
         if barriers_due and not more and not stuck:
-            self.book.waiters.set_barriers(self.spool.last_id())
+            self.book.waiters.set_barriers(self.spool.waiting.last_id())
             self.on_change()
         self.takeover.keep_bound(self.settings.spool_max_bytes)
         if now >= self._look_at:
@@ -188,7 +188,7 @@ class Pipeline:
     def _look_around(self) -> None:
         self.rings.retire()
         rings = self.rings.names
-        if not rings and self.book.adopt(self.spool.waiting_runs):
+        if not rings and self.book.adopt(self.spool.waiting.runs):
             self.destinations.update()
         self.owners.look(rings)
         self.status_files.tell_of_life(self.onlookers.url)
@@ -242,7 +242,8 @@ class Pipeline:
     @property
     def settled(self) -> bool:
         """Whether nothing is left to do: every run finalized."""
-        return not self.spool.points and not self.onlookers.pending and all(s.finalized for s in self.book.all())
+        waits = self.spool.waiting.points or self.onlookers.pending
+        return not waits and all(state.finalized for state in self.book.all())
 
     @property
     def stuck(self) -> bool:
@@ -264,7 +265,7 @@ def _opened_book(session: Session, spool: Spool, log: Log) -> RunBook:
         log.error("spool was unreadable and set aside", **msgspec.to_builtins(spool.set_aside))
     book = RunBook(spool.runs(), spool.save_run, partial(stand_in, session.info))
     # An agent was killed after rows had come for a run that was finalized.
-    book.reopen(state.run for state in book.all() if spool.backlog(state.run))
+    book.reopen(state.run for state in book.all() if spool.waiting.backlog(state.run))
     if spool.set_aside:
         for state in book.all():
             book.update(state.run, partial=True, noted=True)

@@ -50,14 +50,14 @@ class StatusFiles:
 
     def tell_of_life(self, metrics_url: str | None) -> None:
         """Says that the agent lives, how much waits, and where Prometheus finds its metrics."""
-        self._agent.seen, self._agent.pending = time.time(), self._spool.points
-        self._agent.spool_bytes, self._agent.metrics_url = self._spool.bytes, metrics_url
+        self._agent.seen, self._agent.pending = time.time(), self._spool.waiting.points
+        self._agent.spool_bytes, self._agent.metrics_url = self._spool.waiting.bytes, metrics_url
         self._write_agent()
 
     def publish(self, now: float, *, force: bool = False) -> None:
         """Answers those who wait, and rewrites the status files of the runs that changed."""
         with self._publishing:
-            answered = self._book.settle_marks(self._spool.first_waiting)
+            answered = self._book.settle_marks(self._spool.waiting.first)
             if now < self._publish_at and not force and not answered:
                 return
             self._publish_at = now + _PUBLISH_EVERY
@@ -72,9 +72,9 @@ class StatusFiles:
         state = self._book.get(run)
         if state is None:
             return
-        oldest = self._spool.oldest_ns(run)
+        oldest = self._spool.waiting.oldest_ns(run)
         lag = max(0.0, time.time() - oldest / 1e9) if oldest else 0.0
-        ledger = self._spool.ledger(run)
+        ledger = self._spool.counts.ledger(run)
         status.write(self._session.shared / status.run_file(run), self._book.status(run, ledger, lag))
         news = len(state.notices) + (state.ref is not None)  # where to look at it is told as soon as MLflow knows it
         if news > self._notified.get(run, 0):

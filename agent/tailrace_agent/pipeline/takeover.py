@@ -91,8 +91,8 @@ class Takeover:
 
     def keep_bound(self, max_bytes: int) -> None:
         """Drops the oldest metrics where more waits than the spool may hold."""
-        if self._spool.bytes > max_bytes:
-            for run, points in self._spool.shed(max_bytes, "spool at its bound").items():
+        if self._spool.waiting.bytes > max_bytes:
+            for run, points in self._spool.waiting.shed(max_bytes, "spool at its bound").items():
                 self._log.error("spool at its bound", run=run_hex(run), dropped=points)
                 self._book.notice(run, "the spool is at its bound (spool_max_bytes): the oldest metrics are dropped")
                 self._book.touch(run)

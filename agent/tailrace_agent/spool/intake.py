@@ -25,7 +25,6 @@ from tailrace_agent.ipc.records import (
     End,
     Flush,
     Kind,
-    MetricRow,
     Monitor,
     Params,
     Samples,
@@ -38,10 +37,10 @@ from tailrace_agent.ipc.records import (
 from tailrace_agent.ipc.staging import is_staged_name
 from tailrace_agent.ledger import as_dropped
 from tailrace_agent.sinks.base import Limits
-from tailrace_agent.spool.store import BLOCK_POINTS, SYSTEM, Tally
+from tailrace_agent.spool.blocks import BLOCK_POINTS, SYSTEM, NewBlock, Tally, encode_rows
 from tailrace_agent.text.quoting import quoted
 
-__all__ = ["Changes", "Intake", "decode_rows", "encode_rows"]
+__all__ = ["Changes", "Intake"]
 
 _LIMITS: Final = Limits()
 _SHOWN: Final = 100
@@ -50,24 +49,12 @@ _MAX_STEP: Final = 2**63 - 1
 _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _POINTER: Final = " … [cut by tailrace; whole in the artifact {path}]"
 
-_rows_decoder = msgspec.msgpack.Decoder(list[MetricRow])
-
-
-def encode_rows(bodies: list[bytes]) -> bytes:
-    """A block's body from its rows' bytes: a MessagePack array32."""
-    return b"\xdd" + len(bodies).to_bytes(4, "big") + b"".join(bodies)
-
-
-def decode_rows(body: bytes) -> list[MetricRow]:
-    """The rows of a metrics block."""
-    return _rows_decoder.decode(body)
-
 
 class Changes:
     """What one drain brought, ready for `Spool.ingest`, and what the run book has to know."""
 
     def __init__(self) -> None:
-        self.blocks: list[tuple[int, Kind, int, int, bytes]] = []
+        self.blocks: list[NewBlock] = []
         self.starts: list[tuple[Start, str]] = []
         self.ends: list[End] = []
         self.flushes: list[tuple[Flush, str]] = []

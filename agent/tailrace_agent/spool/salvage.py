@@ -24,6 +24,7 @@ from urllib.parse import quote
 from tailrace_agent.ipc.finished import SetAside, note_set_aside
 from tailrace_agent.ipc.reasons import Reason
 from tailrace_agent.ledger import as_dropped
+from tailrace_agent.spool.counts import count, count_keys
 from tailrace_agent.spool.schema import body_sum
 
 __all__ = ["LOST", "Salvage", "salvage", "take_back"]
@@ -36,8 +37,6 @@ _MOST: Final = 1000
 """Entries of a block at most; more is no count."""
 _KINDS: Final = ("metric", "param", "tag", "artifact")
 _DAMAGED = (sqlite3.Error, UnicodeDecodeError, OverflowError)
-_COUNT: Final = "INSERT INTO tally VALUES(?, ?, ?, ?) ON CONFLICT(run, kind, what) DO UPDATE SET n = n + excluded.n"
-_KEY: Final = "INSERT INTO delivered_key VALUES(?, ?, ?) ON CONFLICT(run, key) DO UPDATE SET n = n + excluded.n"
 Row = tuple[Any, ...]
 
 
@@ -166,7 +165,7 @@ def _take(old: _Damaged, db: sqlite3.Connection) -> bool:
     numbers = _all_of(int)
     tallies = [row for row in old.table("n", "tally", "run, kind, what") if _is_tally(row)]
     counted = old.whole and bool(tallies)
-    db.executemany(_COUNT, tallies)
+    count(db, tallies)
     db.executemany(
         "INSERT OR IGNORE INTO run VALUES(?, ?)",
         (row for row in old.table("state", "run", "run") if numbers(row[:1]) and isinstance(row[1], bytes)),
@@ -175,10 +174,7 @@ def _take(old: _Damaged, db: sqlite3.Connection) -> bool:
         "INSERT OR IGNORE INTO ring VALUES(?, ?, ?)",
         (row for row in old.table("tail, spill", "ring", "name") if isinstance(row[0], str) and numbers(row[1:])),
     )
-    db.executemany(
-        _KEY,
-        (row for row in old.table("n", "delivered_key", "run, key") if _is_key(row)),
-    )
+    count_keys(db, (row for row in old.table("n", "delivered_key", "run, key") if _is_key(row)))
     db.executemany(
         "INSERT OR IGNORE INTO extreme VALUES(?, ?, ?, ?, ?, ?, ?)",
         (
@@ -215,7 +211,7 @@ def _balance(db: sqlite3.Connection, counted: bool) -> Salvage:
         buried = dead.get(key, 0) - told_dead.get(key, 0)
         missing = told.get(key, 0) - buried - waiting.get(key, 0)  # what is dead, and was not counted so, waits no more
         rows = [("dead", buried), ("accepted", -missing) if missing < 0 else (as_dropped(LOST), missing)]
-        db.executemany(_COUNT, [(*key, what, n) for what, n in rows if n])
+        count(db, [(*key, what, n) for what, n in rows if n])
         lost += max(0, missing)
     return Salvage(sum(waiting.values()), lost if counted else None)
 

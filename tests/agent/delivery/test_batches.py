@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from tailrace_agent.delivery.batches import Twins, body_of, keys_of, metrics_batch, texts_batch
 from tailrace_agent.ipc.records import RAW, Point, encode
-from tailrace_agent.spool.intake import decode_rows, encode_rows
-from tailrace_agent.spool.store import Block
+from tailrace_agent.spool.blocks import Block, decode_rows, encode_rows
 
 MS = 1_000_000
 _ids = itertools.count(1)

@@ -191,7 +191,7 @@ def test_no_request_exceeds_the_limits_of_mlflow(rig: DeliveryRig) -> None:
     assert len(rig.sink.sent("metric")) <= 11
     assert (rig.ledger().delivered, rig.ledger().pending) == (7770 + 666, 0)
     assert rig.ledger().requests == len(rig.sink.requests)
-    assert rig.spool.delivered_keys(1) == rig.sink.count_metrics(rig.of(1).run_id)
+    assert rig.spool.counts.delivered_keys(1) == rig.sink.count_metrics(rig.of(1).run_id)
 
 
 # -- the end -----------------------------------------------------------------------------------------------------------
@@ -631,9 +631,9 @@ def test_the_bad_among_the_good_are_isolated_in_few_requests(
         assert stored == {f"k{i}": 1 for i in range(n) if f"k{i}" not in bad}
         counts = rig.ledger().of("metric")
         assert (counts.delivered, counts.dead, counts.pending) == (n - len(bad), len(bad), 0)
-        assert {letter.key for letter in rig.spool.dead_letters()} == bad
+        assert {letter.key for letter in rig.spool.letters.all()} == bad
         assert len(rig.sink.sent("metric")) <= 1 + 2 * len(bad) * math.ceil(math.log2(n) if n > 1 else 1) + len(bad)
-        assert rig.spool.delivered_keys(1) == stored
+        assert rig.spool.counts.delivered_keys(1) == stored
     finally:
         rig.spool.close()
 
@@ -666,10 +666,10 @@ def test_a_dead_letter_can_be_sent_again(rig: DeliveryRig) -> None:
     rig.sink.bad = "k7".__eq__
     rig.log_row({f"k{i}": float(i) for i in range(10)})
     rig.run()
-    (letter,) = rig.spool.dead_letters(1)
+    (letter,) = rig.spool.letters.all(1)
     assert (letter.key, letter.n, letter.kind) == ("k7", 1, "metric")
     rig.sink.bad = lambda _: False
-    rig.spool.revive([letter], [(letter.run, letter.kind, letter.n, 0, letter.body)])
+    rig.spool.letters.revive([letter], [(letter.run, letter.kind, letter.n, 0, letter.body)])
     rig.run()
     assert rig.of(1).metrics["k7"][0].value == 7.0
     assert (rig.ledger().delivered, rig.ledger().dead) == (10, 0)
@@ -685,7 +685,7 @@ def test_a_changed_param_costs_nothing_else(rig: DeliveryRig) -> None:
     assert rig.of(1).params == {"lr": "1", "a": "x", "b": "y", "c": "z"}
     counts = rig.ledger().of("param")
     assert (counts.delivered, counts.dead, counts.pending) == (4, 1, 0)
-    (letter,) = rig.spool.dead_letters()
+    (letter,) = rig.spool.letters.all()
     assert (letter.key, "Changing param values" in letter.reason) == ("lr", True)
     assert any("'lr'" in text for text in rig.notices())
     assert rig.ledger().of("metric").delivered == 1
@@ -747,7 +747,7 @@ def test_twins_are_merged_and_counted(rig: DeliveryRig) -> None:
     assert rig.sink.sent("metric") == [["a", "b"]]
     counts = rig.ledger().of("metric")
     assert (counts.accepted, counts.delivered, counts.merged, counts.pending) == (7, 7, 5, 0)
-    assert rig.spool.delivered_keys(1) == rig.sink.count_metrics(rig.of(1).run_id) == {"a": 1, "b": 1}
+    assert rig.spool.counts.delivered_keys(1) == rig.sink.count_metrics(rig.of(1).run_id) == {"a": 1, "b": 1}
 
 
 @pytest.mark.parametrize("kind", ["metric", "param", "tag"])
@@ -892,7 +892,7 @@ def test_whatever_fails_and_whoever_is_killed_each_point_arrives_once(
     rig.sink.fail = rig.sink.fail_after = None
     assert rig.sink.count_metrics(rig.of(1).run_id) == expected
     assert (rig.ledger().delivered, rig.ledger().pending) == (len(expected) + 1, 0)
-    assert rig.spool.delivered_keys(1) == expected
+    assert rig.spool.counts.delivered_keys(1) == expected
     assert rig.of(1).status == "FINISHED"
     rig.spool.close()
 
@@ -949,7 +949,7 @@ def test_what_is_dropped_between_finding_and_sending_is_counted_once(rig: Delive
     rig.start()
     rig.run()
     rig.log_metrics(*"abcdef")
-    rig.sink.fail = lambda method: rig.spool.shed(0, "bound") and None
+    rig.sink.fail = lambda method: rig.spool.waiting.shed(0, "bound") and None
     rig.run()
     counts = rig.ledger().of("metric")
     assert (counts.delivered, counts.dropped, counts.pending) == (6, {}, 0)
@@ -961,7 +961,7 @@ def test_metrics_that_were_dropped_in_the_meantime_leave_nothing_to_send(rig: De
     rig.log_metrics("a")
     rig.now += 1
     real = rig.book.urgent
-    monkeypatch.setattr(rig.book, "urgent", lambda run: (rig.spool.shed(0, "bound"), real(run))[1])
+    monkeypatch.setattr(rig.book, "urgent", lambda run: (rig.spool.waiting.shed(0, "bound"), real(run))[1])
     rig.run()
     rig.run()
     counts = rig.ledger().of("metric")

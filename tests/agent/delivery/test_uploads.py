@@ -166,10 +166,10 @@ def test_what_is_refused_is_a_dead_letter_and_the_next_one_arrives(rig: UploadRi
     rig.run()
     assert rig.of().artifacts == {"b.txt": b"b"}
     assert (rig.counts().delivered, rig.counts().dead, rig.counts().pending) == (1, 1, 0)
-    (letter,) = rig.spool.dead_letters(1)
+    (letter,) = rig.spool.letters.all(1)
     assert (letter.kind, letter.key, letter.reason) == ("artifact", "a.txt", str(error))
     assert refused.exists()  # so that it can be sent again
-    rig.spool.revive([letter], [(1, "artifact", 1, 0, letter.body)])
+    rig.spool.letters.revive([letter], [(1, "artifact", 1, 0, letter.body)])
     rig.run()
     assert rig.of().artifacts == {"a.txt": b"a", "b.txt": b"b"}
 
@@ -311,7 +311,7 @@ def test_what_cannot_be_stored_stands_before_nothing_and_becomes_a_dead_letter(r
     assert sorted(rig.of(2).artifacts) == ["1.txt", "3.txt"]
     assert (rig.of(1).status, rig.of(2).status) == ("FINISHED", "FINISHED")
     assert (rig.counts().delivered, rig.counts().dead, rig.counts().pending) == (3, 1, 0)
-    (letter,) = rig.spool.dead_letters()
+    (letter,) = rig.spool.letters.all()
     assert letter.key == "impossible"
     assert "500" in letter.reason
     assert "others were stored meanwhile" in letter.reason
@@ -351,7 +351,7 @@ def test_how_often_it_failed_by_itself_outlives_the_agent(rig: UploadRig) -> Non
         rig.restart()
     rig.run(4)
     assert rig.counts().dead == 1
-    assert rig.spool.upload_failures() == {}
+    assert rig.spool.artifacts.failures() == {}
 
 
 @pytest.mark.parametrize("contents", [True, False])
@@ -367,13 +367,13 @@ def test_a_file_that_cannot_be_stored_costs_itself_and_not_its_directory(
     stored = {name for name in rig.of().artifacts if not name.startswith("tailrace/")}
     assert stored == {f"{top}/a.txt", f"{top}/below/c.txt"}
     assert (rig.counts().accepted, rig.counts().delivered, rig.counts().dead, rig.counts().pending) == (2, 1, 1, 0)
-    (letter,) = rig.spool.dead_letters()
+    (letter,) = rig.spool.letters.all()
     assert letter.key == f"{top}/below/bad"
     assert any(f"{top}/below/bad" in text for text in rig.notices())
     assert tried.count("a.txt") == 1, "what has arrived is not sent again"
     assert not entry.exists()
     rig.sink.log_artifact = MemorySink.log_artifact.__get__(rig.sink)  # type: ignore[method-assign]
-    rig.spool.revive([letter], [(1, "artifact", 1, 0, letter.body)])
+    rig.spool.letters.revive([letter], [(1, "artifact", 1, 0, letter.body)])
     rig.run()
     assert rig.of().artifacts[f"{top}/below/bad"] == b"x"
     assert sorted(path.name for path in rig.staging.iterdir()) == []

@@ -50,7 +50,7 @@ from tailrace_agent.runtime import places
 from tailrace_agent.settings.settings import Settings
 from tailrace_agent.settings.uris import mask_uri
 from tailrace_agent.sinks.memory import MemorySink
-from tailrace_agent.spool.store import DeadLetter
+from tailrace_agent.spool.blocks import DeadLetter
 
 
 @pytest.fixture
@@ -519,7 +519,7 @@ def test_an_artifact_that_lies_elsewhere_is_dropped_with_a_reason_and_its_file_s
         for channel in pipeline.channels.values():
             pipeline.deliver(channel, float(now))
             pipeline.upload(channel, float(now))
-    counts = pipeline.spool.ledger(1).of("artifact")
+    counts = pipeline.spool.counts.ledger(1).of("artifact")
     assert counts.dropped == {"staged elsewhere": 2, "staged copy is gone": 1}
     assert (counts.accepted, counts.pending) == (3, 0)
     state = pipeline.book.get(1)

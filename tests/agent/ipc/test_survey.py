@@ -337,7 +337,7 @@ def test_a_spool_that_was_set_aside_is_told_until_somebody_takes_it_away(sqlite_
 def test_dead_letters_of_a_session_that_an_older_version_finished_are_still_seen() -> None:
     session = done()
     spool = Spool(session.dir / "spool.db")
-    from tailrace_agent.spool.store import Outcome
+    from tailrace_agent.spool.blocks import Outcome
 
     spool.settle(Outcome(7, "metric", [], 0, dead=[("a", 1, b"x", "bad")]))
     spool.close()
@@ -346,13 +346,13 @@ def test_dead_letters_of_a_session_that_an_older_version_finished_are_still_seen
 
 
 def test_the_spools_of_finished_sessions_are_opened_only_where_they_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tailrace_agent.cli import _look
+    from tailrace_agent.spool import database
 
     for _ in range(6):
         done()
     opened = []
-    connect = _look.connect
-    monkeypatch.setattr(_look, "connect", lambda path, **how: opened.append(how) or connect(path, **how))
+    connect = database.connect
+    monkeypatch.setattr(database, "connect", lambda path, **how: opened.append(how) or connect(path, **how))
     assert tailrace("status").exit_code == 0
     assert opened == [{"prove": False}] * 3
     opened.clear()

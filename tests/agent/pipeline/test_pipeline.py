@@ -133,7 +133,7 @@ class PipelineRig:
         return found
 
     def ledger(self, run: int = 1) -> Ledger:
-        return self.pipeline.spool.ledger(run)
+        return self.pipeline.spool.counts.ledger(run)
 
 
 @pytest.fixture
@@ -230,7 +230,7 @@ def test_the_ledger_with_a_run_knows_what_came_after_its_end_though_the_agent_wa
     (channel,) = rig.pipeline.channels.values()
     rig.pipeline.deliver(channel, rig.now)
     assert rig.of().tags["late"] == "1"
-    assert rig.pipeline.spool.points == 0
+    assert rig.pipeline.spool.waiting.points == 0
     rig.restart()
     rig.run()
     assert json.loads(rig.of().tags["tailrace.ledger"]) == rig.ledger().summary()
@@ -287,7 +287,7 @@ def test_artifacts_are_uploaded_when_what_the_store_did_not_take_was_dropped_mea
     put(ring, rig.row("x"), Artifact(1, "staged"), End(1, "FINISHED", 9))
     rig.run(2.0)
     rig.sink.fail = None
-    assert rig.pipeline.spool.shed(0, "spool at its bound") == {1: 1}
+    assert rig.pipeline.spool.waiting.shed(0, "spool at its bound") == {1: 1}
     rig.run(60.0)
     assert rig.of().artifacts == {"model.bin": b"weights"}
     assert rig.of().status == "FINISHED"
@@ -537,9 +537,9 @@ def test_however_often_the_agent_is_killed_every_row_counts_once(
             if next(calls) >= fuse:
                 raise Killed
 
-        real = rig.pipeline.spool._db
+        real = rig.pipeline.spool.database.connection
         patch = pytest.MonkeyPatch()
-        patch.setattr(rig.pipeline.spool, "_db", Ticking(real, tick))
+        patch.setattr(rig.pipeline.spool.database, "connection", Ticking(real, tick))
         rig.sink.fail = rig.sink.fail_after = tick
         with contextlib.suppress(Killed):
             rig.run(3)
@@ -691,7 +691,7 @@ def test_at_its_bound_the_spool_drops_the_oldest_metrics_and_nothing_else(tmp_pa
         put(ring, rig.row(*(f"metric-number-{i:03}" for i in range(100)), step=step))
         if step % 10 == 0:
             rig.run(0.2)
-            assert rig.pipeline.spool.bytes <= 1 << 20
+            assert rig.pipeline.spool.waiting.bytes <= 1 << 20
     put(ring, End(1, "FINISHED", 9))
     rig.run(5)
     counts = rig.status().ledger.of("metric")
@@ -787,7 +787,7 @@ def test_the_agent_shows_that_it_lives(rig: PipelineRig) -> None:
     told = status.read(rig.session.shared / "agent.status", status.AgentStatus)
     assert told is not None
     assert (told.pid, told.host, told.pending) == (os.getpid(), "process", 2)
-    assert told.spool_bytes == rig.pipeline.spool.bytes > 0
+    assert told.spool_bytes == rig.pipeline.spool.waiting.bytes > 0
 
 
 def test_a_damaged_spool_is_set_aside_and_what_comes_later_is_taken_over(rig: PipelineRig) -> None:

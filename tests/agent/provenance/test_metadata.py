@@ -245,7 +245,7 @@ class MetadataRig:
         self.metadata = Metadata(self.book, self.staging, "here", KeptLog())
         self.delivery = Delivery(None, self.spool, self.book, lambda: self.sink, flush_interval=0.5, **more)
         self.uploads = Uploads(self.delivery, self.spool, self.book, self.staging, **more)
-        self.book.waiters.set_barriers(self.spool.last_id())
+        self.book.waiters.set_barriers(self.spool.waiting.last_id())
 
     def start(self, **spec: Any) -> None:
         facts = Facts(command=["python", "x.py"], script=None, executable="", python="3.11.7", pid=7, host="here")
@@ -264,7 +264,7 @@ class MetadataRig:
         state = self.book.end(End(1, "FINISHED", 6))
         assert state is not None
         self.spool.save_run(1, state)
-        self.book.waiters.set_barriers(self.spool.last_id())
+        self.book.waiters.set_barriers(self.spool.waiting.last_id())
 
     @property
     def state(self) -> RunState:

@@ -8,12 +8,13 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tailrace_agent.ipc.records import Point
+from tailrace_agent.spool.blocks import Outcome
 from tailrace_agent.spool.extremes import NOTE, SHARED, Extreme, known, of, to_text, unbounded
-from tailrace_agent.spool.store import Outcome, Spool
+from tailrace_agent.spool.store import Spool
 
 NUMBERS = st.floats(allow_nan=True, allow_infinity=True)
 POINTS = st.lists(
@@ -37,6 +38,7 @@ def test_they_are_those_of_all_points_with_nan_left_out(points: list[Point]) -> 
     assert of(points) == plainly(points)
 
 
+@settings(deadline=None)
 @given(st.lists(POINTS, max_size=5))
 def test_the_spool_widens_them_batch_by_batch(batches: list[list[Point]]) -> None:
     with tempfile.TemporaryDirectory() as directory:
@@ -46,7 +48,7 @@ def test_the_spool_widens_them_batch_by_batch(batches: list[list[Point]]) -> Non
             keys = [(key, extreme.n) for key, extreme in found.items()]
             spool.settle(Outcome(1, "metric", [], len(batch), keys=keys, extremes=found))
             spool.settle(Outcome(2, "metric", [], len(batch), keys=keys, extremes=found))
-        assert spool.extremes(1) == plainly([point for batch in batches for point in batch])
+        assert spool.counts.extremes(1) == plainly([point for batch in batches for point in batch])
         spool.close()
 
 
@@ -55,7 +57,7 @@ def test_what_an_older_tailrace_has_delivered_leaves_a_metric_out(tmp_path: Path
     spool.settle(Outcome(1, "metric", [], 3, keys=[("a", 2), ("b", 1)]))
     new = of([Point("a", 1.0, 0, 0), Point("c", 1.0, 0, 0)])
     spool.settle(Outcome(1, "metric", [], 2, keys=[("a", 1), ("c", 1)], extremes=new))
-    assert set(spool.extremes(1)) == {"c"}
+    assert set(spool.counts.extremes(1)) == {"c"}
 
 
 @given(POINTS)

@@ -27,8 +27,9 @@ from tailrace_agent.ipc.records import (
     encode,
 )
 from tailrace_agent.ledger import Ledger
-from tailrace_agent.spool.intake import Changes, Intake, decode_rows, encode_rows
-from tailrace_agent.spool.store import BLOCK_POINTS, Spool
+from tailrace_agent.spool.blocks import BLOCK_POINTS, decode_rows, encode_rows
+from tailrace_agent.spool.intake import Changes, Intake
+from tailrace_agent.spool.store import Spool
 
 NAN = float("nan")
 

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from tailrace_agent.ledger import Ledger
+from tailrace_agent.spool.blocks import SYSTEM, Outcome
 from tailrace_agent.spool.salvage import Salvage, salvage
-from tailrace_agent.spool.store import SYSTEM, Outcome, Spool
+from tailrace_agent.spool.store import Spool
 
 NewBlock = tuple[int, str, int, int, bytes]
 
@@ -32,7 +33,7 @@ def _impatient() -> Iterator[None]:
     real = sqlite3.connect
     patch = pytest.MonkeyPatch()
     patch.setattr(
-        "tailrace_agent.spool.store.sqlite3.connect",
+        "tailrace_agent.spool.schema.sqlite3.connect",
         functools.wraps(real)(lambda *args, **kwargs: real(*args, **{**kwargs, "timeout": 0.02})),
     )
     yield
@@ -56,7 +57,7 @@ def put(spool: Spool, *blocks: NewBlock, **more: Any) -> None:
 
 
 def ids(spool: Spool, run: int = 1, kind: str = "metric") -> list[int]:
-    return [found.id for found in spool.waiting(run, kind, 10**9)]
+    return [found.id for found in spool.waiting.oldest(run, kind, 10**9)]
 
 
 class Failing:
@@ -83,7 +84,7 @@ class Failing:
 
 def failing(spool: Spool, fails: Callable[[str], bool]) -> Any:
     patch = pytest.MonkeyPatch()
-    patch.setattr(spool, "_db", Failing(spool._db, fails))
+    patch.setattr(spool.database, "connection", Failing(spool.database.connection, fails))
     return patch
 
 
@@ -93,13 +94,14 @@ def failing_at(spool: Spool, call: int) -> Any:
 
 
 def table(spool: Spool) -> dict[tuple[int, str], int]:
-    rows = spool._all("SELECT run, kind, sum(n) FROM block GROUP BY run, kind")
+    rows = spool.database.rows("SELECT run, kind, sum(n) FROM block GROUP BY run, kind")
     return {(row[0], row[1]): row[2] for row in rows}
 
 
 def snapshot(spool: Spool) -> object:
-    tables = ("block", "run", "tally", "delivered_key", "dead", "ring")
-    return [spool._all(f"SELECT * FROM {name}") for name in tables], spool.bytes, spool.points, spool.backlog(1)
+    tables, waiting = ("block", "run", "tally", "delivered_key", "dead", "ring"), spool.waiting
+    rows = [spool.database.rows(f"SELECT * FROM {name}") for name in tables]
+    return rows, waiting.bytes, waiting.points, waiting.backlog(1)
 
 
 # -- together or not at all --------------------------------------------------------------------------------------------
@@ -111,7 +113,7 @@ def test_what_was_taken_over_is_there_for_the_successor(tmp_path: Path) -> None:
     spool.close()
     spool = Spool(tmp_path / "s.db")
     assert spool.set_aside is None
-    assert (spool.points, spool.bytes, spool.backlog(1)) == (5, 200, {"param": 2, "metric": 3})
+    assert (spool.waiting.points, spool.waiting.bytes, spool.waiting.backlog(1)) == (5, 200, {"param": 2, "metric": 3})
     assert spool.runs() == {1: b"state"}
     assert spool.ring_positions() == {"r": (10, 20)}
     assert (tmp_path / "s.db").stat().st_mode & 0o777 == 0o600
@@ -129,7 +131,7 @@ def test_an_error_in_the_middle_of_ingest_leaves_everything_as_it_was(spool: Spo
     patch.undo()
     assert snapshot(spool) == before
     put(spool, block(7), runs=[(1, b"new")], rings=[("r", 30, 40)])
-    assert spool.points == 10
+    assert spool.waiting.points == 10
     assert spool.ring_positions() == {"r": (30, 40)}
 
 
@@ -146,9 +148,9 @@ def test_an_error_in_the_middle_of_settle_leaves_everything_as_it_was(spool: Spo
     patch.undo()
     assert snapshot(spool) == before
     spool.settle(outcome)
-    counts = spool.ledger(1).of("metric")
+    counts = spool.counts.ledger(1).of("metric")
     assert (counts.accepted, counts.delivered, counts.dead, counts.pending) == (7, 6, 1, 0)
-    assert (spool.points, spool.bytes) == (0, 0)
+    assert (spool.waiting.points, spool.waiting.bytes) == (0, 0)
 
 
 @pytest.mark.parametrize("statement", ["BEGIN", "INTO dead", "INTO tally", "DELETE FROM block", "COMMIT"])
@@ -157,7 +159,7 @@ def test_an_error_in_the_middle_of_a_burial_leaves_everything_as_it_was(spool: S
     before = snapshot(spool)
     patch = failing(spool, lambda sql: statement in sql)
     with pytest.raises(sqlite3.OperationalError):
-        spool.bury(1, "gone")
+        spool.letters.bury(1, "gone")
     patch.undo()
     assert snapshot(spool) == before
 
@@ -172,18 +174,18 @@ def test_a_key_too_large_for_sqlite_changes_nothing(spool: Spool) -> None:
 
 def test_a_sync_takes_all_earlier_commits_along_and_then_commits_are_quick_again(spool: Spool) -> None:
     said: list[str] = []
-    spool._db.set_trace_callback(said.append)
+    spool.database.connection.set_trace_callback(said.append)
     put(spool, block(), sync=True)
     put(spool, block())
     pragmas = [text for text in said if "synchronous" in text or text in ("BEGIN IMMEDIATE", "COMMIT")]
     full, normal = "PRAGMA synchronous = FULL", "PRAGMA synchronous = NORMAL"
     assert pragmas == [full, "BEGIN IMMEDIATE", "COMMIT", normal, "BEGIN IMMEDIATE", "COMMIT"]
-    spool._db.set_trace_callback(None)
+    spool.database.connection.set_trace_callback(None)
     patch = failing(spool, lambda sql: "INTO ring" in sql)
     with pytest.raises(sqlite3.OperationalError):
         put(spool, block(), sync=True)
     patch.undo()
-    assert spool._db.execute("PRAGMA synchronous").fetchone() == (1,)
+    assert spool.database.connection.execute("PRAGMA synchronous").fetchone() == (1,)
 
 
 # -- one owner ---------------------------------------------------------------------------------------------------------
@@ -195,7 +197,7 @@ def test_a_second_opener_is_turned_away_and_harms_nothing(tmp_path: Path, spool:
         Spool(tmp_path / "spool.db")
     assert [path.name for path in tmp_path.iterdir() if "damaged" in path.name] == []
     put(spool, block(4))
-    assert spool.points == 7
+    assert spool.waiting.points == 7
 
 
 def test_a_directory_that_is_not_there_is_an_error_of_the_disk(tmp_path: Path) -> None:
@@ -221,8 +223,8 @@ def test_threads_share_a_spool(spool: Spool) -> None:
     for thread in threads:
         thread.join()
     assert errors == []
-    assert (spool.points, spool.bytes) == (0, 0)
-    assert all(spool.ledger(run).delivered == 120 for run in range(4))
+    assert (spool.waiting.points, spool.waiting.bytes) == (0, 0)
+    assert all(spool.counts.ledger(run).delivered == 120 for run in range(4))
 
 
 # -- whatever the bytes ------------------------------------------------------------------------------------------------
@@ -260,16 +262,16 @@ def assert_opens(folder: Path) -> Spool:
             moved = Path(spool.set_aside.path)
             assert without_journal(moved.read_bytes()) == without_journal(before)
             assert moved.name.startswith("s.db.damaged-")
-            assert spool.points == spool.set_aside.entries <= 8 * 8 * 3
-        known = spool.points
+            assert spool.waiting.points == spool.set_aside.entries <= 8 * 8 * 3
+        known = spool.waiting.points
         put(spool, block(3, run=77), runs=[(77, b"{}")], rings=[("q", 1, 2)])
-        assert spool.points == known + 3
+        assert spool.waiting.points == known + 3
         spool.settle(Outcome(77, "metric", ids(spool, 77), 3, requests=1, keys=[("a", 3)]))
-        spool.shed(0, "test")
+        spool.waiting.shed(0, "test")
         for run in (1, 2):
-            spool.bury(run, "test")
-        assert spool.points == 0
-        assert spool.ledger(77).delivered == 3
+            spool.letters.bury(run, "test")
+        assert spool.waiting.points == 0
+        assert spool.counts.ledger(77).delivered == 3
     finally:
         spool.close()
     return spool
@@ -333,9 +335,9 @@ def _large(path: Path) -> Spool:
 def _balanced(spool: Spool) -> None:
     """Every ledger says what is there."""
     for run in (1, 2):
-        ledger = spool.ledger(run)
-        assert ledger.pending == sum(spool.backlog(run).values())
-        assert ledger.dead == sum(letter.n for letter in spool.dead_letters(run))
+        ledger = spool.counts.ledger(run)
+        assert ledger.pending == sum(spool.waiting.backlog(run).values())
+        assert ledger.dead == sum(letter.n for letter in spool.letters.all(run))
         assert ledger.balanced
 
 
@@ -354,15 +356,15 @@ def test_of_a_damaged_spool_all_is_taken_back_but_what_lay_on_the_damaged_page(t
     told = successor.set_aside
     assert told is not None
     assert told.lost is not None
-    assert (told.entries + told.lost, successor.points) == (1800, told.entries)
+    assert (told.entries + told.lost, successor.waiting.points) == (1800, told.entries)
     assert 0 < told.lost < 30
     assert set(successor.runs()) == {1, 2}
     assert successor.ring_positions() == {"r": (10, 20)}
-    assert successor.delivered_keys(1) == {"a": 5}
+    assert successor.counts.delivered_keys(1) == {"a": 5}
     _balanced(successor)
     successor.close()
     again = Spool(tmp_path / "s.db")
-    assert (again.set_aside, again.points) == (None, told.entries)
+    assert (again.set_aside, again.waiting.points) == (None, told.entries)
     again.close()
 
 
@@ -376,7 +378,7 @@ def test_whatever_is_taken_back_the_ledger_adds_up(large: bytes, pages: list[int
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         (Path(folder) / "s.db").write_bytes(damaged)
         spool = Spool(Path(folder) / "s.db")
-        assert spool.points <= 1794
+        assert spool.waiting.points <= 1794
         _balanced(spool)
         spool.close()
 
@@ -392,17 +394,17 @@ def test_a_kill_while_a_spool_is_taken_back_neither_loses_nor_doubles(tmp_path: 
     damaged = tmp_path / "old.db"
     damaged.write_bytes(large)
     spool = Spool(tmp_path / "new.db")
-    broken: Any = Failing(spool._db, lambda sql: sql.startswith("INSERT INTO salvage"))
+    broken: Any = Failing(spool.database.connection, lambda sql: sql.startswith("INSERT INTO salvage"))
     with pytest.raises(sqlite3.OperationalError):
         salvage(damaged, broken, 1.0)
     spool.close()
     spool = Spool(tmp_path / "new.db")
-    assert spool.points == 0
+    assert spool.waiting.points == 0
     for _ in range(2):
-        assert salvage(damaged, spool._db, 1.0) == Salvage(1794, 0)
+        assert salvage(damaged, spool.database.connection, 1.0) == Salvage(1794, 0)
     spool.close()
     spool = Spool(tmp_path / "new.db")
-    assert spool.points == 1794
+    assert spool.waiting.points == 1794
     _balanced(spool)
     spool.close()
 
@@ -417,7 +419,7 @@ def test_garbage_beside_the_file_does_not_keep_it_from_opening(
         (tmp_path / "s.db").write_bytes(whole)
     (tmp_path / f"s.db{suffix}").write_bytes(random.Random(size).randbytes(size))
     spool = Spool(tmp_path / "s.db")
-    assert spool.points == (0 if alone else 8 * 8 * 3 - 6)
+    assert spool.waiting.points == (0 if alone else 8 * 8 * 3 - 6)
     put(spool, block(run=77))
     spool.close()
 
@@ -437,10 +439,10 @@ def test_the_commits_of_an_owner_that_was_killed_are_read_and_a_damaged_one_of_t
         (copy / "s.db").write_bytes((tmp_path / "s.db").read_bytes())
         (copy / "s.db-wal").write_bytes(wal[:cut])
         successor = Spool(copy / "s.db")
-        assert successor.points % 3 == 0
-        assert successor.points == successor.ledger(1).accepted
+        assert successor.waiting.points % 3 == 0
+        assert successor.waiting.points == successor.counts.ledger(1).accepted
         if cut == len(wal):
-            assert successor.points == 60
+            assert successor.waiting.points == 60
         successor.close()
 
 
@@ -479,35 +481,35 @@ def test_a_file_that_may_not_be_written_is_not_set_aside(
 
 def test_the_oldest_blocks_up_to_a_limit_are_found_and_always_one(spool: Spool) -> None:
     put(spool, *(block(n) for n in (250, 250, 250, 250, 10)), block(300, run=2), block(5, kind="param"))
-    assert [found.n for found in spool.waiting(1, "metric", 1000)] == [250] * 4
-    assert [found.n for found in spool.waiting(1, "metric", 999)] == [250] * 3
-    assert [found.n for found in spool.waiting(1, "metric", 1)] == [250]
-    assert [found.n for found in spool.waiting(2, "metric", 1)] == [300]
-    assert spool.waiting(3, "metric", 1) == []
+    assert [found.n for found in spool.waiting.oldest(1, "metric", 1000)] == [250] * 4
+    assert [found.n for found in spool.waiting.oldest(1, "metric", 999)] == [250] * 3
+    assert [found.n for found in spool.waiting.oldest(1, "metric", 1)] == [250]
+    assert [found.n for found in spool.waiting.oldest(2, "metric", 1)] == [300]
+    assert spool.waiting.oldest(3, "metric", 1) == []
 
 
 def test_ids_are_never_given_twice(spool: Spool) -> None:
-    assert (spool.last_id(), spool.first_waiting(1)) == (0, None)
+    assert (spool.waiting.last_id(), spool.waiting.first(1)) == (0, None)
     put(spool, block(), block())
-    last = spool.last_id()
+    last = spool.waiting.last_id()
     spool.settle(Outcome(1, "metric", ids(spool), 6))
-    assert spool.last_id() == last
+    assert spool.waiting.last_id() == last
     put(spool, block())
-    assert spool.first_waiting(1) == last + 1
+    assert spool.waiting.first(1) == last + 1
 
 
 def test_the_oldest_call_that_waits_is_told(spool: Spool) -> None:
-    assert spool.oldest_ns(1) is None
+    assert spool.waiting.oldest_ns(1) is None
     put(spool, block(kind="param", at=1), block(at=70), block(at=80), block(run=2, at=5))
-    assert spool.oldest_ns(1) == 70
+    assert spool.waiting.oldest_ns(1) == 70
 
 
 def test_delivered_keys_are_counted_by_run(spool: Spool) -> None:
     for _ in range(2):
         put(spool, block(3), block(3, run=2))
         spool.settle(Outcome(1, "metric", ids(spool), 3, keys=[("a", 2), ("b", 1)]))
-    assert spool.delivered_keys(1) == {"a": 4, "b": 2}
-    assert spool.delivered_keys(2) == {}
+    assert spool.counts.delivered_keys(1) == {"a": 4, "b": 2}
+    assert spool.counts.delivered_keys(2) == {}
 
 
 def test_a_ring_can_be_forgotten(spool: Spool) -> None:
@@ -522,48 +524,47 @@ def test_a_ring_can_be_forgotten(spool: Spool) -> None:
 
 def test_the_dead_of_a_run_that_is_gone_can_come_back(spool: Spool) -> None:
     put(spool, block(3, size=11), block(4, kind="tag", size=12), block(5, run=2))
-    assert spool.bury(1, "deleted") == 7
-    assert spool.bury(1, "deleted") == 0
-    assert (spool.points, spool.bytes, spool.backlog(1)) == (5, 100, {})
-    letters = spool.dead_letters(1)
+    assert spool.letters.bury(1, "deleted") == 7
+    assert spool.letters.bury(1, "deleted") == 0
+    assert (spool.waiting.points, spool.waiting.bytes, spool.waiting.backlog(1)) == (5, 100, {})
+    letters = spool.letters.all(1)
     assert [(letter.kind, letter.key, letter.n, letter.reason) for letter in letters] == [
         ("metric", "*", 3, "deleted"),
         ("tag", "*", 4, "deleted"),
     ]
-    assert spool.ledger(1).dead == 7
-    assert spool.dead_letters(2) == []
-    spool.revive(letters, [(letter.run, letter.kind, letter.n, 0, letter.body) for letter in letters])
-    assert (spool.points, spool.bytes) == (12, 123)
-    assert spool.dead_letters() == []
-    ledger = spool.ledger(1)
+    assert spool.counts.ledger(1).dead == 7
+    assert spool.letters.all(2) == []
+    spool.letters.revive(letters, [(letter.run, letter.kind, letter.n, 0, letter.body) for letter in letters])
+    assert (spool.waiting.points, spool.waiting.bytes) == (12, 123)
+    assert spool.letters.all() == []
+    ledger = spool.counts.ledger(1)
     assert (ledger.accepted, ledger.dead, ledger.pending) == (7, 0, 7)
 
 
 def test_dead_letters_can_be_discarded_and_are_still_counted(spool: Spool) -> None:
     put(spool, block(3), block(4))
-    spool.bury(1, "deleted")
-    spool.discard_dead(spool.dead_letters()[:1])
-    counts = spool.ledger(1).of("metric")
+    spool.letters.bury(1, "deleted")
+    spool.letters.discard(spool.letters.all()[:1])
+    counts = spool.counts.ledger(1).of("metric")
     assert (counts.dead, counts.dropped, counts.pending) == (4, {"discarded by the user": 3}, 0)
-    assert len(spool.dead_letters()) == 1
+    assert len(spool.letters.all()) == 1
 
 
-def test_a_burial_takes_no_account_of_rows_that_another_thread_is_bringing(tmp_path: Path) -> None:
-    class Slow(Spool):
-        between: Callable[[], object] = staticmethod(lambda: None)
-
-        def _grow(self, blocks: Any) -> None:
-            self.between()  # the rows are committed, and not yet counted in memory
-            super()._grow(blocks)
-
-    spool = Slow(tmp_path / "slow.db")
+def test_a_burial_takes_no_account_of_rows_that_another_thread_is_bringing(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     put(spool, block(3))
-    spool.between = lambda: spool.bury(1, "gone")
+    grow = spool.waiting.grow
+
+    def slow(blocks: Any) -> None:
+        spool.letters.bury(1, "gone")  # the rows are committed, and not yet counted in memory
+        grow(blocks)
+
+    monkeypatch.setattr(spool.waiting, "grow", slow)
     put(spool, block(4))
     assert table(spool) == {}
-    assert (spool.points, spool.bytes) == (0, 0)
-    assert spool.ledger(1).dead == 7
-    spool.close()
+    assert (spool.waiting.points, spool.waiting.bytes) == (0, 0)
+    assert spool.counts.ledger(1).dead == 7
 
 
 # -- the bound ---------------------------------------------------------------------------------------------------------
@@ -572,67 +573,67 @@ def test_a_burial_takes_no_account_of_rows_that_another_thread_is_bringing(tmp_p
 def test_the_oldest_metrics_go_first_and_nothing_else_goes(spool: Spool) -> None:
     put(spool, block(kind="param"), block(kind="tag"), block(kind="artifact"))
     put(spool, *(block(n, run=run) for n in range(1, 11) for run in (1, 2)))
-    assert spool.bytes == 2300
-    assert spool.shed(2300, "bound") == {}
-    assert spool.shed(1799, "bound") == {1: 6, 2: 6}
-    assert spool.bytes == 1700
-    assert [found.n for found in spool.waiting(1, "metric", 10**9)] == list(range(4, 11))
-    assert spool.ledger(1).dropped == {"bound": 6}
-    assert spool.shed(0, "bound") == {1: 49, 2: 49}
-    assert spool.backlog(1) == {"param": 3, "tag": 3, "artifact": 3}
-    assert spool.bytes == 300
-    assert spool.shed(0, "bound") == {}
+    assert spool.waiting.bytes == 2300
+    assert spool.waiting.shed(2300, "bound") == {}
+    assert spool.waiting.shed(1799, "bound") == {1: 6, 2: 6}
+    assert spool.waiting.bytes == 1700
+    assert [found.n for found in spool.waiting.oldest(1, "metric", 10**9)] == list(range(4, 11))
+    assert spool.counts.ledger(1).dropped == {"bound": 6}
+    assert spool.waiting.shed(0, "bound") == {1: 49, 2: 49}
+    assert spool.waiting.backlog(1) == {"param": 3, "tag": 3, "artifact": 3}
+    assert spool.waiting.bytes == 300
+    assert spool.waiting.shed(0, "bound") == {}
 
 
 def test_system_metrics_go_before_step_metrics(spool: Spool) -> None:
     put(spool, block(1), block(2, kind=SYSTEM), block(3), block(4, kind=SYSTEM), block(5, run=2, kind=SYSTEM))
-    assert spool.backlog(1) == {"metric": 10}
-    assert spool.shed(300, "bound") == {1: 6}
-    assert spool.shed(200, "bound") == {2: 5}
-    assert [found.n for found in spool.waiting(1, "metric", 100)] == [1, 3]
-    assert spool.shed(100, "bound") == {1: 1}
+    assert spool.waiting.backlog(1) == {"metric": 10}
+    assert spool.waiting.shed(300, "bound") == {1: 6}
+    assert spool.waiting.shed(200, "bound") == {2: 5}
+    assert [found.n for found in spool.waiting.oldest(1, "metric", 100)] == [1, 3]
+    assert spool.waiting.shed(100, "bound") == {1: 1}
 
 
 def test_what_is_being_sent_stays(spool: Spool) -> None:
     put(spool, *(block(n) for n in range(1, 11)))
-    with spool.holding(1, "metric", 3) as held:
+    with spool.waiting.holding(1, "metric", 3) as held:
         assert [found.n for found in held] == [1, 2]
-        assert spool.shed(0, "bound") == {1: 52}
+        assert spool.waiting.shed(0, "bound") == {1: 52}
         assert ids(spool) == [found.id for found in held]
-    assert spool.shed(0, "bound") == {1: 3}
+    assert spool.waiting.shed(0, "bound") == {1: 3}
 
 
 def test_any_number_of_held_blocks_does_not_keep_the_others(spool: Spool) -> None:
     put(spool, *(block(1) for _ in range(700)))
-    with spool.holding(1, "metric", 500):
-        assert spool.shed(60_000, "bound") == {1: 100}
-        assert spool.shed(0, "bound") == {1: 100}
-        assert spool.points == 500
+    with spool.waiting.holding(1, "metric", 500):
+        assert spool.waiting.shed(60_000, "bound") == {1: 100}
+        assert spool.waiting.shed(0, "bound") == {1: 100}
+        assert spool.waiting.points == 500
 
 
 def test_blocks_are_released_even_when_sending_fails(spool: Spool) -> None:
     put(spool, block(1))
-    with pytest.raises(ValueError, match="sending"), spool.holding(1, "metric", 10):
+    with pytest.raises(ValueError, match="sending"), spool.waiting.holding(1, "metric", 10):
         raise ValueError("sending")
-    assert spool.shed(0, "bound") == {1: 1}
+    assert spool.waiting.shed(0, "bound") == {1: 1}
 
 
 def test_what_was_delivered_while_the_bound_was_being_kept_is_not_counted_as_dropped(
     spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(spool, block(3), block(4))
-    real = spool._drop
+    real = spool.waiting._drop
 
     def late(rows: Any, reason: str, dropped: dict[int, int]) -> None:
-        with spool.holding(1, "metric", 3) as held:
+        with spool.waiting.holding(1, "metric", 3) as held:
             spool.settle(Outcome(1, "metric", [found.id for found in held], 3, requests=1))
         real(rows, reason, dropped)
 
-    monkeypatch.setattr(spool, "_drop", late)
-    assert spool.shed(0, "bound") == {1: 4}
-    counts = spool.ledger(1).of("metric")
+    monkeypatch.setattr(spool.waiting, "_drop", late)
+    assert spool.waiting.shed(0, "bound") == {1: 4}
+    counts = spool.counts.ledger(1).of("metric")
     assert (counts.delivered, counts.dropped, counts.pending) == (3, {"bound": 4}, 0)
-    assert (spool.points, spool.bytes) == (0, 0)
+    assert (spool.waiting.points, spool.waiting.bytes) == (0, 0)
 
 
 # -- it adds up --------------------------------------------------------------------------------------------------------
@@ -672,7 +673,7 @@ class SpoolMachine(RuleBasedStateMachine):
 
     @rule(run=RUNS, kind=st.sampled_from(KINDS), limit=st.integers(1, 30), data=st.data())
     def settle(self, run: int, kind: str, limit: int, data: st.DataObject) -> None:
-        with self.spool.holding(run, kind, limit) as blocks:
+        with self.spool.waiting.holding(run, kind, limit) as blocks:
             if not blocks:
                 return
             total = sum(found.n for found in blocks)
@@ -695,29 +696,29 @@ class SpoolMachine(RuleBasedStateMachine):
                 with pytest.raises(sqlite3.OperationalError):
                     self.spool.settle(outcome)
                 patch.undo()
-            self.spool.shed(0, "bound") if data.draw(st.booleans()) else None
+            self.spool.waiting.shed(0, "bound") if data.draw(st.booleans()) else None
             self.spool.settle(outcome)
 
     @rule(limit=st.integers(0, 400))
     def shed(self, limit: int) -> None:
-        before = sum(self.spool.ledger(run).of("metric").pending for run in (1, 2, 3))
-        dropped = self.spool.shed(limit, "bound")
-        after = sum(self.spool.ledger(run).of("metric").pending for run in (1, 2, 3))
+        before = sum(self.spool.counts.ledger(run).of("metric").pending for run in (1, 2, 3))
+        dropped = self.spool.waiting.shed(limit, "bound")
+        after = sum(self.spool.counts.ledger(run).of("metric").pending for run in (1, 2, 3))
         assert before - after == sum(dropped.values())
-        assert self.spool.bytes <= limit or not any(kind == "metric" for _, kind in table(self.spool))
+        assert self.spool.waiting.bytes <= limit or not any(kind == "metric" for _, kind in table(self.spool))
 
     @rule(run=RUNS)
     def bury(self, run: int) -> None:
-        waiting = sum(self.spool.backlog(run).values())
-        assert self.spool.bury(run, "gone") == waiting
+        waiting = sum(self.spool.waiting.backlog(run).values())
+        assert self.spool.letters.bury(run, "gone") == waiting
 
     @rule(count=st.integers(0, 5), revive=st.booleans())
     def care_for_the_dead(self, count: int, revive: bool) -> None:
-        letters = self.spool.dead_letters()[:count]
+        letters = self.spool.letters.all()[:count]
         if revive:
-            self.spool.revive(letters, [(one.run, one.kind, one.n, 0, one.body) for one in letters])
+            self.spool.letters.revive(letters, [(one.run, one.kind, one.n, 0, one.body) for one in letters])
         else:
-            self.spool.discard_dead(letters)
+            self.spool.letters.discard(letters)
 
     @rule()
     def restart(self) -> None:
@@ -730,21 +731,21 @@ class SpoolMachine(RuleBasedStateMachine):
             return
         waiting = table(self.spool)
         dead: dict[tuple[int, str], int] = {}
-        for letter in self.spool.dead_letters():
+        for letter in self.spool.letters.all():
             dead[letter.run, letter.kind] = dead.get((letter.run, letter.kind), 0) + letter.n
         for run in (1, 2, 3):
-            ledger = self.spool.ledger(run)
+            ledger = self.spool.counts.ledger(run)
             assert ledger.balanced
             for kind in KINDS:
                 counts = ledger.of(kind)
                 assert counts.accepted == self.accepted.get((run, kind), 0)
                 assert counts.pending == waiting.get((run, kind), 0)
                 assert counts.dead == dead.get((run, kind), 0)
-            assert self.spool.backlog(run) == {kind: n for (r, kind), n in sorted_kinds(waiting) if r == run}
-        assert self.spool.points == sum(waiting.values())
-        assert self.spool.bytes == self.spool._all("SELECT total(length(body)) FROM block")[0][0]
-        total = functools.reduce(Ledger.add, (self.spool.ledger(run) for run in (1, 2, 3)))
-        assert total.pending == self.spool.points
+            assert self.spool.waiting.backlog(run) == {kind: n for (r, kind), n in sorted_kinds(waiting) if r == run}
+        assert self.spool.waiting.points == sum(waiting.values())
+        assert self.spool.waiting.bytes == self.spool.database.rows("SELECT total(length(body)) FROM block")[0][0]
+        total = functools.reduce(Ledger.add, (self.spool.counts.ledger(run) for run in (1, 2, 3)))
+        assert total.pending == self.spool.waiting.points
 
     def teardown(self) -> None:
         if hasattr(self, "spool"):

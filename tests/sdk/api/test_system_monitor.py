@@ -22,8 +22,9 @@ from tailrace._session.torch_memory import TorchMemory
 from tailrace_agent.errors import CallError, SettingsError
 from tailrace_agent.ipc.records import encode
 from tailrace_agent.sampler.torch_memory import TorchSource, torch_board
-from tailrace_agent.spool.intake import Intake, encode_rows
-from tailrace_agent.spool.store import SYSTEM, Spool
+from tailrace_agent.spool.blocks import SYSTEM, encode_rows
+from tailrace_agent.spool.intake import Intake
+from tailrace_agent.spool.store import Spool
 
 _CPU = "system/cpu_utilization_percentage"
 _MEMORY = "system/system_memory_usage_megabytes"
@@ -346,11 +347,11 @@ def test_system_metrics_are_the_first_to_go_at_the_bound(tmp_path: Path) -> None
     assert sorted(block[1] for block in changes.blocks) == ["metric", "metric", SYSTEM]
     spool.ingest(changes.blocks, changes.tallies)
     one = len(encode_rows(body))
-    assert spool.shed(2 * one, "full") == {1: 250}
-    left = spool.waiting(1, "metric", 10_000)
+    assert spool.waiting.shed(2 * one, "full") == {1: 250}
+    left = spool.waiting.oldest(1, "metric", 10_000)
     assert [block.n for block in left] == [250, 250]
-    assert spool._all("SELECT sum(minor) FROM block")[0][0] == 0
-    assert spool.ledger(1).dropped == {"full": 250}
+    assert spool.database.rows("SELECT sum(minor) FROM block")[0][0] == 0
+    assert spool.counts.ledger(1).dropped == {"full": 250}
     spool.close()
 
 

@@ -139,7 +139,7 @@ def test_under_warn_a_refused_store_is_one_warning_and_the_run_is_kept_here(
     assert "The run is kept on this machine: `tailrace sync` delivers it later." in said
     (session,) = sessions(tmp_path / "tailrace")
     spool = Spool(session.dir / "spool.db")
-    assert spool.ledger(core_of(run).spec.run).of("metric").pending == 500
+    assert spool.counts.ledger(core_of(run).spec.run).of("metric").pending == 500
     spool.close()
     session.remove()
 

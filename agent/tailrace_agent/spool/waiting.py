@@ -1,0 +1,193 @@
+"""The blocks that wait for MLflow, oldest first, and the bound of what may wait.
+
+Table: `block` (encoded rows, at most `BLOCK_POINTS` points each). How many entries and bytes wait is also kept in
+memory: `put`, `remove` and `remove_all` write within a transaction of the caller's, who calls `grow` or `shrink` once
+it is committed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from tailrace_agent.ipc.reasons import Reason
+from tailrace_agent.ipc.records import Kind
+from tailrace_agent.ledger import as_dropped
+from tailrace_agent.spool.blocks import SYSTEM, Block, NewBlock, stored_kind
+from tailrace_agent.spool.counts import count
+from tailrace_agent.spool.database import Database
+from tailrace_agent.spool.schema import sound
+
+__all__ = ["SELECT_BLOCK", "Waiting"]
+
+SELECT_BLOCK: Final = f"SELECT id, run, kind, n, first_ns, {sound('block')} FROM block"  # noqa: S608
+"""The columns of a `Block`."""
+
+
+class Waiting:
+    """What waits in a spool.
+
+    Attributes:
+        bytes: About how much the blocks hold.
+        held: Ids of the blocks that are being sent.
+
+    Thread safety: every method from any thread.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.held: set[int] = set()  # changed under the database's lock
+        self._lock = threading.Lock()  # around the two below
+        self.bytes = int(database.rows("SELECT total(length(body)) FROM block")[0][0])
+        rows = database.rows("SELECT run, kind, sum(n) FROM block GROUP BY run, kind")
+        self._entries: dict[tuple[int, Kind], int] = {(row[0], row[1]): row[2] for row in rows}
+
+    # -- what is read ------------------------------------------------------------------------------------------------
+
+    def oldest(self, run: int, kind: Kind, limit: int) -> list[Block]:
+        """The oldest blocks of a run and kind that together hold at most `limit` entries (at least one block)."""
+        with self._database.reading() as db:
+            return _oldest(db, run, kind, limit)
+
+    @contextlib.contextmanager
+    def holding(self, run: int, kind: Kind, limit: int) -> Iterator[list[Block]]:
+        """`oldest`, and while these blocks are being sent, `shed` leaves them alone."""
+        with self._database.reading() as db:  # found and held at once: else `shed` might drop what is then delivered
+            blocks = _oldest(db, run, kind, limit)
+            ids = {block.id for block in blocks}
+            self.held |= ids
+        try:
+            yield blocks
+        finally:
+            with self._database.reading():
+                self.held -= ids
+
+    def oldest_ns(self, run: int) -> int | None:
+        """Time of the oldest waiting metrics call of a run, in nanoseconds since the epoch."""
+        sql = "SELECT first_ns FROM block WHERE run = ? AND kind = 'metric' ORDER BY id LIMIT 1"
+        rows = self._database.rows(sql, (run,))
+        return rows[0][0] if rows else None
+
+    def first(self, run: int, *, artifacts: bool = True) -> int | None:
+        """Id of the oldest block of a run, perhaps artifacts aside; or None."""
+        but = "" if artifacts else " AND kind != 'artifact'"
+        found: int | None = self._database.rows(f"SELECT min(id) FROM block WHERE run = ?{but}", (run,))[0][0]  # noqa: S608
+        return found
+
+    def last_id(self) -> int:
+        """The highest block id ever given."""
+        rows = self._database.rows("SELECT seq FROM sqlite_sequence WHERE name = 'block'")
+        return int(rows[0][0]) if rows else 0
+
+    @property
+    def points(self) -> int:
+        """How many entries wait. From memory, as what follows."""
+        with self._lock:
+            return sum(self._entries.values())
+
+    @property
+    def runs(self) -> set[int]:
+        """Runs for which something waits."""
+        with self._lock:
+            return {run for (run, _), n in self._entries.items() if n}
+
+    def backlog(self, run: int) -> dict[Kind, int]:
+        """Entries of a run that wait, by kind."""
+        kinds: tuple[Kind, ...] = ("param", "tag", "metric", "artifact")
+        return {kind: n for kind in kinds if (n := self._entries.get((run, kind), 0))}
+
+    # -- within a transaction, and after it --------------------------------------------------------------------------
+
+    def put(self, db: sqlite3.Connection, blocks: Iterable[NewBlock]) -> None:
+        """Adds blocks; those of the kind `SYSTEM` are the first to go at the bound."""
+        db.executemany(
+            "INSERT INTO block(run, kind, n, first_ns, body, minor) VALUES(?, ?, ?, ?, ?, ?)",
+            [(run, stored_kind(kind), n, at, body, kind == SYSTEM) for run, kind, n, at, body in blocks],
+        )
+
+    def remove(self, db: sqlite3.Connection, ids: Sequence[int]) -> tuple[int, int]:
+        """Removes blocks; the bytes and entries of those that were still there."""
+        size = entries = 0
+        for id_ in ids:
+            row = db.execute("SELECT length(body), n FROM block WHERE id = ?", (id_,)).fetchone()
+            if row is not None:
+                size, entries = size + row[0], entries + row[1]
+        db.executemany("DELETE FROM block WHERE id = ?", [(id_,) for id_ in ids])
+        return size, entries
+
+    def remove_all(self, db: sqlite3.Connection, run: int) -> list[tuple[Kind, int, int]]:
+        """Removes all blocks of a run; the bytes and entries of each kind."""
+        sql = "SELECT kind, total(length(body)), sum(n) FROM block WHERE run = ? GROUP BY kind"
+        found = [(kind, int(size), n) for kind, size, n in db.execute(sql, (run,)).fetchall()]
+        db.execute("DELETE FROM block WHERE run = ?", (run,))
+        return found
+
+    def grow(self, blocks: Iterable[NewBlock]) -> None:
+        """What was put is committed."""
+        with self._lock:
+            for run, kind, n, _, body in blocks:
+                key = run, stored_kind(kind)
+                self.bytes += len(body)
+                self._entries[key] = self._entries.get(key, 0) + n
+
+    def shrink(self, run: int, kind: Kind, size: int, entries: int) -> None:
+        """What was removed is committed."""
+        with self._lock:
+            self.bytes -= size
+            self._entries[run, kind] = self._entries.get((run, kind), 0) - entries
+
+    # -- the bound ---------------------------------------------------------------------------------------------------
+
+    def shed(self, max_bytes: int, reason: Reason) -> dict[int, int]:
+        """Keeps the bound: drops the oldest system metrics, then the oldest metrics, until blocks fit into `max_bytes`.
+
+        The oldest, since the steps before a crash are the ones that somebody will want. Params, tags and artifacts
+        are never dropped, nor what is being sent. Returns the points dropped by run.
+        """
+        dropped: dict[int, int] = {}
+        last, minor = 0, 1
+        while self.bytes > max_bytes:
+            rows = self._database.rows(
+                "SELECT id, run, n, length(body) FROM block WHERE kind = 'metric' AND minor = ? AND id > ? "
+                "ORDER BY id LIMIT 200",
+                (minor, last),
+            )
+            if not rows:
+                if not minor:
+                    break
+                last = minor = 0
+                continue
+            excess, victims, last = self.bytes - max_bytes, [], rows[-1][0]
+            for row in rows:
+                if excess > 0 and row[0] not in self.held:
+                    victims.append(row)
+                    excess -= row[3]
+            self._drop(victims, reason, dropped)
+        return dropped
+
+    def _drop(self, rows: Sequence[Sequence[int]], reason: Reason, dropped: dict[int, int]) -> None:
+        gone = []
+        with self._database.transaction() as db:
+            for row in rows:
+                id_, run, n, _ = row
+                # Meanwhile it may be on its way, or delivered.
+                if id_ not in self.held and db.execute("DELETE FROM block WHERE id = ?", (id_,)).rowcount:
+                    count(db, [(run, "metric", as_dropped(reason), n)])
+                    gone.append(row)
+        for _, run, n, size in gone:
+            dropped[run] = dropped.get(run, 0) + n
+            self.shrink(run, "metric", size, n)
+
+
+def _oldest(db: sqlite3.Connection, run: int, kind: Kind, limit: int) -> list[Block]:
+    cursor = db.execute(f"{SELECT_BLOCK} WHERE run = ? AND kind = ? ORDER BY id", (run, kind))
+    found: list[Block] = []
+    for row in cursor:
+        limit -= row[3]
+        if found and limit < 0:
+            break
+        found.append(Block(*row))
+    return found
