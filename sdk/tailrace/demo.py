@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tailrace as sdk
-from tailrace_agent.settings.settings import load_settings
+from tailrace_agent.settings.sources import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

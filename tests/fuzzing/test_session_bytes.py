@@ -25,7 +25,7 @@ from tailrace_agent.ipc.session import Session
 from tailrace_agent.ipc.status import AgentStatus, RunStatus
 from tailrace_agent.ipc.survey import Unreadable, survey
 from tailrace_agent.ledger import Counts, Ledger
-from tailrace_agent.settings.settings import load_settings
+from tailrace_agent.settings.sources import load_settings
 from tailrace_agent.spool.blocks import Outcome
 from tailrace_agent.spool.store import Spool
 

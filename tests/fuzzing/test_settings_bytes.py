@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fuzzing.flips import flips
 from tailrace import SettingsError, load_config
-from tailrace_agent.settings.settings import load_settings
+from tailrace_agent.settings.sources import load_settings
 
 TOML = b"""
 tracking_uri = "http://127.0.0.1:5000"

@@ -10,7 +10,10 @@ import click
 import pytest
 
 from tailrace_agent.cli import main as command_line
-from tailrace_agent.settings.settings import INTERNAL_VARIABLES, Settings, load_settings
+from tailrace_agent.settings.settings import Settings
+from tailrace_agent.settings.sources import INTERNAL_VARIABLES, load_settings
+from tailrace_agent.settings.table import TABLE
+from tailrace_agent.settings.units import parse_duration, parse_size, size_text
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -58,14 +61,30 @@ def _commands(command: click.Command, path: tuple[str, ...]) -> Iterator[str]:
             yield from _commands(found, (*path, name))
 
 
-@pytest.mark.parametrize("name", Settings.__struct_fields__)
-def test_every_setting_has_a_row_with_its_variable(name: str) -> None:
-    assert f"\n| `{name}` | `TAILRACE_{name.upper()}` |" in (DOCS / "settings.md").read_text(encoding="utf-8")
+def _default(name: str) -> str:
+    """A default as the settings page writes it."""
+    value, setting = getattr(Settings(), name), TABLE[name]
+    if value is None or value == ():
+        return setting.unset
+    if setting.parse is parse_duration:
+        return f"{value:g} s"
+    if setting.parse is parse_size:
+        return size_text(value).replace(".0 ", " ")
+    return f"{value:g}" if type(value) in (int, float) else f"`{str(value).lower()}`"
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_the_settings_page_says_of_every_setting_what_the_table_says(name: str) -> None:
+    setting = TABLE[name]
+    cells = (
+        f"`{name}`", f"`TAILRACE_{name.upper()}`", _default(name), setting.allowed, setting.scope, setting.description
+    )  # fmt: skip
+    assert f"\n| {' | '.join(cells)} |\n" in (DOCS / "settings.md").read_text(encoding="utf-8")
 
 
 def test_the_settings_page_lists_nothing_that_is_no_setting() -> None:
     listed = re.findall(r"^\| `(\w+)` \| `TAILRACE_", (DOCS / "settings.md").read_text(encoding="utf-8"), re.MULTILINE)
-    assert sorted(listed) == sorted(Settings.__struct_fields__)
+    assert sorted(listed) == sorted(TABLE)
 
 
 @pytest.mark.parametrize("variable", sorted(INTERNAL_VARIABLES))

@@ -55,7 +55,7 @@ def _heavy(modules: set[str]) -> set[str]:
     return {name for name in modules if name in HEAVY or name.split(".")[0] in HEAVY}
 
 
-LIGHT = ["tailrace", "tailrace_agent.ipc.records", "tailrace_agent.ipc.ring_writer", "tailrace_agent.settings.settings"]
+LIGHT = ["tailrace", "tailrace_agent.ipc.records", "tailrace_agent.ipc.ring_writer", "tailrace_agent.settings.sources"]
 
 
 @pytest.mark.parametrize("module", LIGHT)
@@ -66,7 +66,7 @@ def test_importing_it_loads_no_heavy_module(module: str, bare: set[str]) -> None
 def test_resolving_the_settings_loads_no_heavy_module_where_there_is_no_file(bare: set[str], tmp_path: object) -> None:
     statement = (
         "import os\nfrom pathlib import Path\n"
-        "from tailrace_agent.settings.settings import load_settings\n"
+        "from tailrace_agent.settings.sources import load_settings\n"
         f"load_settings({{'dir': '/x'}}, environ={{}}, start_dir=Path({str(tmp_path)!r}))"
     )
     assert _heavy(_modules_after(statement) - bare) == set()

@@ -84,7 +84,7 @@ class App:
         Raises:
             SettingsError: One of them is wrong.
         """
-        from tailrace_agent.settings.settings import load_settings
+        from tailrace_agent.settings.sources import load_settings
 
         return load_settings({"dir": self.directory, "tracking_uri": tracking_uri})
 

@@ -91,4 +91,4 @@ class RunMonitors:
             at for state in self._book.all() if not state.finalized and (at := self._spool.waiting.oldest_ns(state.run))
         ]
         lag = max(0.0, time.time() - min(oldest) / 1e9) if oldest else 0.0
-        return Health(lag, self._spool.waiting.points, self._spool.waiting.bytes)
+        return Health(lag, waiting.points, waiting.bytes)

@@ -28,7 +28,8 @@ from tailrace._values.texts import as_text, as_texts
 from tailrace_agent.errors import CallError, SettingsError
 from tailrace_agent.ledger import Ledger
 from tailrace_agent.runtime.places import working_directory
-from tailrace_agent.settings.settings import Settings, load_settings
+from tailrace_agent.settings.settings import Settings
+from tailrace_agent.settings.sources import load_settings
 from tailrace_agent.settings.uris import mask_uri, resolve_uri
 
 if TYPE_CHECKING:

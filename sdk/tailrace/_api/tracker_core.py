@@ -6,7 +6,8 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from tailrace._messages.voice import Voice
-from tailrace_agent.settings.settings import Settings, load_settings
+from tailrace_agent.settings.settings import Settings
+from tailrace_agent.settings.sources import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

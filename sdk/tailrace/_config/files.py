@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from tailrace_agent.errors import SettingsError
-from tailrace_agent.settings.settings import own_table, parse_toml, settings_file
+from tailrace_agent.settings.sources import own_table, parse_toml, settings_file
 from tailrace_agent.settings.uris import mask_uri
 
 __all__ = ["Document", "Entry", "credentials_in", "expand", "read_document", "tracking_entries"]

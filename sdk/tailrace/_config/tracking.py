@@ -19,7 +19,8 @@ import msgspec
 from tailrace._config.files import Document, Entry, credentials_in, expand, read_document, tracking_entries
 from tailrace._messages.voice import Voice
 from tailrace_agent.errors import SettingsError
-from tailrace_agent.settings.settings import Settings, check_setting
+from tailrace_agent.settings.settings import Settings
+from tailrace_agent.settings.sources import check_setting
 from tailrace_agent.settings.uris import mask_uri
 
 __all__ = ["TrackingConfig", "load_config"]

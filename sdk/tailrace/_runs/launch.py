@@ -20,6 +20,7 @@ from tailrace_agent.ipc.records import RunSpec
 from tailrace_agent.runtime.places import working_directory
 from tailrace_agent.runtime.program import in_notebook, program_file, program_name
 from tailrace_agent.settings.settings import Settings
+from tailrace_agent.settings.table import TABLE
 from tailrace_agent.settings.uris import check_uri, mask_uri, mask_url, resolve_uri
 
 if TYPE_CHECKING:
@@ -30,14 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Launcher", "context_tags", "describe", "verdict"]
 
-_OF_A_RUN = frozenset({
-    "tracking_uri", "registry_uri", "experiment_name", "quiet", "strict", "on_error", "end_timeout", "exit_timeout",
-    "metadata", "git_diff", "log_params", "log_metrics", "log_artifacts", "log_model", "log_input_example",
-    "log_model_signature", "register_model", "model_name", "model_stage", "model_description", "reports_dir",
-    "every", "min_interval",
-})  # fmt: skip
-"""Settings that two runs of one session may have differently; all others are the agent's."""
-_PER_RUN = {name: getattr(Settings(), name) for name in _OF_A_RUN}
+_PER_RUN = {name: getattr(Settings(), name) for name, setting in TABLE.items() if setting.scope == "run"}
 _VERDICT_TIMEOUT = 20.0
 
 

@@ -13,7 +13,7 @@ from typing import Final
 
 from tailrace_agent.ipc.records import Facts
 from tailrace_agent.runtime.program import arguments, in_notebook, program_file, program_name
-from tailrace_agent.settings.settings import settings_file
+from tailrace_agent.settings.sources import settings_file
 from tailrace_agent.text.masking import mask_arguments
 
 __all__ = ["facts"]

@@ -30,7 +30,7 @@ from tailrace_agent.ipc.session import Session
 from tailrace_agent.ipc.status import AgentStatus, RunStatus
 from tailrace_agent.ledger import Counts, Ledger
 from tailrace_agent.mlflow.links import ui_address
-from tailrace_agent.settings.settings import load_settings
+from tailrace_agent.settings.sources import load_settings
 
 # Logs 300 steps and is killed, with nobody there who would deliver any of it: as after a crash of trainer and agent.
 _CRASH = """

@@ -20,7 +20,7 @@ from tailrace_agent.cli import _litter, gc, main
 from tailrace_agent.cli._app import number
 from tailrace_agent.files import ownership
 from tailrace_agent.ipc import session
-from tailrace_agent.settings.settings import load_settings
+from tailrace_agent.settings.sources import load_settings
 from tailrace_agent.text.quoting import visible
 
 DAY = 86_400_000

@@ -25,7 +25,8 @@ from tailrace_agent.ipc.finished import mark_finished
 from tailrace_agent.ipc.records import RunSpec
 from tailrace_agent.ipc.session import Session, sessions_root
 from tailrace_agent.ipc.survey import Unreadable, survey
-from tailrace_agent.settings.settings import Settings, load_settings
+from tailrace_agent.settings.settings import Settings
+from tailrace_agent.settings.sources import load_settings
 from tailrace_agent.spool.store import Spool
 
 _OTHER_UID = 12345

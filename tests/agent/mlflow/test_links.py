@@ -16,12 +16,13 @@ from helpers.sdk_tools import tracking
 from tailrace_agent.cli import _looking, main, ui
 from tailrace_agent.mlflow.links import Announcement, run_link, run_page, ui_address
 from tailrace_agent.reading.reader import open_reader
-from tailrace_agent.settings.settings import Settings, load_settings
+from tailrace_agent.settings.settings import Settings
+from tailrace_agent.settings.sources import load_settings
 
 _ANNOUNCE = """
 import sys, time
 from tailrace_agent.mlflow.links import Announcement
-from tailrace_agent.settings.settings import load_settings
+from tailrace_agent.settings.sources import load_settings
 kept = Announcement(sys.argv[1], sys.argv[2], load_settings())
 print("here", flush=True)
 time.sleep(60)

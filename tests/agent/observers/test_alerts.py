@@ -24,7 +24,7 @@ from tailrace_agent.ipc.session import Session
 from tailrace_agent.observers.alerts import MOST, Alerts, as_tags, describe
 from tailrace_agent.observers.webhook import Webhook
 from tailrace_agent.pipeline.pipeline import Pipeline
-from tailrace_agent.settings.settings import check_setting
+from tailrace_agent.settings.sources import check_setting
 from tailrace_agent.settings.uris import mask_url
 from tailrace_agent.sinks.memory import MemorySink
 

@@ -15,7 +15,8 @@ from tailrace_agent.cli import _checks
 from tailrace_agent.ipc.session import Session
 from tailrace_agent.provenance.machine import packages
 from tailrace_agent.runtime import interpreter
-from tailrace_agent.settings.settings import Settings, load_settings
+from tailrace_agent.settings.settings import Settings
+from tailrace_agent.settings.sources import load_settings
 
 TRAIN = """
 import tailrace as sdk

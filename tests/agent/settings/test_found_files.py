@@ -14,7 +14,7 @@ from helpers.other_users import MALLORY, acting_as, common_place, needs_root
 from tailrace import Tracker, load_config
 from tailrace_agent.files import ownership
 from tailrace_agent.files.ownership import why_not_believed
-from tailrace_agent.settings.settings import load_settings, settings_file
+from tailrace_agent.settings.sources import load_settings, settings_file
 
 HOSTILE = 'tracking_uri = "http://mallory"\n'
 NAMES = ["tailrace.toml", "pyproject.toml"]

@@ -16,14 +16,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from tailrace_agent.errors import SettingsError
-from tailrace_agent.settings.settings import (
-    INTERNAL_VARIABLES,
-    Settings,
-    load_settings,
-    parse_duration,
-    parse_size,
-    state_dir,
-)
+from tailrace_agent.settings.settings import Settings, state_dir
+from tailrace_agent.settings.sources import INTERNAL_VARIABLES, load_settings
+from tailrace_agent.settings.table import TABLE
+from tailrace_agent.settings.units import parse_duration, parse_size
 
 
 @pytest.fixture
@@ -57,6 +53,11 @@ def test_every_setting_can_be_set_and_is_described(place: Path) -> None:
     for key in Settings.__struct_fields__:
         assert "; allowed: " in _error(place, {key: object()})
         assert f"\n    {key}: " in docstring
+
+
+def test_the_table_has_every_setting_in_the_order_of_the_class() -> None:
+    assert tuple(TABLE) == Settings.__struct_fields__
+    assert all(setting.scope in ("run", "agent") and setting.description for setting in TABLE.values())
 
 
 def test_every_default_is_a_value_that_is_allowed(place: Path) -> None:

@@ -22,7 +22,7 @@ from tailrace._log.channel import Elsewhere
 from tailrace._log.selection import DONE, Selection
 from tailrace._runs.core import core_of
 from tailrace._values.numbers import NotReady, to_number
-from tailrace_agent.settings.settings import load_settings
+from tailrace_agent.settings.sources import load_settings
 
 SECOND = 1_000_000_000
 
