@@ -87,8 +87,8 @@ class RunMonitors:
         return all_sources(config, self._log, self._health, self._session.shared)
 
     def _health(self) -> Health:
-        oldest = [
-            at for state in self._book.all() if not state.finalized and (at := self._spool.waiting.oldest_ns(state.run))
-        ]
+        waiting = self._spool.waiting
+        unfinished = [state.run for state in self._book.all() if not state.finalized]
+        oldest = [at for run in unfinished if (at := waiting.oldest_ns(run))]
         lag = max(0.0, time.time() - min(oldest) / 1e9) if oldest else 0.0
         return Health(lag, waiting.points, waiting.bytes)
