@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from faults.oracle import Store as Database
-from faults.oracle import check, check_ledger, eventually
+from faults.oracle import MlflowDatabase, check, check_ledger, eventually
 from faults.program import Program
 from helpers.sdk_tools import Store, forget, named, script
 from helpers.serving import free_port, serving
@@ -83,7 +82,7 @@ def test_while_the_server_behind_a_gateway_is_down_all_waits_and_arrives_once_wh
     with nginx(tmp_path / "nginx", f"http://127.0.0.1:{port}") as url:
         with serving(tmp_path, *arguments, port=port):
             program = Program(tmp_path / "a", url, tmp_path / "state", steps=800, pause=0.02, settings=settings)
-            store = Database(database)
+            store = MlflowDatabase(database)
             eventually(lambda: (run := store.run(program.run)) and store.count(run.run_id), 120, "points are there")
         with program:
             eventually(lambda: "MLflow cannot be reached" in program.log.read_text(), 120, "the outage is reported")
