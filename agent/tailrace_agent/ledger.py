@@ -75,10 +75,10 @@ class Ledger(msgspec.Struct, kw_only=True):
     def __repr__(self) -> str:
         total = self.total
         counted = {"delivered": total.delivered, "pending": total.pending, "dead": total.dead}
-        told = [f"{n:,} {what}" for what, n in counted.items() if n or what == "delivered"]
+        parts = [f"{n:,} {what}" for what, n in counted.items() if n or what == "delivered"]
         dropped = [f"{n:,} dropped: {reason}" for reason, n in total.dropped.items() if n]
         partial = "not all counted yet" if self.partial else None
-        return brief("Ledger", None, f"{total.accepted:,} accepted", *told, *dropped, partial)
+        return brief("Ledger", None, f"{total.accepted:,} accepted", *parts, *dropped, partial)
 
     def _repr_html_(self) -> str:
         """Kind by kind, for a notebook."""

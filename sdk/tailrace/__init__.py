@@ -184,7 +184,7 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module 'tailrace' has no attribute {name!r}")
     from tailrace._messages.suggestions import instead_of_function, is_import
 
-    said = instead_of_function(name, __all__)
+    text = instead_of_function(name, __all__)
     if is_import(__name__, name):  # Python would replace the words of an AttributeError by its own
-        raise ImportError(said, name=__name__, path=__file__)
-    raise AttributeError(said)
+        raise ImportError(text, name=__name__, path=__file__)
+    raise AttributeError(text)

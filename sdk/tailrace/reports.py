@@ -89,19 +89,19 @@ def import_reports(
         if not found:
             raise CallError(f"there is no {METRICS} in {directory}: no local reports")
         # All are read before anything is sent, and each again when its turn comes: not all are held at once.
-        began = {taken.copy: _read(taken).told.start_time for taken in found}
+        began = {taken.copy: _read(taken).facts.start_time for taken in found}
         tracker = tracker_core_of(Tracker(tracking_uri, None, **{**_ON, **settings}))
         imported: list[ImportedRun] = []
         ids: dict[str, str] = {}
         for taken in sorted(found, key=lambda taken: began[taken.copy]):
             report = _read(taken)
-            told = report.told
-            run_id = _existing(tracker, told.run)
+            facts = report.facts
+            run_id = _existing(tracker, facts.run)
             new = run_id is None
             if run_id is None:
-                run_id = _put(tracker, report, taken.copy, experiment_name, ids.get(told.parent or ""))
-            ids[told.run] = run_id
-            imported.append(ImportedRun(told.name, run_id, new, taken.path))
+                run_id = _put(tracker, report, taken.copy, experiment_name, ids.get(facts.parent or ""))
+            ids[facts.run] = run_id
+            imported.append(ImportedRun(facts.name, run_id, new, taken.path))
         return imported
 
 
@@ -113,7 +113,7 @@ _ON = {"enabled": True, "backend": "mlflow", "agent": "process", "metadata": Fal
 """Whatever turned tracking off before is not meant for the import; and where it runs says nothing of the run."""
 
 
-class _Told(msgspec.Struct):
+class _RunFile(msgspec.Struct):
     """What `run.json` says. Times are milliseconds."""
 
     run: Annotated[str, msgspec.Meta(pattern=r"\A(?!0*\Z)[0-9a-f]{1,16}\Z")]
@@ -130,7 +130,7 @@ class _Told(msgspec.Struct):
 class _Report(NamedTuple):
     params: dict[str, Any]
     metrics: dict[str, Any]
-    told: _Told
+    facts: _RunFile
 
 
 def _read(taken: Taken) -> _Report:
@@ -147,11 +147,11 @@ def _read(taken: Taken) -> _Report:
         _check_params(params)
         name = RUN_FILE
         run = taken.copy / RUN_FILE
-        told = msgspec.json.decode(run.read_bytes(), type=_Told) if run.exists() else _guessed(taken)
+        facts = msgspec.json.decode(run.read_bytes(), type=_RunFile) if run.exists() else _guessed(taken)
     except (OSError, ValueError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise CallError(f"the report in {taken.path} cannot be read: {name}: {reason}") from None
-    return _Report(params, metrics, told)
+    return _Report(params, metrics, facts)
 
 
 def _check_params(params: object) -> None:
@@ -170,12 +170,12 @@ def _check_params(params: object) -> None:
     raise ValueError(f"it holds more than {_MOST_VALUES:,} values")
 
 
-def _guessed(taken: Taken) -> _Told:
+def _guessed(taken: Taken) -> _RunFile:
     """For a report without `run.json`: always the same for the same content."""
     content = b"".join(path.read_bytes() for name in (CONFIG, METRICS) if (path := taken.copy / name).exists())
     written = int((taken.copy / METRICS).stat().st_mtime * 1000)
     run = int.from_bytes(hashlib.sha256(content).digest()[:8], "big") >> 1
-    return _Told(run=f"{run:016x}", name=taken.path.absolute().name, start_time=max(0, written), end_time=written)
+    return _RunFile(run=f"{run:016x}", name=taken.path.absolute().name, start_time=max(0, written), end_time=written)
 
 
 def _existing(tracker: TrackerCore, run: str) -> str | None:
@@ -190,17 +190,17 @@ def _existing(tracker: TrackerCore, run: str) -> str | None:
 def _put(
     tracker: TrackerCore, report: _Report, copy: Path, experiment_name: str | None, parent_run_id: str | None
 ) -> str:
-    told = report.told
-    config = tracker.settings({"experiment_name": experiment_name or told.experiment_name})
+    facts = report.facts
+    config = tracker.settings({"experiment_name": experiment_name or facts.experiment_name})
     spec, credentials = describe(
         config,
-        run_name=told.name,
+        run_name=facts.name,
         parent_run_id=parent_run_id,
-        tags={key: str(value) for key, value in told.tags.items()},
-        description=told.description,
+        tags={key: str(value) for key, value in facts.tags.items()},
+        description=facts.description,
     )
-    spec = msgspec.structs.replace(spec, run=int(told.run, 16), start_time=told.start_time)
-    ended = told.end_time or told.start_time
+    spec = msgspec.structs.replace(spec, run=int(facts.run, 16), start_time=facts.start_time)
+    ended = facts.end_time or facts.start_time
     core = tracker.runs.begin(spec, config, credentials)
     core.end_time = ended
     run: Run = core.handle
@@ -210,7 +210,7 @@ def _put(
         path = copy / name
         if path.is_file() or (path.is_dir() and any(path.iterdir())):
             run.log_artifact(path, folder)
-    run.end(told.status)
+    run.end(facts.status)
     return run.run_id
 
 
@@ -223,16 +223,18 @@ def _main(arguments: Sequence[str]) -> int:
     parser.add_argument("--experiment-name")
     parser.add_argument("--max-size", type=int, default=1 << 30)
     parser.add_argument("--json", action="store_true")
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        runs = import_reports(asked.directory, asked.tracking_uri, asked.experiment_name, max_bytes=asked.max_size)
+        runs = import_reports(
+            options.directory, options.tracking_uri, options.experiment_name, max_bytes=options.max_size
+        )
     except (TailraceError, TimeoutError) as error:
         sys.stderr.write(f"tailrace: {visible(' '.join(str(error).split()))}\n")
         if isinstance(error, (SinkError, StoreRefused, TimeoutError)):
             return 3
         return 2 if isinstance(error, SettingsError) else 1
-    if asked.json:
-        told = [
+    if options.json:
+        rows = [
             {
                 "run_name": run.name,
                 "run_id": run.run_id,
@@ -241,7 +243,7 @@ def _main(arguments: Sequence[str]) -> int:
             }
             for run in runs
         ]
-        sys.stdout.write(json.dumps({"runs": told}, indent=2) + "\n")
+        sys.stdout.write(json.dumps({"runs": rows}, indent=2) + "\n")
         return 0
     for run in runs:
         what = f"from {run.path}" if run.new else "is there already"

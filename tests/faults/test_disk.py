@@ -17,7 +17,7 @@ import pytest
 from faults.oracle import Journal, MlflowDatabase, check, check_ledger, eventually
 from faults.program import Program, environment
 from faults.trainer import value_of
-from tailrace_agent.hosts.abandoned_sessions import Leftovers, is_leftover, is_newborn
+from tailrace_agent.hosts.abandoned_sessions import AbandonedSessions, is_abandoned, is_newborn
 from tailrace_agent.hosts.log_file import open_log
 from tailrace_agent.hosts.spawn import spawn_agent
 from tailrace_agent.ipc.session import Session
@@ -295,13 +295,13 @@ def test_a_session_that_is_being_born_is_nobodys_leftover() -> None:
     session = Session.create(settings, cwd="/", program="newborn")
     try:
         assert is_newborn(session)
-        assert is_leftover(session)
+        assert is_abandoned(session)
         own = Session.create(settings, cwd="/", program="other")
         log = open_log(own.dir / "agent.log", "info")
-        leftovers = Leftovers(own, log)
-        leftovers.hurry()
-        leftovers.step(1.0)
-        assert leftovers.done
+        abandoned = AbandonedSessions(own, log)
+        abandoned.hurry()
+        abandoned.step(1.0)
+        assert abandoned.done
         assert not session.agent_alive()
         own.remove()
     finally:

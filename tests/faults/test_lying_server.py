@@ -154,7 +154,7 @@ def test_a_model_is_registered_once_the_truth_is_told_and_not_before(liar: Liar,
     wanted = ModelSpec(name="m", token=name, registered_name=name)
 
     def register() -> object:
-        with liar.reader.edge(about_run=False):
+        with liar.reader.translated_errors(about_run=False):
             return liar.registry.register(wanted, "models:/x", liar.run_id, None, None)
 
     refused(liar, lie, register)
@@ -164,7 +164,7 @@ def test_a_model_is_registered_once_the_truth_is_told_and_not_before(liar: Liar,
 
 
 def _in_edge(liar: Liar, ask: Callable[[], object]) -> object:
-    with liar.reader.edge(about_run=False):
+    with liar.reader.translated_errors(about_run=False):
         return ask()
 
 

@@ -139,7 +139,7 @@ def kill_agent(world: World) -> None:
 
 def sigterm(world: World) -> None:
     if world.agent is not None:
-        world.agent.ask_to_leave()
+        world.agent.request_exit()
 
 
 def turn(world: World, name: str) -> None:

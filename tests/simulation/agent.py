@@ -153,7 +153,7 @@ class Agent:
         if turn is self.drainer and turn.leaving and not self.left:
             self._leave()
 
-    def ask_to_leave(self) -> None:
+    def request_exit(self) -> None:
         """SIGTERM."""
         self.asked = True
         self.drainer.leave()

@@ -27,7 +27,7 @@ __all__ = [
     "age",
     "ago",
     "as_json",
-    "ask",
+    "confirm",
     "broken",
     "byte_size",
     "console",
@@ -39,7 +39,7 @@ __all__ = [
     "own_version",
     "quieten_mlflow",
     "size",
-    "tell",
+    "print_line",
     "uri_option",
 ]
 
@@ -100,8 +100,8 @@ class App:
         """For a program of tailrace's own: the environment, with `--dir` in it."""
         from tailrace_agent.runtime import interpreter
 
-        told = {"TAILRACE_DIR": str(Path(self.directory).absolute())} if self.directory else {}
-        return {**interpreter.environment(), **told}
+        chosen = {"TAILRACE_DIR": str(Path(self.directory).absolute())} if self.directory else {}
+        return {**interpreter.environment(), **chosen}
 
 
 def json_option(command: F) -> F:
@@ -139,7 +139,7 @@ def console(*, stderr: bool = False) -> Console:
     return Harmless(stderr=stderr, width=width, markup=False, highlight=False, emoji=False)
 
 
-def tell(out: Console, text: str, style: str = "", indent: int = 0) -> None:
+def print_line(out: Console, text: str, style: str = "", indent: int = 0) -> None:
     """Prints one line, broken at words on a terminal and left whole elsewhere."""
     out.print(broken(text, out.width if out.is_terminal else None, indent), style=style, soft_wrap=True)
 
@@ -192,7 +192,7 @@ def byte_size(ctx: click.Context, param: click.Parameter, value: str | None) -> 
         raise click.BadParameter(f"{value!r} is no size; write 500MB or 4GiB") from error
 
 
-def ask(question: str, *, json_: bool = False) -> None:
+def confirm(question: str, *, json_: bool = False) -> None:
     """Goes on when the answer is yes. Where nobody answers, it says so and ends.
 
     Raises:

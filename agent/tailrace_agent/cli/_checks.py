@@ -203,7 +203,7 @@ def _locks(probe: Path) -> Check:
             flocks = True
     with probe.open("r+b") as file:
         fcntl.lockf(file, fcntl.LOCK_EX)
-        told = subprocess.run(
+        tried = subprocess.run(
             interpreter.command(_TRY_LOCK, str(probe)),
             env=interpreter.environment(),
             capture_output=True,
@@ -211,7 +211,7 @@ def _locks(probe: Path) -> Check:
             timeout=30,
             check=False,
         )
-    if flocks and "held" in told.stdout:
+    if flocks and "held" in tried.stdout:
         return Check(name="locks", result="ok", text=f"flock and record locks work in {probe.parent}")
     text = f"{'record locks do' if flocks else 'flock does'} not work in {probe.parent}: who lives cannot be told"
     return Check(name="locks", result="fail", text=text, mend="set TAILRACE_RING_DIR to a local tmpfs")

@@ -148,8 +148,8 @@ def find_stored(settings: Settings, uri: str, run: str, choose: Choose) -> Any:
 
 def _rows_of(entry: LocalRun) -> int:
     """Distinct metric rows that a live agent has delivered by its own account."""
-    told = status.read(entry.session.shared / status.run_file(int(entry.run.run, 16)), RunStatus)
-    metric = told.ledger.of("metric") if told is not None else None
+    found = status.read(entry.session.shared / status.run_file(int(entry.run.run, 16)), RunStatus)
+    metric = found.ledger.of("metric") if found is not None else None
     return metric.delivered - metric.merged if metric is not None else 0
 
 

@@ -6,7 +6,7 @@ import os
 import time
 from typing import Final
 
-from tailrace_agent.hosts.spawn import ask_to_leave
+from tailrace_agent.hosts.spawn import request_exit
 from tailrace_agent.ipc.session import Session
 
 __all__ = ["relieve", "take_over"]
@@ -31,7 +31,7 @@ def relieve(session: Session) -> int | None:
     SIGTERM makes it put everything into the spool and go; nothing is lost.
     """
     lock = take_over(session)
-    if lock is not None or _programs_live(session) or not ask_to_leave(session):
+    if lock is not None or _programs_live(session) or not request_exit(session):
         return lock
     deadline = time.monotonic() + _LEAVES_WITHIN
     while lock is None and time.monotonic() < deadline and not _programs_live(session):

@@ -90,7 +90,7 @@ def glance(session: Session) -> SessionView:
             _look_inside(session, view)
         else:
             view.state = "finished"
-            _tell_set_aside(session, view)
+            _report_set_aside(session, view)
     return view
 
 
@@ -151,10 +151,10 @@ def _look_inside(session: Session, view: SessionView) -> None:
                 run.state = "UNKNOWN"
     except Busy:
         _look_at_live(session, view)
-    _tell_set_aside(session, view)
+    _report_set_aside(session, view)
 
 
-def _tell_set_aside(session: Session, view: SessionView) -> None:
+def _report_set_aside(session: Session, view: SessionView) -> None:
     """It is told until somebody has taken it away: nothing else says that values are missing."""
     lost = set_aside(session)
     if lost and view.problem is None:
@@ -248,18 +248,18 @@ def statuses(session: Session) -> list[RunStatus]:
     return [run for run in found if run is not None]
 
 
-def _from_status(told: RunStatus, session: Session) -> RunView:
+def _from_status(found: RunStatus, session: Session) -> RunView:
     return _view(
-        told.ledger,
-        run=run_hex(told.run),
-        run_id=told.run_id,
-        run_name=told.run_name,
-        state=told.status,
+        found.ledger,
+        run=run_hex(found.run),
+        run_id=found.run_id,
+        run_name=found.run_name,
+        state=found.status,
         store=session.info.settings.tracking_uri,
-        url=told.url,
-        lag=told.lag,
-        problem=told.refused or told.gone or told.problem,
-        started=told.started or session.info.created,
+        url=found.url,
+        lag=found.lag,
+        problem=found.refused or found.gone or found.problem,
+        started=found.started or session.info.created,
     )
 
 
@@ -282,8 +282,8 @@ def run_of(spool: Spool, state: RunState) -> RunView:
 
 def _problem(state: RunState) -> str | None:
     if state.rebuilt and not state.finalized:
-        told = "its record cannot be read; what waits for it will be delivered to the run that has its id, or a new one"
-        return f"{told} ({state.problem})" if state.problem else told
+        text = "its record cannot be read; what waits for it will be delivered to the run that has its id, or a new one"
+        return f"{text} ({state.problem})" if state.problem else text
     return None if state.finalized and not state.gone else state.refused or state.gone or state.problem
 
 

@@ -46,7 +46,7 @@ def moved(session: Session, run: int) -> Moved | None:
 
 
 def move(
-    session: Session, lock: int, tracking_uri: str, credentials: dict[str, str], say: Callable[[str], None]
+    session: Session, lock: int, tracking_uri: str, credentials: dict[str, str], report: Callable[[str], None]
 ) -> dict[str, str]:
     """Changes the destination of every run that still wants something.
 
@@ -55,7 +55,7 @@ def move(
         lock: Descriptor that holds its agent lock; closed when something goes wrong.
         tracking_uri: The new destination, with its password.
         credentials: `user:password` by masked URI.
-        say: Told what becomes of each run.
+        report: Told what becomes of each run.
 
     Returns:
         Credentials that the session's rings held.
@@ -74,14 +74,14 @@ def move(
         pipeline = Pipeline.open(session, open_sink, log, host="sync", credentials=credentials)
         try:
             _take_over_rings(pipeline)
-            _move_runs(session, pipeline, sink, mask_uri(uri)[0], say)
-            told = [(known, pipeline.book.credentials(known)) for known, _ in pipeline.book.destinations() if known]
+            _move_runs(session, pipeline, sink, mask_uri(uri)[0], report)
+            held = [(known, pipeline.book.credentials(known)) for known, _ in pipeline.book.destinations() if known]
         finally:
             pipeline.close()
     except BaseException:
         os.close(lock)
         raise
-    return {known: secret for known, secret in told if secret}
+    return {known: secret for known, secret in held if secret}
 
 
 def _take_over_rings(pipeline: Pipeline) -> None:
@@ -92,7 +92,7 @@ def _take_over_rings(pipeline: Pipeline) -> None:
     pipeline.drain(time.monotonic())
 
 
-def _move_runs(session: Session, pipeline: Pipeline, sink: Sink, uri: str, say: Callable[[str], None]) -> None:
+def _move_runs(session: Session, pipeline: Pipeline, sink: Sink, uri: str, report: Callable[[str], None]) -> None:
     for state in pipeline.book.all():
         if state.finalized or state.spec.tracking_uri == uri:
             continue
@@ -105,7 +105,7 @@ def _move_runs(session: Session, pipeline: Pipeline, sink: Sink, uri: str, say: 
         )
         name = f"run {run_hex(state.run)[:8]}"
         if same:
-            say(f"{name} goes on in {uri}")
+            report(f"{name} goes on in {uri}")
             continue
         delivered = pipeline.spool.counts.delivered_keys(state.run)
         if delivered:
@@ -114,7 +114,7 @@ def _move_runs(session: Session, pipeline: Pipeline, sink: Sink, uri: str, say: 
                 Moved(store=state.spec.tracking_uri, run_id=ref.run_id if ref else None, keys=delivered),
             )
         stays = f"; {count(sum(delivered.values()), 'point')} stay where they were delivered" if delivered else ""
-        say(f"{name} begins anew in {uri}{stays}")
+        report(f"{name} begins anew in {uri}{stays}")
 
 
 def _fresh(state: RunState, uri: str) -> dict[str, Any]:

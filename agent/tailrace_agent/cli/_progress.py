@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from tailrace_agent.cli._app import console, count, tell
+from tailrace_agent.cli._app import console, count, print_line
 from tailrace_agent.text.quoting import plain
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Progress:
         """How far it is now."""
         if self._bar is not None:
             if at.problem not in (None, self._problem):
-                self.say(f"{self.name}: {at.problem}", "yellow")
+                self.print_line(f"{self.name}: {at.problem}", "yellow")
             self._problem = at.problem
             doing = "waiting" if at.problem else plain(at.note or "")
             self._bar.update(self._task, completed=at.done, total=at.total or None, doing=doing)
@@ -83,7 +83,7 @@ class Progress:
                 err=True,
             )
 
-    def say(self, text: str, style: str = "", indent: int = 0) -> None:
+    def print_line(self, text: str, style: str = "", indent: int = 0) -> None:
         """A line that stays."""
         if self._console is not None:
-            tell(self._console, text, style, indent)
+            print_line(self._console, text, style, indent)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tailrace_agent.cli._app import App, Code, Fail, console, quieten_mlflow, tell
+from tailrace_agent.cli._app import App, Code, Fail, console, print_line, quieten_mlflow
 from tailrace_agent.reading.candidates import shortest_ids
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def open_store(app: App, tracking_uri: str | None) -> Reader:
 def newest(text: str, run_id: str) -> None:
     """Says that of several runs with one name the newest was taken; for `Reader.find_all`."""
     del run_id
-    tell(console(stderr=True), f"tailrace: {text}", "yellow")
+    print_line(console(stderr=True), f"tailrace: {text}", "yellow")
 
 
 def table(columns: Sequence[tuple[str, str]]) -> Any:

@@ -6,7 +6,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tailrace_agent.cli._app import App, Code, age, as_json, ask, console, count, json_option, leave, size, tell
+from tailrace_agent.cli._app import (
+    App,
+    Code,
+    age,
+    as_json,
+    confirm,
+    console,
+    count,
+    json_option,
+    leave,
+    print_line,
+    size,
+)
 
 if TYPE_CHECKING:
     from tailrace_agent.cli._litter import Litter
@@ -46,7 +58,7 @@ def command(
         if not yes:
             lost = sum(litter.undelivered is not None for litter in chosen)
             warning = f", {lost} of them UNDELIVERED," if lost else ""
-            ask(f"Delete {count(len(chosen), 'item')}{warning} for good?", json_=json_)
+            confirm(f"Delete {count(len(chosen), 'item')}{warning} for good?", json_=json_)
         failed = {litter.name: reason for litter in chosen if (reason := remove(settings, litter)) is not None}
         chosen = [litter for litter in chosen if litter.name not in failed]
     freed = sum(litter.bytes for litter in chosen)
@@ -55,7 +67,7 @@ def command(
     elif chosen and not dry_run:
         click.echo(f"{size(freed)} freed")
     for name, reason in failed.items():
-        tell(console(stderr=True), f"not deleted  {name}  {reason}", style="red")
+        print_line(console(stderr=True), f"not deleted  {name}  {reason}", style="red")
     leave(Code.WRONG if failed else Code.FINE)
 
 
@@ -65,9 +77,9 @@ def _print(chosen: list[Litter], kept: list[Litter], dry_run: bool) -> None:
     for litter in chosen:
         lost = f", with {litter.undelivered}" if litter.undelivered else ""
         style = "red" if litter.undelivered else ""
-        tell(out, f"{word}  {litter.name}  {litter.what}{lost}  {size(litter.bytes)}", style=style)
+        print_line(out, f"{word}  {litter.name}  {litter.what}{lost}  {size(litter.bytes)}", style=style)
     for litter in kept:
-        tell(out, f"kept  {litter.name}  {litter.what}, with {litter.undelivered}", style="yellow")
+        print_line(out, f"kept  {litter.name}  {litter.what}, with {litter.undelivered}", style="yellow")
     if kept:
         out.print("`tailrace sync` delivers what is pending, `tailrace dead` deals with what was refused", style="dim")
     if not chosen:

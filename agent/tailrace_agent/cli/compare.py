@@ -16,7 +16,7 @@ from tailrace_agent.cli._app import (
     duration,
     json_option,
     number,
-    tell,
+    print_line,
     uri_option,
 )
 
@@ -112,7 +112,7 @@ def _print(comparison: Comparison, *, all_: bool) -> None:
     if hidden["machine"]:
         words.append(f"{count(hidden['machine'], 'system metric is', 'system metrics are')} left out")
     if words:
-        tell(console(), f"{', '.join(words)}; --all shows them", "dim")
+        print_line(console(), f"{', '.join(words)}; --all shows them", "dim")
 
 
 def _of(column: str, columns: list[str]) -> str | None:

@@ -16,13 +16,13 @@ from tailrace_agent.cli._app import (
     Fail,
     ago,
     as_json,
-    ask,
+    confirm,
     console,
     count,
     json_option,
     leave,
+    print_line,
     quieten_mlflow,
-    tell,
 )
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def drop(app: App, ids: tuple[str, ...], all_: bool, run: str | None, key: str |
     entries = sum(letter.letter.n for letter in letters)
     if not yes:
         _print(letters)
-        ask(f"Delete {count(entries, 'entry', 'entries')} for good?")
+        confirm(f"Delete {count(entries, 'entry', 'entries')} for good?")
     for _, group in groupby(letters, key=lambda letter: letter.session.id):
         several = list(group)
         lock = _lock(several[0])
@@ -236,4 +236,4 @@ def _print(letters: list[Letter]) -> None:
             reasons.setdefault(several[0].letter.reason, []).append(several[0].letter.key)
     for reason, keys in reasons.items():
         named = ", ".join(dict.fromkeys(keys[:6]))
-        tell(out, f"{named}{', …' if len(keys) > 6 else ''}: {reason}", "yellow")
+        print_line(out, f"{named}{', …' if len(keys) > 6 else ''}: {reason}", "yellow")

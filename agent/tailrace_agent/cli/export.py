@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from tailrace_agent.cli._app import App, Fail, as_json, console, count, json_option, size, tell, uri_option
+from tailrace_agent.cli._app import App, Fail, as_json, console, count, json_option, print_line, size, uri_option
 
 
 @click.command("export")
@@ -60,5 +60,7 @@ def command(
         as_json({"archive": str(path), "bytes": written, "runs": [run.info.run_id for run in chosen], "running": live})
         return
     for name in live:
-        tell(console(stderr=True), f"{name} is still running: the archive holds what MLflow has of it now", "yellow")
-    tell(console(), f"{count(len(chosen), 'run')} in {path} ({size(written)})")
+        print_line(
+            console(stderr=True), f"{name} is still running: the archive holds what MLflow has of it now", "yellow"
+        )
+    print_line(console(), f"{count(len(chosen), 'run')} in {path} ({size(written)})")

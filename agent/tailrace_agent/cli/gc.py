@@ -13,12 +13,12 @@ from tailrace_agent.cli._app import (
     age,
     ago,
     as_json,
-    ask,
+    confirm,
     console,
     count,
     json_option,
     leave,
-    tell,
+    print_line,
     uri_option,
 )
 
@@ -94,7 +94,7 @@ def command(  # noqa: PLR0913, PLR0917 - an argument for each option
     if going and not dry_run:
         if not yes:
             where = "for good, artifacts too" if permanently else "into MLflow's bin"
-            ask(f"Delete {count(len(going), 'run')} of {reader.name} {where}?", json_=json_)
+            confirm(f"Delete {count(len(going), 'run')} of {reader.name} {where}?", json_=json_)
         for run in going:
             delete(reader, run, permanently=permanently)
     if json_:
@@ -102,7 +102,7 @@ def command(  # noqa: PLR0913, PLR0917 - an argument for each option
         as_json({"store": reader.name, "dry_run": dry_run, "deleted": [_plain(run) for run in going], "kept": kept})
     elif going and not dry_run:
         back = "" if permanently else "; `mlflow runs restore --run-id ID` brings one back"
-        tell(console(), f"{count(len(going), 'run')} deleted{back}")
+        print_line(console(), f"{count(len(going), 'run')} deleted{back}")
     leave(Code.FINE)
 
 

@@ -18,8 +18,8 @@ from tailrace_agent.cli._app import (
     count,
     json_option,
     leave,
+    print_line,
     quieten_mlflow,
-    tell,
     uri_option,
 )
 from tailrace_agent.runtime import interpreter
@@ -94,18 +94,18 @@ def _import_archive(
         for each in import_runs(reader, archive, experiment, show):
             done.append(each)
             if not json_:
-                _say(each)
+                _print_imported(each)
     imported = sum(each.outcome == "imported" for each in done)
     if json_:
         as_json({"store": reader.name, "runs": done})
     else:
         there = f", {len(done) - imported} there before" if imported < len(done) else ""
-        tell(console(), f"{count(imported, 'run')} imported into {reader.name}{there}")
+        print_line(console(), f"{count(imported, 'run')} imported into {reader.name}{there}")
 
 
-def _say(each: Imported) -> None:
+def _print_imported(each: Imported) -> None:
     name = f"{each.run_name or each.source_run_id[:8]} → {each.run_id} ({each.experiment})"
     if each.outcome == "there":
-        tell(console(), f"{name}: is there already", "dim")
+        print_line(console(), f"{name}: is there already", "dim")
         return
-    tell(console(), f"{name}: {count(each.points, 'point')}, {count(each.artifacts, 'artifact')}")
+    print_line(console(), f"{name}: {count(each.points, 'point')}, {count(each.artifacts, 'artifact')}")

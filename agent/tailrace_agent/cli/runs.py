@@ -18,7 +18,7 @@ from tailrace_agent.cli._app import (
     duration,
     json_option,
     number,
-    tell,
+    print_line,
     uri_option,
 )
 
@@ -85,7 +85,7 @@ def command(  # noqa: PLR0913, PLR0917 - an argument for each option
     if not shown:
         click.echo(f"{reader.name} has no such run")
     elif len(records) > limit:
-        tell(console(), f"the first {count(limit, 'run')}; --limit shows more", "dim")
+        print_line(console(), f"the first {count(limit, 'run')}; --limit shows more", "dim")
 
 
 def _print(

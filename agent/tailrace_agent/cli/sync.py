@@ -169,7 +169,7 @@ def deliver(
     if tracking_uri is not None:
         from tailrace_agent.cli._move import move
 
-        credentials.update(move(session, lock, tracking_uri, credentials, progress.say))
+        credentials.update(move(session, lock, tracking_uri, credentials, progress.print_line))
     return Foreground(session, lock, credentials).run(progress.tick, patience)
 
 
@@ -179,12 +179,12 @@ def report(result: Result, progress: Progress) -> None:
     if result.outcome == "delivered":
         dead = f"; {count(result.dead, 'dead letter')} (`tailrace dead list`)" if result.dead else ""
         left = "but something was lost before" if result.reasons else "nothing is left"
-        progress.say(f"{name}: {delivered} delivered, {left}{dead}", "yellow" if result.reasons else "green")
+        progress.print_line(f"{name}: {delivered} delivered, {left}{dead}", "yellow" if result.reasons else "green")
         for reason in result.reasons:
-            progress.say(reason, "yellow", indent=2)
+            progress.print_line(reason, "yellow", indent=2)
         if result.reasons:
             mend = f"`tailrace clean --discard-undelivered` deletes it, and {name}, when you have looked"
-            progress.say(mend, "dim", indent=2)
+            progress.print_line(mend, "dim", indent=2)
         return
     words = {
         "left": "not all is delivered",
@@ -193,12 +193,12 @@ def report(result: Result, progress: Progress) -> None:
         "skipped": "left alone",
     }
     left = "" if result.outcome == "skipped" else f" ({delivered} delivered, {result.pending:,} left)"
-    progress.say(f"{name}: {words[result.outcome]}{left}", "yellow")
+    progress.print_line(f"{name}: {words[result.outcome]}{left}", "yellow")
     for reason in result.reasons:
-        progress.say(reason, "yellow", indent=2)
+        progress.print_line(reason, "yellow", indent=2)
     if result.outcome in ("refused", "unreachable"):
         mend = f"to send it elsewhere: tailrace sync {name.rpartition('-')[2]} --tracking-uri URI"
-        progress.say(mend, "dim", indent=2)
+        progress.print_line(mend, "dim", indent=2)
 
 
 def _is_left(session: Session, *, force: bool, wait: bool) -> bool:

@@ -16,8 +16,8 @@ from tailrace_agent.cli._app import (
     count,
     json_option,
     leave,
+    print_line,
     quieten_mlflow,
-    tell,
     uri_option,
 )
 from tailrace_agent.errors import TailraceError
@@ -74,7 +74,9 @@ def _compared(app: App, text: str, tracking_uri: str | None) -> Finding:
         local = [] if tracking_uri is not None else find_local(settings, known, text, newest)
         if not local:
             raise
-        tell(console(stderr=True), f"tailrace: {text!r} is in {local[0].store}, not in the store that is set: {error}")
+        print_line(
+            console(stderr=True), f"tailrace: {text!r} is in {local[0].store}, not in the store that is set: {error}"
+        )
         return compare_with_sessions(settings, local, None)
     local = find_local(settings, known, stored.info.run_id, newest)
     if local:  # under an address that the store had before
@@ -90,11 +92,11 @@ def _show(finding: Finding) -> None:
     if not finding.differing:
         how = f"compared in {count(finding.keys, 'metric key')}" if finding.by_key else "compared in total"
         rows = count(finding.found, "point")
-        tell(out, f"{name}: equal. {rows} delivered, {finding.found:,} in MLflow; {how}", style="green")
+        print_line(out, f"{name}: equal. {rows} delivered, {finding.found:,} in MLflow; {how}", style="green")
     else:
         style = "yellow" if finding.equal else "red"
         word = "at least what was delivered is there" if finding.equal else "DIFFERENT"
-        tell(out, f"{name}: {word}", style=style)
+        print_line(out, f"{name}: {word}", style=style)
         table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
         for column in ("METRIC", "DELIVERED", "IN MLFLOW", "DIFFERENCE"):
             table.add_column(column, justify="left" if column == "METRIC" else "right", overflow="fold")
@@ -103,14 +105,14 @@ def _show(finding: Finding) -> None:
             table.add_row(label, f"{delivered:,}", f"{found:,}", f"{found - delivered:+,}")
         out.print(table)
         if len(finding.differing) > _SHOWN:
-            tell(out, f"and {count(len(finding.differing) - _SHOWN, 'more key')}; --json lists all")
+            print_line(out, f"and {count(len(finding.differing) - _SHOWN, 'more key')}; --json lists all")
     if finding.live:
-        tell(out, f"the run is live: {count(finding.pending, 'entry', 'entries')} pending at the moment")
+        print_line(out, f"the run is live: {count(finding.pending, 'entry', 'entries')} pending at the moment")
     elif finding.pending:
-        tell(out, f"{count(finding.pending, 'entry', 'entries')} pending: `tailrace sync`", style="yellow")
+        print_line(out, f"{count(finding.pending, 'entry', 'entries')} pending: `tailrace sync`", style="yellow")
     if finding.shared and finding.found > finding.delivered:
-        tell(out, "the run was resumed: what is more in MLflow was logged by others, or before")
+        print_line(out, "the run was resumed: what is more in MLflow was logged by others, or before")
     if finding.dead:
-        tell(out, f"{count(finding.dead, 'dead letter')}: `tailrace dead list`", style="yellow")
+        print_line(out, f"{count(finding.dead, 'dead letter')}: `tailrace dead list`", style="yellow")
     for reason, n in finding.dropped.items():
-        tell(out, f"{n:,} dropped: {reason}", style="yellow")
+        print_line(out, f"{n:,} dropped: {reason}", style="yellow")

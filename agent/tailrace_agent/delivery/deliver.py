@@ -97,12 +97,12 @@ class Delivery:
         self._accepted: dict[int, set[Entry]] = {}  # of metrics batches of which a later part failed
 
     @property
-    def asking(self) -> bool:
+    def probing(self) -> bool:
         """Whether the store was away at the last try, so that the next request is this delivery's probe."""
         return self._backoff.failures > 0
 
     @property
-    def _has_something_to_ask(self) -> bool:
+    def _has_probe(self) -> bool:
         """Whether anything but artifacts waits, with which to find out whether the store is there again."""
         waiting, runs = self._spool.waiting, self._book.unfinished(self.tracking_uri)
         return any({*waiting.backlog(state.run)} - {"artifact"} for state in runs)
@@ -120,7 +120,7 @@ class Delivery:
             deadline = now + IDLE
             for state in self._book.unfinished(self.tracking_uri):
                 deadline = min(deadline, self._serve(self.sink, state, now))
-            if self.asking and not self._has_something_to_ask:
+            if self.probing and not self._has_probe:
                 self._backoff.worked()  # uploads may ask the store
             return deadline
         except Unavailable as error:

@@ -173,15 +173,15 @@ class RunBook:
                 state.change(**changes)
                 self._write(state)
 
-    def advance(self, run: int, event: Event, *, gone: str | None = None, told: End | None = None) -> bool:
+    def advance(self, run: int, event: Event, *, gone: str | None = None, reported: End | None = None) -> bool:
         """Something has happened to a run: changes its phase and writes it. An end comes by `end`.
 
-        `LOST` says why it is `gone`, `TOLD` the end that MLflow was `told`. False, and nothing has changed, where that
-        cannot happen in the phase that the run has by now, or its end is another one by now.
+        `LOST` comes with the reason why it is `gone`, `REPORTED` with the end that was `reported` to MLflow. False, and
+        nothing has changed, where that cannot happen in the phase that the run has by now, or its end is another one.
         """
         with self._lock:
             state = self._states.get(run)
-            if state is None or (told is not None and state.end != told) or not state.advance(event, gone):
+            if state is None or (reported is not None and state.end != reported) or not state.advance(event, gone):
                 return False
             self._write(state)
             return True
@@ -207,11 +207,11 @@ class RunBook:
                         reopened.append((run, msgspec.json.encode(state)))
         return reopened
 
-    def notice(self, run: int, said: Notice | str) -> bool:
+    def notice(self, run: int, notice: Notice | str) -> bool:
         """Something to tell the user of a run, once; whether it is new."""
         with self._lock:
             state = self._states.get(run)
-            if state is None or not note(state.notices, state.topics, said):
+            if state is None or not note(state.notices, state.topics, notice):
                 return False
             self._changed.add(run)
             return True

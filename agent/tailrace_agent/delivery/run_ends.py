@@ -100,7 +100,7 @@ class RunEnds:
             except Refused as error:  # it will stay as it is in MLflow; the other runs must not wait for it
                 text = f"MLflow refused the status {end.status}: {error}"
                 self._book.notice(state.run, Notice(text, Topic(refused("status", end.status))))
-        if not self._book.advance(state.run, Event.TOLD, told=end):  # its program has said another end meanwhile
+        if not self._book.advance(state.run, Event.REPORTED, reported=end):  # its program has set another end meanwhile
             return
         self._ended.pop(state.run, None)
         self._log.info("run closed", run_id=ref.run_id, status=end.status, reason=state.end_reason)

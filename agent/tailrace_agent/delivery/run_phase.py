@@ -1,7 +1,7 @@
 """How far a run is, and what may happen to it: every transition there is, in one table.
 
 ```
-                          TOLD              SETTLED
+                        REPORTED            SETTLED
     RUNNING ──► ENDED ──────────► CLOSED ──────────► FINALIZED
        │          │ ▲               │ │                  │
        │          │ └── ENDED ──────┼─┴──────────────────┘  an end that is said, after one that was inferred
@@ -53,8 +53,8 @@ class Event(Enum):
 
     ENDED = "ended"
     """Its end was said, or inferred."""
-    TOLD = "told"
-    """MLflow was told the end."""
+    REPORTED = "reported"
+    """The end was reported to MLflow."""
     SETTLED = "settled"
     """Nothing of it waits, and its ledger is stored."""
     CAME = "came"
@@ -77,7 +77,7 @@ _AFTER: Final[Mapping[Phase, Mapping[Event, Phase]]] = {
     },
     Phase.ENDED: {
         Event.ENDED: Phase.ENDED,
-        Event.TOLD: Phase.CLOSED,
+        Event.REPORTED: Phase.CLOSED,
         Event.CAME: Phase.ENDED,
         Event.LOST: Phase.GONE_ENDED,
         Event.REVIVED: Phase.ENDED,
@@ -114,7 +114,7 @@ _AFTER: Final[Mapping[Phase, Mapping[Event, Phase]]] = {
 
 _FLAGS: Final[Mapping[Event, Mapping[str, Any]]] = {
     Event.ENDED: {"closed": False, "finalized": False},
-    Event.TOLD: {"closed": True},
+    Event.REPORTED: {"closed": True},
     Event.SETTLED: {"closed": True, "finalized": True},
     Event.CAME: {"finalized": False},
     Event.LOST: {"closed": True},  # there is nothing more that MLflow could be told

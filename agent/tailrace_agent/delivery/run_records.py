@@ -80,13 +80,13 @@ def stand_in(session: SessionInfo, run: int) -> RunSpec:
     )
 
 
-def _spec(told: object, run: int, stand_in: StandIn) -> tuple[RunSpec, bool]:
+def _spec(raw: object, run: int, stand_in: StandIn) -> tuple[RunSpec, bool]:
     """What is left of a spec, and whether so much is lost that it is not the one that was meant."""
     known: dict[str, Any] = {}
     lost: set[str] = set()
     for field in msgspec.structs.fields(RunSpec):
         try:
-            known[field.name] = msgspec.convert(told[field.name], field.type)  # type: ignore[index]
+            known[field.name] = msgspec.convert(raw[field.name], field.type)  # type: ignore[index]
         except UNREADABLE:
             lost.add(field.name)
         except (TypeError, LookupError):  # no object, or an older one

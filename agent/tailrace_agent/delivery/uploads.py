@@ -120,7 +120,7 @@ class Uploads:
     def _upload_one(self, now: float) -> float:
         if now < self._backoff.ready_at:
             return self._backoff.ready_at
-        if self._delivery.asking:  # one probe at a time, and no way round a Retry-After
+        if self._delivery.probing:  # one probe at a time, and no way round a Retry-After
             return now + _NOT_OUR_TURN
         resting = self._trials.resting(now)
         deadline = now + IDLE
@@ -151,7 +151,7 @@ class Uploads:
         except (Refused, RunGone) as error:
             self._bury(state, block, record, str(error))
         except Unavailable as error:
-            if error.answered in _THE_PATH and not self._delivery.asking:
+            if error.answered in _THE_PATH and not self._delivery.probing:
                 self._bury(state, block, record, str(error))
                 return now
             return self._failed(sink, state, block, record, error, now)

@@ -18,7 +18,7 @@ from tailrace_agent.ipc.survey import Unreadable, survey
 from tailrace_agent.log import Log
 from tailrace_agent.retry import IDLE
 
-__all__ = ["Leftovers", "is_leftover", "is_newborn"]
+__all__ = ["AbandonedSessions", "is_abandoned", "is_newborn"]
 
 _BEGIN_AFTER = 3.0
 _LOOK_EVERY = 1.0
@@ -30,7 +30,7 @@ _REFUSED_REST = 3600.0
 """Seconds for which a session whose store was refused is left alone; `tailrace sync` tries at once."""
 
 
-def is_leftover(session: Session) -> bool:
+def is_abandoned(session: Session) -> bool:
     """Whether a session of this host has something undelivered and nobody who would deliver it."""
     if not session.dir.is_dir():  # deleted in the meantime
         return False
@@ -48,7 +48,7 @@ def is_newborn(session: Session) -> bool:
     return young and session.info.pid > 0 and Path(f"/proc/{session.info.pid}").exists() and not session.rings()
 
 
-class Leftovers:
+class AbandonedSessions:
     """Looks once after every start of an agent.
 
     Args:
@@ -119,7 +119,7 @@ class Leftovers:
             self._log.warning("session left alone", session=session.id, reason=str(error))
 
     def _taken_up(self, session: Session) -> Agent | None:
-        if not is_leftover(session) or is_newborn(session):
+        if not is_abandoned(session) or is_newborn(session):
             return None
         session.touch_shared()
         agent = spawn_agent(session, {})

@@ -17,7 +17,7 @@ from pathlib import Path
 from tailrace_agent.errors import Unavailable
 from tailrace_agent.files.ownership import write_own
 from tailrace_agent.files.whole_files import make_durable
-from tailrace_agent.hosts.abandoned_sessions import Leftovers
+from tailrace_agent.hosts.abandoned_sessions import AbandonedSessions
 from tailrace_agent.hosts.log_file import open_log
 from tailrace_agent.hosts.spawn import take_credentials
 from tailrace_agent.hosts.worker import Worker
@@ -65,7 +65,7 @@ def main() -> None:
     """Entry point: the session's directory and the descriptor that holds its lock are the arguments."""
     session = Session.open(Path(sys.argv[1]))
     _go_to(session.info.cwd)
-    _say_first_word(session)
+    _publish_first_status(session)
     os.set_inheritable(int(sys.argv[2]), False)
     settings = session.info.settings
     log = open_log(session.dir / "agent.log", settings.log_level, pid=os.getpid(), session=session.id)
@@ -75,11 +75,11 @@ def main() -> None:
         _make_durable(session, log)
         pipeline = Pipeline.open(session, _open_lean, log, credentials=take_credentials())
     except (sqlite3.Error, OSError) as error:
-        _say_first_word(session, f"the agent cannot use {session.dir}: {explained(error, session.dir)}")
+        _publish_first_status(session, f"the agent cannot use {session.dir}: {explained(error, session.dir)}")
         raise
     # Only for a living program: see leftovers.
     alive = any(session.owner_alive(ring) for ring in session.rings())
-    agent = _Agent(pipeline, log, Leftovers(session, log) if alive else None)
+    agent = _Agent(pipeline, log, AbandonedSessions(session, log) if alive else None)
     host = Host(pipeline, log, agent.may_leave)
     for ignored in (signal.SIGINT, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
@@ -95,9 +95,9 @@ def main() -> None:
 class _Agent:
     """When to leave, and what to leave behind."""
 
-    def __init__(self, pipeline: Pipeline, log: Log, leftovers: Leftovers | None) -> None:
-        self._pipeline, self._log, self._leftovers = pipeline, log, leftovers
-        self._looker = Worker("tailrace-leftovers", leftovers.step, log) if leftovers is not None else None
+    def __init__(self, pipeline: Pipeline, log: Log, abandoned: AbandonedSessions | None) -> None:
+        self._pipeline, self._log, self._abandoned = pipeline, log, abandoned
+        self._looker = Worker("tailrace-leftovers", abandoned.step, log) if abandoned is not None else None
         self._deserted_since: float | None = None
         self._closed = False
 
@@ -121,8 +121,8 @@ class _Agent:
         lingered = now - self._deserted_since > pipeline.session.info.settings.linger
         if not (pipeline.settled or pipeline.stuck or lingered):
             return False
-        if self._leftovers is not None and self._looker is not None and not self._leftovers.done:
-            self._leftovers.hurry()
+        if self._abandoned is not None and self._looker is not None and not self._abandoned.done:
+            self._abandoned.hurry()
             self._looker.wake()
             return False
         self._closed = pipeline.session.close_if_deserted()
@@ -162,7 +162,7 @@ def _go_somewhere() -> None:
         os.chdir("/")
 
 
-def _say_first_word(session: Session, problem: str | None = None) -> None:
+def _publish_first_status(session: Session, problem: str | None = None) -> None:
     """Whoever has started this agent knows from now on that it can be started; or why it cannot go on."""
     now = time.time()
     with contextlib.suppress(OSError):  # no room in shared memory: that is told when something depends on it

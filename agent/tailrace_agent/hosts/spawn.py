@@ -28,7 +28,7 @@ from tailrace_agent.ipc.status import AgentStatus
 from tailrace_agent.runtime import interpreter
 from tailrace_agent.runtime.originals import original
 
-__all__ = ["Agent", "ask_to_leave", "can_spawn", "spawn_agent", "take_credentials"]
+__all__ = ["Agent", "can_spawn", "request_exit", "spawn_agent", "take_credentials"]
 
 _FIRST: Final = 3
 _BOOT = """\
@@ -97,7 +97,7 @@ def spawn_agent(session: Session, credentials: dict[str, str]) -> Agent | None:
         os.close(lock)
 
 
-def ask_to_leave(session: Session) -> bool:
+def request_exit(session: Session) -> bool:
     """Tells a session's agent process to put everything into the spool and go; whether there was one to tell."""
     agent = status.read(session.shared / "agent.status", AgentStatus) if session.has_shared else None
     if agent is None or agent.host != "process" or not _is_agent_of(session, agent.pid):

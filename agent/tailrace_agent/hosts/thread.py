@@ -63,4 +63,4 @@ class ThreadHost:
     def _after_fork(self) -> None:
         os.close(self._lock)
         self._pipeline.spool.leak()
-        self._pipeline.onlookers.after_fork()
+        self._pipeline.observers.after_fork()

@@ -35,7 +35,7 @@ class Host:
         self._workers: dict[str | None, list[Worker]] = {}
         self._helpers: dict[str, Worker] = {}
         self._unstarted: list[Worker] = []
-        self._told = False
+        self._warned = False
         pipeline.on_change = self._wake
 
     def run(self) -> None:
@@ -87,15 +87,15 @@ class Host:
             try:
                 worker.start()
             except RuntimeError as error:
-                self._tell(str(error))
+                self._warn_once(str(error))
                 self._unstarted.append(worker)
                 deadline = min(deadline, worker.step_once())
         return deadline
 
-    def _tell(self, reason: str) -> None:
-        if not self._told:
+    def _warn_once(self, reason: str) -> None:
+        if not self._warned:
             self._log.warning("no thread to be had; working without", reason=reason)
-            self._told = True
+            self._warned = True
 
     def _wake(self) -> None:
         for helper in list(self._helpers.values()):

@@ -75,9 +75,9 @@ def paired(texts: Sequence[str], topics: Sequence[Topic]) -> list[Notice]:
     return [Notice(text, known[at] if at < len(known) else _ITSELF) for at, text in enumerate(texts)]
 
 
-def note(texts: list[str], topics: list[Topic], said: Notice | str) -> bool:
+def note(texts: list[str], topics: list[Topic], new: Notice | str) -> bool:
     """Appends a notice, as one line, unless one about the same is there, or too many are; whether it is new."""
-    notice = said if isinstance(said, Notice) else Notice(said)
+    notice = new if isinstance(new, Notice) else Notice(new)
     notice = msgspec.structs.replace(notice, text=plain(notice.text, LONGEST))
     before = paired(texts, topics)
     if len(texts) >= _MOST or notice.text in texts or any(each.about == notice.about for each in before):

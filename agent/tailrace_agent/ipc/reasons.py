@@ -54,6 +54,6 @@ def because(reason: Reason, error: object) -> Reason:
     return cast("Reason", f"{reason}: {error}")
 
 
-def of_the_trainer(told: str) -> Reason:
+def of_the_trainer(text: str) -> Reason:
     """The reason in a `Drop`: of a program that may be older or newer than this agent, so its words are kept."""
-    return cast("Reason", told)
+    return cast("Reason", text)

@@ -44,7 +44,7 @@ class RunStatus(msgspec.Struct, kw_only=True):
         ledger: What became of everything.
         settled: For each ring, the last flush token up to which nothing is on the way any more.
         notices: What the user should be told, once each, in order.
-        topics: What each of them is said once for; shorter, or none, where an older agent wrote this. See `said`.
+        topics: What each of them is said once for; shorter, or none, from an older agent. See `all_notices`.
         lag: Seconds between the oldest pending point's call and now; 0 when nothing is pending.
         cost: What `log()` cost, as told by the training process at the end.
         models: What became of its models so far, by `ModelSpec.token`.
@@ -73,7 +73,7 @@ class RunStatus(msgspec.Struct, kw_only=True):
     models: dict[str, ModelOutcome] = {}
 
     @property
-    def said(self) -> list[Notice]:
+    def all_notices(self) -> list[Notice]:
         """The notices, each with its topic."""
         return paired(self.notices, self.topics)
 

@@ -203,10 +203,10 @@ def opening_failed(error: Exception, uri: str) -> TailraceError:
 
 def _locked_out(error: Exception, uri: str) -> Unavailable | None:
     """A database's refusal to let anybody in with this name and password."""
-    said = _LOCKED_OUT.search(str(error))
-    if said is None or "://" not in uri:
+    found = _LOCKED_OUT.search(str(error))
+    if found is None or "://" not in uri:
         return None
-    where, detail = mask_uri(uri)[0], mask(" ".join(said[0].split()))
+    where, detail = mask_uri(uri)[0], mask(" ".join(found[0].split()))
     return Unavailable(f"{where} {_LOGIN} ({detail}): give the right password in the tracking URI", lacks="login")
 
 
@@ -234,11 +234,11 @@ def _answered(error: Exception, response: Any, uri: str, about_run: bool, upload
     if status in (404, 405) and code is None:
         return Unavailable(f"there is no MLflow server at {uri} ({status}); check the tracking URI", wait)
     slow, away = status == _GATEWAY_TIMEOUT, status in _BUSY or wait is not None
-    said = _said(error, response, uri) if code is None else f"{uri} answered {status}: {_short(error)}"
-    return Unavailable(said, wait, status, too_slow=slow, away=away)
+    text = _foreign_answer(error, response, uri) if code is None else f"{uri} answered {status}: {_short(error)}"
+    return Unavailable(text, wait, status, too_slow=slow, away=away)
 
 
-def _said(error: Exception, response: Any, uri: str) -> str:
+def _foreign_answer(error: Exception, response: Any, uri: str) -> str:
     """What an answer says that is not MLflow's own: as a rule it comes from who stands between."""
     status: int = response.status_code
     page = _page(response)
@@ -301,10 +301,10 @@ def _login(status: int, uri: str, error: Exception, code: str | None) -> str:
         return _forbidden_by(_proxy(uri), uri, status)
     if code is None and _is_proxied(uri):
         return f"{uri}, or {_forbidden_by(_proxy(uri), uri, status)}"
-    said = f": {_short(error)}" if code else ""
+    detail = f": {_short(error)}" if code else ""
     return (
-        f"{uri} does not permit this (403){said}; give the user of MLFLOW_TRACKING_USERNAME (or MLFLOW_TRACKING_TOKEN) "
-        "the right to write, or allow this host name in --allowed-hosts"
+        f"{uri} does not permit this (403){detail}; give the user of MLFLOW_TRACKING_USERNAME (or "
+        "MLFLOW_TRACKING_TOKEN) the right to write, or allow this host name in --allowed-hosts"
     )
 
 
@@ -382,23 +382,23 @@ def _no_tls(uri: str, error: BaseException, mend: str) -> Unavailable:
     return Unavailable(f"no TLS connection to {uri} ({_short(error)}): {mend}", away=True, lacks="variables")
 
 
-def _for_tls(said: str) -> str:
+def _for_tls(reason: str) -> str:
     """What to do about a certificate."""
-    if "mismatch" in said:
+    if "mismatch" in reason:
         return "it is for another name; write one that it is for in the tracking URI"
-    if "has expired" in said:
+    if "has expired" in reason:
         return "it has to be renewed on the server's side"
-    if "CERTIFICATE_VERIFY_FAILED" not in said:
+    if "CERTIFICATE_VERIFY_FAILED" not in reason:
         return "see to the server, or the proxy before it, and to MLFLOW_TRACKING_SERVER_CERT_PATH"
     return "set MLFLOW_TRACKING_SERVER_CERT_PATH to the certificate of its authority, or to the self-signed one"
 
 
 def _redirected(links: Iterable[BaseException], uri: str) -> str:
     """Who did not answer: not the server, if that has sent the request on to somebody else."""
-    asked = next((url for link in links if (url := getattr(getattr(link, "request", None), "url", None))), "")
-    other, own = urlsplit(asked), urlsplit(uri)
+    target = next((url for link in links if (url := getattr(getattr(link, "request", None), "url", None))), "")
+    other, own = urlsplit(target), urlsplit(uri)
     same = not other.hostname or (other.hostname, other.port) == (own.hostname, own.port)
-    return uri if same else f"{public_uri(asked)}, to which {uri} sends on,"
+    return uri if same else f"{public_uri(target)}, to which {uri} sends on,"
 
 
 def _proxy(uri: str) -> str:
@@ -427,8 +427,8 @@ def _forbidden_by(proxy: str, uri: str, status: int) -> str:
     if status == 407:
         name = _proxy_variable(uri) or "http_proxy"
         return f"{proxy} asks for a login (407): write it into {name}, as http://user:password@host:port"
-    said = f"does not pass requests on to {uri} ({status})"
-    return f"{proxy} {said}: have it allow that address" if status == 403 else f"{proxy} {said}"
+    refusal = f"does not pass requests on to {uri} ({status})"
+    return f"{proxy} {refusal}: have it allow that address" if status == 403 else f"{proxy} {refusal}"
 
 
 def was_cut_off(error: BaseException) -> bool:

@@ -109,10 +109,10 @@ def _unpacked(response: requests.Response) -> IO[bytes] | gzip.GzipFile:
 
 def _check_length(response: requests.Response) -> None:
     """Older versions of urllib3 take a body that ended early for the whole of it."""
-    said = response.headers.get("Content-Length", "")
+    declared = response.headers.get("Content-Length", "")
     if response.status_code in (204, 304):  # have no body, whatever they say
         return
-    if said.isdecimal() and "Transfer-Encoding" not in response.headers and response.raw.tell() != int(said):
+    if declared.isdecimal() and "Transfer-Encoding" not in response.headers and response.raw.tell() != int(declared):
         raise requests.exceptions.ChunkedEncodingError("the answer ended early")
 
 

@@ -32,7 +32,7 @@ __all__ = ["Announcement", "is_server", "list_page", "run_link", "run_page", "ui
 _KIND: Final = "?workflowType=machine_learning"
 
 
-class _Told(msgspec.Struct, frozen=True, kw_only=True):
+class _Contents(msgspec.Struct, frozen=True, kw_only=True):
     """What an announcement holds."""
 
     address: str
@@ -94,8 +94,8 @@ def ui_address(store_uri: str | None, settings: Settings, cwd: str = "/") -> str
         cwd: An absolute directory, from which a relative path is meant.
     """
     wanted, host = store_key(store_uri, cwd), os.uname().nodename
-    found = [told for told in _announced(_directory(settings)) if (told.store, told.host) == (wanted, host)]
-    return max(found, key=lambda told: told.started).address if found else None
+    found = [each for each in _announced(_directory(settings)) if (each.store, each.host) == (wanted, host)]
+    return max(found, key=lambda each: each.started).address if found else None
 
 
 class Announcement:
@@ -115,12 +115,14 @@ class Announcement:
 
         directory = _directory(settings)
         own_directory(directory)
-        told = _Told(address=address, store=store_key(store_uri, "/"), host=os.uname().nodename, started=time.time())
+        contents = _Contents(
+            address=address, store=store_key(store_uri, "/"), host=os.uname().nodename, started=time.time()
+        )
         self._fd, name = tempfile.mkstemp(".new", "ui-", directory)  # 0600, and not inherited
         self._path = Path(name).with_suffix(".json")
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX)
-            write_all(self._fd, msgspec.json.encode(told))
+            write_all(self._fd, msgspec.json.encode(contents))
             Path(name).rename(self._path)
         except BaseException:
             os.close(self._fd)
@@ -137,7 +139,7 @@ def _directory(settings: Settings) -> Path:
     return state_dir(settings) / "ui"
 
 
-def _announced(directory: Path) -> Iterator[_Told]:
+def _announced(directory: Path) -> Iterator[_Contents]:
     """What is announced by processes that live; nothing where others may write."""
     if not is_own(directory):
         return
@@ -147,9 +149,9 @@ def _announced(directory: Path) -> Iterator[_Told]:
         return
     for path in paths:
         with contextlib.suppress(OSError, msgspec.DecodeError):  # taken back meanwhile, or of another version
-            told = msgspec.json.decode(path.read_bytes(), type=_Told)
-            if told.host != os.uname().nodename or _is_held(path):
-                yield told
+            contents = msgspec.json.decode(path.read_bytes(), type=_Contents)
+            if contents.host != os.uname().nodename or _is_held(path):
+                yield contents
             else:
                 path.unlink()
 

@@ -258,7 +258,7 @@ class PromptUploads(HttpArtifactRepository):  # type: ignore[misc]  # MLflow is 
         root = self.artifact_uri.split(_ARTIFACTS, maxsplit=1)[1].lstrip("/")
         whole = posixpath.join(root, path) if path else root
         host = self.artifact_uri.split(_ARTIFACTS, maxsplit=1)[0]
-        response, fields = self._ask(_ARTIFACTS, "GET", host=host, params={"path": whole})
+        response, fields = self._exchange(_ARTIFACTS, "GET", host=host, params={"path": whole})
         with believing(response):
             found = [_file_info(each, path) for each in (fields["files"] if fields else [])]
         if path and [(info.path, info.is_dir) for info in found] == [
@@ -269,12 +269,12 @@ class PromptUploads(HttpArtifactRepository):  # type: ignore[misc]  # MLflow is 
 
     def delete_artifacts(self, artifact_path: str | None = None) -> None:
         """MLflow's call."""
-        self._ask(posixpath.join("/", quote(artifact_path or "")), "DELETE")
+        self._exchange(posixpath.join("/", quote(artifact_path or "")), "DELETE")
 
     def create_multipart_upload(self, local_file: str, num_parts: int = 1, artifact_path: str | None = None) -> Any:
         """MLflow's call."""
-        asked = {"path": local_file, "num_parts": num_parts}
-        response, fields = self._parts("create", artifact_path, asked)
+        body = {"path": local_file, "num_parts": num_parts}
+        response, fields = self._parts("create", artifact_path, body)
         with believing(response):
             return CreateMultipartUploadResponse.from_dict(fields)
 
@@ -282,8 +282,8 @@ class PromptUploads(HttpArtifactRepository):  # type: ignore[misc]  # MLflow is 
         self, local_file: str, upload_id: str, parts: Any = None, artifact_path: str | None = None
     ) -> None:
         """MLflow's call."""
-        asked = {"path": local_file, "upload_id": upload_id, "parts": [part.to_dict() for part in parts]}
-        self._parts("complete", artifact_path, asked)
+        body = {"path": local_file, "upload_id": upload_id, "parts": [part.to_dict() for part in parts]}
+        self._parts("complete", artifact_path, body)
 
     def abort_multipart_upload(self, local_file: str, upload_id: str, artifact_path: str | None = None) -> None:
         """MLflow's call."""
@@ -320,9 +320,9 @@ class PromptUploads(HttpArtifactRepository):  # type: ignore[misc]  # MLflow is 
                 raise MlflowException("the answer to an upload is not that of an artifact server")
         return True
 
-    def _parts(self, what: str, artifact_path: str | None, asked: dict[str, Any]) -> Any:
+    def _parts(self, what: str, artifact_path: str | None, body: dict[str, Any]) -> Any:
         host, path = self._construct_artifact_uri_and_path(f"/mlflow-artifacts/mpu/{what}", artifact_path)
-        return self._ask(path, "POST", host=host, json=asked)
+        return self._exchange(path, "POST", host=host, json=body)
 
     def _upload_part(self, credential: Any, local_file: str, size: int, start_byte: int) -> Any:
         """MLflow's call: a part goes to the object store, with what the server has signed for it."""
@@ -368,7 +368,7 @@ class PromptUploads(HttpArtifactRepository):  # type: ignore[misc]  # MLflow is 
             file.unlink(missing_ok=True)
             raise
 
-    def _ask(self, path: str, method: str, *, host: str | None = None, **content: Any) -> Any:
+    def _exchange(self, path: str, method: str, *, host: str | None = None, **content: Any) -> Any:
         """One request: the response, and the JSON object in it."""
         response = send_once(self._creds(host or self.artifact_uri), path, method, self.tailrace_timeout, **content)
         _check(response)

@@ -78,7 +78,7 @@ HISTORY_AT_MOST: Final = 25_000
 _OF_A_RUN: Final = re.compile(r"/(?:m-)?[0-9a-f]{32}/artifacts$")
 _IN_FLIGHT: Final = 4
 """Requests that wait for a server at once: `mlflow server` has four workers, unless told otherwise."""
-_SAY_NOTHING: Final = ("SetLoggedModelTags",)
+_EMPTY_ANSWERS: Final = ("SetLoggedModelTags",)
 """Requests whose answer has a field that MLflow's server leaves out."""
 _ARTIFACT_ROOT_OF_A_SERVER: Final = "_MLFLOW_SERVER_ARTIFACT_ROOT"
 _CONNECT_TIMEOUT: Final = {"postgresql": "connect_timeout", "mysql": "connect_timeout"}
@@ -146,18 +146,18 @@ def is_remote(store: Store) -> bool:
     return isinstance(store, (RestStore, RegistryRestStore))
 
 
-def in_flight(store: Store, ask: Callable[[_Job], _Answer], jobs: Sequence[_Job]) -> Iterator[_Answer]:
-    """What `ask` makes of each job, in their order. A server has some of them at once, another store one by one.
+def in_flight(store: Store, work: Callable[[_Job], _Answer], jobs: Sequence[_Job]) -> Iterator[_Answer]:
+    """What `work` makes of each job, in their order. A server has some of them at once, another store one by one.
 
     Raises:
-        Exception: What `ask` raised for the first of them that failed. Those that have not begun by then never do.
+        Exception: What `work` raised for the first of them that failed. Those that have not begun by then never do.
     """
     if not is_remote(store) or len(jobs) < 2:
-        yield from map(ask, jobs)
+        yield from map(work, jobs)
         return
     here = contextvars.copy_context()  # MLflow keeps the workspace of a request in it
     with ThreadPoolExecutor(min(_IN_FLIGHT, len(jobs)), "tailrace-read") as pool:
-        yield from pool.map(lambda job: here.copy().run(ask, job), jobs)
+        yield from pool.map(lambda job: here.copy().run(work, job), jobs)
 
 
 def batch_poster(store: Store) -> Callable[[bytes], None] | None:
@@ -184,8 +184,8 @@ def page_fetcher(store: Store) -> Callable[[dict[str, Any]], bytes] | None:
         return None
     path, method = store._METHOD_TO_INFO[GetMetricHistory]
 
-    def fetch(asked: dict[str, Any]) -> bytes:
-        response = store.receive(path, method, params=asked)
+    def fetch(params: dict[str, Any]) -> bytes:
+        response = store.receive(path, method, params=params)
         body: bytes = response.content
         # It is decoded once, and not here: a page has megabytes.
         if response.status_code != HTTPStatus.OK or b'"metrics"' not in body:
@@ -204,8 +204,8 @@ def bulk_fetcher(store: Store) -> Callable[[Sequence[str], str], list[dict[str, 
         return None
 
     def fetch(run_ids: Sequence[str], key: str) -> list[dict[str, Any]]:
-        asked = [*(("run_id", run_id) for run_id in run_ids), ("metric_key", key), ("max_results", HISTORY_AT_MOST)]
-        response, fields = store.exchange("/ajax-api/2.0/mlflow/metrics/get-history-bulk", "GET", params=asked)
+        params = [*(("run_id", run_id) for run_id in run_ids), ("metric_key", key), ("max_results", HISTORY_AT_MOST)]
+        response, fields = store.exchange("/ajax-api/2.0/mlflow/metrics/get-history-bulk", "GET", params=params)
         with believing(response):
             found: list[dict[str, Any]] = fields["metrics"]
         return found
@@ -258,7 +258,7 @@ class _Prompt:
             check_workspace()
         return send_once(self.get_host_creds(), path, method, self.tailrace_timeout, **content)
 
-    def ask(self, path: str, method: str, json_body: str | None, message: Any) -> Any:
+    def send_message(self, path: str, method: str, json_body: str | None, message: Any) -> Any:
         """Sends a message of MLflow's, and fills in the one that is the answer."""
         body = json.loads(json_body) if json_body else None
         content = {"params" if method == "GET" else "json": body}
@@ -276,14 +276,14 @@ def _check_answer(fields: dict[str, Any], message: Any) -> None:
         MlflowException: It is not: somebody else has answered. What MLflow may say besides, in a later version, passes.
     """
     kind, known = message.DESCRIPTOR, message.DESCRIPTOR.fields
-    may_be_empty = not known or kind.containing_type.name in _SAY_NOTHING or any(map(_is_repeated, known))
+    may_be_empty = not known or kind.containing_type.name in _EMPTY_ANSWERS or any(map(_is_repeated, known))
     if not (message.ListFields() or (may_be_empty and not fields)):
         raise MlflowException(f"the answer is not that to {kind.containing_type.name}")
 
 
 def _is_repeated(field: Any) -> bool:
-    told = getattr(field, "is_repeated", None)  # a label in older protocol buffers
-    return bool(field.label == field.LABEL_REPEATED if told is None else told)
+    repeated = getattr(field, "is_repeated", None)  # a label in older protocol buffers
+    return bool(field.label == field.LABEL_REPEATED if repeated is None else repeated)
 
 
 def is_proxied(repository: Any) -> bool:
@@ -303,7 +303,7 @@ class _PromptStore(_Prompt, RestStore):  # type: ignore[misc]  # MLflow is untyp
         response_proto: Any = None,
     ) -> Any:
         path, method = self._METHOD_TO_INFO[api]
-        return self.ask(endpoint or path, method, json_body, response_proto or api.Response())
+        return self.send_message(endpoint or path, method, json_body, response_proto or api.Response())
 
 
 class _PromptRegistry(_Prompt, RegistryRestStore):  # type: ignore[misc]  # MLflow is untyped
@@ -319,12 +319,12 @@ class _PromptRegistry(_Prompt, RegistryRestStore):  # type: ignore[misc]  # MLfl
         endpoints = self._get_all_endpoints_from_method(api) if call_all_endpoints else []
         for path, method in endpoints[:-1]:
             try:
-                return self.ask(path, method, json_body, self._get_response_from_method(api))
+                return self.send_message(path, method, json_body, self._get_response_from_method(api))
             except MlflowException as error:
                 if not refused_code(error, "ENDPOINT_NOT_FOUND"):
                     raise
         path, method = endpoints[-1] if endpoints else self._get_endpoint_from_method(api)
-        return self.ask(path, method, json_body, self._get_response_from_method(api))
+        return self.send_message(path, method, json_body, self._get_response_from_method(api))
 
 
 def _make_prompt(instance: Any, base: type, prompt: type, request_timeout: float) -> None:

@@ -35,7 +35,7 @@ class _Held(msgspec.Struct):
     """A condition that holds, or held a moment ago: since when, whether it was said, since when it is over."""
 
     since_ns: int
-    said: bool = False
+    reported: bool = False
     over_ns: int | None = None
 
 
@@ -58,7 +58,7 @@ class Alerts:
         self._held: dict[tuple[int, str, str], _Held] = {}
         self._rules_of: dict[str, list[Rule]] = {}
         self._progress: dict[int, float] = {}
-        self._said: set[tuple[int, str]] = set()
+        self._reported: set[tuple[int, str]] = set()
         self._moved: set[int] = set()
         self._look_at = 0.0
 
@@ -81,7 +81,8 @@ class Alerts:
         """Looks for runs without progress, after the rows that came; at most once a second."""
         for run in self._moved:
             self._progress[run] = now
-        self._said = {said for said in self._said if said[0] not in self._moved} if self._moved else self._said
+        if self._moved:
+            self._reported = {entry for entry in self._reported if entry[0] not in self._moved}
         self._moved.clear()
         if not self._silences or now < self._look_at:
             return
@@ -92,8 +93,8 @@ class Alerts:
                 continue
             silent = now - self._progress.setdefault(state.run, now)
             for rule in self._silences:
-                if silent > rule.seconds and (state.run, rule.text) not in self._said:
-                    self._said.add((state.run, rule.text))
+                if silent > rule.seconds and (state.run, rule.text) not in self._reported:
+                    self._reported.add((state.run, rule.text))
                     self._raise(state.run, rule.text, f"no metric came for {_lasting(rule.seconds)}", time_ms)
 
     def due(self) -> list[Alert]:
@@ -119,7 +120,7 @@ class Alerts:
         if not rule.holds(value):
             if held is not None:
                 held.over_ns = held.over_ns or time_ns
-                if not held.said or time_ns - held.over_ns >= _CLEAR * _NS:
+                if not held.reported or time_ns - held.over_ns >= _CLEAR * _NS:
                     del self._held[name]
             return False
         if held is None:
@@ -127,9 +128,9 @@ class Alerts:
                 return False
             held = self._held[name] = _Held(time_ns)
         held.over_ns = None
-        if held.said or time_ns - held.since_ns < rule.seconds * _NS:
+        if held.reported or time_ns - held.since_ns < rule.seconds * _NS:
             return False
-        held.said = True
+        held.reported = True
         return True
 
     def _raise(self, run: int, title: str, text: str, time_ms: int) -> None:

@@ -23,13 +23,13 @@ from tailrace_agent.spool.store import Spool
 if TYPE_CHECKING:
     from tailrace_agent.observers.prometheus import Endpoint
 
-__all__ = ["Onlookers"]
+__all__ = ["Observers"]
 
 _LAST_POSTS = 3.0
 """Seconds that an agent which ends gives the webhook."""
 
 
-class Onlookers:
+class Observers:
     """Those of one session.
 
     Args:
@@ -95,8 +95,8 @@ class Onlookers:
 
     def announce(self, alert: Alert) -> None:
         """Tells operators of an alert, and posts it."""
-        tell = self._log.info if alert.level == "info" else self._log.warning
-        tell("alert", run=run_hex(alert.run), text=describe(alert))
+        record = self._log.info if alert.level == "info" else self._log.warning
+        record("alert", run=run_hex(alert.run), text=describe(alert))
         self._post(alert)
 
     @property
@@ -143,15 +143,15 @@ class Onlookers:
             assert self._settings.prometheus_port is not None
             collector = RunCollector(self._latest, self._book, self._spool, self._session)
             host, port = self._settings.prometheus_host, self._settings.prometheus_port
-            self._endpoint = Endpoint(collector, host, port, self._tell_served, self._log)
+            self._endpoint = Endpoint(collector, host, port, self._report_address, self._log)
         return self._endpoint.step(now)
 
-    def _tell_served(self, text: str) -> None:
+    def _report_address(self, text: str) -> None:
         """To the users of the runs that there are, and of those that come."""
         self._served = text
-        self._tell(text)
+        self._notify_users(text)
 
-    def _tell(self, text: str) -> None:
+    def _notify_users(self, text: str) -> None:
         for state in self._book.all():
             if state.end is None:
                 self._book.notice(state.run, text)
@@ -164,7 +164,7 @@ class Onlookers:
             if url.endswith("…"):
                 self._log.warning("alert not posted: this agent was not told the whole URL", host=self._masked)
                 return
-            self._webhook = Webhook(url, self._log, self._tell)
+            self._webhook = Webhook(url, self._log, self._notify_users)
         self._webhook.put(alert.title, partial(self._payload, alert))
 
     def _payload(self, alert: Alert) -> dict[str, Any]:

@@ -44,7 +44,7 @@ class Endpoint:
         collector: What is served.
         host: Address to listen on.
         port: Port to try first; 0 for any that is free.
-        tell: Called with a line for the user when it serves elsewhere than it was asked to, or nowhere.
+        report: Called with a line for the user when it serves elsewhere than it was asked to, or nowhere.
         log: Where operators read.
 
     Attributes:
@@ -53,10 +53,10 @@ class Endpoint:
     Thread safety: `step` from one thread, all else from any.
     """
 
-    def __init__(self, collector: Collector, host: str, port: int, tell: Callable[[str], None], log: Log) -> None:
+    def __init__(self, collector: Collector, host: str, port: int, report: Callable[[str], None], log: Log) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(collector)
-        self._host, self._port, self._tell, self._log = host, port, tell, log
+        self._host, self._port, self._report, self._log = host, port, report, log
         self._server: ScrapeServer | None = None
         self.url: str | None = None
 
@@ -69,14 +69,14 @@ class Endpoint:
         except (OSError, UnicodeError, RuntimeError) as error:  # no host's name at all; no thread to be had
             reason = getattr(error, "strerror", None) or str(error)
             self._log.warning("metrics are not served", host=self._host, port=self._port, reason=reason)
-            self._tell(f"metrics cannot be served to Prometheus on {self._host} port {self._port}: {reason}")
+            self._report(f"metrics cannot be served to Prometheus on {self._host} port {self._port}: {reason}")
             return now + _TRY_AGAIN
         port = self._server.port
         self.url = f"http://{_shown(self._host)}:{port}/metrics"
         self._log.info("metrics are served", url=self.url)
         if port != self._port:
             taken = f"port {self._port} is taken: " if self._port else ""
-            self._tell(f"{taken}metrics are served to Prometheus at {self.url}")
+            self._report(f"{taken}metrics are served to Prometheus at {self.url}")
         return now + IDLE
 
     def close(self) -> None:

@@ -170,11 +170,11 @@ class _Scrape(MetricsHandler):
         if self.command != "GET":
             self.send_error(HTTPStatus.METHOD_NOT_ALLOWED, "use GET")
         elif len(hosts) != 1 or not is_ours(hosts[0], self.server.names):
-            told = ", ".join([_LOCAL, *self.server.names])
+            names = ", ".join([_LOCAL, *self.server.names])
             self.send_error(
                 HTTPStatus.MISDIRECTED_REQUEST,
                 "Host is not known here",
-                f"Ask by an IP address, or by one of: {told}. tailrace's setting prometheus_host may be another name.",
+                f"Ask by an IP address, or by one of: {names}. tailrace's setting prometheus_host may be another name.",
             )
         else:
             return True

@@ -37,16 +37,16 @@ class Webhook:
     Args:
         url: Where to.
         log: Where operators read.
-        tell: Called with a line for the user when an alert is given up.
+        report: Called with a line for the user when an alert is given up.
         monotonic: The clock of all deadlines.
 
     Thread safety: `step` from one thread, `put`, `pending` and `finish` from any.
     """
 
     def __init__(
-        self, url: str, log: Log, tell: Callable[[str], None], monotonic: Callable[[], float] = time.monotonic
+        self, url: str, log: Log, report: Callable[[str], None], monotonic: Callable[[], float] = time.monotonic
     ) -> None:
-        self._url, self._log, self._tell, self._monotonic = url, log, tell, monotonic
+        self._url, self._log, self._report, self._monotonic = url, log, report, monotonic
         self._waiting: deque[_Waiting] = deque(maxlen=_MOST)
         self._backoff = Backoff(base=1.0, cap=30.0)
         self._posting = threading.Lock()
@@ -83,7 +83,7 @@ class Webhook:
     def _give_up(self, reason: str) -> None:
         title = self._waiting.popleft().title
         self._log.error("alert not posted", host=mask_url(self._url), title=title, reason=reason)
-        self._tell(f"the alert {quoted(title)} could not be posted to {mask_url(self._url)}: {reason}")
+        self._report(f"the alert {quoted(title)} could not be posted to {mask_url(self._url)}: {reason}")
 
     def finish(self, seconds: float) -> None:
         """The agent ends: one try for each that waits."""

@@ -130,13 +130,13 @@ class Monitors:
         wanted = _Wanted(watch, before or self._before.get(place) or Samples(), self._board(place))
         wanted.add(record)
         sampler = watch.sampler
-        now = (self._ask(watch, lambda _: sampler.totals()) or {}) if joins else {}
+        now = (self._sample_now(watch, lambda _: sampler.totals()) or {}) if joins else {}
         wanted.base = {name: now.get(name, 0.0) - wanted.joules.get(name, 0.0) for name in {*now, *wanted.joules}}
         with self._lock:
             self._wanted[place] = watch.wanted[place] = wanted
             self._watches[config] = watch
         if joins:
-            self._ask(watch, partial(watch.sampler.extra, totals=False))
+            self._sample_now(watch, partial(watch.sampler.extra, totals=False))
 
     def stop(self, record: Monitor) -> None:
         """A run wants no more samples of one monitor: the last one is taken now."""
@@ -180,7 +180,7 @@ class Monitors:
         watch = wanted.watch
         last = len(watch.wanted) == 1
         sampler = watch.sampler
-        totals = self._ask(watch, sampler.finish if last else partial(sampler.extra, totals=True))
+        totals = self._sample_now(watch, sampler.finish if last else partial(sampler.extra, totals=True))
         with self._lock:
             del self._wanted[place], watch.wanted[place]
             if last:
@@ -190,7 +190,7 @@ class Monitors:
         if last:
             self._log.info("system monitor ends", samples=sampler.samples, skipped=sampler.skipped)
 
-    def _ask(self, watch: _Watch, sample: Callable[[float], dict[str, float]]) -> dict[str, float] | None:
+    def _sample_now(self, watch: _Watch, sample: Callable[[float], dict[str, float]]) -> dict[str, float] | None:
         """A sample out of turn, on the caller's thread; None when the sampler is stuck in a call."""
         if not watch.sampling.acquire(timeout=_PATIENCE):
             self._log.warning("a source does not answer; a sample is left out", seconds=_PATIENCE)

@@ -27,7 +27,7 @@ from tailrace_agent.ipc import staging
 from tailrace_agent.ipc.session import Session
 from tailrace_agent.ipc.status import AgentStatus
 from tailrace_agent.log import Log
-from tailrace_agent.observers.observers import Onlookers
+from tailrace_agent.observers.observers import Observers
 from tailrace_agent.pipeline.destinations import Channel, Destinations
 from tailrace_agent.pipeline.owner_watch import OwnerWatch, owner_alive
 from tailrace_agent.pipeline.ring_drain import RingDrain
@@ -73,7 +73,7 @@ class Pipeline:
     takeover: Takeover
     owners: OwnerWatch
     monitors: RunMonitors
-    onlookers: Onlookers
+    observers: Observers
     metadata: Metadata
     destinations: Destinations
     status_files: StatusFiles
@@ -111,8 +111,8 @@ class Pipeline:
         spool = Spool(session.dir / "spool.db")
         book = _opened_book(session, spool, log)
         book.remember(credentials or {})
-        onlookers = Onlookers(settings, book, spool, session=session.id, host=session.info.hostname, log=log)
-        intake = Intake(partial(staging.stage_text, session.artifacts), saw=onlookers.saw)
+        observers = Observers(settings, book, spool, session=session.id, host=session.info.hostname, log=log)
+        intake = Intake(partial(staging.stage_text, session.artifacts), saw=observers.saw)
         rings = RingDrain(session, spool, book, intake, alive, log)
         owners, monitors = OwnerWatch(session, book, log), RunMonitors(session, spool, book, alive, log)
         agent = AgentStatus(pid=os.getpid(), host=host, started=time.time(), seen=time.time())
@@ -129,12 +129,12 @@ class Pipeline:
                 rings=rings,
                 owners=owners,
                 monitors=monitors,
-                onlookers=onlookers,
+                observers=observers,
                 log=log,
             ),
             owners=owners,
             monitors=monitors,
-            onlookers=onlookers,
+            observers=observers,
             metadata=Metadata(book, session.artifacts, os.uname().nodename, log),
             destinations=Destinations(
                 session, settings, open_sink, spool=spool, book=book, log=log, monotonic=monotonic
@@ -154,10 +154,10 @@ class Pipeline:
             deadline = self._drain(now)
         except (sqlite3.Error, OSError) as error:
             reason = explained(error, self.session.dir)
-            self.status_files.tell_problem(f"the agent cannot take over what is logged: {reason}")
+            self.status_files.publish_problem(f"the agent cannot take over what is logged: {reason}")
             raise
         if self.status_files.problem is not None:
-            self.status_files.tell_problem(None)
+            self.status_files.publish_problem(None)
         return deadline
 
     def _drain(self, now: float) -> float:
@@ -191,7 +191,7 @@ class Pipeline:
         if not rings and self.book.adopt(self.spool.waiting.runs):
             self.destinations.update()
         self.owners.look(rings)
-        self.status_files.tell_of_life(self.onlookers.url)
+        self.status_files.publish_liveness(self.observers.url)
 
     # -- the other steps ---------------------------------------------------------------------------------------------
 
@@ -219,7 +219,7 @@ class Pipeline:
     @property
     def helpers(self) -> dict[str, Callable[[float], float]]:
         """What else has to be done, each in a thread of its own, by name: more may come, none goes."""
-        steps = self.onlookers.helpers
+        steps = self.observers.helpers
         if (sample := self.monitors.step) is not None:
             steps["sample"] = sample
         if any(not state.described for state in self.book.all()):
@@ -242,19 +242,19 @@ class Pipeline:
     @property
     def settled(self) -> bool:
         """Whether nothing is left to do: every run finalized."""
-        waits = self.spool.waiting.points or self.onlookers.pending
+        waits = self.spool.waiting.points or self.observers.pending
         return not waits and all(state.finalized for state in self.book.all())
 
     @property
     def stuck(self) -> bool:
         """Whether what is left cannot be delivered by this agent: every store involved was refused."""
         left = {s.spec.tracking_uri for s in self.book.all() if not s.finalized}
-        return self.destinations.refused(left) and not self.onlookers.pending
+        return self.destinations.refused(left) and not self.observers.pending
 
     def close(self) -> None:
         """Writes the last status and closes the spool."""
         self.status_files.publish(self.monotonic(), force=True)
-        self.onlookers.close()
+        self.observers.close()
         self.spool.close()
         self.rings.close()
 

@@ -43,12 +43,12 @@ class StatusFiles:
         """What keeps the agent from its work."""
         return self._agent.problem
 
-    def tell_problem(self, problem: str | None) -> None:
+    def publish_problem(self, problem: str | None) -> None:
         """Says what keeps the agent from its work; None when nothing does any more."""
         self._agent.problem = problem
         self._write_agent()
 
-    def tell_of_life(self, metrics_url: str | None) -> None:
+    def publish_liveness(self, metrics_url: str | None) -> None:
         """Says that the agent lives, how much waits, and where Prometheus finds its metrics."""
         self._agent.seen, self._agent.pending = time.time(), self._spool.waiting.points
         self._agent.spool_bytes, self._agent.metrics_url = self._spool.waiting.bytes, metrics_url

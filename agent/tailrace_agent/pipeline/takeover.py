@@ -15,7 +15,7 @@ from typing import Final
 from tailrace_agent.delivery.run_book import RunBook
 from tailrace_agent.ipc.records import Alert, run_hex
 from tailrace_agent.log import Log
-from tailrace_agent.observers.observers import Onlookers
+from tailrace_agent.observers.observers import Observers
 from tailrace_agent.pipeline.owner_watch import Gone, OwnerWatch
 from tailrace_agent.pipeline.ring_drain import RingDrain
 from tailrace_agent.pipeline.run_monitors import RunMonitors
@@ -38,7 +38,7 @@ class Takeover:
         rings: Feed the intake.
         owners: Knows the runs whose process is gone.
         monitors: Feed the intake with samples.
-        onlookers: See what passes.
+        observers: See what passes.
         log: Where operators read.
 
     Not thread-safe: the drain's thread calls everything.
@@ -53,11 +53,11 @@ class Takeover:
         rings: RingDrain,
         owners: OwnerWatch,
         monitors: RunMonitors,
-        onlookers: Onlookers,
+        observers: Observers,
         log: Log,
     ) -> None:
         self._spool, self._book, self._intake, self._log = spool, book, intake, log
-        self._rings, self._owners, self._monitors, self._onlookers = rings, owners, monitors, onlookers
+        self._rings, self._owners, self._monitors, self._observers = rings, owners, monitors, observers
         self._sync_at = 0.0
         self._unsynced = False
 
@@ -75,7 +75,7 @@ class Takeover:
         changes = self._intake.take()
         gone = self._owners.gone
         self._add_samples(changes, gone)
-        if alerts := self._onlookers.take(changes, now):
+        if alerts := self._observers.take(changes, now):
             self._intake.feed("", alerts)
             changes.add(self._intake.take())
         if reading.taken or changes or gone:
@@ -83,7 +83,7 @@ class Takeover:
             committed(changes)
             self._announce(gone)
             reading.commit()
-            self._onlookers.done()
+            self._observers.done()
         elif self._unsynced and now >= self._sync_at:
             self._commit(changes, [], gone, now)
             committed(changes)
@@ -144,4 +144,4 @@ class Takeover:
         for run, (end, reason) in gone.items():
             self._owners.forget(run)
             if reason is not None:  # its tag is `tailrace.end_reason`
-                self._onlookers.announce(Alert(run, "run killed", reason, "error", end.time_ms))
+                self._observers.announce(Alert(run, "run killed", reason, "error", end.time_ms))

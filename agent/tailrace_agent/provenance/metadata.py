@@ -132,7 +132,7 @@ def _tags(facts: Facts, git: GitFacts | None, names: list[str]) -> dict[str, str
         "tailrace.python": facts.python,
         "tailrace.gpu": _counted(names),
     }
-    commit, branch = _told_by_ci(facts.environment)
+    commit, branch = _from_ci(facts.environment)
     if git is not None:
         commit = git.commit or commit
         branch = git.branch if git.branch not in (None, "HEAD") else branch or git.branch
@@ -141,7 +141,7 @@ def _tags(facts: Facts, git: GitFacts | None, names: list[str]) -> dict[str, str
     return {**tags, "mlflow.source.git.commit": commit or "", "mlflow.source.git.branch": branch or ""}
 
 
-def _told_by_ci(environment: dict[str, str]) -> tuple[str | None, str | None]:
+def _from_ci(environment: dict[str, str]) -> tuple[str | None, str | None]:
     """Commit and branch of the CI job: it checks out a commit and no branch, and may have no git where it runs."""
     commit = environment.get("GITHUB_SHA") or environment.get("CI_COMMIT_SHA")
     names = ("GITHUB_HEAD_REF", "GITHUB_REF_NAME", "CI_COMMIT_REF_NAME")

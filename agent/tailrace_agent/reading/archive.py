@@ -247,7 +247,7 @@ class ArchiveReader:
             self._manifest = self._read_manifest()
         except (*_DAMAGE, OSError) as error:
             self._source.close()
-            raise ArchiveError(f"{path} is no archive of runs: {_said(error)}") from error
+            raise ArchiveError(f"{path} is no archive of runs: {_reason(error)}") from error
         except BaseException:
             self._source.close()
             raise
@@ -317,7 +317,7 @@ class ArchiveReader:
         except KeyError:
             raise ArchiveError(f"{self._path} is a zip file, but no archive of runs: it has no {_MANIFEST}") from None
         except _DAMAGE as error:
-            raise ArchiveError(f"{self._path}: its {_MANIFEST} is damaged: {_said(error)}") from error
+            raise ArchiveError(f"{self._path}: its {_MANIFEST} is damaged: {_reason(error)}") from error
         head = self._decoded(_MANIFEST, text, _Head)
         if head.format != _FORMAT:
             raise ArchiveError(f"{self._path} is a zip file, but no archive of runs")
@@ -387,7 +387,7 @@ class ArchiveReader:
         except KeyError as error:
             raise ArchiveError(f"{self._path}: {name} is missing") from error
         except (*_DAMAGE, OSError) as error:
-            raise ArchiveError(f"{self._path}: {name} is damaged: {_said(error)}") from error
+            raise ArchiveError(f"{self._path}: {name} is damaged: {_reason(error)}") from error
 
     def _too_large(self, what: str) -> ArchiveError:
         return ArchiveError(
@@ -396,7 +396,7 @@ class ArchiveReader:
         )
 
 
-def _said(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 

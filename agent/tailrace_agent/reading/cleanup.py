@@ -82,7 +82,7 @@ def delete(reader: Reader, run: Any, *, permanently: bool) -> None:
             f"{reader.name} deletes nothing for good over HTTP: without --permanently the runs go into MLflow's bin, "
             "which `mlflow gc` empties on the server"
         )
-    with reader.edge(about_run=True):
+    with reader.translated_errors(about_run=True):
         reader.store.delete_run(run.info.run_id)
         if permanently and hard is not None:
             from tailrace_agent.mlflow.stores import open_repository
@@ -96,7 +96,7 @@ def _is_empty(reader: Reader, run: Any) -> bool:
         return False
     from tailrace_agent.mlflow.stores import open_repository
 
-    with reader.edge(about_run=True):
+    with reader.translated_errors(about_run=True):
         return not open_repository(run.info.artifact_uri, reader.uri, _TIMEOUT).list_artifacts()
 
 

@@ -23,15 +23,17 @@ _TIMEOUT: Final = 120.0
 _HELD: Final = 200_000
 
 
-def export_runs(reader: Reader, runs: Sequence[Any], path: Path, tell: Callable[[str, int, int, str], None]) -> None:
+def export_runs(
+    reader: Reader, runs: Sequence[Any], path: Path, on_progress: Callable[[str, int, int, str], None]
+) -> None:
     """Writes runs into an archive.
 
     Args:
         reader: Where they are.
         runs: MLflow's `Run` entities.
         path: The archive; replaced if it is there, and left alone if something goes wrong.
-        tell: Called with the run's name, how many things are done, how many there are (0: not known), and what is
-            being done.
+        on_progress: Called with the run's name, how many things are done, how many there are (0: not known), and what
+            is being done.
 
     Raises:
         SinkError: The store is away.
@@ -41,19 +43,19 @@ def export_runs(reader: Reader, runs: Sequence[Any], path: Path, tell: Callable[
     created = datetime.now(timezone.utc).isoformat(timespec="seconds")
     with ArchiveWriter(path, reader.name, created) as archive, tempfile.TemporaryDirectory() as scratch:
         for run in runs:
-            _export(reader, run, archive, Path(scratch), names, tell)
+            _export(reader, run, archive, Path(scratch), names, on_progress)
 
 
 def children_of(reader: Reader, runs: Sequence[Any]) -> list[Any]:
     """All runs nested under these, at any depth."""
     found: dict[str, Any] = {run.info.run_id: run for run in runs}
-    ask = list(runs)
-    while ask:
-        parent = ask.pop().info.run_id
+    todo = list(runs)
+    while todo:
+        parent = todo.pop().info.run_id
         for child in reader.search(None, f"tags.`mlflow.parentRunId` = '{parent}'"):
             if child.info.run_id not in found:
                 found[child.info.run_id] = child
-                ask.append(child)
+                todo.append(child)
     return list(found.values())[len(runs) :]
 
 
@@ -63,11 +65,11 @@ def _export(
     archive: ArchiveWriter,
     scratch: Path,
     names: dict[str, str],
-    tell: Callable[[str, int, int, str], None],
+    on_progress: Callable[[str, int, int, str], None],
 ) -> None:
     run_id, name = run.info.run_id, run.info.run_name or run.info.run_id[:8]
     metrics = scratch / "metrics.parquet"
-    points = _write_metrics(reader, run, metrics, lambda done: tell(name, done, 0, "metrics"))
+    points = _write_metrics(reader, run, metrics, lambda done: on_progress(name, done, 0, "metrics"))
     files = list(_artifacts(reader, run))
     data = run.data
     archived = ArchivedRun(
@@ -91,12 +93,12 @@ def _export(
     archive.add_run(archived, metrics)
     metrics.unlink()
     for done, artifact in enumerate(files):
-        tell(name, done, len(files), "artifacts")
+        on_progress(name, done, len(files), "artifacts")
         with tempfile.TemporaryDirectory(dir=scratch) as into:
             archive.add_artifact(run_id, artifact, _download(reader, run, artifact, into))
 
 
-def _write_metrics(reader: Reader, run: Any, path: Path, tell: Callable[[int], None]) -> int:
+def _write_metrics(reader: Reader, run: Any, path: Path, on_progress: Callable[[int], None]) -> int:
     """Every point, in row groups that fit into memory; how many there are."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -117,13 +119,13 @@ def _write_metrics(reader: Reader, run: Any, path: Path, tell: Callable[[int], N
                 times = pa.array(piece.timestamp).cast(pa.timestamp("ms", "UTC"))
                 writer.write_table(pa.table([keys, piece.step, times, piece.value], schema=schema), _HELD)
                 points += len(piece.step)
-                tell(points)
+                on_progress(points)
     return points
 
 
 def _artifacts(reader: Reader, run: Any, path: str | None = None) -> Iterator[str]:
     """Paths of all files."""
-    with reader.edge(about_run=True):
+    with reader.translated_errors(about_run=True):
         entries = _repository(reader, run).list_artifacts(path)
     for entry in entries:
         if entry.is_dir:
@@ -133,7 +135,7 @@ def _artifacts(reader: Reader, run: Any, path: str | None = None) -> Iterator[st
 
 
 def _download(reader: Reader, run: Any, artifact: str, into: str) -> Path:
-    with reader.edge(about_run=True):
+    with reader.translated_errors(about_run=True):
         return Path(_repository(reader, run).download_artifacts(artifact, dst_path=into))
 
 

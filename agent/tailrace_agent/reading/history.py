@@ -120,10 +120,10 @@ def _from_database(store: Store, run_id: str, key: str) -> Iterator[Columns]:
 
 
 def _from_server(fetch: Any, run_id: str, key: str) -> Iterator[Columns]:
-    asked = {"run_id": run_id, "run_uuid": run_id, "metric_key": key, "max_results": GET_METRIC_HISTORY_MAX_RESULTS}
+    params = {"run_id": run_id, "run_uuid": run_id, "metric_key": key, "max_results": GET_METRIC_HISTORY_MAX_RESULTS}
 
     def page_of(token: str | None) -> _Page:
-        return _decoder.decode(fetch({**asked, "page_token": token} if token else asked))
+        return _decoder.decode(fetch({**params, "page_token": token} if token else params))
 
     for page in pages(page_of):
         if page:

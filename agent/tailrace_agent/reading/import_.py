@@ -49,7 +49,7 @@ _CHECKED_AT_ONCE: Final = 50_000
 _GROUP_AT_MOST: Final = 256 << 20
 """Bytes of a row group. They are written with 200,000 points each, which take 8 MB."""
 _AT_CREATION: Final[tuple[str, ...]] = ("mlflow.user", "mlflow.runName", "mlflow.source.name", "mlflow.source.type")
-Tell = Callable[[str, int, int, str], None]
+OnProgress = Callable[[str, int, int, str], None]
 
 
 class Imported(msgspec.Struct, kw_only=True):
@@ -64,14 +64,16 @@ class Imported(msgspec.Struct, kw_only=True):
     artifacts: int
 
 
-def import_runs(reader: Reader, archive: ArchiveReader, experiment: str | None, tell: Tell) -> Iterator[Imported]:
+def import_runs(
+    reader: Reader, archive: ArchiveReader, experiment: str | None, on_progress: OnProgress
+) -> Iterator[Imported]:
     """Imports all runs of an archive, parents first; yields each when it is whole.
 
     Args:
         reader: The store that they go to.
         archive: Where they come from.
         experiment: Experiment for all of them; by default each keeps the name of its own. Created when missing.
-        tell: As for `export_runs`.
+        on_progress: As for `export_runs`.
 
     Raises:
         ArchiveError: The archive is damaged. Nothing of the damaged run has been created.
@@ -81,7 +83,7 @@ def import_runs(reader: Reader, archive: ArchiveReader, experiment: str | None, 
     ids: dict[str, str] = {}
     for run in archive.runs():
         with tempfile.TemporaryDirectory() as scratch:
-            imported = _Import(reader, sink, archive, run, tell).into(
+            imported = _Import(reader, sink, archive, run, on_progress).into(
                 experiment or run.experiment or "Default", ids, Path(scratch)
             )
         ids[run.run_id] = imported.run_id
@@ -91,8 +93,10 @@ def import_runs(reader: Reader, archive: ArchiveReader, experiment: str | None, 
 class _Import:
     """One run on its way."""
 
-    def __init__(self, reader: Reader, sink: MlflowSink, archive: ArchiveReader, run: ArchivedRun, tell: Tell) -> None:
-        self._reader, self._sink, self._archive, self._run, self._tell = reader, sink, archive, run, tell
+    def __init__(
+        self, reader: Reader, sink: MlflowSink, archive: ArchiveReader, run: ArchivedRun, on_progress: OnProgress
+    ) -> None:
+        self._reader, self._sink, self._archive, self._run, self._on_progress = reader, sink, archive, run, on_progress
 
     def into(self, experiment: str, ids: dict[str, str], scratch: Path) -> Imported:
         """Imports the run into this experiment, unless it is in the store already."""
@@ -124,7 +128,7 @@ class _Import:
             if DONE_TAG in found.data.tags:
                 whole = found
             else:
-                with self._reader.edge(about_run=True):
+                with self._reader.translated_errors(about_run=True):
                     self._reader.store.delete_run(found.info.run_id)
         if whole is not None:
             return whole
@@ -143,7 +147,7 @@ class _Import:
         parent = self._parent(ids)
         if parent is not None:
             tags[_PARENT_TAG] = parent
-        with self._reader.edge(about_run=False):
+        with self._reader.translated_errors(about_run=False):
             experiment_id = self._sink.experiment_named(experiment)
             created = self._reader.store.create_run(
                 experiment_id, run.user, run.start_time, [RunTag(*tag) for tag in tags.items()], run.run_name or None
@@ -180,12 +184,12 @@ class _Import:
         for points in _points(metrics, self._sink.limits.metrics, self._run):
             self._sink.log_batch(run_id, metrics=points)
             sent += len(points)
-            self._tell(self._name, sent, self._run.points, "metrics")
+            self._on_progress(self._name, sent, self._run.points, "metrics")
 
     def _send_artifacts(self, run_id: str, artifacts: Path) -> None:
         files = sorted(path for path in artifacts.rglob("*") if path.is_file()) if artifacts.is_dir() else []
         for done, file in enumerate(files):
-            self._tell(self._name, done, len(files), "artifacts")
+            self._on_progress(self._name, done, len(files), "artifacts")
             folder = file.parent.relative_to(artifacts).as_posix()
             self._sink.log_artifact(run_id, file, None if folder == "." else folder)
 
@@ -198,7 +202,7 @@ class _Import:
             for each in self._run.inputs
         ]
         if inputs:
-            with self._reader.edge(about_run=True):
+            with self._reader.translated_errors(about_run=True):
                 self._reader.store.log_inputs(run_id, inputs)
 
     def _outcome(self, run_id: str, experiment: str, outcome: str) -> Imported:

@@ -174,7 +174,7 @@ class Reader:
         def fetch(token: str | None) -> Any:
             return self.store.search_experiments(ViewType.ACTIVE_ONLY, _PAGE, None, None, token)
 
-        with self.edge(about_run=False):
+        with self.translated_errors(about_run=False):
             return {str(each.experiment_id): str(each.name) for page in pages(fetch) for each in page}
 
     def experiment_ids(self, names: Sequence[str], *, sure: bool = False) -> list[str]:
@@ -238,7 +238,7 @@ class Reader:
         query, order = quoted_filter(filter_string or ""), [quoted_order(each) for each in order_by or ()]
 
         def fetch(token: str | None) -> Any:
-            with self.edge(about_run=False):
+            with self.translated_errors(about_run=False):
                 return self.store.search_runs(list(ids), query, view, size, order, token)
 
         if ids and size > 0:
@@ -292,7 +292,7 @@ class Reader:
         """Every point of one metric, in pieces; see `mlflow_history`."""
         from tailrace_agent.reading.history import read
 
-        with self.edge(about_run=True):
+        with self.translated_errors(about_run=True):
             yield from read(self.store, run_id, key)
 
     def extremes(self, runs: Iterable[Any], keys: Sequence[str]) -> dict[tuple[str, str], tuple[float, float]]:
@@ -317,12 +317,12 @@ class Reader:
                 elif (bounds := noted[key]) is not None:
                     found[run_id, key] = bounds
         if unknown:
-            with self.edge(about_run=True):
+            with self.translated_errors(about_run=True):
                 found |= extremes(self.store, unknown)
         return found
 
     @contextmanager
-    def edge(self, *, about_run: bool) -> Iterator[None]:
+    def translated_errors(self, *, about_run: bool) -> Iterator[None]:
         """Nothing foreign gets past this. The cause is left out, since its message may hold a password."""
         try:
             yield
@@ -347,7 +347,7 @@ class Reader:
     def _get(self, run_id: str) -> Any | None:
         """A run of an experiment that is deleted, too."""
         try:
-            with self.edge(about_run=True):
+            with self.translated_errors(about_run=True):
                 return self.store.get_run(run_id)
         except (RunGone, Refused):
             return None

@@ -57,22 +57,22 @@ def module_command(name: str, *given: str) -> list[str]:
 
 def environment() -> dict[str, str]:
     """This process's environment, for a Python that it starts."""
-    told = {**os.environ, "PYTHONSAFEPATH": "1"}
-    if "PYTHONPATH" in told:
+    variables = {**os.environ, "PYTHONSAFEPATH": "1"}
+    if "PYTHONPATH" in variables:
         own = _own()
-        kept = [path for path in told["PYTHONPATH"].split(os.pathsep) if _is_absolute(path) and path not in own]
-        told["PYTHONPATH"] = os.pathsep.join(kept)
+        kept = [path for path in variables["PYTHONPATH"].split(os.pathsep) if _is_absolute(path) and path not in own]
+        variables["PYTHONPATH"] = os.pathsep.join(kept)
         if not kept:  # empty, it would mean the working directory
-            del told["PYTHONPATH"]
-    return told
+            del variables["PYTHONPATH"]
+    return variables
 
 
 def _places() -> list[str]:
     """Where tailrace itself is, and then all other places that this process finds packages in."""
     own = _own()
     found = [path for path in sys.path if _is_absolute(path) and path not in own]
-    asked = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if _is_absolute(path)]
-    return [str(Path(__file__).resolve().parents[2]), *found, *asked]
+    configured = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if _is_absolute(path)]
+    return [str(Path(__file__).resolve().parents[2]), *found, *configured]
 
 
 def _own() -> set[str]:

@@ -34,8 +34,8 @@ def arguments() -> list[str]:
 def program_name() -> str:
     """The name of the script's or notebook's file; `notebook` where a notebook's is not known, else `python`."""
     if in_notebook():
-        told = _told()
-        return Path(told).name if told else _NOTEBOOK
+        known = _notebook_path()
+        return Path(known).name if known else _NOTEBOOK
     given = arguments()
     return Path(given[0]).name if given and given[0] not in _NO_FILE else _PYTHON
 
@@ -43,8 +43,8 @@ def program_name() -> str:
 def program_file() -> str | None:
     """The absolute path of the script or notebook; None where there is none, or where it is not known."""
     if in_notebook():
-        told = _told()
-        path = Path(told) if told else None
+        known = _notebook_path()
+        path = Path(known) if known else None
         return _absolute(path) if path is not None and (path.is_absolute() or path.exists()) else None
     return _absolute(Path(arguments()[0])) if program_name() != _PYTHON else None
 
@@ -72,11 +72,11 @@ def _absolute(path: Path) -> str | None:
         return None
 
 
-def _told() -> str | None:
+def _notebook_path() -> str | None:
     """The notebook's path, as far as this kernel was told."""
     for where in (vars(sys.modules.get("__main__", sys)), os.environ):
         for name in _VARIABLES:
-            told = where.get(name)
-            if isinstance(told, str) and told.strip("/"):
-                return told
+            known = where.get(name)
+            if isinstance(known, str) and known.strip("/"):
+                return known
     return None

@@ -37,19 +37,19 @@ class DiskUsageSource:
 
     def __init__(self, path: str | None = None, *, usage: Callable[[str], Any] = psutil.disk_usage) -> None:
         self._path, self._usage = path or ".", usage
-        self._asking: threading.Thread | None = None
+        self._query: threading.Thread | None = None
         self._answer: Any = None
 
     def sample(self, now: float) -> dict[str, float]:  # noqa: ARG002 - the protocol's
         """See `Source`."""
-        if self._asking is None:
+        if self._query is None:
             self._answer = None
-            self._asking = threading.Thread(target=self._ask, name="tailrace-disk-usage", daemon=True)
-            self._asking.start()
-        self._asking.join(_PATIENCE)
-        if self._asking.is_alive():
+            self._query = threading.Thread(target=self._measure, name="tailrace-disk-usage", daemon=True)
+            self._query.start()
+        self._query.join(_PATIENCE)
+        if self._query.is_alive():
             raise TimeoutError(f"the file system of {self._path} does not answer")
-        self._asking = None
+        self._query = None
         if isinstance(self._answer, OSError):
             raise self._answer
         return {
@@ -69,7 +69,7 @@ class DiskUsageSource:
     def close(self) -> None:
         """See `Source`."""
 
-    def _ask(self) -> None:
+    def _measure(self) -> None:
         try:
             self._answer = self._usage(self._path)
         except OSError as error:

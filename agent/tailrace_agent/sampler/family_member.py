@@ -126,9 +126,9 @@ class Member:
             self.threads, self.files = 0, 0
             return
         self.threads = self.stat.threads or self.process.num_threads()
-        self.files = _told(self.process.num_fds)
+        self.files = _permitted(self.process.num_fds)
         if hasattr(self.process, "io_counters"):
-            io: Any = _told(self.process.io_counters)
+            io: Any = _permitted(self.process.io_counters)
             self.io = None if io is None else (io.read_bytes, io.write_bytes)
 
     def settle(self) -> None:
@@ -142,7 +142,7 @@ class Member:
     def waits(self) -> dict[str, float]:
         """Counters of page faults, and of how often the main thread was put aside for others."""
         counters: dict[str, float] = {}
-        switches = _told(self.process.num_ctx_switches)
+        switches = _permitted(self.process.num_ctx_switches)
         if switches is not None:
             counters["process_involuntary_context_switches_per_second"] = float(switches.involuntary)
         if self.stat.faults is not None:
@@ -155,15 +155,15 @@ class Member:
         """Bytes that would be free if this process ended."""
         try:
             read: Callable[[], Any] = getattr(self.process, "memory_footprint", None) or self.process.memory_full_info
-            uss: int | None = getattr(_told(read), "uss", None)
+            uss: int | None = getattr(_permitted(read), "uss", None)
         except psutil.NoSuchProcess:
             return 0
         return uss
 
 
-def _told(ask: Callable[[], _T]) -> _T | None:
+def _permitted(read: Callable[[], _T]) -> _T | None:
     """The answer, or None when this user may not know."""
     try:
-        return ask()
+        return read()
     except (psutil.AccessDenied, NotImplementedError, PermissionError):
         return None

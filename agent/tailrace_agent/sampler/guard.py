@@ -86,8 +86,8 @@ class Guarded:
         self._pause = 0.0
         self._successes = 0
         self._slow_in_a_row = 0
-        self._slow_said_at = float("-inf")
-        self._slow_said = False
+        self._slow_reported_at = float("-inf")
+        self._slow_reported = False
         self._fresh_tags = True
 
     @property
@@ -182,23 +182,23 @@ class Guarded:
             # One hiccup on a busy machine says nothing, unless it costs whole ticks.
             if (self._slow_in_a_row > 1 or wall > self._interval) and self.period * 2 <= _LONGEST_PERIOD:
                 self._stretch_to(self.stretch * 2)
-                self._say_slow(wall, tick)
+                self._report_slow(wall, tick)
             return
         self._slow_in_a_row = 0
         if self.stretch > 1 and wall <= _FAST * self.period / 2:
             self._stretch_to(self.stretch // 2)
-            if self.stretch == 1 and self._slow_said:
-                self._slow_said = False
+            if self.stretch == 1 and self._slow_reported:
+                self._slow_reported = False
                 self._log.info("system monitor: a slow source is fast again", source=self.name)
 
     def _stretch_to(self, stretch: int) -> None:
         self.stretch = stretch
         self.period = max(self.source.every, self._interval) * stretch
 
-    def _say_slow(self, wall: float, tick: float) -> None:
-        if self._slow_said or tick - self._slow_said_at < _LONGEST_PAUSE:
+    def _report_slow(self, wall: float, tick: float) -> None:
+        if self._slow_reported or tick - self._slow_reported_at < _LONGEST_PAUSE:
             return
-        self._slow_said, self._slow_said_at = True, tick
+        self._slow_reported, self._slow_reported_at = True, tick
         self._log.warning(
             "system monitor: a source is slow, and is asked less often", source=self.name, seconds=round(wall, 3)
         )

@@ -24,7 +24,7 @@ __all__ = ["fault_of_directory", "read_found"]
 
 _MOST: Final = 16 << 20
 """Bytes that a settings file may have: somebody's `pyproject.toml` is read only to find out that it is not ours."""
-_told: set[str] = set()
+_warned: set[str] = set()
 
 
 def fault_of_directory(directory: Path) -> str | None:
@@ -82,9 +82,9 @@ def _content(fd: int) -> bytes:
 
 
 def _warn(path: Path, text: str) -> None:
-    if str(path) in _told:
+    if str(path) in _warned:
         return
-    _told.add(str(path))
+    _warned.add(str(path))
     import logging  # not before there is something to say
 
     logging.getLogger("tailrace").warning("tailrace: %s", text)

@@ -117,9 +117,9 @@ class MlflowSink:
     def open_run(self, spec: RunSpec, parent_run_id: str | None, *, find_first: bool) -> RunRef:
         """Creates the run that `spec` describes (its experiment too), or resumes `spec.run_id`."""
         if spec.run_id is not None:
-            with self._edge(about_run=True):
+            with self._translated_errors(about_run=True):
                 return self._ref(self._resume(spec, spec.run_id))
-        with self._edge(about_run=False):
+        with self._translated_errors(about_run=False):
             experiment_id = self._experiment(spec)
             found = self._runs_of(spec, experiment_id) if find_first else []
             return self._ref(found[0] if found else self._create(spec, experiment_id, parent_run_id))
@@ -135,7 +135,7 @@ class MlflowSink:
         """Writes one batch. Values longer than the limits are refused, where MLflow would cut them."""
         _refuse_long("param", params, self.limits.param_chars)
         _refuse_long("tag", tags, self.limits.tag_chars)
-        with self._edge(about_run=True):
+        with self._translated_errors(about_run=True):
             try:
                 self._send(run_id, metrics, params, tags)
             except Exception as error:
@@ -194,7 +194,7 @@ class MlflowSink:
 
         if not directory.is_dir():
             raise Refused(f"the model to upload is gone: {directory}")
-        with self._edge(about_run=False):
+        with self._translated_errors(about_run=False):
             placed = place_model(self._store, repository, run_id, directory, spec)
         if spec.registered_name is None:
             return ModelOutcome(placed.uri)
@@ -215,7 +215,7 @@ class MlflowSink:
             version = registry.register(spec, source, run_id, placed.model_id, directory)
             if placed.model_id is not None and beside_the_runs:
                 link_version(self._store, placed.model_id, spec.registered_name or "", version)
-        except Exception as error:  # noqa: BLE001  # as in `_edge`
+        except Exception as error:  # noqa: BLE001  # as in `_translated_errors`
             uri = spec.registry_uri or self._uri
             raise translate(error, uri, remote=is_remote(registry.store), about_run=False) from None
         return version
@@ -237,14 +237,14 @@ class MlflowSink:
         """Sets the run's status and its end time (milliseconds)."""
         from mlflow.entities import RunStatus
 
-        with self._edge(about_run=True):
+        with self._translated_errors(about_run=True):
             self._store.update_run_info(run_id, RunStatus.from_string(status), end_time, None)
 
     def discard_twins(self, spec: RunSpec, run_id: str) -> int:
         """Deletes other runs that carry this spec's `tailrace.run` tag; how many."""
         if spec.run_id is not None:
             return 0
-        with self._edge(about_run=True):
+        with self._translated_errors(about_run=True):
             experiment_id = self._store.get_run(run_id).info.experiment_id
             twins = [run.info.run_id for run in self._runs_of(spec, experiment_id) if run.info.run_id != run_id]
             for twin in twins:
@@ -253,7 +253,7 @@ class MlflowSink:
 
     def count_metrics(self, run_id: str, keys: Sequence[str] | None = None) -> dict[str, int]:
         """Rows in the metric history of each key of the run (of all its keys, if None), read back page by page."""
-        with self._edge(about_run=True):
+        with self._translated_errors(about_run=True):
             if keys is None:
                 keys = list(self._store.get_run(run_id).data.metrics)
             return {key: self._count(run_id, key) for key in keys}
@@ -266,7 +266,7 @@ class MlflowSink:
         filters = [f"attributes.run_name = {quote}{text}{quote}"]
         if text.isalnum():  # no wildcard of LIKE in it
             filters[:0] = [f"attributes.run_id LIKE '{text}%'", f"tags.`{RUN_TAG}` LIKE '{text}%'"]
-        with self._edge(about_run=False):
+        with self._translated_errors(about_run=False):
             experiments = self._store.search_experiments(ViewType.ACTIVE_ONLY, 1000, None, None, None)
             ids = [experiment.experiment_id for experiment in experiments]
             for query in filters:
@@ -278,13 +278,13 @@ class MlflowSink:
     @contextmanager
     def _artifacts(self, run_id: str) -> Iterator[Any]:
         """Where the run's artifacts go. What an object store says is not said by the MLflow server."""
-        with self._edge(about_run=True):
+        with self._translated_errors(about_run=True):
             repository = self._repository(run_id)
-        with self._edge(about_run=True, repository=repository):
+        with self._translated_errors(about_run=True, repository=repository):
             yield repository
 
     @contextmanager
-    def _edge(self, *, about_run: bool, repository: Any = None) -> Iterator[None]:
+    def _translated_errors(self, *, about_run: bool, repository: Any = None) -> Iterator[None]:
         """Nothing foreign gets past this. The cause is left out, since its message may hold a password."""
         try:
             yield
@@ -305,9 +305,9 @@ class MlflowSink:
         from tailrace_agent.mlflow.requests import stored_name
 
         names = {wanted: stored_name(wanted) for _, wanted in files}
-        unsaid = [(file, names[wanted]) for file, wanted in files if not repository.put(file, names[wanted])]
-        if unsaid:
-            repository.confirm(unsaid)
+        unconfirmed = [(file, names[wanted]) for file, wanted in files if not repository.put(file, names[wanted])]
+        if unconfirmed:
+            repository.confirm(unconfirmed)
         return {wanted: name for wanted, name in names.items() if name != wanted}
 
     def _experiment(self, spec: RunSpec) -> str:
@@ -398,8 +398,8 @@ class MlflowSink:
             raise Unavailable(f"{where} answered, but not as an MLflow server does (a run without an id)")
         url = run_page(self._uri, str(info.experiment_id), info.run_id) if is_server(self._uri) else None
         here = place_here(info.artifact_uri or "", self._uri)
-        told = "" if here is None else plain(str(here))
-        return RunRef(info.run_id, info.experiment_id, plain(info.run_name or ""), url, told)
+        shown = "" if here is None else plain(str(here))
+        return RunRef(info.run_id, info.experiment_id, plain(info.run_name or ""), url, shown)
 
     def _send(
         self, run_id: str, metrics: Sequence[Point], params: Sequence[tuple[str, str]], tags: Sequence[tuple[str, str]]

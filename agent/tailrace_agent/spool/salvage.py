@@ -49,11 +49,11 @@ class Salvage(NamedTuple):
 
 def take_back(damaged: Path, db: sqlite3.Connection, reason: str, now: float) -> SetAside:
     """As `salvage`, written down with the reason beside the damaged file; which says enough where the disk is full."""
-    told = SetAside(path=str(damaged), reason=reason)
+    outcome = SetAside(path=str(damaged), reason=reason)
     with contextlib.suppress(sqlite3.Error, OSError):
-        told.entries, told.lost = salvage(damaged, db, now)
-        note_set_aside(told)
-    return told
+        outcome.entries, outcome.lost = salvage(damaged, db, now)
+        note_set_aside(outcome)
+    return outcome
 
 
 def salvage(damaged: Path, db: sqlite3.Connection, now: float) -> Salvage:
@@ -200,16 +200,17 @@ def _balance(db: sqlite3.Connection, counted: bool) -> Salvage:
     """Makes the counts agree with what is there."""
     waiting = _sums(db, "SELECT run, kind, sum(n) FROM block GROUP BY run, kind")
     dead = _sums(db, "SELECT run, kind, sum(n) FROM dead GROUP BY run, kind")
-    told = _sums(
+    tallied = _sums(
         db,
         "SELECT run, kind, sum(CASE WHEN what = 'accepted' THEN n WHEN what IN ('delivered', 'dead') "
         "OR what LIKE 'dropped:%' THEN -n ELSE 0 END) FROM tally GROUP BY run, kind",
     )
-    told_dead = _sums(db, "SELECT run, kind, sum(n) FROM tally WHERE what = 'dead' GROUP BY run, kind")
+    tallied_dead = _sums(db, "SELECT run, kind, sum(n) FROM tally WHERE what = 'dead' GROUP BY run, kind")
     lost = 0
-    for key in {*waiting, *dead, *told, *told_dead}:
-        buried = dead.get(key, 0) - told_dead.get(key, 0)
-        missing = told.get(key, 0) - buried - waiting.get(key, 0)  # what is dead, and was not counted so, waits no more
+    for key in {*waiting, *dead, *tallied, *tallied_dead}:
+        buried = dead.get(key, 0) - tallied_dead.get(key, 0)
+        # What is dead, and was not counted so, waits no more.
+        missing = tallied.get(key, 0) - buried - waiting.get(key, 0)
         rows = [("dead", buried), ("accepted", -missing) if missing < 0 else (as_dropped(LOST), missing)]
         count(db, [(*key, what, n) for what, n in rows if n])
         lost += max(0, missing)

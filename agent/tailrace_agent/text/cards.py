@@ -23,9 +23,9 @@ def brief(kind: str, name: str | None, *facts: str | None) -> str:
         name: Of the object; None where it has none, or none that is known.
         *facts: What else to say; what is None or empty is left out.
     """
-    told = ", ".join(fact for fact in facts if fact)
+    shown = ", ".join(fact for fact in facts if fact)
     named = f"tailrace.{kind}" if name is None else f"tailrace.{kind} {name!r}"
-    return f"<{named}: {told}>" if told else f"<{named}>"
+    return f"<{named}: {shown}>" if shown else f"<{named}>"
 
 
 def card(kind: str, facts: Iterable[tuple[str, object]]) -> str:
@@ -53,8 +53,8 @@ def table(kind: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -
     if columns:
         lines.append("<tr>" + "".join(f"<th{_LEFT}>{_cell(name)}</th>" for name in columns) + "</tr>")
     for name, *cells in rows:
-        told = "".join(f"<td{_LEFT}>{_cell(cell)}</td>" for cell in cells)
-        lines.append(f"<tr><th{_LEFT}>{_cell(name)}</th>{told}</tr>")
+        shown = "".join(f"<td{_LEFT}>{_cell(cell)}</td>" for cell in cells)
+        lines.append(f"<tr><th{_LEFT}>{_cell(name)}</th>{shown}</tr>")
     return f"<table>{''.join(lines)}</table>"
 
 

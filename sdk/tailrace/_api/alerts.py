@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Literal
 
-from tailrace._messages.voice import say
+from tailrace._messages.voice import print_line
 from tailrace._runs.core import RunPart
 from tailrace_agent.ipc.records import Alert
 
@@ -48,7 +48,7 @@ class AlertCalls(RunPart):
         if level != "info":
             self._core.voice.warn(line, once=(self._core.spec.run, line))
         elif not self._core.settings.quiet:
-            say(line)
+            print_line(line)
         self._core.put(Alert(self._core.spec.run, title, text, level, time.time_ns() // 1_000_000))
 
 

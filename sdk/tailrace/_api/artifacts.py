@@ -212,7 +212,7 @@ class ArtifactCalls(RunPart):
                 contents=contents,
             )
         except (OSError, TypeError, BadArtifact) as error:
-            self._core.lose(_said(error))
+            self._core.lose(_reason(error))
             return
         for skipped in taken.skipped:
             self._core.voice.warn(f"not part of the artifact {os.fspath(local_path)}: {skipped}")
@@ -283,7 +283,7 @@ class ArtifactCalls(RunPart):
         return {**tags, LOGGED_ARTIFACTS: self._tables}
 
 
-def _said(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     """An error for a person: without Python's `[Errno 2]`."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename!r}" if error.filename else error.strerror

@@ -76,23 +76,23 @@ class ParamCalls(RunPart):
             return
         if self._core.local is not None:
             self._core.local.add_params(params)
-        self._tell_changed(flat)
+        self._warn_changed(flat)
         if flat:
             self._core.put(Params(self._core.spec.run, flat))
         self._drop_params(_UNREAD, len(unreadable))
-        self._tell_unreadable(unreadable)
+        self._warn_unreadable(unreadable)
         for name in collisions:
             self._core.fault(
                 f"param {name!r} comes up twice after flattening; the first value is kept", once=("twice", name)
             )
 
-    def _tell_unreadable(self, unreadable: list[Unreadable]) -> None:
+    def _warn_unreadable(self, unreadable: list[Unreadable]) -> None:
         """Names what could not be read, once; raised under `strict`."""
         if unreadable:
             names = tuple(each.name for each in unreadable)
             self._core.fault(unreadable_line(unreadable), once=(self._core.spec.run, _UNREAD, names))
 
-    def _tell_changed(self, flat: dict[str, str]) -> None:
+    def _warn_changed(self, flat: dict[str, str]) -> None:
         """Names what has another value already."""
         for name, value in flat.items():
             if self._params.setdefault(name, value) != value:

@@ -76,12 +76,12 @@ class ResultCalls(MetricCalls, ParamCalls, ArtifactCalls):
         from tailrace._artifacts.captured import BadArtifact
 
         found: dict[str, Any] = {}
-        odd: list[str] = []
+        rejected: list[str] = []
         try:
-            found, odd = metrics_of(name, metrics)
+            found, rejected = metrics_of(name, metrics)
         except BadArtifact as error:  # equity and trades may be good all the same
             self._core.fault(f"log_backtest: {error}", once=("backtest", str(error)))
-        for key in odd:
+        for key in rejected:
             self._core.fault(
                 f"log_backtest: metric {key!r} was not logged: it has no word in it, or has come up before",
                 once=("backtest", name, key),
@@ -153,7 +153,7 @@ class ResultCalls(MetricCalls, ParamCalls, ArtifactCalls):
             return
         self._capture("log_config", freeze_config, whole, artifact_file)
         self.log_params(config)
-        self._tell_unreadable(unreadable)  # said already where params are logged
+        self._warn_unreadable(unreadable)  # said already where params are logged
 
 
 @lru_cache(maxsize=4096)

@@ -58,7 +58,7 @@ class SystemMonitor:
         """Begins to sample. Does nothing while it runs."""
         if not self._token:
             self._token, self._pid = int.from_bytes(os.urandom(8), "big") >> 1 | 1, os.getpid()
-            self._tell(self._token, on=True)
+            self._send(self._token, on=True)
         return self
 
     def stop(self) -> None:
@@ -68,13 +68,13 @@ class SystemMonitor:
         """
         token, self._token = self._token, 0
         if token and self._pid == os.getpid():
-            self._tell(token, on=False)
+            self._send(token, on=False)
 
     def latest(self) -> dict[str, float]:
         """The last sample by full name (`system/cpu_utilization_percentage`), from memory; empty before the first."""
         return self._board.read() if self._board is not None else {}
 
-    def _tell(self, token: int, *, on: bool) -> None:
+    def _send(self, token: int, *, on: bool) -> None:
         connection = self._run.connection
         if connection is None:
             return

@@ -89,11 +89,11 @@ class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls, RegistryCalls, Managed,
         **settings: Any,
     ) -> None:
         _require_known(settings, "Tracker")
-        told = given(config, tracking_uri, _text(experiment_name, "experiment_name"), settings)
-        if told:
+        arguments = given(config, tracking_uri, _text(experiment_name, "experiment_name"), settings)
+        if arguments:
             with contextlib.suppress(OSError):  # no descriptor left for a file: told by the first call
-                load_settings(told)  # what is wrong is said now
-        core = TrackerCore(told, config, auto_start=auto_start_run)
+                load_settings(arguments)  # what is wrong is said now
+        core = TrackerCore(arguments, config, auto_start=auto_start_run)
         core.open(CurrentRuns(core.voice, core.settings, lambda: core_of(self.start_run()), Run, self))
         super().__init__(core)
         # In the instance, as in Run: the method below is its documentation.
@@ -113,8 +113,8 @@ class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls, RegistryCalls, Managed,
         Example:
             >>> tailrace.set_tracking_uri("http://localhost:5000")
         """
-        told: Any = uri
-        if told is None:
+        value: Any = uri
+        if value is None:
             raise SettingsError("tracking_uri is None: name a store, or leave the call out for MLflow's default one")
         load_settings({"tracking_uri": uri})
         self._core.given = {**self._core.given, "tracking_uri": uri}

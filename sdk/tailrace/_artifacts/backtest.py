@@ -58,14 +58,14 @@ def metrics_of(name: str, metrics: Mapping[str, Any]) -> tuple[dict[str, Any], l
     except AttributeError:
         raise BadArtifact(f"metrics must be a mapping, not {type(metrics).__name__}") from None
     found: dict[str, Any] = {}
-    odd = []
+    rejected = []
     for key, value in entries:
         word = snake_case(key)
         if not word or f"{folder}/{word}" in found:
-            odd.append(key)
+            rejected.append(key)
         else:
             found[f"{folder}/{word}"] = value
-    return found, odd
+    return found, rejected
 
 
 def freeze_backtest(name: str, part: Literal["equity", "trades"], data: Any, *, draw: bool = False) -> Frozen:

@@ -62,12 +62,12 @@ def curve_of(table: Any) -> Curve:
         drawdown = drawdown / peak
     times = _time_column(table)
     x = np.arange(len(equity)) if times is None else table.column(times).to_numpy()
-    shown = _telling(equity, drawdown)
+    shown = _deciding_points(equity, drawdown)
     bars = int(np.isfinite(equity).sum())
     return Curve(x[shown], equity[shown], drawdown[shown], relative, times is not None, bars)
 
 
-def _telling(equity: Any, drawdown: Any) -> Any:
+def _deciding_points(equity: Any, drawdown: Any) -> Any:
     """The places that decide on how a long curve looks: ends, extremes, and each interval's highest and lowest."""
     import numpy as np
 

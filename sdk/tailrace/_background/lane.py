@@ -27,7 +27,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tailrace._background.process_end import lasts
-from tailrace._background.watches import Barrier, Watch, Watches, tell
+from tailrace._background.watches import Barrier, Watch, Watches, pass_error
 from tailrace_agent.files.descriptors import SPARE
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ class Lane:
             left.append(self._inbox.popleft())
         for item in (*left, *self._watches.pending()):
             if not isinstance(item, Barrier):
-                tell(item.on_error, error)
+                pass_error(item.on_error, error)
 
     @property
     def waiting(self) -> int:
@@ -278,7 +278,7 @@ def _run_job(job: _Job, *, background: bool = False) -> None:
         with SPARE.lent():
             job.run()
     except BaseException as error:
-        tell(job.on_error, error)
+        pass_error(job.on_error, error)
         # On a caller, Ctrl-C and SystemExit go where they were meant to go.
         if not background and not isinstance(error, Exception):
             raise

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Barrier", "Watch", "Watches", "tell"]
+__all__ = ["Barrier", "Watch", "Watches", "pass_error"]
 
 FASTEST: Final = 0.0002
 """Seconds until a watch is asked for the first time, after quiet."""
@@ -40,14 +40,14 @@ class Watch(NamedTuple):
     done: Callable[[], None]
     on_error: Callable[[BaseException], None]
 
-    def ask(self) -> bool:
+    def check(self) -> bool:
         """True when it is over, well or not. Does not raise."""
         try:
             if not self.ready():
                 return False
             self.done()
         except BaseException as error:  # noqa: BLE001 - nothing ends the lane's thread
-            tell(self.on_error, error)
+            pass_error(self.on_error, error)
         return True
 
 
@@ -110,7 +110,7 @@ class Watches:
             return
         over = []
         for serial, watch in tuple(self._pending.items()):
-            if watch.ask():
+            if watch.check():
                 del self._pending[serial]
                 over.append(serial)
         self._interval = min(self._interval * 2, SLOWEST_DRAINING if self._barriers else SLOWEST)
@@ -128,7 +128,7 @@ class Watches:
         self._barriers = [barrier for barrier in self._barriers if barrier.left]
 
 
-def tell(on_error: Callable[[BaseException], None], error: BaseException) -> None:
+def pass_error(on_error: Callable[[BaseException], None], error: BaseException) -> None:
     """Hands an error on; a handler that fails has nobody left to tell."""
     try:
         on_error(error)

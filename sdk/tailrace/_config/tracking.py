@@ -87,7 +87,7 @@ class TrackingConfig(msgspec.Struct, frozen=True, kw_only=True):
     source: str | None = None
 
     def __post_init__(self) -> None:
-        for key, value in self._said():
+        for key, value in self._changed():
             if key not in ("settings", "experiment", "source"):
                 msgspec.structs.force_setattr(self, key, _checked(Entry(key, value, f"TrackingConfig: {key}"), None))
         for key in ("settings", "experiment"):
@@ -96,20 +96,20 @@ class TrackingConfig(msgspec.Struct, frozen=True, kw_only=True):
         for key, value in self.settings.items():
             _checked(Entry(key, value, f"TrackingConfig: settings.{key}"), None)
 
-    def _said(self) -> list[tuple[str, Any]]:
+    def _changed(self) -> list[tuple[str, Any]]:
         """What differs from the defaults."""
         return [(key, value) for key in self.__struct_fields__ if (value := getattr(self, key)) != _DEFAULTS[key]]
 
     def __repr__(self) -> str:
-        return f"TrackingConfig({', '.join(f'{key}={_shown(value)}' for key, value in self._said())})"
+        return f"TrackingConfig({', '.join(f'{key}={_shown(value)}' for key, value in self._changed())})"
 
     def tracker_settings(self, environ: Mapping[str, str] | None = None) -> dict[str, Any]:
         """The arguments for a `Tracker`: what this says, but not where a variable `TAILRACE_…` says otherwise."""
         environ = os.environ if environ is None else environ
-        said = {**self.settings, **{key: value for key, value in self._said() if key in _SETTINGS}}
+        chosen = {**self.settings, **{key: value for key, value in self._changed() if key in _SETTINGS}}
         if self.experiment_name is None and self.name is not None:
-            said["experiment_name"] = self.name
-        return {key: value for key, value in said.items() if not environ.get(f"TAILRACE_{key.upper()}", "").strip()}
+            chosen["experiment_name"] = self.name
+        return {key: value for key, value in chosen.items() if not environ.get(f"TAILRACE_{key.upper()}", "").strip()}
 
 
 _SETTINGS: Final = frozenset(Settings.__struct_fields__)

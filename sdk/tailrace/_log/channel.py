@@ -70,7 +70,7 @@ class Elsewhere:
 class Selecting(Protocol):
     """What a channel needs of a `Selection`."""
 
-    def encoder(self, encode: Callable[[Any], bytes], odd: Callable[..., None]) -> Callable[[Any], bytes]:
+    def encoder(self, encode: Callable[[Any], bytes], slow: Callable[..., None]) -> Callable[[Any], bytes]:
         """The channel's encoder, which puts on the ring what is due."""
 
     def gate(self, ring: Ring) -> Ring:
@@ -86,34 +86,34 @@ class Selecting(Protocol):
 class Channel(native.Route):
     """Where a run's rows go.
 
-    Attributes (all but `odd` are `Route`'s, where the hot path in C finds them):
+    Attributes (all but `slow` are `Route`'s, where the hot path in C finds them):
         run: tailrace's id of the run.
         ring: Takes the rows' bytes.
-        encode: The encoder; one that raises sends every call to `odd`; None: the run is not delivered, and all that is
+        encode: The encoder; one that raises sends every call to `slow`; None: the run is not delivered, and all that is
             kept of it is `latest`.
         latest: The last value of each metric of a run that is not delivered; see `_latest`.
         known: Names in `latest` that have been looked at.
         steps: The run's own counter, for calls without a step.
-        odd: `(values, metrics, step, time_ns, error)` of a call that the fast path could not take.
+        slow: `(values, metrics, step, time_ns, error)` of a call that the fast path could not take.
         selection: Which values are logged, where not all of them are.
         page: Shared memory of the process that has begun the run, where that is another one; see `watch`.
         seen: Its first word, as it was when it was looked at last.
         renew: Called, without an argument, when that has changed.
     """
 
-    __slots__ = ("__weakref__", "odd", "renew")
+    __slots__ = ("__weakref__", "renew", "slow")
 
     def __init__(
         self,
         run: int,
         put: Callable[[bytes], None],
-        odd: Callable[..., None],
+        slow: Callable[..., None],
         *,
         strict: bool = False,
         selection: Selecting | None = None,
     ) -> None:
         self.run = run
-        self.odd = odd
+        self.slow = slow
         self.selection: Selecting | None = selection
         self.steps: Iterator[int | None] = itertools.count()
         self.latest: dict[str, Any] = {}
@@ -122,7 +122,7 @@ class Channel(native.Route):
         self.seen = 0
         self.renew: Callable[[], None] = _nothing
         encode = encode_checked if strict else encode_row
-        self.encode: Callable[[Any], bytes] | None = encode if selection is None else selection.encoder(encode, odd)
+        self.encode: Callable[[Any], bytes] | None = encode if selection is None else selection.encoder(encode, slow)
         self.lead_to(Elsewhere(put))
 
     def lead_to(self, ring: Ring) -> None:
@@ -133,9 +133,9 @@ class Channel(native.Route):
         """Takes a row's bytes."""
         self.ring.put(row)
 
-    def twin(self, odd: Callable[..., None]) -> Channel:
+    def twin(self, slow: Callable[..., None]) -> Channel:
         """A channel to the same run that can be closed on its own; it shares the counter."""
-        twin = Channel(self.run, self.put, odd)
+        twin = Channel(self.run, self.put, slow)
         twin.selection = self.selection
         twin.ring, twin.steps, twin.encode = self.ring, self.steps, self.encode
         return twin
@@ -143,14 +143,14 @@ class Channel(native.Route):
     def watch(self, page: memoryview[int], seen: int, renew: Callable[[], None]) -> None:
         """From now on `renew` is called before a row is delivered, once after each change of the page's first word.
 
-        It sets `seen` anew; it may also `close` this channel, and the call then goes to `odd`.
+        It sets `seen` anew; it may also `close` this channel, and the call then goes to `slow`.
         """
         watched, self.page, self.seen, self.renew = self.page is not None, page, seen, renew
         if not watched and native.Log is None:
             _Watched(self)
 
     def close(self, encode: Callable[[Any], bytes]) -> None:
-        """Sends every call to `odd` from now on, by an encoder that raises; a call without a step comes with None.
+        """Sends every call to `slow` from now on, by an encoder that raises; a call without a step comes with None.
 
         In this order: whoever finds the new `steps` finds the new `encode` too, and no row without a step is encoded.
         """

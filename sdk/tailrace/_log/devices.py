@@ -1,8 +1,9 @@
-"""The edge to an accelerator: all that the deferred copy of a tensor asks of torch's device modules.
+"""The interface to an accelerator: all that the deferred copy of a tensor needs of torch's device modules.
 
-One `Edge` stands for one kind of device (`cuda`, `xpu`, `mps`, …). Tests put a stand-in here and nowhere else.
+One `DeviceModule` stands for one kind of device (`cuda`, `xpu`, `mps`, …). Tests put a stand-in here and nowhere else.
 
-Thread safety: edges are stateless; `Pool` is lock-free and may be used from any thread, also from a signal handler.
+Thread safety: device modules are stateless; `Pool` is lock-free and may be used from any thread, also from a signal
+handler.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import threading
 from collections import deque
 from typing import Any, Final, Protocol
 
-__all__ = ["Edge", "Event", "Pool", "TorchEdge", "edge_of", "relax_capture"]
+__all__ = ["DeviceModule", "Event", "Pool", "TorchDeviceModule", "device_module", "relax_capture"]
 
 _PINNED: Final = frozenset({"cuda", "xpu"})
 """Kinds of devices that copy to pinned host memory on a stream."""
@@ -25,7 +26,7 @@ class Event(Protocol):
         """Whether everything before the mark is done. Does not wait."""
 
 
-class Edge(Protocol):
+class DeviceModule(Protocol):
     """One kind of device."""
 
     def obstacle(self) -> str | None:
@@ -38,8 +39,8 @@ class Edge(Protocol):
         """Marks the current end of the device's current stream; None where the device has no events."""
 
 
-class TorchEdge:
-    """The edge to a device module of torch (`torch.cuda`, `torch.xpu`, `torch.mps`).
+class TorchDeviceModule:
+    """A device module of torch (`torch.cuda`, `torch.xpu`, `torch.mps`).
 
     Args:
         kind: `device.type` of the tensors.
@@ -81,9 +82,9 @@ class TorchEdge:
         return event  # type: ignore[no-any-return]
 
 
-def edge_of(kind: str) -> Edge:
-    """The edge to devices of this `device.type`."""
-    return TorchEdge(kind)
+def device_module(kind: str) -> DeviceModule:
+    """The module for devices of this `device.type`."""
+    return TorchDeviceModule(kind)
 
 
 class Pool:
@@ -102,13 +103,13 @@ class Pool:
         self._free: dict[tuple[str, Any], deque[Any]] = {}
         self.allocated = 0
 
-    def take(self, kind: str, dtype: Any, edge: Edge) -> Any | None:
+    def take(self, kind: str, dtype: Any, module: DeviceModule) -> Any | None:
         """A free slot, or None where the device has no pinned memory."""
         free = self._free.setdefault((kind, dtype), deque())
         try:
             return free.pop()
         except IndexError:
-            fresh = edge.slots(self._chunk, dtype)
+            fresh = module.slots(self._chunk, dtype)
         if fresh is None:
             return None
         self.allocated += len(fresh)

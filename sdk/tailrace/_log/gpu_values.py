@@ -15,7 +15,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from tailrace._log.devices import Edge, Event, Pool, edge_of, relax_capture
+from tailrace._log.devices import DeviceModule, Event, Pool, device_module, relax_capture
 from tailrace._values.numbers import NotANumber, array_fault, name_of, tensor_fault, to_number
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class DeferredValues:
     Args:
         values: Name to tensor, as `_values.split` gives them.
         pool: Pinned memory; the process's own when None.
-        edges: Gives the edge to a kind of device; torch's own when None.
+        modules: Gives the module for a kind of device; torch's own when None.
 
     Attributes:
         bad: `(key, reason)` of values that cannot be logged. `numbers` may add to it.
@@ -72,12 +72,12 @@ class DeferredValues:
         values: Mapping[str, Any],
         *,
         pool: Pool | None = None,
-        edges: Callable[[str], Edge] | None = None,
+        modules: Callable[[str], DeviceModule] | None = None,
     ) -> None:
         self.bad: list[tuple[str, str]] = []
         self._pool = _POOL if pool is None else pool
-        self._edge_of = edge_of if edges is None else edges
-        self._edges: dict[str, Edge] = {}
+        self._module_of = device_module if modules is None else modules
+        self._modules: dict[str, DeviceModule] = {}
         self._held: dict[str, _HostCopy | _DeviceClone | _ForeignArray] = {}
         self._events: list[Event] = []
         self._numbers: dict[str, float] | None = None
@@ -107,12 +107,12 @@ class DeferredValues:
     def _copy(self, tensor: Any, devices: dict[Any, str]) -> _HostCopy | _DeviceClone:
         reason = tensor_fault(tensor)
         kind = tensor.device.type
-        edge = self._edges.get(kind) or self._edges.setdefault(kind, self._edge_of(kind))
-        reason = reason or edge.obstacle()
+        module = self._modules.get(kind) or self._modules.setdefault(kind, self._module_of(kind))
+        reason = reason or module.obstacle()
         if reason is not None:
             raise NotANumber(reason)
         source = tensor.detach()
-        slot = self._pool.take(kind, source.dtype, edge)
+        slot = self._pool.take(kind, source.dtype, module)
         if slot is None:
             devices[tensor.device] = kind
             return _DeviceClone(source.clone())
@@ -122,7 +122,7 @@ class DeferredValues:
 
     def _mark(self, device: Any, kind: str) -> None:
         try:
-            event = self._edges[kind].record(device)
+            event = self._modules[kind].record(device)
         except Exception as error:  # noqa: BLE001 - without its event a copy cannot be trusted
             self._failure = f"{device} took no event: {type(error).__name__}: {error}"
             return

@@ -2,7 +2,7 @@
 
 `make_log` makes every `log` there is (the module's, a tracker's, a run's) from one body, so that what is measured is
 what runs. In it: no system call, no logging, no import, no lock, no look at the values' types. The encoder stops at
-what is no plain number and only then the slow path, `Channel.odd`, begins.
+what is no plain number and only then the slow path, `Channel.slow`, begins.
 
 Where the hot path in C was built (`tailrace_agent.ipc.native`), that one takes the calls with plain numbers, and `log`
 below takes all others; otherwise it takes all. So `log` says what a call means; tests hold the C against it.
@@ -108,10 +108,10 @@ def python_log(pointer: Pointer) -> LogCall:
             try:
                 latest |= values if metrics is None else {**metrics, **values}
             except Exception as error:  # noqa: BLE001 - as below
-                channel.odd(values, metrics, step, 0, error)
+                channel.slow(values, metrics, step, 0, error)
                 return None
             if len(latest) > channel.known:
-                channel.odd(values, metrics, step, 0, _NEW)
+                channel.slow(values, metrics, step, 0, _NEW)
             return None
         now = time_ns()
         at = next(steps) if step is None else step
@@ -121,7 +121,7 @@ def python_log(pointer: Pointer) -> LogCall:
         except CallError:  # a selection's: under `strict` it has dealt with the call
             raise
         except Exception as error:  # noqa: BLE001 - whatever the values raise, the slow path sorts it out
-            return channel.odd(values, metrics, step if isinstance(metrics, str) and not values else at, now, error)
+            return channel.slow(values, metrics, step if isinstance(metrics, str) and not values else at, now, error)
         # RingWriter.put, word for word.
         ring = channel.ring
         size = len(row)

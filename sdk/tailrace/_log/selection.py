@@ -120,11 +120,11 @@ class Selection(native.Selector):
         plans: The plan of each set of keys that has come up.
         names: The same by tuples of keywords as the hot path in C gets them.
         put: Takes what is due.
-        odd: Takes what the encoder cannot; as `Channel.odd`.
+        slow: Takes what the encoder cannot; as `Channel.slow`.
     """
 
     put: Callable[[bytes], None]
-    odd: Callable[..., None]
+    slow: Callable[..., None]
 
     def __init__(self, every: Mapping[str, int], min_interval: Mapping[str, float]) -> None:
         self._every, self._min_interval = every, min_interval
@@ -137,9 +137,9 @@ class Selection(native.Selector):
         """The selection that the settings ask for, if any."""
         return Selection(every or {}, min_interval or {}) if every or min_interval else None
 
-    def encoder(self, encode: Callable[[Row], bytes], odd: Callable[..., None]) -> Callable[[Row], bytes]:
+    def encoder(self, encode: Callable[[Row], bytes], slow: Callable[..., None]) -> Callable[[Row], bytes]:
         """An encoder that puts on the ring what is due, holds the rest, and answers `DONE`. In the hot path."""
-        self.encode, self.odd = encode, odd
+        self.encode, self.slow = encode, slow
         known, learn, otherwise, hold = self.plans.get, self._learn, self._due, self._hold
 
         def choose(row: Row) -> bytes:
@@ -205,7 +205,7 @@ class Selection(native.Selector):
             try:
                 self.put(self.encode((run, step, now, due)))
             except Exception as error:  # noqa: BLE001
-                self.odd(due, None, step, now, error)  # not the whole call, whose other part is skipped
+                self.slow(due, None, step, now, error)  # not the whole call, whose other part is skipped
         if wrong is not None:
             raise wrong
 
@@ -214,9 +214,9 @@ class Selection(native.Selector):
         try:
             group.held = self.encode(row)
         except Exception as error:  # noqa: BLE001 - as in the hot path
-            self._hold_odd(group, row, error)
+            self._hold_slow(group, row, error)
 
-    def _hold_odd(self, group: _Group, row: Row, error: BaseException) -> None:
+    def _hold_slow(self, group: _Group, row: Row, error: BaseException) -> None:
         """A row that the encoder could not take. Values on a device are copied there: they may change."""
         run, step, now, values = row
         numbers, deferred, bad = split(values)
@@ -227,7 +227,7 @@ class Selection(native.Selector):
             group.held = self.encode((run, step, now, numbers)) if numbers else None
         if bad:  # last, since it raises under `strict`
             known = {*numbers, *deferred}
-            self.odd({key: value for key, value in values.items() if key not in known}, None, step, now, error)
+            self.slow({key: value for key, value in values.items() if key not in known}, None, step, now, error)
 
     def _learn(self, values: Mapping[Any, Any]) -> _Group:
         """The plan for a set of keys that has not come up before.
@@ -257,7 +257,7 @@ class Selection(native.Selector):
         return _first(self._every, key, 1), round(seconds * 1e9)
 
 
-def log_rest(channel: Channel, odd: Callable[..., object], voice: Voice) -> None:
+def log_rest(channel: Channel, slow: Callable[..., object], voice: Voice) -> None:
     """Logs what a run's channel holds back, at its end. Never raises: the calls are long past."""
     for held in channel.selection.rest() if channel.selection is not None else ():
         if isinstance(held, bytes):
@@ -265,7 +265,7 @@ def log_rest(channel: Channel, odd: Callable[..., object], voice: Voice) -> None
             continue
         _, step, time_ns, values = held
         try:
-            odd(values, None, step, time_ns, NotReady(None))
+            slow(values, None, step, time_ns, NotReady(None))
         except CallError as error:  # under `strict`
             voice.warn(str(error))
 

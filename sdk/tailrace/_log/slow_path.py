@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from tailrace._log.channel import Channel
     from tailrace._log.last_values import Latest
 
-__all__ = ["OddCalls"]
+__all__ = ["SlowPath"]
 
 
-class OddCalls:
+class SlowPath:
     """The slow path of one run.
 
     Args:
@@ -50,7 +50,7 @@ class OddCalls:
         self.calls = self.took_ns = self.halves = 0
 
     def timed(self, values: Mapping[str, Any], metrics: Any, step: Any, time_ns: int, error: BaseException) -> None:
-        """As `take`, for a call that is under way and has the time of its beginning; as `Channel.odd` wants it."""
+        """As `take`, for a call that is under way and has the time of its beginning; as `Channel.slow` wants it."""
         if self.take(values, metrics, step, time_ns, error):
             self.calls += 1
             self.took_ns += now_ns() - time_ns

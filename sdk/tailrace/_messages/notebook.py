@@ -72,7 +72,7 @@ class Cells:
         """Tells what the agent reports of a run, cell by cell, until it has ended."""
         self._runs.add(run)
 
-    def say(self, write: Callable[[], None]) -> None:
+    def show(self, write: Callable[[], None]) -> None:
         """Has something written where it belongs.
 
         Args:

@@ -54,12 +54,12 @@ def instead_of_argument(name: str, function: str, known: Iterable[str]) -> str:
     from difflib import get_close_matches
 
     names = list(known)
-    said = f"{function} takes no argument {name!r}"
+    text = f"{function} takes no argument {name!r}"
     word = _ARGUMENTS.get(name)
     if word in names:
-        return f"{said}; here it is called {word}"
+        return f"{text}; here it is called {word}"
     near = get_close_matches(name, names, n=1, cutoff=0.6)
-    return f"{said}; did you mean {near[0]}?" if near else f"{said}; see help(tailrace.{function}) and docs/settings.md"
+    return f"{text}; did you mean {near[0]}?" if near else f"{text}; see help(tailrace.{function}) and docs/settings.md"
 
 
 def instead_of_function(name: str, known: Iterable[str], owner: str = "module 'tailrace'") -> str:
@@ -71,17 +71,17 @@ def instead_of_function(name: str, known: Iterable[str], owner: str = "module 't
     """
     from difflib import get_close_matches
 
-    said = f"{owner} has no attribute {name!r}"
+    text = f"{owner} has no attribute {name!r}"
     if name == "autolog" or name.endswith("_autolog"):
-        return f"{said}: {_AUTOLOG}"
+        return f"{text}: {_AUTOLOG}"
     if name in _FUNCTIONS:
-        return f"{said}; here it is {_FUNCTIONS[name]}"
+        return f"{text}; here it is {_FUNCTIONS[name]}"
     kind = _of_mlflow(name)
     if kind is not None:
         autolog = f" For its autolog: {_AUTOLOG}" if kind == "flavor" else ""
-        return f"{said}; it is MLflow's own: `import mlflow` beside tailrace, and mlflow.{name}.{autolog}"
+        return f"{text}; it is MLflow's own: `import mlflow` beside tailrace, and mlflow.{name}.{autolog}"
     near = get_close_matches(name, list(known), n=1, cutoff=0.7)
-    return f"{said}; did you mean {near[0]}?" if near else said
+    return f"{text}; did you mean {near[0]}?" if near else text
 
 
 def is_import(package: str, name: str) -> bool:
@@ -89,8 +89,8 @@ def is_import(package: str, name: str) -> bool:
 
     Of a package the import system first looks for an attribute, and then for a module of that name.
     """
-    asking = sys._getframe(2).f_code
-    return asking.co_name == "_handle_fromlist" and find_spec(f"{package}.{name}") is None
+    caller = sys._getframe(2).f_code
+    return caller.co_name == "_handle_fromlist" and find_spec(f"{package}.{name}") is None
 
 
 def _of_mlflow(name: str) -> str | None:

@@ -1,6 +1,6 @@
 """What a person is told: short lines on standard error, each warning once.
 
-Lines (`say`) are silenced by the setting `quiet`; warnings go through the logger `tailrace`, which shows them on
+Lines (`print_line`) are silenced by the setting `quiet`; warnings go through the logger `tailrace`, which shows them on
 standard error unless the program has configured logging otherwise.
 
 In a notebook lines go to standard output, since a red box there means that something is wrong; and both go to the cell
@@ -21,13 +21,13 @@ from tailrace_agent.text.quoting import visible
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Voice", "on_terminal", "say"]
+__all__ = ["Voice", "on_terminal", "print_line"]
 
 _MOST = 1000
 _LONGEST = 4000
 
 
-def say(text: str) -> None:
+def print_line(text: str) -> None:
     """One line on standard error, in a notebook on standard output; a broken stream is nobody's problem."""
     with contextlib.suppress(OSError, ValueError, AttributeError, TypeError, RuntimeError):
         stream = sys.stderr if notebook_shell() is None else sys.stdout
@@ -64,7 +64,7 @@ class Voice:
     """
 
     def __init__(self) -> None:
-        self._said: dict[object, object] = {}
+        self._shown: dict[object, object] = {}
 
     def warn(self, text: str, *, once: object = None) -> None:
         """A warning, unless one with the same `once` (or the same text) was given."""
@@ -74,11 +74,11 @@ class Voice:
     def remark(self, text: str) -> None:
         """A line that is no warning, once."""
         if self._is_new(text):
-            _write(partial(say, text))
+            _write(partial(print_line, text))
 
     def _is_new(self, what: object) -> bool:
         ours = object()
-        return len(self._said) < _MOST and self._said.setdefault(what, ours) is ours
+        return len(self._shown) < _MOST and self._shown.setdefault(what, ours) is ours
 
 
 def _write(write: Callable[[], None]) -> None:
@@ -87,7 +87,7 @@ def _write(write: Callable[[], None]) -> None:
     if notebook is None:
         write()
     else:
-        notebook.say(write)
+        notebook.show(write)
 
 
 def _warn(text: str) -> None:
@@ -96,4 +96,4 @@ def _warn(text: str) -> None:
 
         logging.getLogger("tailrace").warning("tailrace: %s", _writable(text, sys.stderr))
     except (ImportError, AttributeError, OSError):  # re-entered while this very thread is importing it; no descriptor
-        say(text)
+        print_line(text)

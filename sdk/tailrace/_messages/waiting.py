@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from tailrace._messages.voice import on_terminal, say
+from tailrace._messages.voice import on_terminal, print_line
 from tailrace_agent.ledger import Counts
 from tailrace_agent.text.quoting import visible
 
@@ -90,7 +90,7 @@ class _Progress:
         self._nested: str | None = None
         self._problem: str | None = None
         self._draws = True
-        self._ask_at = 0.0
+        self._refresh_at = 0.0
         self._bar: Any = None
         self._task: Any = None
         self._line_at, self._line_after = 0.0, _LINE_AFTER
@@ -98,8 +98,8 @@ class _Progress:
     def update(self, status: RunStatus | None, waited: float, timeout: float) -> None:
         if self._quiet:
             return
-        if waited >= self._ask_at:
-            self._nested, self._problem, self._ask_at = self._below(), self._trouble(), waited + 1.0
+        if waited >= self._refresh_at:
+            self._nested, self._problem, self._refresh_at = self._below(), self._trouble(), waited + 1.0
         what = self._problem or _what(status, self._new_store, self._nested)
         text = f"{visible(what)}; waiting {timeout - waited:.0f} s more at most"
         total = status.ledger.total if status is not None else Counts()
@@ -112,7 +112,7 @@ class _Progress:
         elif waited >= self._line_at:
             self._line_at = waited + self._line_after
             self._line_after = min(self._line_after * 2, _MAX_LINE_AFTER)
-            say(f"{done:,} of {wanted:,} delivered; {text}" if total.pending else text)
+            print_line(f"{done:,} of {wanted:,} delivered; {text}" if total.pending else text)
 
     def close(self) -> None:
         if self._bar is not None:

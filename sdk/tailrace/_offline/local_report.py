@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from tailrace._background.lane import LANE
-from tailrace._messages.voice import say
+from tailrace._messages.voice import print_line
 from tailrace._values.params import plain_config
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class LocalReport:
             return
         if not self._settings.quiet:
             parts = (_count(len(metrics), "metric"), _count(len(self._params), "param"), _count(figures, "figure"))
-            say(f"tracking is off: {', '.join(parts)} → {self._root}{os.sep}")
+            print_line(f"tracking is off: {', '.join(parts)} → {self._root}{os.sep}")
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
@@ -140,8 +140,8 @@ def _name_of(report: Path) -> str:
     import json
 
     try:
-        told = json.loads((report / RUN_FILE).read_text(encoding="utf-8"))
-        when, run = time.localtime(told["start_time"] / 1000), str(int(told["run"], 16))
+        record = json.loads((report / RUN_FILE).read_text(encoding="utf-8"))
+        when, run = time.localtime(record["start_time"] / 1000), str(int(record["run"], 16))
     except (OSError, ValueError, KeyError, TypeError):  # somebody else's, or half of one
         when, run = time.localtime(), str(time.time_ns())
     return f"{time.strftime('%Y%m%d-%H%M%S', when)}-{int(run):016x}"

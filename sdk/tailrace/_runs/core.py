@@ -15,7 +15,7 @@ from tailrace._log.channel import Channel
 from tailrace._log.last_values import Latest
 from tailrace._log.log import make_log
 from tailrace._log.selection import Selection, log_rest
-from tailrace._log.slow_path import OddCalls
+from tailrace._log.slow_path import SlowPath
 from tailrace._messages.notebook import attend
 from tailrace._messages.summary import link_line
 from tailrace._offline.local_report import LocalReport
@@ -118,7 +118,7 @@ class RunCore:
             self._ending = Ending(spec, connection, settings, voice, self.status, self._drain)
         self.latest = Latest() if connection is None or not settings.log_metrics else None
         self.local = LocalReport(spec, settings, voice) if connection is None and settings.backend != "none" else None
-        self.slow_path = OddCalls(spec.run, self._reject, self.latest)
+        self.slow_path = SlowPath(spec.run, self._reject, self.latest)
         selection = Selection.of(settings.every, settings.min_interval)
         channel = Channel(spec.run, lambda _: None, self.slow_path.timed, strict=settings.strict, selection=selection)
         self.channel = self.slow_path.channel = self.attached(channel)
@@ -270,9 +270,9 @@ class RunCore:
         if status is not None and status.refused:
             raise StoreRefused(status.refused)
         if status is None or not status.run_id:
-            said = status.problem if status is not None else None
+            reported = status.problem if status is not None else None
             blind = self.connection.blindness if self.connection is not None else None
-            problem = blind or said or "the agent has not answered"
+            problem = blind or reported or "the agent has not answered"
             raise TimeoutError(f"MLflow has not created the run within {timeout:.0f} s: {problem}")
         return status
 
@@ -297,7 +297,7 @@ class RunCore:
             line = link_line(status, self.spec, self.settings)
             if line is not None:
                 self.voice.remark(line)
-        notices = status.said[self._notices_seen :]
+        notices = status.all_notices[self._notices_seen :]
         self._notices_seen = max(self._notices_seen, len(status.notices))
         for notice in notices:
             if notice.topic.asks_login and self.connection is not None:
@@ -359,7 +359,7 @@ class RunCore:
                 self.local.finish(name, self.latest, limit)
             return
         self._log_rest()
-        self.channel.odd, self.channel.encode = self._log_late, _over
+        self.channel.slow, self.channel.encode = self._log_late, _over
 
         def end() -> End:
             return End(self.spec.run, name, self.end_time or time.time_ns() // 1_000_000, self._cost())

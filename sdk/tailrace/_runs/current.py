@@ -15,7 +15,7 @@ from tailrace._background.lane import abandon, drain
 from tailrace._background.process_end import uncaught
 from tailrace._log.channel import Channel
 from tailrace._messages.summary import start_line
-from tailrace._messages.voice import say
+from tailrace._messages.voice import print_line
 from tailrace._runs.active import Active
 from tailrace._runs.core import RunCore
 from tailrace._runs.ending import wait_was_ended
@@ -97,10 +97,10 @@ class CurrentRuns:
         self.active.push(run, self._implicit(run))
         if connection is None:
             return run
-        connection.listen(self._hear)
+        connection.listen(self._on_bell)
         self._point_children_at(run)
         if not config.quiet and above is None:
-            say(start_line(spec, config))
+            print_line(start_line(spec, config))
         if config.on_error == "raise":
             reason = verdict(run, spec)
             if reason is not None:
@@ -278,7 +278,7 @@ class CurrentRuns:
         run = self._made(spec, connection, config)
         if connection is not None:
             connection.put(Start(spec))
-            connection.listen(self._hear)
+            connection.listen(self._on_bell)
         return run
 
     def _join(self, number: int, config: Settings, connection: Connection) -> RunCore:
@@ -294,13 +294,13 @@ class CurrentRuns:
     def _implicit(self, run: RunCore) -> Channel:
         """A channel for the module-level calls, which ends with the run."""
 
-        def odd(values: Mapping[str, Any], metrics: Any, step: Any, time_ns: int, error: BaseException) -> None:
+        def slow(values: Mapping[str, Any], metrics: Any, step: Any, time_ns: int, error: BaseException) -> None:
             if isinstance(error, _NoRun):
                 self._nowhere(values, metrics, step, time_ns, error)
             else:
                 run.slow_path.timed(values, metrics, step, time_ns, error)
 
-        channel = run.attached(run.channel.twin(odd))
+        channel = run.attached(run.channel.twin(slow))
         if not run.ours:
             self._follow(run, channel)
         return channel
@@ -355,7 +355,7 @@ class CurrentRuns:
             if gone.connection is not None:
                 gone.connection.point_children_at(0)
 
-    def _hear(self) -> None:
+    def _on_bell(self) -> None:
         """The agent has something to tell."""
         for run in dict.fromkeys([*self.active.all(), *self._by_id.values()]):
             run.status()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from tailrace._background.lane import drain
 from tailrace._messages.summary import end_lines, handed_line, left_line, nested_left, new_store
-from tailrace._messages.voice import say
+from tailrace._messages.voice import print_line
 from tailrace._messages.waiting import until
 from tailrace_agent.ipc.records import End, Flush, Start
 
@@ -62,14 +62,14 @@ class Ending:
         drain(timeout)
         token, ring = connection.next_token(), connection.ring_name
 
-        def ask() -> None:
+        def request() -> None:
             connection.put(Flush(self._spec.run, token))
 
-        ask()
+        request()
         return self.until(
             lambda s: (s.settled.get(ring, 0) >= token and (s.closed or not closed)) or bool(s.refused),
             max(0.0, deadline - time.monotonic()),
-            nudge=ask,
+            nudge=request,
             below=lambda: nested_left(self._known(nested), len(nested)),
         )
 
@@ -111,15 +111,15 @@ class Ending:
             nested: Runs below this one that were handed over: the agent ends this one after them.
         """
         began = time.monotonic()
-        told: End | None = None
+        ended: End | None = None
         try:
             try:
                 self._prepare(timeout)
             finally:
-                told = end()
-                self.hand_over(told)
+                ended = end()
+                self.hand_over(ended)
             if not timeout:
-                self._hand_over_in_words()
+                self._report_handover()
                 return
             status = self.settle(max(0.0, began + timeout - time.monotonic()), closed=True, nested=nested)
         except KeyboardInterrupt:
@@ -130,8 +130,8 @@ class Ending:
         others = self._known(nested)
         if status is not None and status.closed and not status.ledger.pending:
             if not self._settings.quiet:
-                for line in end_lines(status, told.cost, self._spec, others, self._settings):
-                    say(line)
+                for line in end_lines(status, ended.cost, self._spec, others, self._settings):
+                    print_line(line)
         elif status is None or not status.refused:
             self._leave(status, time.monotonic() - began, nested)
 
@@ -143,7 +143,7 @@ class Ending:
         self._connection.put(Start(self._spec, again=True))
         self._connection.put(end)
 
-    def _hand_over_in_words(self) -> None:
+    def _report_handover(self) -> None:
         obstacle = self._connection.obstacle
         if obstacle is not None:
             self._leave(None, 0.0)

@@ -20,7 +20,7 @@ import msgspec
 
 from tailrace._session.credentials import CredentialsWatch
 from tailrace_agent.files.descriptors import NONE_LEFT, SPARE
-from tailrace_agent.hosts.spawn import Agent, ask_to_leave, can_spawn, spawn_agent
+from tailrace_agent.hosts.spawn import Agent, can_spawn, request_exit, spawn_agent
 from tailrace_agent.ipc import status
 from tailrace_agent.runtime.originals import original, start_thread
 
@@ -38,7 +38,7 @@ _PAUSE: Final = 30.0
 _BREATH: Final = 1.0
 _MUTE_DEATHS: Final = 2
 """Agents that may die before their first word, until it is given up to start them."""
-_FIRST_WORD: Final = 30.0
+_FIRST_STATUS: Final = 30.0
 """Seconds within which an agent that works has said it on a very busy machine, too."""
 
 
@@ -124,16 +124,16 @@ class Keeper:
         """Has the agent leave, if one lives: its successor gets what this process knows now."""
         with SPARE.lent():
             if self._session.agent_alive():
-                ask_to_leave(self._session)
+                request_exit(self._session)
 
     def _spawn(self) -> None:
         self._agent = agent = spawn_agent(self._session, self._credentials)
         if agent is not None:
-            start_thread(partial(self._expect_word, agent), "tailrace-first-word")
+            start_thread(partial(self._await_first_status, agent), "tailrace-first-word")
 
-    def _expect_word(self, agent: Agent) -> None:
-        original("time", "sleep")(_FIRST_WORD)
-        if self._agent is agent and agent.poll() is None and not self._has_said(agent):
+    def _await_first_status(self, agent: Agent) -> None:
+        original("time", "sleep")(_FIRST_STATUS)
+        if self._agent is agent and agent.poll() is None and not self._wrote_status(agent):
             self._silent = True
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(agent.pid, signal.SIGKILL)  # it may have started others, which have the lock, too
@@ -170,7 +170,7 @@ class Keeper:
                 continue
             if self._closed or self._session.closed or not self._session.has_shared:
                 return
-            mute = 0 if self._has_spoken() else mute + 1
+            mute = 0 if self._had_begun() else mute + 1
             if (mute >= _MUTE_DEATHS or self._silent) and self._deliver_from_here():
                 return
             deaths = deaths + 1 if time.monotonic() - started < _QUICK_DEATH else 0
@@ -181,15 +181,15 @@ class Keeper:
             started = time.monotonic()
             self._start_another()
 
-    def _has_spoken(self) -> bool:
+    def _had_begun(self) -> bool:
         """Whether the agent that has died got as far as its own code; one that others have started counts as well."""
         dead, self._agent = self._agent, None
         if dead is None:
             return True
         dead.poll()  # reaps it
-        return self._has_said(dead)
+        return self._wrote_status(dead)
 
-    def _has_said(self, agent: Agent) -> bool:
+    def _wrote_status(self, agent: Agent) -> bool:
         try:
             with SPARE.lent():
                 text = (self._session.shared / "agent.status").read_bytes()
@@ -208,8 +208,8 @@ class Keeper:
         except Exception as error:  # noqa: BLE001 - whatever keeps threads from it; a process is tried again
             self._voice.warn(f"no agent can be started, neither as a process nor as a thread: {error}")
             return False
-        said = f" ({last[0]})" if last else ""
-        fault = f"does not begin (is {sys.executable} a Python?)" if self._silent else f"ends before it begins{said}"
+        detail = f" ({last[0]})" if last else ""
+        fault = f"does not begin (is {sys.executable} a Python?)" if self._silent else f"ends before it begins{detail}"
         self._voice.warn(
             f"the agent process {fault}; delivering from a thread of this program instead. "
             f"All that it said is in {errors}."

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 __all__ = ["listen"]
 
 
-def listen(pipe: Path, heard: Callable[[], None]) -> None:
+def listen(pipe: Path, on_bell: Callable[[], None]) -> None:
     """Calls a function whenever something was written into a pipe, which is made here.
 
     Args:
         pipe: Where to; `Session.bell`.
-        heard: Called in a thread of its own; whatever it raises ends nothing.
+        on_bell: Called in a thread of its own; whatever it raises ends nothing.
 
     Raises:
         OSError: No pipe can be made.
@@ -34,7 +34,7 @@ def listen(pipe: Path, heard: Callable[[], None]) -> None:
     def wait() -> None:
         while os.read(end, 4096):
             try:
-                heard()
+                on_bell()
             except Exception:  # noqa: BLE001, S112 - what is heard is told by other calls, too; nobody is left to tell here
                 continue
 

@@ -164,13 +164,13 @@ class Connection:
                     channel.lead_to(self._ring)
             return self._ring
 
-    def listen(self, heard: Callable[[], None]) -> None:
+    def listen(self, on_bell: Callable[[], None]) -> None:
         """Calls a function when the agent has something to tell this process; once in each process."""
         if self._listens:
             return
         self._listens = True
         with contextlib.suppress(OSError, RuntimeError, SessionError):  # it is told at the end all the same
-            listen(self.session.bell(self.ring_name), heard)
+            listen(self.session.bell(self.ring_name), on_bell)
 
     def point_children_at(self, run: int) -> None:
         """The run that other processes log to from now on, if they start none of their own; 0 for none."""

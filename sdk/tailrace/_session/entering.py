@@ -60,14 +60,14 @@ def create(settings: Settings, voice: Voice, make_ring: Callable[[Session], Ring
         StateDirError: State can be kept nowhere, or not where it was asked for under `on_error="raise"`.
         SessionError: No ring can be made.
     """
-    asked = settings
+    requested = settings
     for name in ("tracking_uri", "registry_uri"):
         uri = getattr(settings, name)
         settings = msgspec.structs.replace(settings, **{name: mask_uri(uri)[0] if uri else None})
     if settings.alert_webhook:
         settings = msgspec.structs.replace(settings, alert_webhook=mask_url(settings.alert_webhook))
     try:
-        return _with_ring(settings, voice, make_ring)._replace(settings=asked)
+        return _with_ring(settings, voice, make_ring)._replace(settings=requested)
     except StateDirError as error:
         if settings.on_error == "raise":
             raise

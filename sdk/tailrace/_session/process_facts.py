@@ -20,7 +20,7 @@ __all__ = ["facts"]
 
 _MOST_ARGUMENTS: Final = 300
 _LONGEST: Final = 1000
-_TELLING: Final = (
+_VARIABLES: Final = (
     "RANK", "LOCAL_RANK", "WORLD_SIZE", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS",
     "SLURM_JOB_ID", "SLURM_JOB_NAME", "SLURM_ARRAY_TASK_ID", "SLURM_JOB_NODELIST",
     "GITHUB_REPOSITORY", "GITHUB_WORKFLOW", "GITHUB_RUN_ID", "GITHUB_REF_NAME", "GITHUB_HEAD_REF", "GITHUB_SHA",
@@ -32,7 +32,7 @@ _TELLING: Final = (
 def facts(files: Iterable[str] = ()) -> Facts:
     """Of this process, now; `files` are configuration files beside the one with the settings."""
     config = settings_file()
-    told = [name for name in _TELLING if name in os.environ]
+    found = [name for name in _VARIABLES if name in os.environ]
     return Facts(
         command=_command(),
         script=program_file(),
@@ -40,7 +40,7 @@ def facts(files: Iterable[str] = ()) -> Facts:
         python=".".join(map(str, sys.version_info[:3])),
         pid=os.getpid(),
         host=os.uname().nodename,
-        environment=dict(zip(told, mask_arguments(os.environ[name][:_LONGEST] for name in told), strict=True)),
+        environment=dict(zip(found, mask_arguments(os.environ[name][:_LONGEST] for name in found), strict=True)),
         config_files=list(dict.fromkeys([*([str(config)] if config is not None else []), *files])),
     )
 

@@ -87,7 +87,7 @@ def test_the_first_end_that_was_said_counts(book: RunBook) -> None:
 def test_an_end_that_was_inferred_gives_way_to_one_that_was_said(book: RunBook) -> None:
     started(book)
     assert book.end(End(1, "KILLED", 5), "disappeared") is not None
-    assert book.advance(1, Event.TOLD)
+    assert book.advance(1, Event.REPORTED)
     assert book.advance(1, Event.SETTLED)
     assert book.end(End(1, "KILLED", 6), "disappeared again") is None
     assert book.get(1).closed  # type: ignore[union-attr]
@@ -109,7 +109,7 @@ def test_an_end_whose_commit_failed_is_written_when_it_comes_again(book: RunBook
 def test_the_end_of_an_unknown_run_changes_nothing(book: RunBook) -> None:
     assert book.end(End(9, "FINISHED", 5)) is None
     book.update(9, attempts=1)
-    assert not book.advance(9, Event.TOLD)
+    assert not book.advance(9, Event.REPORTED)
     book.note_last({9: 5})
     book.reopen([9])
     assert not book.notice(9, "text")
@@ -121,7 +121,7 @@ def test_the_end_of_an_unknown_run_changes_nothing(book: RunBook) -> None:
 def test_rows_that_come_late_reopen_a_run(book: RunBook) -> None:
     started(book)
     book.end(End(1, "FINISHED", 5))
-    book.advance(1, Event.TOLD)
+    book.advance(1, Event.REPORTED)
     for reopen in (lambda: book.reopen([1]), lambda: book.note_last({1: 77})):
         assert book.advance(1, Event.SETTLED)
         assert book.unfinished(None) == []
@@ -260,7 +260,7 @@ def test_tokens_never_go_back_and_rings_are_kept_apart(book: RunBook) -> None:
 
 def test_after_the_end_a_flush_is_answered_when_mlflow_knows_it(book: RunBook) -> None:
     changes = (
-        partial(book.advance, event=Event.TOLD),
+        partial(book.advance, event=Event.REPORTED),
         partial(book.advance, event=Event.LOST, gone="deleted"),
         partial(book.update, refused="no such store"),
     )

@@ -12,13 +12,13 @@ from tailrace_agent.delivery.run_state import RunState
 from tailrace_agent.ipc.records import End, RunSpec
 
 IMPOSSIBLE = {
-    Phase.RUNNING: {Event.TOLD, Event.SETTLED},
+    Phase.RUNNING: {Event.REPORTED, Event.SETTLED},
     Phase.ENDED: {Event.SETTLED},
-    Phase.CLOSED: {Event.TOLD},
-    Phase.FINALIZED: {Event.TOLD, Event.SETTLED, Event.LOST},
-    Phase.GONE: {Event.TOLD, Event.SETTLED, Event.LOST},
-    Phase.GONE_ENDED: {Event.TOLD, Event.LOST},
-    Phase.BURIED: {Event.TOLD, Event.SETTLED, Event.LOST},
+    Phase.CLOSED: {Event.REPORTED},
+    Phase.FINALIZED: {Event.REPORTED, Event.SETTLED, Event.LOST},
+    Phase.GONE: {Event.REPORTED, Event.SETTLED, Event.LOST},
+    Phase.GONE_ENDED: {Event.REPORTED, Event.LOST},
+    Phase.BURIED: {Event.REPORTED, Event.SETTLED, Event.LOST},
 }
 
 

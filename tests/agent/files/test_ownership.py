@@ -34,7 +34,7 @@ from tailrace_agent.files.ownership import (
     read_own,
     write_own,
 )
-from tailrace_agent.hosts.abandoned_sessions import Leftovers, is_leftover
+from tailrace_agent.hosts.abandoned_sessions import AbandonedSessions, is_abandoned
 from tailrace_agent.ipc import status
 from tailrace_agent.ipc.finished import finished, mark_finished
 from tailrace_agent.ipc.records import Artifact, End, RunSpec, Start, encode
@@ -127,7 +127,7 @@ def test_a_shared_directory_that_somebody_else_has_made_is_not_adopted(session: 
     assert not found.owner_alive("1-0000")
     assert not found.agent_alive()
     assert not found.closed
-    assert is_leftover(found)
+    assert is_abandoned(found)
     with pytest.raises(OSError, match="not this user's"):
         found.try_agent_lock()
     with pytest.raises(OSError, match="not this user's"):
@@ -575,9 +575,9 @@ def test_an_agent_whose_neighbours_sessions_are_taken_away_goes_on(session: Sess
     log = KeptLog()
     root = session.dir.parent
     os.chown(root, MALLORY, MALLORY)
-    leftovers = Leftovers(session, log)
-    leftovers.step(leftovers.step(0.0))
-    assert leftovers.done
+    abandoned = AbandonedSessions(session, log)
+    abandoned.step(abandoned.step(0.0))
+    assert abandoned.done
     assert log.events == ["sessions cannot be read"]
 
 

@@ -37,7 +37,7 @@ def status() -> RunStatus:
 def test_a_status_gives_back_each_notice_with_its_topic() -> None:
     read = stored.read(msgspec.json.encode(status()), RunStatus)
     assert read is not None
-    assert read.said == SAID
+    assert read.all_notices == SAID
     assert read.lacks == "login"
 
 
@@ -49,8 +49,8 @@ def test_a_program_of_the_version_before_reads_the_texts_of_a_newer_agent() -> N
 def test_what_an_agent_of_the_version_before_wrote_is_its_own_topic() -> None:
     read = stored.read(msgspec.json.encode(StatusOfBefore(run=1, notices=["one", "two"])), RunStatus)
     assert read is not None
-    assert read.said == [Notice("one"), Notice("two")]
-    assert [each.about for each in read.said] == ["one", "two"]
+    assert read.all_notices == [Notice("one"), Notice("two")]
+    assert [each.about for each in read.all_notices] == ["one", "two"]
     assert read.lacks is None
 
 
@@ -67,14 +67,14 @@ def test_a_later_version_may_say_more_of_a_topic() -> None:
     body = b'{"run": 1, "notices": ["a", "b"], "topics": [["about a", true, false, "more"], ["about b"]]}'
     read = stored.read(body, RunStatus)
     assert read is not None
-    assert [each.about for each in read.said] == ["about a", "about b"]
+    assert [each.about for each in read.all_notices] == ["about a", "about b"]
 
 
 @pytest.mark.parametrize("topics", [b'"none"', b"[7]", b'[["a"], ["b"], ["c"]]'])
 def test_topics_that_cannot_be_read_cost_no_text(topics: bytes) -> None:
     read = stored.read(b'{"run": 1, "notices": ["a", "b"], "topics": ' + topics + b"}", RunStatus)
     assert read is not None
-    assert read.said == [Notice("a"), Notice("b")]
+    assert read.all_notices == [Notice("a"), Notice("b")]
 
 
 def test_one_notice_of_a_topic_is_enough_whatever_its_words() -> None:

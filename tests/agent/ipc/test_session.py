@@ -22,11 +22,11 @@ from helpers.kept_log import KeptLog
 from helpers.other_users import needs_root
 from helpers.sdk_tools import eventually
 from tailrace_agent.errors import SessionError, StateDirError
-from tailrace_agent.hosts import abandoned_sessions as leftovers_module
+from tailrace_agent.hosts import abandoned_sessions as abandoned_module
 from tailrace_agent.hosts import spawn as spawn_module
-from tailrace_agent.hosts.abandoned_sessions import Leftovers, is_leftover
+from tailrace_agent.hosts.abandoned_sessions import AbandonedSessions, is_abandoned
 from tailrace_agent.hosts.process import _Agent
-from tailrace_agent.hosts.spawn import ask_to_leave, spawn_agent
+from tailrace_agent.hosts.spawn import request_exit, spawn_agent
 from tailrace_agent.ipc import session as module
 from tailrace_agent.ipc import status
 from tailrace_agent.ipc.ring_format import MIN_BYTES
@@ -179,7 +179,7 @@ def test_a_process_that_only_has_an_agents_id_is_not_told_to_leave(session: Sess
     with subprocess.Popen(["sleep", "60"]) as other:
         said = status.AgentStatus(pid=other.pid, host="process", started=0, seen=0)
         status.write(session.shared / "agent.status", said)
-        assert not ask_to_leave(session)
+        assert not request_exit(session)
         with pytest.raises(subprocess.TimeoutExpired):
             other.wait(0.1)
         other.kill()
@@ -247,11 +247,11 @@ def test_the_death_of_an_owner_is_seen_even_while_its_forked_child_lives(session
         assert session.rings() == [name]
         assert session.owner_alive(name)
         assert session.owner_alive(name)  # asking does not take the lock away
-        assert not is_leftover(session)
+        assert not is_abandoned(session)
         process.kill()
         process.wait()
         assert not session.owner_alive(name)
-        assert is_leftover(session)
+        assert is_abandoned(session)
         reader = session.reader(name)
         assert reader.read().rows == [b"%d" % number for number in range(100)]
         assert reader.pid == process.pid
@@ -409,7 +409,7 @@ def test_an_agent_whose_shared_directory_is_gone_leaves_and_does_not_call_the_se
     assert not (session.dir / "finished").exists()
     assert not (session.dir / "refused").exists()
     assert not session.shared.exists()
-    assert is_leftover(Session.open(session.dir))
+    assert is_abandoned(Session.open(session.dir))
 
 
 def test_removing_leaves_nothing(session: Session) -> None:
@@ -430,18 +430,18 @@ def test_changes_are_saved_as_a_whole(session: Session) -> None:
 
 
 def test_a_session_whose_programs_and_agent_are_gone_is_a_leftover(session: Session) -> None:
-    assert is_leftover(session)
+    assert is_abandoned(session)
     lock = session.try_agent_lock()
     assert lock is not None
-    assert not is_leftover(session)
+    assert not is_abandoned(session)
     os.close(lock)
-    assert is_leftover(changed(session, boot="before the reboot"))
+    assert is_abandoned(changed(session, boot="before the reboot"))
     shutil.rmtree(session.shared)  # the reboot took it along
-    assert is_leftover(session)
-    assert not is_leftover(changed(session, hostname="elsewhere"))
+    assert is_abandoned(session)
+    assert not is_abandoned(changed(session, hostname="elsewhere"))
     session.save(hostname=os.uname().nodename)
     (session.dir / "finished").touch()
-    assert not is_leftover(session)
+    assert not is_abandoned(session)
 
 
 class FakeAgent:
@@ -466,21 +466,21 @@ def test_leftovers_get_an_agent_one_after_the_other(
         started.append((found.id, FakeAgent()))
         return started[-1][1]
 
-    monkeypatch.setattr(leftovers_module, "spawn_agent", spawn)
+    monkeypatch.setattr(abandoned_module, "spawn_agent", spawn)
     lock = session.try_agent_lock()
     assert lock is not None
-    leftovers = Leftovers(session, KeptLog())
-    begin = leftovers.step(100.0)
+    abandoned = AbandonedSessions(session, KeptLog())
+    begin = abandoned.step(100.0)
     assert begin > 100
     assert started == []
     for count in range(1, 4):
-        assert leftovers.step(begin) < begin + 60
-        assert leftovers.step(begin) < begin + 60
+        assert abandoned.step(begin) < begin + 60
+        assert abandoned.step(begin) < begin + 60
         assert len(started) == count  # not before the last one has ended
         started[-1][1].ended = True
-    leftovers.step(begin)
-    assert leftovers.step(begin) > begin + 600
-    assert leftovers.done
+    abandoned.step(begin)
+    assert abandoned.step(begin) > begin + 600
+    assert abandoned.done
     assert sorted(name for name, _ in started) == sorted(found.id for found in left)
     assert newborn.id not in dict(started)
     os.close(lock)
@@ -491,8 +491,8 @@ def test_finished_sessions_are_deleted_after_their_time(session: Session, settin
     for finished in (young, old):
         (finished.dir / "finished").touch()
     os.utime(old.dir / "finished", (1, 1))
-    leftovers = Leftovers(session, KeptLog())
-    leftovers.step(leftovers.step(0.0))
+    abandoned = AbandonedSessions(session, KeptLog())
+    abandoned.step(abandoned.step(0.0))
     assert not old.dir.exists()
     assert young.dir.exists()
 
@@ -504,8 +504,8 @@ def test_a_finished_session_in_which_something_is_left_stays(session: Session, s
     os.utime(kept.dir / "finished", (1, 1))
     if why == "set aside":
         (kept.dir / "spool.db.damaged-1").touch()
-    leftovers = Leftovers(session, KeptLog())
-    leftovers.step(leftovers.step(0.0))
+    abandoned = AbandonedSessions(session, KeptLog())
+    abandoned.step(abandoned.step(0.0))
     assert kept.dir.exists()
 
 

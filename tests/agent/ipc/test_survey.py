@@ -20,7 +20,7 @@ from tailrace_agent.cli import main
 from tailrace_agent.cli._checks_store import sessions as sessions_check
 from tailrace_agent.delivery.run_state import RunState
 from tailrace_agent.files import whole_files
-from tailrace_agent.hosts.abandoned_sessions import Leftovers
+from tailrace_agent.hosts.abandoned_sessions import AbandonedSessions
 from tailrace_agent.ipc.finished import mark_finished
 from tailrace_agent.ipc.records import RunSpec
 from tailrace_agent.ipc.session import Session, sessions_root
@@ -156,9 +156,9 @@ def test_agents_leave_them_alone_and_then_leave() -> None:
     own = Session.create(load_settings(), cwd="/", program="p")
     _make_bad(sessions_root(load_settings()), {**BAD, "a-link": lambda path: path.symlink_to(own.dir)})
     log = KeptLog()
-    leftovers = Leftovers(own, log)
-    leftovers.step(leftovers.step(0.0))
-    assert leftovers.done
+    abandoned = AbandonedSessions(own, log)
+    abandoned.step(abandoned.step(0.0))
+    assert abandoned.done
     assert len(log.texts) == len(BAD)
 
 
@@ -243,10 +243,10 @@ def test_a_session_of_root_or_of_a_closed_mode_is_named_with_the_command_that_op
     for session in (closed, roots, spool_of_root):
         assert session.id in synced.output
     own = Session.create(load_settings(), cwd="/", program="p")
-    leftovers = Leftovers(own, KeptLog())
+    abandoned = AbandonedSessions(own, KeptLog())
     for now in range(0, 1000, 10):
-        leftovers.step(now)
-    assert leftovers.done
+        abandoned.step(now)
+    assert abandoned.done
     cleaned = tailrace("clean", "--older-than", "0d", "--discard-undelivered", "--yes")
     assert cleaned.exit_code == 1  # what is root's cannot be deleted, and that is said
     assert roots.id in cleaned.output

@@ -317,12 +317,12 @@ def test_a_commit_that_fails_raises_no_alert_twice(tmp_path: Path, receiver: Rec
     for now in (1.0, 2.0):
         with pytest.raises(sqlite3.OperationalError):
             pipeline.drain(now)
-        assert not pipeline.onlookers.pending
+        assert not pipeline.observers.pending
     pipeline.drain(3.0)
-    assert pipeline.onlookers.pending
+    assert pipeline.observers.pending
     assert not pipeline.settled
     for _ in range(3):
-        pipeline.onlookers.helpers["post"](1e9)
+        pipeline.observers.helpers["post"](1e9)
     assert sorted(body["title"] for body in receiver.got) == ["loss is NaN", "mine"]
     (channel,) = pipeline.channels.values()
     for now in range(4, 40):

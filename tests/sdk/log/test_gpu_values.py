@@ -14,12 +14,12 @@ import pytest
 import torch
 
 from helpers.devices import StandIn
-from tailrace._log.devices import Pool, TorchEdge
+from tailrace._log.devices import Pool, TorchDeviceModule
 from tailrace._log.gpu_values import DeferredValues
 
 
 def deferred(values: dict[str, Any], device: StandIn, pool: Pool | None = None) -> DeferredValues:
-    return DeferredValues(values, pool=pool or Pool(chunk=4), edges=lambda _: device)
+    return DeferredValues(values, pool=pool or Pool(chunk=4), modules=lambda _: device)
 
 
 def test_a_value_is_the_one_of_the_call_whatever_becomes_of_the_tensor() -> None:
@@ -199,10 +199,10 @@ def test_an_array_without_a_copy_of_its_own_is_copied() -> None:
 
 
 def test_torchs_edge_knows_what_a_device_module_lacks() -> None:
-    edge = TorchEdge("no_such_device")
-    assert edge.obstacle() is None
-    assert edge.slots(4, torch.float32) is None
-    assert edge.record(None) is None
+    module = TorchDeviceModule("no_such_device")
+    assert module.obstacle() is None
+    assert module.slots(4, torch.float32) is None
+    assert module.record(None) is None
 
 
 def test_torchs_edge_records_on_the_current_stream_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,9 +225,9 @@ def test_torchs_edge_records_on_the_current_stream_of_the_device(monkeypatch: py
             return True
 
     monkeypatch.setattr(torch, "pretend", Module, raising=False)
-    edge = TorchEdge("pretend")
-    event = edge.record("pretend:1")
+    module = TorchDeviceModule("pretend")
+    event = module.record("pretend:1")
     assert event is not None
     assert event.query()
     assert recorded == ["stream of pretend:1"]
-    assert "CUDA graph" in str(edge.obstacle())
+    assert "CUDA graph" in str(module.obstacle())

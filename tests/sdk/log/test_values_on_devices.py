@@ -39,7 +39,7 @@ def elsewhere(value: Any) -> Any:
 @pytest.fixture
 def device(monkeypatch: pytest.MonkeyPatch) -> StandIn:
     device = StandIn()
-    monkeypatch.setattr(_tensors, "edge_of", lambda kind: device)
+    monkeypatch.setattr(_tensors, "device_module", lambda kind: device)
     monkeypatch.setattr(_tensors, "_POOL", _tensors.Pool(chunk=4))
     return device
 

@@ -320,7 +320,7 @@ def test_where_to_look_is_said_as_soon_as_there_is_something_to_see(
 def test_a_stream_without_the_characters_of_a_line_gets_them_spelled_out(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.BytesIO()
     monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(stream, encoding="ascii"))
-    _say.say("run 'é' → there")
+    _say.print_line("run 'é' → there")
     assert stream.getvalue() == b"tailrace: run '\\xe9' \\u2192 there\n"
 
 

@@ -52,7 +52,7 @@ import tailrace._session.agent_keeper
 host = pathlib.Path("host")  # a program that embeds Python
 host.write_text("#!/bin/sh\\nsleep 1000\\n")
 host.chmod(0o755)
-sys.executable, tailrace._session.agent_keeper._FIRST_WORD = str(host.absolute()), 1.0
+sys.executable, tailrace._session.agent_keeper._FIRST_STATUS = str(host.absolute()), 1.0
 {LOGS}
 """
 

@@ -80,7 +80,7 @@ class Gpus:
         self._nvml = Nvml()
         self._cards: set[str] = set()
         self._lost: set[int] = set()
-        self._said: set[tuple[object, ...]] = set()
+        self._reported: set[tuple[object, ...]] = set()
         self._delay = _FIRST_DELAY
         self._retry_at: float | None = None
         self.devices: list[Device] = []
@@ -111,7 +111,7 @@ class Gpus:
         """Those that can be asked; none while NVML is not open."""
         return [device for device in self.devices if device.handle is not None] if self._nvml.is_open else []
 
-    def ask(self, device: Device, function: str, *args: object, or_else: str | None = None) -> Any:
+    def query(self, device: Device, function: str, *args: object, or_else: str | None = None) -> Any:
         """What NVML answers about a device, or None.
 
         Args:
@@ -134,16 +134,16 @@ class Gpus:
                     self.lose(device, str(error))
                     return None
                 device.failed = True
-                self._say_once("system monitor: a GPU does not answer a query", device, function, error.code)
+                self._report_once("system monitor: a GPU does not answer a query", device, function, error.code)
             except Unsupported as error:
                 device.refused.add(query)
                 if or_else is None:
-                    self._say_once("system monitor: a GPU does not support a query", None, function, error.code)
+                    self._report_once("system monitor: a GPU does not support a query", None, function, error.code)
         if query in device.refused and or_else is not None:
-            return self.ask(device, or_else, *args)
+            return self.query(device, or_else, *args)
         return None
 
-    def ask_counters(self, device: Device, fields: tuple[tuple[int, int], ...]) -> list[int | None]:
+    def query_counters(self, device: Device, fields: tuple[tuple[int, int], ...]) -> list[int | None]:
         """The values of several counters of `nvmlDeviceGetFieldValues`.
 
         Args:
@@ -153,7 +153,7 @@ class Gpus:
         Raises:
             LibraryGone: Nothing can be asked any more.
         """
-        values = self.ask(device, "nvmlDeviceGetFieldValues", fields)
+        values = self.query(device, "nvmlDeviceGetFieldValues", fields)
         if values is None:
             return [None] * len(fields)
         if all(value.nvmlReturn in _REFUSALS for value in values):
@@ -226,9 +226,9 @@ class Gpus:
             device.handle = handles.get(device.key)
             device.refused.clear()
 
-    def _say_once(self, event: str, device: Device | None, function: str, code: str) -> None:
+    def _report_once(self, event: str, device: Device | None, function: str, code: str) -> None:
         """What one GPU does not support, none of its model does: that is said once for all, failures for each."""
         index = None if device is None else device.index
-        if (index, function, code) not in self._said:
-            self._said.add((index, function, code))
+        if (index, function, code) not in self._reported:
+            self._reported.add((index, function, code))
             self._log.info(event, query=function, reason=code, **({} if index is None else {"gpu": index}))

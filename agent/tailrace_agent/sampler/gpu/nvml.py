@@ -114,11 +114,11 @@ class Nvml:
         """
         if not self.is_open:
             raise LibraryGone("not open in this process", function)
-        ask = getattr(self._pynvml, function, None)
-        if ask is None:
+        query = getattr(self._pynvml, function, None)
+        if query is None:
             raise Unsupported("unknown to this pynvml", function)
         try:
-            return ask(*args)
+            return query(*args)
         except self._pynvml.NVMLError as error:
             meaning = _MEANINGS.get(error.value, QueryFailed)
             if meaning is LibraryGone and function != _PROBE and self._answers():

@@ -33,13 +33,13 @@ class GpuCounters(GpuSource):
     def _read(self, now: float, values: dict[str, float]) -> None:
         fields = tuple((field, _ALL_LINKS) for field in _NVLINK.values())
         for device in self._whole():
-            counters = zip(_NVLINK, self._gpus.ask_counters(device, fields), strict=True)
+            counters = zip(_NVLINK, self._gpus.query_counters(device, fields), strict=True)
             known = {
                 device.prefix + name: count * _KIBIBYTE / MEGABYTE for name, count in counters if count is not None
             }
             values.update(self._rates.setdefault(device.key, Rates()).update(now, known))
             for name, kind in _ECC.items():
-                errors = self._gpus.ask(device, "nvmlDeviceGetTotalEccErrors", kind, _SINCE_DRIVER_LOAD)
+                errors = self._gpus.query(device, "nvmlDeviceGetTotalEccErrors", kind, _SINCE_DRIVER_LOAD)
                 if errors is not None:
                     values[device.prefix + name] = float(errors)
 
@@ -60,7 +60,7 @@ class GpuPcie(GpuSource):
             return
         device, name = turns[self._turn % len(turns)]
         self._turn += 1
-        kilobytes = self._gpus.ask(device, "nvmlDeviceGetPcieThroughput", _PCIE[name])
+        kilobytes = self._gpus.query(device, "nvmlDeviceGetPcieThroughput", _PCIE[name])
         if kilobytes is not None:
             values[device.prefix + name] = kilobytes / 1000
 
@@ -90,7 +90,7 @@ class GpuProcesses(GpuSource):
             return
         device = devices[self._turn % len(devices)]
         self._turn += 1
-        running = self._gpus.ask(
+        running = self._gpus.query(
             device, "nvmlDeviceGetComputeRunningProcesses_v3", or_else="nvmlDeviceGetComputeRunningProcesses_v2"
         )
         if not running:

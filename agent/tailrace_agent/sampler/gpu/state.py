@@ -57,14 +57,14 @@ class GpuState(GpuSource):
         for device in alive:
             self._read_power(device, now, values)
             for name, function, args in _STATE:
-                answer = self._gpus.ask(device, function, *args)
+                answer = self._gpus.query(device, function, *args)
                 if answer is not None:
                     values[device.prefix + name] = float(answer)
             self._read_throttling(device, values)
 
     def _read_power(self, device: Device, now: float, values: dict[str, float]) -> None:
-        milliwatts = self._gpus.ask(device, "nvmlDeviceGetPowerUsage")
-        limit = self._gpus.ask(device, "nvmlDeviceGetEnforcedPowerLimit")
+        milliwatts = self._gpus.query(device, "nvmlDeviceGetPowerUsage")
+        limit = self._gpus.query(device, "nvmlDeviceGetEnforcedPowerLimit")
         if milliwatts is not None:
             values[f"{device.prefix}power_usage_watts"] = milliwatts / 1000
             if limit:
@@ -73,12 +73,12 @@ class GpuState(GpuSource):
         meter.read(now, self._counter(device), None if milliwatts is None else milliwatts / 1000)
 
     def _read_throttling(self, device: Device, values: dict[str, float]) -> None:
-        reasons = self._gpus.ask(
+        reasons = self._gpus.query(
             device, "nvmlDeviceGetCurrentClocksEventReasons", or_else="nvmlDeviceGetCurrentClocksThrottleReasons"
         )
         if reasons is not None:
             values.update((device.prefix + name, float(reasons & mask != 0)) for name, mask in _THROTTLED.items())
 
     def _counter(self, device: Device) -> int | None:
-        counter: int | None = self._gpus.ask(device, "nvmlDeviceGetTotalEnergyConsumption")
+        counter: int | None = self._gpus.query(device, "nvmlDeviceGetTotalEnergyConsumption")
         return counter

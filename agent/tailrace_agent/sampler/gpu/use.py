@@ -97,7 +97,7 @@ class GpuUse(GpuSource):
         return {name: text for name, text in tags.items() if text}
 
     def _utilisation(self, device: Device) -> dict[str, float]:
-        rates = None if device.is_mig else self._gpus.ask(device, "nvmlDeviceGetUtilizationRates")
+        rates = None if device.is_mig else self._gpus.query(device, "nvmlDeviceGetUtilizationRates")
         if rates is None:
             return {}
         return {
@@ -106,7 +106,7 @@ class GpuUse(GpuSource):
         }
 
     def _memory(self, device: Device) -> dict[str, float]:
-        memory = self._gpus.ask(device, "nvmlDeviceGetMemoryInfo")
+        memory = self._gpus.query(device, "nvmlDeviceGetMemoryInfo")
         if memory is None or not memory.total:
             return {}
         return {
