@@ -5,7 +5,7 @@ TailraceError
 ├── SettingsError        a setting is wrong: names the key, the value, what is allowed
 ├── StateDirError        no directory to keep state in
 ├── StoreRefused         this MLflow cannot use the tracking URI at all
-├── NotFound             no run (experiment, model) fits what was asked for, or several do
+├── NotFound             no run (experiment, model) fits what was requested, or several do
 ├── ArchiveError         a file is no archive of runs, or it is damaged
 ├── CallError            a programmer's error in one call (raised under strict=True only)
 ├── SessionError         a session that cannot be opened, or is gone
@@ -69,7 +69,7 @@ class ArchiveError(TailraceError):
 
 
 class NotFound(TailraceError):
-    """No run, experiment or model fits what was asked for, or several do. The message names those."""
+    """No run, experiment or model fits what was requested, or several do. The message names those."""
 
 
 class CallError(TailraceError):
@@ -88,10 +88,10 @@ class Unavailable(SinkError):
     """The store cannot take it now, but may later: connection, time-out, lock, 429, 5xx.
 
     Attributes:
-        retry_after: Seconds that the server asked us to wait, or None.
+        retry_after: Seconds to wait that the server requested, or None.
         answered: The HTTP status of the answer, or None when there was none.
         too_slow: The request was on its way for too long. The store may be at work on it all the same.
-        away: It would have been the same for any other request: nobody answered, or asked for patience or a login.
+        away: It would have been the same for any other request: no answer, or a request for patience or a login.
         here: It has nothing to do with the store: this machine could not prepare the request.
         lacks: The store wants other credentials (`login`), or the way to it something else that stands in a program's
             `variables`: a proxy's login, trust in a certificate. None where it is neither.

@@ -1,4 +1,4 @@
-"""The ledger: what became of everything that a run said. It adds up, always.
+"""The ledger: what became of everything that a run logged. It adds up, always.
 
 `accepted = delivered + pending + dead + sum(dropped)`, for each kind and in all. Counting unit: one value of one
 metric at one step, one param, one tag, one artifact.
@@ -27,7 +27,7 @@ class Counts(msgspec.Struct, kw_only=True):
         dropped: Given up, by reason.
         merged: Part of `delivered`: identical to one delivered before (key, step, time and value), so that MLflow's
             SQL stores keep one row for both.
-        late: Part of `delivered`: after MLflow was told how the run ended.
+        late: Part of `delivered`: after the run's end was reported to MLflow.
     """
 
     accepted: int = 0
@@ -59,7 +59,7 @@ class Ledger(msgspec.Struct, kw_only=True):
     """Counts by kind (`metric`, `param`, `tag`, `artifact`); the requests that delivered them; calls of `log()`.
 
     Attributes:
-        partial: From a wait that ended before the agent had counted all that was said until then.
+        partial: From a wait that ended before the agent had counted all that was logged until then.
 
     Example:
         >>> ledger = Ledger(kinds={"metric": Counts(accepted=3, delivered=2)})

@@ -24,7 +24,7 @@ LONGEST: Final = 3600.0
 
 
 def kept_wait(seconds: float | None) -> float | None:
-    """A wait that a server has asked for, as far as it is kept: an hour at most, and None for what is no time at all.
+    """A wait that a server has requested, as far as it is kept: an hour at most, and None for what is no time at all.
 
     Example:
         >>> kept_wait(60), kept_wait(1e300), kept_wait(-1), kept_wait(float("inf"))

@@ -169,18 +169,18 @@ _LATER = {
 
 
 def __dir__() -> list[str]:
-    """What is here, with what is loaded when it is asked for."""
+    """What is here, with what is loaded on first use."""
     return sorted({*globals(), *_LATER})
 
 
 def __getattr__(name: str) -> object:
-    """What is loaded when it is asked for, since it costs every import otherwise; and what is not here at all."""
+    """What is loaded on first use, since it costs every import otherwise; and what is not here at all."""
     if name in _LATER:
         from importlib import import_module
 
         globals()[name] = found = getattr(import_module(_LATER[name]), name)
         return found
-    if name.startswith("_"):  # what the import system asks for
+    if name.startswith("_"):  # what the import system looks up
         raise AttributeError(f"module 'tailrace' has no attribute {name!r}")
     from tailrace._messages.suggestions import instead_of_function, is_import
 

@@ -27,7 +27,7 @@ _LINES = 8
 
 
 def train(steps: int, show: Callable[[int, float, float], None]) -> None:
-    """Trains for so many steps, logging to the active run. `show` is told each step, its loss and accuracy."""
+    """Trains for so many steps, logging to the active run. `show` is called with each step, its loss and accuracy."""
     from sklearn.datasets import load_digits
     from sklearn.metrics import classification_report, log_loss
     from sklearn.model_selection import train_test_split
@@ -106,7 +106,7 @@ def _log_figures(truth: Any, found: Any, history: list[dict[str, float]]) -> Non
 
 
 def main() -> None:
-    """Reads the command line, trains, and says where to look."""
+    """Reads the command line, trains, and prints where to look."""
     import argparse
 
     parser = argparse.ArgumentParser(prog="python -m tailrace.demo", description="Trains on digits, logging each step.")
@@ -116,7 +116,7 @@ def main() -> None:
     if given.steps < 1:
         parser.error("--steps must be at least 1")
     try:
-        import sklearn  # noqa: F401 - asked for here, so that its absence is one line
+        import sklearn  # noqa: F401 - imported here, so that its absence is one line
     except ImportError:
         sys.exit("tailrace: the demo needs scikit-learn: pip install scikit-learn")
     if given.tracking_uri:

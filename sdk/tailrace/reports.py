@@ -110,11 +110,11 @@ _LONGEST: Final = 10_000
 """Characters of a line that is shown: names and paths are foreign text."""
 _Time = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 _ON = {"enabled": True, "backend": "mlflow", "agent": "process", "metadata": False, "quiet": True}
-"""Whatever turned tracking off before is not meant for the import; and where it runs says nothing of the run."""
+"""Whatever turned tracking off before is not meant for the import; and where it runs has nothing to do with the run."""
 
 
 class _RunFile(msgspec.Struct):
-    """What `run.json` says. Times are milliseconds."""
+    """The content of `run.json`. Times are milliseconds."""
 
     run: Annotated[str, msgspec.Meta(pattern=r"\A(?!0*\Z)[0-9a-f]{1,16}\Z")]
     start_time: _Time

@@ -73,7 +73,7 @@ class Fail(click.ClickException):
 
 
 class App:
-    """One call of the command line. `directory` is what `--dir` said."""
+    """One call of the command line. `directory` is that of `--dir`."""
 
     def __init__(self, directory: str | None) -> None:
         self.directory = directory
@@ -193,7 +193,7 @@ def byte_size(ctx: click.Context, param: click.Parameter, value: str | None) -> 
 
 
 def confirm(question: str, *, json_: bool = False) -> None:
-    """Goes on when the answer is yes. Where nobody answers, it says so and ends.
+    """Goes on when the answer is yes. Where nobody can answer, it ends with an error.
 
     Raises:
         Fail: There is no answer to be had: `--json`, or standard input is at its end.

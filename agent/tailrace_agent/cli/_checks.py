@@ -1,4 +1,4 @@
-"""Checks of the machine: directories, shared memory, locks, processes, clock. Each says what it found and the mend."""
+"""Checks of the machine: directories, shared memory, locks, processes, clock. Each has a finding and the mend."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What MLflow holds of a run, against what the ledger says was delivered."""
+"""What MLflow holds of a run, against what the ledger counts as delivered."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Finding(msgspec.Struct, kw_only=True):
 
     @property
     def equal(self) -> bool:
-        """Whether MLflow holds what the ledger says."""
+        """Whether MLflow holds what the ledger counts as delivered."""
         if self.live or self.shared:  # more may have arrived since, or from others
             return all(found >= delivered for delivered, found in self.differing.values())
         return not self.differing
@@ -160,7 +160,7 @@ def _open(settings: Settings, tracking_uri: str | None, cwd: str) -> tuple[Sink,
 
 
 def _whole(settings: Settings, tracking_uri: str | None) -> tuple[str | None, str]:
-    """The URI with the password that was told for it, and without one."""
+    """The URI with the password that was given for it, and without one."""
     if not tracking_uri:
         return None, "MLflow's default store"
     name = mask_uri(tracking_uri)[0]

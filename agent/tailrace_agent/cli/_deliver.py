@@ -62,7 +62,7 @@ class Result(msgspec.Struct, kw_only=True):
         pending: Entries that still wait.
         dead: Dead letters.
         reasons: Why not all is delivered.
-        code: The exit code that says so.
+        code: The exit code for it.
     """
 
     session: str
@@ -75,7 +75,7 @@ class Result(msgspec.Struct, kw_only=True):
 
 
 def known_credentials(settings: Settings, *more: str | None) -> dict[str, str]:
-    """`user:password` by masked URI, as far as this command was told: nothing of it was ever written to disk."""
+    """`user:password` by masked URI, as far as this command was given any: none was ever written to disk."""
     pairs = [mask_uri(uri) for uri in (settings.tracking_uri, *more) if uri]
     known = {masked: credentials for masked, credentials in pairs if credentials}
     if settings.alert_webhook:

@@ -26,7 +26,7 @@ def take_over(session: Session) -> int | None:
 
 
 def relieve(session: Session) -> int | None:
-    """As `take_over`, and asks an agent that has outlived its programs to leave: it goes on trying for a day.
+    """As `take_over`, and has an agent that has outlived its programs leave: it goes on trying for a day.
 
     SIGTERM makes it put everything into the spool and go; nothing is lost.
     """

@@ -104,13 +104,13 @@ def collect(
     Args:
         settings: The settings in force.
         run: Those of one run only, as a person calls it; runs without such letters are not looked at.
-        choose: For whoever only looks: of several runs of that name the newest is taken, and this is told.
+        choose: For whoever only looks: of several runs of that name the newest is taken, with a warning.
         pending: Every artifact that waits, and no dead letter.
         key: Those of one name only.
-        take_over: Asks agents that have outlived their programs to leave.
+        take_over: Has agents that have outlived their programs leave.
 
     Returns:
-        The letters; and the sessions that could not be asked, with reasons.
+        The letters; and the sessions that could not be read, with reasons.
 
     Raises:
         Fail: `run` fits several runs.
@@ -135,7 +135,7 @@ def collect(
 
 
 def select(letters: list[Letter], ids: Iterable[str]) -> list[Letter]:
-    """The letters that were asked for by id.
+    """The letters that were requested by id.
 
     Raises:
         Fail: One of them is not there.
@@ -159,7 +159,7 @@ def select(letters: list[Letter], ids: Iterable[str]) -> list[Letter]:
 
 
 def put_back(session: Session, letters: list[Letter], rename: dict[str, str]) -> None:
-    """Puts letters of a session on the way again, under other names where asked. The caller holds its agent lock.
+    """Puts letters of a session on the way again, under other names where requested. The caller holds its agent lock.
 
     Raises:
         Fail: An artifact cannot lie under its new name, or the disk has damaged a letter.
@@ -178,7 +178,7 @@ def put_back(session: Session, letters: list[Letter], rename: dict[str, str]) ->
                 spool.artifacts.send_again(letter.letter.id, bodies[letter.id])
         book = RunBook(spool.runs(), spool.save_run)
         for run in {letter.letter.run for letter in letters}:
-            # A run that was gone may be back: then its end has to be told again, too.
+            # A run that was gone may be back: then its end has to be reported again, too.
             book.advance(run, Event.REVIVED)
     (session.dir / "finished").unlink(missing_ok=True)
 

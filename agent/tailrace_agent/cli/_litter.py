@@ -33,7 +33,7 @@ _YOUNG: Final = 3600.0
 
 
 class Litter(msgspec.Struct, kw_only=True):
-    """Something to delete. `undelivered` says what of it MLflow does not have, or is None."""
+    """Something to delete. `undelivered` is what of it MLflow does not have, or None."""
 
     name: str
     what: str
@@ -185,7 +185,7 @@ def _remove_all(litter: Litter) -> None:
 
 
 def _unlock(folder: Path) -> None:
-    with suppress(OSError):  # somebody else's: removing it says so
+    with suppress(OSError):  # somebody else's: removing it reports that
         if not folder.is_symlink():
             folder.chmod(0o700)
 

@@ -131,7 +131,7 @@ def _unreadable(found: Unreadable) -> SessionView:
 
 @contextmanager
 def _own_faults(view: SessionView) -> Iterator[None]:
-    """What is wrong with a session is said of that session."""
+    """What is wrong with a session is reported for that session."""
     try:
         yield
     except (SessionError, sqlite3.Error, OSError, *UNREADABLE) as error:
@@ -155,7 +155,7 @@ def _look_inside(session: Session, view: SessionView) -> None:
 
 
 def _report_set_aside(session: Session, view: SessionView) -> None:
-    """It is told until somebody has taken it away: nothing else says that values are missing."""
+    """Reported until somebody has taken it away: nothing else shows that values are missing."""
     lost = set_aside(session)
     if lost and view.problem is None:
         view.problem = "; ".join(map(str, lost))
@@ -206,7 +206,7 @@ def find_session(settings: Settings, text: str) -> Session:
     """The session that a person means: its id, the beginning of it, or the letters after its last dash.
 
     Raises:
-        Fail: There is none, or several fit; the message says what each of them is.
+        Fail: There is none, or several fit; the message names each of them.
     """
     known = list(Session.all(settings)) if text else []
     found = [s for s in known if text in (s.id, s.id.rpartition("-")[2])] or [s for s in known if s.id.startswith(text)]
@@ -243,7 +243,7 @@ def _look_at_live(session: Session, view: SessionView) -> None:
 
 
 def statuses(session: Session) -> list[RunStatus]:
-    """What the agent of a session says of its runs."""
+    """The statuses that the agent of a session has published of its runs."""
     found = [status.read(path, RunStatus) for path in sorted(session.shared.glob("run-*.status"))]
     return [run for run in found if run is not None]
 

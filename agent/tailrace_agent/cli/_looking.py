@@ -37,7 +37,7 @@ def links_of(uri: str, address: str, settings: Settings) -> Links:
     Args:
         uri: The store, absolute.
         address: Of the UI that shows it.
-        settings: Say which experiment is set.
+        settings: Name the experiment.
 
     Raises:
         SinkError, StoreRefused: The store is away, or cannot be used.

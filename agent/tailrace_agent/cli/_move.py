@@ -55,7 +55,7 @@ def move(
         lock: Descriptor that holds its agent lock; closed when something goes wrong.
         tracking_uri: The new destination, with its password.
         credentials: `user:password` by masked URI.
-        report: Told what becomes of each run.
+        report: Called with a line on what becomes of each run.
 
     Returns:
         Credentials that the session's rings held.

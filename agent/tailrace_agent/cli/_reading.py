@@ -29,7 +29,7 @@ def open_store(app: App, tracking_uri: str | None) -> Reader:
 
 
 def newest(text: str, run_id: str) -> None:
-    """Says that of several runs with one name the newest was taken; for `Reader.find_all`."""
+    """Warns that of several runs with one name the newest was taken; for `Reader.find_all`."""
     del run_id
     print_line(console(stderr=True), f"tailrace: {text}", "yellow")
 
@@ -45,7 +45,7 @@ def table(columns: Sequence[tuple[str, str]]) -> Any:
 
 
 def chosen_metrics(records: Sequence[RunRecord], wanted: Sequence[str], most: int) -> list[str]:
-    """The metrics to show: those that fit what was asked for, else the ones that most runs have, system metrics aside.
+    """The metrics to show: those that fit what was requested, else the ones that most runs have, system metrics aside.
 
     Raises:
         Fail: Nothing fits one of the patterns.

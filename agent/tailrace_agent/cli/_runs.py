@@ -80,7 +80,7 @@ def meant(
         settings: The settings in force.
         text: What a person calls the run.
         entries: Anything that belongs to a run.
-        run_of: Says to which.
+        run_of: Maps each to its run.
         choose: As for `Reader.find_all`: where several runs have the name, the newest is taken, and this is called.
 
     Raises:
@@ -164,7 +164,7 @@ def _params(settings: Settings, entries: Sequence[LocalRun]) -> dict[str, dict[s
     found: dict[str, dict[str, str]] = {}
     for uri, run_ids in list(by_store.items())[:_STORES]:
         whole = unmask_uri(uri, credentials.get(mask_uri(uri)[0]))
-        with contextlib.suppress(TailraceError):  # then they are told apart by their age
+        with contextlib.suppress(TailraceError):  # then they are distinguished by their age
             reader = open_reader(whole, "/", request_timeout=_PATIENCE)
             found |= {run.info.run_id: dict(run.data.params) for run in reader.find_all(run_ids)}
     return found

@@ -36,7 +36,7 @@ class SessionView(msgspec.Struct, kw_only=True):
     """A session, as the command line shows it.
 
     `state` is `live` (an agent holds it), `starting` (its program lives, an agent is about to), `leftover` (something
-    is undelivered and nobody is there), `finished`, `elsewhere` (of another host) or `unreadable`. `problem` says what
+    is undelivered and nobody is there), `finished`, `elsewhere` (of another host) or `unreadable`. `problem` is what
     is wrong with it, and `mend` what to do. `runs` are those that were looked at: none of a finished session in which
     nothing is left, unless it is shown.
     """

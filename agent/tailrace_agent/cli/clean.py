@@ -1,4 +1,4 @@
-"""`tailrace clean`: deletes what is finished, and never what is undelivered unless told to."""
+"""`tailrace clean`: deletes what is finished, and what is undelivered only on request."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ def command(app: App, steps: int, tracking_uri: str | None) -> None:
     It needs no network, no GPU and no server: the run goes into sqlite:///mlflow.db in this directory unless a store is
     set. The code is short and worth reading: `python -c "import tailrace.demo as d; print(d.__file__)"`.
     """
-    app.settings(tracking_uri)  # what is wrong is said before anything runs
+    app.settings(tracking_uri)  # what is wrong is reported before anything runs
     # A program, since it is a user of tailrace, and the machinery does not import its users.
     to = ["--tracking-uri", tracking_uri] if tracking_uri else []
     trainer = subprocess.Popen(

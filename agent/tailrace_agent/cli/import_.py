@@ -60,7 +60,7 @@ def _import_reports(
     """Local reports, by a program: it logs them as a user would, and the machinery does not import its users."""
     if not (path / "metrics.json").exists():
         raise Fail(f"{path} holds no local reports (no metrics.json), and is no file of `tailrace export`", Code.USAGE)
-    app.settings(tracking_uri)  # what is wrong is said before anything runs
+    app.settings(tracking_uri)  # what is wrong is reported before anything runs
     quieten_mlflow()
     options = ["--tracking-uri", tracking_uri] if tracking_uri else []
     options += ["--experiment-name", experiment] if experiment else []

@@ -85,7 +85,7 @@ def _serve(uri: str, settings: Settings, host: str, port: int, *, browse: bool) 
         server = subprocess.Popen(
             command_line,
             env=environment,
-            # An older Python runs MLflow's own `python -m uvicorn` from where it works, whatever it is told.
+            # An older Python runs MLflow's own `python -m uvicorn` from where it works, whatever its environment sets.
             cwd=None if interpreter.HAS_SAFE_PATH else empty,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -113,7 +113,7 @@ def _serve(uri: str, settings: Settings, host: str, port: int, *, browse: bool) 
 
 
 def _show(uri: str, address: str, settings: Settings, *, browse: bool, end: str = "") -> None:
-    """Says where to look, and opens it."""
+    """Prints where to look, and opens it."""
     from tailrace_agent.cli._looking import Links, can_browse, links_of, open_browser
     from tailrace_agent.settings.uris import public_uri
 
@@ -131,7 +131,7 @@ def _show(uri: str, address: str, settings: Settings, *, browse: bool, end: str 
 
 
 def _announce(announced: ExitStack, address: str, uri: str, settings: Settings) -> None:
-    """Runs of this store are told with links to this UI from now on."""
+    """Runs of this store are reported with links to this UI from now on."""
     from tailrace_agent.mlflow.links import Announcement
 
     try:
@@ -142,7 +142,7 @@ def _announce(announced: ExitStack, address: str, uri: str, settings: Settings) 
 
 def _shown(host: str) -> str:
     """The address as it is written into a link."""
-    if host in ("0.0.0.0", "", "::"):  # noqa: S104 - it is what the user asked for
+    if host in ("0.0.0.0", "", "::"):  # noqa: S104 - it is what the user requested
         return "127.0.0.1" if host != "::" else "[::1]"
     return f"[{host}]" if ":" in host else host
 

@@ -22,11 +22,11 @@ __all__ = ["ArtifactSource", "CutShort", "NoTable", "artifact_file"]
 
 
 class NoTable(Exception):
-    """A part of a table that is none. The message says why."""
+    """A part of a table that is none. The message gives the reason."""
 
 
 class CutShort(Exception):
-    """A staged copy that lost a part of its bytes. The message says how many it has."""
+    """A staged copy that lost a part of its bytes. The message gives their number."""
 
 
 def artifact_file(record: Artifact, staging: Path) -> str:

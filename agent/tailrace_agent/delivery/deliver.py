@@ -10,7 +10,7 @@ Invariants
 4. A store that is too slow for a full request, or takes none of that size, gets smaller ones, until it is not.
 5. A run is created once: an attempt is on record before it is made, and once one is on record, the run is looked for
    before it is made again.
-6. Why a run will be KILLED is said before its backlog is sent, and its end after it: see `run_ends`.
+6. Why a run will be KILLED is reported before its backlog is sent, and its end after it: see `run_ends`.
 
 `step(now)` does one piece of work and returns when it wants to be called again; a thread is a thin shell around it.
 """
@@ -121,7 +121,7 @@ class Delivery:
             for state in self._book.unfinished(self.tracking_uri):
                 deadline = min(deadline, self._serve(self.sink, state, now))
             if self.probing and not self._has_probe:
-                self._backoff.worked()  # uploads may ask the store
+                self._backoff.worked()  # uploads may probe the store
             return deadline
         except Unavailable as error:
             return self._wait(error)
@@ -149,7 +149,7 @@ class Delivery:
 
     def _open_run(self, sink: Sink, state: RunState) -> bool:
         """Creates the run, or finds the one that an earlier attempt has created."""
-        if state.rebuilt and state.end is None:  # its program may still say what it is
+        if state.rebuilt and state.end is None:  # its program may still send its record
             return False
         spec = state.spec
         if not spec.owned and spec.run_id is None:
@@ -292,7 +292,7 @@ class Delivery:
             self._book.notice(batch.run, Notice(text, Topic(refused(batch.kind, entry[0]))))
 
     def _precheck(self, sink: Sink, batch: Batch) -> tuple[list[Entry], list[tuple[Entry, str]]]:
-        """Finds what MLflow's own rules for names refuse, without asking the server."""
+        """Finds what MLflow's own rules for names refuse, without a request."""
         reasons = {key: sink.check(batch.kind, key) for key, _ in batcher.keys_of(batch.entries)}
         if not any(reasons.values()):
             return list(batch.entries), []
@@ -333,7 +333,7 @@ class Delivery:
         return accepted
 
     def _send_part(self, sink: Sink, run_id: str, kind: str, part: list[Entry]) -> None:
-        """One request; if it carries metrics, what it took tells how much the next may carry."""
+        """One request; if it carries metrics, its outcome decides how much the next may carry."""
         try:
             _log_batch(sink, run_id, kind, part)
         except (Unavailable, Refused) as error:

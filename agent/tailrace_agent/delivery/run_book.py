@@ -1,7 +1,7 @@
-"""The run book: every run of a session, its way from asked-for to closed, and who waits for it.
+"""The run book: every run of a session, its way from requested to closed, and who waits for it.
 
 State changes under one lock and is written to the spool before the lock is released, so that what an agent knew, its
-successor knows. How far a run is changes as `run_phase` says, and by nothing else.
+successor knows. How far a run is changes by the table in `run_phase`, and by nothing else.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class RunBook:
         return list({s.spec.tracking_uri: s.spec.cwd for s in reversed(self.all())}.items())
 
     def credentials(self, tracking_uri: str | None) -> str | None:
-        """The `user:password` that belongs to a URI, if it was told; from memory only."""
+        """The `user:password` that belongs to a URI, if it was given; from memory only."""
         return self._credentials.get(tracking_uri)
 
     def urgent(self, run: int) -> bool:
@@ -91,7 +91,7 @@ class RunBook:
         return state.end is not None or self.waiters.waited_for(run)
 
     def status(self, run: int, ledger: Ledger, lag: float) -> RunStatus:
-        """What its process is told."""
+        """The status that is published to its process."""
         with self._lock:
             state = self._states[run]
             parent = state.end is not None and any(each.spec.parent == run for each in self._states.values())
@@ -118,7 +118,7 @@ class RunBook:
             return bool(unknown)
 
     def end(self, record: End, reason: str | None = None) -> bytes | None:
-        """A run ended. The first end counts, but one that was inferred gives way to one that was said.
+        """A run ended. The first end counts, but one that was inferred gives way to one that was reported.
 
         Returns the state, to be written with the rows around it, or None when nothing changed.
         """
@@ -158,7 +158,7 @@ class RunBook:
                 self.update(run, models={**state.models, token: outcome})
 
     def remember(self, credentials: dict[str, str]) -> None:
-        """Credentials by URI that an earlier agent had been told."""
+        """Credentials by URI that an earlier agent had been given."""
         with self._lock:
             self._credentials.update(credentials)
 
@@ -166,7 +166,7 @@ class RunBook:
         """Changes fields of a run's state and writes it. How far it is changes by `advance` alone.
 
         Raises:
-            ValueError: One of the fields says how far the run is.
+            ValueError: One of the fields is part of the run's phase.
         """
         with self._lock:
             if (state := self._states.get(run)) is not None:
@@ -208,7 +208,7 @@ class RunBook:
         return reopened
 
     def notice(self, run: int, notice: Notice | str) -> bool:
-        """Something to tell the user of a run, once; whether it is new."""
+        """Adds a notice for the user of a run, once; whether it is new."""
         with self._lock:
             state = self._states.get(run)
             if state is None or not note(state.notices, state.topics, notice):

@@ -1,4 +1,4 @@
-"""The end of a run, as MLflow is told it: whoever reads a terminal status finds everything that came before it.
+"""The end of a run, as it is reported to MLflow: whoever reads a terminal status finds everything that came before it.
 
 Invariants
 ----------
@@ -7,7 +7,7 @@ Invariants
 2. Two waits before it have a bound, since they need not end: for artifacts that their store does not take, and for
    metadata. What comes after the status is counted as `late` in the ledger, which is then stored anew.
 3. Nested runs that have ended are closed before their parent is.
-4. That a process is gone is said at once, long before its run is KILLED: by the tag `tailrace.end_reason`.
+4. That a process is gone is recorded at once, long before its run is KILLED: by the tag `tailrace.end_reason`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _ARTIFACTS_AT_MOST: Final = 3600.0
 """Seconds after its end for which a run waits for uploads that are under way."""
 _METADATA: Final = {"KILLED": 2.0}
 _METADATA_OTHERWISE: Final = 5.0
-"""Seconds after its end for which a run stays open for the tags and files that say where it comes from."""
+"""Seconds after its end for which a run stays open for the tags and files that describe where it comes from."""
 
 
 class RunEnds:
@@ -60,7 +60,7 @@ class RunEnds:
         self._single: set[int] = set()  # runs whose twins, if there were any, are gone
 
     def explain(self, sink: Sink, state: RunState) -> None:
-        """Says why a run will be KILLED, as its first write after that was found; or that its program has ended it."""
+        """Records why a run will be KILLED, as its first write after that was found; or that its program ended it."""
         if bool(state.end_reason) == state.explained or not state.spec.owned:
             return
         assert state.ref is not None
@@ -69,7 +69,7 @@ class RunEnds:
         self._book.update(state.run, explained=bool(state.end_reason))
 
     def due(self, state: RunState, now: float) -> float:
-        """When a run that has ended may be closed: `now`, or when to ask again; infinity while its values wait."""
+        """When a run that has ended may be closed: `now`, or when to check again; infinity while its values wait."""
         ended = self._ended.setdefault(state.run, now)
         barrier = self._book.waiters.end_barrier(state.run)
         if barrier is None:  # the rings are being read to their end: there may be more
@@ -88,7 +88,7 @@ class RunEnds:
         return max(now, min(max(waits), now + _LOOK_EVERY))
 
     def close(self, sink: Sink, state: RunState) -> None:
-        """Stores the ledger, and then tells MLflow how the run ended."""
+        """Stores the ledger, and then reports to MLflow how the run ended."""
         end, ref = state.end, state.ref
         assert end is not None
         assert ref is not None
@@ -108,9 +108,9 @@ class RunEnds:
     def finish(self, sink: Sink, state: RunState) -> bool:
         """After the end: stores the ledger anew if it has changed; whether nothing is left to do for this run."""
         self._settle(sink, state)
-        if not self._book.advance(state.run, Event.SETTLED):  # its program has said another end meanwhile
+        if not self._book.advance(state.run, Event.SETTLED):  # its program has set another end meanwhile
             return False
-        # Something came meanwhile, and was told to the book before `finalized` was.
+        # Something came meanwhile, and was recorded in the book before `finalized` was.
         if self._spool.waiting.backlog(state.run) or self._stored.get(state.run) not in (
             None,
             _text(self._spool.counts.ledger(state.run)),

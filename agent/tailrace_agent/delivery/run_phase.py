@@ -4,7 +4,7 @@
                         REPORTED            SETTLED
     RUNNING ──► ENDED ──────────► CLOSED ──────────► FINALIZED
        │          │ ▲               │ │                  │
-       │          │ └── ENDED ──────┼─┴──────────────────┘  an end that is said, after one that was inferred
+       │          │ └── ENDED ──────┼─┴──────────────────┘  an end that is reported, after one that was inferred
        │ LOST     │ LOST            │ LOST
        ▼          ▼                 ▼       SETTLED
       GONE ──► GONE_ENDED ◄─────────┘ ──────────────► BURIED
@@ -14,7 +14,7 @@
 or ENDED.
 
 The phase is not stored: it follows from fields that older versions read and write, too (`phase_of`). No phases are
-`refused` (its store cannot be used: a matter of the destination), `explained` (what MLflow was told of a reason) and
+`refused` (its store cannot be used: a matter of the destination), `explained` (whether MLflow has the reason) and
 `rebuilt` (how much of a record was readable): each may be so in any phase.
 
 Pure.
@@ -35,7 +35,7 @@ class Phase(Enum):
     RUNNING = "running"
     """Its end is not known."""
     ENDED = "ended"
-    """Its end is known here; MLflow is to be told when it has everything that came before."""
+    """Its end is known here; it is reported to MLflow when that has everything that came before."""
     CLOSED = "closed"
     """MLflow knows the end; what came late is still to be delivered, or the ledger to be stored."""
     FINALIZED = "finalized"
@@ -52,7 +52,7 @@ class Event(Enum):
     """What happens to a run."""
 
     ENDED = "ended"
-    """Its end was said, or inferred."""
+    """Its end was reported, or inferred."""
     REPORTED = "reported"
     """The end was reported to MLflow."""
     SETTLED = "settled"
@@ -117,7 +117,7 @@ _FLAGS: Final[Mapping[Event, Mapping[str, Any]]] = {
     Event.REPORTED: {"closed": True},
     Event.SETTLED: {"closed": True, "finalized": True},
     Event.CAME: {"finalized": False},
-    Event.LOST: {"closed": True},  # there is nothing more that MLflow could be told
+    Event.LOST: {"closed": True},  # there is nothing more that could be reported to MLflow
 }
 
 
@@ -138,7 +138,7 @@ def after(phase: Phase, event: Event) -> Phase | None:
     """The phase after an event; None where it cannot happen.
 
     Example:
-        >>> after(Phase.ENDED, Event.TOLD)
+        >>> after(Phase.ENDED, Event.REPORTED)
         <Phase.CLOSED: 'closed'>
         >>> after(Phase.ENDED, Event.SETTLED) is None  # not before MLflow knows the end
         True

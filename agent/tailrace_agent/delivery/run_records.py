@@ -20,7 +20,7 @@ StandIn = Callable[[int], RunSpec]
 """What to take for the spec of a run whose own cannot be read."""
 
 _PASSING: Final = {"problem", "retry_at", "lacks"}
-"""Fields that say how things stand, and are soon said anew."""
+"""Fields that hold how things stand, and are soon set anew."""
 _DECOR: Final = {"tags", "description", "facts", "git_diff", "run_name"}
 """Fields of a spec without which the run is still the one that was meant."""
 _LOST: Final = (
@@ -64,7 +64,7 @@ def restored(run: int, encoded: bytes, stand_in: StandIn = nowhere) -> RunState:
 
 
 def stand_in(session: SessionInfo, run: int) -> RunSpec:
-    """What a run of this session most likely is, where nothing says it.
+    """What a run of this session most likely is, where nothing records it.
 
     Nobody's, so that a run that is found under its id keeps the status that it has.
     """

@@ -29,19 +29,19 @@ class RunState(msgspec.Struct, kw_only=True):
     """One run.
 
     Attributes:
-        spec: What was asked for.
+        spec: What was requested.
         ring: The ring of the process that owns it.
         ref: MLflow's side of it, once created.
         attempts: How often its creation was tried.
         end: How it ended. This, and whatever else `run_phase` names, changes by `advance` alone.
-        end_reason: Why, when the program did not say.
+        end_reason: Why, when the program reported none.
         explained: MLflow knows the reason.
         closed: MLflow knows the end.
         finalized: Everything settled, ledger stored.
         gone: Why MLflow will never take anything for it.
         refused: Why its store cannot be used.
         last_ns: Time of its last metrics call.
-        notices: What its user is to be told, and the topics of that, see `ipc.notices`.
+        notices: Lines for its user, and their topics, see `ipc.notices`.
         problem: What delivery last stumbled over, and what another environment may have, see `Unavailable.lacks`.
         retry_at: When delivery tries again (epoch seconds).
         monitors: The system monitors that it has, for the next agent if this one is killed.
@@ -52,8 +52,8 @@ class RunState(msgspec.Struct, kw_only=True):
         partial: Somebody knew it before this state did, so what was delivered then is not counted here: an earlier
             spool was damaged, or deleted.
         noted: Its extremes may be noted with it in MLflow, see `extremes`.
-        shared: MLflow was told that this session writes to a run that it has not created.
-        rebuilt: Its record could not be read, and `spec` stands in for what was asked for, until its program says that
+        shared: A tag in MLflow records that this session writes to a run that it has not created.
+        rebuilt: Its record could not be read, and `spec` stands in for what was requested, until its program sends that
             again.
     """
 
@@ -111,7 +111,7 @@ class RunState(msgspec.Struct, kw_only=True):
         return phase_of(ended=self.end is not None, closed=self.closed, finalized=self.finalized, gone=bool(self.gone))
 
     def change(self, **changes: Any) -> None:
-        """Changes fields that do not say how far the run is. The run book calls it, locked.
+        """Changes fields that are no part of the phase. The run book calls it, locked.
 
         Raises:
             ValueError: One of them does.
@@ -144,7 +144,7 @@ def finite(samples: Samples) -> Samples:
 
 
 def status_of(state: RunState, settled: dict[str, int], ledger: Ledger, lag: float, *, parent: bool) -> RunStatus:
-    """What the process of a run is told of it.
+    """The status that is published to the process of a run.
 
     Args:
         state: The run.

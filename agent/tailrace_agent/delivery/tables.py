@@ -101,7 +101,7 @@ def _united(tables: list[_Table]) -> list[Any]:
 
 
 def _identities(columns: list[Any]) -> list[Hashable]:
-    """What tells columns apart: their JSON (1 and "1" differ), and a count where a name comes twice."""
+    """What distinguishes columns: their JSON (1 and "1" differ), and a count where a name comes twice."""
     names = [msgspec.json.encode(column) for column in columns]
     return [(name, names[:position].count(name)) for position, name in enumerate(names)]
 

@@ -1,6 +1,6 @@
 """Whose fault it is that something does not get through: its own, or that of the store.
 
-A store that is away takes nothing, and whatever it is offered says nothing about what was offered. So a failure counts
+A store that is away takes nothing, and a refusal then is no evidence about what was offered. So a failure counts
 against an item only if the store has taken something else since the item's failure before. What fails `DEADLY` times
 like that will never get through.
 

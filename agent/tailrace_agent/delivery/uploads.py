@@ -257,7 +257,7 @@ class Uploads:
         return self._backoff.failed(self._monotonic(), error.retry_after)
 
     def _store_works(self, sink: Sink, state: RunState) -> bool:
-        """Whether the store takes anything for this run; found out with a file of ours when there is reason to ask."""
+        """Whether the store takes anything for this run; found out with a file of ours when there is reason to try."""
         assert state.ref is not None
         self._doubts += 1
         if self._doubts < _DOUBT_AFTER:

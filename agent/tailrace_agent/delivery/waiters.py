@@ -29,7 +29,7 @@ class Waiters:
 
     Args:
         lock: The run book's, since a run's end and its barrier change together.
-        ended: Runs whose end is known, and MLflow not told.
+        ended: Runs whose end is known, and not yet reported to MLflow.
 
     Thread safety: every method from any thread; what changes anything holds the lock.
     """

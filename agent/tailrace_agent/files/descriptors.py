@@ -22,7 +22,7 @@ __all__ = ["NONE_LEFT", "SPARE", "map_kept", "nameless", "open_kept", "reserve"]
 
 _FIRST: Final = 3
 NONE_LEFT: Final = (errno.EMFILE, errno.ENFILE)
-"""What is said where a process, or the system, has no descriptor left."""
+"""The errors where a process, or the system, has no descriptor left."""
 
 
 class Spare:

@@ -1,6 +1,6 @@
 """Files that are there as a whole or not at all, whatever the disk does in between.
 
-A write may be short: a full disk, a quota or `ulimit -f` takes a part and says so only at the next one. Whoever then
+A write may be short: a full disk, a quota or `ulimit -f` takes a part and reports it only at the next one. Whoever then
 renames has replaced a good file by half of one.
 """
 

@@ -26,7 +26,7 @@ _BACKUPS = 2
 
 
 class _Handler(logging.handlers.RotatingFileHandler):
-    """Says nothing of a line that cannot be written (full disk, deleted directory): stderr is the user's terminal."""
+    """Reports no line that cannot be written (full disk, deleted directory): stderr is the user's terminal."""
 
     def _open(self) -> TextIOWrapper:
         file = open_kept(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND)

@@ -157,7 +157,7 @@ def _go_to(directory: str) -> None:
 
 
 def _go_somewhere() -> None:
-    """Libraries ask for the working directory at odd moments, and that of the program may go away."""
+    """Libraries look up the working directory at any moment, and that of the program may go away."""
     if is_nowhere():
         os.chdir("/")
 
@@ -165,7 +165,7 @@ def _go_somewhere() -> None:
 def _publish_first_status(session: Session, problem: str | None = None) -> None:
     """Whoever has started this agent knows from now on that it can be started; or why it cannot go on."""
     now = time.time()
-    with contextlib.suppress(OSError):  # no room in shared memory: that is told when something depends on it
+    with contextlib.suppress(OSError):  # no room in shared memory: reported when something depends on it
         status.write(
             session.shared / "agent.status",
             AgentStatus(pid=os.getpid(), host="process", started=now, seen=now, problem=problem),

@@ -47,7 +47,7 @@ def can_spawn() -> bool:
 
 
 class Agent:
-    """An agent process. It is meant to outlive us, and is reaped when somebody asks.
+    """An agent process. It is meant to outlive us, and is reaped when somebody polls.
 
     Attributes:
         pid: Its process id.
@@ -98,7 +98,7 @@ def spawn_agent(session: Session, credentials: dict[str, str]) -> Agent | None:
 
 
 def request_exit(session: Session) -> bool:
-    """Tells a session's agent process to put everything into the spool and go; whether there was one to tell."""
+    """Has a session's agent process put everything into the spool and exit; whether there was one."""
     agent = status.read(session.shared / "agent.status", AgentStatus) if session.has_shared else None
     if agent is None or agent.host != "process" or not _is_agent_of(session, agent.pid):
         return False
@@ -114,7 +114,7 @@ def _is_agent_of(session: Session, pid: int) -> bool:
     try:
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
-        return not Path("/proc/self").exists()  # macOS does not say
+        return not Path("/proc/self").exists()  # macOS does not show it
     return os.fsencode(session.dir) in command.split(b"\0")
 
 

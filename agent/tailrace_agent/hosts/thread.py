@@ -1,4 +1,4 @@
-"""The agent as threads of the training process, where no process can be started, or when asked for.
+"""The agent as threads of the training process, where no process can be started, or on request.
 
 The same pipeline; delivery then takes the trainer's GIL now and then. Rings and spool outlive the process as ever, and
 what a killed trainer leaves behind is delivered by the next start or `tailrace sync`.

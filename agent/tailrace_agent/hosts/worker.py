@@ -45,11 +45,11 @@ class Worker:
         self._wake.set()
 
     def leave(self) -> None:
-        """Asks the loop to end at its next turn; only sets a flag, so a signal handler may call it."""
+        """Has the loop end at its next turn; only sets a flag, so a signal handler may call it."""
         self._stopping = True
 
     def stop(self, timeout: float) -> bool:
-        """Asks the thread to end after its current step; whether it did within `timeout` seconds."""
+        """Has the thread end after its current step; whether it did within `timeout` seconds."""
         self._stopping = True
         self._wake.set()
         if self._thread.is_alive() and self._thread is not threading.current_thread():

@@ -39,7 +39,7 @@ class Host:
         pipeline.on_change = self._wake
 
     def run(self) -> None:
-        """Drains in the calling thread until `leave` says so or `stop` is called."""
+        """Drains in the calling thread until `leave` returns True or `stop` is called."""
         self.drainer.run()
 
     def start(self) -> None:

@@ -1,6 +1,6 @@
 """The last word on a session: the file `finished`, and what of its spools was set aside as damaged.
 
-`finished` says what there was, so that nobody has to open the spool of a session in which nothing is left. What an
+`finished` records what there was, so that nobody has to open the spool of a session in which nothing is left. What an
 older tailrace wrote is empty, or a text where there were dead letters.
 """
 
@@ -40,9 +40,9 @@ class SetAside(msgspec.Struct, kw_only=True):
 
     Attributes:
         path: Where it is now.
-        reason: What SQLite said.
+        reason: SQLite's message.
         entries: How many entries that were waiting could be read back, and went on their way.
-        lost: How many are known to be lost; None where even that cannot be told.
+        lost: How many are known to be lost; None where even that is not known.
     """
 
     path: str

@@ -40,5 +40,5 @@ def _parts(value: Mapping[Any, object], above: tuple[int, ...]) -> list[tuple[An
         return []
     try:
         return list(flat_items(value, above))
-    except Exception:  # noqa: BLE001 - whatever a foreign mapping raises; it is no number then, as is said of it
+    except Exception:  # noqa: BLE001 - whatever a foreign mapping raises; it is no number then, and reported as one
         return []

@@ -1,4 +1,4 @@
-"""Notices: what the agent has to say to a run's user, and what each line is said once for.
+"""Notices: the agent's lines for a run's user, and the topic for which each is shown once.
 
 A text is for people, and no code reads it. What code has to know of it is its topic. The two are kept and sent side by
 side (`notices` and `topics`), so that a version of tailrace that knows of texts alone still has those; and a text of
@@ -22,11 +22,11 @@ _MOST: Final = 200
 
 
 class Topic(msgspec.Struct, frozen=True, array_like=True):
-    """What a notice is said once for.
+    """The topic for which a notice is shown once.
 
     Attributes:
         about: The same for all notices of which the first one is enough; "" where that is the text itself.
-        everywhere: Said once in a whole program, since it is the same for all of its runs.
+        everywhere: Shown once in a whole program, since it is the same for all of its runs.
         asks_login: The store wants other credentials.
     """
 
@@ -51,7 +51,7 @@ class Notice(msgspec.Struct, frozen=True):
 
     @property
     def about(self) -> str:
-        """What it is said once for."""
+        """The topic for which it is shown once."""
         return self.topic.about or self.text
 
     def once(self, run: int) -> object:
@@ -60,12 +60,12 @@ class Notice(msgspec.Struct, frozen=True):
 
 
 def not_logged(kind: str, key: object) -> str:
-    """What is said of an entry that cannot be logged, whatever is wrong with it, here or in the training process."""
+    """The topic of an entry that cannot be logged, whatever is wrong with it, here or in the training process."""
     return f"{kind} {quoted(key)} not logged"
 
 
 def refused(kind: str, key: object) -> str:
-    """What is said of an entry that MLflow refuses, or will."""
+    """The topic of an entry that MLflow refuses, or will."""
     return f"{kind} {quoted(key)} refused"
 
 

@@ -45,7 +45,7 @@ Reason = Literal[
 
 
 def because(reason: Reason, error: object) -> Reason:
-    """The reason, with what the system has to say of it behind: these are counted apart.
+    """The reason, with the system's message behind: these are counted apart.
 
     Example:
         >>> because("spill file", "Input/output error")

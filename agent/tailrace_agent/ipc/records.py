@@ -1,10 +1,10 @@
 """What travels from a training process to the agent, and how it looks as bytes.
 
-Two shapes, both MessagePack arrays, told apart by their first element:
+Two shapes, both MessagePack arrays, distinguished by their first element:
 
 * a **metrics row** `(run, step, time_ns, {key: value})`, where `run` is an integer. It is written by the hot path
   and its layout is part of the ring's format (`FORMAT`).
-* a **control record**, a tagged array whose first element is a string: everything else that a run says.
+* a **control record**, a tagged array whose first element is a string: everything else of a run.
 
 Nothing here imports more than msgspec, since the training process loads it.
 """
@@ -102,7 +102,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         python: Its version.
         pid: Process id.
         host: Name of the machine.
-        environment: A few variables that say where the run belongs (Slurm's and CI's job, ranks).
+        environment: A few variables that show where the run belongs (Slurm's and CI's job, ranks).
         config_files: Files that configured it.
     """
 
@@ -117,7 +117,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What `start_run` was asked for: enough to create the run, now or after a reboot.
+    """What `start_run` was called with: enough to create the run, now or after a reboot.
 
     Attributes:
         run: tailrace's own id of the run, a random 63-bit integer.
@@ -274,7 +274,7 @@ class Monitor(msgspec.Struct, frozen=True, array_like=True, tag="monitor"):
         config: A `MonitorConfig` as plain data. Monitors of one run with the same prefix and node are one.
         on: Begin or end.
         board_only: Sample for `latest()` only, and log nothing.
-        token: Tells this monitor from the others of its run; its end carries the same.
+        token: Distinguishes this monitor from the others of its run; its end carries the same.
     """
 
     run: int

@@ -1,4 +1,4 @@
-"""The words of a ring's header, and what may stand in them; see `ring`, where the format is told."""
+"""The words of a ring's header, and what may stand in them; see `ring_writer`, where the format is described."""
 
 from __future__ import annotations
 

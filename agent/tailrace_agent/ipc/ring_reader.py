@@ -1,4 +1,4 @@
-"""The agent's end of a ring: what was put comes out once and in order. Its invariants and format are told in `ring`.
+"""The agent's end of a ring: what was put comes out once and in order. Its invariants and format are in `ring_writer`.
 
 Nothing in the header or the frames is believed that cannot be true. A read comes to an end and does not raise for it:
 a frame leads on, never past the head; what is lost is counted; and what can still be found is read.
@@ -46,7 +46,7 @@ class Frames(NamedTuple):
         tail: Where the ring was read to.
         spill: Where the spill file was read to.
         damaged: Frames that were skipped because they cannot be believed.
-        more: True when there was more than was asked for.
+        more: True when there was more than was requested.
     """
 
     rows: list[bytes]
@@ -106,7 +106,7 @@ class RingReader:
 
     @property
     def unread(self) -> int:
-        """Bytes between tail and head, spill file included; 1 where nobody can say."""
+        """Bytes between tail and head, spill file included; 1 where that is unknown."""
         head, spill_end = self._head(give_up=False)[0], self._spill_end(give_up=False)[0]
         if head is None or spill_end is None:
             return 1
@@ -114,7 +114,7 @@ class RingReader:
         return (used if used >= 0 else used + self._end - BASE) + spill_end - self._spill
 
     def resume(self, tail: int, spill: int) -> None:
-        """Goes on where an earlier reader was, which has not come to tell it in the header; see `commit`."""
+        """Goes on where an earlier reader was, which has not come to write it into the header; see `commit`."""
         if not self._sure and is_position(tail, self._end):
             self._tail, self._sure = tail, True  # before it may lie what is to be read: nothing is zeroed
         self.commit(tail, spill)

@@ -7,7 +7,7 @@ Invariants
 3. The reader believes a frame only when its checksum is right, so neither a torn write nor weak memory ordering is
    ever decoded; what was read is zeroed, so that no frame of an earlier lap can be taken for a new one. A frame that
    stays wrong is skipped and counted, never guessed at.
-4. `tail` belongs to the reader and moves only when the reader says that the rows are safe elsewhere.
+4. `tail` belongs to the reader and moves only when the reader reports the rows as safe elsewhere.
 5. A full ring never blocks the writer: rows go to the spill file until the reader has caught up with it, so that the
    order of one process's rows is kept.
 6. `put` takes no lock while there is room. CPython switches threads and runs signal handlers where a function is
@@ -17,9 +17,9 @@ Invariants
 7. The `log()` in C (agent/native) does the same with the GIL held throughout, so there nothing at all gets in between.
 8. Where `put` finds no room it takes a lock, and `limit` sends all others there too. What re-enters it in the same
    thread (a signal handler, a finalizer) is parked. Without a GIL every call goes that way.
-9. Each side keeps its own positions to itself, and tells them in the header. It believes the other's only where they
-   can be true; else the writer goes by the last ones that could, and the reader by the frames that it finds. So a page
-   that was overwritten costs rows, which are counted, and nobody hangs or raises.
+9. Each side keeps its own positions to itself, and publishes them in the header. It believes the other's only where
+   they can be true; else the writer goes by the last ones that could, and the reader by the frames that it finds. So a
+   page that was overwritten costs rows, which are counted, and nobody hangs or raises.
 
 Format (little-endian 64-bit words)
 -----------------------------------
@@ -310,7 +310,7 @@ class RingWriter(Cursor):
         """Whether the rest of the disk is needed by what is never dropped, and by the spool itself."""
         try:
             room = os.statvfs(self._spill_path.parent)
-        except OSError:  # the directory is gone: opening the file will say so
+        except OSError:  # the directory is gone: opening the file will report it
             return False
         return room.f_bavail * room.f_frsize < _RESERVE
 

@@ -1,11 +1,11 @@
-"""A session: one program's directory, and the locks that say who lives.
+"""A session: one program's directory, and the locks that show who lives.
 
 Two places. What must outlast a reboot is in the state directory: `sessions/<id>/` with `session.json`, `spool.db`,
 `agent.log`, `artifacts/` and spill files. What must be fast, and needs only to outlast processes, is in shared memory:
 `tailrace-<uid>-<id>/` with rings, locks and status files. Directories are 0700, files 0600, and what is not this
 user's alone is not believed (`ownership`): others may have made it, since the first was removed by a reboot.
 
-Who lives is told by the kernel, never by a process id:
+Who lives is known from the kernel, never from a process id:
 
 * The agent holds an `flock` on `agent.lock`. It is taken by whoever starts the agent and inherited through exec, so
   there is no moment at which a starting agent looks dead, and no two agents.
@@ -93,7 +93,7 @@ def make_sessions_root(settings: Settings) -> Path:
 
 
 def boot_id() -> str:
-    """An id that changes with each boot of this machine, or an empty string where the kernel tells none."""
+    """An id that changes with each boot of this machine, or an empty string where the kernel gives none."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -112,8 +112,8 @@ class Session:
 
     Attributes:
         dir: The directory in the state directory.
-        shared: The directory in shared memory. Whoever wants something from it asks `has_shared` first.
-        info: What `session.json` says.
+        shared: The directory in shared memory. Whoever wants something from it checks `has_shared` first.
+        info: What `session.json` holds.
 
     Thread safety: all methods from any thread.
     """
@@ -285,7 +285,7 @@ class Session:
         Raises:
             SessionError: The session is closed, or no ring can be made anywhere.
         """
-        # The process id is for people. It does not tell rings apart: in another container it is another process's.
+        # The process id is for people. It does not distinguish rings: in another container it is another process's.
         name = f"{os.getpid()}-{next(_ring_numbers):04}-{os.urandom(8).hex()}"
         with self._join_lock(fcntl.LOCK_SH):
             if self.closed:
@@ -310,11 +310,11 @@ class Session:
         return self.dir / f"spill-{name}"
 
     def owner_alive(self, name: str) -> bool:
-        """Whether the process that writes to the ring still runs. Must not be asked about rings of this process."""
+        """Whether the process that writes to the ring still runs. Not for rings of this process."""
         try:
             fd = self._open(f"{name}.owner", os.O_RDWR)
         except OSError as error:
-            return error.errno in NONE_LEFT  # then nobody can say
+            return error.errno in NONE_LEFT  # then it is unknown
         try:
             fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -336,8 +336,8 @@ class Session:
         return self.shared / f"{name}.bell"
 
     def ring_bell(self, name: str) -> None:
-        """Tells the process that owns a ring that there is something new in the status of its runs."""
-        with contextlib.suppress(OSError):  # nobody listens, or it was told already and has not looked yet
+        """Notifies the process that owns a ring of something new in the status of its runs."""
+        with contextlib.suppress(OSError):  # nobody listens, or it was notified already and has not looked yet
             if not self.has_shared:
                 return
             fd = os.open(self.bell(name), os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)

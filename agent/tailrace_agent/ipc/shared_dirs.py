@@ -64,7 +64,7 @@ def make(root: Path, session: str) -> Path:
 
 
 def make_again(root: Path, session: str, unguessable: str) -> Path:
-    """One in place of one that is gone, or that somebody else has made: the same for all who ask.
+    """One in place of one that is gone, or that somebody else has made: the same for all who need it.
 
     Its name never is the plain one: that may be somebody else's now, and free a moment later. Two would get two.
 

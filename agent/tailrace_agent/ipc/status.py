@@ -1,4 +1,4 @@
-"""What the agent tells the training process: small files in shared memory, each replaced as a whole.
+"""What the agent publishes to the training process: small files in shared memory, each replaced as a whole.
 
 A reader sees the old state or the new one, never a mixture. One file a run (`run-<id>.status`) and one for the agent
 (`agent.status`); writing takes about 50 µs, and only when something changed.
@@ -33,7 +33,7 @@ class RunStatus(msgspec.Struct, kw_only=True):
         experiment_id: MLflow's id of its experiment.
         url: Where to look at it, for stores with a server.
         status: RUNNING, FINISHED, FAILED or KILLED.
-        started: When it began (seconds since the epoch), as its program says; 0 where an older agent wrote this.
+        started: When it began (seconds since the epoch), as its program recorded it; 0 where an older agent wrote this.
         closed: MLflow knows how the run ended.
         parent: Whether it has ended, and runs were begun below it, by whichever process.
         refused: Why this run's store cannot be used at all.
@@ -43,10 +43,10 @@ class RunStatus(msgspec.Struct, kw_only=True):
         retry_at: When it tries again (seconds since the epoch).
         ledger: What became of everything.
         settled: For each ring, the last flush token up to which nothing is on the way any more.
-        notices: What the user should be told, once each, in order.
-        topics: What each of them is said once for; shorter, or none, from an older agent. See `all_notices`.
+        notices: Lines for the user, each shown once, in order.
+        topics: The topic for which each is shown once; shorter, or none, from an older agent. See `all_notices`.
         lag: Seconds between the oldest pending point's call and now; 0 when nothing is pending.
-        cost: What `log()` cost, as told by the training process at the end.
+        cost: What `log()` cost, as the training process reported it at the end.
         models: What became of its models so far, by `ModelSpec.token`.
     """
 
@@ -87,7 +87,7 @@ class AgentStatus(msgspec.Struct, kw_only=True):
     """The agent itself: process id, host (`process` or `thread`), start and last sign of life (epoch seconds).
 
     `problem` is what keeps it from taking over what the rings hold (a full disk), or None; `metrics_url` is where
-    Prometheus finds the metrics, if it was asked to serve them.
+    Prometheus finds the metrics, if it serves them.
     """
 
     pid: int
@@ -101,7 +101,7 @@ class AgentStatus(msgspec.Struct, kw_only=True):
 
 
 class SessionInfo(msgspec.Struct, kw_only=True):
-    """What a session's directory says of it (`session.json`). No secrets.
+    """What a session's directory records of it (`session.json`). No secrets.
 
     Attributes:
         id: Name of the directory.

@@ -1,7 +1,7 @@
 """Every session in the state directory, and those that cannot be read: each by itself, so that one stops no other.
 
-What keeps a session from being read is said together with the mend. Where only its `session.json` is lost, and the
-directory is ours, that file can be written anew: what it says is known from elsewhere, or does not matter once the
+What keeps a session from being read is reported together with the mend. Where only its `session.json` is lost, and the
+directory is ours, that file can be written anew: what it holds is known from elsewhere, or does not matter once the
 programs are gone.
 """
 
@@ -78,7 +78,7 @@ def survey(settings: Settings) -> Iterator[Session | Unreadable]:
 
 
 def shared_of(path: Path, settings: Settings) -> Path:
-    """Where a session of this directory has, or had, its shared memory if nothing else says so."""
+    """Where a session of this directory has, or had, its shared memory if nothing else records that."""
     return shared_dirs.made_by_us(shared_root(settings), path.name)
 
 

@@ -9,6 +9,6 @@ __all__ = ["LEDGER_TAG", "MODEL_TAG", "RUN_TAG"]
 RUN_TAG: Final = "tailrace.run"
 """tailrace's id of the run, so that an attempt to create it is found whose answer was lost."""
 LEDGER_TAG: Final = "tailrace.ledger"
-"""What became of everything that the run said, as JSON."""
+"""What became of everything that the run logged, as JSON."""
 MODEL_TAG: Final = "tailrace.model"
 """The token of a logged model, and of its version in the registry."""

@@ -2,12 +2,12 @@
 
 What this module promises:
 
-* `Refused` is said only when the store itself has judged the request: an answer in MLflow's own words, an answer that
+* `Refused` is raised only when the store itself has judged the request: an answer in MLflow's own words, an answer that
   the body is too large, or a value that cannot be encoded at all. It costs the row its delivery.
 * Everything that may be mended from outside is `Unavailable`: networks, locks, overload, proxies that answer in
   MLflow's place, and credentials too, since they concern every row and none in particular.
 * A deleted run is `RunGone`, and a URI that MLflow can make no use of is `StoreRefused`.
-* No message holds a password, token or key: `masking` says what is one. Here users of URIs are hidden too.
+* No message holds a password, token or key: `masking` defines what is one. Here users of URIs are hidden too.
 
 Foreign exceptions are recognised without importing what raises them, so this module costs nothing to load.
 """
@@ -137,7 +137,7 @@ def _response(error: BaseException) -> Any:
 
 
 def retry_after(value: str | None, now: datetime | None = None) -> float | None:
-    """Seconds from a `Retry-After` header, which holds seconds or a date; None when it says nothing sensible.
+    """Seconds from a `Retry-After` header, which holds seconds or a date; None when it holds neither.
 
     An hour at most, as in `retry.kept_wait`.
     """
@@ -239,7 +239,7 @@ def _answered(error: Exception, response: Any, uri: str, about_run: bool, upload
 
 
 def _foreign_answer(error: Exception, response: Any, uri: str) -> str:
-    """What an answer says that is not MLflow's own: as a rule it comes from who stands between."""
+    """The reason in an answer that is not MLflow's own: as a rule it comes from who stands between."""
     status: int = response.status_code
     page = _page(response)
     if status == 400 and page and "HTTPS port" in page:
@@ -297,7 +297,7 @@ def _login(status: int, uri: str, error: Exception, code: str | None) -> str:
         return (
             f"{uri} {_LOGIN} (401): set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
         )
-    if status == _PROXY_UNAUTHORIZED:  # nobody but a proxy asks for that
+    if status == _PROXY_UNAUTHORIZED:  # nobody but a proxy requires that
         return _forbidden_by(_proxy(uri), uri, status)
     if code is None and _is_proxied(uri):
         return f"{uri}, or {_forbidden_by(_proxy(uri), uri, status)}"
@@ -309,7 +309,7 @@ def _login(status: int, uri: str, error: Exception, code: str | None) -> str:
 
 
 def _by_code(code: str | None, error: Exception, about_run: bool) -> SinkError | None:
-    """What MLflow's own error code says. None: nothing about this request."""
+    """What MLflow's own error code means. None: nothing about this request."""
     text = str(error)
     if code in _GONE:
         return RunGone(_short(error)) if about_run else Refused(_short(error))
@@ -320,7 +320,7 @@ def _by_code(code: str | None, error: Exception, about_run: bool) -> SinkError |
         return Refused(_short(error)) if poison else None
     if code in _LATER:
         return Unavailable(_short(error))
-    # MLflow says BAD_REQUEST for whatever SQLAlchemy raises, an exhausted connection pool included.
+    # MLflow answers BAD_REQUEST for whatever SQLAlchemy raises, an exhausted connection pool included.
     if code == "BAD_REQUEST" and _SQL.search(text) and not _SQL_PAYLOAD.search(text):
         return Unavailable(_short(error))
     return Refused(_short(error))

@@ -44,7 +44,7 @@ _PIECE: Final = 1 << 16
 
 
 class TooLarge(requests.RequestException):
-    """An answer that is larger than anything MLflow has to say."""
+    """An answer that is larger than any of MLflow's."""
 
 
 def bound(session: requests.Session) -> None:
@@ -59,11 +59,11 @@ def bound(session: requests.Session) -> None:
 
 
 def hold(response: requests.Response, most: int = AT_MOST) -> None:
-    """Reads the body of an answer that was asked for with `stream=True`, and gives the connection back.
+    """Reads the body of an answer that was requested with `stream=True`, and gives the connection back.
 
     Raises:
         TooLarge: There is more of it.
-        requests.RequestException: It ended early, or is packed in a way that nobody asked for.
+        requests.RequestException: It ended early, or is packed in a way that was not requested.
     """
     body = bytearray()
     for piece in pieces(response, renewed=False):
@@ -81,7 +81,7 @@ def pieces(response: requests.Response, *, renewed: bool = True) -> Generator[by
     With `renewed` it may be of any size, and has no end if the other side gives it none: whoever reads it stops.
 
     Raises:
-        requests.RequestException: It ended early, or is packed in a way that nobody asked for.
+        requests.RequestException: It ended early, or is packed in a way that was not requested.
     """
     clock = getattr(getattr(response.raw, "_original_response", None), "clock", None)
     try:
@@ -110,7 +110,7 @@ def _unpacked(response: requests.Response) -> IO[bytes] | gzip.GzipFile:
 def _check_length(response: requests.Response) -> None:
     """Older versions of urllib3 take a body that ended early for the whole of it."""
     declared = response.headers.get("Content-Length", "")
-    if response.status_code in (204, 304):  # have no body, whatever they say
+    if response.status_code in (204, 304):  # have no body, whatever the header declares
         return
     if declared.isdecimal() and "Transfer-Encoding" not in response.headers and response.raw.tell() != int(declared):
         raise requests.exceptions.ChunkedEncodingError("the answer ended early")

@@ -1,7 +1,7 @@
 """Imports MLflow without pandas and what comes with it: a third of the agent's memory, and a quarter of its start.
 
 MLflow's stores need none of them, and MLflow itself runs without them: that is what `mlflow-skinny` is. Here they are
-missing only while MLflow is being imported; whoever asks for them later gets them.
+missing only while MLflow is being imported; whoever imports them later gets them.
 
 Nor does the garbage collector go through what is being imported again and again, which is a fifth of the rest; nor
 later through what stays for good.

@@ -4,9 +4,9 @@
 a password, under an `flock` of its process. The kernel lets go of that when the process is gone, however it ended; what
 is left is ignored, and deleted by whoever sees it first.
 
-MLflow's UI opens an experiment as one of GenAI unless its link says otherwise (MLflow 3.9); older ones pass over it.
+MLflow's UI opens an experiment as one of GenAI unless its link has another kind (MLflow 3.9); older ones ignore it.
 
-Loading this module is cheap. Nothing here asks a server, or raises for what the surroundings do.
+Loading this module is cheap. Nothing here calls a server, or raises for what the surroundings do.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def run_link(store_uri: str | None, cwd: str, experiment_id: str, run_id: str, s
         cwd: An absolute directory, from which a relative path is meant.
         experiment_id: MLflow's id of its experiment.
         run_id: MLflow's id.
-        settings: Say where the state directory is.
+        settings: Name the state directory.
     """
     address = store_uri if is_server(store_uri) else ui_address(store_uri, settings, cwd)
     return None if address is None else run_page(address, experiment_id, run_id)
@@ -90,7 +90,7 @@ def ui_address(store_uri: str | None, settings: Settings, cwd: str = "/") -> str
 
     Args:
         store_uri: The tracking URI; None means MLflow's default.
-        settings: Say where the state directory is.
+        settings: Name the state directory.
         cwd: An absolute directory, from which a relative path is meant.
     """
     wanted, host = store_key(store_uri, cwd), os.uname().nodename
@@ -99,12 +99,12 @@ def ui_address(store_uri: str | None, settings: Settings, cwd: str = "/") -> str
 
 
 class Announcement:
-    """Says where a store can be looked at, until it is closed or this process is gone.
+    """Announces where a store can be looked at, until it is closed or this process is gone.
 
     Args:
         address: Of the UI, such as `http://127.0.0.1:5000`.
         store_uri: The store that it shows, absolute. Its password is not kept.
-        settings: Say where the state directory is.
+        settings: Name the state directory.
 
     Raises:
         OSError: The state directory cannot be written to.

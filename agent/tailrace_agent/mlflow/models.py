@@ -58,7 +58,7 @@ def place_model(
         store: MLflow's tracking store.
         open_repository: Opens the artifact repository of a location.
         run_id: MLflow's id of the run.
-        directory: Holds `MLmodel`, which is told where it lies.
+        directory: Holds `MLmodel`, into which its place is written.
         spec: What is wanted.
 
     Raises:
@@ -89,7 +89,7 @@ def find_model(store: Store, run_id: str, name: str) -> Placed:
     """A run's model of that name, the last one if there are several.
 
     Raises:
-        NotFound: The run has none; the message says which it has.
+        NotFound: The run has none; the message names those it has.
     """
     run = store.get_run(run_id)
     try:
@@ -112,7 +112,7 @@ def find_model(store: Store, run_id: str, name: str) -> Placed:
 
 
 def link_version(store: Store, model_id: str, name: str, version: str) -> None:
-    """Tells the logged model which version of a registered model it has become, for MLflow's UI."""
+    """Records in the logged model which version of a registered model it has become, for MLflow's UI."""
     versions = json.loads(store.get_logged_model(model_id).tags.get(MLFLOW_MODEL_VERSIONS, "[]"))
     entry = {"name": name, "version": version}
     if entry not in versions:
@@ -153,7 +153,7 @@ def _outputs(run: Any) -> list[Any]:
 
 
 def _unknown_to_the_store(error: Exception) -> bool:
-    """Whether the store has never heard of logged models; a server says so by not having the address."""
+    """Whether the store has never heard of logged models; a server then lacks the address."""
     return isinstance(error, (NotImplementedError, AttributeError)) or refused_code(error, "ENDPOINT_NOT_FOUND")
 
 

@@ -1,4 +1,4 @@
-"""Lists that MLflow gives page by page, read to their end, which a server that is ill may never say."""
+"""Lists that MLflow gives page by page, read to their end, which a faulty server may never reach."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def pages(fetch: Callable[[Any], Any], most: int | None = None) -> Iterator[Any]
     """Pages, each a list with a `token` for the next.
 
     Args:
-        fetch: Asks for the page of a token; the first one has None.
+        fetch: Requests the page of a token; the first one has None.
         most: Pages to read. Without it somebody waits who can stop it: whatever is new on each page is read for ever.
 
     Raises:

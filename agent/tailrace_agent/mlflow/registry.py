@@ -143,10 +143,10 @@ class Registry:
     # -- reading -----------------------------------------------------------------------------------------------------
 
     def find(self, name: str, alias: str | None = None, version: str | None = None, stage: str | None = None) -> Any:
-        """The version that is meant; the newest when nothing is said.
+        """The version that is meant; the newest when none is given.
 
         Raises:
-            NotFound: There is none; the message says which there are.
+            NotFound: There is none; the message names those there are.
         """
         versions = self.versions(name)
         aliases = self._aliases(name) if versions else {}
@@ -191,12 +191,12 @@ class Registry:
         return versions[0] if versions else None
 
     def _aliases(self, name: str) -> dict[str, str]:
-        """Versions by alias; a database says a number where a server says text."""
+        """Versions by alias; a database has numbers where a server has text."""
         return {alias: str(version) for alias, version in self.store.get_registered_model(name).aliases.items()}
 
 
 def stage_of(version: Any) -> str:
-    """The stage of a version whose aliases are filled in: by alias, else archived by us, else what MLflow says."""
+    """The stage of a version whose aliases are filled in: by alias, else archived by us, else as MLflow has it."""
     by_alias = [alias for alias in _ALIASED if alias in version.aliases]
     return next(iter(by_alias), None) or version.tags.get(_STAGE_TAG) or (version.current_stage or "None").lower()
 

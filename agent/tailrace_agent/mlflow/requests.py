@@ -6,7 +6,7 @@ What this module promises of a request:
 * No redirect is followed, and so no credentials go where the tracking URI does not point. What a redirect answers to
   a write is no word on what was written; and who reads one address writes to it.
 * An answer counts when it is the JSON object that MLflow gives. An empty one, a page or a list is none: it comes from
-  somebody else, who has stored nothing. (To an upload some versions of MLflow answer nothing: then the file is asked
+  somebody else, who has stored nothing. (To an upload some versions of MLflow answer nothing: then the file is looked
   for.)
 
 And of a file: it lies under a name that the server keeps as it is.
@@ -14,7 +14,7 @@ And of a file: it lies under a name that the server keeps as it is.
 MLflow puts a name into the request's address as it stands, so that `why?.txt` and `loss#1.txt` arrive as `why` and
 `loss`, over whatever lay there. Here it is quoted. The server then decodes it as often as it can (`50%20off` becomes
 `50 off`), leaves out line breaks and tabs, and refuses `#`: what cannot be had under its own name gets another one that
-no other file has, and whoever uploads it says so.
+no other file has, and the uploader reports it.
 
 An artifact server at another address than the tracking server is spoken to without credentials: whoever makes an
 experiment chooses that address.
@@ -76,7 +76,7 @@ _OUR_OWN: Final[dict[str, Any]] = {
     "raise_on_status": False,
     "respect_retry_after_header": False,
 }
-"""What MLflow keeps a session for: one that nobody else asks for, since nobody else goes without any retry."""
+"""What MLflow keeps a session for: one that nobody else uses, since nobody else goes without any retry."""
 _NOT_KEPT: Final = re.compile(r"[#%\x00-\x1f\x7f]")
 
 
@@ -113,7 +113,7 @@ def answered(response: requests.Response, path: str) -> Any:
     """The JSON object that an answer is.
 
     Raises:
-        Exception: It says that something went wrong, or is none that MLflow gives. The response is attached to it.
+        Exception: It reports that something went wrong, or is none that MLflow gives. The response is attached to it.
     """
     with believing(response):
         if response.status_code != _OK:
@@ -166,7 +166,7 @@ class PromptUploads(HttpArtifactRepository):  # type: ignore[misc]  # MLflow is 
         """Uploads one file, to where it is to lie in the run's artifacts.
 
         Returns:
-            Whether the server has said that it is there. If not, it said nothing, and `confirm` asks.
+            Whether the server has confirmed that it is there. If not, it answered nothing, and `confirm` checks.
         """
         address = quote(artifact_file)
         if self._goes_in_parts(file) and address == artifact_file and file.name == posixpath.basename(artifact_file):
@@ -187,8 +187,8 @@ class PromptUploads(HttpArtifactRepository):  # type: ignore[misc]  # MLflow is 
     def confirm(self, files: Sequence[tuple[Path, str]]) -> None:
         """Makes sure that files are there whose upload was answered with nothing: `(file, where it is to lie)`.
 
-        MLflow's own answer is `{}`, or nothing at all where uvicorn serves it (in 3.17); and nothing is also what a
-        proxy says that has thrown the file away. A small file is asked for itself, since a listing may be long; many
+        MLflow's own answer is `{}`, or nothing at all where uvicorn serves it (in 3.17); and nothing is also the answer
+        of a proxy that has thrown the file away. A small file is fetched itself, since a listing may be long; many
         are looked up in the listings of their directories.
 
         Raises:
@@ -213,7 +213,7 @@ class PromptUploads(HttpArtifactRepository):  # type: ignore[misc]  # MLflow is 
                 )
 
     def _sizes_listed(self, sizes: Mapping[str, int]) -> dict[str, int | None]:
-        """What the listings of their directories say. None: there, but without a size."""
+        """What the listings of their directories hold. None: there, but without a size."""
         directories = {posixpath.dirname(name) for name in sizes}
         listings = [self.list_artifacts(directory or None) for directory in directories]
         return {info.path: info.file_size for listing in listings for info in listing if info.path in sizes}

@@ -1,4 +1,4 @@
-"""MLflow's own stores, opened so that no call waits longer than it was told to.
+"""MLflow's own stores, opened so that no call waits longer than its time-out.
 
 What this module promises:
 
@@ -77,7 +77,7 @@ HISTORY_AT_MOST: Final = 25_000
 """Points in one answer of a server that has no pages."""
 _OF_A_RUN: Final = re.compile(r"/(?:m-)?[0-9a-f]{32}/artifacts$")
 _IN_FLIGHT: Final = 4
-"""Requests that wait for a server at once: `mlflow server` has four workers, unless told otherwise."""
+"""Requests that wait for a server at once: `mlflow server` has four workers by default."""
 _EMPTY_ANSWERS: Final = ("SetLoggedModelTags",)
 """Requests whose answer has a field that MLflow's server leaves out."""
 _ARTIFACT_ROOT_OF_A_SERVER: Final = "_MLFLOW_SERVER_ARTIFACT_ROOT"
@@ -252,7 +252,7 @@ class _Prompt:
         return response, answered(response, path)
 
     def receive(self, path: str, method: str, **content: Any) -> requests.Response:
-        """One request, one answer, whatever it says."""
+        """One request, one answer, whatever it holds."""
         check_workspace = getattr(self, "_validate_workspace_support_if_specified", None)  # not in MLflow 3.7
         if check_workspace is not None:
             check_workspace()
@@ -270,10 +270,10 @@ class _Prompt:
 
 
 def _check_answer(fields: dict[str, Any], message: Any) -> None:
-    """Whether a JSON object is MLflow's answer: `{}` where it has nothing to say, else something of what it has.
+    """Whether a JSON object is MLflow's answer: `{}` where it has no fields to fill, else at least one of its fields.
 
     Raises:
-        MlflowException: It is not: somebody else has answered. What MLflow may say besides, in a later version, passes.
+        MlflowException: It is not: somebody else has answered. Fields that a later version of MLflow adds pass.
     """
     kind, known = message.DESCRIPTOR, message.DESCRIPTOR.fields
     may_be_empty = not known or kind.containing_type.name in _EMPTY_ANSWERS or any(map(_is_repeated, known))
@@ -287,7 +287,7 @@ def _is_repeated(field: Any) -> bool:
 
 
 def is_proxied(repository: Any) -> bool:
-    """Whether the MLflow server keeps these artifacts, so that what goes wrong is its word or its absence."""
+    """Whether the MLflow server keeps these artifacts, so that what goes wrong is its answer or its absence."""
     return isinstance(repository, HttpArtifactRepository)
 
 

@@ -4,7 +4,7 @@
   `_CLEAR` seconds. Times are those of the rows, so it does not matter when they are read.
 * "No progress" counts from a run's last metrics (its start, or this agent's, where it has none); a sample of the
   system monitor is none. It ends with the next metrics, or with the run.
-* An alert is due until `done` says that it is written: what fails in between raises it once more, and never twice.
+* An alert is due until `done` reports it as written: what fails in between raises it once more, and never twice.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NS: Final = 1_000_000_000
 
 
 class _Held(msgspec.Struct):
-    """A condition that holds, or held a moment ago: since when, whether it was said, since when it is over."""
+    """A condition that holds, or held a moment ago: since when, whether it was reported, since when it is over."""
 
     since_ns: int
     reported: bool = False

@@ -1,4 +1,4 @@
-"""The latest value of every metric of every run, in bounded memory. Knows nothing of who asks."""
+"""The latest value of every metric of every run, in bounded memory. Knows nothing of who reads."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class Observers:
 
     Args:
         settings: In force; the webhook's URL without its secrets.
-        book: The runs, and what was told of the webhook's URL.
+        book: The runs, and the webhook's URL with its secrets.
         spool: What waits.
         session: The session's id.
         host: This machine's name.
@@ -77,12 +77,12 @@ class Observers:
         tagged = as_tags(self._taken, self._book, {start.spec.run for start, _ in changes.starts})
         self._raised = [alert for alert, _ in tagged]
         for alert in self._raised:
-            if alert in found:  # the program has told its user of its own
+            if alert in found:  # the program has shown its user its own
                 changes.notices.append((alert.run, f"alert: {alert.title} ({alert.text})"))
         return [encode(tags) for _, tags in tagged]
 
     def done(self) -> None:
-        """What was taken is written: now it may be told."""
+        """What was taken is written: now it may be announced."""
         if not self._taken:
             return
         taken, raised = self._taken, self._raised
@@ -94,7 +94,7 @@ class Observers:
             self.announce(alert)
 
     def announce(self, alert: Alert) -> None:
-        """Tells operators of an alert, and posts it."""
+        """Logs an alert for operators, and posts it."""
         record = self._log.info if alert.level == "info" else self._log.warning
         record("alert", run=run_hex(alert.run), text=describe(alert))
         self._post(alert)
@@ -134,7 +134,7 @@ class Observers:
 
     def _serve(self, now: float) -> float:
         if self._endpoint is None:
-            from tailrace_agent.observers.prometheus import (  # 0.1 s, and only where it is asked for
+            from tailrace_agent.observers.prometheus import (  # 0.1 s, and only where it is set
                 Endpoint,
                 RunCollector,
             )

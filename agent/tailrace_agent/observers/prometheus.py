@@ -1,7 +1,7 @@
-"""The endpoint for Prometheus: the latest values and the agent's health, asked for when somebody scrapes.
+"""The endpoint for Prometheus: the latest values and the agent's health, read when somebody scrapes.
 
-* A port that is taken is no dead end: the next ones are tried, and where it serves is told. An address that cannot be
-  used is tried again every half minute. Nothing of this concerns the delivery.
+* A port that is taken is no dead end: the next ones are tried, and where it serves is reported. An address that cannot
+  be used is tried again every half minute. Nothing of this concerns the delivery.
 * A metric becomes the gauge `tailrace_metric_<name>`, with `_` for what Prometheus takes in no name; the label `metric`
   holds the name as it was logged, so two names that become one stay two series.
 * A run is shown while it lasts, and for `_AFTERWARDS` seconds after its end.
@@ -44,7 +44,7 @@ class Endpoint:
         collector: What is served.
         host: Address to listen on.
         port: Port to try first; 0 for any that is free.
-        report: Called with a line for the user when it serves elsewhere than it was asked to, or nowhere.
+        report: Called with a line for the user when it serves elsewhere than configured, or nowhere.
         log: Where operators read.
 
     Attributes:
@@ -113,7 +113,7 @@ class Endpoint:
 
 def _shown(host: str) -> str:
     """The host as a URL has it."""
-    if host in ("0.0.0.0", "::", ""):  # noqa: S104 - asked for by the user
+    if host in ("0.0.0.0", "::", ""):  # noqa: S104 - requested by the user
         return os.uname().nodename
     return f"[{host}]" if ":" in host else host
 

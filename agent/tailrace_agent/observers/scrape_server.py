@@ -7,8 +7,8 @@ What this module promises:
 * A connection lasts for `_LASTS` seconds at most, whether nothing comes, a byte at a time, or nobody reads the answer;
   and for one request.
 * A request's head is `_HEAD_AT_MOST` bytes at most. Its method is GET.
-* `Host` is an address, `localhost`, or a name that was asked for. A web page can give its own name the address of this
-  machine (DNS rebinding), and its visitors' browsers then fetch from here; but they say that name.
+* `Host` is an address, `localhost`, or a name that was configured. A web page can give its own name the address of this
+  machine (DNS rebinding), and its visitors' browsers then fetch from here; but they send that name.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _AT_ONCE: Final = 8
 _LASTS: Final = 10.0
 _HEAD_AT_MOST: Final = 16 << 10
 _PATIENCE: Final = 1.0
-"""For the end of a connection that was told to end: its thread may be at work on an answer."""
+"""For the end of a connection that was closed: its thread may be at work on an answer."""
 _BREATH: Final = 0.2
 _LOCAL: Final = "localhost"
 
@@ -48,7 +48,7 @@ class ScrapeServer(ThreadingMixIn, TCPServer):
     Args:
         host: Address or name to listen on; empty for every address.
         port: Port; 0 for any that is free.
-        names: What else `Host` may say.
+        names: What else `Host` may be.
         registry: What is served.
         log: Where operators read.
 
@@ -106,7 +106,7 @@ class ScrapeServer(ThreadingMixIn, TCPServer):
         try:
             return super().get_request()
         except OSError:
-            time.sleep(_BREATH)  # no descriptor is left: it stays in the queue, and would be asked for without end
+            time.sleep(_BREATH)  # no descriptor is left: it stays in the queue, and would be tried without end
             raise
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
@@ -147,7 +147,7 @@ class ScrapeServer(ThreadingMixIn, TCPServer):
             self.note(error)
 
     def note(self, error: BaseException | None) -> None:
-        """A request that could not be answered: the first is told to operators."""
+        """A request that could not be answered: the first is logged for operators."""
         if not self._failed:
             self._failed = True
             self._log.warning("a scrape was not answered", reason=f"{type(error).__name__}: {error}")

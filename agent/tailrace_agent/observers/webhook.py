@@ -57,7 +57,7 @@ class Webhook:
         return bool(self._waiting)
 
     def put(self, title: str, payload: Callable[[], dict[str, Any]]) -> None:
-        """Something to post; `payload` is asked when it is posted."""
+        """Something to post; `payload` is called when it is posted."""
         self._waiting.append(_Waiting(title, payload, self._monotonic() + _GIVE_UP_AFTER))
 
     def step(self, now: float) -> float:

@@ -34,7 +34,7 @@ __all__ = ["Monitors", "Taken"]
 _MOST_ROWS: Final = 10_000
 _PATIENCE: Final = 3.0
 _NOTE_ENERGY_EVERY: Final = 30
-"""Samples; asking for it costs the driver a call."""
+"""Samples; reading the energy costs the driver a call."""
 
 
 class _Place(NamedTuple):
@@ -85,7 +85,7 @@ class Taken(NamedTuple):
 
 
 class Monitors:
-    """Samples for all runs of a session that asked for it.
+    """Samples for all runs of a session that requested it.
 
     Args:
         sources: Makes the sources for a configuration.

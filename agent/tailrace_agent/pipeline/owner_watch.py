@@ -14,7 +14,7 @@ __all__ = ["Gone", "OwnerWatch", "owner_alive"]
 
 
 class Gone(NamedTuple):
-    """The end of a run that nobody has said, and why; no reason where there is nothing to be told."""
+    """The end of a run that nobody has reported, and why; no reason where there is nothing to report."""
 
     end: End
     reason: str | None
@@ -36,7 +36,7 @@ class OwnerWatch:
     """Finds the runs of one session whose process is gone.
 
     Args:
-        session: The session, for what is told.
+        session: The session, for messages.
         book: The runs.
         log: Where operators read.
 
@@ -66,7 +66,7 @@ class OwnerWatch:
         at = state.last_ns // 1_000_000 or state.spec.start_time
         if state.rebuilt:
             return Gone(End(state.run, "KILLED", at), "its record could not be read, and its programs are gone")
-        if not state.spec.owned:  # a handle on somebody else's run: over, and nothing to be told
+        if not state.spec.owned:  # a handle on somebody else's run: over, and nothing to report
             return Gone(End(state.run, "FINISHED", at), None)
         pid = state.ring.partition("-")[0]
         self._log.warning("run killed", run=run_hex(state.run), pid=pid)

@@ -1,12 +1,12 @@
 """The pipeline: rings in, MLflow out, for one session. All of the agent's logic, without a thread or a process.
 
 Three kinds of step, each called by a worker of its own, so that a server that hangs never keeps rows from the spool:
-`drain` (rings → spool, who lives, what is told), and for each tracking URI `deliver` and `upload`. `Pipeline` says what
+`drain` (rings → spool, who lives, status files), and for each tracking URI `deliver` and `upload`. `Pipeline` sets what
 is done in which order; each part beside it has one thing to know:
 
 * `ring_drain`: how far each ring was read. `takeover`: what a drain brings is written once.
 * `owner_watch`: whose process is gone. `run_monitors`: which runs are sampled.
-* `destinations`: what goes to which tracking URI. `status_files`: what is told, and to whom.
+* `destinations`: what goes to which tracking URI. `status_files`: what is published, and to whom.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class Pipeline:
             log: Where operators read.
             host: `process` or `thread`, for the status.
             hosted: Its process logs, too (a thread-hosted agent): rings of this process are alive by definition.
-            credentials: `user:password` by masked URI that an earlier agent of this session was told.
+            credentials: `user:password` by masked URI that an earlier agent of this session was given.
             monotonic: The clock of all deadlines.
 
         Raises:
@@ -165,7 +165,7 @@ class Pipeline:
         if barriers_due or now >= self._look_at:  # who waits, waits also for children that were too quick to be seen
             self.rings.find()
         more = self.takeover.step(now, self._committed)
-        # Behind a frame that is not whole may stand what was logged before the barrier was asked for.
+        # Behind a frame that is not whole may stand what was logged before the barrier was requested.
         stuck = self.rings.stuck
         if barriers_due and not more and not stuck:
             self.book.waiters.set_barriers(self.spool.waiting.last_id())

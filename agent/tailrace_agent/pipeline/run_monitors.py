@@ -62,7 +62,7 @@ class RunMonitors:
         """Begins and ends monitors; what was sampled since the last call, if anything is sampled at all.
 
         Args:
-            changes: What a drain has brought; a monitor that cannot be started is told in its notices.
+            changes: What a drain has brought; a monitor that cannot be started is reported in its notices.
             gone: Runs whose process is gone.
         """
         if changes.monitors and self._monitors is None:

@@ -26,7 +26,7 @@ class StatusFiles:
         session: The session.
         spool: What waits.
         book: The runs.
-        agent: What is said of this agent.
+        agent: The status of this agent.
         log: Where operators read.
 
     Thread safety: `publish` from any thread; all else from the drain's.
@@ -44,12 +44,12 @@ class StatusFiles:
         return self._agent.problem
 
     def publish_problem(self, problem: str | None) -> None:
-        """Says what keeps the agent from its work; None when nothing does any more."""
+        """Publishes what keeps the agent from its work; None when nothing does any more."""
         self._agent.problem = problem
         self._write_agent()
 
     def publish_liveness(self, metrics_url: str | None) -> None:
-        """Says that the agent lives, how much waits, and where Prometheus finds its metrics."""
+        """Publishes that the agent lives, how much waits, and where Prometheus finds its metrics."""
         self._agent.seen, self._agent.pending = time.time(), self._spool.waiting.points
         self._agent.spool_bytes, self._agent.metrics_url = self._spool.waiting.bytes, metrics_url
         self._write_agent()
@@ -64,7 +64,7 @@ class StatusFiles:
             for run in self._book.take_changed():
                 try:
                     self._publish_run(run)
-                except OSError as error:  # no room in shared memory, say: it is told as soon as there is some
+                except OSError as error:  # no room in shared memory, say: published as soon as there is some
                     self._log.warning("status not written", run=run_hex(run), reason=str(error))
                     self._book.touch(run)
 
@@ -76,7 +76,7 @@ class StatusFiles:
         lag = max(0.0, time.time() - oldest / 1e9) if oldest else 0.0
         ledger = self._spool.counts.ledger(run)
         status.write(self._session.shared / status.run_file(run), self._book.status(run, ledger, lag))
-        news = len(state.notices) + (state.ref is not None)  # where to look at it is told as soon as MLflow knows it
+        news = len(state.notices) + (state.ref is not None)  # its link is news as soon as MLflow knows it
         if news > self._notified.get(run, 0):
             self._notified[run] = news
             self._session.ring_bell(state.ring)

@@ -2,7 +2,7 @@
 
 Invariants
 ----------
-1. The rings' tails move after the commit, and nobody is told of anything before it. So a drain that fails, or is
+1. The rings' tails move after the commit, and nothing is reported before it. So a drain that fails, or is
    killed, is done again as a whole.
 2. While it is being written, no newer state of a run is written before it (`RunBook.steady`).
 """
@@ -140,7 +140,7 @@ class Takeover:
                     self._book.notice(start.spec.run, str(self._spool.set_aside))
 
     def _announce(self, gone: Mapping[int, Gone]) -> None:
-        """These ends are written: now they may be told."""
+        """These ends are written: now they may be announced."""
         for run, (end, reason) in gone.items():
             self._owners.forget(run)
             if reason is not None:  # its tag is `tailrace.end_reason`

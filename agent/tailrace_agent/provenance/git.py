@@ -1,11 +1,11 @@
 """What git knows of a directory: commit, branch, remote, uncommitted changes. It never hurts.
 
 * Each call to git has a deadline, and all of them together have one. What did not answer is left out.
-* Nothing is written (`GIT_OPTIONAL_LOCKS=0`), nobody is asked for a password, nothing is fetched.
+* Nothing is written (`GIT_OPTIONAL_LOCKS=0`), no password is prompted for, nothing is fetched.
 * No command runs that a repository brings along: it may have been unpacked from an archive. Hooks, monitors, external
   diffs and text converters are switched off, submodules are left alone, and so are the filters of its own
   configuration; those of the user's configuration, such as LFS, are the user's.
-* In a repository of another user (a mounted volume, a container) git is asked for names alone, and whether it is dirty
+* In a repository of another user (a mounted volume, a container) git reads names alone, and whether it is dirty
   stays unknown; so does that of a work tree elsewhere, which a configuration can name.
 * The remote's URL comes without credentials, and the diff is cut at `_DIFF_BYTES`.
 """
@@ -42,7 +42,7 @@ _OF_THE_USER: Final = ("system", "global", "command")
 
 
 class GitFacts(NamedTuple):
-    """What is known of a repository; None for what git did not tell.
+    """What is known of a repository; None for what git did not report.
 
     Attributes:
         root: Its top directory.
@@ -50,7 +50,7 @@ class GitFacts(NamedTuple):
         branch: Its branch; `HEAD` where none is checked out.
         remote: URL of `origin`, without credentials.
         dirty: Whether tracked files differ from the commit.
-        diff: What differs, when it was asked for and there is anything.
+        diff: What differs, when it was requested and there is anything.
     """
 
     root: str
@@ -81,7 +81,7 @@ def git_facts(directory: Path, *, diff: bool = False) -> GitFacts | None:
 
 
 def _changed(git: _Git, unfiltered: list[str]) -> bytes | None:
-    """Names of the files that differ; None for what git did not tell."""
+    """Names of the files that differ; None for what git did not report."""
     changed = git(*unfiltered, "diff-index", "--name-only", "--ignore-submodules=all", "HEAD", "--", limit=_SHORT)
     if changed:  # stat() may differ where the content does not: let git look into the files
         changed = git(*unfiltered, "diff", "HEAD", "--name-only", *_ALONE, limit=_SHORT)

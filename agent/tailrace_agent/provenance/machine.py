@@ -82,6 +82,6 @@ def machine() -> dict[str, Any]:
     found: dict[str, Any] = {"platform": platform.platform(), "machine": platform.machine(), "cpus": os.cpu_count()}
     try:
         found["memory_bytes"] = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError):  # not told on this system
+    except (ValueError, OSError):  # not available on this system
         found["memory_bytes"] = None
     return found

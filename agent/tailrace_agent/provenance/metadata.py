@@ -1,10 +1,10 @@
 """Run metadata: where each new run comes from, gathered by the agent and sent beside everything else.
 
-* The training process says what it alone knows (`records.Facts`, masked); git, packages, GPUs and machine are asked
+* The training process sends what it alone knows (`records.Facts`, masked); git, packages, GPUs and machine are read
   here, in a worker of their own, so that a repository that takes minutes holds up nothing.
 * What was gathered is in the run's state, and the files are staged before that is written. So an agent that is killed
   leaves its successor either all of it or nothing, and what is sent twice is the same.
-* On another machine (`tailrace sync` after a move) only what the training process said is stored: git and packages
+* On another machine (`tailrace sync` after a move) only what the training process sent is stored: git and packages
   there are not the run's.
 * It is outside of the ledger, which counts what the program has logged.
 """
@@ -37,7 +37,7 @@ FOLDER: Final = "environment"
 _LONGEST_TAG: Final = 4000
 _CONFIG_BYTES: Final = 1 << 20
 _FRESH: Final = 10.0
-"""Seconds for which packages and GPUs are not asked for again: a search starts many runs in a row."""
+"""Seconds for which packages and GPUs are not read again: a search starts many runs in a row."""
 
 
 class _Around(NamedTuple):
@@ -77,7 +77,7 @@ class Metadata:
         began = time.monotonic()
         try:
             description = self._gather(state.spec, facts, now)
-        except Exception as error:  # noqa: BLE001 - a run must not wait for ever for what the machine does not tell
+        except Exception as error:  # noqa: BLE001 - a run must not wait for ever for what the machine does not answer
             self._log.error("metadata not gathered", run=run_hex(state.run), error=repr(error))
             description = Description({}, None)
         self._book.update(state.run, description=description)

@@ -57,7 +57,7 @@ _NAME_AT_MOST: Final = (255, 1024)
 _DEEPEST: Final = 64
 """Parts of a name: an archive of a few KB is not to become a million directories."""
 _METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-"""What archives are written with. The others' readers take as much memory as the file tells them to."""
+"""What archives are written with. The others' readers take as much memory as the file makes them."""
 _DAMAGE: Final = (
     zipfile.BadZipFile,
     zlib.error,
@@ -356,7 +356,7 @@ class ArchiveReader:
             raise ArchiveError(f"{self._path}: {name} is damaged, or not what it should be: {error}") from error
 
     def _entry(self, name: str) -> zipfile.ZipInfo:
-        """What the zip file says of a file.
+        """The zip file's entry of a file.
 
         Raises:
             KeyError: It has none of that name.

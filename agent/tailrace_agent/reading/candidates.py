@@ -1,6 +1,6 @@
 """What a person may have meant: the runs that one name fits, and the name nearest to one that fits nothing.
 
-A run is told by the beginning of its id, its status and age, and the params in which it differs from the others.
+A run is identified by the beginning of its id, its status and age, and the params in which it differs from the others.
 
 Pure functions over plain data; no I/O.
 """
@@ -32,7 +32,7 @@ class Candidate(NamedTuple):
         status: MLflow's word.
         started: Seconds since the epoch.
         params: As far as they are known.
-        store: Where it is, for people; told where the candidates are not all in one.
+        store: Where it is, for people; shown where the candidates are not all in one.
     """
 
     id: str
@@ -52,7 +52,7 @@ def fits_several(text: str, candidates: Iterable[Candidate], where: str, *, now:
     """An error's text: which runs fit.
 
     Args:
-        text: What was asked for.
+        text: What was requested.
         candidates: The runs, in any order.
         where: The store, or whatever was searched.
         now: Seconds since the epoch.
@@ -105,7 +105,7 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 
 def shortest_ids(ids: Iterable[str]) -> dict[str, str]:
-    """Beginnings of ids that tell them apart, eight characters at least."""
+    """Beginnings of ids that distinguish them, eight characters at least."""
     whole = list(ids)
     length, longest = _SHORT, max(map(len, whole), default=0)
     while length < longest and len({run_id[:length] for run_id in whole}) < len(set(whole)):

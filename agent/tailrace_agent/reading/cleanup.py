@@ -1,7 +1,7 @@
 """Runs that may go: chosen by age, status and emptiness, and never one that somebody still needs.
 
-Kept, whatever is asked for: a run that is running; one that holds a version of a registered model; one under which a
-run is nested that stays; one that this machine still has something to deliver to (the caller says which).
+Kept, whatever is requested: a run that is running; one that holds a version of a registered model; one under which a
+run is nested that stays; one that this machine still has something to deliver to (the caller passes those).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _TIMEOUT: Final = 120.0
 
 
 class Candidate(NamedTuple):
-    """A run that fits what was asked for. `kept` says why it stays nevertheless, or is None."""
+    """A run that fits what was requested. `kept` is the reason why it stays nevertheless, or None."""
 
     run: Any
     kept: str | None
@@ -37,7 +37,7 @@ def choose(
     empty: bool,
     busy: Collection[str],
 ) -> list[Candidate]:
-    """The runs that fit everything that is asked for.
+    """The runs that fit every criterion.
 
     Args:
         reader: The store.
@@ -74,7 +74,7 @@ def delete(reader: Reader, run: Any, *, permanently: bool) -> None:
     """Moves a run into MLflow's bin, or deletes it and its artifacts for good.
 
     Raises:
-        StoreRefused: A server deletes nothing for good; the message says what does.
+        StoreRefused: A server deletes nothing for good; the message names what does.
     """
     hard = getattr(reader.store, "_hard_delete_run", None)
     if permanently and hard is None:

@@ -2,10 +2,10 @@
 
 A `Comparison` is a pandas DataFrame with one row for each run and MLflow's column names (`params.lr`, `metrics.loss`).
 Columns in which the runs differ come before those in which they do not, params before metrics, and those of the machine
-(`system/`) last, since they differ in any two runs, unless they were asked for by name. Each metric has its smallest
-and largest value beside the last (`metrics.loss.min`, `metrics.loss.max`), unless it was asked otherwise.
+(`system/`) last, since they differ in any two runs, unless they were requested by name. Each metric has its smallest
+and largest value beside the last (`metrics.loss.min`, `metrics.loss.max`), unless that was turned off.
 
-Its figure reads the metrics' histories when it is asked for, from the store that the comparison came from.
+Its figure reads the metrics' histories when it is drawn, from the store that the comparison came from.
 """
 
 from __future__ import annotations
@@ -57,13 +57,13 @@ class Comparison(pd.DataFrame):
     def differing(self) -> list[str]:
         """Columns of params and metrics that are not the same in every run.
 
-        Metrics of the machine (`system/`) are left out, unless the comparison was asked for metrics by name.
+        Metrics of the machine (`system/`) are left out, unless metrics were requested by name.
         """
         return [column for column in _values(self) if not (self._aside(column) or _same(self[column]))]
 
     @property
     def machine(self) -> list[str]:
-        """Columns that `differing` leaves out: metrics of the machine, unless metrics were asked for by name."""
+        """Columns that `differing` leaves out: metrics of the machine, unless metrics were requested by name."""
         return [column for column in _values(self) if self._aside(column)]
 
     def _aside(self, column: str) -> bool:
@@ -81,7 +81,7 @@ class Comparison(pd.DataFrame):
         Args:
             metrics: Names or patterns (`val/*`); by default the first six of this comparison, system metrics left out.
             x: `step`, or `time`: seconds since the run's first point.
-            save: File to write the figure to; its ending says the format (`.png`, `.svg`, `.pdf`).
+            save: File to write the figure to; its ending selects the format (`.png`, `.svg`, `.pdf`).
 
         Returns:
             A matplotlib figure. It belongs to no window; a notebook shows it.
@@ -204,7 +204,7 @@ def _chosen(frame: pd.DataFrame, metrics: Sequence[str] | str | None) -> list[st
 
 
 def _labels(frame: Comparison) -> list[str]:
-    """Each run's name with the params that tell it apart."""
+    """Each run's name with the params that distinguish it."""
     differing = [column for column in frame.differing if column.startswith("params.")][:_IN_LABEL]
     labels = []
     for run_id, row in frame.iterrows():

@@ -1,4 +1,4 @@
-"""Filters and orders in MLflow's language, with the quotes that it asks for around names.
+"""Filters and orders in MLflow's language, with the quotes that it requires around names.
 
 MLflow takes `metrics.loss < 0.2` and refuses `metrics.val/loss < 0.2`: a name with a slash, a dash, a colon, a space or
 a digit after a dot has to stand in backticks. Here it gets them. What this module promises:

@@ -1,7 +1,7 @@
 """A metric's whole history in columns, without an object for each point.
 
-MLflow makes an entity of every point, and in a database an ORM object before it. Here a database is asked for its four
-columns, and a server's page is decoded straight into arrays. Other stores (files, plug-ins) take MLflow's own way.
+MLflow makes an entity of every point, and in a database an ORM object before it. Here a database is queried for its
+four columns, and a server's page is decoded straight into arrays. Other stores (files, plug-ins) take MLflow's own way.
 
 What comes back is complete: pages are followed to their end. A number that MLflow could not keep is what it was: NaN,
 and an infinity, which MLflow's databases keep as the largest double.
@@ -143,7 +143,7 @@ def _from_pages(store: Store, run_id: str, key: str) -> Iterator[Columns]:
 
 
 def _bounds(store: Store, fetch: Any, run_ids: Sequence[str], key: str) -> Iterator[tuple[str, tuple[float, float]]]:
-    """Several runs in one request; of an answer that is full, and so may be cut off, the last run is asked again."""
+    """Several runs in one request; of an answer that is full, and so may be cut off, the last run is fetched again."""
     while fetch is not None and len(run_ids) > 1:
         by_run: dict[str, list[float]] = {}
         points = fetch(run_ids, key)  # sorted by run

@@ -44,7 +44,7 @@ _COLUMNS: Final = {"key": "BYTE_ARRAY", "value": "DOUBLE", "timestamp": "INT64",
 _KEY_AT_MOST: Final = 1000
 """Bytes of a metric's name, of which MLflow takes 250 characters."""
 _ENCODINGS: Final = {"PLAIN", "PLAIN_DICTIONARY", "RLE", "RLE_DICTIONARY", "BIT_PACKED"}
-"""Of names: those whose size says what they become."""
+"""Of names: those whose size bounds what they become."""
 _CHECKED_AT_ONCE: Final = 50_000
 _GROUP_AT_MOST: Final = 256 << 20
 """Bytes of a row group. They are written with 200,000 points each, which take 8 MB."""
@@ -114,7 +114,7 @@ class _Import:
         # Nobody is at work on it here, and it is not imported again.
         status = "KILLED" if run.status in ("RUNNING", "SCHEDULED") else run.status
         self._sink.end_run(run_id, status, run.end_time or run.start_time)
-        # What is said of all points is said when all are here.
+        # What concerns all points is checked when all are here.
         noted = [(NOTE, run.tags[NOTE])] if NOTE in run.tags else []
         done = (DONE_TAG, datetime.now(timezone.utc).isoformat(timespec="seconds"))
         self._sink.log_batch(run_id, tags=[*noted, done])
@@ -229,7 +229,7 @@ def check_points(path: Path, run: ArchivedRun) -> None:
     """Reads a run's Parquet file to its end, before anything of the run is created.
 
     Raises:
-        ArchiveError: It is none, or holds other points than the run is said to have.
+        ArchiveError: It is none, or holds other points than the manifest has of the run.
     """
     found = sum(len(keys) for keys, *_ in _columns(path, _CHECKED_AT_ONCE, run))
     if found != run.points:
@@ -266,7 +266,7 @@ def _columns(path: Path, at_once: int, run: ArchivedRun) -> Iterator[tuple[Any, 
 
 
 def _check_layout(file: Any, run: ArchivedRun) -> None:
-    """Refuses, by what the file says of itself, what is no table of points or may take any amount of memory.
+    """Refuses, by the file's own metadata, what is no table of points or may take any amount of memory.
 
     Raises:
         ValueError: Why.

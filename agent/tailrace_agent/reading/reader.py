@@ -4,7 +4,7 @@ What this module promises:
 
 * Nothing is created or changed: an SQLite file that is not there is an error, not a new store.
 * A run is found by MLflow's id, tailrace's id, the beginning of one of them, its name, or the beginning of its name.
-  Where several runs have that name, who asks may have the newest; a beginning that fits several is an error.
+  Where several runs have that name, the caller may have the newest; a beginning that fits several is an error.
 * Names in a filter or an order need no quotes; see `filters`.
 * What MLflow has is what is returned: what is still on its way is not there.
 * Foreign errors come out as those of `errors`, without a password.
@@ -231,7 +231,7 @@ class Reader:
     def _found(
         self, ids: Sequence[str], filter_string: str, order_by: Sequence[str] | None, size: int, view: int | None
     ) -> Iterator[Any]:
-        """Runs one by one; the next page of `size` is asked for when it is wanted."""
+        """Runs one by one; the next page of `size` is requested when it is needed."""
         from mlflow.entities import ViewType
 
         view = ViewType.ACTIVE_ONLY if view is None else view
@@ -256,11 +256,11 @@ class Reader:
 
         Args:
             texts: What a person calls each of them.
-            choose: Where several runs have the very name, the newest is taken, and this is called with a word on it and
+            choose: Where several runs have the very name, the newest is taken, and this is called with a line on it and
                 the others, and its id. Without it that is an error: for whoever changes or deletes something.
 
         Raises:
-            NotFound: One of them fits no run, or several; the message says which, and in what they differ.
+            NotFound: One of them fits no run, or several; the message names those, and in what they differ.
             CallError: One of them is no text.
         """
         for text in texts:

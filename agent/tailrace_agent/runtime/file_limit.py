@@ -23,7 +23,7 @@ def raise_limit() -> None:
 
 
 def explained(error: Exception, directory: Path) -> str:
-    """What an error says, and the limit and the mend where it is this one.
+    """An error's message, and the limit and the mend where it is this one.
 
     Args:
         error: Of SQLite or the system, from writing in the directory.

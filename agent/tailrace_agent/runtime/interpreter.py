@@ -25,7 +25,7 @@ from tailrace_agent.runtime.program import arguments
 __all__ = ["HAS_SAFE_PATH", "WITHOUT_HERE", "command", "environment", "module_command"]
 
 HAS_SAFE_PATH: Final = sys.version_info >= (3, 11)
-"""Whether a Python like this one can be told by its environment to leave the working directory out."""
+"""Whether the environment of a Python like this one can make it leave the working directory out."""
 WITHOUT_HERE: Final = """\
 import sys
 if sys.path[:1] == [""]:

@@ -1,4 +1,4 @@
-"""Where a program is, also when the system does not say so any more: a working directory that was deleted, no home.
+"""Where a program is, also when the system does not know it any more: a working directory that was deleted, no home.
 
 Nothing here raises or creates anything, but what is called `make_…`.
 """
@@ -25,7 +25,7 @@ _unguessable = os.urandom(8).hex()
 
 
 def working_directory() -> str:
-    """The working directory; the last one that there was, if it is gone or may not be asked for."""
+    """The working directory; the last one that there was, if it is gone or may not be read."""
     global _last
     with contextlib.suppress(OSError):  # deleted, or on a file server that is away: its user means the last one
         _last = os.getcwd()  # noqa: PTH109 - a str, and no Path for each call

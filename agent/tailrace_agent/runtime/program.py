@@ -1,8 +1,8 @@
 """What runs here, for people: a script, a notebook, or `python`.
 
 A notebook runs in a kernel, whose command line names the kernel's launcher and not the notebook. Who started the kernel
-may have said which notebook it is for: Jupyter's server in a variable of the environment, VS Code in the kernel's own
-namespace. Nobody is asked over a network. Colab tells its kernels nothing: there it is `notebook`.
+may have recorded which notebook it is for: Jupyter's server in a variable of the environment, VS Code in the kernel's
+own namespace. Nothing is requested over a network. Colab gives its kernels nothing: there it is `notebook`.
 
 Nothing is imported for it. Thread safety: every function from any thread.
 """
@@ -73,7 +73,7 @@ def _absolute(path: Path) -> str | None:
 
 
 def _notebook_path() -> str | None:
-    """The notebook's path, as far as this kernel was told."""
+    """The notebook's path, as far as this kernel has it."""
     for where in (vars(sys.modules.get("__main__", sys)), os.environ):
         for name in _VARIABLES:
             known = where.get(name)

@@ -1,1 +1,1 @@
-"""The system monitor: sources, their guards, and the sampler that asks them in turn."""
+"""The system monitor: sources, their guards, and the sampler that reads them in turn."""

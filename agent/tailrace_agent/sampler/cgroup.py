@@ -92,7 +92,7 @@ def cpu_use(limit: CpuLimit) -> CpuUse | None:
 
 
 def cpuset(pid: int | None, *, proc: Path = _PROC, root: Path = ROOT) -> frozenset[int]:
-    """The cores that a process's group confines it to; empty where that is not said."""
+    """The cores that a process's group confines it to; empty where that is not set."""
     for version, directory in _levels(pid, "cpuset", proc, root):
         names = ("cpuset.cpus.effective",) if version == 2 else ("cpuset.effective_cpus", "cpuset.cpus")
         for name in names:
@@ -104,7 +104,7 @@ def cpuset(pid: int | None, *, proc: Path = _PROC, root: Path = ROOT) -> frozens
 def memory_limit(pid: int | None, *, proc: Path = _PROC, root: Path = ROOT) -> MemoryLimit | None:
     """The tightest memory limit that holds for a process (None: this one), or None where there is none.
 
-    Version 1 says "no limit" with a number near 2**63: the caller knows how much memory the machine has.
+    Version 1 writes "no limit" as a number near 2**63: the caller knows how much memory the machine has.
     """
     limits: list[MemoryLimit] = []
     for version, directory in _levels(pid, "memory", proc, root):

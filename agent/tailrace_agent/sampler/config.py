@@ -1,4 +1,4 @@
-"""What a system monitor was asked for, and how its metrics are called. Light enough for the training process."""
+"""What a system monitor is to measure, and how its metrics are called. Light enough for the training process."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class CpuSource:
         use = cgroup.cpu_use(self._quota) if self._quota else None
         if self._quota is None or use is None:
             return values
-        values.pop("cpu_utilization_percentage", None)  # of the machine: says nothing about the quota
+        values.pop("cpu_utilization_percentage", None)  # of the machine: it does not measure the quota
         counters = {"cores": use.seconds, "periods": float(use.periods), "throttled": float(use.throttled)}
         return values | _of_quota(self._quota.cores, self._rates.update(now, counters))
 

@@ -24,7 +24,7 @@ _NEVER: Final = ("loop", "ram", "zram", "sr", "fd")
 class DiskUsageSource:
     """How full a directory's file system is, by MLflow's names; MLflow's own are of `/` only.
 
-    A network file system whose server is away keeps its callers waiting, minutes or for ever. So it is asked in a
+    A network file system whose server is away keeps its callers waiting, minutes or for ever. So it is read in a
     thread, one at a time, and no answer within 50 ms is a failure like any other.
 
     Args:

@@ -15,7 +15,7 @@ from tailrace_agent.sampler.source import SourceGone
 __all__ = ["CpuEnergySource"]
 
 _MOST_WATTS: Final = 500
-"""Of one package: a counter that may have wrapped at that power since it was last read tells nothing."""
+"""Of one package: a counter that may have wrapped at that power since it was last read is of no use."""
 
 
 class _Zone(NamedTuple):

@@ -2,7 +2,7 @@
 
 On Linux one read of `/proc/<pid>/stat` has CPU time, memory, threads, page faults and whether it is a zombie. psutil
 takes three calls and three files for these, twice the time, and has no page faults. All else, and all of it on other
-systems, is psutil's; tests hold the one against the other. None is what a process does not tell.
+systems, is psutil's; tests hold the one against the other. None is what a process does not show.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Stat(NamedTuple):
         rss: Bytes of memory that are resident.
         threads: Their number; 0 where it takes a call of its own.
         zombie: It has ended, and nobody has waited for it yet.
-        faults: Page faults that took no disk and such that did, since it began; None where they are not told.
+        faults: Page faults that took no disk and such that did, since it began; None where they are not shown.
     """
 
     own: float
@@ -162,7 +162,7 @@ class Member:
 
 
 def _permitted(read: Callable[[], _T]) -> _T | None:
-    """The answer, or None when this user may not know."""
+    """What was read, or None when this user may not read it."""
     try:
         return read()
     except (psutil.AccessDenied, NotImplementedError, PermissionError):

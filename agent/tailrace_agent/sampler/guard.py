@@ -2,10 +2,10 @@
 
 What this module promises:
 
-* Whatever a source raises, it goes quiet with one line in the log, and is asked again after a pause that grows from
-  5 seconds to 10 minutes. A second line says that it is back.
-* A source that takes more than a tenth of the time between two of its samples is asked half as often, and again, until
-  it does not; it comes back step by step as it becomes fast. One line says the one, one the other.
+* Whatever a source raises, it goes quiet with one line in the log, and is sampled again after a pause that grows from
+  5 seconds to 10 minutes. A second line reports that it is back.
+* A source that takes more than a tenth of the time between two of its samples is sampled half as often, and again,
+  until it does not; it comes back step by step as it becomes fast. One line reports the one, one the other.
 * Every call's time is counted.
 """
 
@@ -61,8 +61,8 @@ class Guarded:
     Attributes:
         source: The source.
         cost: What it has cost.
-        quiet: It failed, or is missing, and waits to be asked again.
-        stretch: How many times less often than it should it is asked, being slow.
+        quiet: It failed, or is missing, and waits to be sampled again.
+        stretch: How many times less often than it should it is sampled, being slow.
         period: Seconds between two samples of this source, as things are.
 
     Not thread-safe.
@@ -100,7 +100,7 @@ class Guarded:
         return now >= self._due_at - _TOLERANCE
 
     def sample(self, tick: float) -> dict[str, float] | None:
-        """Asks the source, whatever it does; None when it has no answer.
+        """Samples the source, whatever it does; None when it has no answer.
 
         Args:
             tick: When it was due: the next time is counted from there, so lateness does not add up.
@@ -126,7 +126,7 @@ class Guarded:
 
     @property
     def has_tags(self) -> bool:
-        """Whether `tags` would ask the source."""
+        """Whether `tags` would call the source."""
         return self._fresh_tags and not self.quiet
 
     def tags(self) -> dict[str, str]:
@@ -179,7 +179,7 @@ class Guarded:
         """Stretches the period of a slow source and shortens that of one that has become fast."""
         if wall > _SLOW * self.period:
             self._slow_in_a_row += 1
-            # One hiccup on a busy machine says nothing, unless it costs whole ticks.
+            # One hiccup on a busy machine does not count, unless it costs whole ticks.
             if (self._slow_in_a_row > 1 or wall > self._interval) and self.period * 2 <= _LONGEST_PERIOD:
                 self._stretch_to(self.stretch * 2)
                 self._report_slow(wall, tick)

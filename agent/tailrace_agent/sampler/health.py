@@ -18,7 +18,7 @@ _MEGABYTE = 1e6
 
 
 class Health(NamedTuple):
-    """What the pipeline says of itself: seconds behind, entries waiting, bytes in the spool."""
+    """What the pipeline reports of itself: seconds behind, entries waiting, bytes in the spool."""
 
     lag: float
     pending: int
@@ -29,7 +29,7 @@ class HealthSource:
     """Samples the process that samples, and its pipeline.
 
     Args:
-        health: Asks the pipeline; from memory.
+        health: Reads it from the pipeline's memory.
     """
 
     name = "tailrace"

@@ -69,7 +69,7 @@ class MemorySource:
 
     def _read_limit(self) -> None:
         limit = cgroup.memory_limit(self._pid, proc=self._proc, root=self._root)
-        # A limit of 0 is a group that is being emptied; one above the machine's memory is how version 1 says "none".
+        # A limit of 0 is a group that is being emptied; one above the machine's memory is how version 1 writes "none".
         limits = limit is not None and 0 < limit.limit < psutil.virtual_memory().total
         self._limit = limit if limits else None
 

@@ -5,10 +5,10 @@ Children come and go, and what they did must not be lost or counted twice:
 * The kernel adds a child's CPU time and I/O to those of the process that waits for it. So what a child was last seen
   with is taken off when it has gone, and a child that lived too shortly to be seen still counts.
 * Nobody looks for children while the kernel has given out no new process id. Then only processes that have appeared
-  since the last look are asked for their parent, so that finding them costs about the same on a machine with thousands.
-* Many children are asked less often, so that the whole costs about the same however many data loaders there are.
+  since the last look have their parent read, so that finding them costs about the same on a machine with thousands.
+* Many children are sampled less often, so that the whole costs about the same however many data loaders there are.
 
-What one process does not tell (that of another user, say) is absent, and so is a sum that it would be part of.
+What one process does not show (that of another user, say) is absent, and so is a sum that it would be part of.
 """
 
 from __future__ import annotations
@@ -253,7 +253,7 @@ class _Family:
 
 
 class _Births:
-    """Whether processes have appeared, told by the last process id that the kernel gave out (psutil has none)."""
+    """Whether processes have appeared, known from the last process id that the kernel gave out (psutil has none)."""
 
     def __init__(self) -> None:
         self._last = b""

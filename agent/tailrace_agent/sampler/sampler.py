@@ -1,4 +1,4 @@
-"""Asks every source in its turn, at `t0 + k * interval`, as a pure `step(now)`: a thread around it is the caller's.
+"""Samples every source in its turn, at `t0 + k * interval`, as a pure `step(now)`: a thread around it is the caller's.
 
 What this module promises:
 
@@ -36,7 +36,7 @@ class Sample(NamedTuple):
         step: Counts samples, from 0.
         time_ns: Wall time.
         values: By full name.
-        tags: What a source says once, by full name; mostly empty.
+        tags: What a source reports once, by full name; mostly empty.
     """
 
     step: int
@@ -117,7 +117,7 @@ class Sampler:
                 guard.close()
 
     def extra(self, now: float, *, totals: bool) -> dict[str, float]:
-        """Takes a sample out of turn, of the sources that are asked each tick; the totals, if asked for."""
+        """Takes a sample out of turn, of the sources that are read each tick; the totals, if requested."""
         if self._finished or self._start is None:
             return {}
         due = [index for index, guard in enumerate(self._guards) if not guard.quiet and guard.due(now)]
@@ -146,7 +146,7 @@ class Sampler:
         return self._start + tick * self._config.interval
 
     def _emit(self, now: float, due: list[int], totals: dict[str, float] | None) -> dict[str, float]:
-        """Asks the sources that are due and hands the sample on. Without `totals`, they are added when all is read."""
+        """Samples the sources that are due and hands the sample on. Without `totals`, they are added at the end."""
         time_ns = self._wall()
         values: dict[str, float] = {}
         tags: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""What the sampler asks of a source: one thing that is measured (the CPU, the GPUs, a file system, …).
+"""What the sampler needs of a source: one thing that is measured (the CPU, the GPUs, a file system, …).
 
 A source is opened lazily, by its first `sample`, in the process and thread that samples. It never logs or
 sleeps: it answers or raises, and its guard (`guard.Guarded`) decides what becomes of that.
@@ -14,7 +14,7 @@ __all__ = ["Source", "SourceGone"]
 
 
 class SourceGone(TailraceError):
-    """What is measured is not on this machine, or not any more. The guard goes quiet and asks again after a while."""
+    """What is measured is not on this machine, or not any more. The guard goes quiet and tries again after a while."""
 
 
 class Source(Protocol):
@@ -47,11 +47,11 @@ class Source(Protocol):
         ...
 
     def tags(self) -> dict[str, str]:
-        """What is said once, after the first sample that worked: device names, UUIDs; by names without prefix."""
+        """What is reported once, after the first sample that worked: device names, UUIDs; by names without prefix."""
         ...
 
     def totals(self) -> dict[str, float]:
-        """Sums since the start, asked for at the end and cheap at any time: energy in joules."""
+        """Sums since the start, read at the end and cheap at any time: energy in joules."""
         ...
 
     def close(self) -> None:

@@ -26,12 +26,12 @@ __all__ = ["all_sources", "host_sources", "process_family"]
 
 
 def all_sources(config: MonitorConfig, log: Log, health: Callable[[], Health], shared: Path) -> list[Source]:
-    """Everything that a monitor asks for, and the agent's own health.
+    """Everything that a monitor is configured for, and the agent's own health.
 
     Args:
-        config: What it asks for.
+        config: What it is configured for.
         log: Where operators read.
-        health: Asks the pipeline.
+        health: Reads it from the pipeline.
         shared: The session's directory in shared memory.
     """
     sources = [*host_sources(config), HealthSource(health)]

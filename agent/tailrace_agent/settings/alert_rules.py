@@ -59,7 +59,7 @@ def parse_rule(text: str) -> Rule:
     """Understands a rule.
 
     Raises:
-        SettingsError: It is none; the message says which and why.
+        SettingsError: It is none; the message names it and the reason.
 
     Example:
         >>> rule = parse_rule("gpu_*_temperature_celsius > 85 for 5 min")

@@ -1,6 +1,6 @@
 """Files that nobody has named: what is found by looking upwards from the working directory, and may be believed.
 
-A settings file says where metrics, artifacts and tokens go. So one that is found is believed as git believes a
+A settings file decides where metrics, artifacts and tokens go. So one that is found is believed as git believes a
 repository: it and its directory belong to this user or to root, and nobody else may write to them; under sudo they may
 be the caller's. Of a link its target's owner counts. What is not believed is left out, with one warning, and nothing
 above is looked at: where somebody else may write, they choose what is found there. A file that was named is read.
@@ -76,7 +76,7 @@ def read_found(path: Path, fault: str | None, *, about: bytes = b"") -> bytes | 
 
 
 def _content(fd: int) -> bytes:
-    """All of it; of a huge one the beginning, and TOML says where it was cut."""
+    """All of it; of a huge one the beginning, and the error of TOML names where it was cut."""
     with os.fdopen(fd, "rb", closefd=False) as file:
         return file.read(_MOST)
 
@@ -85,6 +85,6 @@ def _warn(path: Path, text: str) -> None:
     if str(path) in _warned:
         return
     _warned.add(str(path))
-    import logging  # not before there is something to say
+    import logging  # not before there is something to report
 
     logging.getLogger("tailrace").warning("tailrace: %s", text)

@@ -1,4 +1,4 @@
-"""Environment variables that a container platform sets for its services, told apart from settings.
+"""Environment variables that a container platform sets for its services, distinguished from settings.
 
 Kubernetes gives each container the addresses of the services of its namespace. One that is called `tailrace` brings
 `TAILRACE_SERVICE_HOST`, `TAILRACE_PORT=tcp://10.0.0.1:9400`, `TAILRACE_PORT_9400_TCP_ADDR`, …, and one that is called
@@ -24,7 +24,7 @@ _ADDRESS: Final = re.compile(r"(?:tcp|udp|sctp)://|/[^/]+/[^/]+$")
 
 
 def is_of_a_service(variable: str, value: str) -> bool:
-    """Whether an environment variable tells where a service is.
+    """Whether an environment variable is the address of a service.
 
     Example:
         >>> is_of_a_service("TAILRACE_PORT", "tcp://10.0.0.1:9400"), is_of_a_service("TAILRACE_PROMETHEUS_PORT", "9400")

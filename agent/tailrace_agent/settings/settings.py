@@ -1,6 +1,6 @@
 """All settings: what each is called, its type, its bounds and its default.
 
-How each is written and read is said in `table`, where they come from in `sources`.
+How each is written and read is in `table`, where they come from in `sources`.
 `import tailrace` loads this module, so whatever costs milliseconds (platformdirs) is imported where it is needed.
 """
 
@@ -140,7 +140,7 @@ def state_dir(settings: Settings) -> Path:
 
     try:
         path = user_state_path("tailrace", appauthor=False)
-    except RuntimeError:  # what newer platformdirs says where there is no home
+    except RuntimeError:  # what newer platformdirs raises where there is no home
         return temporary_state_dir()
     return path if path.is_absolute() else temporary_state_dir()  # what older ones begin with `~`
 

@@ -153,7 +153,7 @@ def _file(start_dir: Path | None) -> _Source:
             source = _read_file(directory / name, fault, table=table)
             if source is not None:
                 return source
-        if fault is not None:  # whoever may write here also says what is above
+        if fault is not None:  # whoever may write here also decides what is above
             break
         if directory == home or os.path.exists(directory / ".git"):  # noqa: PTH110 - also where it may not be looked
             break
@@ -197,7 +197,7 @@ def parse_toml(path: Path, data: bytes) -> dict[str, Any]:
         raise SettingsError(f"{path} is no valid TOML: it is nested too deeply") from None
     except ValueError as error:  # a number of thousands of digits is none of TOML's own errors
         last_line = data.count(b"\n") + 1
-        end = f"at line {last_line}"  # tomllib says no number there
+        end = f"at line {last_line}"  # tomllib gives no number there
         reason = str(error).replace("at end of document", end)
         raise SettingsError(f"{path} is no valid TOML: {reason}") from None
     return parsed
@@ -227,7 +227,7 @@ def _check(key: str, value: object, source: _Source) -> object:
         if parsed is None:
             raise ValueError("no value")
         parsed = getattr(msgspec.convert({key: parsed}, Settings), key)
-    except SettingsError as error:  # it says more than "allowed" could
+    except SettingsError as error:  # its message is more exact than "allowed" could be
         raise SettingsError(f"{source.name(key)}: {error}") from None
     except ValueError:  # msgspec.ValidationError is a ValueError
         allowed = setting.allowed + setting.written

@@ -2,7 +2,7 @@
 
 Whoever has to know of every setting reads it here: the sources, their messages, and the launcher, which decides whether
 two runs can share an agent. Type, bounds and default stand in `Settings`, where a type checker sees them. Tests hold
-the two together, and docs/settings.md is row by row what they say.
+the two together, and docs/settings.md is row by row what they hold.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Setting(NamedTuple):
         description: What it does, in Markdown.
         parse: Makes the value of what a person has written, or raises `ValueError`. The bounds are those of `Settings`.
         allowed: What a value may be.
-        written: How it may be written, to be said behind `allowed` to whoever has written it otherwise.
+        written: How it may be written, to be shown behind `allowed` to whoever has written it otherwise.
         unset: What holds while there is no value.
     """
 

@@ -5,8 +5,8 @@ What this module promises:
 * `mask_uri` takes every password out of a URI, so that the rest may be printed and written to disk; `unmask_uri` puts
   it back, character for character.
 * `resolve_uri` makes a URI mean the same from every working directory. MLflow's own default is not touched.
-* `check_uri` says why MLflow would refuse a URI, as far as that can be known from the outside. None means "let MLflow
-  say": plug-ins may provide any scheme.
+* `check_uri` returns why MLflow would refuse a URI, as far as that can be known from the outside. None means "let
+  MLflow decide": plug-ins may provide any scheme.
 
 Where the password ends differs: in a database URL it ends at the first `@` and may contain `/`, as in SQLAlchemy; in
 any other URL user and password end before the first `/`, as in RFC 3986.

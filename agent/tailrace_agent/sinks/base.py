@@ -63,13 +63,13 @@ class Sink(Protocol):
         """What one request may hold."""
 
     def check(self, kind: Kind, key: str, value: object = None) -> str | None:
-        """MLflow's own validation of a name, without asking the server: the reason for a refusal, or None."""
+        """MLflow's own validation of a name, without a request: the reason for a refusal, or None."""
 
     def open_run(self, spec: RunSpec, parent_run_id: str | None, *, find_first: bool) -> RunRef:
         """Creates the run that `spec` describes (its experiment too), or resumes `spec.run_id`.
 
         Args:
-            spec: What was asked for.
+            spec: What was requested.
             parent_run_id: MLflow's id of the parent run, when there is one.
             find_first: Look for a run with the tag `tailrace.run` of this spec before creating one: an earlier
                 attempt may have succeeded without our hearing of it.

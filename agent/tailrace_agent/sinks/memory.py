@@ -6,7 +6,7 @@ What this module promises:
   param whose value has changed refuses the whole request, and nothing of it is stored; only a deleted run refuses
   everything.
 * Everything it holds may be looked at: `sink.runs[run_id].metrics["loss"]` is a list of points.
-* It fails when asked to. `fail` is called with the name of each method before it does anything, and `fail_after` when
+* It fails on request. `fail` is called with the name of each method before it does anything, and `fail_after` when
   it is done, to play an answer that was lost on its way back; what they raise is what the caller sees.
 
 Example:

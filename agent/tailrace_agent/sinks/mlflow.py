@@ -48,13 +48,13 @@ __all__ = ["MlflowSink", "open_sink"]
 _NAME_TAG: Final = "mlflow.runName"
 _PARENT_TAG: Final = "mlflow.parentRunId"
 _NOTE_TAG: Final = "mlflow.note.content"
-_CONTEXT_TAGS: Final = ("mlflow.user", "mlflow.source.", RUN_TAG)  # say how a run was created; resuming keeps them
+_CONTEXT_TAGS: Final = ("mlflow.user", "mlflow.source.", RUN_TAG)  # record how a run was created; resuming keeps them
 _REPOSITORIES: Final = 64
 _ID: Final = re.compile(r"[A-Za-z0-9][\w-]{0,255}", re.ASCII)
 _OF_THE_PATH: Final = frozenset(
     (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP, errno.EILSEQ)
 )
-"""What a file system says of a path that it will never take."""
+"""The error numbers of a path that a file system will never take."""
 
 
 def open_sink(tracking_uri: str | None, cwd: str, *, request_timeout: float) -> Sink:
@@ -209,7 +209,7 @@ class MlflowSink:
 
         registry = self._registry(spec)
         beside_the_runs = spec.registry_uri in (None, self._uri)
-        # A server resolves `models:/…` itself; a database store would ask MLflow's global tracking URI.
+        # A server resolves `models:/…` itself; a database store would use MLflow's global tracking URI.
         source = placed.uri if beside_the_runs and self._remote else placed.location
         try:
             version = registry.register(spec, source, run_id, placed.model_id, directory)
@@ -277,7 +277,7 @@ class MlflowSink:
 
     @contextmanager
     def _artifacts(self, run_id: str) -> Iterator[Any]:
-        """Where the run's artifacts go. What an object store says is not said by the MLflow server."""
+        """Where the run's artifacts go. An object store's refusal is not the MLflow server's."""
         with self._translated_errors(about_run=True):
             repository = self._repository(run_id)
         with self._translated_errors(about_run=True, repository=repository):

@@ -90,10 +90,10 @@ class DeadLetter(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of some blocks: they leave, and the counts say how.
+    """What became of some blocks: they leave, and the counts record how.
 
-    `late`: after MLflow was told the run's end. `accepted`: entries that have come to light only now, such as the files
-    of a directory that count by themselves.
+    `late`: after the run's end was reported to MLflow. `accepted`: entries that have come to light only now, such as
+    the files of a directory that count by themselves.
     """
 
     run: int

@@ -5,7 +5,7 @@ So a comparison of runs over HTTP need not read every point of their histories. 
 * A note is of all that was delivered, or there is none: not while the run goes on, not where a point was refused or
   dropped, not once another session writes to the same run (`SHARED`).
 * A metric whose last point in MLflow is not the last one of the note, or lies outside of it, was written to by somebody
-  else since; its note does not count. What this cannot tell is a foreign point that does not come last: of an earlier
+  else since; its note does not count. What this cannot detect is a foreign point that does not come last: of an earlier
   step, or of the same step and an earlier time (or the same millisecond, and not larger).
 
 Pure functions over plain data; no I/O.

@@ -48,7 +48,7 @@ class Salvage(NamedTuple):
 
 
 def take_back(damaged: Path, db: sqlite3.Connection, reason: str, now: float) -> SetAside:
-    """As `salvage`, written down with the reason beside the damaged file; which says enough where the disk is full."""
+    """As `salvage`, written down with the reason beside the damaged file; which is enough where the disk is full."""
     outcome = SetAside(path=str(damaged), reason=reason)
     with contextlib.suppress(sqlite3.Error, OSError):
         outcome.entries, outcome.lost = salvage(damaged, db, now)
@@ -105,7 +105,10 @@ class _Damaged:
                 self._db.close()
 
     def table(self, columns: str, table: str, keys: str) -> Iterator[Row]:
-        """Rows of a table from its beginning to where it is damaged, and from its end to there. `whole` says if."""
+        """Rows of a table from its beginning to where it is damaged, and from its end to there.
+
+        `whole` is False once damage was met.
+        """
         seen: set[Row] = set()
         wide = len(keys.split(", "))
         self.whole = True

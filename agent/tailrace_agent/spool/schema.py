@@ -102,7 +102,7 @@ def connect(path: Path, *, prove: bool = True) -> sqlite3.Connection:
         sqlite3.DatabaseError: It is damaged, or the disk or another process is in the way: see `not_the_bytes`.
         UnicodeDecodeError: SQLite quotes damaged bytes in its messages.
     """
-    # Made by SQLite, it would have the mode that the umask says. What is in the way, SQLite says, too.
+    # Made by SQLite, it would have the mode of the umask. What is in the way, SQLite reports, too.
     with contextlib.suppress(OSError):
         os.close(open_kept(path, os.O_RDWR | os.O_CREAT))
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
@@ -145,8 +145,8 @@ def make_room(db: sqlite3.Connection, error: BaseException) -> None:
 
 
 def not_the_bytes(path: Path, message: str) -> bool:
-    """Whether SQLite's message says that something else than the file's content is at fault."""
-    if message.startswith("attempt to write a readonly database"):  # a damaged header says the same
+    """Whether SQLite's message blames something else than the file's content."""
+    if message.startswith("attempt to write a readonly database"):  # a damaged header gives the same message
         return not os.access(path, os.W_OK)
     return message.startswith(_NOT_THE_BYTES)
 

@@ -21,7 +21,7 @@ def brief(kind: str, name: str | None, *facts: str | None) -> str:
     Args:
         kind: Name of the class.
         name: Of the object; None where it has none, or none that is known.
-        *facts: What else to say; what is None or empty is left out.
+        *facts: What else to show; what is None or empty is left out.
     """
     shown = ", ".join(fact for fact in facts if fact)
     named = f"tailrace.{kind}" if name is None else f"tailrace.{kind} {name!r}"

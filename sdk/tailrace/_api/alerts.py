@@ -1,4 +1,4 @@
-"""Alerts that the program raises: said at once, and stored and posted by the agent."""
+"""Alerts that the program raises: printed at once, and stored and posted by the agent."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class AlertCalls(RunPart):
     """`alert`. A base of `Run`."""
 
     def alert(self, title: str, text: str = "", level: Literal["info", "warning", "error"] = "warning") -> None:
-        """Tells people something about this run: a tag on it, a line here and in the agent's log, the webhook.
+        """Notifies people about this run: a tag on it, a line here and in the agent's log, the webhook.
 
-        The same title and text are said here once; with tracking off, that is all. A run
+        The same title and text are printed here once; with tracking off, that is all. A run
         keeps its first 100 alerts, as `tailrace.alert.001` and so on.
 
         Args:

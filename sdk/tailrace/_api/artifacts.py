@@ -113,7 +113,7 @@ class ArtifactCalls(RunPart):
 
         Args:
             figure: A `matplotlib.figure.Figure` or `plotly.graph_objects.Figure`.
-            artifact_file: Name with an extension that says the format (`plots/loss.png`).
+            artifact_file: Name with an extension that selects the format (`plots/loss.png`).
             save_kwargs: Passed to the figure's own saving: `{"dpi": 200}`.
 
         Raises:
@@ -230,7 +230,7 @@ class ArtifactCalls(RunPart):
     def _capture(self, call: str, freeze: Callable[..., Frozen], *args: Any, picture: bool = False, **kw: Any) -> None:
         """Takes what was passed as it is now, and has it written in the background.
 
-        `call` is the user's, for what is said of it; a `picture` belongs into the local reports of a run that is not
+        `call` is the user's, for messages about it; a `picture` belongs into the local reports of a run that is not
         delivered, too.
         """
         core = self._core

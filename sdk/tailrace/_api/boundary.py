@@ -1,9 +1,9 @@
 """The one guard between tailrace and the program that it is called from.
 
-What the surroundings do (a directory that was deleted, a descriptor that cannot be had, another user's files) is said
-once, and the call gives something harmless in place of its answer. What is the caller's own comes out: tailrace's own
-errors, which say what to do, time-outs that were asked for, and arguments that the call does not take. Under
-`on_error="raise"` everything comes out.
+What the surroundings do (a directory that was deleted, a descriptor that cannot be had, another user's files) is
+reported once, and the call gives something harmless in place of its answer. What is the caller's own comes out:
+tailrace's own errors, which say what to do, time-outs that were requested, and arguments that the call does not take.
+Under `on_error="raise"` everything comes out.
 
 It stands around every public method of the classes that it is put on, properties included, so a method that is new is
 guarded too. `log()` is not among them: it has no room for one.
@@ -55,7 +55,7 @@ class Guarded(Protocol):
     """What the guard needs of an object."""
 
     def _surprised(self, what: str, error: Exception) -> None:
-        """Says that a call could not be done, or raises the error if that is wanted."""
+        """Warns that a call could not be done, or raises the error if that is wanted."""
 
 
 def protect(instead: Mapping[str, Callable[[Any], Any]], but: Collection[str] = ()) -> Callable[[C], C]:

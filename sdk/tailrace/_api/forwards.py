@@ -43,7 +43,7 @@ class ActiveCalls(TrackerPart):
             synchronous: True waits for the delivery, `end_timeout` seconds at most.
             timestamp: Milliseconds since the epoch; now by default.
             run_id: MLflow's id of the run to log to; the active run when None, and a new one where none is active.
-            model_id: Not supported: said once, and the metric goes to the run only.
+            model_id: Not supported: a warning once, and the metric goes to the run only.
             dataset: Not supported, as `model_id`.
 
         Raises:
@@ -76,7 +76,7 @@ class ActiveCalls(TrackerPart):
             synchronous: True waits for the delivery, `end_timeout` seconds at most.
             run_id: MLflow's id of the run to log to; the active run when None, and a new one where none is active.
             timestamp: Milliseconds since the epoch; now by default.
-            model_id: Not supported: said once, and the metrics go to the run only.
+            model_id: Not supported: a warning once, and the metrics go to the run only.
             dataset: Not supported, as `model_id`.
 
         Raises:
@@ -277,7 +277,7 @@ class ActiveCalls(TrackerPart):
 
         Args:
             figure: A `matplotlib.figure.Figure` or `plotly.graph_objects.Figure`.
-            artifact_file: Name with an extension that says the format (`plots/loss.png`).
+            artifact_file: Name with an extension that selects the format (`plots/loss.png`).
             save_kwargs: Passed to the figure's own saving: `{"dpi": 200}`.
 
         Raises:
@@ -342,10 +342,10 @@ class ActiveCalls(TrackerPart):
         self._to(run_id).log_table(data, artifact_file)
 
     def alert(self, title: str, text: str = "", level: Literal["info", "warning", "error"] = "warning") -> None:
-        """Tells people something about the active run: a tag on it, a line here and in the agent's log, the webhook.
+        """Notifies people about the active run: a tag on it, a line here and in the agent's log, the webhook.
 
-        The same title and text are said here once; with tracking off, that is all. A run keeps its first 100 alerts, as
-        `tailrace.alert.001` and so on.
+        The same title and text are printed here once; with tracking off, that is all. A run keeps its first 100 alerts,
+        as `tailrace.alert.001` and so on.
 
         Args:
             title: What happened, in a few words: 200 characters at most.
@@ -486,7 +486,7 @@ class ActiveCalls(TrackerPart):
         )
 
     def _unsupported(self, **arguments: Any) -> None:
-        """MLflow's arguments that lead nowhere here; said once, so that a carried-over script goes on."""
+        """MLflow's arguments that lead nowhere here; warned of once, so that a carried-over script goes on."""
         for name, value in arguments.items():
             if value is not None:
                 text = f"{name} is not supported by this version of tailrace; metrics go to the run only"

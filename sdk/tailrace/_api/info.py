@@ -1,6 +1,6 @@
 """What scripts read of MLflow's own objects, so that they carry over: `run.info`, and what `set_experiment` returns.
 
-And how runs and these show themselves: by what is known now; nothing is waited for, and nothing told.
+And how runs and these show themselves: by what is known now; nothing is waited for, and nothing printed.
 """
 
 from __future__ import annotations

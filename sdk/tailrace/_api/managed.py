@@ -1,4 +1,4 @@
-"""A tracker as a context manager, and what a configuration says of its runs."""
+"""A tracker as a context manager, and what a configuration sets for its runs."""
 
 from __future__ import annotations
 

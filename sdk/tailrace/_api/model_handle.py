@@ -17,7 +17,7 @@ def no_model() -> ModelHandle:
 class ModelHandle:
     """A model on its way to MLflow: what `log_model` and `register_model` return.
 
-    Nothing here raises for what the outside world does: `error` says why a model has not arrived.
+    Nothing here raises for what the outside world does: `error` is the reason why a model has not arrived.
 
     Attributes:
         name: The model's name.
@@ -37,7 +37,7 @@ class ModelHandle:
 
     @property
     def done(self) -> bool:
-        """Whether it is over: the model is in MLflow (and registered, if asked for), or `error` says why not."""
+        """Whether it is over: the model is in MLflow (and registered, if requested), or `error` is set."""
         return self._progress.outcome() is not None
 
     @property

@@ -174,7 +174,7 @@ class ModelCalls(RunPart):
     # -- inside ------------------------------------------------------------------------------------------------------
 
     def _registry_uri(self) -> str | None:
-        """The registry's URI without its password, which the agent is told apart."""
+        """The registry's URI without its password, which the agent is given separately."""
         uri = self._core.settings.registry_uri
         if uri is None or self._core.connection is None:
             return None

@@ -1,4 +1,4 @@
-"""The calls for params of a run: read as they are at the call, said what of them could not be, and handed over."""
+"""The calls for params of a run: read as they are at the call, and handed over; what cannot be read is reported."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ class ReadCalls(TrackerPart):
 
         Args:
             run_id: MLflow's id, tailrace's id, the beginning of one, the run's name, or the beginning of its name.
-                Of several runs with that name it is the newest, and a warning tells of the others.
+                Of several runs with that name it is the newest, and a warning names the others.
 
         Returns:
             Its status, times, params, last metrics and tags.

@@ -31,7 +31,7 @@ class ActiveResultCalls(TrackerPart):
             df: A pandas frame or Series, or anything with Arrow's PyCapsule interface (Polars, DuckDB, an Arrow table)
                 or the dataframe interchange protocol, or columns in a dictionary.
             name: Where in the run's artifacts (`eval/predictions`); the extension is added where it is missing.
-            format: `parquet` or `csv`; by default what the extension says, else Parquet.
+            format: `parquet` or `csv`; by default that of the extension, else Parquet.
             run_id: MLflow's id of the run to log to; the active run when None, and a new one where none is active.
 
         Raises:

@@ -33,7 +33,7 @@ class ResultCalls(MetricCalls, ParamCalls, ArtifactCalls):
             df: A pandas frame or Series, or anything with Arrow's PyCapsule interface (Polars, DuckDB, an Arrow
                 table) or the dataframe interchange protocol, or columns in a dictionary.
             name: Where in the run's artifacts (`eval/predictions`); the extension is added where it is missing.
-            format: `parquet` or `csv`; by default what the extension says, else Parquet.
+            format: `parquet` or `csv`; by default that of the extension, else Parquet.
 
         Raises:
             CallError: Under `strict=True`: it is no frame, or the format is none.
@@ -120,7 +120,7 @@ class ResultCalls(MetricCalls, ParamCalls, ArtifactCalls):
         """
         try:
             named = {_phased(key): value for key, value in {**(metrics or {}), **values}.items()}
-        except TypeError:  # no mapping, which `log` says better
+        except TypeError:  # no mapping, which `log` reports better
             self._log(metrics, step=step)
             return
         self._log(named, step=step)
@@ -153,7 +153,7 @@ class ResultCalls(MetricCalls, ParamCalls, ArtifactCalls):
             return
         self._capture("log_config", freeze_config, whole, artifact_file)
         self.log_params(config)
-        self._warn_unreadable(unreadable)  # said already where params are logged
+        self._warn_unreadable(unreadable)  # reported already where params are logged
 
 
 @lru_cache(maxsize=4096)

@@ -1,4 +1,4 @@
-"""A run: what `start_run` returns. Its calls return at once; the agent brings what they say to MLflow."""
+"""A run: what `start_run` returns. Its calls return at once; the agent brings what they log to MLflow."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class Run(ResultCalls, AlertCalls, ModelCalls, Shown, Suggests):
 
     @property
     def info(self) -> RunInfo:
-        """What `mlflow.active_run().info` tells: `run_id`, `run_name`, `experiment_id`, `status`, `start_time`."""
+        """What `mlflow.active_run().info` has: `run_id`, `run_name`, `experiment_id`, `status`, `start_time`."""
         return RunInfo(self._core)
 
     @property
@@ -151,7 +151,7 @@ class Run(ResultCalls, AlertCalls, ModelCalls, Shown, Suggests):
             timeout: Seconds; `end_timeout` by default.
 
         Returns:
-            The ledger; `ledger.settled` says whether the time was enough.
+            The ledger; `ledger.settled` is whether the time was enough.
 
         Example:
             >>> run.flush().settled
@@ -179,8 +179,8 @@ class Run(ResultCalls, AlertCalls, ModelCalls, Shown, Suggests):
     ) -> None:
         """Ends the run and waits until everything is delivered, `timeout` seconds at most.
 
-        What is not delivered by then goes on in the agent. A nested run waits for nothing unless `timeout` says so: its
-        parent's end does. In a forked child only the waiting happens.
+        What is not delivered by then goes on in the agent. A nested run waits for nothing unless `timeout` is given:
+        its parent's end does. In a forked child only the waiting happens.
 
         Args:
             status: FINISHED, FAILED or KILLED.

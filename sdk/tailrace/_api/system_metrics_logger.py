@@ -1,4 +1,4 @@
-"""The latest background sample, stamped with a training step when the loop asks for it."""
+"""The latest background sample, stamped with a training step when the loop calls it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["SystemMetricsLogger"]
 
 @protect({})
 class SystemMetricsLogger:
-    """Stamps the latest background sample with the training step, when the loop asks for it.
+    """Stamps the latest background sample with the training step, when the loop calls it.
 
     It never polls on the caller's thread: sampling happens in the agent, and `log_metrics` reads shared memory.
 

@@ -65,7 +65,7 @@ class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls, RegistryCalls, Managed,
         tracking_uri: Where to; a setting like any other.
         experiment_name: MLflow's experiment; a setting like any other.
         auto_start_run: Whether entering the `with` block starts a run.
-        config: What a configuration says; weaker than all other arguments. See `build_tracker_from_config`.
+        config: What a configuration sets; weaker than all other arguments. See `build_tracker_from_config`.
         **settings: Any setting; stronger than environment and files. See docs/settings.md.
 
     Raises:
@@ -91,8 +91,8 @@ class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls, RegistryCalls, Managed,
         _require_known(settings, "Tracker")
         arguments = given(config, tracking_uri, _text(experiment_name, "experiment_name"), settings)
         if arguments:
-            with contextlib.suppress(OSError):  # no descriptor left for a file: told by the first call
-                load_settings(arguments)  # what is wrong is said now
+            with contextlib.suppress(OSError):  # no descriptor left for a file: reported by the first call
+                load_settings(arguments)  # what is wrong is raised now
         core = TrackerCore(arguments, config, auto_start=auto_start_run)
         core.open(CurrentRuns(core.voice, core.settings, lambda: core_of(self.start_run()), Run, self))
         super().__init__(core)
@@ -305,7 +305,7 @@ class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls, RegistryCalls, Managed,
         Args:
             metrics: Metrics by name, for names that are no Python identifiers; nested ones become `train/loss`.
             step: Training step; without it, the run's own counter of calls without a step: 0, 1, 2, …
-            *others: Not for use: what other trackers take there is said to be wrong, and stops nobody.
+            *others: Not for use: what other trackers take there is reported as wrong, and stops nobody.
             **values: Metrics as keywords. Numbers of any kind: float, int, bool, NumPy scalars, tensors with one
                 element.
 
@@ -358,7 +358,7 @@ def _text(value: object, name: str) -> str | None:
 
 
 def _require_known(settings: Mapping[str, Any], function: str) -> None:
-    """An argument that there is not, said with all that there are in mind: the call's own, and the settings."""
+    """An unknown argument, reported with those that there are: the call's own, and the settings."""
     fields = Settings.__struct_fields__
     for name in settings:
         if name not in fields:

@@ -23,13 +23,13 @@ class TrackerCore:
 
     Args:
         given: The settings that it was given; stronger than environment and files.
-        config: What a configuration says.
+        config: What a configuration sets.
         auto_start: Whether entering its `with` block starts a run.
 
     Attributes:
         runs: Its runs in this process.
         experiment_id: MLflow's id of the experiment of runs started from now on, where that is how it was named.
-        of_module: Whether it is the one behind the module's functions, which tells other programs where runs go.
+        of_module: Whether it is the one behind the module's functions, which shows other programs where runs go.
 
     Thread safety: every method from any thread.
     """
@@ -62,7 +62,7 @@ class TrackerCore:
         return load_settings({**self.given, **given})
 
     def export(self, **variables: str | None) -> None:
-        """Tells programs that this one starts, as MLflow does; for the module's own tracker only."""
+        """Sets variables for programs that this one starts, as MLflow does; for the module's own tracker only."""
         if not self.of_module:
             return
         for name, value in variables.items():
@@ -72,7 +72,7 @@ class TrackerCore:
                 os.environ[name] = value
 
     def surprised(self, what: str, error: Exception) -> None:
-        """Says that a call could not be done, or raises the error if that is wanted."""
+        """Warns that a call could not be done, or raises the error if that is wanted."""
         if self.given.get("on_error", os.environ.get("TAILRACE_ON_ERROR")) == "raise":
             raise error
         self.voice.warn(

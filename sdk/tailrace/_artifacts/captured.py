@@ -17,7 +17,7 @@ __all__ = ["BadArtifact", "Frozen", "Part", "extension_of", "named"]
 
 
 class BadArtifact(CallError, ValueError):
-    """What was passed cannot be logged as asked. The message says why."""
+    """What was passed cannot be logged as requested. The message gives the reason."""
 
 
 class Part(NamedTuple):

@@ -42,7 +42,7 @@ def freeze_dataframe(df: Any, name: str, format: str | None = None) -> Frozen:  
     Args:
         df: The frame; see above for what will do.
         name: Where in the run's artifacts; the extension is added where it is missing.
-        format: `parquet` or `csv`; by default what the extension says, else Parquet.
+        format: `parquet` or `csv`; by default that of the extension, else Parquet.
 
     Raises:
         BadArtifact: It is no frame, or the format is none of the two or not that of the extension.

@@ -41,7 +41,7 @@ _CANNOT: Final = frozenset(
         errno.EACCES,
     }
 )
-"""What a file system, an old kernel or a sandbox says about a way that it does not offer: take the next one."""
+"""The errors of a file system, an old kernel or a sandbox for a way that it does not offer: take the next one."""
 
 _ORDER: Final = {"reflink": 0, "link": 1, "copy": 2}
 
@@ -63,7 +63,7 @@ def take_file(source: str, target: str, *, link: bool) -> tuple[int, How]:
         Its size in bytes, and how it was taken.
 
     Raises:
-        OSError: As the system says.
+        OSError: As the system raises it.
     """
     # O_NONBLOCK: a pipe that has taken the file's place meanwhile must not hold us up.
     flags = os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0)

@@ -91,7 +91,7 @@ def is_image(value: object) -> bool:
 
 
 def capture(image: Any) -> Callable[[], Any]:
-    """A copy of an image, and how to get it as Pillow's; converted once, when first asked for.
+    """A copy of an image, and how to get it as Pillow's; converted once, when first needed.
 
     Raises:
         BadArtifact: It is no image.

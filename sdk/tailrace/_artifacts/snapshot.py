@@ -81,7 +81,7 @@ def snapshot(source: Path, staging_root: Path, *, mode: Mode = "copy", contents:
 
     Raises:
         OSError: It is missing, unreadable, neither a file nor a directory, or there is no space. The message names
-            the path, `errno` says why, and nothing is left behind.
+            the path, `errno` gives the reason, and nothing is left behind.
 
     Example:
         >>> snapshot(Path("model.pt"), session / "artifacts")

@@ -1,10 +1,10 @@
 """The deferred lane: one background thread for what `log()` and `log_artifact()` must not wait for.
 
 It runs **jobs** (write a figure, copy a file), in the order in which they were submitted, and **watches**: values
-that are ready later (`_tensors.DeferredValues`), asked now and then until they are.
+that are ready later (`gpu_values.DeferredValues`), polled until they are.
 
 * The thread starts with the first piece of work, and sleeps without polling while there is none.
-* Watches are asked after 0.2 ms at first, then ever more rarely, up to 20 ms (`_watches`).
+* Watches are polled after 0.2 ms at first, then ever more rarely, up to 20 ms (`watches`).
 * `submit` and `watch` take no lock that the same thread could hold already: they may be called from a signal
   handler, from `__del__`, and from a job.
 * After a fork the child has an empty lane; what the parent submitted is done by the parent.
@@ -98,7 +98,7 @@ class Lane:
 
         Args:
             job: What to do. Keep no reference to it that is needed afterwards.
-            on_error: Told about whatever the job raised, in the thread that ran it.
+            on_error: Called with whatever the job raised, in the thread that ran it.
 
         Returns:
             True when it is left to the background, False when it ran here.
@@ -123,9 +123,9 @@ class Lane:
         """Calls `done` in the background, soon after `ready` has become True.
 
         Args:
-            ready: Asked now and then; must not wait.
+            ready: Polled; must not wait.
             done: Called once.
-            on_error: Told about whatever either of them raised; the watch is then over.
+            on_error: Called with whatever either of them raised; the watch is then over.
 
         Where this process may end without a word the caller waits for it, for a second at most.
 
@@ -167,7 +167,7 @@ class Lane:
         return barrier.passed.wait(timeout)
 
     def abandon(self, reason: str) -> None:
-        """The process ends: whoever waits for what is not done is told that it will not be."""
+        """The process ends: what is not done gets a time-out with this reason."""
         error = TimeoutError(reason)
         left: list[_Job | Watch | Barrier] = []
         while self._inbox:
@@ -197,7 +197,7 @@ class Lane:
     # The logic, without a thread.
 
     def step(self, now: float) -> float | None:
-        """Does all that can be done now: takes in what was submitted, runs jobs, asks the watches that are due.
+        """Does all that can be done now: takes in what was submitted, runs jobs, polls the watches that are due.
 
         Args:
             now: Seconds of the lane's clock.

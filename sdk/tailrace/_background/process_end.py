@@ -3,8 +3,8 @@
 `atexit` is for the main program. Children of `multiprocessing` that were forked end by `os._exit`, past it; they have
 finalizers of their own (`multiprocessing.util.Finalize`). A child of a bare `os.fork`, and a daemonic one (a pool's or
 a data loader's worker, which its parent terminates with a signal), may end without either: there nothing can be left
-for later, and `lasts` says so. Nor can it be in a child that has come to its finalizers: threads of its own that are no
-daemons go on after that.
+for later, and `lasts` is False. Nor can it be in a child that has come to its finalizers: threads of its own that are
+no daemons go on after that.
 
 Importing this module imports nothing of multiprocessing; it looks at what the program has imported.
 """
@@ -39,7 +39,7 @@ def lasts() -> bool:
 
 
 def uncaught() -> BaseException | None:
-    """The exception that ends this process; in an interactive session an old one says nothing."""
+    """The exception that ends this process; in an interactive session an old one does not count."""
     if hasattr(sys, "ps1") or "ipykernel" in sys.modules:
         return None
     if _child() is not None and (error := sys.exc_info()[1]) is not None:

@@ -1,6 +1,6 @@
-"""Values that are ready later: when to ask for them, and who waits until they are there.
+"""Values that are ready later: when to poll them, and who waits until they are there.
 
-The intervals grow from 0.2 ms to 20 ms with every asking, and start anew after 0.1 s without a watch: one value now
+The intervals grow from 0.2 ms to 20 ms with every poll, and start anew after 0.1 s without a watch: one value now
 and then is there at once, and a loop that logs a GPU tensor a thousand times a second wakes the background thread a
 hundred times, not thousands (each time it takes the GIL from the training loop).
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Barrier", "Watch", "Watches", "pass_error"]
 
 FASTEST: Final = 0.0002
-"""Seconds until a watch is asked for the first time, after quiet."""
+"""Seconds until a watch is polled for the first time, after quiet."""
 SLOWEST: Final = 0.02
 """Seconds between two askings at most."""
 SLOWEST_DRAINING: Final = 0.002
@@ -31,9 +31,9 @@ class Watch(NamedTuple):
     """Something that is ready later.
 
     Attributes:
-        ready: Asked now and then; must not wait.
+        ready: Polled; must not wait.
         done: Called once, when it is.
-        on_error: Told about what either of them raised; the watch is then over.
+        on_error: Called with what either of them raised; the watch is then over.
     """
 
     ready: Callable[[], bool]
@@ -84,7 +84,7 @@ class Watches:
 
     @property
     def deadline(self) -> float | None:
-        """When to ask next; None while there is nothing to ask for."""
+        """When to poll next; None while there is nothing to poll."""
         return self._next if self._pending else None
 
     def begin(self, watch: Watch, now: float) -> None:
@@ -97,7 +97,7 @@ class Watches:
         self._pending[self._serial] = watch
 
     def wait(self, barrier: Barrier, now: float) -> None:
-        """Lets a barrier pass when all that is pending now is over; until then asks more often."""
+        """Lets a barrier pass when all that is pending now is over; until then polls more often."""
         barrier.left = set(self._pending)
         self._interval = FASTEST
         self._next = min(self._next, now + FASTEST)
@@ -105,7 +105,7 @@ class Watches:
         self._pass()
 
     def poll(self, now: float) -> None:
-        """Asks, if it is time to."""
+        """Polls the watches, if it is time to."""
         if not self._pending or now < self._next:
             return
         over = []
@@ -129,7 +129,7 @@ class Watches:
 
 
 def pass_error(on_error: Callable[[BaseException], None], error: BaseException) -> None:
-    """Hands an error on; a handler that fails has nobody left to tell."""
+    """Hands an error on; a handler that fails has nobody to report that to."""
     try:
         on_error(error)
     except BaseException:  # noqa: BLE001 - as above

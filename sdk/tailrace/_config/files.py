@@ -25,7 +25,7 @@ __all__ = ["Document", "Entry", "credentials_in", "expand", "read_document", "tr
 
 _VARIABLE = re.compile(r"\$(?P<escaped>\$?)\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
 _FLAT: Final = ("enabled", "backend", "tracking_uri", "experiment_name", "registry_uri", "run_name")
-"""One of them at the top says that the whole document is about tracking."""
+"""One of them at the top means that the whole document is about tracking."""
 _BESIDE: Final = {
     "mlflow_tracking": "enabled",
     "mlflow_tracking_uri": "tracking_uri",
@@ -92,7 +92,7 @@ def _parse_yaml(path: Path, data: bytes) -> Any:
 
     try:
         values = yaml.safe_load(data)
-    except Exception as error:  # noqa: BLE001 - PyYAML raises anything where a value is not what its tag says
+    except Exception as error:  # noqa: BLE001 - PyYAML raises anything where a value does not fit its tag
         what = " ".join(str(error).split()) or type(error).__name__
         raise SettingsError(f"{path} is no valid YAML: {what}") from None
     if _size(values, {}) > _MOST_VALUES:
@@ -112,7 +112,7 @@ def _size(value: Any, known: dict[int, float]) -> float:
 
 
 def tracking_entries(document: Document) -> tuple[list[Entry], dict[str, Any]]:
-    """What a document says of tracking, later entries stronger; and the rest of it.
+    """What a document sets for tracking, later entries stronger; and the rest of it.
 
     Raises:
         SettingsError: A table is none, or an `mlflow_…` key is unknown.

@@ -1,4 +1,4 @@
-"""What a file or a dictionary says of tracking: `TrackingConfig`, and `load_config`, which reads one.
+"""What a file or a dictionary sets for tracking: `TrackingConfig`, and `load_config`, which reads one.
 
 What this module promises:
 
@@ -104,7 +104,7 @@ class TrackingConfig(msgspec.Struct, frozen=True, kw_only=True):
         return f"TrackingConfig({', '.join(f'{key}={_shown(value)}' for key, value in self._changed())})"
 
     def tracker_settings(self, environ: Mapping[str, str] | None = None) -> dict[str, Any]:
-        """The arguments for a `Tracker`: what this says, but not where a variable `TAILRACE_…` says otherwise."""
+        """The arguments for a `Tracker`: what this sets, but not where a variable `TAILRACE_…` does."""
         environ = os.environ if environ is None else environ
         chosen = {**self.settings, **{key: value for key, value in self._changed() if key in _SETTINGS}}
         if self.experiment_name is None and self.name is not None:

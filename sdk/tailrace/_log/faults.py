@@ -1,4 +1,4 @@
-"""What a call can be wrong about, in words: short, and the same words for the same fault, so that it is said once."""
+"""What a call can be wrong about, in words: short, and the same for the same fault, so that it is reported once."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ __all__ = ["Fault", "as_step", "bad_value", "not_named", "shown"]
 
 
 class Fault(NamedTuple):
-    """Something that cannot be logged: what to say, why (for the ledger), how many, and what it is said once for.
+    """Something that cannot be logged: the message, why (for the ledger), how many, and the topic.
 
-    `about` is None where that is the text itself.
+    It is reported once for its topic, `about`; None where that is the text itself.
     """
 
     text: str
@@ -42,7 +42,7 @@ def bad_value(entry: tuple[str, str]) -> Fault:
 
 
 def shown(value: object) -> str:
-    """A value for a message, short; one on a device is not asked for."""
+    """A value for a message, short; one on a device is not read."""
     return repr(value)[:100] if isinstance(value, (str, int, float, bytes, type(None))) else f"of {name_of(value)}"
 
 

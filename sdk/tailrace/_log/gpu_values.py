@@ -2,7 +2,7 @@
 
 At the call, each tensor is copied to pinned host memory on its device's current stream, without a sync: the copy is
 queued behind the work that makes the value, and before any later in-place change of it. One event per device marks
-the end of the copies. A background thread asks the events, and reads the numbers when they are there.
+the end of the copies. A background thread polls the events, and reads the numbers when they are there.
 
 Where a device has no such copy (MPS), the tensor is cloned on the device at the call and read in the background. A
 JAX array starts its own copy to the host at the call; it cannot change, but a donated one is gone and is reported.
@@ -40,7 +40,7 @@ class _DeviceClone(NamedTuple):
 
 
 class _ForeignArray(NamedTuple):
-    """An array of another library, with its own way of telling whether it is ready."""
+    """An array of another library, with its own way to check whether it is ready."""
 
     array: Any
 
@@ -51,7 +51,7 @@ class DeferredValues:
     The constructor never raises and never waits for a device; what is no single number is in `bad` when it returns.
 
     Args:
-        values: Name to tensor, as `_values.split` gives them.
+        values: Name to tensor, as `numbers.split` gives them.
         pool: Pinned memory; the process's own when None.
         modules: Gives the module for a kind of device; torch's own when None.
 
@@ -101,7 +101,7 @@ class DeferredValues:
                 self._held[key] = _start_foreign(value)
         except NotANumber as error:
             self.bad.append((key, str(error)))
-        except Exception as error:  # noqa: BLE001 - whatever a driver says, it must not reach training
+        except Exception as error:  # noqa: BLE001 - whatever a driver raises, it must not reach training
             self.bad.append((key, _failed(value, error)))
 
     def _copy(self, tensor: Any, devices: dict[Any, str]) -> _HostCopy | _DeviceClone:

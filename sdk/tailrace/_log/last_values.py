@@ -28,7 +28,7 @@ MOST: Final = 10_000
 class Latest:
     """What the channels of one run write to instead of a ring.
 
-    `log()` adds to `values` by itself and asks here (`keep`) whenever there is a name that was not there before. One
+    `log()` adds to `values` by itself and calls `keep` here whenever there is a name that was not there before. One
     value that can change after the call, or that takes a closer look, sends every later call here.
 
     Attributes:
@@ -47,7 +47,7 @@ class Latest:
         self._channels.append(channel)
 
     def keep(self, named: Any, parts: Split) -> None:
-        """Takes over one call's values, told apart by `_values.split`."""
+        """Takes over one call's values, sorted by `numbers.split`."""
         for key in [key for key in self.values if type(key) is not str] if parts.bad else ():
             del self.values[key]
         for key, _ in parts.bad:

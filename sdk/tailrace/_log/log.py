@@ -5,7 +5,7 @@ what runs. In it: no system call, no logging, no import, no lock, no look at the
 what is no plain number and only then the slow path, `Channel.slow`, begins.
 
 Where the hot path in C was built (`tailrace_agent.ipc.native`), that one takes the calls with plain numbers, and `log`
-below takes all others; otherwise it takes all. So `log` says what a call means; tests hold the C against it.
+below takes all others; otherwise it takes all. So `log` defines what a call means; tests hold the C against it.
 
 The body of `RingWriter.put` stands in `log` once more: a call of it would cost a tenth of a `log()`, in a tight loop as
 between training steps. A test compares the two.
@@ -69,7 +69,7 @@ def _documented(
     Args:
         metrics: Metrics by name, for names that are no Python identifiers (`"train/loss"`).
         step: Training step; without it, the run's own counter of calls without a step: 0, 1, 2, …
-        *others: Not for use: what other trackers take there is said to be wrong, and stops nobody.
+        *others: Not for use: what other trackers take there is reported as wrong, and stops nobody.
         **values: Metrics as keywords. Numbers of any kind: float, int, bool, NumPy scalars, tensors with one
             element. A tensor on a GPU is copied without a sync, and logged with this call's step and time.
 

@@ -7,7 +7,7 @@
 * The newest value that was skipped is held until a newer one is logged. At the end of the run what is held is
   logged, at its own step and time (`Selection.rest`).
 * What is skipped was never accepted: no ledger counts it, and a `kill -9` takes what is held. It is encoded at the call
-  all the same, so what is held is as it was then, and what is no number is said at once.
+  all the same, so what is held is as it was then, and what is no number is reported at once.
 * A process whose end may pass by unseen (a pool's worker, which is terminated) holds nothing: all of its values are
   logged, since the last one could not be.
 
@@ -134,7 +134,7 @@ class Selection(native.Selector):
 
     @staticmethod
     def of(every: Mapping[str, int] | None, min_interval: Mapping[str, float] | None) -> Selection | None:
-        """The selection that the settings ask for, if any."""
+        """The selection that the settings configure, if any."""
         return Selection(every or {}, min_interval or {}) if every or min_interval else None
 
     def encoder(self, encode: Callable[[Row], bytes], slow: Callable[..., None]) -> Callable[[Row], bytes]:
@@ -199,7 +199,7 @@ class Selection(native.Selector):
             group.left -= 1
             try:
                 self._hold(group, (run, step, now, part))
-            except CallError as error:  # under `strict`: said when the other parts are dealt with
+            except CallError as error:  # under `strict`: raised when the other parts are dealt with
                 wrong = error
         if due:
             try:

@@ -33,7 +33,7 @@ class SlowPath:
 
     Args:
         run: tailrace's id of the run.
-        reject: Told of what cannot be logged; of what turned out after the call, with True.
+        reject: Called with what cannot be logged; with True for what turned out after the call.
         latest: Keeps the values of a run that is not delivered; None: they go to the channel.
 
     Attributes:

@@ -2,12 +2,12 @@
 
 A kernel gives what a thread of its own prints to the cell that runs at that moment, or to the last one that ran; an
 older one gives it to the cell in which the thread was started. A program that executes notebooks drops what comes
-between two cells. So what tailrace's own threads have to say is written:
+between two cells. So what tailrace's own threads report is written:
 
 * at once, while a cell runs;
 * between two cells: by the next one, if it begins within a moment; else below the last one, for the person before it.
 
-What the agent reports is asked for where a cell begins and ends, and for a while after one.
+What the agent reports is read where a cell begins and ends, and for a while after one.
 
 Thread safety: every method from any thread; none takes a lock.
 """
@@ -33,7 +33,7 @@ __all__ = ["Cells", "attend", "cells"]
 _MOMENT: Final = 0.5
 """Seconds that the next cell is waited for: whoever executes a notebook goes on sooner, a person does not."""
 _WATCH: Final = 10.0
-"""Seconds for which a cell is still told of, after it has ended."""
+"""Seconds for which a cell is still reported on, after it has ended."""
 _LOOK: Final = 0.05
 _OWN: Final = "tailrace-"
 """How the names of tailrace's own threads begin."""
@@ -44,19 +44,19 @@ class Attended(Protocol):
 
     @property
     def state(self) -> str:
-        """RUNNING, or how it has ended; whoever asks makes it say what it has heard."""
+        """RUNNING, or how it has ended; reading it prints what has come from the agent."""
 
 
 class Cells:
     """The cells of the notebook that this process runs.
 
     Args:
-        shell: IPython's, whose events say when a cell begins and ends.
+        shell: IPython's, whose events show when a cell begins and ends.
     """
 
     def __init__(self, shell: Any) -> None:
         self._pid = os.getpid()
-        self._running = True  # who asks for it first is in a cell
+        self._running = True  # whoever needs it first is in a cell
         self._begun = 0
         self._held: deque[Callable[[], None]] = deque()
         self._runs: weakref.WeakSet[Attended] = weakref.WeakSet()
@@ -69,7 +69,7 @@ class Cells:
         return self._pid == os.getpid()
 
     def attend(self, run: Attended) -> None:
-        """Tells what the agent reports of a run, cell by cell, until it has ended."""
+        """Prints what the agent reports of a run, cell by cell, until it has ended."""
         self._runs.add(run)
 
     def show(self, write: Callable[[], None]) -> None:
@@ -98,10 +98,10 @@ class Cells:
             self._start(self._watch)
 
     def _catch_up(self) -> None:
-        """Says what is to be said by now."""
+        """Prints what is due by now."""
         self._release()
         for run in tuple(self._runs):
-            if run.state != "RUNNING":  # asking makes it tell what it has heard
+            if run.state != "RUNNING":  # reading it prints what has come from the agent
                 self._runs.discard(run)
 
     def _release(self) -> None:
@@ -116,18 +116,18 @@ class Cells:
         """In a thread that the kernel does not take to be of the cell in which it was started."""
         try:
             _thread.start_new_thread(what, ())
-        except RuntimeError:  # no thread to be had: the next cell says it
+        except RuntimeError:  # no thread to be had: the next cell prints it
             return
 
     def _soon(self) -> None:
-        """Says what is held back, in the next cell if it begins within a moment."""
+        """Prints what is held back, in the next cell if it begins within a moment."""
         deadline = time.monotonic() + _MOMENT
         while not self._running and time.monotonic() < deadline:
             time.sleep(_LOOK)
         self._release()
 
     def _watch(self) -> None:
-        """Says what is reported of a cell after its end, until another one begins."""
+        """Prints what is reported of a cell after its end, until another one begins."""
         begun, deadline = self._begun, time.monotonic() + _WATCH
         time.sleep(_MOMENT)
         while self._begun == begun and self._runs and time.monotonic() < deadline:
@@ -149,7 +149,7 @@ def cells() -> Cells | None:
 
 
 def attend(run: Attended) -> None:
-    """In a notebook: tells what the agent reports of this run, cell by cell."""
+    """In a notebook: prints what the agent reports of this run, cell by cell."""
     found = cells()
     if found is not None:
         found.attend(run)

@@ -108,7 +108,7 @@ def _of_mlflow(name: str) -> str | None:
 
 
 class Suggests:
-    """Says what somebody meant who asks for a method that there is not. A base of `Run` and `Tracker`."""
+    """Suggests what was meant by a method that there is not. A base of `Run` and `Tracker`."""
 
     if not TYPE_CHECKING:  # or every name would be one for a type checker
 

@@ -21,13 +21,13 @@ __all__ = ["end_lines", "handed_line", "left_line", "link_line", "nested_left", 
 
 
 _LEAST_WALL_NS = 100_000_000
-"""A share of less than a tenth of a second says nothing of a training."""
+"""A share of less than a tenth of a second is no measure of a training."""
 _NOTHING = (
     "log() was not called, and the run has no metrics: were they logged to another run? A framework's own logger "
     "(mlflow.autolog, a callback for MLflow) starts a run of its own"
 )
 _FEWEST_SAMPLES = 3
-"""The first calls meet cold caches: a run needs some more before a time says something of it."""
+"""The first calls meet cold caches: a run needs some more before a time means something."""
 
 
 def new_store(spec: RunSpec) -> str | None:

@@ -1,4 +1,4 @@
-"""What a person is told: short lines on standard error, each warning once.
+"""What a person reads: short lines on standard error, each warning once.
 
 Lines (`print_line`) are silenced by the setting `quiet`; warnings go through the logger `tailrace`, which shows them on
 standard error unless the program has configured logging otherwise.
@@ -92,7 +92,7 @@ def _write(write: Callable[[], None]) -> None:
 
 def _warn(text: str) -> None:
     try:
-        import logging  # not before there is something to say
+        import logging  # not before there is something to report
 
         logging.getLogger("tailrace").warning("tailrace: %s", _writable(text, sys.stderr))
     except (ImportError, AttributeError, OSError):  # re-entered while this very thread is importing it; no descriptor

@@ -36,17 +36,17 @@ def until(
     below: Callable[[], str | None] = lambda: None,
     trouble: Callable[[], str | None] = lambda: None,
 ) -> RunStatus | None:
-    """Waits until the agent says what we want to hear.
+    """Waits until the agent's status meets a condition.
 
     Args:
         look: Reads the run's status.
         done: Whether that is enough.
         timeout: Seconds.
-        nudge: Called once a second, to say again what a killed agent may not have heard.
+        nudge: Called once a second, to send again what a killed agent may not have read.
         quiet: Show nothing.
         new_store: A database that MLflow has to create before anything else.
-        below: What is still to be done for nested runs, in words; asked once a second.
-        trouble: What keeps the agent from taking over what is logged, or this program from seeing it; asked once a
+        below: What is still to be done for nested runs, in words; called once a second.
+        trouble: What keeps the agent from taking over what is logged, or this program from seeing it; called once a
             second.
 
     Returns:

@@ -1,6 +1,6 @@
 """A model as it is at the call: a copy that later training cannot change, and how MLflow is going to save it.
 
-Nothing here imports a framework: what a model belongs to is told by the frameworks that are loaded already.
+Nothing here imports a framework: what a model belongs to follows from the frameworks that are loaded already.
 """
 
 from __future__ import annotations

@@ -190,7 +190,7 @@ def _steps(model: Any) -> list[Any]:
 
 @contextlib.contextmanager
 def _without_caution(flavor: types.ModuleType) -> Iterator[None]:
-    """MLflow warns of pickles whenever it writes one; docs/models.md says it once, and not at each checkpoint."""
+    """MLflow warns of pickles whenever it writes one; docs/models.md warns once, and not at each checkpoint."""
     saver = threading.get_ident()
 
     def other(record: logging.LogRecord) -> bool:

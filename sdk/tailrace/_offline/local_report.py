@@ -5,7 +5,7 @@ What this module promises:
 * `config.yaml` (params), `metrics.json` (the last value of each metric), `figures/`, and `run.json` (everything else)
   are those of the run that ended last. They appear together and whole.
 * Nothing is overwritten: what lies there from before is moved to `earlier/<when>-<which>/` first.
-* Nothing that goes wrong reaches training: it is said once.
+* Nothing that goes wrong reaches training: it is reported once.
 
 `tailrace.reports` reads such a directory and puts it into MLflow.
 """
@@ -47,7 +47,7 @@ class LocalReport:
     Args:
         spec: What the run is.
         settings: In force for it.
-        voice: Says what has to be said.
+        voice: Prints lines and warnings.
 
     Attributes:
         tags: The run's tags.
@@ -64,7 +64,7 @@ class LocalReport:
 
     def add_params(self, params: object) -> None:
         """Params as they were passed, nested or not; the first value of a name stays, as in MLflow."""
-        _merge(self._params, plain_config(params, []))  # what cannot be read, `log_params` has told
+        _merge(self._params, plain_config(params, []))  # what cannot be read, `log_params` has reported
 
     def draw(self, part: Part) -> None:
         """Writes one figure, and leaves out a table that comes with it. In the lane's thread."""

@@ -49,7 +49,7 @@ class Active:
         home: Whose `log` it is.
 
     Attributes:
-        pointer: Knows the active channel of whoever asks; `make_log` reads it.
+        pointer: Knows the active channel of the caller; `make_log` reads it.
 
     Thread safety: every method from any thread.
     """

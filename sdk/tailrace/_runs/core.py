@@ -74,7 +74,7 @@ class RunCore:
         spec: What the run is.
         connection: This process's session; None for a run that is not delivered (`agent="off"`).
         settings: In force for this run.
-        voice: Says what has to be said.
+        voice: Prints lines and warnings.
         on_end: Called once, when it has ended.
         parent: The run of this process that it is a part of.
 
@@ -84,7 +84,7 @@ class RunCore:
         slow_path: Takes the calls that the hot path could not.
         latest: Last values, for a run of which nothing else is kept.
         local: The report of a run that is not delivered.
-        seen: What the agent last told of it.
+        seen: The status that the agent published last.
         ended: Whether this process has ended it.
         outcome: How, if so.
         end_time: When it ended, where that was not now; milliseconds.
@@ -151,10 +151,10 @@ class RunCore:
 
     @property
     def page(self) -> RunsPage | None:
-        """What the processes of its session tell each other about runs."""
+        """What the processes of its session share about runs."""
         return None if self.connection is None else self.connection.page
 
-    # -- what is said ------------------------------------------------------------------------------------------------
+    # -- what is reported --------------------------------------------------------------------------------------------
 
     def put(self, record: object) -> None:
         """Hands a record to the agent, if there is one."""
@@ -184,7 +184,7 @@ class RunCore:
         self.voice.warn(text, once=once)
 
     def lose(self, text: str) -> None:
-        """An artifact that never came to be: counted, and said once, or raised under `strict`."""
+        """An artifact that never came to be: counted, and reported once, or raised under `strict`."""
         self.count_lost()
         self.fault(text, once=text)
 
@@ -193,7 +193,7 @@ class RunCore:
         self.put(Drop(self.spec.run, "artifact", reason, 1))
 
     def surprised(self, what: str, error: Exception) -> None:
-        """Says that a call could not be done, or raises the error if that is wanted."""
+        """Warns that a call could not be done, or raises the error if that is wanted."""
         if self.settings.on_error == "raise":
             raise error
         self.voice.warn(
@@ -211,7 +211,7 @@ class RunCore:
         return channel
 
     def _reject(self, faults: list[Fault], later: bool) -> None:
-        """What cannot be logged: all of it counted, then said once a key, or raised under `strict` (not `later`)."""
+        """What cannot be logged: all of it counted, reported once a key, or raised under `strict` (not `later`)."""
         if self.latest is not None and (self.local is None or not self.settings.log_metrics):
             return
         for fault in faults:
@@ -226,7 +226,7 @@ class RunCore:
     # -- what is known -----------------------------------------------------------------------------------------------
 
     def status(self) -> RunStatus | None:
-        """What the agent tells of it now, or told last; says what it wants said."""
+        """The status that the agent has published of it; prints its new notices."""
         if self.connection is None:
             return None
         status = self.connection.status(self.spec.run)
@@ -277,7 +277,7 @@ class RunCore:
         return status
 
     def facts(self) -> tuple[str | None, dict[str, str | None]]:
-        """Its name, and what else is known now; nothing is waited for, and nothing said."""
+        """Its name, and what else is known now; nothing is waited for, and nothing printed."""
         spec, connection = self.spec, self.connection
         known = (connection.status(spec.run) if connection is not None else None) or self.seen
         known = known or RunStatus(run=spec.run)
@@ -291,7 +291,7 @@ class RunCore:
         return spec.run_name or known.run_name, facts
 
     def _pass_on(self, status: RunStatus) -> None:
-        """Says what the agent wants said."""
+        """Prints the run's link and the agent's new notices."""
         if self._shows_link and status.run_id and not self.ended:
             self._shows_link = False
             line = link_line(status, self.spec, self.settings)
@@ -351,7 +351,7 @@ class RunCore:
             self.flush(timeout)
 
     def _finish(self, name: str, timeout: float | None) -> None:
-        """The end itself; whoever logs after it is told so."""
+        """The end itself; whoever logs after it gets a warning."""
         above = self._parent
         limit = self.settings.end_timeout if timeout is None else timeout
         if self._ending is None:
@@ -378,7 +378,7 @@ class RunCore:
         self._nested += runs
 
     def _drain(self, timeout: float) -> None:
-        """Waits for the background at a run's end, and says what it leaves behind."""
+        """Waits for the background at a run's end, and reports what it leaves behind."""
         if not drain(timeout) and not SAVES.drain(0.0):
             self.voice.warn(
                 f"a model is still being saved after {timeout:.0f} s, and is lost if the program ends before that is "

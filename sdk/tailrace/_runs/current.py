@@ -35,17 +35,17 @@ if TYPE_CHECKING:
 __all__ = ["RUN", "CurrentRuns"]
 
 RUN = "TAILRACE_RUN"
-"""Environment variable that tells spawned children which run is active: tailrace's id of it."""
+"""Environment variable that passes the active run to spawned children: tailrace's id of it."""
 
 _INHERITED = os.environ.get(RUN, ""), os.environ.get(SESSION, "")
-"""What the process that spawned this one has told it, before this one tells its own children something else."""
+"""What the process that spawned this one has passed to it, before this one sets it for its own children."""
 
 
 class CurrentRuns:
     """The runs of one tracker in this process.
 
     Args:
-        voice: Says what has to be said.
+        voice: Prints lines and warnings.
         settings: The settings in force, with arguments.
         start: Starts a run, where a call means none.
         handle: Makes what users hold of a run.
@@ -344,7 +344,7 @@ class CurrentRuns:
                 other.point_children_elsewhere(session, number)
 
     def _announce(self, gone: RunCore) -> None:
-        """Tells other processes which run is active, after one is not any more."""
+        """Publishes to other processes which run is active, after one is not any more."""
         current = self.active.current()
         if current is not None:
             self._point_children_at(current)
@@ -356,7 +356,7 @@ class CurrentRuns:
                 gone.connection.point_children_at(0)
 
     def _on_bell(self) -> None:
-        """The agent has something to tell."""
+        """The agent has something new: each run prints its notices."""
         for run in dict.fromkeys([*self.active.all(), *self._by_id.values()]):
             run.status()
 

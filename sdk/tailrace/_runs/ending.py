@@ -1,4 +1,4 @@
-"""How one run is waited for, and how it ends: within its time-out, with a word on what is left."""
+"""How one run is waited for, and how it ends: within its time-out, with a line on what is left."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Ending:
         spec: What the run is.
         connection: This process's session.
         settings: In force for the run.
-        voice: Says what has to be said.
-        status: Reads what the agent last told of the run.
+        voice: Prints lines and warnings.
+        status: Reads the run's status, as the agent published it last.
         prepare: Has the background work of this process done before the run's end, within some seconds.
 
     Thread safety: every method from any thread.
@@ -80,7 +80,7 @@ class Ending:
         nudge: Callable[[], None] | None = None,
         below: Callable[[], str | None] = lambda: None,
     ) -> RunStatus | None:
-        """Waits until the agent says what we want to hear; see `_wait.until`."""
+        """Waits until the agent's status meets a condition; see `waiting.until`."""
         return until(
             self._status,
             done,
@@ -103,7 +103,7 @@ class Ending:
             time.sleep(min(_LOOK_EVERY, max(0.0, deadline - time.monotonic())))
 
     def finish(self, end: Callable[[], End], timeout: float, *, nested: Sequence[int] = ()) -> None:
-        """Tells the agent how the run ended, waits for the delivery, and says what became of it.
+        """Sends the agent the run's end, waits for the delivery, and reports what became of it.
 
         Args:
             end: Gives the end, when all that this process still had to do is done.
@@ -139,7 +139,7 @@ class Ending:
         return [status for run in runs if (status := self._connection.status(run)) is not None]
 
     def hand_over(self, end: End) -> None:
-        """Tells the agent how the run ended, and waits for nothing."""
+        """Sends the agent the run's end, and waits for nothing."""
         self._connection.put(Start(self._spec, again=True))
         self._connection.put(end)
 

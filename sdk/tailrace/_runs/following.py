@@ -1,8 +1,8 @@
 """What a process logs to a run that another one has begun, once that run has ended there.
 
 A pool's worker that was started during one run and goes on during the next logs to the next: what it does then is done
-for that one. Where there is no next one, its values are added to the run that has ended, which is said once. They never
-go elsewhere in silence.
+for that one. Where there is no next one, its values are added to the run that has ended, which is reported once. They
+never go elsewhere in silence.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class Follower:
     Args:
         page: Of the session.
         run: tailrace's id of the run.
-        voice: Says what has to be said.
+        voice: Prints lines and warnings.
         follow: Turns to another run, by its id and its session where that is another one, and closes the channel to
-            this one; says whether it could. None for who stays with this run whatever happens.
+            this one; returns whether it could. None for who stays with this run whatever happens.
 
     Thread safety: every method from any thread, and from the hot path.
     """
@@ -64,5 +64,5 @@ class Follower:
 
 
 def late(run: str) -> str:
-    """What is said of values for a run that has ended."""
+    """The warning about values for a run that has ended."""
     return f"run {run} has ended: what is logged to it now is added to it all the same, after its end"

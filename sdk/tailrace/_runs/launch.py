@@ -93,7 +93,7 @@ class Launcher:
     """This process's connections, one for each combination of settings that concern the agent.
 
     Args:
-        voice: Says what has to be said.
+        voice: Prints lines and warnings.
 
     Thread safety: every method from any thread.
     """

@@ -53,7 +53,7 @@ class Steps:
         return self
 
     def __next__(self) -> int:
-        """The first step; the channels then ask the counter itself."""
+        """The first step; the channels then use the counter itself."""
         if self._counter is None:
             try:
                 shared = native.Steps

@@ -1,1 +1,1 @@
-"""This process's connection to its session: ring, agent, what it is told."""
+"""This process's connection to its session: ring, agent, what the agent publishes."""

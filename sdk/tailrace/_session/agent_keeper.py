@@ -1,8 +1,8 @@
 """Sees to it that a session has an agent, for as long as this process lives.
 
 A thread sleeps in the kernel until the agent's lock falls, and then starts another agent. It costs nothing while the
-agent lives. Where no process can be started, or when asked for, the agent is threads of this process instead; so it is
-when agents die before their first word, as they do where only this very process finds its packages, or never say one,
+agent lives. Where no process can be started, or on request, the agent is threads of this process instead; so it is
+when agents die before their first status, as they do where only this very process finds its packages, or write none,
 as where `sys.executable` is a program that embeds Python.
 """
 
@@ -37,9 +37,9 @@ _QUICK_DEATHS = 3
 _PAUSE: Final = 30.0
 _BREATH: Final = 1.0
 _MUTE_DEATHS: Final = 2
-"""Agents that may die before their first word, until it is given up to start them."""
+"""Agents that may die before their first status, until it is given up to start them."""
 _FIRST_STATUS: Final = 30.0
-"""Seconds within which an agent that works has said it on a very busy machine, too."""
+"""Seconds within which an agent that works has written its status on a very busy machine, too."""
 
 
 class Keeper:
@@ -48,7 +48,7 @@ class Keeper:
     Args:
         session: The session.
         settings: In force.
-        voice: Says what has to be said.
+        voice: Prints lines and warnings.
 
     Thread safety: every method from any thread.
     """
@@ -80,7 +80,7 @@ class Keeper:
             self._start_anew()
 
     def expect_credentials(self) -> None:
-        """The store asks for a login: from now on credentials are looked for in the environment."""
+        """The store requires a login: from now on credentials are looked for in the environment."""
         if self._watch_credentials is not None:
             self._watch_credentials.start()
 
@@ -194,7 +194,7 @@ class Keeper:
             with SPARE.lent():
                 text = (self._session.shared / "agent.status").read_bytes()
         except OSError as error:
-            return error.errno in NONE_LEFT  # then nobody can say
+            return error.errno in NONE_LEFT  # then it is unknown, and counts as written
         with contextlib.suppress(msgspec.DecodeError):
             return msgspec.json.decode(text, type=status.AgentStatus).pid == agent.pid
         return False

@@ -1,4 +1,4 @@
-"""Hears at once what the agent has to tell: a thread that sleeps in the kernel until the agent writes into a pipe."""
+"""Notices at once what the agent has new: a thread that sleeps in the kernel until the agent writes into a pipe."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def listen(pipe: Path, on_bell: Callable[[], None]) -> None:
         while os.read(end, 4096):
             try:
                 on_bell()
-            except Exception:  # noqa: BLE001, S112 - what is heard is told by other calls, too; nobody is left to tell here
+            except Exception:  # noqa: BLE001, S112 - the status is read by other calls, too; nobody to report to here
                 continue
 
     start_thread(wait, "tailrace-bell")

@@ -1,4 +1,4 @@
-"""A process's connection to its session: its ring, what it counts, and what it is told.
+"""A process's connection to its session: its ring, what it counts, and what the agent publishes.
 
 * The first use creates the session, or joins the one that the environment names (a spawned child).
 * A forked child gets a ring of its own with its first row; the parent's ring stays the parent's.
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["SESSION", "Connection", "point_children_nowhere"]
 
 SESSION = "TAILRACE_SESSION"
-"""Environment variable that tells spawned children which session to join: its directory."""
+"""Environment variable by which spawned children find the session to join: its directory."""
 
 _MAX_TIMINGS = 4096
 
@@ -63,7 +63,7 @@ class Connection:
         session: The session.
         keeper: Keeps the session's agent alive.
         timings: Nanoseconds that timed `log()` calls took (about one in 200), by run.
-        page: What its processes tell each other about runs; None where there is no room for it.
+        page: What its processes share about runs; None where there is no room for it.
 
     Thread safety: every method from any thread.
     """
@@ -86,11 +86,11 @@ class Connection:
 
     @classmethod
     def open(cls, settings: Settings, voice: Voice, join: str | None = None) -> Connection:
-        """Joins a session or creates one, makes this process's ring in it, and tells spawned children of it.
+        """Joins a session or creates one, makes this process's ring in it, and publishes it to spawned children.
 
         Args:
             settings: In force; the agent takes its own from them.
-            voice: Says what has to be said.
+            voice: Prints lines and warnings.
             join: Directory of a session to join, and no other; by default the one that the environment names, or a
                 new one.
 
@@ -165,11 +165,11 @@ class Connection:
             return self._ring
 
     def listen(self, on_bell: Callable[[], None]) -> None:
-        """Calls a function when the agent has something to tell this process; once in each process."""
+        """Calls a function when the agent has something new for this process; once in each process."""
         if self._listens:
             return
         self._listens = True
-        with contextlib.suppress(OSError, RuntimeError, SessionError):  # it is told at the end all the same
+        with contextlib.suppress(OSError, RuntimeError, SessionError):  # it is reported at the end all the same
             listen(self.session.bell(self.ring_name), on_bell)
 
     def point_children_at(self, run: int) -> None:
@@ -184,7 +184,7 @@ class Connection:
                 self.page.point_elsewhere(session, run)
 
     def watch_torch(self) -> None:
-        """From now on tells the system monitor what torch holds on the GPUs."""
+        """From now on publishes to the system monitor what torch holds on the GPUs."""
         try:
             from tailrace._session.torch_memory import TorchMemory
 
@@ -217,7 +217,7 @@ class Connection:
             return self._token
 
     def status(self, run: int) -> status.RunStatus | None:
-        """What the agent last told of a run."""
+        """The status of a run that the agent published last."""
         with SPARE.lent():
             return status.read(self.session.shared / status.run_file(run), status.RunStatus)
 
@@ -228,7 +228,7 @@ class Connection:
 
     @property
     def blindness(self) -> str | None:
-        """Why what the agent tells cannot be read now, if it cannot."""
+        """Why what the agent publishes cannot be read now, if it cannot."""
         try:
             with SPARE.lent():
                 os.close(os.open(self.session.shared, os.O_RDONLY | os.O_CLOEXEC))

@@ -1,7 +1,7 @@
 """Credentials that a program renews while it runs: they reach the agent, whose environment is that of its own start.
 
 A thread looks at a handful of variables once a second, and only in programs that have one of them at all, or whose
-agent has been asked for a login.
+agent has met a request for a login.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How a process comes to a session: it joins the one that it was told of, or makes one, where there is room for it."""
+"""How a process comes to a session: it joins the one that it was pointed at, or makes one where there is room."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Entered(NamedTuple):
 
     Attributes:
         session: The session.
-        settings: In force; other ones than asked for where state is kept elsewhere.
+        settings: In force; other ones than requested where state is kept elsewhere.
         ring: This process's ring.
     """
 
@@ -48,16 +48,16 @@ def joinable(settings: Settings, named: str | None) -> Session | None:
         session = Session.open(Path(named))
     except SessionError:
         return None
-    # One of this process has other settings, or it would not be asked for another connection.
+    # One of this process has other settings, or it would not need another connection.
     takes_in = session.here and session.has_shared and not session.closed and not session.begun_here
     return session if takes_in else None
 
 
 def create(settings: Settings, voice: Voice, make_ring: Callable[[Session], RingWriter]) -> Entered:
-    """A new session with a ring; where there is no room for it, in another place, with a word.
+    """A new session with a ring; where there is no room for it, in another place, with a warning.
 
     Raises:
-        StateDirError: State can be kept nowhere, or not where it was asked for under `on_error="raise"`.
+        StateDirError: State can be kept nowhere, or not where it was configured under `on_error="raise"`.
         SessionError: No ring can be made.
     """
     requested = settings

@@ -26,7 +26,7 @@ _VARIABLES: Final = (
     "GITHUB_REPOSITORY", "GITHUB_WORKFLOW", "GITHUB_RUN_ID", "GITHUB_REF_NAME", "GITHUB_HEAD_REF", "GITHUB_SHA",
     "CI_PROJECT_PATH", "CI_PIPELINE_URL", "CI_JOB_URL", "CI_COMMIT_REF_NAME", "CI_COMMIT_SHA", "BUILD_URL",
 )  # fmt: skip
-"""Variables that say where a run belongs. None of them holds a secret; all others stay unread."""
+"""Variables that show where a run belongs. None of them holds a secret; all others stay unread."""
 
 
 def facts(files: Iterable[str] = ()) -> Facts:

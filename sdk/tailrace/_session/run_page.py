@@ -1,7 +1,8 @@
-"""What the processes of a session tell each other about runs, in a page of shared memory that costs nothing to read.
+"""What the processes of a session share about runs, in a page of shared memory that costs nothing to read.
 
-The process that began a session points the others at its active run, and whoever ends a run says so. A child that logs
-to the run of its parent looks at the first word with each call (`Channel.watch`), and closer only when it has changed.
+The process that began a session points the others at its active run, and whoever ends a run records that there. A
+child that logs to the run of its parent looks at the first word with each call (`Channel.watch`), and closer only when
+it has changed.
 
 Layout, in 64-bit words: 0 changes with every change (a time in nanoseconds), 1 the active run (0 for none), then a
 table of runs that have ended, by their number; a later run may take the place of an earlier one. A file beside it names
@@ -64,7 +65,7 @@ class RunsPage:
         """The run that is active from now on is one of another session.
 
         Raises:
-            OSError: There is no room to say so.
+            OSError: There is no room for the file.
         """
         new = self._elsewhere.with_suffix(".new")
         write_own(new, f"{run}\n{session}".encode(errors="surrogateescape"))

@@ -1,6 +1,6 @@
 """What PyTorch's allocator holds on each GPU, put where the agent's sampler reads it: no thread, no system call.
 
-Asked from the ring's sampled slow path (about one `log()` call in 200), at most once a second, and only when the
+Called from the ring's sampled slow path (about one `log()` call in 200), at most once a second, and only when the
 program itself has imported torch and used CUDA.
 """
 
@@ -46,7 +46,7 @@ class TorchMemory:
         self._next = now + _EVERY
         try:
             values = _held(torch)
-        except Exception:  # noqa: BLE001 - a torch of another make, or still being imported: nothing to tell then
+        except Exception:  # noqa: BLE001 - a torch of another make, or still being imported: nothing to report then
             return
         if values:
             self._board.write(values)

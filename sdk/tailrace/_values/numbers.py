@@ -1,6 +1,6 @@
 """What users pass as metric values and params, turned into what can travel: floats and strings.
 
-The hot path encodes a call's values in one go and asks `to_number` about everything that is no plain float, int or
+The hot path encodes a call's values in one go and calls `to_number` for everything that is no plain float, int or
 bool. Only when that fails does the slow path, `split`, look at the values one by one. Nothing here imports NumPy or
 torch: a value can only be one of theirs if they are imported already.
 
@@ -48,11 +48,11 @@ class NotReady(Exception):
 
 
 class Split(NamedTuple):
-    """The values of one `log()` call, told apart.
+    """The values of one `log()` call, sorted by what they are.
 
     Attributes:
         numbers: What can be logged now.
-        deferred: Tensors on another device, for `_tensors.DeferredValues`.
+        deferred: Tensors on another device, for `gpu_values.DeferredValues`.
         bad: `(key, reason)` of everything else.
     """
 
@@ -214,7 +214,7 @@ def name_of(value: object) -> str:
 
 
 def split(metrics: Mapping[Any, object]) -> Split:
-    """The values of a call whose fast encoding failed, told apart one by one.
+    """The values of a call whose fast encoding failed, sorted one by one.
 
     Args:
         metrics: What the user passed; nested mappings are flattened, `train/loss`. Keys that are no strings are bad,

@@ -51,8 +51,8 @@ class FlatParams(NamedTuple):
 def flatten_params(params: Any, sep: str = ".") -> FlatParams:
     """Nested params as `a.b.c`, each value by `str()`, as MLflow does.
 
-    What has named parts becomes part of the name, nested in whatever way; `_parts.named_parts` says what has. An empty
-    one stays, as `{}`. A list stays one value, whatever its length, and what is in it is written by what it holds:
+    What has named parts becomes part of the name, nested in whatever way (see `parts.named_parts`). An empty one stays,
+    as `{}`. A list stays one value, whatever its length, and what is in it is written by what it holds:
     `[{'name': 'adam', 'lr': 0.1}]`. An enum that is also a string or a number, or whose value is a string, counts as
     that (`"adam"`, not `"Optimizer.ADAM"`). What contains itself ends at the first repetition.
 
@@ -96,7 +96,7 @@ def plain_config(config: Any, unreadable: list[Unreadable] | None = None) -> dic
 
 
 def unreadable_line(unreadable: list[Unreadable]) -> str:
-    """What is said of params that could not be read, all of them in one line."""
+    """The warning about params that could not be read, all of them in one line."""
     names = [repr(each.name) for each in unreadable[:_NAMED_AT_MOST]]
     more = len(unreadable) - len(names)
     if len(unreadable) == 1:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["MOST", "PLAIN", "Unread", "items_of", "named_parts", "text_of", "unwrapped", "why"]
 
 MOST: Final = 100_000
-"""Parts that are looked at of one value: some make new ones for as long as somebody asks."""
+"""Parts that are looked at of one value: some make new ones for as long as somebody reads."""
 _LONGEST_WHY: Final = 200
 PLAIN: Final = frozenset({bool, float, int, str, type(None)})
 """Types of which every value is what it is."""
@@ -105,7 +105,7 @@ def why(error: BaseException) -> str:
     """An error in one line that cannot steer a terminal, whatever its own `__str__` does."""
     try:
         lines = str(error).strip().splitlines()
-    except Exception:  # noqa: BLE001 - a foreign error may be as broken as what it tells of
+    except Exception:  # noqa: BLE001 - a foreign error may be as broken as what it reports
         lines = []
     text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
     text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:_LONGEST_WHY])

@@ -4,8 +4,8 @@ What this module promises:
 
 * A GPU keeps its visible index: one that is lost leaves a gap and is found again by its UUID.
 * Lost GPUs are looked for by opening NVML anew, after 10 seconds, then 20, up to 5 minutes, while the others go on.
-* What a GPU does not support is not asked again, until NVML is opened anew.
-* Each of these is said once.
+* What a GPU does not support is not queried again, until NVML is opened anew.
+* Each of these is reported once.
 
 It works on one thread, the sampler's.
 """
@@ -26,7 +26,7 @@ _FIRST_DELAY: Final = 10.0
 _LONGEST_DELAY: Final = 300.0
 _PROBES: Final = ("nvmlDeviceGetMemoryInfo", "nvmlDeviceGetUUID")
 _REFUSALS: Final = (3, 4, 13)
-"""What a field of `nvmlDeviceGetFieldValues` says when it will never have a value: see `nvml`."""
+"""What a field of `nvmlDeviceGetFieldValues` returns when it will never have a value: see `nvml`."""
 
 
 class Device:
@@ -35,7 +35,7 @@ class Device:
     Attributes:
         index: Its visible index.
         place: Where NVML lists it.
-        uuid: What it is known by across restarts of the driver; empty when the driver does not tell.
+        uuid: What it is known by across restarts of the driver; empty when the driver does not report it.
         handle: NVML's; None while it is lost.
         failed: A query failed since this was set to False.
         failures: Samples in a row in which a query failed and none was answered.
@@ -50,7 +50,7 @@ class Device:
 
     @property
     def key(self) -> object:
-        """Tells it from all others, whatever its index."""
+        """Distinguishes it from all others, whatever its index."""
         return self.uuid or self.place
 
     @property
@@ -60,7 +60,7 @@ class Device:
 
     @property
     def is_mig(self) -> bool:
-        """Whether it is a MIG instance, of which NVML tells the memory and little else."""
+        """Whether it is a MIG instance, of which NVML reports the memory and little else."""
         return self.place.mig is not None
 
 
@@ -86,7 +86,7 @@ class Gpus:
         self.devices: list[Device] = []
 
     def ready(self, now: float) -> list[Device]:
-        """Opens NVML where it is not open, looks for lost GPUs when it is time to; those that can be asked.
+        """Opens NVML where it is not open, looks for lost GPUs when it is time to; those that can be queried.
 
         Raises:
             SourceGone: There is none.
@@ -108,7 +108,7 @@ class Gpus:
         return self.alive()
 
     def alive(self) -> list[Device]:
-        """Those that can be asked; none while NVML is not open."""
+        """Those that can be queried; none while NVML is not open."""
         return [device for device in self.devices if device.handle is not None] if self._nvml.is_open else []
 
     def query(self, device: Device, function: str, *args: object, or_else: str | None = None) -> Any:
@@ -121,7 +121,7 @@ class Gpus:
             or_else: An older function for drivers that do not know the first.
 
         Raises:
-            LibraryGone: Nothing can be asked any more.
+            LibraryGone: Nothing can be queried any more.
         """
         query = (function, *args)
         if device.handle is None:
@@ -151,7 +151,7 @@ class Gpus:
             fields: Field ids with their scope.
 
         Raises:
-            LibraryGone: Nothing can be asked any more.
+            LibraryGone: Nothing can be queried any more.
         """
         values = self.query(device, "nvmlDeviceGetFieldValues", fields)
         if values is None:
@@ -161,7 +161,7 @@ class Gpus:
         return [value.value.ullVal if value.nvmlReturn == 0 else None for value in values]
 
     def text(self, function: str, device: Device | None = None) -> str:
-        """A name or version; empty when NVML does not tell, or is not open."""
+        """A name or version; empty when NVML does not report it, or is not open."""
         try:
             return text(self._nvml, function, *([] if device is None else [device.handle]))
         except NvmlError:
@@ -179,7 +179,7 @@ class Gpus:
         self._nvml.close()
 
     def _answers(self, device: Device, function: str) -> bool:
-        """Whether a GPU is there, although it was said to be lost: asked by another function."""
+        """Whether a GPU is there, although it was reported as lost: checked by another function."""
         try:
             self._nvml.call(next(probe for probe in _PROBES if probe != function), device.handle)
         except DeviceLost:
@@ -217,7 +217,7 @@ class Gpus:
                 self._log.info("system monitor: a GPU is back", gpu=device.index, uuid=device.uuid)
 
     def _find_again(self, listed: list[Listed]) -> None:
-        """With a GPU missing from NVML's list, its numbers may mean others than they did: UUIDs tell."""
+        """With a GPU missing from NVML's list, its numbers may mean others than they did: UUIDs decide."""
         handles: dict[object, Any] = {}
         for card, found in enumerate(listed):
             places = [Place(card), *(Place(card, mig) for mig in range(len(found.migs)))]
@@ -227,7 +227,7 @@ class Gpus:
             device.refused.clear()
 
     def _report_once(self, event: str, device: Device | None, function: str, code: str) -> None:
-        """What one GPU does not support, none of its model does: that is said once for all, failures for each."""
+        """What one GPU does not support, none of its model does: that is reported once for all, failures for each."""
         index = None if device is None else device.index
         if (index, function, code) not in self._reported:
             self._reported.add((index, function, code))

@@ -32,7 +32,7 @@ class EnergyMeter:
     def read(self, now: float, millijoules: int | None, watts: float | None) -> None:
         """Adds what was used since the last reading.
 
-        A counter that has fallen (its driver was loaded again) says nothing about that time; the power does.
+        A counter that has fallen (its driver was loaded again) does not measure that time; the power does.
 
         Args:
             now: Monotonic seconds.

@@ -43,10 +43,10 @@ def list_cards(nvml: Nvml) -> list[Listed]:
 
 
 def text(nvml: Nvml, function: str, *args: object) -> str:
-    """A name, UUID or version; empty when NVML does not tell.
+    """A name, UUID or version; empty when NVML does not report it.
 
     Raises:
-        LibraryGone: Nothing can be asked.
+        LibraryGone: Nothing can be queried.
         DeviceLost: This device cannot.
     """
     try:

@@ -1,10 +1,10 @@
-"""NVML through pynvml: opened lazily, once in each process, and its errors told apart by what they mean for sampling.
+"""NVML through pynvml: opened lazily, once in each process, and its errors classified by what they mean for sampling.
 
 ```
 NvmlError
-├── LibraryGone     nothing can be asked: no library, no driver, a version mismatch, not open in this process
+├── LibraryGone     nothing can be queried: no library, no driver, a version mismatch, not open in this process
 ├── DeviceLost      this GPU has fallen off the bus or needs a reset; a later `open` may find it again
-├── Unsupported     this will never be answered here: not asked again
+├── Unsupported     this will never be answered here: not queried again
 └── QueryFailed     this time only, for all that is known
 ```
 
@@ -39,11 +39,11 @@ class NvmlError(TailraceError):
 
 
 class LibraryGone(NvmlError):
-    """Nothing can be asked, of any GPU."""
+    """Nothing can be queried, of any GPU."""
 
 
 class DeviceLost(NvmlError):
-    """This GPU cannot be asked anything."""
+    """This GPU cannot be queried."""
 
 
 class Unsupported(NvmlError):
@@ -124,7 +124,7 @@ class Nvml:
             if meaning is LibraryGone and function != _PROBE and self._answers():
                 meaning = QueryFailed
             raise meaning(_code(error), function) from None
-        except self._pynvml.NVMLLibraryMismatchError:  # how pynvml tells of some functions that the driver lacks
+        except self._pynvml.NVMLLibraryMismatchError:  # how pynvml reports some functions that the driver lacks
             raise Unsupported("FunctionNotFound", function) from None
 
     def close(self) -> None:
@@ -136,7 +136,7 @@ class Nvml:
             self._pynvml.nvmlShutdown()
 
     def _answers(self) -> bool:
-        """Whether NVML works, whatever one of its functions says."""
+        """Whether NVML works, whatever one of its functions returns."""
         try:
             self.call(_PROBE)
         except NvmlError:
@@ -145,6 +145,6 @@ class Nvml:
 
 
 def _code(error: Any) -> str:
-    """`GpuIsLost`. Not `str(error)`: that asks the library, which may be what is broken."""
+    """`GpuIsLost`. Not `str(error)`: that calls the library, which may be what is broken."""
     name = type(error).__name__
     return name.removeprefix("NVMLError_") if name != "NVMLError" else f"error {error.value}"

@@ -1,4 +1,4 @@
-"""The sources `gpu_counters`, `gpu_pcie` and `gpu_processes`: what is asked rarely, since it costs the driver more."""
+"""The sources `gpu_counters`, `gpu_pcie` and `gpu_processes`: what is read rarely, since it costs the driver more."""
 
 from __future__ import annotations
 

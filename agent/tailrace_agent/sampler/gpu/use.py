@@ -1,4 +1,4 @@
-"""The source `gpu`: what is asked at each tick. And what all the GPU's sources have in common."""
+"""The source `gpu`: what is queried at each tick. And what all the GPU's sources have in common."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class GpuSource:
         try:
             self._read(now, values)
         except LibraryGone:
-            self._gpus.close()  # which the source `gpu` finds, and says
+            self._gpus.close()  # which the source `gpu` finds, and reports
         return values
 
     def tags(self) -> dict[str, str]:
@@ -59,7 +59,7 @@ class GpuSource:
         raise NotImplementedError
 
     def _whole(self) -> list[Device]:
-        """The GPUs that can be asked, without MIG instances."""
+        """The GPUs that can be queried, without MIG instances."""
         return [device for device in self._gpus.alive() if not device.is_mig]
 
 
@@ -72,7 +72,7 @@ class GpuUse(GpuSource):
         """As every source's; opens NVML, and looks for lost GPUs.
 
         Raises:
-            SourceGone: There is no GPU to ask.
+            SourceGone: There is no GPU to query.
         """
         values: dict[str, float] = {}
         try:

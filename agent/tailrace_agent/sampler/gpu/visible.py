@@ -3,7 +3,7 @@
 Entries are separated by commas, and a GPU's visible index is its place among them:
 
 * `2`: the GPU's number as `nvidia-smi` shows it. Digits are read up to the first other character, so `2gpu` is 2.
-* `GPU-8932f937…`: its UUID, or enough of the beginning to tell it from the others.
+* `GPU-8932f937…`: its UUID, or enough of the beginning to distinguish it from the others.
 * `MIG-…`: a MIG instance's UUID, or the older `MIG-GPU-8932f937…/<GPU instance>/<compute instance>`.
 
 The first entry that is invalid (`-1`, no such GPU, an ambiguous beginning, a number among UUIDs or a UUID among
@@ -14,7 +14,7 @@ R570 shows a program one MIG instance in all; here it has more, of which it uses
 
 **The order of numbers.** NVML counts in the order of the PCI bus. So does CUDA under `CUDA_DEVICE_ORDER=PCI_BUS_ID`;
 its default, `FASTEST_FIRST`, is the same among GPUs of one model, and may differ where there are several models. CUDA
-alone knows that order, so numbers are taken as NVML's, and each index has its UUID as a tag, which tells what was
+alone knows that order, so numbers are taken as NVML's, and each index has its UUID as a tag, which shows what was
 measured. Naming GPUs by UUID is exact under either.
 """
 
@@ -35,7 +35,7 @@ class Mig(NamedTuple):
     """A MIG instance as NVML lists it.
 
     Attributes:
-        uuid: `MIG-…`; empty when the driver does not tell.
+        uuid: `MIG-…`; empty when the driver does not report it.
         gpu_instance: Id of its GPU instance, which owns the memory.
         compute_instance: Its id within that.
     """
@@ -49,7 +49,7 @@ class Card(NamedTuple):
     """A GPU as NVML lists it.
 
     Attributes:
-        uuid: `GPU-…`; empty when the driver does not tell, as with a GPU that is lost.
+        uuid: `GPU-…`; empty when the driver does not report it, as with a GPU that is lost.
         migs: Its MIG instances; None when MIG is not enabled on it.
     """
 
@@ -65,7 +65,7 @@ class Place(NamedTuple):
 
 
 def hides_all(value: str | None) -> bool:
-    """Whether this value of `CUDA_VISIBLE_DEVICES` shows nothing, whatever GPUs there are: NVML need not be asked."""
+    """Whether this value of `CUDA_VISIBLE_DEVICES` shows nothing, whatever GPUs there are: NVML need not be opened."""
     return value is not None and not value.startswith(("GPU-", "MIG-")) and _NUMBER.match(value) is None
 
 
