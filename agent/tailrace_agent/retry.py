@@ -62,6 +62,7 @@ class Backoff:
 
     def failed(self, now: float, retry_after: float | None = None) -> float:
         """Notes a failure; when to try again."""
+        # The exponent is bounded: after a thousand failures the power would be beyond any float.
         ceiling = min(self._cap, self._base * 2 ** min(self.failures, 30))
         self.failures += 1
         wait = max(min(self.FLOOR, ceiling), self._uniform(0, ceiling))

@@ -69,6 +69,7 @@ def move(
             raise StoreRefused(f"MLflow cannot use {mask_uri(tracking_uri)[0]}: {fault}")
         here = str(Path.cwd())
         uri = resolve_uri(tracking_uri, here)
+        # Before anything changes: a store that cannot be used leaves the session as it is.
         sink = open_sink(uri, here, request_timeout=session.info.settings.request_timeout)
         log = open_log(session.dir / "agent.log", session.info.settings.log_level, pid=os.getpid(), host="sync")
         pipeline = Pipeline.open(session, open_sink, log, host="sync", credentials=credentials)

@@ -160,6 +160,7 @@ def deliver(
     if lock is None and tracking_uri is not None:
         reason = "it is live: its destination can be changed when its program has ended"
         return Result(session=session.id, outcome="skipped", reasons=[reason], code=Code.BUSY)
+    # The agent may leave, or die, while it is watched: then the rest is ours to deliver.
     while lock is None:
         result = wait_for_agent(session, progress.tick, patience, wait=wait)
         if result is not None:

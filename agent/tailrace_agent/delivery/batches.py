@@ -74,6 +74,7 @@ class Twins:
 
 
 def _mark(point: Point) -> tuple[object, ...]:
+    # NaN equals nothing, not even itself, and would never be found among the points before.
     return ("nan", *point[:1], *point[2:]) if point.value != point.value else point
 
 

@@ -29,6 +29,7 @@ class _Trial:
     """An item that has failed: how often in all, how often by itself, and when it may be tried again."""
 
     def __init__(self, cap: float, counted: int) -> None:
+        # Two paces: a store that is away is spared, while an item at fault by itself is soon found out.
         self._with_others, self._alone = Backoff(cap=cap), Backoff(cap=min(cap, _ALONE))
         self.failures, self.counted = 0, counted
         self.ready_at = 0.0
@@ -70,6 +71,7 @@ class Trials:
         alone = trial is not None and self._successes > trial.successes and not blameless
         if trial is None:
             trial = self._trials[item] = _Trial(self._cap, 0)
+        # Only what the store takes after this failure is evidence against the item at its next one.
         trial.successes = self._successes
         return trial.failed(now, retry_after, alone=alone)
 

@@ -99,6 +99,7 @@ class Waiters:
         with self._lock:
             for run in list(self._marks):
                 state = states.get(run)
+                # An end that is known and not reported yet comes first: one status then has both.
                 if state is None or (state.end is not None and not (state.closed or state.refused or state.gone)):
                     continue
                 first = first_waiting(run)
@@ -109,6 +110,7 @@ class Waiters:
                         waiting.append(mark)
                     else:
                         tokens = self._settled.setdefault(run, {})
+                        # Tokens of one ring only grow, so the last one answers for all before it.
                         tokens[mark.ring] = max(mark.token, tokens.get(mark.ring, 0))
                         changed.add(run)
                         answered = True

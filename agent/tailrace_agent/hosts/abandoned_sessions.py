@@ -122,6 +122,7 @@ class AbandonedSessions:
         if not is_abandoned(session) or is_newborn(session):
             return None
         session.touch_shared()
+        # Without credentials: what a program was given is in no file, and went with it.
         agent = spawn_agent(session, {})
         self._log.info("leftover session taken up", leftover=session.id)
         return agent

@@ -52,6 +52,7 @@ class Host:
         workers = [self.drainer, *(worker for pair in self._workers.values() for worker in pair)]
         workers += self._helpers.values()
         for worker in workers:
+            # Only the flag, for all of them first: they end side by side, within one deadline.
             worker.stop(0)
         ended = [worker.stop(max(0.0, deadline - time.monotonic())) for worker in workers]
         return all(ended)
@@ -98,6 +99,7 @@ class Host:
             self._warned = True
 
     def _wake(self) -> None:
+        # A copy: deliveries call this while the drain adds helpers.
         for helper in list(self._helpers.values()):
             helper.wake()
         for pair in self._workers.values():

@@ -79,6 +79,7 @@ def finished(session: Session) -> Finished | None:
     except FileNotFoundError:
         return None
     found = stored.read(body, Finished) or Finished(dead=len(body) or None)
+    # An older tailrace has written no time into it.
     found.at = found.at or path.stat().st_mtime
     return found
 

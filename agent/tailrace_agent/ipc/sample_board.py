@@ -64,6 +64,7 @@ class BoardWriter:
         body = msgspec.msgpack.encode(values)
         if len(body) > _SIZE - _HEADER:
             return
+        # `| 1`, since an earlier agent may have been killed while it wrote, with the number odd.
         sequence = self._words[0] | 1
         self._words[0] = sequence
         self._map[_HEADER : _HEADER + len(body)] = body
@@ -119,6 +120,7 @@ class BoardReader:
         assert self._words is not None
         size, checksum = self._words[1], self._words[2]
         body = self._map[_HEADER : _HEADER + min(size, _SIZE - _HEADER)]
+        # Written meanwhile, or seen out of order: the next call reads it again.
         if self._words[0] != sequence or crc32(body) != checksum:
             return
         self._values, self._seen = _decoder.decode(body), sequence

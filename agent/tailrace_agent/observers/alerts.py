@@ -109,6 +109,7 @@ class Alerts:
         rules = self._rules_of.get(key)
         if rules is None:
             rules = [rule for rule in self._rules if rule.matches is not None and rule.matches(key)]
+            # Bounded, since a run may log names without end: beyond that each value is matched anew.
             if len(self._rules_of) < _MOST_KEYS:
                 self._rules_of[key] = rules
         return rules
@@ -120,6 +121,7 @@ class Alerts:
         if not rule.holds(value):
             if held is not None:
                 held.over_ns = held.over_ns or time_ns
+                # One that was reported stays for a while: a value that wavers around a limit is one alarm, not many.
                 if not held.reported or time_ns - held.over_ns >= _CLEAR * _NS:
                     del self._held[name]
             return False

@@ -47,6 +47,7 @@ class Webhook:
         self, url: str, log: Log, report: Callable[[str], None], monotonic: Callable[[], float] = time.monotonic
     ) -> None:
         self._url, self._log, self._report, self._monotonic = url, log, report, monotonic
+        # Bounded: an endpoint that is down must not grow the agent. The oldest goes.
         self._waiting: deque[_Waiting] = deque(maxlen=_MOST)
         self._backoff = Backoff(base=1.0, cap=30.0)
         self._posting = threading.Lock()
@@ -101,12 +102,14 @@ class Webhook:
 
         from tailrace_agent.mlflow.http_bounds import bound
 
+        # `finish` may come while `step` is posting, and no alert must go out twice.
         with self._posting:
             if not self._waiting:
                 return None, True
             try:
                 with requests.Session() as session:
                     bound(session)
+                    # `stream`: the status is all that counts, so the body is not read.
                     with session.post(
                         self._url, json=self._waiting[0].payload(), timeout=_TIMEOUT, allow_redirects=False, stream=True
                     ) as answer:

@@ -64,7 +64,7 @@ def fits_several(text: str, candidates: Iterable[Candidate], where: str, *, now:
 
 
 def newest_taken(text: str, candidates: Iterable[Candidate], where: str, *, now: float | None = None) -> str:
-    """A word on what was chosen, and what else there was.
+    """A line on what was chosen, and what else there was.
 
     Args:
         text: The name that several runs have.

@@ -53,6 +53,7 @@ def choose(
         if run.info.status not in _ACTIVE
         and (not statuses or run.info.status in statuses)
         and (before is None or (run.info.end_time or run.info.start_time) < before)
+        # Last, since it may be a request for each run.
         and (not empty or _is_empty(reader, run))
     ]
     if not fitting:
@@ -106,11 +107,13 @@ def _keep_parents(reader: Reader, reasons: dict[str, str | None]) -> None:
 
     parents = {
         run.info.run_id: run.data.tags[_PARENT_TAG]
+        # All of them: a child that does not fit keeps its parent, too.
         for run in reader.search(view=ViewType.ACTIVE_ONLY)
         if _PARENT_TAG in run.data.tags
     }
     for child, above in parents.items():
         stays = child not in reasons or reasons[child] is not None
+        # Tags are foreign: they may name a run above itself.
         seen: set[str] = set()
         parent: str | None = above
         while stays and parent is not None and parent not in seen:

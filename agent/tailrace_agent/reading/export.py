@@ -91,6 +91,7 @@ def _export(
         artifacts=len(files),
     )
     archive.add_run(archived, metrics)
+    # One run, and below one file, at a time: the scratch directory need not hold them all.
     metrics.unlink()
     for done, artifact in enumerate(files):
         on_progress(name, done, len(files), "artifacts")

@@ -121,6 +121,7 @@ class Guarded:
             return None
         if self._pause:
             self._worked()
+        # One that is due at every tick is so even where two ticks come close to each other.
         self._due_at = tick + (self.period if self.period > self._interval else 0.0)
         return values
 
@@ -169,6 +170,7 @@ class Guarded:
 
     def _worked(self) -> None:
         self._successes += 1
+        # One success heals nothing: a source that fails now and then keeps its pause.
         if self._successes >= _HEALED:
             self._pause = 0.0
         if self.quiet:
@@ -196,6 +198,7 @@ class Guarded:
         self.period = max(self.source.every, self._interval) * stretch
 
     def _report_slow(self, wall: float, tick: float) -> None:
+        # One that wavers around the limit would fill the log.
         if self._slow_reported or tick - self._slow_reported_at < _LONGEST_PAUSE:
             return
         self._slow_reported, self._slow_reported_at = True, tick

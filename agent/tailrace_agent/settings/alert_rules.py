@@ -95,6 +95,7 @@ _STATES: Final[dict[str, Callable[[float], bool]]] = {"nan": math.isnan, "not fi
 
 def _named(match: re.Match[str]) -> Callable[[str], bool]:
     pattern = translate(match["quoted"] or match["metric"].strip())
+    # `loss` also means `train/loss`.
     return re.compile(rf"(?:.*/)?{pattern}", re.DOTALL).match  # type: ignore[return-value]
 
 

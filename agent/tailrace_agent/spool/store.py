@@ -79,6 +79,7 @@ class Spool:
             count(db, tallies)
             db.executemany("INSERT OR REPLACE INTO run VALUES(?, ?)", runs)
             db.executemany("INSERT OR REPLACE INTO ring VALUES(?, ?, ?)", rings)
+        # After the commit: where it fails, the counts in memory still agree with the file.
         self.waiting.grow(blocks)
 
     def settle(self, outcome: Outcome) -> None:
@@ -92,6 +93,7 @@ class Spool:
             count_keys(db, [(run, key, n) for key, n in outcome.keys])
             widen(db, run, outcome.extremes)
             self.letters.put(db, run, kind, outcome.dead)
+        # After the commit, as in `ingest`.
         self.waiting.shrink(run, kind, size, entries)
 
     def sync(self, upto: int | None = None) -> None:

@@ -125,6 +125,7 @@ def _mask_values(text: str, value: re.Pattern[str]) -> str:
     """Masks what is assigned to a secret's name."""
     parts, at = [], 0
     for left in _LEFT.finditer(text):
+        # What stands inside a value that is masked already is no name.
         if left.start() < at or not _is_secret(left["name"]):
             continue
         right = value.match(text, left.end())

@@ -141,6 +141,7 @@ def _array(values: Any) -> Any:
 def _copied(table: Any) -> Any:
     import pyarrow as pa
 
+    # By way of its bytes: a table of another library may lie over memory that the program goes on changing.
     buffer = pa.BufferOutputStream()
     with pa.ipc.new_stream(buffer, table.schema) as writer:
         writer.write_table(table)

@@ -20,7 +20,7 @@ __all__ = ["Barrier", "Watch", "Watches", "pass_error"]
 FASTEST: Final = 0.0002
 """Seconds until a watch is polled for the first time, after quiet."""
 SLOWEST: Final = 0.02
-"""Seconds between two askings at most."""
+"""Seconds between two polls at most."""
 SLOWEST_DRAINING: Final = 0.002
 """The same while somebody waits at a barrier."""
 QUIET: Final = 0.1
@@ -109,6 +109,7 @@ class Watches:
         if not self._pending or now < self._next:
             return
         over = []
+        # A copy, since those that are over are removed on the way.
         for serial, watch in tuple(self._pending.items()):
             if watch.check():
                 del self._pending[serial]

@@ -105,6 +105,7 @@ def _size(value: Any, known: dict[int, float]) -> float:
     if not isinstance(value, (dict, list)):
         return 1
     if id(value) not in known:
+        # What is met again inside itself finds this, and has no end.
         known[id(value)] = math.inf
         inner = value.values() if isinstance(value, dict) else value
         known[id(value)] = 1 + sum(_size(each, known) for each in inner)

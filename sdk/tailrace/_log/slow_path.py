@@ -79,6 +79,7 @@ class SlowPath:
             n = len(numbers) + len(deferred) + len(bad)
             self._reject([*faults, Fault(f"step {shown(step)} is no integer", "step is no integer", n)], False)
             return False
+        # In a row of its own: what is ready does not wait for what is still on a device.
         if numbers:
             self.channel.put(encode((self._run, step, time_ns, numbers)))
         if deferred:

@@ -112,6 +112,7 @@ def _copied_module(module: Any) -> Any:
             return copy.deepcopy(module, _within_graphs(module))
         except torch.cuda.OutOfMemoryError:
             on_cpu = {id(tensor): _on_cpu(tensor) for tensor in (*module.parameters(), *module.buffers())}
+            # As the memo: deepcopy takes these in the place of copies of its own, on the GPU.
             return copy.deepcopy(module, {**_within_graphs(module), **on_cpu})
 
 

@@ -59,6 +59,7 @@ class Ending:
         """Waits for everything before this call; with `closed`, also until MLflow knows of the run's end."""
         connection = self._connection
         deadline = time.monotonic() + timeout
+        # What the background still holds has to be in the ring before the token is.
         drain(timeout)
         token, ring = connection.next_token(), connection.ring_name
 
@@ -116,6 +117,7 @@ class Ending:
             try:
                 self._prepare(timeout)
             finally:
+                # Also after Ctrl-C: without its end the run would stay RUNNING in MLflow.
                 ended = end()
                 self.hand_over(ended)
             if not timeout:
@@ -140,6 +142,7 @@ class Ending:
 
     def hand_over(self, end: End) -> None:
         """Sends the agent the run's end, and waits for nothing."""
+        # The record once more, for an agent that has lost its own with a damaged spool.
         self._connection.put(Start(self._spec, again=True))
         self._connection.put(end)
 

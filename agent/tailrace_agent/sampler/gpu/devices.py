@@ -130,6 +130,7 @@ class Gpus:
             try:
                 return self._nvml.call(function, device.handle, *args)
             except (DeviceLost, QueryFailed) as error:
+                # A driver may report a loss from one function while the GPU works: another one decides.
                 if isinstance(error, DeviceLost) and not self._answers(device, function):
                     self.lose(device, str(error))
                     return None
@@ -203,6 +204,7 @@ class Gpus:
         self._nvml.open()
         listed = list_cards(self._nvml)
         cards = {found.card.uuid for found in listed} - {""}
+        # No card that was there is missing, so NVML numbers them as it did; new ones may have come.
         if self._cards <= cards:
             self._cards = cards
             places = visible(self._visible_devices, [found.card for found in listed])
