@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from tailrace_agent.errors import ArchiveError
 from tailrace_agent.reading.archive import ArchiveReader
-from tailrace_agent.reading.import_ import _points, check_points
+from tailrace_agent.reading.archived_points import check_points, points_of
 
 RUN_ID = "a" * 32
 DATA = {"name": "zeros", "digest": "d", "source_type": "code", "source": "{}", "schema": None, "profile": None}
@@ -77,7 +77,7 @@ def consumed(path: Path, into: Path, max_bytes: int | None = None) -> list[str]:
             directory.mkdir(parents=True)
             metrics, _ = archive.unpack(run.run_id, directory)
             check_points(metrics, run)
-            assert sum(len(points) for points in _points(metrics, 1000, run)) == run.points
+            assert sum(len(points) for points in points_of(metrics, 1000, run)) == run.points
             found.append(run.run_name)
     return found
 

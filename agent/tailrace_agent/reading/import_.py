@@ -14,7 +14,6 @@ when it was exported is KILLED here.
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
@@ -23,8 +22,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from tailrace_agent.errors import ArchiveError, NotFound
-from tailrace_agent.ipc.records import Point
+from tailrace_agent.errors import NotFound
+from tailrace_agent.reading.archived_points import check_points_apart, points_of
 from tailrace_agent.reading.export import SOURCE_TAG
 from tailrace_agent.sinks.mlflow import MlflowSink
 from tailrace_agent.spool.extremes import NOTE
@@ -39,15 +38,6 @@ DONE_TAG: Final = "tailrace.imported"
 _STORE_TAG: Final = "tailrace.source.store"
 _PARENT_TAG: Final = "mlflow.parentRunId"
 _TIMEOUT: Final = 120.0
-_COLUMNS: Final = {"key": "BYTE_ARRAY", "value": "DOUBLE", "timestamp": "INT64", "step": "INT64"}
-"""What a point has, and how Parquet keeps it."""
-_KEY_AT_MOST: Final = 1000
-"""Bytes of a metric's name, of which MLflow takes 250 characters."""
-_ENCODINGS: Final = {"PLAIN", "PLAIN_DICTIONARY", "RLE", "RLE_DICTIONARY", "BIT_PACKED"}
-"""Of names: those whose size bounds what they become."""
-_CHECKED_AT_ONCE: Final = 50_000
-_GROUP_AT_MOST: Final = 256 << 20
-"""Bytes of a row group. They are written with 200,000 points each, which take 8 MB."""
 _AT_CREATION: Final[tuple[str, ...]] = ("mlflow.user", "mlflow.runName", "mlflow.source.name", "mlflow.source.type")
 OnProgress = Callable[[str, int, int, str], None]
 
@@ -105,7 +95,7 @@ class _Import:
         if there is not None:
             return self._outcome(there.info.run_id, self._experiment_name(there), "there")
         metrics, artifacts = self._archive.unpack(run.run_id, scratch)
-        check_points(metrics, run)
+        check_points_apart(metrics, run)
         run_id = self._create(experiment, ids)
         self._send_texts(run_id)
         self._send_points(run_id, metrics)
@@ -181,7 +171,7 @@ class _Import:
 
     def _send_points(self, run_id: str, metrics: Path) -> None:
         sent = 0
-        for points in _points(metrics, self._sink.limits.metrics, self._run):
+        for points in points_of(metrics, self._sink.limits.metrics, self._run):
             self._sink.log_batch(run_id, metrics=points)
             sent += len(points)
             self._on_progress(self._name, sent, self._run.points, "metrics")
@@ -223,100 +213,3 @@ class _Import:
     @property
     def _name(self) -> str:
         return self._run.run_name or self._run.run_id[:8]
-
-
-def check_points(path: Path, run: ArchivedRun) -> None:
-    """Reads a run's Parquet file to its end, before anything of the run is created.
-
-    Raises:
-        ArchiveError: It is none, or holds other points than the manifest has of the run.
-    """
-    found = sum(len(keys) for keys, *_ in _columns(path, _CHECKED_AT_ONCE, run))
-    if found != run.points:
-        raise ArchiveError(f"{_name(run)} is damaged: it holds {found:,} points, not {run.points:,}")
-
-
-def _points(path: Path, at_once: int, run: ArchivedRun) -> Iterator[list[Point]]:
-    """The points of a Parquet file as `records.Point` has them: key, value, milliseconds, step."""
-    for columns in _columns(path, at_once, run):
-        yield list(map(Point, *(column.to_pylist() for column in columns)))
-
-
-def _columns(path: Path, at_once: int, run: ArchivedRun) -> Iterator[tuple[Any, ...]]:
-    """Pieces of the four columns, checked.
-
-    Names are read as a dictionary and its indices. A long name that is repeated takes next to nothing in the file, and
-    is written out for each point only when it is known to be short.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    kinds = (pa.string(), pa.float64(), pa.timestamp("ms", "UTC"), pa.int64())
-    with _damage_of(run), pq.ParquetFile(path, read_dictionary=["key"]) as file:
-        _check_layout(file, run)
-        for batch in file.iter_batches(at_once, columns=list(_COLUMNS)):
-            _check_keys(batch.column("key"))
-            keys, values, times, steps = (
-                batch.column(name).cast(kind) for name, kind in zip(_COLUMNS, kinds, strict=True)
-            )
-            if any(column.null_count for column in (keys, values, times, steps)):
-                raise ValueError("a point lacks something")
-            keys.validate(full=True)
-            yield keys, values, times.cast(pa.int64()), steps
-
-
-def _check_layout(file: Any, run: ArchivedRun) -> None:
-    """Refuses, by the file's own metadata, what is no table of points or may take any amount of memory.
-
-    Raises:
-        ValueError: Why.
-    """
-    about = file.metadata
-    if about.num_rows != run.points:
-        raise ValueError(f"it holds {about.num_rows:,} points, not {run.points:,}")
-    leaves = [file.schema.column(number) for number in range(about.num_columns)]
-    ours = [leaf for leaf in leaves if leaf.path.split(".")[0] in _COLUMNS]
-    found = {leaf.path: leaf.physical_type for leaf in ours if leaf.max_repetition_level == 0}
-    if len(ours) != len(_COLUMNS) or found != _COLUMNS:
-        raise ValueError("its columns are not those of points")
-    key = next(number for number, leaf in enumerate(leaves) if leaf.path == "key")
-    for number in range(about.num_row_groups):
-        group = about.row_group(number)
-        if group.total_byte_size > _GROUP_AT_MOST:
-            raise ValueError("it holds too much at once")
-        if not _ENCODINGS.issuperset(group.column(key).encodings):
-            raise ValueError("its names are packed in a way that archives of runs are not")
-
-
-def _check_keys(keys: Any) -> None:
-    """Refuses names that are too long.
-
-    Raises:
-        ValueError: Why.
-    """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if not pa.types.is_dictionary(keys.type):
-        raise ValueError("its names are no text")
-    longest = pc.max(pc.binary_length(keys.dictionary)).as_py() or 0
-    if longest > _KEY_AT_MOST:
-        raise ValueError(f"the name of a metric has {longest:,} bytes")
-
-
-def _name(run: ArchivedRun) -> str:
-    return f"runs/{run.run_id}/metrics.parquet"
-
-
-@contextlib.contextmanager
-def _damage_of(run: ArchivedRun) -> Iterator[None]:
-    """What goes wrong with a Parquet file is the archive's fault."""
-    import pyarrow as pa
-
-    try:
-        yield
-    except (pa.ArrowException, ValueError, KeyError, OSError, MemoryError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ArchiveError(
-            f"runs/{run.run_id}/metrics.parquet is damaged, or not what it should be: {reason}"
-        ) from error

@@ -27,6 +27,7 @@ from tailrace_agent.cli import main
 from tailrace_agent.errors import ArchiveError
 from tailrace_agent.reading import archive as archive_module
 from tailrace_agent.reading.archive import ArchivedRun, ArchiveReader, ArchiveWriter
+from tailrace_agent.reading.archived_points import check_points_apart
 
 
 def test_a_good_archive_is_read(tmp_path: Path) -> None:
@@ -146,6 +147,20 @@ def test_a_pipe_is_no_archive_and_is_not_waited_for(tmp_path: Path) -> None:
     for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
         with pytest.raises(ArchiveError, match="no regular file"):
             ArchiveReader(path)
+
+
+def test_metrics_of_which_the_reader_of_parquet_files_dies_are_refused_as_others_that_are_wrong(tmp_path: Path) -> None:
+    run = ArchivedRun(**DESCRIBED)
+    path = tmp_path / "metrics.parquet"
+    path.write_bytes(METRICS_FILE)
+    check_points_apart(path, run)
+    with pytest.raises(ArchiveError, match="it holds 3 points, not 4"):
+        check_points_apart(path, ArchivedRun(**{**DESCRIBED, "points": 4}))
+    deadly = bytearray(METRICS_FILE)
+    deadly[430] ^= 0x40  # a histogram of levels that does not fit: std::terminate in pyarrow 25
+    path.write_bytes(deadly)
+    with pytest.raises(ArchiveError, match=r"metrics\.parquet is damaged, or not what it should be"):
+        check_points_apart(path, run)
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
