@@ -180,11 +180,12 @@ def __getattr__(name: str) -> object:
 
         globals()[name] = found = getattr(import_module(_LATER[name]), name)
         return found
-    if name.startswith("_"):  # what the import system looks up
-        raise AttributeError(f"module 'tailrace' has no attribute {name!r}")
+    nothing = f"module 'tailrace' has no attribute {name!r}"
+    if not name or name.startswith("_"):  # what the import system looks up
+        raise AttributeError(nothing)
     from tailrace._messages.suggestions import instead_of_function, is_import
 
     text = instead_of_function(name, __all__)
-    if is_import(__name__, name):  # Python would replace the words of an AttributeError by its own
+    if text != nothing and is_import(__name__, name):  # Python would replace the words of an AttributeError by its own
         raise ImportError(text, name=__name__, path=__file__)
     raise AttributeError(text)

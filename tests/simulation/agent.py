@@ -94,7 +94,7 @@ class Program(Session):
 
 
 class Agent:
-    """One process of `process_host`, from its start to its end.
+    """One process of `hosts.process`, from its start to its end.
 
     Attributes:
         turns: Its workers.
@@ -110,7 +110,7 @@ class Agent:
         self.left = self.finished = self.asked = False
 
     def start(self, open_sink: Any, log: Any) -> None:
-        """The beginning of `process_host.main`."""
+        """The beginning of `hosts.process.main`."""
         self.pipeline = Pipeline.open(self._session, open_sink, log, monotonic=self.clock.monotonic)
         self._agent = _Agent(self.pipeline, log, None)
         self._host = host.Host(self.pipeline, log, self._agent.may_leave)
@@ -160,7 +160,7 @@ class Agent:
         self.drainer.due = 0.0
 
     def _leave(self) -> None:
-        """The end of `process_host.main`."""
+        """The end of `hosts.process.main`."""
         with contextlib.suppress(Exception):  # a full disk: it is the next agent's turn
             self.pipeline.drain(self.clock.now)
         self._agent.finish()

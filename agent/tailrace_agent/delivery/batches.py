@@ -40,7 +40,7 @@ class Batch(NamedTuple):
     merged: int
 
 
-_REMEMBERED: Final = 4
+_REMEMBERED: Final = 2
 """Batches, of at most a thousand points each."""
 
 

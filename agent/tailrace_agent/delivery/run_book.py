@@ -50,6 +50,7 @@ class RunBook:
         self.waiters = Waiters(self._lock, (s.run for s in loaded if s.end is not None and not s.closed))
         self._credentials: dict[str | None, str] = {}
         self._changed: set[int] = set(self._states)
+        self._parents = {state.spec.parent for state in loaded}
 
     @contextmanager
     def steady(self) -> Iterator[None]:
@@ -94,7 +95,7 @@ class RunBook:
         """The status that is published to its process."""
         with self._lock:
             state = self._states[run]
-            parent = state.end is not None and any(each.spec.parent == run for each in self._states.values())
+            parent = state.end is not None and run in self._parents
             return status_of(state, self.waiters.settled(run), ledger, lag, parent=parent)
 
     # -- changing ----------------------------------------------------------------------------------------------------
@@ -105,6 +106,7 @@ class RunBook:
             state = self._states.setdefault(record.spec.run, RunState.begun(record, ring))
             if state.rebuilt:
                 state.spec, state.ring, state.rebuilt = record.spec, ring, False
+            self._parents.add(record.spec.parent)
             self._changed.add(state.run)
             return msgspec.json.encode(state)
 

@@ -77,7 +77,7 @@ def main() -> None:
     except (sqlite3.Error, OSError) as error:
         _publish_first_status(session, f"the agent cannot use {session.dir}: {explained(error, session.dir)}")
         raise
-    # Only for a living program: see leftovers.
+    # Only for a living program: see `abandoned_sessions`.
     alive = any(session.owner_alive(ring) for ring in session.rings())
     agent = _Agent(pipeline, log, AbandonedSessions(session, log) if alive else None)
     host = Host(pipeline, log, agent.may_leave)

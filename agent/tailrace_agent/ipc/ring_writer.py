@@ -26,7 +26,8 @@ Format (little-endian 64-bit words)
 Header page of 4096 bytes: 0 magic, 1 format, 2 end of data, 3 pid of the owner, 8 head, 9 spill bytes written, 10 of
 them before the spill file's first byte, 16 tail, 17 spill bytes read. `head`/`tail` are byte offsets into the file;
 equal means empty. What the writer and the reader change lies on different cache lines. All that was ever spilled is
-counted, while the file begins anew whenever all of it was read.
+counted, while the file begins anew whenever all of it was read. (A writer that never sets word 10 keeps one file, and
+is read as before. `FORMAT` stays, since an agent deletes the ring of a dead program whose format it does not know.)
 
 Frame, at a multiple of 8: one word (length in the low half, Adler-32 in the high half), then the row, then padding. A
 length of `0xffffffff` means: go on at the first frame. In the spill file the same without padding.

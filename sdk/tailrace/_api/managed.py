@@ -35,8 +35,10 @@ class Managed(TrackerPart):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Ends this thread's runs: FAILED when an exception goes through, and the exception goes on."""
-        while (run := self._core.runs.active.own()) is not None:
+        before = None
+        while (run := self._core.runs.active.own()) is not None and run is not before:
             run.handle.__exit__(kind, error, traceback)
+            before = run  # one that could not be ended is left to the end of the program
 
     def _run_name(self) -> str | None:
         """What a run is called that is given no name and is no other's child."""

@@ -50,8 +50,7 @@ def pass_tracker(tracker: TrackerCore, made: Callable[..., Any]) -> tuple[Callab
 
     `made` is what it is to be made with there: its class.
     """
-    core = tracker.runs.current()
-    run = None if core is None else core.handle
+    run = tracker.runs.home.active_run()  # the call that has the guard around it
     if tracker.of_module:
         return _module_again, (run,)
     given = {key: value for key, value in tracker.given.items() if key not in _SECRETS}

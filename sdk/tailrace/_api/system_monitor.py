@@ -12,6 +12,7 @@ import msgspec
 
 from tailrace._api.boundary import protect
 from tailrace._messages.suggestions import instead_of_argument
+from tailrace._runs.core import RunPart, core_of
 from tailrace_agent.errors import CallError
 from tailrace_agent.ipc.records import Monitor
 from tailrace_agent.ipc.sample_board import BoardReader, board_file
@@ -46,7 +47,8 @@ class SystemMonitor:
         ...     print(monitor.latest()["system/cpu_utilization_percentage"])
     """
 
-    def __init__(self, run: RunCore, config: MonitorConfig, *, board_only: bool = False) -> None:
+    def __init__(self, run: RunCore | RunPart, config: MonitorConfig, *, board_only: bool = False) -> None:
+        run = core_of(run) if isinstance(run, RunPart) else run
         self._run, self._config, self._board_only = run, config, board_only
         self._token, self._pid = 0, 0
         connection = run.connection

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from tailrace._config.tracking import TrackingConfig
+    from tailrace._runs.core import RunCore
 
 __all__ = ["Tracker", "module_tracker"]
 
@@ -224,7 +225,7 @@ class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls, RegistryCalls, Managed,
                 f"run {running.label} is active already: the cell or script that began it has not ended it. End it "
                 "with tailrace.end_run(), or pass nested=True"
             )
-        parent = (running or runs.current()) if nested else None
+        parent = running if running is not None or not nested else self._active_core()
         config = self._core.settings(arguments)
         elsewhere = parent is not None and tracking_uri is None and parent.settings.tracking_uri != config.tracking_uri
         if parent is not None and elsewhere:  # a child belongs where its parent is
@@ -340,11 +341,16 @@ class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls, RegistryCalls, Managed,
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
+    def _active_core(self) -> RunCore | None:
+        """The active run's; asked for by the call that has the guard around it."""
+        run = self.active_run()
+        return None if run is None else core_of(run)
+
     def _surprised(self, what: str, error: Exception) -> None:
         self._core.surprised(what, error)
 
     def __reduce__(self) -> tuple[Callable[..., Tracker], tuple[Any, ...]]:
-        return pass_tracker(self._core, type(self))
+        return pass_tracker(self._core, Tracker)
 
     def __copy__(self) -> Tracker:
         return self

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-__all__ = ["Cells", "attend", "cells"]
+__all__ = ["Attended", "Cells", "attend", "cells"]
 
 _MOMENT: Final = 0.5
 """Seconds that the next cell is waited for: whoever executes a notebook goes on sooner, a person does not."""
@@ -43,7 +43,7 @@ class Attended(Protocol):
     """A run, as far as it is needed here."""
 
     @property
-    def state(self) -> str:
+    def status(self) -> str:
         """RUNNING, or how it has ended; reading it prints what has come from the agent."""
 
 
@@ -101,7 +101,7 @@ class Cells:
         """Prints what is due by now."""
         self._release()
         for run in tuple(self._runs):
-            if run.state != "RUNNING":  # reading it prints what has come from the agent
+            if run.status != "RUNNING":  # reading it prints what has come from the agent
                 self._runs.discard(run)
 
     def _release(self) -> None:

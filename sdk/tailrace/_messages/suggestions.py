@@ -89,7 +89,10 @@ def is_import(package: str, name: str) -> bool:
 
     Of a package the import system first looks for an attribute, and then for a module of that name.
     """
-    caller = sys._getframe(2).f_code
+    try:
+        caller = sys._getframe(2).f_code
+    except ValueError:  # called from C
+        return False
     return caller.co_name == "_handle_fromlist" and find_spec(f"{package}.{name}") is None
 
 

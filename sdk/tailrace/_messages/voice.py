@@ -4,7 +4,7 @@ Lines (`print_line`) are silenced by the setting `quiet`; warnings go through th
 standard error unless the program has configured logging otherwise.
 
 In a notebook lines go to standard output, since a red box there means that something is wrong; and both go to the cell
-that they are about, see `_notebook`.
+that they are about, see `notebook`.
 """
 
 from __future__ import annotations

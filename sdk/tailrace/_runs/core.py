@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from tailrace._log.faults import Fault
     from tailrace._log.log import LogCall
+    from tailrace._messages.notebook import Attended
     from tailrace._messages.voice import Voice
     from tailrace._session.connection import Connection
     from tailrace._session.run_page import RunsPage
@@ -122,12 +123,12 @@ class RunCore:
         selection = Selection.of(settings.every, settings.min_interval)
         channel = Channel(spec.run, lambda _: None, self.slow_path.timed, strict=settings.strict, selection=selection)
         self.channel = self.slow_path.channel = self.attached(channel)
-        if connection is not None:
-            attend(self)
 
-    def bind(self, handle: object) -> LogCall:
+    def bind(self, handle: Attended) -> LogCall:
         """Takes what users hold of this run, and gives the `log` that it is to have."""
         self.handle = handle
+        if self.connection is not None:
+            attend(handle)
         return make_log(_Fixed(handle, self.channel))
 
     # -- what it is --------------------------------------------------------------------------------------------------
@@ -341,8 +342,12 @@ class RunCore:
         except Exception as another:  # noqa: BLE001 - a foreign __str__ may raise anything
             message = f"(its message cannot be had: {type(another).__name__})"
         shown = mask_text(message[: 2 * _MAX_MESSAGE])[:_MAX_MESSAGE]  # half a secret might not be known as one
-        self.set_tags({"error.type": type(error).__qualname__, "error.message": shown})
-        self.end("FAILED", timeout)
+        try:
+            self.set_tags({"error.type": type(error).__qualname__, "error.message": shown})
+        except Exception as another:  # noqa: BLE001 - what keeps the tags away (no memory, say) keeps no run open
+            self.surprised("set_tags", another)
+        finally:
+            self.end("FAILED", timeout)
 
     def leave(self, timeout: float) -> None:
         """The process ends, and not the run: what it has begun to log is logged. The agent lives on, or is here."""

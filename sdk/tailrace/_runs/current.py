@@ -132,7 +132,7 @@ class CurrentRuns:
             return known
 
     def rejoin(self, spec: RunSpec, session: str) -> RunCore:
-        """The run that another process (or this one) has passed on: see `_passing`.
+        """The run that another process (or this one) has passed on: see `_api/passing`.
 
         Args:
             spec: What it is there.

@@ -77,9 +77,9 @@ def test_what_is_remembered_of_points_that_were_sent_is_bounded() -> None:
     twins = Twins()
     for first in range(0, 100_000, 1000):
         twins.sent([Point("a", 1.0, at, 0) for at in range(first, first + 1000)])
-    assert sum(map(len, twins._recent)) == 4000
+    assert sum(map(len, twins._recent)) == 2000
     twins.sent([])
-    assert sum(map(len, twins._recent)) == 4000
+    assert sum(map(len, twins._recent)) == 2000
 
 
 ROWS = st.lists(

@@ -10,6 +10,7 @@ import pytest
 
 from helpers.sdk_tools import Store, tracking
 from tailrace._runs.core import core_of
+from tailrace_agent.hosts import spawn
 
 
 def test_an_agent_that_gets_no_more_threads_works_in_the_one_that_it_has(
@@ -38,3 +39,15 @@ def test_an_agent_that_gets_no_more_threads_works_in_the_one_that_it_has(
     assert json.loads(store.tags["tailrace.ledger"])["pending"] == 0
     log = core_of(run).connection.session.dir / "agent.log"  # type: ignore[union-attr]
     assert log.read_text().count("no thread to be had") == 1
+
+
+def test_a_program_that_began_with_the_version_before_starts_its_agent_by_the_old_name(
+    sqlite_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has the code in memory that starts an agent; the modules on the disk are new ones."""
+    assert "tailrace_agent.hosts.process" in spawn._BOOT
+    before = spawn._BOOT.replace("tailrace_agent.hosts.process", "tailrace_agent.process_host")
+    monkeypatch.setattr(spawn, "_BOOT", before)
+    with tracking(sqlite_uri, agent="process") as sdk, sdk.start_run() as run:
+        sdk.log(step=0, loss=0.5)
+        assert run.flush().settled

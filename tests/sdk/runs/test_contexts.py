@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import enum
+import pickle
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -239,3 +240,54 @@ def test_an_end_that_cannot_be_told_keeps_no_other_run_from_ending(
     statuses = [Store(sqlite_uri, run_id).status for run_id in ids]
     assert (statuses[0], statuses[2]) == ("FINISHED", "FINISHED")
     assert "end() could not be done: OSError" in caplog.text
+
+
+@pytest.mark.parametrize("times", [1, 10**9])
+def test_a_run_whose_error_cannot_be_noted_with_it_is_ended_as_failed_all_the_same(
+    times: int, sqlite_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where memory is short, the failure of a run is what is logged then."""
+    left = iter(range(times))
+
+    def short(tags: object) -> None:
+        if next(left, None) is not None:
+            raise MemoryError
+
+    def train(sdk: Tracker) -> None:
+        with sdk:
+            runs.append(sdk.start_run(nested=True))
+            monkeypatch.setattr(core_of(runs[0]), "set_tags", short)
+            raise ValueError("it diverges")
+
+    runs: list[Run] = []
+    with tracking(sqlite_uri, on_error="warn") as sdk:
+        with pytest.raises(ValueError, match="it diverges"):
+            train(sdk)
+        assert (runs[0].status, sdk.active_run()) == ("FAILED", None)
+
+
+def test_what_keeps_a_parent_from_being_found_costs_no_nested_run_and_no_pickle(
+    sqlite_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tracking(sqlite_uri, on_error="warn") as sdk:
+
+        def broken() -> None:
+            raise OSError(5, "Input/output error")
+
+        monkeypatch.setattr(tracker_core_of(sdk).runs, "inherited", broken)
+        assert isinstance(pickle.dumps(sdk), bytes)
+        with sdk.start_run(nested=True) as run:
+            sdk.log(loss=0.5)
+        assert Store(sqlite_uri, run).history("loss")
+
+
+def test_a_tracker_of_a_class_of_ones_own_comes_back_as_a_tracker(sqlite_uri: str) -> None:
+    class Mine(Tracker):
+        def __init__(self) -> None:
+            super().__init__(sqlite_uri, quiet=True, agent="off")
+
+    mine = Mine()
+    back = pickle.loads(pickle.dumps(mine))
+    assert back.get_tracking_uri() == sqlite_uri
+    for tracker in (mine, back):
+        tracker_core_of(tracker).close()
