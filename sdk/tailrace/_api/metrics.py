@@ -28,7 +28,7 @@ class MetricCalls(RunPart):
         Args:
             metrics: Metrics by name, for names that are no Python identifiers; nested ones become `train/loss`.
             step: Training step; without it, the run's own counter of calls without a step: 0, 1, 2, …
-            *others: Not for use: what other trackers take there is reported as wrong, and stops nobody.
+            *others: Not for use: what other trackers take there is said to be wrong, and stops nobody.
             **values: Metrics as keywords. Numbers of any kind: float, int, bool, NumPy scalars, tensors with one
                 element.
 
