@@ -259,7 +259,8 @@ def recover(plan: dict[str, Any], folder: Path) -> None:
         session = Session.open(path)
         session.touch_shared()
         lock = session.try_agent_lock()
-        assert lock is not None, "somebody holds the session"
+        if lock is None:  # the lock could not be had: who comes next does it
+            raise SessionError("somebody holds the session")
         _make_durable(session, _log(session))
         clock = Clock()
         pipeline = Pipeline.open(session, KeptSink(folder / "store").open, _log(session), monotonic=clock)
