@@ -99,9 +99,9 @@ class Host:
             self._warned = True
 
     def _wake(self) -> None:
-        # A copy: deliveries call this while the drain adds helpers.
+        # Copies: deliveries call this while the drain adds helpers and workers.
         for helper in list(self._helpers.values()):
             helper.wake()
-        for pair in self._workers.values():
+        for pair in list(self._workers.values()):
             for worker in pair:
                 worker.wake()
