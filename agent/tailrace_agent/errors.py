@@ -15,7 +15,7 @@ TailraceError
     └── RunGone          the run was deleted: nothing more can be written to it
 ```
 
-Foreign exceptions (MLflow's, requests', SQLAlchemy's) become a `SinkError` at one place, `mlflow_errors`.
+Foreign exceptions (MLflow's, requests', SQLAlchemy's) become a `SinkError` at one place, `mlflow.errors`.
 """
 
 from __future__ import annotations

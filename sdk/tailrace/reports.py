@@ -3,7 +3,7 @@
 What this module promises:
 
 * A report becomes one run with its own times, status, tags, params, last metrics (at step 0) and figures.
-* What is uploaded lies in the report itself: links are refused (`_report_copy`). Whatever is wrong with a report is a
+* What is uploaded lies in the report itself: links are refused (`report_copy`). Whatever is wrong with a report is a
   `CallError` that names it.
 * Importing twice changes nothing: the run carries the report's own id, and is looked for first.
 """

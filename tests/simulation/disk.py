@@ -41,7 +41,7 @@ class Disk:
         self.synced: Callable[[sqlite3.Connection], None] = lambda _: None
 
     def connect(self, path: Path) -> _Database:
-        """In place of `spool_schema.connect`."""
+        """In place of `schema.connect`."""
         _strike(self._points, "open")
         real = spool_schema.connect(path)
         real.execute("PRAGMA wal_autocheckpoint = 0")  # they come at a moment that is known here

@@ -1,6 +1,6 @@
 """The way to MLflow: each call of a sink, with what can happen to a request and its answer.
 
-The errors are those that `mlflow_errors` makes of such answers; its own tests prove that it does.
+The errors are those that `mlflow.errors` makes of such answers; its own tests prove that it does.
 """
 
 from __future__ import annotations

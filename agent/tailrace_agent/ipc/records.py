@@ -185,7 +185,7 @@ class ModelSpec(msgspec.Struct, frozen=True, array_like=True):
         tags: Of the logged model, and of the version.
         registered_name: Registered model that gets a new version; None for none.
         aliases: That point to the version.
-        stage: Of the version, as `mlflow_registry` maps it to aliases.
+        stage: Of the version, as `mlflow.registry` maps it to aliases.
         description: Of the version.
         registry_uri: Where the registry is, without a password; None means beside the runs.
     """

@@ -6,7 +6,7 @@ What this module promises:
 * A logged model is `READY` when every file has been read back from the artifact store's listing with its size.
 * In a store that knows no logged models (MLflow before 3), the files are artifacts of the run, as MLflow 2 has them.
 
-Nothing here loads a model. What goes wrong comes out as MLflow raises it; `mlflow_sink` translates.
+Nothing here loads a model. What goes wrong comes out as MLflow raises it; `sinks.mlflow` translates.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class Registry:
     """A model registry of MLflow.
 
     Args:
-        store: Its store, from `mlflow_store.open_registry`.
+        store: Its store, from `stores.open_registry`.
 
     Attributes:
         store: The same.

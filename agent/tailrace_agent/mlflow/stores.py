@@ -13,7 +13,7 @@ What it cannot promise: a store plug-in that sends its requests without MLflow's
 so do the clients of object stores. A database server that accepts a connection and then falls silent is bounded by its
 driver. In a process of our own, `MLFLOW_HTTP_REQUEST_TIMEOUT` and `MLFLOW_HTTP_REQUEST_MAX_RETRIES` cover some of that.
 
-Importing this module imports MLflow, which takes a second; only `mlflow_sink.open_sink` does it.
+Importing this module imports MLflow, which takes a second; only `sinks.mlflow.open_sink` does it.
 """
 
 from __future__ import annotations

@@ -151,7 +151,7 @@ class Reader:
 
     Args:
         uri: The absolute tracking URI, with its credentials.
-        store: MLflow's store for it, from `mlflow_store.open_store`.
+        store: MLflow's store for it, from `mlflow.stores.open_store`.
     """
 
     def __init__(self, uri: str, store: Store) -> None:
@@ -289,7 +289,7 @@ class Reader:
         )
 
     def history(self, run_id: str, key: str) -> Iterator[Columns]:
-        """Every point of one metric, in pieces; see `mlflow_history`."""
+        """Every point of one metric, in pieces; see `history`."""
         from tailrace_agent.reading.history import read
 
         with self.translated_errors(about_run=True):

@@ -5,7 +5,7 @@ the data is there, or raises one of `errors.Unavailable`, `errors.Refused`, `err
 No method retries or sleeps on its own, and none takes longer than the request time-out that the sink was built with
 (uploads excepted). A sink may be used from several threads at once.
 
-`MlflowSink` (module `mlflow_sink`) is the real one; `MemorySink` (module `memory_sink`) keeps everything in a dict,
+`MlflowSink` (module `sinks.mlflow`) is the real one; `MemorySink` (module `sinks.memory`) keeps everything in a dict,
 for users' own tests.
 """
 

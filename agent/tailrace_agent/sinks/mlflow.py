@@ -88,7 +88,7 @@ class MlflowSink:
 
     Args:
         uri: The absolute tracking URI, with its credentials.
-        store: MLflow's store for it, from `mlflow_store.open_store`.
+        store: MLflow's store for it, from `mlflow.stores.open_store`.
         request_timeout: Seconds that one request may take.
     """
 

@@ -8,7 +8,7 @@ that are ready later (`gpu_values.DeferredValues`), polled until they are.
 * `submit` and `watch` take no lock that the same thread could hold already: they may be called from a signal
   handler, from `__del__`, and from a job.
 * After a fork the child has an empty lane; what the parent submitted is done by the parent.
-* Where the end of the process may pass by unseen (`_process_end.lasts`), a job runs on the caller, and a watch is
+* Where the end of the process may pass by unseen (`process_end.lasts`), a job runs on the caller, and a watch is
   waited for: nothing is left for later that would not be done.
 * Nothing that a job, a watch or an error handler raises ends the thread.
 

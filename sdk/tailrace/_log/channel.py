@@ -91,7 +91,7 @@ class Channel(native.Route):
         ring: Takes the rows' bytes.
         encode: The encoder; one that raises sends every call to `slow`; None: the run is not delivered, and all that is
             kept of it is `latest`.
-        latest: The last value of each metric of a run that is not delivered; see `_latest`.
+        latest: The last value of each metric of a run that is not delivered; see `last_values`.
         known: Names in `latest` that have been looked at.
         steps: The run's own counter, for calls without a step.
         slow: `(values, metrics, step, time_ns, error)` of a call that the fast path could not take.

@@ -2,7 +2,7 @@
 
 What this module promises:
 
-* A call with plain numbers costs `log()` one `dict |=` and a comparison; see `_hot.make_log`.
+* A call with plain numbers costs `log()` one `dict |=` and a comparison; see `log.make_log`.
 * Bounded: at most `MOST` names. What comes beyond is counted, not kept.
 * Nothing of the training is kept alive: a tensor that can still change is copied at the call, without its graph, and
   without waiting for its device.
