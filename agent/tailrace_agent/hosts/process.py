@@ -140,7 +140,11 @@ class _Agent:
             write_own(session.dir / "refused", b"")
         pipeline.close()
         if settled:
-            mark_finished(session, runs=runs, dead=dead, at=time.time())
+            try:
+                mark_finished(session, runs=runs, dead=dead, at=time.time())
+            except OSError as error:  # a full disk: who looks at it next finds nothing left to do, and notes it then
+                self._log.warning("the session could not be marked as finished", reason=str(error))
+                settled = False
         self._log.info("agent leaves", settled=settled, pending=pipeline.spool.waiting.points)
         if self._closed:
             session.remove_shared()

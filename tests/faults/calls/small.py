@@ -264,10 +264,11 @@ def recover(plan: dict[str, Any], folder: Path) -> None:
         _make_durable(session, _log(session))
         clock = Clock()
         pipeline = Pipeline.open(session, KeptSink(folder / "store").open, _log(session), monotonic=clock)
+        agent = _Agent(pipeline, _log(session), None)
     except (OSError, sqlite3.Error, SessionError) as error:
         print(f"recover: {error!r}", file=sys.stderr)
         os._exit(FAILED_TO_START)
-    agent, steps = _Agent(pipeline, _log(session), None), Steps(pipeline, clock)
+    steps = Steps(pipeline, clock)
     for _ in range(1500):
         if steps.all(agent.may_leave):
             break
