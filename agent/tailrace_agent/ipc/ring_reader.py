@@ -74,7 +74,7 @@ class RingReader:
         try:
             fd = open_own(path, os.O_RDWR)
         except OSError as error:
-            if error.errno in (*_PASSING, errno.ENOENT):
+            if error.errno in (*_PASSING, errno.EIO, errno.ENOSPC, errno.EINTR, errno.ENOENT):
                 raise
             raise SessionError(f"{path} is no ring of this user's: {error.strerror}") from error
         try:
