@@ -24,8 +24,7 @@ from functools import partial
 
 import msgspec
 
-from tailrace_agent.delivery import batches as batcher
-from tailrace_agent.delivery.batches import Batch, Entry, Twins
+from tailrace_agent.delivery.batches import Batch, Entry, Twins, body_of, keys_of, metrics_batch, texts_batch
 from tailrace_agent.delivery.run_book import RunBook
 from tailrace_agent.delivery.run_ends import RunEnds
 from tailrace_agent.delivery.run_phase import Event
@@ -207,7 +206,7 @@ class Delivery:
             kind = "param" if backlog.get("param") else "tag"
             limit = sink.limits.params if kind == "param" else sink.limits.tags
             with self._spool.waiting.holding(run, kind, limit) as blocks:
-                self._send_blocks(sink, state, blocks, batcher.texts_batch)
+                self._send_blocks(sink, state, blocks, texts_batch)
             return now
         if backlog.get("metric"):
             since = self._since.setdefault(run, now)
@@ -230,7 +229,7 @@ class Delivery:
         self._ends.withdraw_note(sink, state)
         limit, twins = sink.limits.metrics, self._twins.setdefault(state.run, Twins())
         with self._spool.waiting.holding(state.run, "metric", self._portion.of(limit)) as blocks:
-            self._send_blocks(sink, state, blocks, partial(batcher.metrics_batch, twins=twins))
+            self._send_blocks(sink, state, blocks, partial(metrics_batch, twins=twins))
 
     # -- one request -------------------------------------------------------------------------------------------------
 
@@ -280,7 +279,7 @@ class Delivery:
                 requests=requests,
                 keys=[(key, extreme.n) for key, extreme in found.items()],
                 extremes=found,
-                dead=[(entry[0], 1, batcher.body_of(batch.run, entry), reason) for entry, reason in dead],
+                dead=[(entry[0], 1, body_of(batch.run, entry), reason) for entry, reason in dead],
             )
         )
         if batch.kind == "metric":
@@ -293,7 +292,7 @@ class Delivery:
 
     def _precheck(self, sink: Sink, batch: Batch) -> tuple[list[Entry], list[tuple[Entry, str]]]:
         """Finds what MLflow's own rules for names refuse, without a request."""
-        reasons = {key: sink.check(batch.kind, key) for key, _ in batcher.keys_of(batch.entries)}
+        reasons = {key: sink.check(batch.kind, key) for key, _ in keys_of(batch.entries)}
         if not any(reasons.values()):
             return list(batch.entries), []
         dead = [(entry, reason) for entry in batch.entries if (reason := reasons[entry[0]])]

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 from zlib import adler32
 
 from tailrace_agent.errors import SessionError
+from tailrace_agent.files.descriptors import NONE_LEFT
 from tailrace_agent.files.ownership import open_own
 from tailrace_agent.ipc.records import FORMAT
 from tailrace_agent.ipc.ring_format import (
@@ -34,8 +35,10 @@ from tailrace_agent.ipc.ring_format import (
 
 __all__ = ["Frames", "RingReader"]
 
-_PASSING: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+_PASSING: Final = (*NONE_LEFT, errno.ENOMEM)
 """What is no fault of a file."""
+_AGAIN: Final = (*_PASSING, errno.ENOENT, errno.EIO, errno.ENOSPC, errno.EINTR)
+"""After which a file is opened again later: nothing is known of what it holds, which may be rows."""
 
 
 class Frames(NamedTuple):
@@ -74,7 +77,7 @@ class RingReader:
         try:
             fd = open_own(path, os.O_RDWR)
         except OSError as error:
-            if error.errno in (*_PASSING, errno.EIO, errno.ENOSPC, errno.EINTR, errno.ENOENT):
+            if error.errno in _AGAIN:
                 raise
             raise SessionError(f"{path} is no ring of this user's: {error.strerror}") from error
         try:

@@ -75,9 +75,7 @@ class TrackerCore:
         """Warns that a call could not be done, or raises the error if that is wanted."""
         if self.given.get("on_error", os.environ.get("TAILRACE_ON_ERROR")) == "raise":
             raise error
-        self.voice.warn(
-            f"{what}() could not be done: {type(error).__name__}: {error}. Training goes on.", once=(what, str(error))
-        )
+        self.voice.warn_undone(what, error)
 
 
 _cores: list[TrackerCore] = []

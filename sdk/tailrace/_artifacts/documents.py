@@ -1,4 +1,4 @@
-"""What `log_text`, `log_dict`, `log_figure`, `log_image`, `log_table` and `log_dataframe` need, in two halves.
+"""What `log_text`, `log_dict` and `log_config` need, in two halves, as the modules beside it have for all else.
 
 `freeze_…` runs on the caller: it checks the arguments, captures the state as it is now and returns a `Frozen`. The
 files are written later, by `Part.write`, in a background thread. Names, formats and tags are MLflow's, so that its
@@ -14,29 +14,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tailrace._artifacts.backtest import freeze_backtest
 from tailrace._artifacts.captured import BadArtifact, Frozen, Part, extension_of, named
-from tailrace._artifacts.dataframes import freeze_dataframe
-from tailrace._artifacts.figures import freeze_figure
-from tailrace._artifacts.images import freeze_image
-from tailrace._artifacts.tables import freeze_table
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = [
-    "BadArtifact",
-    "Frozen",
-    "Part",
-    "freeze_backtest",
-    "freeze_config",
-    "freeze_dataframe",
-    "freeze_dict",
-    "freeze_figure",
-    "freeze_image",
-    "freeze_table",
-    "freeze_text",
-]
+__all__ = ["freeze_config", "freeze_dict", "freeze_text"]
 
 
 def freeze_text(text: str, artifact_file: str) -> Frozen:

@@ -71,6 +71,11 @@ class Voice:
         if self._is_new(text if once is None else once):
             _write(partial(_warn, text))
 
+    def warn_undone(self, what: str, error: Exception) -> None:
+        """Warns that a call could not be done, for a reason that is not the program's."""
+        text = f"{what}() could not be done: {type(error).__name__}: {error}. Training goes on."
+        self.warn(text, once=(what, str(error)))
+
     def remark(self, text: str) -> None:
         """A line that is no warning, once."""
         if self._is_new(text):

@@ -197,9 +197,7 @@ class RunCore:
         """Warns that a call could not be done, or raises the error if that is wanted."""
         if self.settings.on_error == "raise":
             raise error
-        self.voice.warn(
-            f"{what}() could not be done: {type(error).__name__}: {error}. Training goes on.", once=(what, str(error))
-        )
+        self.voice.warn_undone(what, error)
 
     def attached(self, channel: Channel) -> Channel:
         """A channel of this run, led to where its rows go."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 import types
@@ -218,3 +219,18 @@ def test_an_earlier_reader_that_came_further_than_it_could_tell_is_gone_on_from(
     rig.reader = RingReader(rig.path, rig.spill)
     rig.reader.resume(frames.tail, frames.spill)
     assert rig.steps_taken(give_up=False) == [6, 7]
+
+
+@pytest.mark.parametrize("reason", [errno.EIO, errno.EMFILE])
+def test_a_ring_that_cannot_be_opened_now_is_not_taken_for_none(
+    rig: DamagedRingRig, reason: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(path: object, flags: int) -> int:
+        raise OSError(reason, os.strerror(reason), str(path))
+
+    rig.log(3)
+    with monkeypatch.context() as disk:
+        disk.setattr("tailrace_agent.ipc.ring_reader.open_own", broken)
+        with pytest.raises(OSError, match=r"error|files"):
+            RingReader(rig.path, rig.spill)
+    assert rig.steps_taken(give_up=False) == [1, 2, 3]

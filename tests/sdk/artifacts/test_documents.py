@@ -23,15 +23,11 @@ import PIL.Image
 import pytest
 import yaml
 
-from tailrace._artifacts.documents import (
-    BadArtifact,
-    Frozen,
-    freeze_dict,
-    freeze_figure,
-    freeze_image,
-    freeze_table,
-    freeze_text,
-)
+from tailrace._artifacts.captured import BadArtifact, Frozen
+from tailrace._artifacts.documents import freeze_dict, freeze_text
+from tailrace._artifacts.figures import freeze_figure
+from tailrace._artifacts.images import freeze_image
+from tailrace._artifacts.tables import freeze_table
 from tailrace_agent.delivery.tables import merge_tables
 from tailrace_agent.errors import CallError
 
@@ -420,7 +416,8 @@ def test_what_cannot_be_a_table_is_refused(data: Any, name: str, says: str) -> N
 def test_a_plain_table_a_text_and_a_dictionary_load_neither_pandas_nor_numpy() -> None:
     script = """
 import sys, pathlib, tempfile
-from tailrace._artifacts.documents import freeze_table, freeze_text, freeze_dict
+from tailrace._artifacts.documents import freeze_text, freeze_dict
+from tailrace._artifacts.tables import freeze_table
 for frozen in (freeze_table({"a": [1, 2]}, "t.json"), freeze_text("x", "x"), freeze_dict({"a": 1}, "x")):
     frozen.parts[0].write(pathlib.Path(tempfile.mkdtemp(), "x"))
 print([name for name in ("pandas", "numpy", "mlflow", "yaml", "PIL") if name in sys.modules])
