@@ -10,7 +10,7 @@ PINS   := pyproject.toml constraints.txt hatch_build.py $(wildcard agent/native/
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv venv-locked demo test test-faults test-sim test-services lint format bench mlflow-ui docs \
+.PHONY: help venv venv-locked demo test test-slow test-faults test-sim test-services lint format bench mlflow-ui docs \
         wheels sbom audit lock clean distclean
 
 help: ## List the targets
@@ -19,10 +19,12 @@ help: ## List the targets
 
 venv: $(STAMPS)/base ## Create .venv and install tailrace into it
 
+# --no-deps: the lock has all of them, except torch, of which there is another build for each kind of machine.
 venv-locked: | $(STAMPS)/python ## The same for tests, checks and docs, each package (torch aside) checked against its hash
-	$(PIP) --require-hashes -r requirements.lock
+	$(PIP) --no-deps --require-hashes -r requirements.lock
 	$(PIP) torch
 	$(PIP) --no-deps --no-build-isolation -e .
+	$(BIN)/python -m pip check
 	@touch $(STAMPS)/base $(STAMPS)/test $(STAMPS)/services $(STAMPS)/lint $(STAMPS)/docs
 
 demo: $(STAMPS)/base ## Train on a real data set, logging every step; then show the run
@@ -30,6 +32,9 @@ demo: $(STAMPS)/base ## Train on a real data set, logging every step; then show 
 
 test: $(STAMPS)/test ## Run the default test suite
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+test-slow: $(STAMPS)/test ## Run the tests that take seconds each, mostly with whole programs; as CI does
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'slow and not services and not faults' $(ARGS)
 
 # --tb=native: pytest's own excerpts of a failed test's source have crashed CPython 3.11.7 after ten minutes of faults.
 test-faults: $(STAMPS)/test ## Run the long fault-injection tests

@@ -48,6 +48,7 @@ class NativeHook(BuildHookInterface[Any]):
             new.replace(here)  # whole: a running program may have the old one mapped
             return
         build_data["force_include"][str(built)] = f"tailrace_agent/{built.name}"
+        # The tag names this Python and this system: pip installs it nowhere else.
         build_data["pure_python"], build_data["infer_tag"] = False, True
 
     def finalize(self, *_: object) -> None:
@@ -58,6 +59,7 @@ class NativeHook(BuildHookInterface[Any]):
 
 def _compile(source: Path, out: Path) -> Path:
     """Where the module is if this went well."""
+    # Here, since a build without C needs no setuptools.
     from setuptools import Distribution, Extension
     from setuptools.command.build_ext import build_ext
 

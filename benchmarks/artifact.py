@@ -19,6 +19,7 @@ def take(uri: str, directory: str, rounds: int) -> dict[str, list[float]]:
     import tailrace as sdk
 
     checkpoint = Path(directory, "checkpoint.bin")
+    # Random bytes: a file system that compresses would copy zeros for nothing.
     checkpoint.write_bytes(os.urandom(_BYTES))
     mlflow.set_tracking_uri(uri)
     found: dict[str, list[float]] = {"copy": [], "link": [], "mlflow": []}
@@ -26,6 +27,7 @@ def take(uri: str, directory: str, rounds: int) -> dict[str, list[float]]:
         for way in ("copy", "link"):
             with sdk.start_run(tracking_uri=uri, artifact_snapshot=way) as run:
                 found[way].append(timed(lambda run=run: run.log_artifact(checkpoint)))  # type: ignore[misc]
+                # Else the upload of this round would compete with the next round's copy for the disk.
                 assert run.flush(120).settled
         with mlflow.start_run():
             found["mlflow"].append(timed(lambda: mlflow.log_artifact(str(checkpoint))))

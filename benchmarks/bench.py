@@ -34,7 +34,7 @@ print("RESULT " + json.dumps(found), flush=True)
 sys.stdin.read()
 os._exit(0)  # what was to be measured is measured
 """
-_PATIENCE = 900.0
+_PATIENCE = 900.0  # seconds, after which a child is killed
 
 
 class Bench:
@@ -94,6 +94,7 @@ class Bench:
         path = directory / "mlflow.db"
         shutil.copyfile(self._template, path)
         with contextlib.closing(sqlite3.connect(path)) as db, db:
+            # The template has the path of its own directory in it.
             db.execute("UPDATE experiments SET artifact_location = ?", (artifacts,))
         return path
 
@@ -104,14 +105,17 @@ class Bench:
             directory.mkdir()
             self._database(directory, "mlflow-artifacts:/0")
         with socket.socket() as probe:
+            # Free now; `mlflow server` cannot say which port it would choose by itself.
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", str(workers)]
         command += ["--backend-store-uri", f"sqlite:///{database}", "--artifacts-destination", f"{directory}/files"]
+        # Without its job runner, which would be a further process on these cores.
         environ = {**self.environment(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         log = self._stack.enter_context((directory / f"server-{workers}.log").open("wb"))
         server = subprocess.Popen(command, stdout=log, stderr=log, env=environ, cwd=directory, start_new_session=True)
         self._stack.callback(_end_group, server)
+        # 90 s at least: MLflow and its workers start cold.
         for _ in range(1800):
             with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2):
                 return f"http://127.0.0.1:{port}"
@@ -141,6 +145,7 @@ class Bench:
                 env=self.environment(),
                 cwd=self.dir,
             )
+        # A child that hangs would leave `readline` waiting for ever.
         watchdog = threading.Timer(_PATIENCE, child.kill)
         watchdog.start()
         try:
@@ -163,6 +168,7 @@ class Bench:
             child.stdin.write(json.dumps(order) + "\n")
             child.stdin.flush()
             for line in child.stdout:
+                # Libraries print on standard output as well.
                 if line.startswith("RESULT "):
                     return json.loads(line[7:])
             raise RuntimeError(f"{module}.{function} ended without a result")
@@ -172,6 +178,7 @@ class Bench:
         import psutil
 
         for process in psutil.process_iter(["cmdline"]):
+            # By the directory, which is this run's alone: no other agent of the user is touched.
             if any(str(self.state) in argument for argument in process.info["cmdline"] or ()):
                 with contextlib.suppress(psutil.Error):
                     process.kill()
@@ -185,5 +192,6 @@ class Bench:
 def _end_group(process: subprocess.Popen[bytes]) -> None:
     for number in (15, 9):
         with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+            # The whole group: `mlflow server` is a parent with workers.
             os.killpg(process.pid, number)
             process.wait(5)

@@ -16,11 +16,13 @@ def train(uri: str, seconds: float, rounds: int, agent: Literal["process", "thre
     import tailrace as sdk
 
     run = sdk.start_run(tracking_uri=uri, agent=agent)
+    # Waited for, so that the agent's start is not in the figures.
     assert run.run_id
     step = Step(seconds)
     found = pairs(step, sdk.log, rounds)
     each: list[float] = []
     nothing: list[float] = []
+    # In turn, ten by ten: what slows the machine down meanwhile meets both.
     for _ in range(max(1, rounds // 20)):
         each += call_times(sdk.log, 10, step)
         nothing += call_times(empty, 10, step)
@@ -34,7 +36,7 @@ def cold(uri: str, rounds: int) -> dict[str, list[float]]:
 
     run = sdk.start_run(tracking_uri=uri)
     assert run.run_id
-    step = Step(0.01, weights=65536)
+    step = Step(0.01, weights=65536)  # 2 MB of floats
     found: dict[str, list[float]] = {"each": [], "empty": []}
     for _ in range(rounds):
         found["each"] += call_times(sdk.log, 10, step)

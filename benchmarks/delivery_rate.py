@@ -9,7 +9,7 @@ from bench import Bench
 from figures import Figure, Samples, interleave, judged, timed
 
 _KEYS = ("loss", "accuracy", "lr", "grad_norm", "throughput")
-_BATCH = 1000
+_BATCH = 1000  # the most metrics that MLflow takes in one request
 
 
 def bare(uri: str, points: int) -> float:
@@ -26,6 +26,7 @@ def bare(uri: str, points: int) -> float:
         metrics = [Metric(key, 0.25 + step, at, step) for step in range(first, first + steps) for key in _KEYS]
         client.log_batch(run_id, metrics)
 
+    # Opens the connection, and the run in the store, before the clock runs.
     send(0)
 
     def send_all() -> None:
@@ -52,6 +53,7 @@ def ours(uri: str, points: int) -> float:
 
     seconds = timed(send_all)
     arrived = sdk.flush().delivered - before
+    # A rate of values that did not arrive would be no rate.
     assert arrived == points, f"{arrived} of {points}"
     return points / seconds
 

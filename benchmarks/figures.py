@@ -39,6 +39,8 @@ class Samples:
     def standard_error(self) -> float:
         """Of the middle mean, from the interquartile range (as of a normal distribution)."""
         spread = self.quantile(0.75) - self.quantile(0.25)
+        # 1.349: interquartile range of a normal distribution, in standard deviations. 1.09: how much more than a mean
+        # of all samples the middle mean varies.
         return float(spread / 1.349 * 1.09 / len(self.values) ** 0.5)
 
     def over(self, other: Samples | Sequence[float]) -> Samples:

@@ -36,11 +36,13 @@ def train(way: str, uri: str, rounds: int, steps: int, batches: list[int]) -> li
 def _trained(torch: Any, call: Callable[[int, Any], object], rounds: int, steps: int, batch: int) -> dict[str, Any]:
     body = [part for _ in range(4) for part in (torch.nn.Linear(1024, 1024), torch.nn.ReLU())]
     model = torch.nn.Sequential(*body, torch.nn.Linear(1024, 1)).cuda()
+    # So small that the loss stays finite, however many steps there are.
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-9)
     data = torch.randn(batch, 1024, device="cuda")
     found: dict[str, Any] = {"bare": [], "logged": [], "call": [], "device": torch.cuda.get_device_name(0)}
 
     def block(logs: bool) -> float:
+        # The device's queue is empty when the clock starts, and when it stops.
         torch.cuda.synchronize()
         began = time.perf_counter()
         for number in range(steps):
@@ -55,6 +57,7 @@ def _trained(torch: Any, call: Callable[[int, Any], object], rounds: int, steps:
         torch.cuda.synchronize()
         return (time.perf_counter() - began) / steps
 
+    # Warms up: kernels are compiled, pinned memory is made.
     block(True), block(False)
     for turn in range(rounds):
         for logs in (False, True) if turn % 2 else (True, False):

@@ -33,6 +33,7 @@ def _modules(bench: Bench, statement: str) -> set[str]:
 def measure(bench: Bench) -> Iterator[Figure]:
     """The rows of this question."""
     arms = {"bare": _runs(bench, "pass"), "tailrace": _runs(bench, "import tailrace")}
+    # Warms up the disk's cache and the .pyc files.
     interleave(3, arms)
     found = interleave(bench.scale(50, 10), arms)
     bare = Samples(found["bare"])

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from bench import Bench
 from figures import Figure, Samples, judged, shown
 
-_POLL = 0.02
+_POLL = 0.02  # seconds
 
 
 def watch(uri: str, calls: int, rate: float) -> dict[str, list[float]]:
@@ -38,10 +38,12 @@ def watch(uri: str, calls: int, rate: float) -> dict[str, list[float]]:
 
     watcher = threading.Thread(target=poll, daemon=True)
     watcher.start()
+    # The agent has loaded MLflow and the run is there: what follows is the lag of a run under way.
     while 0 not in seen:
         time.sleep(_POLL)
     due = time.monotonic()
     for step in range(1, calls + 1):
+        # From the plan and not from the last call: a late one does not push all others back.
         due += 1 / rate
         time.sleep(max(0.0, due - time.monotonic()))
         called[step] = time.monotonic()

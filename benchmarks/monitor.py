@@ -72,12 +72,14 @@ def samples(seconds: float, interval: float) -> dict[str, Any]:
         def __getattr__(self, _: str) -> Any:
             return lambda *_, **__: None
 
+    # Without GPUs, whose driver's calls differ from machine to machine.
     config = MonitorConfig(interval=interval, gpu=False, pid=os.getppid())
     took: list[float] = []
     begun: list[float] = []
     sampler = Sampler(host_sources(config), config, lambda _: None, Silent())
 
     def step(now: float) -> float:
+        # Of the thread: on a busy machine wall time would be that of the others.
         count, cpu = sampler.samples, time.thread_time()
         begun.append(time.monotonic())
         deadline = sampler.step(now)
@@ -93,6 +95,7 @@ def samples(seconds: float, interval: float) -> dict[str, Any]:
     time.sleep(seconds)
     share = (time.process_time() - began) / seconds
     worker.stop(5.0)
+    # From the nearest tick of the grid, since a missed one is skipped.
     late = [at - (begun[0] + round((at - begun[0]) / interval) * interval) for at in begun[1:]]
     return {
         "cpu": took[1:],
@@ -138,6 +141,7 @@ def measure(bench: Bench) -> Iterator[Figure]:
         f"the first {calm['first'] * 1e3:.2f} ms",
     )
     yield judged("… share of one core, interval 1 s", Samples([calm["share"]]), most=0.003, unit="share")
+    # As a training with a process on each core.
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
     try:
         late = bench.child("monitor", "samples", seconds=bench.scale(60, 10), interval=0.2)

@@ -35,6 +35,7 @@ def fill(uri: str, database: str, points: int) -> list[str]:
     rows = ((key, 1 / step, now + step, step, 0, long) for key in _KEYS for step in range(1, each))
     with closing(sqlite3.connect(database, timeout=60)) as db, db:
         statement = "INSERT INTO metrics (key, value, timestamp, step, is_nan, run_uuid) VALUES (?, ?, ?, ?, ?, ?)"
+        # Past MLflow, by which a million points take minutes.
         db.executemany(statement, rows)
     ids = [long]
     for number in range(_RUNS):
@@ -62,6 +63,7 @@ def fill_ours(uri: str) -> list[str]:
 
     client = MlflowClient(uri)
     deadline = time.monotonic() + 60
+    # The note of the smallest and largest values comes with the ledger, after the end.
     while any("tailrace.ledger" not in client.get_run(run_id).data.tags for run_id in ids):
         assert time.monotonic() < deadline, "the runs are not settled"
         time.sleep(0.2)
@@ -76,6 +78,7 @@ def history(uri: str, run_id: str, way: str, points: int) -> float:
 
     sdk.set_tracking_uri(uri)
     client = MlflowClient(uri)
+    # Opens the store on both sides, so that only the reading is timed.
     sdk.metric_history(sdk.search_runs(max_results=1)["run_id"][0])
     client.get_run(run_id)
 

@@ -26,6 +26,7 @@ def install() -> tuple[Path, list[str]]:
     python = venv / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
+    # Wheels only: what would have to be compiled is left out, and said so.
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:"]
     failed = []
     for package in _PACKAGES.values():
@@ -39,6 +40,7 @@ def train(tracker: str, rounds: int, steps: int, directory: str) -> dict[str, An
     """The slowdown of a loop of 1 ms steps, the time in the call, and the end."""
     call, end = _TRACKERS[tracker](directory)
     step = Step(0.001)
+    # The first call of each opens files and starts threads.
     call(step=0, loss=0.25, accuracy=0.5, lr=0.001, grad_norm=1.5, throughput=1234.5)
     found = pairs(step, call, rounds, steps)
     return {**found, "each": call_times(call, rounds, step), "end": [timed(end)]}

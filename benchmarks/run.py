@@ -29,6 +29,9 @@ _QUESTIONS = (
     "memory",
     "monitor",
     "reading",
+    "trainer",
+    "search",
+    "frameworks",
     "gpu",
     "rivals",
 )
@@ -118,6 +121,7 @@ def _show(figures: list[Figure], machine: dict[str, Any], *, quick: bool) -> Non
     from rich.console import Console
     from rich.table import Table
 
+    # In a file rich would take 80 columns, and cut the table.
     wide = Console() if sys.stdout.isatty() else Console(width=200)
     title = "Figures (quick: not for quoting)" if quick else "Figures"
     table = Table(title=title, title_justify="left", show_lines=False)

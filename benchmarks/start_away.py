@@ -17,6 +17,7 @@ def start(uri: str) -> list[float]:
     for _ in range(2):
         took.append(timed(lambda: sdk.start_run(tracking_uri=uri)))
         sdk.log(step=1, loss=0.5)
+        # Without a wait, which would be for a server that is away.
         sdk.end_run(timeout=0)
     return took
 

@@ -65,6 +65,7 @@ def skipped(uri: str, rounds: int, calls: int) -> dict[str, list[float]]:
     import tailrace as sdk
 
     rules = {"log": None, "all": {"*": 10**9}, "some": {"l*": 10**9}}
+    # A tracker each: a second run of one would be nested.
     runs = {name: sdk.Tracker().start_run(tracking_uri=uri, every=every) for name, every in rules.items()}
     arms: dict[str, Callable[[], float]] = {}
     for name, run in runs.items():
@@ -89,6 +90,7 @@ def sustained(uri: str, calls: int) -> dict[str, Any]:
     began = time.monotonic()
     whole = drained(run, 300.0)
     seconds = time.monotonic() - began
+    # The ring is read; the status file with the counts follows within a tenth of a second.
     time.sleep(0.5)
     ledger = run.ledger()
     return {

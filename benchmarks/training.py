@@ -90,6 +90,7 @@ class Step:
         last = len(weights) - 1
         for _ in range(self._count):
             total = total * 0.5 + weights[at]
+            # 7 and a power of two have no common factor, so all weights are visited.
             at = (at + 7) & last
         self._at = at
         return total
@@ -115,6 +116,7 @@ def pairs(step: Step, call: LogCall, rounds: int, steps: int = 2) -> dict[str, l
     for the GIL is no such thing, so what threads of this process steal stays in.
     """
     every, calm = [], []
+    # The first two warm up.
     for turn in range(rounds + 2):
         before = _preemptions()
         if turn % 2:
@@ -125,10 +127,12 @@ def pairs(step: Step, call: LogCall, rounds: int, steps: int = 2) -> dict[str, l
             every.append(logged - bare)
             if _preemptions() == before:
                 calm.append(logged - bare)
+    # On a machine that is never calm the undisturbed pairs would be a chance selection.
     return {"all": every, "calm": calm if len(calm) > rounds // 5 else every}
 
 
 def _preemptions() -> int:
+    # RUSAGE_THREAD is Linux's own.
     return resource.getrusage(getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)).ru_nivcsw
 
 

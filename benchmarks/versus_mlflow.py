@@ -29,11 +29,13 @@ def mlflow_async(uri: str, steps: int) -> dict[str, float]:
         mlflow.log_metrics(values, step=step, synchronous=False)
 
     mlflow.start_run()
+    # Starts MLflow's threads and opens the store, before the clock runs.
     call(0, loss=0.25)
     mlflow.flush_async_logging()
     before = block(step, steps // 2, None)
     logged = block(step, steps, call)
     end = timed(lambda: (mlflow.end_run(), mlflow.flush_async_logging()))  # the first waits, since MLflow 3
+    # Before and after: a machine that gets slower meanwhile would count as MLflow's cost.
     after = block(step, steps // 2, None)
     return {"cost": logged - (before + after) / 2, "end": end}
 

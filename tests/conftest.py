@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import fcntl
+import functools
+import logging
 import os
-import shutil
-import sqlite3
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
+from helpers.databases import copy_database
 from helpers.serving import clean_environ, serving
+from tailrace_agent.mlflow.lean_import import uncollected
+
+# MLflow 3.7 describes at INFO, whenever a database is opened, what it does with it: no word of ours.
+for _name in ("mlflow.store.db.utils", "alembic.runtime.migration"):
+    logging.getLogger(_name).addFilter(lambda record: record.levelno >= logging.WARNING)  # MLflow sets levels anew
 
 # The same examples every time: a build is not red by chance. New ones: make test ARGS=--hypothesis-profile=explore
 settings.register_profile("tailrace", derandomize=True)
@@ -25,6 +32,16 @@ settings.load_profile("tailrace")
 
 # Tests start hundreds of programs and agents, and each would compile all of tailrace anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is imported for the tests stays until the end: no garbage is looked for meanwhile, nor later among it.
+
+    It is more than a million objects, and some tests collect garbage again and again, or fork.
+    """
+    with uncollected():
+        return (yield)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -45,6 +62,7 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             monkeypatch.delenv(name)
     if "mlflow" in sys.modules:  # a test before may have set MLflow's own, global URI
         sys.modules["mlflow"].set_tracking_uri(None)
+    _read_migrations_once()
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     monkeypatch.setenv(
         "TAILRACE_METADATA", "false"
@@ -73,14 +91,14 @@ def sqlite_template(request: pytest.FixtureRequest, tmp_path_factory: pytest.Tem
 @pytest.fixture
 def sqlite_uri(sqlite_template: Path, tmp_path: Path) -> str:
     """A fresh SQLite store of this test."""
-    return f"sqlite:///{_copy_database(sqlite_template, tmp_path)}"
+    return f"sqlite:///{copy_database(sqlite_template, tmp_path)}"
 
 
 @pytest.fixture(scope="session")
 def mlflow_server(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a real `mlflow server`, shared by all tests: use experiment names of your own."""
     directory = tmp_path_factory.mktemp("server")
-    database = _copy_database(sqlite_template, directory, "mlflow-artifacts:/0")
+    database = copy_database(sqlite_template, directory, "mlflow-artifacts:/0")
     artifacts = str(directory / "artifacts")
     with serving(
         directory, "--backend-store-uri", f"sqlite:///{database}", "--artifacts-destination", artifacts
@@ -107,19 +125,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.line(f"{count:4d}  {reason.removeprefix('Skipped: ')}")
 
 
+def _read_migrations_once() -> None:
+    """MLflow reads all its migrations whenever it opens a database, to know the last one; tests open hundreds."""
+    utils: Any = sys.modules.get("mlflow.store.db.utils")
+    if utils is not None and not hasattr(utils._get_latest_schema_revision, "cache_info"):
+        utils._get_latest_schema_revision = functools.cache(utils._get_latest_schema_revision)
+
+
 def _make_database(path: Path) -> Path:
     code = "import sys; from mlflow import MlflowClient; MlflowClient(sys.argv[1])"
     environ = {**clean_environ(), "MLFLOW_DISABLE_TELEMETRY": "true"}
     subprocess.run([sys.executable, "-c", code, f"sqlite:///{path}"], check=True, capture_output=True, env=environ)
-    return path
-
-
-def _copy_database(template: Path, directory: Path, artifacts: str | None = None) -> Path:
-    path = directory / "mlflow.db"
-    shutil.copyfile(template, path)
-    connection = sqlite3.connect(path)
-    with connection:
-        # The default experiment remembers the directory in which the template was made.
-        connection.execute("UPDATE experiments SET artifact_location = ?", (artifacts or f"{directory}/mlruns/0",))
-    connection.close()
     return path

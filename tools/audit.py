@@ -23,6 +23,7 @@ def main() -> int:
 
 def audit(name: str) -> int:
     """Audits one file of pins, and says what came out."""
+    # Without pip, which would download each package: the pins and their hashes are all that is needed.
     options = ["--disable-pip", "--require-hashes", "--progress-spinner", "off", "--format", "json"]
     command = [sys.executable, "-m", "pip_audit", *options, "-r", str(ROOT / name)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -31,6 +31,7 @@ def main(hot_path: str | None) -> None:
             for step in range(_STEPS):
                 sdk.log(step=step, loss=1 / (step + 1))
             sdk.log_text("any notes", "notes.txt")
+        # The one beside this interpreter: another tailrace may be on the PATH.
         command = Path(sys.executable).with_name("tailrace")
         # On a busy machine MLflow takes longer to create its tables than the end of a run waits.
         subprocess.run([command, "sync", "--wait", "--timeout", "300"], check=True, timeout=330)

@@ -29,9 +29,9 @@ from elftools.elf.elffile import ELFFile
 ROOT = Path(__file__).resolve().parents[1]
 DIST = ROOT / "dist"
 CONSTRAINTS = ROOT / "constraints.txt"
-MINORS = range(10, 15)
+MINORS = range(10, 15)  # of Python 3
 MACHINES = ("x86_64", "aarch64")
-GLIBC = (2, 17)
+GLIBC = (2, 17)  # of manylinux2014, and of CentOS 7
 
 _PROBE = """
 import sys, sysconfig
@@ -60,12 +60,15 @@ def main() -> None:
         sys.exit("make wheels: no Python with its headers (Python.h) is here; name some with PYTHONS=")
     DIST.mkdir(exist_ok=True)
     for old in DIST.glob("tailrace-*"):
+        # What is left of another version would be uploaded, too.
         old.unlink()
+    # All wheels are built from it, which shows that it is complete.
     _run(sys.executable, "-m", "build", "--sdist", "--outdir", DIST, ROOT)
     (sdist,) = DIST.glob("tailrace-*.tar.gz")
     for minor, python in pythons.items():
         with builder(python) as build:
             wheels = [build_native(sdist, build, minor, machine) for machine in MACHINES]
+            # One is enough: no Python's name is in it.
             if minor == max(pythons):
                 wheels.append(build_pure(sdist, build))
         if smoke:
@@ -136,6 +139,7 @@ def _build(sdist: Path, python: Path, out: Path, environ: dict[str, str]) -> Pat
     # Without pip's cache, in which it would find the wheel of another processor.
     options = ("-q", "--no-cache-dir", "--no-deps", "--no-build-isolation", "--wheel-dir", out)
     _run(python, "-m", "pip", "wheel", *options, sdist, **environ)
+    # dist/ holds those that were built before, as well.
     return max(out.glob("tailrace-*.whl"), key=lambda path: path.stat().st_mtime_ns)
 
 
@@ -143,13 +147,14 @@ def check(path: Path, extension: str | None, machine: str | None) -> None:
     """Ends the program if a wheel holds too much, too little, or what an old system has not."""
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
+        # `tailrace-0.1.0.dist-info` counts as `tailrace`.
         tops = {re.split(r"[/-]", name)[0] for name in names}
         extensions = [name for name in names if name.endswith((".so", ".c", ".h"))]
         wanted = ["tailrace/py.typed", "tailrace_agent/py.typed"]
         wrong = [f"{name} is missing" for name in wanted if name not in names]
         if not any(name.endswith(".dist-info/licenses/LICENSE") for name in names):
             wrong.append("LICENSE is missing")
-        if tops != {"tailrace", "tailrace_agent"}:
+        if tops != {"tailrace", "tailrace_agent", "tailrace_mlflow"}:
             wrong.append(f"it holds {sorted(tops)}")
         if extensions != ([extension] if extension else []):
             wrong.append(f"its compiled modules are {extensions}")
@@ -170,6 +175,7 @@ def _elf_faults(elf: ELFFile, machine: str) -> Iterator[str]:
 
 
 def _glibc_versions(elf: ELFFile) -> Iterable[str]:
+    # `--plat auto` would give a newer tag where a newer glibc is needed, without a word.
     section = elf.get_section_by_name(".gnu.version_r")
     needed = [need.name for _, needs in (section.iter_versions() if section else ()) for need in needs]
     return {name.removeprefix("GLIBC_") for name in needed if name.startswith("GLIBC_")}

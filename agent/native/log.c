@@ -31,7 +31,7 @@
 #endif
 
 enum {
-    HEAD = 8,     /* index of the head among the ring's 64-bit words; see ring.py */
+    HEAD = 8,     /* index of the head among the ring's 64-bit words; see ring_format.py */
     INTERFACE = 2 /* between this file and the Python code; native.py asks for it */
 };
 
@@ -95,6 +95,7 @@ understand(PyObject *const *args, Py_ssize_t positional, PyObject *names, Call *
         }
         call->count = PyDict_GET_SIZE(call->metrics);
     }
+    /* A map's header has two bytes for the count at most, see `put_map_header`. */
     return call->count <= UINT16_MAX && (call->step == NULL || PyLong_CheckExact(call->step));
 }
 
@@ -159,7 +160,8 @@ adler32(const uint8_t *row, Py_ssize_t size)
 static inline int
 put_row(Cursor *ring, const uint8_t *row, Py_ssize_t size, Py_ssize_t limit)
 {
-    Py_ssize_t off = ring->off, end = off + ((size + 15) & -8);
+    Py_ssize_t off = ring->off, end = off + ((size + 15) & -8); /* a word before the row, padding to a word behind it */
+    /* `off` and `limit` can be set from Python: whatever they are, nothing is written beside the mapping. */
     if (off < 0 || end > limit || end > ring->view.len) {
         return 0;
     }
@@ -168,6 +170,7 @@ put_row(Cursor *ring, const uint8_t *row, Py_ssize_t size, Py_ssize_t limit)
     uint64_t word = (uint64_t)size | (uint64_t)adler32(row, size) << 32;
     memcpy(memory + off, &word, sizeof word);
     memcpy(memory + off + sizeof word, row, (size_t)size);
+    /* Release: on a machine that reorders stores, the reader must not see the head before the row. */
     __atomic_store_n((uint64_t *)memory + HEAD, (uint64_t)end, __ATOMIC_RELEASE);
     return 1;
 }
@@ -190,7 +193,7 @@ put_beyond(const Log *self, Cursor *ring, const uint8_t *row, Py_ssize_t size)
     PyObject *body = PyBytes_FromStringAndSize((const char *)row, size);
     if (body != NULL && took != NULL) {
         PyObject *name = timed ? self->sampled_name : self->put_slowly_name;
-        Py_INCREF(ring);
+        Py_INCREF(ring); /* Python runs in there, and may give the run another ring */
         result = PyObject_CallMethodObjArgs((PyObject *)ring, name, body, timed ? took : NULL, NULL);
         Py_DECREF(ring);
     }
@@ -210,6 +213,7 @@ put(const Log *self, PyObject *ring, const uint8_t *row, Py_ssize_t size)
 static inline int
 deliver(const Log *self, Route *route, const Call *call, int64_t now, PyObject **result)
 {
+    /* The entries first, behind room for the longest prefix: a call that is Python's must not have taken a step. */
     uint8_t buffer[PREFIX_MAX + ROW_MAX], prefix[PREFIX_MAX];
     const uint8_t *end = put_entries(buffer + PREFIX_MAX, buffer + sizeof buffer, call, NULL);
     long long step;
@@ -234,7 +238,7 @@ keep(Route *route, const Call *call)
         return 0;
     }
     int failed = 0;
-    Py_INCREF(latest);
+    Py_INCREF(latest); /* a key of a class in Python may compare itself, and meanwhile the run may end */
     if (call->metrics != NULL) {
         failed = PyDict_Update(latest, call->metrics) < 0;
     } else {
@@ -439,8 +443,6 @@ static PyType_Spec log_spec = {
 
 /* -- a counter that processes share ---------------------------------------------------------------------------------- */
 
-/* -- a counter that processes share ---------------------------------------------------------------------------------- */
-
 typedef struct {
     PyObject_HEAD
     Py_buffer word;
@@ -461,6 +463,7 @@ steps_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         Py_DECREF(self);
         return NULL;
     }
+    /* Aligned, or it would not be one word to the other processes. */
     if (self->word.len < (Py_ssize_t)sizeof(uint64_t) || (uintptr_t)self->word.buf % sizeof(uint64_t) != 0) {
         PyErr_SetString(PyExc_ValueError, "no 64-bit word");
         Py_DECREF(self);
@@ -481,6 +484,7 @@ steps_dealloc(Steps *self)
 static PyObject *
 steps_next(Steps *self)
 {
+    /* Relaxed: each process gets a number of its own; nothing else in memory goes by it. */
     return PyLong_FromUnsignedLongLong(__atomic_fetch_add((uint64_t *)self->word.buf, 1, __ATOMIC_RELAXED));
 }
 

@@ -58,7 +58,7 @@ put_entry(uint8_t *at, const uint8_t *end, PyObject *key, PyObject *value)
     Py_ssize_t length;
     const char *text;
     if (!PyUnicode_CheckExact(key) || (text = PyUnicode_AsUTF8AndSize(key, &length)) == NULL) {
-        PyErr_Clear();
+        PyErr_Clear(); /* a lone surrogate, for instance: the encoder in Python meets it, and says so */
         return NULL;
     }
     if (length > UINT8_MAX || end - at < length + ENTRY_EXTRA) {
@@ -78,7 +78,7 @@ put_entry(uint8_t *at, const uint8_t *end, PyObject *key, PyObject *value)
         memcpy(&bits, &number, sizeof bits);
         return put_big_endian(at, 0xcb, bits, 8);
     }
-    if (PyLong_CheckExact(value)) {
+    if (PyLong_CheckExact(value)) { /* exact: True is an integer, too, and is written as what it is */
         int overflow;
         long long number = PyLong_AsLongLongAndOverflow(value, &overflow);
         return overflow ? NULL : put_integer(at, number);

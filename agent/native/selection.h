@@ -5,7 +5,10 @@
  * values that are not plain, are Python's. So is the end of the run, which logs what is held.
  */
 
-enum { KEYS_MAX = 64, NAMES_MAX = 4096 };
+enum {
+    KEYS_MAX = 64,   /* of arrays on the stack; a call with more is Python's */
+    NAMES_MAX = 4096 /* keyword tuples that are remembered: a program may make new ones at every call */
+};
 
 /* The group of a set of keys, as a new reference; NULL if there is none, or with an error. Keywords are looked up by
  * their tuple as it came. Python code may run in here, finalizers and keys of classes of their own, and take the group
@@ -46,6 +49,7 @@ plan_of(const Log *self, Selector *selector, const Call *call)
 static inline int
 is_due(Group *group, int64_t now)
 {
+    /* A clock that was put back makes nothing wait. Unsigned, since the difference may be beyond a signed one. */
     int waits = now >= group->logged_at && (uint64_t)now - (uint64_t)group->logged_at < (uint64_t)group->interval;
     if (group->left > 0 || waits) {
         group->left--;
@@ -166,7 +170,7 @@ deliver_planned(const Log *self, Route *route, Group *plan, const Call *call, in
     }
     Py_ssize_t size = gather(row, route->run, step, now, call, entries, ends, owners, -1, due);
     *result = size > 0 ? put(self, selector->ring, row, size) : Py_NewRef(Py_None);
-    for (int i = 0; i < count; i++) {
+    for (int i = 0; i < count; i++) { /* not before: a release may run Python code */
         Py_XDECREF(overtaken[i]);
     }
     return 1;

@@ -80,7 +80,7 @@ static int
 cursor_clear(Cursor *self)
 {
     if (self->memory != NULL) {
-        self->limit = -1;
+        self->limit = -1; /* who still has it, a finalizer in a cycle, say, finds no room in C any more */
         PyBuffer_Release(&self->view);
         Py_CLEAR(self->memory);
     }
@@ -151,13 +151,14 @@ route_set_page(Route *self, PyObject *page, void *unused)
         if (PyObject_GetBuffer(page, &view, PyBUF_SIMPLE) < 0) {
             return -1;
         }
+        /* Its first word is read at once, as another process writes it. */
         if (view.len < (Py_ssize_t)sizeof(uint64_t) || (uintptr_t)view.buf % sizeof(uint64_t) != 0) {
             PyBuffer_Release(&view);
             PyErr_SetString(PyExc_ValueError, "no page");
             return -1;
         }
     }
-    Py_buffer before = self->page;
+    Py_buffer before = self->page; /* released last, since Python may run then and look at the page */
     self->page = view;
     if (before.buf != NULL) {
         PyBuffer_Release(&before);
@@ -256,7 +257,7 @@ group_get_held(Group *self, void *unused)
 static int
 group_set_held(Group *self, PyObject *held, void *unused)
 {
-    self->row_size = 0;
+    self->row_size = 0; /* what C held is older than this */
     Py_XINCREF(held);
     Py_XSETREF(self->held, held);
     return 0;

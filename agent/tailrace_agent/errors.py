@@ -49,7 +49,7 @@ class TailraceError(Exception):
         asked_for: The program wants to hear of it, by `on_error="raise"`, though it is the surroundings' doing.
     """
 
-    asked_for = False
+    asked_for = False  # set on the one error, never on a class
 
 
 class SettingsError(TailraceError):

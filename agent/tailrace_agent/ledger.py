@@ -33,7 +33,7 @@ class Counts(msgspec.Struct, kw_only=True):
     accepted: int = 0
     delivered: int = 0
     dead: int = 0
-    dropped: dict[str, int] = {}
+    dropped: dict[str, int] = {}  # msgspec copies an empty default for each instance
     merged: int = 0
     late: int = 0
 
@@ -49,6 +49,7 @@ class Counts(msgspec.Struct, kw_only=True):
         self.dead += other.dead
         self.merged += other.merged
         self.late += other.late
+        # A new dict: the other's is not to grow with this one.
         self.dropped = {
             reason: self.dropped.get(reason, 0) + other.dropped.get(reason, 0)
             for reason in (*self.dropped, *(r for r in other.dropped if r not in self.dropped))
@@ -179,7 +180,7 @@ class Ledger(msgspec.Struct, kw_only=True):
         """
         ledger = cls()
         for kind, what, n in rows:
-            field, _, reason = what.partition(":")
+            field, _, reason = what.partition(":")  # at the first: a reason may hold one itself
             if field in ("requests", "calls"):
                 setattr(ledger, field, getattr(ledger, field) + n)
                 continue

@@ -51,7 +51,7 @@ class Backoff:
     Times are monotonic seconds, so a clock that jumps neither stalls nor heats a retry. Not thread-safe.
     """
 
-    FLOOR = 0.1
+    FLOOR = 0.1  # seconds
 
     def __init__(
         self, base: float = 0.5, cap: float = 30.0, uniform: Callable[[float, float], float] = random.uniform
@@ -66,6 +66,7 @@ class Backoff:
         ceiling = min(self._cap, self._base * 2 ** min(self.failures, 30))
         self.failures += 1
         wait = max(min(self.FLOOR, ceiling), self._uniform(0, ceiling))
+        # A server that knows when it is back is believed, but never for less than our own pause.
         self.ready_at = now + max(wait, kept_wait(retry_after) or 0.0)
         return self.ready_at
 
@@ -107,7 +108,7 @@ class Portion:
 
     def too_much(self, limit: int) -> None:
         """Notes a request that was given up, or refused for its size."""
-        self._most = max(min(self._least, limit), self.of(limit) // 2)
+        self._most = max(min(self._least, limit), self.of(limit) // 2)  # a limit below `least` is not raised to it
         self._well = 0
 
     def worked(self, limit: int) -> None:
@@ -117,5 +118,5 @@ class Portion:
         self._well += 1
         if self._well >= self.PROOF:
             self._well, self._most = 0, self._most * 2
-            if self._most >= limit:
+            if self._most >= limit:  # back at the full size: `worked` has nothing to count any more
                 self._most = None

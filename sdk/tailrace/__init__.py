@@ -16,6 +16,7 @@ The module-level functions are those of one `Tracker`, in MLflow's names and wit
 MLflow's fluent API has the function, so `import tailrace as mlflow` carries a plain training script over.
 """
 
+import contextlib as _contextlib
 import typing as _typing
 
 from tailrace._api.info import RunInfo
@@ -42,6 +43,7 @@ if _typing.TYPE_CHECKING:
     from tailrace.experiment import Experiment
     from tailrace.protocol import TrackerLike
     from tailrace.reports import import_reports
+    from tailrace.store import install
     from tailrace_agent.reading.comparison import Comparison
     from tailrace_agent.reading.reader import RunRecord
 
@@ -72,14 +74,19 @@ __all__ = [
     "active_run",
     "alert",
     "archive_model",
+    "attach_run",
     "best_run",
     "build_tracker_from_config",
     "compare_runs",
     "end_run",
     "flush",
+    "flush_artifact_async_logging",
+    "flush_async_logging",
     "get_run_info",
     "get_tracking_uri",
     "import_reports",
+    "install",
+    "last_active_run",
     "list_models",
     "load_config",
     "load_model",
@@ -97,6 +104,7 @@ __all__ = [
     "log_model",
     "log_param",
     "log_params",
+    "log_stream",
     "log_table",
     "log_text",
     "log_training_metrics",
@@ -112,17 +120,22 @@ __all__ = [
     "system_monitor",
 ]
 
+# Bound methods and not functions around them: a frame more would be felt in `log`.
 _default = _module_tracker()
 
 active_run = _default.active_run
 alert = _default.alert
 archive_model = _default.archive_model
+attach_run = _default.attach_run
 best_run = _default.best_run
 compare_runs = _default.compare_runs
 end_run = _default.end_run
 flush = _default.flush
+flush_artifact_async_logging = _default.flush_artifact_async_logging
+flush_async_logging = _default.flush_async_logging
 get_run_info = _default.get_run_info
 get_tracking_uri = _default.get_tracking_uri
+last_active_run = _default.last_active_run
 list_models = _default.list_models
 load_model = _default.load_model
 log = _default.log
@@ -139,6 +152,7 @@ log_metrics = _default.log_metrics
 log_model = _default.log_model
 log_param = _default.log_param
 log_params = _default.log_params
+log_stream = _default.log_stream
 log_table = _default.log_table
 log_text = _default.log_text
 log_training_metrics = _default.log_training_metrics
@@ -164,27 +178,46 @@ _LATER = {
     "TrackingConfig": "tailrace.config",
     "build_tracker_from_config": "tailrace.config",
     "import_reports": "tailrace.reports",
+    "install": "tailrace.store",
     "load_config": "tailrace.config",
 }
 
+_MODULES = ("config",)
+"""Modules of ours that MLflow has, too: as `mlflow.config`, it is there without an import of its own."""
+
 
 def __dir__() -> list[str]:
-    """What is here, with what is loaded on first use."""
-    return sorted({*globals(), *_LATER})
+    """What is here, with what is loaded on first use, and what MLflow has, where it is loaded already."""
+    from tailrace._fluent.names import known_names
+
+    return sorted({*globals(), *_LATER, *_MODULES, *known_names()})
 
 
-def __getattr__(name: str) -> object:
-    """What is loaded on first use, since it costs every import otherwise; and what is not here at all."""
+def __getattr__(name: str) -> _typing.Any:
+    """What is loaded on first use, since it costs every import otherwise; MLflow's own; and what is not here at all.
+
+    `Any`, since it may be anything of MLflow's: to a type checker a slip in a name looks like that, too. When the
+    program runs, it is an `AttributeError` with the nearest name.
+    """
+    from importlib import import_module
+
     if name in _LATER:
-        from importlib import import_module
-
+        # From now on it is found without this function.
         globals()[name] = found = getattr(import_module(_LATER[name]), name)
         return found
+    if name in _MODULES:
+        return import_module(f"tailrace.{name}")
     nothing = f"module 'tailrace' has no attribute {name!r}"
     if not name or name.startswith("_"):  # what the import system looks up
         raise AttributeError(nothing)
+    from tailrace._fluent.names import handed, mlflow_may_have
     from tailrace._messages.suggestions import instead_of_function, is_import
 
+    if mlflow_may_have(name):
+        from tailrace._api.tracker_core import module_core
+
+        with _contextlib.suppress(AttributeError):  # a word of MLflow's source, and no name
+            return handed(module_core(), name)
     text = instead_of_function(name, __all__)
     if text != nothing and is_import(__name__, name):  # Python would replace the words of an AttributeError by its own
         raise ImportError(text, name=__name__, path=__file__)

@@ -23,7 +23,7 @@ __all__ = ["main"]
 
 _BATCH = 32
 _LEARNING_RATE = 0.005
-_LINES = 8
+_LINES = 8  # of progress, where no bar can be drawn
 
 
 def train(steps: int, show: Callable[[int, float, float], None]) -> None:
@@ -34,6 +34,7 @@ def train(steps: int, show: Callable[[int, float, float], None]) -> None:
     from sklearn.neural_network import MLPClassifier
 
     digits = load_digits()
+    # With seeds throughout: everybody who looks at the demo sees the same curves.
     x, x_test, y, y_test = train_test_split(digits.data / 16, digits.target, test_size=0.25, random_state=0)
     params = {"hidden": [128, 64], "batch": _BATCH, "lr": _LEARNING_RATE, "decay": "cosine", "data": {"train": len(x)}}
     sdk.log_params({"model": "MLPClassifier", "steps": steps, **params})
@@ -42,6 +43,7 @@ def train(steps: int, show: Callable[[int, float, float], None]) -> None:
     for step, (rows, epoch_ends) in enumerate(_batches(len(x), steps)):
         began = time.perf_counter()
         rate = _cosine(step, steps)
+        # The first `partial_fit` makes the optimizer.
         if step:
             model._optimizer.learning_rate = rate
         model.partial_fit(x[rows], y[rows], classes=range(10))
@@ -92,6 +94,7 @@ def _log_figures(truth: Any, found: Any, history: list[dict[str, float]]) -> Non
         return
     from sklearn.metrics import ConfusionMatrixDisplay
 
+    # Not by pyplot, which would look for a display.
     figure = Figure(figsize=(6, 6))
     ConfusionMatrixDisplay.from_predictions(truth, found, ax=figure.subplots(), colorbar=False)
     sdk.log_figure(figure, "confusion.png")
@@ -128,7 +131,7 @@ def main() -> None:
         with sdk.start_run(run_name=f"digits-{time.strftime('%H%M%S')}"), _Shown(given.steps) as shown:
             train(given.steps, shown.step)
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(130)  # 128 + SIGINT, as a shell reports it
 
 
 class _Shown:

@@ -79,6 +79,7 @@ class Experiment:
             The metrics of `train` and `evaluate`.
         """
         name = self.tracking.run_name or self.tracking.name or type(self).__name__
+        # Nested where one is active: a sweep calls `run` for each of its trials.
         with self.tracker.start_run(run_name=name, nested=self.tracker.active_run() is not None) as run:
             if self.config:
                 run.log_config(self.config)
@@ -97,6 +98,7 @@ class Experiment:
             return
         random.seed(seed)
         for module, how in (("numpy", "random.seed"), ("torch", "manual_seed")):
+            # A library that is imported later is not seeded; to import torch for its seed would take seconds.
             target: Any = sys.modules.get(module)
             for part in how.split("."):
                 target = getattr(target, part, None)

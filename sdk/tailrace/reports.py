@@ -93,6 +93,7 @@ def import_reports(
         tracker = tracker_core_of(Tracker(tracking_uri, None, **{**_ON, **settings}))
         imported: list[ImportedRun] = []
         ids: dict[str, str] = {}
+        # The oldest first: a nested run needs MLflow's id of its parent.
         for taken in sorted(found, key=lambda taken: began[taken.copy]):
             report = _read(taken)
             facts = report.facts
@@ -116,6 +117,7 @@ _ON = {"enabled": True, "backend": "mlflow", "agent": "process", "metadata": Fal
 class _RunFile(msgspec.Struct):
     """The content of `run.json`. Times are milliseconds."""
 
+    # 64 bits in hex, and not 0, which stands for no run.
     run: Annotated[str, msgspec.Meta(pattern=r"\A(?!0*\Z)[0-9a-f]{1,16}\Z")]
     start_time: _Time
     end_time: _Time | None = None
@@ -136,6 +138,7 @@ class _Report(NamedTuple):
 def _read(taken: Taken) -> _Report:
     import yaml
 
+    # Which file is being read, for the message.
     name = METRICS
     try:
         metrics = json.loads((taken.copy / METRICS).read_bytes())
@@ -159,6 +162,7 @@ def _check_params(params: object) -> None:
     if not isinstance(params, dict):
         raise TypeError("it is no mapping of names to values")
     todo: list[object] = [params]
+    # Counted while it is walked through, and so an end is found also in what holds itself.
     for _ in range(_MOST_VALUES):
         if not todo:
             return
@@ -199,9 +203,11 @@ def _put(
         tags={key: str(value) for key, value in facts.tags.items()},
         description=facts.description,
     )
+    # The report's own id, by which a second import finds the run.
     spec = msgspec.structs.replace(spec, run=int(facts.run, 16), start_time=facts.start_time)
     ended = facts.end_time or facts.start_time
     core = tracker.runs.begin(spec, config, credentials)
+    # Before the run ends: its times are those of the report, not of the import.
     core.end_time = ended
     run: Run = core.handle
     run.log_params(report.params)
@@ -211,6 +217,7 @@ def _put(
         if path.is_file() or (path.is_dir() and any(path.iterdir())):
             run.log_artifact(path, folder)
     run.end(facts.status)
+    # Waits for MLflow: a parent's id has to be known before the runs below it are put.
     return run.run_id
 
 

@@ -161,6 +161,8 @@ class Program:
             codes = {ord(letter) for letter in letters}
             while bytes_[byte] not in codes:
                 assert time.monotonic() < deadline, f"the agent was never in the {stage}"
+                if hold:  # it does not run away, and needs the processor to get there
+                    time.sleep(0.001)
 
     def kill_agent(self, stage: str | None = None, *, hold: bool = False, timeout: float = 20) -> str:
         """SIGKILLs the agent, in the midst of a stage if one is named; says where it fell, as the agent's own stage

@@ -106,6 +106,7 @@ tailrace.end_run()
 """
 
 
+@pytest.mark.slow
 def test_an_unreadable_file_is_counted_and_one_in_a_directory_gives_up_that_directory(
     sqlite_uri: str, work: Path
 ) -> None:

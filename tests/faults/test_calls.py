@@ -82,11 +82,13 @@ def _enough(struck: Counter[str]) -> None:
     assert calls >= _CALLS, f"vacuous: nothing fell in {_CALLS - calls}"
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_at_some_system_call_loses_and_doubles_nothing(server: Server, tmp_path: Path) -> None:
     assert _walk(server, tmp_path / "run", DEATHS, 53, first=17).total() > 5
     assert _walk(server, tmp_path / "run", DEATHS, 71, later=True).total() > 2
 
 
+@pytest.mark.slow
 def test_a_system_call_that_fails_stops_nothing_and_is_counted(server: Server, tmp_path: Path) -> None:
     assert _walk(server, tmp_path / "run", REFUSALS, 61, first=5).total() > 5
 

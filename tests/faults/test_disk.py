@@ -55,6 +55,7 @@ tailrace.end_run()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mount",
     ["mount -t tmpfs -o size=32k none /dev/shm", "mount -t tmpfs -o ro none /dev/shm"],
@@ -184,6 +185,7 @@ print("tracked")
 """
 
 
+@pytest.mark.slow
 def test_a_state_directory_that_cannot_be_written_is_one_clear_error_or_one_warning_and_another_place(
     sqlite_uri: str,
 ) -> None:
@@ -224,6 +226,7 @@ _AT_LENGTH = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["a flipped bit", *_AT_LENGTH])
 def test_a_ring_that_is_damaged_does_not_keep_the_rest_of_its_session_from_being_delivered(
     damage: str, sqlite_uri: str, tmp_path: Path
@@ -271,6 +274,7 @@ def test_a_ring_that_is_damaged_does_not_keep_the_rest_of_its_session_from_being
 # -- fault 15 ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_programs_in_one_state_directory_do_not_get_into_each_others_way(sqlite_uri: str, tmp_path: Path) -> None:
     state = tmp_path / "state"
     programs = [Program(tmp_path / str(i), sqlite_uri, state, pause=0.002, prefix=f"p{i}") for i in range(2)]
@@ -290,6 +294,7 @@ def test_two_programs_in_one_state_directory_do_not_get_into_each_others_way(sql
     assert len({program.session.id for program in programs}) == 2
 
 
+@pytest.mark.slow
 def test_a_session_that_is_being_born_is_nobodys_leftover() -> None:
     settings = Settings(dir=os.environ["TAILRACE_DIR"])
     session = Session.create(settings, cwd="/", program="newborn")
@@ -313,6 +318,7 @@ def _start(directory: str) -> int:
     return agent.pid if agent is not None else 0
 
 
+@pytest.mark.slow
 def test_however_many_processes_start_an_agent_there_is_one(tmp_path: Path) -> None:
     session = Session.create(Settings(dir=os.environ["TAILRACE_DIR"]), cwd=str(tmp_path), program="many")
     ring = session.new_ring()

@@ -35,6 +35,7 @@ def test_children_forked_while_other_threads_hold_the_lock_neither_hang_nor_lose
     check_ledger(run, len(rows))
 
 
+@pytest.mark.slow
 def test_children_of_multiprocessing_and_their_children_join_the_run(sqlite_uri: str, tmp_path: Path) -> None:
     said, journal = whole("kinds", sqlite_uri, tmp_path, 2)
     run = MlflowDatabase(sqlite_uri).settled(said["run"][0])
@@ -45,6 +46,7 @@ def test_children_of_multiprocessing_and_their_children_join_the_run(sqlite_uri:
     assert len(MlflowDatabase(sqlite_uri).runs()) == 1
 
 
+@pytest.mark.slow
 def test_workers_of_a_torch_data_loader_log_to_the_run(sqlite_uri: str, tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="torch is not installed: its DataLoader is not tested")
     said, journal = whole("loaders", sqlite_uri, tmp_path, 2)
@@ -55,6 +57,7 @@ def test_workers_of_a_torch_data_loader_log_to_the_run(sqlite_uri: str, tmp_path
     check_ledger(run, len(rows))
 
 
+@pytest.mark.slow
 def test_an_agent_killed_while_forked_children_live_is_replaced_within_two_seconds(
     sqlite_uri: str, tmp_path: Path
 ) -> None:
@@ -89,6 +92,7 @@ def test_an_agent_killed_while_forked_children_live_is_replaced_within_two_secon
     assert len(rows) == 200
 
 
+@pytest.mark.slow
 def test_a_forked_child_may_start_runs_of_its_own_beside_the_one_that_it_joined(
     sqlite_uri: str, tmp_path: Path
 ) -> None:
@@ -108,6 +112,7 @@ def test_a_forked_child_may_start_runs_of_its_own_beside_the_one_that_it_joined(
     assert len(store.runs()) == 5
 
 
+@pytest.mark.slow
 def test_threads_log_to_the_main_threads_run_and_to_runs_of_their_own(sqlite_uri: str, tmp_path: Path) -> None:
     said, journal = whole("threads", sqlite_uri, tmp_path, 8)
     store = MlflowDatabase(sqlite_uri)
@@ -118,6 +123,7 @@ def test_threads_log_to_the_main_threads_run_and_to_runs_of_their_own(sqlite_uri
     assert store.count(other.run_id) == 200
 
 
+@pytest.mark.slow
 def test_logging_from_a_signal_handler_and_a_finalizer_in_the_midst_of_logging_neither_hangs_nor_loses_a_row(
     sqlite_uri: str, tmp_path: Path
 ) -> None:

@@ -22,6 +22,7 @@ def state(tmp_path: Path) -> Path:
     return tmp_path / "state"
 
 
+@pytest.mark.slow
 def test_a_killed_trainer_loses_nothing_and_its_run_is_killed_within_five_seconds(
     sqlite_uri: str, state: Path, tmp_path: Path
 ) -> None:
@@ -43,6 +44,7 @@ def test_a_killed_trainer_loses_nothing_and_its_run_is_killed_within_five_second
     assert "disappeared without ending the run" in run.tags["tailrace.end_reason"]
 
 
+@pytest.mark.slow
 def test_when_a_run_is_shown_as_killed_everything_that_it_logged_is_there_and_why_was_said_long_before(
     sqlite_uri: str, state: Path, tmp_path: Path
 ) -> None:
@@ -68,6 +70,7 @@ def test_when_a_run_is_shown_as_killed_everything_that_it_logged_is_there_and_wh
     check_ledger(run, len(rows))
 
 
+@pytest.mark.slow
 def test_an_agent_whose_state_was_deleted_ends_when_its_program_is_gone(state: Path, tmp_path: Path) -> None:
     with Program(tmp_path / "a", "http://127.0.0.1:9", state, pause=0.01) as program:
         agent = program.agent_pid()
@@ -77,6 +80,7 @@ def test_an_agent_whose_state_was_deleted_ends_when_its_program_is_gone(state: P
         eventually(lambda: not psutil.pid_exists(agent), 15, "the agent is gone")
 
 
+@pytest.mark.slow
 def test_an_agent_killed_in_the_write_the_commit_the_send_and_the_ack_loses_and_doubles_nothing(
     sqlite_uri: str, state: Path, tmp_path: Path
 ) -> None:
@@ -97,6 +101,7 @@ def test_an_agent_killed_in_the_write_the_commit_the_send_and_the_ack_loses_and_
     assert run.status == "FINISHED"
 
 
+@pytest.mark.slow
 def test_what_a_killed_trainer_and_its_killed_agent_leave_behind_is_delivered_by_the_next_start(
     sqlite_uri: str, state: Path, tmp_path: Path
 ) -> None:
@@ -123,6 +128,7 @@ def test_what_a_killed_trainer_and_its_killed_agent_leave_behind_is_delivered_by
     assert store.count(fresh.run_id) == 300
 
 
+@pytest.mark.slow
 def test_an_agent_that_stands_still_and_is_then_killed_costs_nothing_though_the_ring_was_full_long_ago(
     sqlite_uri: str, state: Path, tmp_path: Path
 ) -> None:

@@ -65,7 +65,8 @@ def liar(mlflow_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     with Proxy(int(mlflow_server.rpartition(":")[2])) as proxy:
         sink = open_sink(proxy.url, cwd, request_timeout=10)
         run = sink.open_run(spec(1), None, find_first=False)
-        sink = open_sink(proxy.url, cwd, request_timeout=_TIMEOUT)
+        # Without MLflow, as an agent does; what reads and registers goes through it.
+        sink = open_sink(proxy.url, cwd, request_timeout=_TIMEOUT, own_process=True)
         reader = open_reader(proxy.url, cwd, request_timeout=_TIMEOUT)
         registry = Registry(open_registry(proxy.url, proxy.url, _TIMEOUT))
         yield Liar(proxy, sink, reader, registry, run.run_id, run.experiment_id, MlflowClient(mlflow_server))
@@ -89,6 +90,7 @@ def refused(liar: Liar, lie: str, ask: Callable[[], object]) -> Unavailable:
     return told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lie", LIES)
 def test_points_are_delivered_once_the_truth_is_told_and_not_before(liar: Liar, lie: str) -> None:
     key = f"lie/{list(LIES).index(lie)}"
@@ -113,6 +115,7 @@ def honest(ask: Callable[[], object]) -> None:
     eventually(asked, 30, "the honest server takes it")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lie", EVERY)
 def test_a_run_is_opened_once_the_truth_is_told_and_not_before(liar: Liar, lie: str) -> None:
     number = 1000 + list(LIES).index(lie)
@@ -123,6 +126,7 @@ def test_a_run_is_opened_once_the_truth_is_told_and_not_before(liar: Liar, lie: 
     assert liar.client.get_run(liar.run_id).info.status == "RUNNING"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lie", EVERY)
 def test_nothing_is_read_from_a_lie(liar: Liar, lie: str) -> None:
     refused(liar, lie, lambda: liar.reader.find(liar.run_id))
@@ -131,6 +135,7 @@ def test_nothing_is_read_from_a_lie(liar: Liar, lie: str) -> None:
     refused(liar, lie, lambda: liar.sink.find_runs("lies"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lie", EVERY)
 def test_an_artifact_is_stored_once_the_truth_is_told_and_not_before(liar: Liar, lie: str, tmp_path: Path) -> None:
     honest(lambda: liar.sink.fetch_artifact(liar.run_id, "none", tmp_path))  # from here on it is known where they lie
@@ -148,6 +153,7 @@ def test_an_artifact_is_stored_once_the_truth_is_told_and_not_before(liar: Liar,
     assert (tmp_path / "back" / stored).read_text() == "kept"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lie", EVERY)
 def test_a_model_is_registered_once_the_truth_is_told_and_not_before(liar: Liar, lie: str) -> None:
     name = f"lie-{list(LIES).index(lie)}"
@@ -168,6 +174,7 @@ def _in_edge(liar: Liar, ask: Callable[[], object]) -> object:
         return ask()
 
 
+@pytest.mark.slow
 def test_a_redirect_is_told_with_its_target_and_nobody_else_is_asked(
     liar: Liar, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,8 +193,9 @@ def test_a_redirect_is_told_with_its_target_and_nobody_else_is_asked(
         assert not other.seen
 
 
+@pytest.mark.slow
 def test_a_bomb_costs_no_more_memory_than_an_answer_may(liar: Liar) -> None:
-    patient = open_sink(liar.proxy.url, "/", request_timeout=60)
+    patient = open_sink(liar.proxy.url, "/", request_timeout=60, own_process=True)
     tracemalloc.start()
     try:
         with liar.proxy.faulty(BOMB), pytest.raises(Unavailable, match="larger than"):
@@ -198,6 +206,7 @@ def test_a_bomb_costs_no_more_memory_than_an_answer_may(liar: Liar) -> None:
     assert peak < 200 << 20
 
 
+@pytest.mark.slow
 def test_what_a_server_wants_kept_is_not_sent_back_to_it(liar: Liar) -> None:
     heads: list[bytes] = []
 
@@ -212,6 +221,7 @@ def test_what_a_server_wants_kept_is_not_sent_back_to_it(liar: Liar) -> None:
     assert not any(b"cookie:" in head.lower() for head in heads)
 
 
+@pytest.mark.slow
 def test_a_download_that_ends_early_is_no_file(liar: Liar, tmp_path: Path) -> None:
     (tmp_path / "whole.txt").write_text("whole")
     (tmp_path / "back").mkdir()
@@ -234,6 +244,7 @@ def _kept_by_nobody(request: Request, download: Action) -> Action | None:
     return _NOTHING if request.method == "PUT" else download
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("download", [_PACKED_PAGE, _ENDLESS], ids=["a packed page", "a body without end"])
 def test_what_comes_instead_of_a_file_is_no_word_that_it_was_stored(
     liar: Liar, download: Action, tmp_path: Path
@@ -246,6 +257,7 @@ def test_what_comes_instead_of_a_file_is_no_word_that_it_was_stored(
         liar.sink.log_artifact(liar.run_id, file, "swallowed")
 
 
+@pytest.mark.slow
 def test_a_file_that_arrives_packed_is_stored_if_the_listing_has_it(liar: Liar, tmp_path: Path) -> None:
     file = tmp_path / "packed.txt"
     file.write_text("precious")
@@ -254,6 +266,7 @@ def test_a_file_that_arrives_packed_is_stored_if_the_listing_has_it(liar: Liar, 
         honest(lambda: liar.sink.log_artifact(liar.run_id, file, "stored"))
 
 
+@pytest.mark.slow
 def test_a_download_without_end_stops_at_the_size_that_was_listed(liar: Liar, tmp_path: Path) -> None:
     (tmp_path / "listed.txt").write_text("listed")
     (tmp_path / "back").mkdir()
@@ -263,6 +276,7 @@ def test_a_download_without_end_stops_at_the_size_that_was_listed(liar: Liar, tm
     assert not list((tmp_path / "back").iterdir())
 
 
+@pytest.mark.slow
 def test_a_download_of_no_known_size_leaves_room_on_the_disk(
     liar: Liar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -304,6 +318,7 @@ def _deliver_through(lies: list[str], mlflow_server: str) -> None:
     assert client.get_run(run_id).info.status == "FINISHED"
 
 
+@pytest.mark.slow
 def test_an_agent_delivers_everything_once_after_a_few_lies(mlflow_server: str) -> None:
     _deliver_through(_SOME, mlflow_server)
 
@@ -328,6 +343,7 @@ def _in_parts(proxy: Proxy, part: Answer, complete: Answer) -> Callable[[Request
     return rule
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("part", "complete", "stored"),
     [
@@ -343,12 +359,13 @@ def test_a_file_in_parts_is_stored_when_every_part_and_the_whole_were_answered(
     monkeypatch.setenv("MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD", "true")
     monkeypatch.setenv("MLFLOW_MULTIPART_UPLOAD_MINIMUM_FILE_SIZE", "10")
     (tmp_path / "large.bin").write_bytes(b"x" * 100)
-    honest(lambda: liar.sink.fetch_artifact(liar.run_id, "none", tmp_path))
+    sink = open_sink(liar.proxy.url, str(tmp_path), request_timeout=_TIMEOUT, own_process=True)  # with that set
+    honest(lambda: sink.fetch_artifact(liar.run_id, "none", tmp_path))
     with liar.proxy.faulty(_in_parts(liar.proxy, part, complete)) as seen:
         if stored:
-            liar.sink.log_artifact(liar.run_id, tmp_path / "large.bin", None)
+            sink.log_artifact(liar.run_id, tmp_path / "large.bin", None)
         else:
             with pytest.raises(Unavailable):
-                liar.sink.log_artifact(liar.run_id, tmp_path / "large.bin", None)
+                sink.log_artifact(liar.run_id, tmp_path / "large.bin", None)
     assert any(each.endpoint == "part" and each.size == 100 for each in seen)
     assert not any("elsewhere" in each.path or "login" in each.path for each in seen)

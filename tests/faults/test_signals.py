@@ -32,6 +32,7 @@ from tailrace_agent.settings.settings import Settings
 # -- the trainer's process group ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_run_as_failed_and_leaves_the_agent_alive(sqlite_uri: str, tmp_path: Path) -> None:
     store = MlflowDatabase(sqlite_uri)
     with Program(tmp_path / "a", sqlite_uri, tmp_path / "state", pause=0.001) as program:
@@ -52,6 +53,7 @@ def test_ctrl_c_ends_the_run_as_failed_and_leaves_the_agent_alive(sqlite_uri: st
     check_ledger(run, len(rows))
 
 
+@pytest.mark.slow
 def test_sigterm_ends_the_run_as_killed_within_five_seconds(sqlite_uri: str, tmp_path: Path) -> None:
     store = MlflowDatabase(sqlite_uri)
     with Program(tmp_path / "a", sqlite_uri, tmp_path / "state", pause=0.001) as program:
@@ -65,6 +67,7 @@ def test_sigterm_ends_the_run_as_killed_within_five_seconds(sqlite_uri: str, tmp
     check_ledger(run, len(rows))
 
 
+@pytest.mark.slow
 def test_an_agent_told_to_leave_by_sigterm_is_replaced_within_two_seconds_and_nothing_is_lost(
     sqlite_uri: str, tmp_path: Path
 ) -> None:
@@ -108,6 +111,7 @@ same("end_run")
 """
 
 
+@pytest.mark.slow
 def test_the_users_handlers_and_hooks_are_left_alone(sqlite_uri: str) -> None:
     done = run_script(HANDLERS, sqlite_uri)
     assert done.returncode == 0, done.stderr
@@ -132,6 +136,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_a_handler_that_logs_a_last_row_and_leaves_gets_everything_delivered(sqlite_uri: str) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", PREEMPTED, sqlite_uri], env=environment(), stdout=subprocess.PIPE, text=True
@@ -174,6 +179,7 @@ print(time.time(), flush=True)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host", ["process", "thread"])
 def test_the_interpreters_exit_is_bounded_when_the_server_hangs(host: str) -> None:
     with _hung_server() as uri:
@@ -326,6 +332,7 @@ def _nested(box: _Ring) -> Callable[[], object]:
     return lambda: box.writer.put(b"interrupted")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scene", [_fast, _slow, _full, _wrapping, _nested])
 def test_an_interrupt_at_any_point_of_a_call_costs_no_other_row(
     scene: Callable[[_Ring], Callable[[], object]], tmp_path: Path

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import tailrace
 from faults.oracle import Journal, QuickJournal
-from tailrace._session import agent_keeper as _keeper
+from tailrace._session import agent_keeper
 
 INSIDE, OUTSIDE = b"L"[0], b"-"[0]
 PERIOD = 4096
@@ -36,7 +36,7 @@ def value_of(key: str, step: int) -> float:
 
 def main(plan: dict[str, object]) -> None:
     if plan.get("no_pauses"):  # the keeper rests after a few quick deaths; these tests kill faster than that
-        _keeper._QUICK_DEATHS = 10**6
+        agent_keeper._QUICK_DEATHS = 10**6
     settings = dict(plan.get("settings") or {})
     run = tailrace.start_run(tracking_uri=plan["uri"], experiment_name=plan.get("experiment"), quiet=True, **settings)
     print("run", run.id, flush=True)

@@ -70,6 +70,7 @@ def hammered(module: Path, seconds: str, seed: str) -> None:
     assert min(json.loads(done.stdout).values()) >= 3
 
 
+@pytest.mark.slow
 def test_the_hot_path_in_c_touches_nothing_that_is_not_its_own(module: Path) -> None:
     hammered(module, "2", "1")
 
@@ -81,6 +82,7 @@ def found_in(broken: str, folder: Path) -> None:
     assert said in done.stderr, done.stderr[-5000:]
 
 
+@pytest.mark.slow
 def test_the_sanitizers_would_find_a_row_that_is_written_beyond_its_ring(tmp_path: Path) -> None:
     found_in("a frame beyond the end of the ring", tmp_path)
 

@@ -130,7 +130,7 @@ def test_a_flipped_bit_in_a_waiting_value_costs_that_block_and_is_no_other_value
     for offset in range(len(row)):
         path.write_bytes(whole[: at + offset] + bytes([whole[at + offset] ^ 1]) + whole[at + offset + 1 :])
         with closing(Spool(path)) as spool:
-            assert spool.set_aside is None
+            assert spool.set_aside == []
             bodies = [block.body for block in spool.waiting.oldest(1, "metric", 100)]
             assert [bool(body) for body in bodies] == [True, False, True]
             assert spool.letters.bury(1, "gone")

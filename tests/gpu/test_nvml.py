@@ -1,5 +1,5 @@
 """Each GPU figure against `nvidia-smi`, on a real GPU. What a CPU machine can show is in
-`tests/agent/sampler/test_gpu_sources.py`.
+`tests/agent/sampler/gpu/test_sources.py`.
 
 `pytest tests/gpu/test_nvml.py -s` prints both figures side by side, and what each source's calls cost.
 """

@@ -6,6 +6,9 @@ from typing import Any
 
 import torch
 
+from tailrace._log.devices import Pool
+from tailrace._log.gpu_values import DeferredValues
+
 
 class Mark:
     """An event that happens when the test says so."""
@@ -44,3 +47,8 @@ class StandIn:
     def finish(self) -> None:
         for mark in self.marks:
             mark.passed = True
+
+
+def deferred(values: dict[str, Any], device: StandIn, pool: Pool | None = None) -> DeferredValues:
+    """The values of a call, on that device."""
+    return DeferredValues(values, pool=pool or Pool(chunk=4), modules=lambda _: device)

@@ -34,6 +34,16 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name.startswith("tailrace")]
 
 
+def lines(text: str) -> list[str]:
+    """The lines that tailrace has printed."""
+    return [line.removeprefix("tailrace: ") for line in text.splitlines() if line.startswith("tailrace: ")]
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What tailrace has warned about here, and not its agent in a thread."""
+    return [record.getMessage() for record in caplog.records if record.name == "tailrace"]
+
+
 @contextlib.contextmanager
 def tracking(uri: str, **settings: Any) -> Iterator[Tracker]:
     """A tracker with its agent in a thread. It is gone afterwards, as at the interpreter's exit."""
@@ -81,6 +91,11 @@ def named(uri: str, run_name: str) -> Store:
     everywhere = [experiment.experiment_id for experiment in client.search_experiments()]
     (run,) = client.search_runs(everywhere, f"tags.`mlflow.runName` = '{run_name}'")
     return Store(uri, run.info.run_id)
+
+
+def parent_of(uri: str, run: Run) -> str | None:
+    """MLflow's id of the run that this one is nested under."""
+    return Store(uri, run).tags.get("mlflow.parentRunId")
 
 
 def script(directory: Path, code: str, *, check: bool = True, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import pytest
+from mlflow import MlflowClient
 
+from helpers.sdk_tools import forget, script
 from tailrace_agent.cli import main as command_line
 from tailrace_agent.settings.settings import Settings
 from tailrace_agent.settings.sources import INTERNAL_VARIABLES, load_settings
@@ -27,7 +32,7 @@ _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 def _pages() -> list[Path]:
     return [
         *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "tests/README.md")),
-        *sorted(DOCS.glob("*.md")),
+        *sorted(DOCS.rglob("*.md")),
     ]
 
 
@@ -115,6 +120,34 @@ def test_python_in_the_docs_compiles(page: Path) -> None:
         compile(block, f"{page.name}, python block {number}", "exec")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("page", sorted((DOCS / "migrate").glob("*.md")), ids=_name)
+def test_what_a_page_on_migrating_shows_runs_as_it_stands(page: Path, sqlite_uri: str, tmp_path: Path) -> None:
+    blocks = list(_blocks(page, "python"))
+    for number, block in enumerate(blocks):
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        code = block.replace("http://localhost:5000", sqlite_uri)
+        done = script(directory, code, MLFLOW_TRACKING_URI=sqlite_uri, PYTHONPATH=os.pathsep.join(sys.path))
+        forget(directory)
+        assert "Traceback" not in done.stderr
+    client = MlflowClient(sqlite_uri)
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    found = client.search_runs(experiments)
+    assert [run.info.status for run in found] == ["FINISHED"] * len(blocks)
+    assert all("loss" in " ".join(run.data.metrics) for run in found)
+
+
+@pytest.mark.parametrize("page", sorted((DOCS / "migrate").glob("*.md")), ids=_name)
+def test_the_commands_on_a_page_on_migrating_are_ones(page: Path) -> None:
+    for line in "".join(_blocks(page, "console")).splitlines():
+        if line.startswith("$ tailrace "):
+            _, _, name, *arguments = shlex.split(line)
+            command = command_line.get_command(click.Context(command_line), name)
+            assert command is not None, line
+            command.make_context(name, arguments)
+
+
 def test_the_first_steps_are_in_python() -> None:
     assert list(_blocks(ROOT / "README.md", "python"))
     assert len(list(_blocks(DOCS / "quickstart.md", "python"))) >= 5
@@ -135,7 +168,8 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
 
 def test_the_index_lists_every_page() -> None:
     index = (DOCS / "README.md").read_text(encoding="utf-8")
-    assert [page.name for page in DOCS.glob("*.md") if page.name != "README.md" and f"({page.name})" not in index] == []
+    pages = sorted(page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md"))
+    assert [page for page in pages if page != "README.md" and f"({page})" not in index] == []
 
 
 def test_every_feature_names_a_test_that_exists() -> None:

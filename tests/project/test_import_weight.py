@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from helpers.entry_points import lay_entry_points
 from tailrace_agent.mlflow.lean_import import uncollected
 
 HEAVY = {
@@ -35,10 +38,10 @@ HEAVY = {
 }
 
 
-def _modules_after(statement: str) -> set[str]:
+def _modules_after(statement: str, *places: str) -> set[str]:
     script = f"{statement}\nimport sys, json\nprint(json.dumps(sorted(sys.modules)))"
     # -I keeps the user's site and PYTHON* variables out, so the paths are handed over.
-    head = f"import sys; sys.path[:] = {sys.path!r}\n"
+    head = f"import sys; sys.path[:] = {[*places, *sys.path]!r}\n"
     done = subprocess.run(
         [sys.executable, "-I", "-c", head + script], capture_output=True, text=True, timeout=60, check=True
     )
@@ -70,6 +73,11 @@ def test_resolving_the_settings_loads_no_heavy_module_where_there_is_no_file(bar
         f"load_settings({{'dir': '/x'}}, environ={{}}, start_dir=Path({str(tmp_path)!r}))"
     )
     assert _heavy(_modules_after(statement) - bare) == set()
+
+
+def test_mlflow_loads_the_bare_entry_points_alone_in_a_program_that_does_not_use_tailrace(tmp_path: Path) -> None:
+    loaded = _modules_after("import mlflow", *lay_entry_points(tmp_path).split(os.pathsep))
+    assert {name for name in loaded if name.startswith("tailrace")} == {"tailrace_mlflow"}
 
 
 def test_no_garbage_is_looked_for_while_the_agent_imports_mlflow_nor_in_what_has_come_with_it() -> None:

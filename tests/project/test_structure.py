@@ -8,8 +8,11 @@ import sys
 from collections import Counter
 from collections.abc import Container, Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
+
+from helpers.sources import parsed
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -24,7 +27,7 @@ _ROW = re.compile(r"^\| `(\w+)` \| (.+) \| (.+) \|$", re.MULTILINE)
 
 def _imported(path: Path) -> Iterator[str]:
     """The modules that a file imports at run time, wherever in it."""
-    nodes: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    nodes: list[ast.AST] = [parsed(path)]
     while nodes:
         node = nodes.pop()
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
@@ -117,23 +120,18 @@ def test_no_test_module_is_imported_by_another_file() -> None:
     assert not wrong, "what two test modules need goes to tests/helpers"
 
 
-def test_test_modules_outside_of_packages_have_names_of_their_own() -> None:
-    files = [path for path in TESTS.rglob("test_*.py") if not (path.parent / "__init__.py").exists()]
-    assert [name for name, count in Counter(path.name for path in files).items() if count > 1] == []
-
-
 def test_what_stands_in_helpers_has_names_of_its_own() -> None:
     """A name that two helpers share says nothing to whoever reads a test."""
     helpers = [
         *(TESTS / "helpers").glob("*.py"),
         *(p for p in (TESTS / "faults").glob("*.py") if "test_" not in p.name),
     ]
-    classes = [node.name for path in helpers for node in ast.parse(path.read_text()).body if _is_class(node)]
+    classes = [node.name for path in helpers for node in parsed(path).body if _is_class(node)]
     assert [name for name, count in Counter(classes).items() if count > 1] == []
     everywhere = [
         node.name
         for path in TESTS.rglob("*.py")
-        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        for node in parsed(path).body
         if _is_class(node) and node.name.endswith("Rig")
     ]
     assert len(everywhere) == len(set(everywhere))
@@ -152,4 +150,35 @@ def test_the_readme_of_the_tests_names_each_of_their_folders() -> None:
 @pytest.mark.parametrize(("source", "prefix"), [("agent/tailrace_agent", ""), ("sdk/tailrace", "_")])
 def test_the_folders_of_tests_are_those_of_the_code(source: str, prefix: str) -> None:
     tested = _folders(TESTS / source.partition("/")[0])
-    assert {prefix + name for name in tested} <= _folders(ROOT / source)
+    # Of the SDK's folders those that users import have no underscore.
+    there = _folders(ROOT / source)
+    assert {name for name in tested if name not in there and prefix + name not in there} == set()
+
+
+_BRANCHES: Final = (ast.If, ast.IfExp, ast.For, ast.While, ast.Try, ast.comprehension)
+_HAS_LOGIC: Final = 5
+"""Branches from which on a module decides something; below, it declares, or passes on."""
+_TESTED_BY_NAME: Final = ("agent/tailrace_agent", "sdk/tailrace")
+_TESTED_OTHERWISE: Final[dict[str, str]] = {}
+"""Modules with logic and no file of tests, and why. Nothing is added here."""
+
+
+def test_each_module_with_logic_has_a_file_of_tests_of_its_name() -> None:
+    lacking = {
+        module.relative_to(ROOT).as_posix()
+        for root in _TESTED_BY_NAME
+        for module in sorted((ROOT / root).rglob("*.py"))
+        if _branches(module) >= _HAS_LOGIC and not _tests_of(module).exists()
+    }
+    assert lacking == set(_TESTED_OTHERWISE)
+
+
+def _branches(module: Path) -> int:
+    nodes = ast.walk(parsed(module))
+    return 0 if module.name.startswith("__") else sum(isinstance(node, _BRANCHES) for node in nodes)
+
+
+def _tests_of(module: Path) -> Path:
+    """Of `sdk/tailrace/_log/channel.py` that is `tests/sdk/log/test_channel.py`, of `cli/_app.py` `cli/test_app.py`."""
+    part, _, *folders, name = module.relative_to(ROOT).with_suffix("").parts
+    return TESTS.joinpath(part, *(folder.strip("_") for folder in folders), f"test_{name.strip('_')}.py")

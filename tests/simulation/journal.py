@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tailrace_agent.ipc.records import Point
+from tailrace_agent.mlflow.names import stored_name
 
 __all__ = ["Journal", "Mark", "Row", "mark_of"]
 
@@ -16,13 +17,13 @@ _LARGEST = 1.7976931348623157e308
 
 
 def mark_of(point: Point) -> Mark:
-    """A point as MLflow's SQL stores tell it from others."""
+    """A point as MLflow's SQL stores tell it from others, under the name that they have for it."""
     value: Any = point.value
     if math.isnan(value):
         value = None
     elif math.isinf(value):
         value = math.copysign(_LARGEST, value)
-    return point.key, point.timestamp, point.step, value
+    return stored_name(point.key), point.timestamp, point.step, value
 
 
 @dataclass

@@ -28,6 +28,7 @@ from tailrace_agent.runtime.places import is_nowhere
 __all__ = ["main"]
 
 _COMMANDS: Final = {
+    "run": "Start a script whose MLflow calls go through tailrace.",
     "status": "Show the sessions of this machine: what is delivered, pending, dead.",
     "sync": "Deliver what is left of sessions, with progress.",
     "verify": "Read a run back from MLflow and compare it with the ledger.",
@@ -35,9 +36,11 @@ _COMMANDS: Final = {
     "runs": "List runs in MLflow: search, sort, choose metrics.",
     "compare": "Put runs side by side: what differs first; with a figure.",
     "export": "Write runs into an archive, with all of their points and artifacts.",
-    "import": "Put the runs of an archive into MLflow, each once.",
+    "import": "Put runs of an archive, wandb, TensorBoard, neptune, trackio into MLflow, each once.",
     "gc": "Delete old, failed or empty runs in MLflow.",
     "ui": "Open MLflow's UI on the configured store.",
+    "hpo": "Search hyper-parameters as a file says, in several processes.",
+    "train": "Train what a file says: scikit-learn, XGBoost, LightGBM, PyTorch.",
     "demo": "Train a small model on real data, logging every step.",
     "doctor": "Check what would stop this machine from working, and say the mend.",
     "clean": "Delete finished sessions and what dead ones left in shared memory.",
@@ -61,12 +64,12 @@ variables, in this order. What `tailrace COMMAND --help` shows under --json is m
 _CODES: Final[dict[type[Exception], Code]] = {
     SettingsError: Code.USAGE,
     StoreRefused: Code.STORE,
-    RunGone: Code.UNKNOWN,
+    RunGone: Code.UNKNOWN,  # before SinkError, of which it is one: the first that fits counts
     SinkError: Code.STORE,
     NotFound: Code.UNKNOWN,
     SessionError: Code.UNKNOWN,
     StateDirError: Code.WRONG,
-    TailraceError: Code.WRONG,
+    TailraceError: Code.WRONG,  # last: all are
 }
 
 
@@ -104,7 +107,7 @@ class _Commands(click.Group):
             raise Fail(str(error), next(code for kind, code in _CODES.items() if isinstance(error, kind))) from error
         except sqlite3.Error as error:
             raise Fail(f"a spool cannot be used: {error} (is the disk full, or another process at work?)") from error
-        except BrokenPipeError:
+        except BrokenPipeError:  # `tailrace runs | head`: click ends quietly
             raise
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""

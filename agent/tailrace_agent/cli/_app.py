@@ -43,7 +43,7 @@ __all__ = [
     "uri_option",
 ]
 
-_PIPE_WIDTH = 160
+_PIPE_WIDTH = 160  # rich takes 80 where there is no terminal, and would break ids and addresses
 _AGES = {"d": 86400, "h": 3600, "m": 60}
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -69,6 +69,7 @@ class Fail(click.ClickException):
 
     def show(self, file: Any = None) -> None:
         """One line, whatever the message holds."""
+        # Here, where all errors come by: many of them quote names and answers of others.
         click.echo(f"tailrace: {visible(' '.join(self.message.split()))}", file=file, err=file is None)
 
 
@@ -100,6 +101,7 @@ class App:
         """For a program of tailrace's own: the environment, with `--dir` in it."""
         from tailrace_agent.runtime import interpreter
 
+        # Absolute: that program may work in another directory.
         chosen = {"TAILRACE_DIR": str(Path(self.directory).absolute())} if self.directory else {}
         return {**interpreter.environment(), **chosen}
 
@@ -136,11 +138,13 @@ def console(*, stderr: bool = False) -> Console:
 
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() or os.environ.get("COLUMNS") else _PIPE_WIDTH
+    # Without markup: `[red]` in a run's name is part of the name.
     return Harmless(stderr=stderr, width=width, markup=False, highlight=False, emoji=False)
 
 
 def print_line(out: Console, text: str, style: str = "", indent: int = 0) -> None:
     """Prints one line, broken at words on a terminal and left whole elsewhere."""
+    # Broken here and not by rich, which breaks words that are longer than a line: ids and addresses are copied.
     out.print(broken(text, out.width if out.is_terminal else None, indent), style=style, soft_wrap=True)
 
 
@@ -171,12 +175,12 @@ def age(ctx: click.Context, param: click.Parameter, value: str | None) -> float 
     if value is None:
         return None
     text = value.strip().lower()
-    unit = text[-1:] if text[-1:] in _AGES else ""
+    unit = text[-1:] if text[-1:] in _AGES else ""  # without one it is days
     try:
         seconds = float(text.removesuffix(unit)) * _AGES[unit or "d"]
     except ValueError:
         seconds = -1.0
-    if not 0 <= seconds < float("inf"):
+    if not 0 <= seconds < float("inf"):  # NaN is neither
         raise click.BadParameter(f"{value!r} is no age; write 7d, 12h or 30m")
     return seconds
 
@@ -204,7 +208,7 @@ def confirm(question: str, *, json_: bool = False) -> None:
         raise Fail(hint, Code.USAGE)
     try:
         agreed = click.confirm(question)
-    except click.Abort:
+    except click.Abort:  # Ctrl-C, or the end of standard input: click raises the same for both
         if sys.stdin.isatty():
             raise
         click.echo()
@@ -215,6 +219,7 @@ def confirm(question: str, *, json_: bool = False) -> None:
 
 def quieten_mlflow() -> None:
     """MLflow is about to be imported into this process: none of its chatter, no telemetry, no git, no thread pools."""
+    # Whatever was set: what a command does is not the user's own use of MLflow.
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     for name, value in (("MLFLOW_LOGGING_LEVEL", "ERROR"), ("GIT_PYTHON_REFRESH", "quiet"), ("OMP_NUM_THREADS", "1")):
         os.environ.setdefault(name, value)

@@ -26,11 +26,11 @@ from tailrace_agent.spool.store import Spool
 __all__ = ["Check", "clock", "copies", "file_system", "processes", "program", "shared_memory", "state"]
 
 _NETWORK: Final = ("nfs", "lustre", "cifs", "smb", "gpfs", "beegfs", "ceph", "afs", "fuse.sshfs", "glusterfs", "9p")
-_LITTLE: Final = 64 << 20
-_SOME: Final = 1 << 30
-_SLOW_COMMIT: Final = 0.2
+_LITTLE: Final = 64 << 20  # bytes
+_SOME: Final = 1 << 30  # bytes
+_SLOW_COMMIT: Final = 0.2  # seconds; a commit waits for the disk each 0.4 s
 _EPOCH: Final = 1735689600  # 2025-01-01: before tailrace
-_FICLONE: Final = 0x40049409
+_FICLONE: Final = 0x40049409  # of linux/fs.h; Python has no name for it
 _TRY_LOCK: Final = """
 import fcntl
 try:
@@ -75,6 +75,7 @@ def state(settings: Settings) -> list[Check]:
     mend = "set TAILRACE_DIR (or --dir) to a directory that you can write to, on a local disk"
     try:
         make_sessions_root(settings)
+        # A real spool, since what SQLite needs of a file system shows only with SQLite.
         with tempfile.TemporaryDirectory(prefix=".doctor-", dir=state_dir(settings)) as probe:
             spool = Spool(Path(probe, "spool.db"))
             began = time.monotonic()
@@ -122,6 +123,7 @@ def shared_memory(settings: Settings) -> list[Check]:
     if kind not in ("tmpfs", "ramfs"):
         found.result = "warn"
         found.mend = "rings on a disk can make log() wait for it: mount a tmpfs at /dev/shm, or set TAILRACE_RING_DIR"
+    # A ring takes a sixteenth of what is free, and is not made smaller than 64 KiB: see `Session.new_ring`.
     elif free // 16 < settings.ring_bytes:
         found.result = "fail" if free // 16 < 64 << 10 else "warn"
         ring = size(max(64 << 10, free // 16))
@@ -172,7 +174,7 @@ def clock(settings: Settings) -> Check:
         return Check(name="clock", result="fail", text=f"it says {time.strftime('%Y-%m-%d')}", mend=mend)
     with suppress(OSError), tempfile.NamedTemporaryFile(prefix=".doctor-", dir=state_dir(settings)) as probe:
         os.utime(probe.fileno())
-        skew = abs(os.fstat(probe.fileno()).st_mtime - time.time())
+        skew = abs(os.fstat(probe.fileno()).st_mtime - time.time())  # a file server stamps by its own clock
         if skew > 2:
             text = f"it differs by {duration(skew)} from that of the state directory's file server"
             return Check(name="clock", result="warn", text=text, mend=mend)
@@ -187,7 +189,7 @@ def file_system(path: Path) -> str:
     best, kind = 0, "unknown file system"
     for partition in psutil.disk_partitions(all=True):
         mounted = Path(partition.mountpoint)
-        if path.is_relative_to(mounted) and len(mounted.parts) >= best:
+        if path.is_relative_to(mounted) and len(mounted.parts) >= best:  # of equals the later mount lies on top
             best, kind = len(mounted.parts), partition.fstype
     return kind
 
@@ -203,6 +205,7 @@ def _locks(probe: Path) -> Check:
             flocks = True
     with probe.open("r+b") as file:
         fcntl.lockf(file, fcntl.LOCK_EX)
+        # In another process: within one, record locks never hold each other off.
         tried = subprocess.run(
             interpreter.command(_TRY_LOCK, str(probe)),
             env=interpreter.environment(),

@@ -14,7 +14,7 @@ from tailrace_agent.settings.uris import check_uri, mask_uri, missing_file
 
 __all__ = ["gpu", "mlflow", "sessions", "store"]
 
-_PATIENCE = 5.0
+_PATIENCE = 5.0  # seconds
 
 
 def mlflow() -> Check:
@@ -47,13 +47,26 @@ def store(app: App, settings: Settings) -> Check:
         return _absent(absent)
     try:
         sink = open_sink(uri, str(Path.cwd()), request_timeout=_PATIENCE)
-        sink.find_runs("0" * 32)
+        sink.find_runs("0" * 32)  # an id that no run has: the cheapest question that reaches the database
     except Unavailable as error:
         mend = "start the server, or check MLFLOW_TRACKING_URI; until then runs are kept here, and nothing is lost"
         return Check(name="store", result="fail", text=f"{shown} does not answer: {error}", mend=mend)
     except TailraceError as error:
         return Check(name="store", result="fail", text=f"{shown}: {error}", mend="choose another tracking URI")
-    return Check(name="store", result="ok", text=f"{shown} answers")
+    return Check(name="store", result="ok", text=f"{shown} answers{_delay(uri)}")
+
+
+def _delay(uri: str) -> str:
+    from tailrace_agent.mlflow.answer_delay import answer_delay
+    from tailrace_agent.mlflow.links import is_server
+
+    delay = answer_delay(uri, _PATIENCE) if is_server(uri) else None
+    if delay is None:
+        return ""
+    return (
+        f". MLflow's own client waits {delay * 1e3:.0f} ms more for each answer, since this server's workers hold them "
+        "back; tailrace does not (`mlflow server --workers 1` holds nothing back)"
+    )
 
 
 def sessions(settings: Settings) -> list[Check]:
@@ -96,7 +109,7 @@ def gpu() -> Check:
 
 
 def _absent(file: Path) -> Check:
-    near = next(parent for parent in file.parents if parent.exists())
+    near = next(parent for parent in file.parents if parent.exists())  # MLflow makes the directories, too
     if os.access(near, os.W_OK | os.X_OK):
         return Check(name="store", result="ok", text=f"{file} does not exist yet; the first run makes it")
     mend = "set MLFLOW_TRACKING_URI, or work in a directory that you can write to"

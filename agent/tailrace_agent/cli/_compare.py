@@ -68,9 +68,11 @@ def compare_with_sessions(settings: Settings, local: list[LocalRun], tracking_ur
     for entry in local:
         try:
             expected.update(delivered_keys(entry))
-        except Busy:
+        except Busy:  # only its agent may open the spool: its own totals are taken
             live += _rows_of(entry)
+    # After the ledger: what is delivered meanwhile is then more in MLflow, and never less.
     found = sink.count_metrics(run_id)
+    # Others have logged to it, so more than this may be there.
     resumed = len(local) > 1 or any(stored.tags.get(RUN_TAG) != first.run.run for stored in sink.find_runs(run_id))
     finding = Finding(
         run_id=run_id,
@@ -107,7 +109,7 @@ def compare_with_tag(settings: Settings, uri: str, run: Any) -> Finding:
             f"run {info.run_id} carries no ledger (the tag tailrace.ledger), and its session is not on this machine: "
             "tailrace did not log it, or has not settled it yet"
         )
-    ledger = msgspec.json.decode(tag, type=dict[str, Any])
+    ledger = msgspec.json.decode(tag, type=dict[str, Any])  # as plain data: of another version, it may have more
     metric = ledger["kinds"].get("metric", {"delivered": 0, "merged": 0})
     sink, store = _open(settings, uri, str(Path.cwd()))
     found = sink.count_metrics(info.run_id)
@@ -116,7 +118,7 @@ def compare_with_tag(settings: Settings, uri: str, run: Any) -> Finding:
         run_name=info.run_name,
         store=store,
         by_key=False,
-        delivered=metric["delivered"] - metric["merged"],
+        delivered=metric["delivered"] - metric["merged"],  # rows: MLflow keeps one for identical points
         found=sum(found.values()),
         keys=len(found),
         pending=ledger["pending"],

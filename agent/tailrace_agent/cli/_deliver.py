@@ -12,6 +12,7 @@ import msgspec
 
 from tailrace_agent.cli._app import Code
 from tailrace_agent.delivery.run_state import RunState
+from tailrace_agent.files.dir_lock import let_go
 from tailrace_agent.hosts.log_file import open_log
 from tailrace_agent.hosts.process import open_sink
 from tailrace_agent.hosts.workers import Host
@@ -24,9 +25,9 @@ from tailrace_agent.settings.uris import mask_uri, mask_url
 
 __all__ = ["Foreground", "Patience", "Result", "Tick", "known_credentials"]
 
-_LONGEST_PAUSE: Final = 5.0
-_TICK: Final = 0.1
-_STALLED: Final = 600.0
+_LONGEST_PAUSE: Final = 5.0  # seconds between tries: somebody sits before it
+_TICK: Final = 0.1  # seconds
+_STALLED: Final = 600.0  # seconds without progress though the store answers: large artifacts take their time
 _OUTCOMES: Final = {"delivered": Code.FINE, "left": Code.WRONG, "unreachable": Code.STORE, "refused": Code.STORE}
 
 
@@ -104,7 +105,7 @@ class Foreground:
             log = open_log(session.dir / "agent.log", settings.log_level, pid=os.getpid(), host="sync")
             self._pipeline = Pipeline.open(session, open_sink, log, host="sync", credentials=credentials)
         except BaseException:
-            os.close(lock)
+            let_go(lock)
             raise
         self._host = Host(self._pipeline, log)
         self._before = self._settled()[0]
@@ -129,7 +130,7 @@ class Foreground:
             tick(at)
             if self._pipeline.deserted and self._pipeline.settled:
                 return "delivered"
-            if self._pipeline.deserted and self._pipeline.stuck:
+            if self._pipeline.deserted and self._pipeline.stuck:  # every store refused: waiting mends nothing
                 return "refused"
             away = at.problem is not None
             if now - moved > (patience.without_progress if away else _STALLED):
@@ -141,7 +142,7 @@ class Foreground:
     def _tick(self) -> Tick:
         settled, problem = self._settled()
         done = max(0, settled - self._before)
-        opening = any(c.delivery.sink is None and not c.delivery.refused for c in self._pipeline.channels.values())
+        opening = any(c.delivery.sink is None and not c.delivery.refused for c in self._pipeline.by_uri.values())
         return Tick(done, done + self._pipeline.spool.waiting.points, problem, "opening the store" if opening else None)
 
     def _settled(self) -> tuple[int, str | None]:
@@ -155,22 +156,24 @@ class Foreground:
     def _leave(self) -> None:
         pipeline, session = self._pipeline, self._session
         try:
+            # Only when its workers have ended: one that hangs in a request may be draining, too.
             if self._host.stop(2.0):
                 pipeline.drain(time.monotonic())
             self._left = [state for state in pipeline.book.all() if not state.finalized]
             self._ledgers = {state.run: pipeline.spool.counts.ledger(state.run) for state in pipeline.book.all()}
             self._done = self._tick().done
+            # In this order: a program that joins until then is seen, and one that joins later begins another session.
             settled = pipeline.settled and session.close_if_deserted()
-            dead = pipeline.spool.letters.number
+            dead = pipeline.spool.letters.number  # while the spool is open
             pipeline.close()
-            if settled and not self._ledgers and not set_aside(session):
+            if settled and not self._ledgers and not set_aside(session):  # it never had a run
                 session.remove()
             elif settled:
                 mark_finished(session, runs=len(self._ledgers), dead=dead, at=time.time())
                 session.remove_shared()
         finally:
             with contextlib.suppress(OSError):
-                os.close(self._lock)
+                let_go(self._lock)  # last: whoever gets the lock then finds the session as it stays
 
     def _result(self, outcome: str) -> Result:
         if outcome == "delivered" and self._left:

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import Final
 
+from tailrace_agent.files.dir_lock import let_go
 from tailrace_agent.hosts.spawn import request_exit
 from tailrace_agent.ipc.session import Session
 
 __all__ = ["relieve", "take_over"]
 
-_LEAVES_WITHIN: Final = 20.0
+_LEAVES_WITHIN: Final = 20.0  # seconds
 
 
 def take_over(session: Session) -> int | None:
     """A descriptor that holds the session's agent lock; None while an agent or a program of it lives."""
-    if not session.has_shared:
+    if not session.has_shared:  # after a reboot: the lock's place is gone with it
         session.touch_shared()
     lock = None if _programs_live(session) else session.try_agent_lock()
     if lock is not None and _programs_live(session):  # one has joined in between: it will want an agent of its own
-        os.close(lock)
+        let_go(lock)
         return None
     return lock
 

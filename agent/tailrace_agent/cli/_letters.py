@@ -121,9 +121,10 @@ def collect(
         if isinstance(session, Unreadable):
             silent.append(f"session {session.name} {session.problem}; {session.mend}")
             continue
-        if session.elsewhere:
+        if session.elsewhere:  # its agent may live there, and hold its spool
             continue
         try:
+            # Given back at once: `reading` takes it for itself.
             if take_over and (lock := relieve(session)) is not None:
                 os.close(lock)
             found += [each for each in _of_session(session, pending=pending) if key in (None, each.letter.letter.key)]
@@ -168,19 +169,23 @@ def put_back(session: Session, letters: list[Letter], rename: dict[str, str]) ->
         if not letter.letter.body:  # see `Spool`
             mend = f"tailrace dead drop {letter.id}"
             raise Fail(f"{letter.id} was damaged on disk, and cannot be sent: {mend}", Code.WRONG)
+    # Before the spool is opened for writing: a name that cannot be leaves it as it is.
     bodies = {letter.id: _renamed(session, letter.letter, rename) for letter in letters}
     dead = [letter for letter in letters if not letter.pending]
+    # Letters last: killed in between, this leaves a session that `sync` takes up once more, and runs whose end is
+    # reported once more. The other way round, what waits again would lie in a session that counts as finished, or be of
+    # a run that does, and nobody would send it.
+    (session.dir / "finished").unlink(missing_ok=True)
     with _opened(session) as spool:
+        book = RunBook(spool.runs(), spool.save_run)
+        for run in {letter.letter.run for letter in letters}:
+            # A run that was gone may be back: then its end has to be reported again, too.
+            book.advance(run, Event.REVIVED)
         again = [(x.letter.run, x.letter.kind, x.letter.n, _first_ns(x.letter), bodies[x.id]) for x in dead]
         spool.letters.revive([letter.letter for letter in dead], again)
         for letter in letters:
             if letter.pending:
                 spool.artifacts.send_again(letter.letter.id, bodies[letter.id])
-        book = RunBook(spool.runs(), spool.save_run)
-        for run in {letter.letter.run for letter in letters}:
-            # A run that was gone may be back: then its end has to be reported again, too.
-            book.advance(run, Event.REVIVED)
-    (session.dir / "finished").unlink(missing_ok=True)
 
 
 def discard(session: Session, letters: list[Letter]) -> None:
@@ -194,6 +199,7 @@ def discard(session: Session, letters: list[Letter]) -> None:
                         letter.letter.run, "artifact", [letter.letter.id], 0, dropped=[("discarded by the user", 1)]
                     )
                 )
+    # Files after the commit: a kill in between leaves a file that nobody wants, and not a letter without its file.
     for letter in letters:
         if letter.letter.kind == "artifact":
             with contextlib.suppress(*UNREADABLE):
@@ -261,7 +267,7 @@ def _renamed(session: Session, letter: DeadLetter, rename: dict[str, str]) -> by
 
 def _moved(session: Session, record: Artifact, new: str) -> bytes:
     """An artifact's record for another place in the run's artifacts, and its staged copy under that name."""
-    norm = posixpath.normpath(new)
+    norm = posixpath.normpath(new)  # MLflow refuses a path that is not normal
     if norm in (".", "..") or norm.startswith(("/", "../")):
         raise Fail(f"{new!r} is no place in a run's artifacts: write DIRECTORY/NAME, from the run's root", Code.USAGE)
     if record.model is not None:

@@ -18,6 +18,7 @@ import msgspec
 from tailrace_agent.cli._app import count, size
 from tailrace_agent.cli._look import glance, look
 from tailrace_agent.errors import SessionError
+from tailrace_agent.files.dir_lock import let_go
 from tailrace_agent.files.ownership import is_private
 from tailrace_agent.ipc.finished import finished
 from tailrace_agent.ipc.session import Session, sessions_root, shared_root
@@ -59,8 +60,10 @@ def remove(settings: Settings, litter: Litter) -> str | None:
     try:
         session = Session.open(sessions_root(settings) / litter.name)
     except SessionError:
+        # What is no session can still be held by an agent, in shared memory.
         session = _stranger(shared_of(sessions_root(settings) / litter.name, settings))
     try:
+        # -1: without shared memory nobody can hold it.
         lock = session.try_agent_lock() if session.has_shared else -1
         if lock is None:
             return "it is live"
@@ -68,7 +71,7 @@ def remove(settings: Settings, litter: Litter) -> str | None:
             _remove_all(litter)
         finally:
             if lock >= 0:
-                os.close(lock)
+                let_go(lock)
     except OSError as error:
         return f"{error.filename or litter.name}: {error.strerror}"
     return None
@@ -103,6 +106,7 @@ def _stranger(shared: Path) -> Session:
 
 def _of_session(session: Session, older_than: float) -> Litter | None:
     view = glance(session)
+    # Nor `elsewhere`: its locks are on another host.
     if view.state not in ("finished", "leftover", "unreadable") or view.trainer_alive:
         return None
     undelivered = [
@@ -137,14 +141,15 @@ def _of_shared(path: Path, sessions: dict[str, Session | Unreadable]) -> Litter 
     session = sessions.get(name)
     if isinstance(session, Unreadable) or (session is not None and not (session.dir / "finished").exists()):
         return None
-    stranger = _stranger(path)
-    if stranger.agent_alive() or any(stranger.owner_alive(ring) for ring in stranger.rings()):
-        return None
     try:
+        # Before an agent is looked for: that may make the lock's file, and the directory a young one.
         age = time.time() - path.stat().st_mtime
     except FileNotFoundError:  # its program has just given it back
         return None
     if session is None and age < _YOUNG:
+        return None
+    stranger = _stranger(path)
+    if stranger.agent_alive() or any(stranger.owner_alive(ring) for ring in stranger.rings()):
         return None
     unread = look(stranger).in_ring_bytes
     return Litter(
@@ -175,7 +180,7 @@ def _remove_all(litter: Litter) -> None:
         if path.is_symlink() or not path.is_dir():
             path.unlink(missing_ok=True)
             continue
-        if path.lstat().st_uid != os.geteuid():
+        if path.lstat().st_uid != os.geteuid():  # root could delete it, and must not by mistake
             raise PermissionError(errno.EPERM, "it belongs to another user", str(path))
         _unlock(path)
         for folder, names, _ in os.walk(path):

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from tailrace_agent.cli._views import RunView, SessionView
 from tailrace_agent.delivery.run_records import restored, stand_in
 from tailrace_agent.delivery.run_state import RunState
 from tailrace_agent.errors import SessionError
+from tailrace_agent.files.dir_lock import let_go
 from tailrace_agent.ipc import status
 from tailrace_agent.ipc.finished import finished, set_aside
 from tailrace_agent.ipc.records import run_hex
@@ -47,7 +47,7 @@ __all__ = [
     "statuses",
 ]
 
-_SILENT_AFTER = 10.0
+_SILENT_AFTER = 10.0  # seconds; an agent writes its status with each drain
 _SHOWN = 5
 
 
@@ -147,9 +147,10 @@ def _look_inside(session: Session, view: SessionView) -> None:
         over = (session.dir / "finished").exists()
         view.state = "finished" if over else "starting" if view.trainer_alive else "leftover"
         for run in view.runs:
+            # Its end may lie in a ring, which only an agent reads.
             if run.state == "RUNNING" and not view.trainer_alive:
                 run.state = "UNKNOWN"
-    except Busy:
+    except Busy:  # before the status files are read: without an agent they are what a dead one has left
         _look_at_live(session, view)
     _report_set_aside(session, view)
 
@@ -169,6 +170,7 @@ def _holds_dead(session: Session) -> bool:
         return False
     if path.with_name("spool.db-wal").exists():  # it was not closed: whoever looks inside reads that, too
         return True
+    # Immutable: even to read, SQLite would make a log and its index beside the file.
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as db:
         return bool(db.execute("SELECT 1 FROM dead LIMIT 1").fetchall())
 
@@ -181,6 +183,7 @@ def reading(session: Session) -> Iterator[Spool | None]:
         Busy: An agent holds the session.
         SessionError: The spool cannot be read; it is left as it is.
     """
+    # -1: without shared memory there is nothing in which anybody could hold it.
     lock = session.try_agent_lock() if session.has_shared else -1
     if lock is None:
         raise Busy(session)
@@ -194,7 +197,7 @@ def reading(session: Session) -> Iterator[Spool | None]:
                 spool.close()
     finally:
         if lock >= 0:
-            os.close(lock)
+            let_go(lock)
 
 
 def states(session: Session, spool: Spool) -> list[RunState]:

@@ -14,7 +14,7 @@ from tailrace_agent.settings.uris import public_uri
 
 __all__ = ["Links", "can_browse", "links_of", "open_browser"]
 
-_PATIENCE: Final = 10.0
+_PATIENCE: Final = 10.0  # seconds: without links the UI is of use, too
 
 
 class Links(NamedTuple):
@@ -46,7 +46,7 @@ def links_of(uri: str, address: str, settings: Settings) -> Links:
 
     reader = open_reader(uri, str(Path.cwd()), request_timeout=_PATIENCE)
     ids = {name: experiment_id for experiment_id, name in reader.experiments().items()}
-    by_id = os.environ.get("MLFLOW_EXPERIMENT_ID")
+    by_id = os.environ.get("MLFLOW_EXPERIMENT_ID")  # no setting of ours; the name comes first, as in MLflow
     wanted = ids.get(settings.experiment_name or "") or (by_id if by_id in ids.values() else None)
     newest = _newest(reader, [wanted] if wanted else list(ids.values()))
     if newest is None:

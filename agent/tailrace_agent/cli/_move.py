@@ -29,7 +29,7 @@ from tailrace_agent.sinks.base import Sink
 
 __all__ = ["Moved", "move", "moved"]
 
-_DRAIN_FOR: Final = 10.0
+_DRAIN_FOR: Final = 10.0  # seconds; a ring's damaged frame is given up after five
 
 
 class Moved(msgspec.Struct, kw_only=True):
@@ -95,12 +95,21 @@ def _take_over_rings(pipeline: Pipeline) -> None:
 
 def _move_runs(session: Session, pipeline: Pipeline, sink: Sink, uri: str, report: Callable[[str], None]) -> None:
     for state in pipeline.book.all():
-        if state.finalized or state.spec.tracking_uri == uri:
+        if state.finalized or state.spec.tracking_uri == uri:  # finalized: all of it is where it was to go
             continue
         ref = state.ref
+        # By MLflow's id, which is random: a store that has it is the same one, or a copy of it.
         same = ref is not None and any(found.ref.run_id == ref.run_id for found in sink.find_runs(ref.run_id))
         changes: dict[str, Any] = {"tracking_uri": uri} if same else _fresh(state, uri)
         spec = msgspec.structs.replace(state.spec, **changes)
+        delivered = {} if same else pipeline.spool.counts.delivered_keys(state.run)
+        if delivered:
+            # The note first: killed in between, it says what the store took where the run still is, which is read as
+            # such. The other way round, the run would begin anew and be compared with what the first store took.
+            status.write(
+                _note(session, state.run),
+                Moved(store=state.spec.tracking_uri, run_id=ref.run_id if ref else None, keys=delivered),
+            )
         pipeline.book.update(
             state.run, spec=spec, ref=ref if same else None, attempts=state.attempts if same else 0, refused=None
         )
@@ -108,12 +117,6 @@ def _move_runs(session: Session, pipeline: Pipeline, sink: Sink, uri: str, repor
         if same:
             report(f"{name} goes on in {uri}")
             continue
-        delivered = pipeline.spool.counts.delivered_keys(state.run)
-        if delivered:
-            status.write(
-                _note(session, state.run),
-                Moved(store=state.spec.tracking_uri, run_id=ref.run_id if ref else None, keys=delivered),
-            )
         stays = f"; {count(sum(delivered.values()), 'point')} stay where they were delivered" if delivered else ""
         report(f"{name} begins anew in {uri}{stays}")
 
@@ -122,7 +125,7 @@ def _fresh(state: RunState, uri: str) -> dict[str, Any]:
     """What an id of the old store names does not exist in the new one."""
     changes: dict[str, Any] = {"tracking_uri": uri, "experiment_id": None, "parent_run_id": None, "run_id": None}
     if state.ref is not None and state.spec.run_name is None:
-        changes["run_name"] = state.ref.run_name
+        changes["run_name"] = state.ref.run_name  # MLflow made it up, and people know the run by it
     return changes
 
 

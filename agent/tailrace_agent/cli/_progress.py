@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Progress"]
 
-_LINE_EVERY: Final = 5.0
+_LINE_EVERY: Final = 5.0  # seconds: a CI job's log keeps every line
 
 
 class Progress:
@@ -48,7 +48,7 @@ class Progress:
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[doing]}", style="yellow", markup=False),
                 console=self._console,
-                transient=True,
+                transient=True,  # what stays is the line of `report`
             )
             self._bar.start()
         return self
@@ -70,7 +70,7 @@ class Progress:
     def tick(self, at: Tick) -> None:
         """How far it is now."""
         if self._bar is not None:
-            if at.problem not in (None, self._problem):
+            if at.problem not in (None, self._problem):  # once, not with each tick
                 self.print_line(f"{self.name}: {at.problem}", "yellow")
             self._problem = at.problem
             doing = "waiting" if at.problem else plain(at.note or "")

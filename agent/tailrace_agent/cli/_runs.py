@@ -20,8 +20,8 @@ from tailrace_agent.settings.uris import mask_uri, resolve_uri, unmask_uri
 
 __all__ = ["LocalRun", "delivered_keys", "find_local", "known_runs", "meant"]
 
-_PATIENCE: Final = 5.0
-_STORES: Final = 3
+_PATIENCE: Final = 5.0  # seconds
+_STORES: Final = 3  # each that is away costs `_PATIENCE`
 T = TypeVar("T")
 
 
@@ -113,7 +113,9 @@ def delivered_keys(entry: LocalRun) -> dict[str, int]:
     with reading(entry.session) as spool:
         keys = spool.counts.delivered_keys(number) if spool is not None else {}
     before = moved(entry.session, number)
-    if before is not None:
+    # A move that was cut short has left the note alone: the run is still where the note says.
+    if before is not None and (before.run_id is None or before.run_id != entry.run.run_id):
+        # What went to the first store is counted in the same spool, and is not in the second.
         keys = {key: n for key, total in keys.items() if (n := total - before.keys.get(key, 0))}
     return keys
 
@@ -129,6 +131,7 @@ def _fitting(text: str, entries: Sequence[T], run_of: Callable[[T], LocalRun]) -
     found = [entry for entry in entries if start in ids(entry)]
     if found or not text:
         return found, False
+    # Whole ids, then names, then beginnings: `abc` as a name is not outdone by an id that begins so.
     found = [entry for entry in entries if text == run_of(entry).run.run_name]
     if found:
         return found, True
@@ -141,7 +144,7 @@ def _candidates(settings: Settings, runs: dict[str, list[LocalRun]]) -> list[Can
         Candidate(
             identity,
             entries[0].run.run_name or "",
-            entries[-1].run.state,
+            entries[-1].run.state,  # the latest session's word
             max(entry.run.started for entry in entries),
             params.get(identity, {}),
             mask_uri(entries[0].store)[0],

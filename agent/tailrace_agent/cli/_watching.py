@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["wait_for_agent"]
 
-_TICK: Final = 0.2
+_TICK: Final = 0.2  # seconds; each look reads the status files
 
 
 def wait_for_agent(
@@ -40,6 +40,7 @@ def wait_for_agent(
         tick(Tick(settled - before, max(settled, goal) - before, problem))
         if view.state == "leftover":
             return None
+        # Without runs nothing is known yet: the agent has published none.
         goes_on = view.state == "live" and bool(view.runs) and (view.trainer_alive or not wait)
         if view.state == "finished" or (goes_on and settled >= goal):
             return _result(view, settled - before, "delivered", [])
@@ -49,6 +50,7 @@ def wait_for_agent(
             return _result(view, settled - before, "unreachable" if problem else "left", [reason])
         time.sleep(_TICK)
         view = look(session)
+        # An agent that is just beginning has published no run at the call.
         goal = goal or sum(run.accepted for run in view.runs)
 
 

@@ -59,6 +59,7 @@ def command(
             lost = sum(litter.undelivered is not None for litter in chosen)
             warning = f", {lost} of them UNDELIVERED," if lost else ""
             confirm(f"Delete {count(len(chosen), 'item')}{warning} for good?", json_=json_)
+        # Each by itself: one that has come to life keeps no other.
         failed = {litter.name: reason for litter in chosen if (reason := remove(settings, litter)) is not None}
         chosen = [litter for litter in chosen if litter.name not in failed]
     freed = sum(litter.bytes for litter in chosen)

@@ -60,7 +60,7 @@ def command(
     reader = open_store(app, tracking_uri)
     from tailrace_agent.reading.comparison import compare
 
-    found = {run.info.run_id: run for run in reader.find_all(runs, newest)}
+    found = {run.info.run_id: run for run in reader.find_all(runs, newest)}  # a run that is named twice is one row
     comparison = compare(reader, list(found.values()), metric)
     if json_:
         as_json(_plain(comparison, reader.name))
@@ -98,9 +98,9 @@ def _print(comparison: Comparison, *, all_: bool) -> None:
     columns = [str(column) for column in comparison.columns if str(column).startswith((_PARAMS, _METRICS))]
     hidden: Counter[str] = Counter()
     for column in columns:
-        if _of(column, columns) is not None:
+        if column in comparison.ends:
             continue  # shown beside the last value
-        group = {column, f"{column}.min", f"{column}.max"}
+        group = {column, *(comparison.ends & {f"{column}.min", f"{column}.max"})}
         if not all_ and not group & differing:
             hidden["machine" if column in machine else "same"] += 1
             continue
@@ -115,21 +115,16 @@ def _print(comparison: Comparison, *, all_: bool) -> None:
         print_line(console(), f"{', '.join(words)}; --all shows them", "dim")
 
 
-def _of(column: str, columns: list[str]) -> str | None:
-    """The metric whose smallest or largest value this column holds."""
-    base, _, end = column.rpartition(".")
-    whole = column.startswith(_METRICS) and end in ("min", "max") and {base, f"{base}.min", f"{base}.max"} <= {*columns}
-    return base if whole else None
-
-
 def _cells(comparison: Comparison, column: str) -> list[str]:
     if column.startswith(_PARAMS):
         return ["-" if value is None or value != value else str(value) for value in comparison[column]]  # noqa: PLR0124
     last = [_shown(value) for value in comparison[column]]
-    if f"{column}.min" not in comparison.columns:
+    names = [f"{column}.min", f"{column}.max"]
+    if not comparison.ends.intersection(names):
         return last
-    ends = zip(comparison[f"{column}.min"], comparison[f"{column}.max"], strict=True)
-    return [f"{value}  ({_shown(low)} … {_shown(high)})" for value, (low, high) in zip(last, ends, strict=True)]
+    # One may be missing: its name is that of another metric.
+    shown = [[_shown(v) for v in comparison[x]] if x in comparison.ends else [""] * len(last) for x in names]
+    return [f"{value}  ({low} … {high})" for value, low, high in zip(last, *shown, strict=True)]
 
 
 def _shown(value: float) -> str:

@@ -105,6 +105,7 @@ def retry(
     settings = app.settings()
     letters = _chosen(settings, ids, all_, run, key)
     if names:
+        # A letter of several entries has no key of its own, so which names are in it is not known here.
         known = {letter.letter.key for letter in letters} | ({"*"} if any(x.letter.n > 1 for x in letters) else set())
         unknown = sorted(set(names) - known)
         if unknown and "*" not in known:
@@ -150,12 +151,12 @@ def drop(app: App, ids: tuple[str, ...], all_: bool, run: str | None, key: str |
 def _chosen(settings: Settings, ids: tuple[str, ...], all_: bool, run: str | None, key: str | None) -> list[Letter]:
     from tailrace_agent.cli._letters import collect, select
 
-    if bool(ids) == (all_ or run is not None or key is not None):
+    if bool(ids) == (all_ or run is not None or key is not None):  # either ids or a choice: both could contradict
         raise click.UsageError(
             "name the dead letters (`tailrace dead list` shows their ids), or say --all, --run RUN or --key KEY"
         )
     letters, silent = collect(settings, run, key=key, take_over=True)
-    if any(":p" in text for text in ids):
+    if any(":p" in text for text in ids):  # one that waits and has not failed is not among them
         waiting, _ = collect(settings, run, pending=True)
         letters = [letter for letter in letters if not letter.pending] + waiting
     chosen = select(letters, ids) if ids else letters
@@ -200,7 +201,7 @@ def _lock(letter: Letter) -> int:
 def _names(rename: tuple[str, ...]) -> dict[str, str]:
     names = {}
     for text in rename:
-        old, equals, new = text.rpartition("=")
+        old, equals, new = text.rpartition("=")  # from the right: the refused name is the one that may hold a `=`
         if not (old and equals and new):
             raise click.UsageError(f"--rename {text!r} is not OLD=NEW")
         names[old] = new

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-
 import click
 
-from tailrace_agent.cli._app import App, leave, uri_option
-from tailrace_agent.runtime import interpreter
+from tailrace_agent.cli._app import App, uri_option
+from tailrace_agent.cli._program import run_module
 
 
 @click.command("demo")
@@ -21,15 +19,5 @@ def command(app: App, steps: int, tracking_uri: str | None) -> None:
     set. The code is short and worth reading: `python -c "import tailrace.demo as d; print(d.__file__)"`.
     """
     app.settings(tracking_uri)  # what is wrong is reported before anything runs
-    # A program, since it is a user of tailrace, and the machinery does not import its users.
     to = ["--tracking-uri", tracking_uri] if tracking_uri else []
-    trainer = subprocess.Popen(
-        interpreter.module_command("tailrace.demo", "--steps", str(steps), *to), env=app.environment()
-    )
-    while True:
-        try:
-            code = trainer.wait()
-            break
-        except KeyboardInterrupt:  # the terminal has sent it to the trainer too, which ends its run
-            continue
-    leave(code if code >= 0 else 128 - code)
+    run_module(app, "tailrace.demo", "--steps", str(steps), *to)

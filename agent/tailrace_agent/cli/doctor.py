@@ -48,11 +48,11 @@ def _all(app: App, tracking_uri: str | None) -> list[Check]:
         return [*checks, Check(name="settings", result="fail", text=str(error), mend="mend it; nothing works before")]
     state = _checks.state(settings)
     checks += [*state, *_checks.shared_memory(settings), _checks.processes(settings)]
-    if state[0].result != "fail":
+    if state[0].result != "fail":  # these write into the state directory
         checks += [_checks.clock(settings), _checks.copies(settings), *_checks_store.sessions(settings)]
     mlflow = _checks_store.mlflow()
     checks.append(mlflow)
-    if mlflow.result == "ok":
+    if mlflow.result == "ok":  # opening a store imports it
         checks.append(_checks_store.store(app, settings))
     return [*checks, _checks_store.gpu()]
 

@@ -75,7 +75,7 @@ def command(  # noqa: PLR0913, PLR0917 - an argument for each option
     """  # noqa: D301 - click wants the character itself
     from tailrace_agent.cli._reading import open_store
 
-    if older_than is None and not status and not empty:
+    if older_than is None and not status and not empty:  # else it would be every run that is over
         raise click.UsageError("say which runs: --older-than, --status or --empty")
     reader = open_store(app, tracking_uri)
     from tailrace_agent.reading.cleanup import choose, delete

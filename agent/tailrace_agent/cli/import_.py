@@ -12,13 +12,9 @@ from tailrace_agent.cli._app import (
     App,
     Code,
     Fail,
-    as_json,
     byte_size,
-    console,
-    count,
     json_option,
     leave,
-    print_line,
     quieten_mlflow,
     uri_option,
 )
@@ -29,29 +25,66 @@ if TYPE_CHECKING:
 
 
 @click.command("import")
-@click.argument("path", metavar="FILE", type=click.Path(exists=True, path_type=Path))
+@click.argument("what", metavar="[wandb|tfevents|neptune|trackio] PATH", nargs=-1, required=True)
 @click.option("--experiment", metavar="NAME", help="Experiment for all of them (default: each keeps its own).")
 @uri_option("The store that they go to (default: the setting).")
 @click.option(
     "--max-size",
     metavar="SIZE",
     callback=byte_size,
-    help="Bound of what it becomes: 500MB, 4GiB (default: 1GiB, or 20 times the archive's size if that is more).",
+    help="Bound of what an archive becomes: 500MB, 4GiB (default: 1GiB, or 20 times its size if that is more).",
 )
+@click.option("--follow", is_flag=True, help="tfevents: go on with what comes, until Ctrl-C; then the runs end.")
 @json_option
 @click.pass_obj
 def command(
-    app: App, path: Path, experiment: str | None, tracking_uri: str | None, max_size: int | None, json_: bool
+    app: App,
+    what: tuple[str, ...],
+    experiment: str | None,
+    tracking_uri: str | None,
+    max_size: int | None,
+    follow: bool,
+    json_: bool,
 ) -> None:
-    """Put the runs of an archive into MLflow, with their steps, times, status and nesting.
+    """Put runs that are elsewhere into MLflow, with their steps, times, status and nesting.
 
-    FILE is what `tailrace export` has written, or the directory `reports` that runs leave with tracking off. Each run
-    arrives once: one that is there already is left alone, and one that an import left half done is deleted and imported
-    anew. So if anything goes wrong, do it again.
-    """
+    \b
+    tailrace import runs.tailrace.zip    what `tailrace export` has written
+    tailrace import reports              what runs leave with tracking off
+    tailrace import wandb [DIR]          offline runs of wandb (default: ./wandb)
+    tailrace import tfevents [DIR]       event files of TensorBoard (default: ./runs)
+    tailrace import neptune [DIR]        what neptune-exporter has written (default: ./exports)
+    tailrace import trackio [DIR]        databases of trackio (default: its own directory)
+
+    Each run arrives once: one that is there already is left alone, so if anything goes wrong, do it again. One of
+    another tracker that has grown since gets what is new. Of an archive, one that was left half done is imported anew.
+    """  # noqa: D301 - click reads the backspace
+    source, path = _source(what)
+    if source is not None:
+        from tailrace_agent.cli._foreign import import_foreign
+
+        import_foreign(app, source, path, experiment, tracking_uri, follow=follow, json_=json_)
+        return
+    if follow:
+        raise Fail("--follow goes with tfevents alone", Code.USAGE)
+    if path is None or not path.exists():
+        raise Fail(f"there is no {path}", Code.USAGE)
     if path.is_dir():
         _import_reports(app, path, experiment, tracking_uri, max_size, json_=json_)
     _import_archive(app, path, experiment, tracking_uri, max_size, json_=json_)
+
+
+def _source(what: tuple[str, ...]) -> tuple[str | None, Path | None]:
+    """Which tracker, and where; None for what is tailrace's own."""
+    from tailrace_agent.cli._foreign import SOURCES
+
+    if len(what) > 2 or (len(what) == 2 and what[0] not in SOURCES):
+        raise Fail(
+            f"import takes a file, or one of {', '.join(SOURCES)} and a directory, not {' '.join(what)}", Code.USAGE
+        )
+    if what[0] in SOURCES:
+        return what[0], Path(what[1]) if len(what) == 2 else None
+    return None, Path(what[0])
 
 
 def _import_reports(
@@ -74,12 +107,14 @@ def _import_archive(
     app: App, path: Path, experiment: str | None, tracking_uri: str | None, max_size: int | None, *, json_: bool
 ) -> None:
     from tailrace_agent.cli._deliver import Tick
+    from tailrace_agent.cli._imported import conclude, print_imported
     from tailrace_agent.cli._progress import Progress
     from tailrace_agent.reading.archive import ArchiveReader
 
     quieten_mlflow()
     done: list[Imported] = []
     with ArchiveReader(path, max_size) as archive, Progress(quiet=json_) as progress:
+        # Only once the archive is known to be one: it imports MLflow.
         from tailrace_agent.reading.import_ import import_runs
         from tailrace_agent.reading.reader import open_reader
 
@@ -94,18 +129,5 @@ def _import_archive(
         for each in import_runs(reader, archive, experiment, show):
             done.append(each)
             if not json_:
-                _print_imported(each)
-    imported = sum(each.outcome == "imported" for each in done)
-    if json_:
-        as_json({"store": reader.name, "runs": done})
-    else:
-        there = f", {len(done) - imported} there before" if imported < len(done) else ""
-        print_line(console(), f"{count(imported, 'run')} imported into {reader.name}{there}")
-
-
-def _print_imported(each: Imported) -> None:
-    name = f"{each.run_name or each.source_run_id[:8]} → {each.run_id} ({each.experiment})"
-    if each.outcome == "there":
-        print_line(console(), f"{name}: is there already", "dim")
-        return
-    print_line(console(), f"{name}: {count(each.points, 'point')}, {count(each.artifacts, 'artifact')}")
+                print_imported(each)
+    conclude(done, reader.name, json_=json_)

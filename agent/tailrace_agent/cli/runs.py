@@ -67,7 +67,7 @@ def command(  # noqa: PLR0913, PLR0917 - an argument for each option
     names = reader.experiments()
     try:
         ids = reader.experiment_ids(experiment) if experiment else list(names)
-        found = reader.search(ids, filter_, order_by, limit + 1)
+        found = reader.search(ids, filter_, order_by, limit + 1)  # one more than is shown: to know of others
     except Refused as error:
         raise Fail(str(error), Code.USAGE) from error
     records = [reader.record(run) for run in found]

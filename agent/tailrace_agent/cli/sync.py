@@ -88,6 +88,7 @@ def command(
         as_json({"sessions": results})
     elif not results:
         click.echo(f"nothing is left over: all is delivered{'' if wait else ', or on its way'}")
+    # The largest: a store that is away (3) outweighs what is left (1).
     leave(max((result.code for result in results), default=Code.FINE))
 
 
@@ -122,6 +123,7 @@ def _mend(
         if names and not any(found.name.endswith(name) for name in names):
             continue
         reasons = [f"it {found.problem}", f"→ {found.mend}"]
+        # Its shared memory is here, so it is of this host; without it only the user can know that.
         if found.ours and (force or is_private(shared_of(found.path, settings))):
             try:
                 whole.append(mended(found, settings))

@@ -25,8 +25,8 @@ from tailrace_agent.text.quoting import visible
 if TYPE_CHECKING:
     from tailrace_agent.settings.settings import Settings
 
-_PORTS: Final = 50
-_READY_WITHIN: Final = 120.0
+_PORTS: Final = 50  # tried, from the one that is wanted
+_READY_WITHIN: Final = 120.0  # seconds
 _TAIL: Final = 2000
 
 
@@ -93,6 +93,7 @@ def _serve(uri: str, settings: Settings, host: str, port: int, *, browse: bool) 
             start_new_session=True,
         )
         try:
+            # Else the closing of a terminal would leave the server, which has a session of its own.
             for number in (signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, _interrupt)
             click.echo(f"starting MLflow's UI on {mask_uri(uri)[0]}")
@@ -107,7 +108,7 @@ def _serve(uri: str, settings: Settings, host: str, port: int, *, browse: bool) 
         except KeyboardInterrupt:
             click.echo("\nended")
         finally:
-            announced.close()
+            announced.close()  # first: no run is to be linked to a UI that is ending
             _end(server)
     leave(Code.FINE)
 
@@ -164,7 +165,7 @@ def _wait_until_ready(server: subprocess.Popen[bytes], host: str, port: int, out
 
 def _end(server: subprocess.Popen[bytes]) -> None:
     for number, patience in ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
-        with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError):  # its whole group, which may outlive it
             os.killpg(server.pid, number)
         with suppress(subprocess.TimeoutExpired):
             server.wait(patience)
@@ -195,5 +196,6 @@ def _free_port(host: str, port: int) -> int:
                 if error.errno == errno.EADDRINUSE:
                     continue
                 raise Fail(f"cannot listen on {host}: {error.strerror}", Code.USAGE) from error
+            # Somebody may take it before the server does, which then reports that.
             return candidate
     raise Fail(f"no free port from {port} to {port + _PORTS - 1}")

@@ -53,7 +53,7 @@ class Pieces:
         worked = False
         for path in sorted(path for path in self.directory.rglob("*") if path.is_file()):
             name = path.relative_to(self.directory).as_posix()
-            if name in self.sent or name in self.refused:
+            if name in self.sent or name in self.refused:  # by an earlier try
                 continue
             try:
                 renamed |= sink.log_artifact(run_id, path, self._folder_of(name))
@@ -61,6 +61,7 @@ class Pieces:
                 self.refused[name] = str(error)
             except Unavailable as error:
                 self._failing[name] = error
+                # Two in a row and none before them: it is the store, which would be asked for each of thousands.
                 if not worked and len(self._failing) > 1:
                     raise
             else:

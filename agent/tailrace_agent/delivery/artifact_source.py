@@ -64,6 +64,7 @@ class ArtifactSource:
             return None
         if record.append:
             return self._assemble(entry, record, sink, run_id, resumed=resumed)
+        # An entry has one thing in it; none, where somebody has deleted it.
         source = next(iter(_entries(entry)), None)
         if source is not None and record.size is not None and (size := staging_dir.size_of(source)) != record.size:
             raise CutShort(f"{source.name} has {size:,} of {record.size:,} bytes")

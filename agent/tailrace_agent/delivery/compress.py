@@ -75,6 +75,7 @@ def _compress(source: Path, target: Path, codec: Codec) -> None:
         for below in sorted(source.iterdir()):
             _compress(below, target / _name_of(below, codec), codec)
         return
+    # Made first, as 0600: made by the `open` below, it would have the mode that the umask leaves.
     write_own(target, b"")
     if target.name == source.name:
         shutil.copyfile(source, target)
@@ -96,6 +97,7 @@ def _writer(file: IO[bytes], codec: Codec) -> Any:
         import gzip
 
         return gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0)
+    # MLflow depends on it, and Python has zstd from 3.14 on.
     import pyarrow as pa
 
     return pa.CompressedOutputStream(pa.PythonFile(file, "w"), "zstd")

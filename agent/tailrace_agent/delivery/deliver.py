@@ -11,6 +11,7 @@ Invariants
 5. A run is created once: an attempt is on record before it is made, and once one is on record, the run is looked for
    before it is made again.
 6. Why a run will be KILLED is reported before its backlog is sent, and its end after it: see `run_ends`.
+7. What has a name that MLflow refuses goes under a clean one: see `run_names`.
 
 `step(now)` does one piece of work and returns when it wants to be called again; a thread is a thin shell around it.
 """
@@ -19,14 +20,25 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import msgspec
 
-from tailrace_agent.delivery.batches import Batch, Entry, Twins, body_of, keys_of, metrics_batch, texts_batch
+from tailrace_agent.delivery.batches import (
+    Answered,
+    Batch,
+    Entry,
+    Twins,
+    as_logged,
+    body_of,
+    keys_of,
+    metrics_batch,
+    texts_batch,
+)
 from tailrace_agent.delivery.run_book import RunBook
 from tailrace_agent.delivery.run_ends import RunEnds
+from tailrace_agent.delivery.run_names import NamesOfRuns
 from tailrace_agent.delivery.run_phase import Event
 from tailrace_agent.delivery.run_state import RunState
 from tailrace_agent.errors import Refused, RunGone, StoreRefused, Unavailable
@@ -34,6 +46,7 @@ from tailrace_agent.ipc.notices import Notice, Topic, refused
 from tailrace_agent.ipc.records import Point, run_hex
 from tailrace_agent.ipc.tags import LEDGER_TAG, RUN_TAG
 from tailrace_agent.log import Log
+from tailrace_agent.mlflow.stored_names import Names, fitting_tags
 from tailrace_agent.retry import IDLE, Backoff, Portion
 from tailrace_agent.sinks.base import Sink
 from tailrace_agent.spool import extremes
@@ -91,9 +104,10 @@ class Delivery:
         self._backoff = Backoff(cap=retry_max_delay)
         self._portion = Portion(_LEAST_METRICS)
         self._ends = RunEnds(spool, book, log)
+        self._names = NamesOfRuns(spool, book, log)
         self._since: dict[int, float] = {}
         self._twins: dict[int, Twins] = {}
-        self._accepted: dict[int, set[Entry]] = {}  # of metrics batches of which a later part failed
+        self._answered: dict[int, Answered] = {}
 
     @property
     def probing(self) -> bool:
@@ -128,6 +142,7 @@ class Delivery:
             self._refuse(str(error))
             return now + IDLE
         except Exception as error:
+            # The worker logs it, and calls this again after a pause.
             self._book.trouble(self.tracking_uri, f"unexpected: {error!r}")
             raise
 
@@ -162,6 +177,7 @@ class Delivery:
         again = state.attempts > 0
         self._book.update(state.run, attempts=state.attempts + 1)
         self._spool.sync()  # or a power cut would have it created twice
+        spec = msgspec.structs.replace(spec, tags=fitting_tags(spec.tags, sink.check))
         try:
             ref = sink.open_run(spec, parent_run_id, find_first=again)
         except Refused as error:
@@ -180,9 +196,11 @@ class Delivery:
     def _find_run(self, sink: Sink, state: RunState) -> bool:
         """Finds a run that another agent creates: it may not have come to that yet."""
         mark = run_hex(state.run)
+        # By its tag: `find_runs` also finds runs that have this text for a name.
         refs = [found.ref for found in sink.find_runs(mark) if found.tags.get(RUN_TAG) == mark]
         self._worked()
         self._book.update(state.run, attempts=state.attempts + 1, ref=refs[0] if refs else None)
+        # The stand-in for its record is nobody's: where there is no such run, nobody else is going to create it.
         if not refs and state.rebuilt:
             self._book.update(state.run, spec=msgspec.structs.replace(state.spec, owned=True))  # so it is to be created
             return False
@@ -229,27 +247,26 @@ class Delivery:
         self._ends.withdraw_note(sink, state)
         limit, twins = sink.limits.metrics, self._twins.setdefault(state.run, Twins())
         with self._spool.waiting.holding(state.run, "metric", self._portion.of(limit)) as blocks:
-            self._send_blocks(sink, state, blocks, partial(metrics_batch, twins=twins))
+            self._send_blocks(sink, state, blocks, partial(metrics_batch, twins=twins, steps_before=state.steps_before))
 
     # -- one request -------------------------------------------------------------------------------------------------
 
-    def _send_blocks(
-        self, sink: Sink, state: RunState, blocks: Sequence[Block], make: Callable[[Sequence[Block]], Batch]
-    ) -> None:
+    def _send_blocks(self, sink: Sink, state: RunState, blocks: Sequence[Block], make: Callable[..., Batch]) -> None:
         """Sends blocks, except those whose bytes were damaged on disk."""
         if not blocks:  # `shed` has just taken them
             return
+        names = self._names.of(sink, state).of(blocks[0].kind)
         try:
-            batch = make(blocks)
+            batch = make(blocks, names=names)
         except _UNREADABLE:
-            self._drop_unreadable(blocks, make)
+            self._drop_unreadable(blocks, make, names)
         else:
             self._send(sink, state, batch)
 
-    def _drop_unreadable(self, blocks: Sequence[Block], make: Callable[[Sequence[Block]], Batch]) -> None:
+    def _drop_unreadable(self, blocks: Sequence[Block], make: Callable[..., Batch], names: Names) -> None:
         for block in blocks:
             try:
-                make([block])
+                make([block], names=names)
             except _UNREADABLE as error:
                 self._spool.settle(
                     Outcome(block.run, block.kind, [block.id], 0, dropped=[("unreadable block", block.n)])
@@ -260,14 +277,21 @@ class Delivery:
     def _send(self, sink: Sink, state: RunState, batch: Batch) -> None:
         """Sends a batch, isolates what is refused, and writes down what became of it."""
         assert state.ref is not None
+        # Or a power cut would leave in MLflow what no ledger knows of.
         self._spool.sync(max(batch.blocks))
+        self._names.send_fresh(sink, state)
         good, dead = self._precheck(sink, batch)
-        if batch.kind == "metric" and (before := self._accepted.get(batch.run)):
-            good = [entry for entry in good if entry not in before]
+        answered = self._answered.get(batch.run)
+        if batch.kind == "metric" and answered is not None:
+            # A part of it was answered before a later one failed.
+            good = list(answered.left(_points(good)))
         requests = self._send_bisecting(sink, state.ref.run_id, batch, good, dead)
         buried = {entry for entry, _ in dead}
         delivered = [entry for entry in batch.entries if entry not in buried] if dead else batch.entries
-        found = extremes.of(entry for entry in delivered if isinstance(entry, Point))
+        found = extremes.of(_points(delivered))
+        original = self._names.of(sink, state).original
+        letters = [(entry, reason, original(entry[0])) for entry, reason in dead]
+        steps_before = state.steps_before if letters else {}
         self._spool.settle(
             Outcome(
                 run=batch.run,
@@ -279,19 +303,24 @@ class Delivery:
                 requests=requests,
                 keys=[(key, extreme.n) for key, extreme in found.items()],
                 extremes=found,
-                dead=[(entry[0], 1, body_of(batch.run, entry), reason) for entry, reason in dead],
+                dead=[
+                    (key, 1, body_of(batch.run, as_logged(entry, steps_before), key), reason)
+                    for entry, reason, key in letters
+                ],
             )
         )
         if batch.kind == "metric":
-            self._twins[batch.run].sent([entry for entry in delivered if isinstance(entry, Point)])
-            self._accepted.pop(batch.run, None)
+            # Not before it is settled: what is sent once more must not be taken for its own twin.
+            self._twins[batch.run].sent(_points(delivered))
+            if answered is not None:
+                answered.settle(_points(batch.entries))
         self._book.touch(batch.run)
-        for entry, reason in dead:
-            text = f"MLflow refused {batch.kind} {quoted(entry[0])}: {reason}"
-            self._book.notice(batch.run, Notice(text, Topic(refused(batch.kind, entry[0]))))
+        for _, reason, key in letters:
+            text = f"MLflow refused {batch.kind} {quoted(key)}: {reason}"
+            self._book.notice(batch.run, Notice(text, Topic(refused(batch.kind, key))))
 
     def _precheck(self, sink: Sink, batch: Batch) -> tuple[list[Entry], list[tuple[Entry, str]]]:
-        """Finds what MLflow's own rules for names refuse, without a request."""
+        """Finds what MLflow's own rules for names still refuse, without a request."""
         reasons = {key: sink.check(batch.kind, key) for key, _ in keys_of(batch.entries)}
         if not any(reasons.values()):
             return list(batch.entries), []
@@ -318,7 +347,7 @@ class Delivery:
                 self._worked()
             except Unavailable:
                 if batch.kind == "metric":
-                    self._accepted.setdefault(batch.run, set()).update(taken)
+                    self._answered.setdefault(batch.run, Answered()).add(_points(taken))
                 raise
             except Refused as error:
                 refused += 1
@@ -328,7 +357,7 @@ class Delivery:
                     dead.append((part[0], str(error)))
                 else:
                     middle = len(part) // 2
-                    parts += [part[middle:], part[:middle]]
+                    parts += [part[middle:], part[:middle]]  # the first half is sent first
         return accepted
 
     def _send_part(self, sink: Sink, run_id: str, kind: str, part: list[Entry]) -> None:
@@ -347,6 +376,7 @@ class Delivery:
         """Makes sure that the store takes anything at all for this run, before more entries are buried."""
         ledger = msgspec.json.encode(self._spool.counts.ledger(run).summary()).decode()
         try:
+            # Of all writes one that it gets anyway: a store that takes that refuses the entries for themselves.
             sink.log_batch(run_id, tags=[(LEDGER_TAG, ledger)])
         except Refused:
             raise Unavailable(f"the store refuses everything: {error}") from error
@@ -389,17 +419,22 @@ class Delivery:
                 self._book.advance(state.run, Event.CAME)
                 return self._monotonic()
         self._forget(state.run)
-        return self._monotonic() + 1.0
+        return self._monotonic() + 1.0  # its program may still log: that is buried, too
 
     def _forget(self, run: int) -> None:
         self._ends.forget(run)
+        self._names.forget(run)
         self._twins.pop(run, None)
-        self._accepted.pop(run, None)
+        self._answered.pop(run, None)
+
+
+def _points(entries: Iterable[Entry]) -> list[Point]:
+    return [entry for entry in entries if isinstance(entry, Point)]
 
 
 def _log_batch(sink: Sink, run_id: str, kind: str, entries: Sequence[Entry]) -> None:
     if kind == "metric":
-        sink.log_batch(run_id, metrics=[entry for entry in entries if isinstance(entry, Point)])
+        sink.log_batch(run_id, metrics=_points(entries))
         return
     texts = [(entry[0], str(entry[1])) for entry in entries]
     if kind == "param":

@@ -46,10 +46,11 @@ class RunBook:
         loaded.sort(key=lambda state: state.spec.start_time)
         self._states = {state.run: state for state in loaded}
         self._save, self._stand_in = save, stand_in
+        # Re-entrant: what holds it calls `update`, and `steady` is held around `start` and `end`.
         self._lock = threading.RLock()
         self.waiters = Waiters(self._lock, (s.run for s in loaded if s.end is not None and not s.closed))
         self._credentials: dict[str | None, str] = {}
-        self._changed: set[int] = set(self._states)
+        self._changed: set[int] = set(self._states)  # all: their status files may be gone with a reboot
         self._parents = {state.spec.parent for state in loaded}
 
     @contextmanager
@@ -80,6 +81,7 @@ class RunBook:
 
     def destinations(self) -> list[tuple[str | None, str]]:
         """Tracking URIs (without passwords) in use, with a working directory each."""
+        # Reversed: of several working directories that of the oldest run is taken, by each agent the same.
         return list({s.spec.tracking_uri: s.spec.cwd for s in reversed(self.all())}.items())
 
     def credentials(self, tracking_uri: str | None) -> str | None:
@@ -248,4 +250,5 @@ class RunBook:
 
     def _write(self, state: RunState) -> None:
         self._changed.add(state.run)
+        # This lock and then the spool's, never the other way round: the spool knows nothing of the book.
         self._save(state.run, msgspec.json.encode(state))

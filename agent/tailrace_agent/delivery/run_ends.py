@@ -55,8 +55,9 @@ class RunEnds:
 
     def __init__(self, spool: Spool, book: RunBook, log: Log) -> None:
         self._spool, self._book, self._log = spool, book, log
+        # Since when this agent knows it (monotonic seconds): with each agent the waits begin anew.
         self._ended: dict[int, float] = {}
-        self._stored: dict[int, str] = {}
+        self._stored: dict[int, str] = {}  # the ledger of each run as this agent has stored it
         self._single: set[int] = set()  # runs whose twins, if there were any, are gone
 
     def explain(self, sink: Sink, state: RunState) -> None:
@@ -93,7 +94,8 @@ class RunEnds:
         assert end is not None
         assert ref is not None
         self._settle(sink, state)
-        if state.spec.owned:
+        if state.spec.owned and end.status != "RUNNING":
+            # As before whatever is sent: after a power cut MLflow must not have an end that nobody here knows of.
             self._spool.sync()
             try:
                 sink.end_run(ref.run_id, end.status, end.time_ms)
@@ -140,6 +142,7 @@ class RunEnds:
         assert state.ref is not None
         if not state.spec.owned:  # the ledger of somebody else's run is its owner's
             return
+        # A single attempt makes no two.
         if state.attempts > 1 and not state.spec.run_id and state.run not in self._single:
             self._discard_twins(sink, state, state.ref.run_id)
             self._single.add(state.run)

@@ -44,7 +44,7 @@ def restored(run: int, encoded: bytes, stand_in: StandIn = nowhere) -> RunState:
     """
     try:
         state = msgspec.json.decode(encoded, type=RunState)
-        if state.run == run:
+        if state.run == run:  # another id means damage: then it is read field by field
             return state
     except UNREADABLE:
         pass

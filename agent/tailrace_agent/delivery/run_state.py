@@ -87,6 +87,7 @@ class RunState(msgspec.Struct, kw_only=True):
     @classmethod
     def begun(cls, record: Start, ring: str) -> RunState:
         """A run of which nothing was known; what an earlier state knew is lost where it makes itself known again."""
+        # It may be in MLflow already, with a note of its extremes: one attempt has it looked for before it is created.
         again = record.again
         return cls(spec=record.spec, ring=ring, attempts=int(again), partial=again, noted=again)
 
@@ -94,6 +95,20 @@ class RunState(msgspec.Struct, kw_only=True):
     def described(self) -> bool:
         """Whether nothing of where it comes from is still to be stored."""
         return self.spec.facts is None or (self.description is not None and self.description.done)
+
+    @property
+    def steps_before(self) -> dict[str, int]:
+        """By how much the steps of the system monitor's metrics are later, by name, in a run that had some before."""
+        groups = (self.ref.next_steps if self.ref is not None else None) or {}
+        if not groups:
+            return {}
+        # By whole names: what the program logs itself under the same prefix has steps of its own.
+        return {
+            name: step
+            for samples in self.samples.values()
+            for name in samples.names
+            if (step := groups.get(name.partition("/")[0]))
+        }
 
     @property
     def run(self) -> int:
@@ -140,7 +155,8 @@ class RunState(msgspec.Struct, kw_only=True):
 
 def finite(samples: Samples) -> Samples:
     """As JSON can hold them: infinities and NaN would come back as `null`."""
-    return Samples(samples.count, {name: to_finite(total) for name, total in samples.totals.items()})
+    totals = {name: to_finite(total) for name, total in samples.totals.items()}
+    return msgspec.structs.replace(samples, totals=totals)
 
 
 def status_of(state: RunState, settled: dict[str, int], ledger: Ledger, lag: float, *, parent: bool) -> RunStatus:

@@ -1,7 +1,7 @@
-"""Tables that grow call by call: parts in MLflow's JSON (pandas' `split` orientation), merged into one file.
+"""Tables that grow call by call: parts in MLflow's JSON (pandas' `split` orientation) or Parquet, merged into one file.
 
-Cells are never decoded: their bytes go from the parts into the whole as they are. Columns are united in the order
-in which they first appear, and a part without a column has `null` there, as pandas' `concat` does.
+Cells of JSON are never decoded: their bytes go from the parts into the whole as they are. Columns are united in the
+order in which they first appear, and a part without a column has `null` there, as pandas' `concat` does.
 
 Thread safety: stateless. `merge_tables` replaces its output in one step; two merges into one file need a lock.
 """
@@ -41,7 +41,7 @@ def merge_tables(parts: Sequence[Path], out: Path) -> int:
     Args:
         parts: Tables as `log_table` writes them, MLflow's or ours. The whole so far may be the first of them, and
             may be `out` itself.
-        out: Replaced in one step, mode 0600.
+        out: Replaced in one step, mode 0600. Its name says what they all are: `.parquet`, or else JSON.
 
     Returns:
         How many rows it has now.
@@ -54,6 +54,8 @@ def merge_tables(parts: Sequence[Path], out: Path) -> int:
         >>> merge_tables([Path("whole.json"), Path("part.json")], Path("whole.json"))
         3
     """
+    if out.suffix == ".parquet":
+        return _merge_parquet(parts, out)
     tables = [_read(part) for part in parts]
     columns = _united(tables)
     rows = [row for table in tables for row in _fitted(table, columns)]
@@ -83,6 +85,29 @@ def logged_artifacts(current: str | None, artifact_file: str) -> str:
     entry = {"path": artifact_file, "type": "table"}
     # In MLflow's own spelling, spaces included: `load_table` looks for it with LIKE.
     return json.dumps(entries if entry in entries else [*entries, entry])
+
+
+def _merge_parquet(parts: Sequence[Path], out: Path) -> int:
+    import io
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    tables = []
+    for part in parts:
+        try:
+            tables.append(pq.read_table(part))
+        except pa.ArrowInvalid as error:
+            raise ValueError(f"{part} is no table: {error}") from error
+    try:
+        # As pandas' `concat` has it: a column that a part has not is empty there, and integers become floats.
+        whole = pa.concat_tables(tables, promote_options="permissive")
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise ValueError(f"the rows of {out.name} do not fit to those before: {error}") from error
+    body = io.BytesIO()
+    pq.write_table(whole, body)
+    _replace(out, body.getvalue())
+    return int(whole.num_rows)
 
 
 def _read(part: Path) -> _Table:
@@ -122,6 +147,7 @@ def _laid_out(row: msgspec.Raw, order: list[int | None]) -> msgspec.Raw:
 
 
 def _replace(out: Path, body: bytes) -> None:
+    # The whole so far may be one of the parts: killed within this, it is the one of before.
     partial = out.with_name(f".{out.name}.partial")
     try:
         write_own(partial, body)

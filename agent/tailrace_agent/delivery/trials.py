@@ -63,7 +63,7 @@ class Trials:
         self._trials: dict[int, _Trial] = {}
         self._successes = 0
         for item, n in (counted or {}).items():
-            self._trials[item] = _Trial(cap, n)
+            self._trials[item] = _Trial(cap, n)  # ready at once: the pauses of an earlier agent are not kept
 
     def failed(self, item: int, now: float, retry_after: float | None = None, *, blameless: bool = False) -> float:
         """Notes a failure; when the item may be tried again. A `blameless` one never counts."""

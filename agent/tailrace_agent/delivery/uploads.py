@@ -88,10 +88,10 @@ class Uploads:
         self._source = ArtifactSource(artifacts)
         self._backoff = Backoff(cap=retry_max_delay)
         self._trials = Trials(retry_max_delay, spool.artifacts.failures())
-        self._pieces: dict[int, Pieces] = {}
+        self._pieces: dict[int, Pieces] = {}  # by block: directories that have failed as a whole
         self._metadata_tries: dict[int, int] = {}
         self._doubts = 0  # failures in a row after which it is the store that is doubted
-        self._durable: set[int] = set()
+        self._durable: set[int] = set()  # blocks whose copy is on the disk, or cannot be brought there
 
     def step(self, now: float) -> float:
         """Uploads one artifact, or makes one that has to wait durable; when to be called again (monotonic seconds)."""
@@ -162,6 +162,7 @@ class Uploads:
     def _upload(self, sink: Sink, state: RunState, block: Block, record: Artifact) -> None:
         assert state.ref is not None
         run_id = state.ref.run_id
+        # As in the delivery: or a power cut would leave in MLflow what no ledger knows of.
         self._spool.sync(block.id)
         try:
             source = self._source.open(record, sink, run_id, resumed=state.spec.run_id is not None)
@@ -202,6 +203,7 @@ class Uploads:
             name = artifact_file(record, self._staging)
             under = record.artifact_path if record.contents else name
             self._pieces[block] = Pieces(source, under)
+            # The store may be away: it goes file by file at the next try.
             if isinstance(error, Unavailable) and error.answered not in _THE_PATH:
                 raise
             return self._pieces[block].send(sink, run_id)
@@ -213,6 +215,7 @@ class Uploads:
             outcome = sink.log_model(state.ref.run_id, source, msgspec.structs.replace(spec, registry_uri=whole))
         else:
             outcome = sink.log_model(state.ref.run_id, source, spec)
+        # Before it counts as refused: the message then says where it is logged all the same.
         self._book.model(state.run, spec.token, outcome)
         if outcome.error is not None:
             raise Refused(outcome.error)
@@ -251,6 +254,7 @@ class Uploads:
         except RunGone as gone:
             self._bury(state, block, record, str(gone))
             works = True
+        # The store works, so the next artifact is tried at once.
         if works:
             self._backoff.worked()
             return now
@@ -275,6 +279,7 @@ class Uploads:
 
     def _bury(self, state: RunState, block: Block, record: Artifact, reason: str) -> None:
         pieces = self._pieces.get(block.id)
+        # A part of it is there: what is left becomes dead letters, each file by itself.
         if pieces is not None and pieces.sent:
             pieces.give_up()
             self._arrived(state, block, record)
@@ -332,6 +337,7 @@ class Uploads:
             tries[state.run] = tries.get(state.run, 0) + 1  # from here on it is the artifact store's turn
             files = None if staged is None else staging.staged(self._staging, staged)
             if staged is not None and files is not None and files.is_dir():
+                # The staged name begins with that of the folder in MLflow.
                 sink.log_artifacts(state.ref.run_id, files, staged.partition("-")[0])
                 self._trials.worked()
         except Unavailable as error:

@@ -106,6 +106,7 @@ class Waiters:
                 marks = self._marks.pop(run)
                 waiting = []
                 for mark in marks:
+                    # Ids only grow: what comes after the barrier is not waited for.
                     if mark.barrier is None or (first is not None and first <= mark.barrier):
                         waiting.append(mark)
                     else:

@@ -40,7 +40,7 @@ class Spare:
     def __init__(self, most: int = 8) -> None:
         self._most = most
         self._held: list[tuple[int, tuple[int, int]]] = []
-        self._borrowers: list[None] = []
+        self._borrowers: list[None] = []  # how many: `append` and `pop` are one step each, and need no lock
 
     def fill(self) -> None:
         """Takes as many as are wanted, or as can be had."""
@@ -97,10 +97,11 @@ class Spare:
     def _some_are_left(self) -> bool:
         held = self._held[:1]
         if not held:
+            # Lent already: then this call borrows them, too. Or never filled: then there is nothing to lend.
             return not self._borrowers
         tried: list[int] = []
         try:
-            tried.extend(os.dup(held[0][0]) for _ in range(2))
+            tried.extend(os.dup(held[0][0]) for _ in range(2))  # two: that many a call needs at a time, `many` aside
         except OSError:
             return False
         finally:
@@ -166,6 +167,7 @@ def map_kept(fd: int, size: int, flags: int = mmap.MAP_SHARED) -> mmap.mmap:
     """
     between: list[int] = []
     try:
+        # `mmap` copies the descriptor to the lowest free number: those below are taken while it does.
         while (free := os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)) < _FIRST:
             between.append(free)
         os.close(free)
@@ -194,7 +196,7 @@ def nameless(directory: str | os.PathLike[str], content: bytes) -> int:
     try:
         with os.fdopen(os.dup(fd), "wb") as file:
             file.write(content)
-        os.lseek(fd, 0, os.SEEK_SET)
+        os.lseek(fd, 0, os.SEEK_SET)  # the copy shares its position
     except OSError:
         os.close(fd)
         raise
@@ -211,5 +213,5 @@ def reserve(fd: int, size: int) -> None:
     """
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(fd, 0, size)
-    elif os.fstat(fd).st_size < size:  # macOS
-        os.pwrite(fd, bytes(size), 0)
+    elif (there := os.fstat(fd).st_size) < size:  # macOS: a hole would be no room, so zeros are written
+        os.pwrite(fd, bytes(size - there), there)

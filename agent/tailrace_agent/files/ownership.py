@@ -110,6 +110,7 @@ def own_directory(directory: Path) -> None:
             raise PermissionError(errno.EPERM, f"it belongs to another user ({_user(owner)})", str(directory))
         if found.st_mode & _OTHERS:
             os.fchmod(fd, 0o700)
+            # Looked at anew: there are file systems that keep no permissions, and raise no error.
             if (writer := _other_writer(os.fstat(fd))) is not None:
                 raise PermissionError(errno.EPERM, f"{writer} may write to it", str(directory))
     finally:
@@ -210,6 +211,7 @@ def _is_our_file(found: os.stat_result) -> bool:
 
 
 def _is_our_only_name(found: os.stat_result) -> bool:
+    # Under a second name it may be any file of ours: somebody else has linked it to here, to have us write to it.
     ours = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid()
     return ours and found.st_nlink < 2  # no name: it was deleted just now
 

@@ -38,6 +38,7 @@ def replace(path: Path, body: bytes, *, durable: bool = False) -> None:
     """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
+        # Not O_EXCL: one that a killed process has left would be in the way of the next one with its id.
         fd = open_own(temporary, os.O_WRONLY | os.O_CREAT)
         try:
             os.truncate(fd, 0)  # not before it is known whose it is
@@ -60,6 +61,7 @@ def make_durable(path: Path) -> None:
     Raises:
         OSError: The disk does not do it.
     """
+    # Two above: the directory may be as new as the file, and its own name stands in the one above it.
     for part in (path, path.parent, path.parent.parent):
         flush(part)
 

@@ -18,7 +18,6 @@ from tailrace_agent.errors import Unavailable
 from tailrace_agent.files.ownership import write_own
 from tailrace_agent.files.whole_files import make_durable
 from tailrace_agent.hosts.abandoned_sessions import AbandonedSessions
-from tailrace_agent.hosts.log_file import open_log
 from tailrace_agent.hosts.spawn import take_credentials
 from tailrace_agent.hosts.worker import Worker
 from tailrace_agent.hosts.workers import Host
@@ -29,6 +28,7 @@ from tailrace_agent.ipc.status import AgentStatus
 from tailrace_agent.log import Log
 from tailrace_agent.pipeline.pipeline import Pipeline
 from tailrace_agent.runtime.file_limit import explained, raise_limit
+from tailrace_agent.runtime.left_out import left_out
 from tailrace_agent.runtime.places import is_nowhere
 from tailrace_agent.sinks.base import Sink
 
@@ -36,12 +36,22 @@ __all__ = ["main", "open_sink"]
 
 
 def open_sink(tracking_uri: str | None, cwd: str, *, request_timeout: float) -> Sink:
-    """The `SinkFactory` of the hosts: imports MLflow when it is needed.
+    """The `SinkFactory` of a process that others run code in: MLflow is imported, and used as they have set it up.
 
     Raises:
         Unavailable: Now it cannot be opened.
         StoreRefused: It never can.
     """
+    return _open(tracking_uri, cwd, request_timeout, own_process=False)
+
+
+def _open_in_own_process(tracking_uri: str | None, cwd: str, *, request_timeout: float) -> Sink:
+    """The same in a process that is all ours: MLflow is imported where it is needed, and without pandas."""
+    _go_somewhere()
+    return _open(tracking_uri, cwd, request_timeout, own_process=True)
+
+
+def _open(tracking_uri: str | None, cwd: str, request_timeout: float, *, own_process: bool) -> Sink:
     from tailrace_agent.sinks import mlflow as mlflow_sink
 
     if is_nowhere():
@@ -49,16 +59,7 @@ def open_sink(tracking_uri: str | None, cwd: str, *, request_timeout: float) -> 
             "the program's working directory was deleted, and MLflow needs one: go to another with os.chdir(), or "
             "deliver later with `tailrace sync`"
         )
-    return mlflow_sink.open_sink(tracking_uri, cwd, request_timeout=request_timeout)
-
-
-def _open_lean(tracking_uri: str | None, cwd: str, *, request_timeout: float) -> Sink:
-    """The same in a process that is all ours: MLflow comes without pandas."""
-    from tailrace_agent.mlflow.lean_import import import_lean
-
-    import_lean()
-    _go_somewhere()
-    return open_sink(tracking_uri, cwd, request_timeout=request_timeout)
+    return mlflow_sink.open_sink(tracking_uri, cwd, request_timeout=request_timeout, own_process=own_process)
 
 
 def main() -> None:
@@ -66,14 +67,16 @@ def main() -> None:
     session = Session.open(Path(sys.argv[1]))
     _go_to(session.info.cwd)
     _publish_first_status(session)
-    os.set_inheritable(int(sys.argv[2]), False)
+    os.set_inheritable(int(sys.argv[2]), False)  # else git, or another session's agent, would keep the lock
     settings = session.info.settings
+    with left_out("rich"):  # structlog would load it, for terminals
+        from tailrace_agent.hosts.log_file import open_log
     log = open_log(session.dir / "agent.log", settings.log_level, pid=os.getpid(), session=session.id)
     _lower_priority(settings.nice, log)
     raise_limit()
     try:
         _make_durable(session, log)
-        pipeline = Pipeline.open(session, _open_lean, log, credentials=take_credentials())
+        pipeline = Pipeline.open(session, _open_in_own_process, log, credentials=take_credentials())
     except (sqlite3.Error, OSError) as error:
         _publish_first_status(session, f"the agent cannot use {session.dir}: {explained(error, session.dir)}")
         raise
@@ -87,6 +90,7 @@ def main() -> None:
     log.info("agent started", spool=str(pipeline.spool.path))
     agent.start()
     host.run()
+    # What is still under way then, a request that hangs, is left to the next agent, which repeats it.
     host.stop(1.0)
     pipeline.drain(time.monotonic())
     agent.finish()
@@ -137,8 +141,8 @@ class _Agent:
         settled = self._closed and pipeline.settled
         runs, dead = len(pipeline.book.all()), pipeline.spool.letters.number
         if pipeline.stuck and not pipeline.settled:
-            write_own(session.dir / "refused", b"")
-        pipeline.close()
+            write_own(session.dir / "refused", b"")  # its age keeps other agents from taking the session up at once
+        pipeline.close()  # first: who finds `finished` may open the spool, or delete it
         if settled:
             try:
                 mark_finished(session, runs=runs, dead=dead, at=time.time())

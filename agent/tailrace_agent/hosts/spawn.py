@@ -22,15 +22,18 @@ from typing import Final
 import msgspec
 
 from tailrace_agent.files.descriptors import nameless, open_kept
+from tailrace_agent.files.dir_lock import let_go
 from tailrace_agent.ipc import status
 from tailrace_agent.ipc.session import Session
 from tailrace_agent.ipc.status import AgentStatus
 from tailrace_agent.runtime import interpreter
 from tailrace_agent.runtime.originals import original
+from tailrace_agent.settings.plug_in import INSTALLED
 
 __all__ = ["Agent", "can_spawn", "request_exit", "spawn_agent", "take_credentials"]
 
 _FIRST: Final = 3
+# It closes what the program has left inheritable: a pipe that lives on there would keep its reader waiting for ever.
 _BOOT = """\
 import os
 lock = int(sys.argv[2])
@@ -79,10 +82,9 @@ def spawn_agent(session: Session, credentials: dict[str, str]) -> Agent | None:
     Raises:
         OSError: No process can be started.
     """
-    lock = session.try_agent_lock()
+    lock = _take_lock(session)
     if lock is None:
         return None
-    _held[lock] = threading.get_ident()
     try:
         with contextlib.ExitStack() as opened:
             errors = open_kept(session.dir / "agent.err", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -91,10 +93,14 @@ def spawn_agent(session: Session, credentials: dict[str, str]) -> Agent | None:
             if credentials:
                 given = nameless(session.shared, msgspec.json.encode(credentials))
                 opened.callback(os.close, given)
-            return Agent(_start(session, given, lock, errors))
-    finally:
-        _held.pop(lock, None)
-        os.close(lock)
+            agent = Agent(_start(session, given, lock, errors))
+    except BaseException:
+        del _held[lock]
+        let_go(lock)
+        raise
+    del _held[lock]
+    os.close(lock)  # and no more: to give the lock back would take it from the agent, too
+    return agent
 
 
 def request_exit(session: Session) -> bool:
@@ -146,6 +152,7 @@ def _start(session: Session, credentials: int | None, lock: int, errors: int) ->
         command,
         _environment(),
         file_actions=files,
+        # What a program blocks or ignores stays so through an exec: the agent is stopped by SIGTERM.
         setsigmask=(),
         setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),
     )
@@ -158,6 +165,20 @@ def _start(session: Session, credentials: int | None, lock: int, errors: int) ->
 _held: dict[int, int] = {}
 """Agent locks on their way to an agent, and the thread that starts it. A child forked by another thread meanwhile would
 hold them after its death."""
+_wanted: dict[int, Path] = {}
+"""By thread: lock files that are being opened, so that nobody knows the descriptor yet."""
+
+
+def _take_lock(session: Session) -> int | None:
+    thread = threading.get_ident()
+    _wanted[thread] = session.shared / "agent.lock"
+    try:
+        lock = session.try_agent_lock()
+        if lock is not None:
+            _held[lock] = thread
+        return lock
+    finally:
+        del _wanted[thread]
 
 
 def _drop_in_child() -> None:
@@ -165,15 +186,37 @@ def _drop_in_child() -> None:
         if thread != threading.get_ident():
             os.close(lock)
             del _held[lock]
+    for thread, path in list(_wanted.items()):
+        if thread != threading.get_ident():
+            _close_all_of(path)
+            del _wanted[thread]
+
+
+def _close_all_of(path: Path) -> None:
+    """Closes each descriptor of a file."""
+    with contextlib.suppress(OSError):  # it is gone, or the system does not show what is open
+        file = path.stat()
+        for name in os.listdir("/dev/fd"):  # noqa: PTH208 - numbers
+            with contextlib.suppress(OSError):  # the one by which they were listed
+                if os.path.samestat(os.fstat(int(name)), file):
+                    os.close(int(name))
 
 
 os.register_at_fork(after_in_child=_drop_in_child)
 
 
+_OF_ONE_RUN: Final = frozenset(
+    ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID", "MLFLOW_RUN_NAME")
+)
+"""A run's record has what these said when it began. An agent outlives that, and takes over what other programs left."""
+
+
 def _environment() -> dict[str, str]:
-    environment = interpreter.environment()
-    environment["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    environment.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    environment = {name: value for name, value in interpreter.environment().items() if name not in _OF_ONE_RUN}
+    environment["MLFLOW_DISABLE_TELEMETRY"] = "true"  # else it has threads of its own, and requests to elsewhere
+    environment.setdefault("GIT_PYTHON_REFRESH", "quiet")  # GitPython raises at its import where there is no git
     for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         environment[threads] = "1"  # numpy comes with mlflow; its thread pools are not wanted here
+    # MLflow is to be MLflow's own there: the store plug-in would bring the SDK with it.
+    environment.pop(INSTALLED, None)
     return environment

@@ -46,6 +46,7 @@ class Worker:
 
     def leave(self) -> None:
         """Has the loop end at its next turn; only sets a flag, so a signal handler may call it."""
+        # No `set`: it takes a lock, which the code that the signal interrupts may hold.
         self._stopping = True
 
     def stop(self, timeout: float) -> bool:
@@ -59,10 +60,10 @@ class Worker:
     def run(self) -> None:
         """The loop."""
         while not self._stopping:
-            self._wake.clear()
+            self._wake.clear()  # before the step: a wake in the middle of it is not lost
             deadline = self.step_once()
             wait = min(deadline - time.monotonic(), _LONGEST_WAIT)
-            if wait > 0:
+            if wait > 0 and not self._stopping:  # a stop may have come just before its call was cleared
                 self._wake.wait(wait)
 
     def step_once(self) -> float:

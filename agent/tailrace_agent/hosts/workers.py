@@ -49,21 +49,28 @@ class Host:
     def stop(self, timeout: float) -> bool:
         """Ends all workers after their current steps; whether they did within `timeout` seconds."""
         deadline = time.monotonic() + timeout
-        workers = [self.drainer, *(worker for pair in self._workers.values() for worker in pair)]
-        workers += self._helpers.values()
-        for worker in workers:
-            # Only the flag, for all of them first: they end side by side, within one deadline.
+        # Only the flag, for all of them first: they end side by side, within one deadline.
+        for worker in (self.drainer, *self._others()):
             worker.stop(0)
-        ended = [worker.stop(max(0.0, deadline - time.monotonic())) for worker in workers]
-        return all(ended)
+        drained = self.drainer.stop(max(0.0, deadline - time.monotonic()))
+        others = self._others()  # anew: in its last step the drainer may have begun some, for a store it has just found
+        for worker in others:
+            worker.stop(0)
+        ended = [worker.stop(max(0.0, deadline - time.monotonic())) for worker in others]
+        return drained and all(ended)
+
+    def _others(self) -> list[Worker]:
+        # Copies: the drain adds helpers and workers meanwhile.
+        pairs = list(self._workers.values())
+        return [*(worker for pair in pairs for worker in pair), *list(self._helpers.values())]
 
     def _drain(self, now: float) -> float:
         deadline = self.pipeline.drain(now)
-        for uri, channel in self.pipeline.channels.items():
+        for uri, destination in self.pipeline.by_uri.items():
             if uri not in self._workers:
                 self._workers[uri] = [
-                    self._worker("deliver", partial(self.pipeline.deliver, channel)),
-                    self._worker("upload", partial(self.pipeline.upload, channel)),
+                    self._worker("deliver", partial(self.pipeline.deliver, destination)),
+                    self._worker("upload", partial(self.pipeline.upload, destination)),
                 ]
         for name, step in self.pipeline.helpers.items():
             if name not in self._helpers:
@@ -99,9 +106,5 @@ class Host:
             self._warned = True
 
     def _wake(self) -> None:
-        # Copies: deliveries call this while the drain adds helpers and workers.
-        for helper in list(self._helpers.values()):
-            helper.wake()
-        for pair in list(self._workers.values()):
-            for worker in pair:
-                worker.wake()
+        for worker in self._others():
+            worker.wake()

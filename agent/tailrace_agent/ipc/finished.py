@@ -7,6 +7,7 @@ older tailrace wrote is empty, or a text where there were dead letters.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -16,9 +17,7 @@ from tailrace_agent.files.ownership import read_own
 from tailrace_agent.ipc import status, stored
 from tailrace_agent.ipc.session import Session
 
-__all__ = ["Finished", "SetAside", "finished", "mark_finished", "note_set_aside", "set_aside"]
-
-_DAMAGED = "spool.db.damaged-"
+__all__ = ["Finished", "SetAside", "finished", "mark_finished", "note_set_aside", "set_aside", "still_aside"]
 
 
 class Finished(msgspec.Struct, kw_only=True):
@@ -43,14 +42,21 @@ class SetAside(msgspec.Struct, kw_only=True):
         reason: SQLite's message.
         entries: How many entries that were waiting could be read back, and went on their way.
         lost: How many are known to be lost; None where even that is not known.
+        begun: How often it was begun to read it back, and not brought to an end; 0 once it was.
     """
 
     path: str
     reason: str = ""
     entries: int = 0
     lost: int | None = None
+    begun: int = 0
 
     def __str__(self) -> str:
+        if self.begun:
+            return (
+                "a spool was damaged on disk and set aside; what can be read of it goes on its way when the session is "
+                f"opened next ({self.path})"
+            )
         lost = "what else it held is lost" if self.lost is None else f"{self.lost:,} are lost"
         return (
             f"a spool was damaged on disk and set aside: of what waited in it, {self.entries:,} entries could be read "
@@ -78,6 +84,7 @@ def finished(session: Session) -> Finished | None:
         body = read_own(path)
     except FileNotFoundError:
         return None
+    # An older text does not have a number to be read: its length stands for "some".
     found = stored.read(body, Finished) or Finished(dead=len(body) or None)
     # An older tailrace has written no time into it.
     found.at = found.at or path.stat().st_mtime
@@ -90,6 +97,7 @@ def note_set_aside(found: SetAside) -> None:
     Raises:
         OSError: It cannot be written.
     """
+    # As a whole, and not durable: without it the spool is still found, by its name.
     whole_files.replace(Path(f"{found.path}.json"), msgspec.json.encode(found))
 
 
@@ -99,12 +107,33 @@ def set_aside(session: Session) -> list[SetAside]:
     Raises:
         OSError: The directory cannot be read.
     """
-    try:
-        names = sorted(name for name in os.listdir(session.dir) if name.startswith(_DAMAGED))  # noqa: PTH208 - thousands
-    except FileNotFoundError:  # it had nothing in it, and is gone
-        return []
+    return [note or SetAside(path=path) for path, note in _notes(session.dir / "spool.db")]
+
+
+def still_aside(spool: Path) -> list[SetAside]:
+    """Those of them that nobody has read back yet, or not to the end.
+
+    Args:
+        spool: The path that they had before.
+
+    Raises:
+        OSError: The directory cannot be read.
+    """
     return [
-        status.read(session.dir / f"{name}.json", SetAside) or SetAside(path=str(session.dir / name))
-        for name in names
-        if not name.endswith(("-wal", "-shm", ".json"))
+        # By its name: the whole session may have been moved since.
+        msgspec.structs.replace(note or SetAside(path=path), path=path)
+        for path, note in _notes(spool)
+        if note is None or note.begun
     ]
+
+
+def _notes(spool: Path) -> Iterator[tuple[str, SetAside | None]]:
+    prefix = f"{spool.name}.damaged-"
+    try:
+        names = [name for name in os.listdir(spool.parent) if name.startswith(prefix)]  # noqa: PTH208 - thousands
+    except FileNotFoundError:  # it had nothing in it, and is gone
+        return
+    times = [name.removeprefix(prefix) for name in names]
+    for time in sorted(filter(str.isdecimal, times), key=int):  # the other names are those of logs and notes
+        path = spool.with_name(f"{prefix}{time}")
+        yield str(path), status.read(path.with_name(f"{path.name}.json"), SetAside)

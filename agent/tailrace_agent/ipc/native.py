@@ -27,6 +27,7 @@ else:
             raise ImportError("switched off by TAILRACE_NATIVE=0")
         from tailrace_agent._native import INTERFACE, Cursor, Group, Log, Route, Selector, Steps
 
+        # A checkout that is installed in place and then updated keeps the module that was built before.
         if INTERFACE != _INTERFACE:
             raise ImportError("it was built for another version of tailrace: install that again")
     except ImportError as error:

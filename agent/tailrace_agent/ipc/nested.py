@@ -29,6 +29,7 @@ def flat_items(values: Mapping[Any, object], above: tuple[int, ...] = ()) -> Ite
         is_name = isinstance(key, str) or (isinstance(key, int) and above)
         parts = _parts(value, here) if is_name and isinstance(value, Mapping) else []
         for name, part in parts:
+            # A name that is none stays with the way to it, so that what is reported says where it was.
             yield (f"{key}/{name}" if isinstance(name, (str, int)) else (key, name)), part
         if not parts:
             yield key, value

@@ -18,7 +18,7 @@ __all__ = ["LONGEST", "Notice", "Topic", "not_logged", "note", "paired", "refuse
 
 LONGEST: Final = 1000
 """Characters of a notice."""
-_MOST: Final = 200
+_MOST: Final = 200  # of a run: all of them go into its status file each time that is written
 
 
 class Topic(msgspec.Struct, frozen=True, array_like=True):
@@ -71,6 +71,7 @@ def refused(kind: str, key: object) -> str:
 
 def paired(texts: Sequence[str], topics: Sequence[Topic]) -> list[Notice]:
     """The notices of which a version of tailrace, or a damaged disk, gives back these texts and these topics."""
+    # More topics than texts: which belongs to which is lost, and each text is its own.
     known = topics if len(topics) <= len(texts) else ()
     return [Notice(text, known[at] if at < len(known) else _ITSELF) for at, text in enumerate(texts)]
 
@@ -82,6 +83,7 @@ def note(texts: list[str], topics: list[Topic], new: Notice | str) -> bool:
     before = paired(texts, topics)
     if len(texts) >= _MOST or notice.text in texts or any(each.about == notice.about for each in before):
         return False
+    # The topics before, too: beside the texts of an older version there may be fewer.
     topics[:] = [*(each.topic for each in before), notice.topic]
     texts.append(notice.text)
     return True

@@ -44,6 +44,7 @@ __all__ = [
     "run_hex",
 ]
 
+# Raised only with need: an agent deletes the ring of a dead program whose format it does not know.
 FORMAT: Final = 1
 
 Codec = Literal["gzip", "zstd"]
@@ -52,6 +53,7 @@ Codec = Literal["gzip", "zstd"]
 Kind = str
 """`metric`, `param`, `tag` or `artifact`: what a ledger counts apart."""
 
+# `bool` too, since msgspec takes an integer for a float, and refuses True.
 MetricRow = tuple[int, int, int, dict[str, float | bool]]
 """`(run, step, time_ns, {key: value})`."""
 
@@ -133,6 +135,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
         start_time: Milliseconds since the epoch, of the call.
         cwd: Working directory of the call: relative store paths are meant from there.
         owned: False for a handle on somebody else's run: tailrace then never changes its status.
+        created: The program has created `run_id` itself, for this spec: its status is as it should be until its end.
         facts: Where it comes from; None when nothing of that is to be stored.
         git_diff: Store uncommitted changes with it.
     """
@@ -150,10 +153,13 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     tags: dict[str, str] = {}
     description: str | None = None
     owned: bool = True
+    created: bool = False
     facts: Facts | None = None
     git_diff: bool = False
 
 
+# Records are arrays, so program and agent of two versions know a field by its place: a new one goes to the end of its
+# record, with a default. Who does not know it passes over it.
 class Start(msgspec.Struct, frozen=True, array_like=True, tag="start"):
     """A run begins, or (`again`) makes itself known once more at its end, for an agent that has lost its spool."""
 
@@ -241,7 +247,7 @@ class Artifact(msgspec.Struct, frozen=True, array_like=True, tag="artifact"):
 
 
 class End(msgspec.Struct, frozen=True, array_like=True, tag="end"):
-    """A run is over: `FINISHED`, `FAILED` or `KILLED`, at `time_ms`."""
+    """A run is over: `FINISHED`, `FAILED` or `KILLED`, at `time_ms`; or `RUNNING`: it goes on without its program."""
 
     run: int
     status: str
@@ -285,10 +291,14 @@ class Monitor(msgspec.Struct, frozen=True, array_like=True, tag="monitor"):
 
 
 class Samples(msgspec.Struct, frozen=True, array_like=True):
-    """How far a run's samples have come: how many, and the totals (joules, kilowatt-hours) by full name."""
+    """How far a run's samples have come: how many, and the totals (joules, kilowatt-hours) by full name.
+
+    `names` are those that go to the run, and are not only put up to be read.
+    """
 
     count: int = 0
     totals: dict[str, float] = {}
+    names: list[str] = []
 
 
 class Alert(msgspec.Struct, frozen=True, array_like=True, tag="alert"):

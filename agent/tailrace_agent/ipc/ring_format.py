@@ -29,8 +29,8 @@ BASE: Final = 4096
 """Where the first frame begins."""
 END, PID, HEAD, SPILLED, SPILL_BASE, TAIL, UNSPILLED = 2, 3, 8, 9, 10, 16, 17
 """Which word of the header is what."""
-PAD: Final = 0xFFFFFFFF
-MIN_BYTES: Final = 64 * 1024
+PAD: Final = 0xFFFFFFFF  # no length: a row of more than a quarter of the ring is spilled
+MIN_BYTES: Final = 64 * 1024  # a ring shrinks to that where there is little room; a smaller file is none
 _MOST_SPILLED: Final = 1 << 48
 """Bytes beyond which a position in what was spilled is believed only a little beyond one that is known."""
 _A_LITTLE: Final = 1 << 40
@@ -52,4 +52,5 @@ def map_ring(fd: int, size: int) -> mmap.mmap:
     Raises:
         OSError: It cannot be mapped.
     """
+    # A page that is mapped at its first use is a page fault inside of a `log()`. macOS has no such flag.
     return map_kept(fd, size, mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0))

@@ -95,11 +95,13 @@ class RingReader:
             raise SessionError(f"{path} is no ring of format {FORMAT}")
         self.pid = self._words[PID]
         self._fence = threading.Lock()
-        self._disbelieved: dict[int, int] = {}
+        self._disbelieved: dict[int, int] = {}  # by word of the header: the value that was counted as damage already
         tail, unspilled = self._words[TAIL], self._words[UNSPILLED]
+        # A tail that cannot be true: what was read is zero, so the first other byte shows about where it was.
         self._sure = is_position(tail, self._end)
         self._tail = tail if self._sure else self._first_frame()
         begin, end = self._words[SPILL_BASE], self._words[SPILLED]
+        # Where the reader was by its own word; else where the file begins, so that nothing in it is left out.
         self._spill = next((word for word in (unspilled, begin) if word <= end and is_spill_position(word, 0)), 0)
 
     @property
@@ -174,6 +176,7 @@ class RingReader:
 
     def close(self) -> None:
         """Unmaps the file."""
+        # A mapping cannot be closed while a view of it is held.
         self._words.release()
         self._view.release()
         self._map.close()
@@ -223,7 +226,7 @@ class RingReader:
     def _last_frame(self) -> int:
         """How far believable frames lead."""
         pos = last = self._tail
-        most = pos - 8 if pos > BASE else self._end
+        most = pos - 8 if pos > BASE else self._end  # the writer leaves a word free before the tail
         while pos != most:
             row, after = self._frame(pos, most)
             if after is None:
@@ -241,8 +244,10 @@ class RingReader:
         if size == PAD:
             return None, BASE if head < pos else None
         start, after = pos + 8, pos + ((size + 15) & -8)
+        # No length: its place is reserved, and its writer has not come to write it.
         if not size or after > (head if head > pos else self._end):
             return None, None
+        # A copy first, and then its checksum: what was checked cannot change any more.
         row = bytes(self._view[start : start + size])
         if adler32(row) != word >> 32:
             return None, None
@@ -274,12 +279,13 @@ class RingReader:
                         data += file.read(min(end - start - len(data), size))
                     row = data[pos + 8 : pos + 8 + size]
                     if len(row) != size or adler32(row) != word >> 32:
-                        return end, 1
+                        return end, 1  # where the next frame begins is lost, so all of it counts as one
                     rows.append(row)
                     pos += 8 + size
                     if pos >= budget:
                         break
         except OSError as error:
+            # What was deleted never comes back; anything else may be readable later.
             if not isinstance(error, FileNotFoundError) and (not give_up or error.errno in _PASSING):
                 raise
             return end, 1

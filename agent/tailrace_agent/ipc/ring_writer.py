@@ -81,7 +81,7 @@ _METRICS: Final = b"\x94"
 """How a metrics row begins: a MessagePack array of four."""
 _MAX_SHARE: Final = 4
 """A row larger than a quarter of the ring goes to the spill file."""
-_GIL: Final[bool] = getattr(sys, "_is_gil_enabled", lambda: True)()
+_GIL: Final[bool] = getattr(sys, "_is_gil_enabled", lambda: True)()  # before Python 3.13 there always is one
 
 Sample = Callable[[bytes, int, int], None]
 
@@ -122,7 +122,7 @@ class RingWriter(Cursor):
         on_drop: Callable[[bytes, Reason], None] | None = None,
         on_sample: Sample | None = None,
     ) -> None:
-        size = max(size, MIN_BYTES) & -8
+        size = max(size, MIN_BYTES) & -8  # frames begin at multiples of 8
         fd = open_kept(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         try:
             reserve(fd, size)
@@ -137,11 +137,12 @@ class RingWriter(Cursor):
         self.words[END], self.words[PID] = size, os.getpid()
         self.words[HEAD] = self.words[TAIL] = BASE
         self.words[1], self.words[0] = FORMAT, MAGIC
+        # Re-entrant: a signal handler or finalizer may log in the middle of a slow `put` of the same thread.
         self._lock = threading.RLock()
         self.off = self._tail = BASE
         self._spilled = self._unspilled = self._spill_base = 0
         self._stride = _FIRST_SAMPLE
-        self.limit = BASE + self._stride if _GIL else -1
+        self.limit = BASE + self._stride if _GIL else -1  # -1: every call goes to `put_slowly`
         self.hard = self._end = size
         self._busy = False
         self._parked: deque[bytes] = deque()
@@ -176,8 +177,9 @@ class RingWriter(Cursor):
         return (used if used >= 0 else used + self._end - BASE) + spilled - unspilled
 
     def close(self) -> None:
-        """Forgets the mapping; the file stays for the reader. Rows put later go to `on_drop`."""
+        """Takes no more rows: those put later go to `on_drop`. The file stays for the reader."""
         with self._lock:
+            # The mapping stays: another thread may be in the middle of a copy into it.
             self._closed, self.limit = True, -1
             if self._spill_fd >= 0:
                 os.close(self._spill_fd)
@@ -202,6 +204,7 @@ class RingWriter(Cursor):
 
     def _make_room_for(self, row: bytes, *, timed: bool = True, done: int = 0) -> None:
         entered = time_ns() if timed else 0
+        # From here on all others come to the lock, and a call within this one is parked.
         self._busy, self.limit = True, -1
         try:
             if not done:
@@ -225,6 +228,7 @@ class RingWriter(Cursor):
         spilled, unspilled = self._spill_seen()
         if self._closed:
             self._drop(row, "ring closed")
+        # Into the ring only while nothing is spilled: it is read first, so a newer row would come before older ones.
         elif spilled == unspilled and size <= (self._end - BASE) // _MAX_SHARE and self._room(size):
             length, words = len(row), self.words
             word = length | adler32(row) << 32
@@ -253,6 +257,7 @@ class RingWriter(Cursor):
         if is_spill_position(unspilled, self._spilled):
             self._unspilled = unspilled
             self._spilled = max(self._spilled, unspilled)  # the reader has given up all up to there
+        # Anew each time, so that a header that something has overwritten is soon right again.
         self.words[SPILL_BASE], self.words[SPILLED] = self._spill_base, self._spilled
         return self._spilled, self._unspilled
 
@@ -260,11 +265,13 @@ class RingWriter(Cursor):
         """Whether a frame fits at `off`, after going back to the first frame if need be."""
         tail = self._tail_seen()
         if tail > self.off:
+            # A word stays free before the tail: a head that has come to it would mean an empty ring.
             return self.off + size <= tail - 8
         if self.off + size <= self._end:
             return True
         if BASE + size > tail - 8:
             return False
+        # At the very end there is no word for the mark, and the reader knows where that is.
         if self.off < self._end:
             self.words[self.off >> 3] = PAD
         self.off = BASE
@@ -290,10 +297,12 @@ class RingWriter(Cursor):
         try:
             if at == unspilled:
                 self._begin_spill_file(at)
+            # What was written of it stands behind all that counts, and the next one is written over it.
             if os.pwrite(self._spill_fd, frame, at - self._spill_base) != len(frame):
                 return self._drop(row, "disk full")
         except OSError as error:
             return self._drop(row, because("spill file", error.strerror))
+        # Only now that it is written: the reader believes the file up to there.
         self._spilled = self.words[SPILLED] = at + len(frame)
         return None
 
@@ -304,6 +313,7 @@ class RingWriter(Cursor):
             self._spill_fd = -1
         if self._spill_fd < 0:
             self._spill_fd = open_kept(self._spill_path, os.O_RDWR | os.O_CREAT)
+        # Before the new base: all that was in it is safe elsewhere, so dying between the two loses nothing.
         os.ftruncate(self._spill_fd, 0)
         self._spill_base = self.words[SPILL_BASE] = at
 

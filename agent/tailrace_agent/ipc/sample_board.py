@@ -22,13 +22,14 @@ from tailrace_agent.files.ownership import open_own
 __all__ = ["BoardReader", "BoardWriter", "board_file"]
 
 _SIZE: Final = 64 * 1024
-_HEADER: Final = 24
+_HEADER: Final = 24  # three words: sequence, length, checksum
 
 _decoder: msgspec.msgpack.Decoder[dict[str, float]] = msgspec.msgpack.Decoder(dict[str, float])
 
 
 def board_file(shared: Path, run: int, prefix: str, node: str | None) -> Path:
     """Where the board of a run's monitor is."""
+    # Prefix and node are the user's, and may hold what a file's name cannot.
     place = crc32(f"{prefix}/{node or ''}".encode())
     return shared / f"{run:016x}-{place:08x}.board"
 
@@ -109,6 +110,7 @@ class BoardReader:
 
     def _connect(self) -> bool:
         try:
+            # Not read-only: `map_kept` maps for writing, and such a descriptor would refuse that.
             self._map = _open(self._path, os.O_RDWR)
         except (OSError, ValueError):  # not there yet, or not of its size yet
             return False

@@ -32,7 +32,7 @@ import msgspec
 
 from tailrace_agent.errors import SessionError, StateDirError
 from tailrace_agent.files.descriptors import NONE_LEFT
-from tailrace_agent.files.dir_lock import alone_in
+from tailrace_agent.files.dir_lock import alone_in, let_go, locked
 from tailrace_agent.files.ownership import (
     is_own,
     is_own_file,
@@ -132,7 +132,7 @@ class Session:
             SessionError: There is no place for rings and locks; the message says what to do.
         """
         root = make_sessions_root(settings)
-        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(3).hex()}"
+        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(3).hex()}"  # sorts by its beginning
         shared_in = shared_root(settings)
         try:
             shared = shared_dirs.make(shared_in, name)
@@ -172,6 +172,7 @@ class Session:
         info = status.read(directory / "session.json", SessionInfo) if is_own(directory) else None
         if info is None:
             raise SessionError(f"{directory} holds no session that this version can read, or not one of this user's")
+        # Shared memory is found, and deleted, by the id: for that the word of a file is not enough, its place is.
         return cls(directory, msgspec.structs.replace(info, id=directory.name))
 
     @classmethod
@@ -196,6 +197,8 @@ class Session:
         for directory in (self.dir, self.artifacts):
             make_private(directory)
         self._make_locks()
+        # Last: until it is there, the directory counts as just being made. Not durable, since this is in the training
+        # process: the agent waits for the disk in its place.
         status.write(self.dir / "session.json", self.info)
 
     def _make_locks(self) -> None:
@@ -287,14 +290,20 @@ class Session:
         """
         # The process id is for people. It does not distinguish rings: in another container it is another process's.
         name = f"{os.getpid()}-{next(_ring_numbers):04}-{os.urandom(8).hex()}"
+        # Shared: processes may join side by side, but none while the agent leaves.
         with self._join_lock(fcntl.LOCK_SH):
             if self.closed:
                 raise SessionError(f"session {self.id} is closed")
+            # Before the ring: one that appears without a held lock would be taken for a dead program's.
             owner = self._open(f"{name}.owner", os.O_RDWR | os.O_CREAT | os.O_EXCL)
             fcntl.lockf(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)  # held until this process is gone: never closed
-            ring = self._make_ring(name, hooks)
-        _rings_here.add(name)
-        return ring
+            # Before the ring, too: an agent in this process would look at its lock, and so take it away.
+            _rings_here.add(name)
+            try:
+                return self._make_ring(name, hooks)
+            except BaseException:
+                _rings_here.discard(name)
+                raise
 
     def reader(self, name: str) -> RingReader:
         """Opens a ring for reading.
@@ -350,6 +359,7 @@ class Session:
         settings = self.info.settings
         room = os.statvfs(self.shared)
         free = room.f_bavail * room.f_frsize
+        # A sixteenth: a container has 64 MB as a rule, and in it there is more than one process.
         size = max(min(settings.ring_bytes, free // 16), MIN_BYTES)
         path = self.shared / f"{name}.ring"
         while True:
@@ -361,6 +371,7 @@ class Session:
                     spill_max=settings.spool_max_bytes // 4,
                     **hooks,  # type: ignore[arg-type]
                 )
+                # Its name comes last: an agent would find a file without a header to be no ring.
                 ring.path.rename(path)
                 ring.path = path
                 return ring
@@ -370,12 +381,14 @@ class Session:
                     raise SessionError(
                         f"no room for a ring in {self.shared}: {error.strerror}. Free some, or set ring_dir."
                     ) from error
-                size = max(size // 2, MIN_BYTES)
+                size = max(size // 2, MIN_BYTES)  # others may have taken what was free
 
     # -- who lives -------------------------------------------------------------------------------------------------
 
     def try_agent_lock(self) -> int | None:
         """Takes the agent's place: a descriptor that holds the lock, or None while an agent lives.
+
+        To give it back takes `let_go`: a child that was forked meanwhile has the descriptor, too.
 
         Raises:
             OSError: The shared directory is gone, or not this user's: see `touch_shared`.
@@ -397,7 +410,7 @@ class Session:
         except FileNotFoundError:  # it has been given back just now
             return False
         if fd is not None:
-            os.close(fd)
+            let_go(fd)
         return fd is None
 
     def wait_for_agent_death(self) -> None:
@@ -408,7 +421,7 @@ class Session:
         """
         fd = self._open("agent.lock", os.O_RDWR | os.O_CREAT)
         try:
-            fcntl.flock(fd, fcntl.LOCK_SH)
+            fcntl.flock(fd, fcntl.LOCK_SH)  # shared: the keepers of all processes wake together
             fcntl.flock(fd, fcntl.LOCK_UN)  # closing is not enough: a child forked meanwhile has the descriptor too
         finally:
             os.close(fd)
@@ -433,6 +446,7 @@ class Session:
 
     def remove(self) -> None:
         """Deletes the session altogether."""
+        # Before its directory, by which it is found: so a kill in between leaves nothing that nobody finds.
         self.remove_shared()
         remove_tree(self.dir)
 
@@ -462,9 +476,5 @@ class Session:
         except OSError as error:
             why = f"cannot be joined: {error.strerror}" if error.errno in NONE_LEFT else "is gone"
             raise SessionError(f"session {self.id} {why}") from error
-        try:
-            fcntl.flock(fd, how)
+        with locked(fd, how, self.shared / "join.lock"):
             yield
-        finally:
-            fcntl.flock(fd, fcntl.LOCK_UN)  # as in wait_for_agent_death
-            os.close(fd)

@@ -60,6 +60,7 @@ def make(root: Path, session: str) -> Path:
     """
     make_parents(root)
     plain = _plain(root, session)
+    # Never adopted, not even a private one: the session is new, so nothing that is there can be its own.
     return _first(itertools.chain([plain], _suffixed(plain, os.urandom(16).hex())), adopt=False)
 
 
@@ -92,7 +93,7 @@ def _first(names: Iterator[Path], *, adopt: bool) -> Path:
             return directory
         try:
             make_private(directory)
-        except FileExistsError:
+        except FileExistsError:  # with `adopt` perhaps by another process, since the look
             if adopt and is_private(directory):
                 return directory
             continue

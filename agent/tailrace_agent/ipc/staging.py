@@ -19,6 +19,7 @@ from tailrace_agent.files.whole_files import flush
 __all__ = ["TABLES", "discard", "is_staged_name", "make", "make_durable", "size_of", "stage_text", "staged"]
 
 TABLES: Final = "tables"
+# 200, where file systems take 255: `.compressing` is put behind it.
 _PLAIN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 

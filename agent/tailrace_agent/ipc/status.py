@@ -142,6 +142,7 @@ def write(path: Path, value: object, *, durable: bool = False) -> None:
     Raises:
         OSError: It cannot be written; what was there before still is.
     """
+    # `encoded`, since a path or an error may hold bytes that are no UTF-8, at which msgspec raises.
     whole_files.replace(path, encoded(msgspec.json.encode, value), durable=durable)
 
 

@@ -79,6 +79,7 @@ def converted(raw: object, type_: type) -> Read:
         if inner is not None and isinstance(value, dict):
             try:
                 known[field.name], more = converted(value, inner)
+                # Not the whole field any more: the fields of its own that could not be read.
                 lost[-1:] = [f"{field.name}.{name}" for name in more]
             except msgspec.ValidationError:
                 if field.required:
@@ -87,7 +88,7 @@ def converted(raw: object, type_: type) -> Read:
             raise msgspec.ValidationError(f"{field.name} cannot be read")
     try:
         return Read(type_(**known), lost)
-    except TypeError as error:
+    except TypeError as error:  # it lacks a field that has no default
         raise msgspec.ValidationError(str(error)) from error
 
 
@@ -95,4 +96,5 @@ def _struct_in(type_: Any) -> type | None:
     """The struct of `X` or `X | None` that is written as an object."""
     options = typing.get_args(type_) if typing.get_origin(type_) in (UnionType, typing.Union) else (type_,)
     found = [each for each in options if isinstance(each, type) and issubclass(each, msgspec.Struct)]
+    # An array's fields have no names, so none of them can be left out by itself.
     return found[0] if len(found) == 1 and not found[0].__struct_config__.array_like else None

@@ -111,13 +111,13 @@ def mended(found: Unreadable, settings: Settings) -> Session:
         except SessionError:
             pass
         file = found.path / "session.json"
-        if os.path.lexists(file):
+        if os.path.lexists(file):  # kept: what it held may be read by a person, or by another version
             file.rename(file.with_name(f"session.json.damaged-{time.time_ns()}"))
         info = SessionInfo(
             id=found.path.name,
             hostname=os.uname().nodename,
             boot=boot_id(),
-            pid=0,
+            pid=0,  # unknown, and known as such: no new agent waits for a program that is just beginning (`is_newborn`)
             created=found.since,
             program="?",
             cwd="/",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["LEDGER_TAG", "MODEL_TAG", "RUN_TAG"]
+__all__ = ["LEDGER_TAG", "MODEL_TAG", "NAME_TAG", "NOTE_TAG", "RUN_TAG"]
 
 RUN_TAG: Final = "tailrace.run"
 """tailrace's id of the run, so that an attempt to create it is found whose answer was lost."""
@@ -12,3 +12,7 @@ LEDGER_TAG: Final = "tailrace.ledger"
 """What became of everything that the run logged, as JSON."""
 MODEL_TAG: Final = "tailrace.model"
 """The token of a logged model, and of its version in the registry."""
+NAME_TAG: Final = "tailrace.name."
+"""Begins a tag whose rest is a name in MLflow, and whose value the name that was logged, which MLflow refuses."""
+NOTE_TAG: Final = "mlflow.note.content"
+"""MLflow's own: a run's description."""

@@ -42,6 +42,7 @@ __all__ = [
 ]
 
 _MOVED: Final = (301, 302, 303, 307, 308)
+# Where MLflow's own paths begin: what stands before them in an address is a tracking URI.
 _API: Final = re.compile(r"/+(?:ajax-)?api/\d")
 _RESPONSE: Final = "tailrace_response"
 _GONE: Final = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
@@ -59,6 +60,7 @@ _LATER: Final = frozenset(
         "UNAUTHENTICATED",
     )
 )
+# What MLflow makes of any exception of its own: the code says nothing of whose fault it was.
 _INTERNAL: Final = ("INTERNAL_ERROR", "INVALID_STATE", "DATA_LOSS")
 
 _USERS = (
@@ -66,7 +68,7 @@ _USERS = (
     (re.compile(r"((?:postgresql|mysql|mssql)[+\w]*://)[^\s'\"]*@"), r"\1***@"),
     (re.compile(r"(\w://)[^\s/'\"]*@"), r"\1***@"),
 )
-_DATE_CHARS: Final = 100
+_DATE_CHARS: Final = 100  # a date of HTTP has 29
 _LOOKED_AT: Final = 4_000
 """Characters of a message that are looked through: a server's may have millions."""
 _GATEWAY_TIMEOUT: Final = 504
@@ -113,6 +115,7 @@ def mask(text: str) -> str:
 
 def attach(error: BaseException, response: object) -> None:
     """Notes on an exception which HTTP response it was made from; `translate` reads it."""
+    # MLflow's RestException keeps the body's JSON, but neither the status nor `Retry-After`.
     setattr(error, _RESPONSE, response)
 
 
@@ -133,6 +136,7 @@ def stored_already(error: BaseException) -> bool:
 
 def _response(error: BaseException) -> Any:
     response = getattr(error, _RESPONSE, None)
+    # `is None`, not `or`: a response of `requests` is false for every 4xx and 5xx.
     return getattr(error, "response", None) if response is None else response
 
 
@@ -155,7 +159,7 @@ def _date(text: str) -> datetime | None:
     """A date of HTTP, or of whoever writes in its place."""
     try:
         date = parsedate_to_datetime(text[:_DATE_CHARS])
-        return date if date.tzinfo else date.replace(tzinfo=timezone.utc)
+        return date if date.tzinfo else date.replace(tzinfo=timezone.utc)  # naive for `-0000`
     except (ValueError, TypeError, OverflowError):  # no date; a date that no calendar has
         return None
 
@@ -175,6 +179,7 @@ def translate(error: Exception, uri: str, *, remote: bool, about_run: bool, uplo
     response = _response(error)
     if getattr(response, "status_code", None) is not None:
         return _answered(error, response, public_uri(uri), about_run, upload)
+    # Raised while the request was encoded, so nothing was sent, and never will be.
     if isinstance(error, (UnicodeError, OverflowError)):
         return Refused(_short(error))
     if remote:
@@ -189,10 +194,12 @@ def opening_failed(error: Exception, uri: str) -> TailraceError:
         return error
     if (locked_out := _locked_out(error, uri)) is not None:
         return locked_out
+    # With the bases: drivers raise subclasses of the names that PEP 249 gives them.
     names = {base.__name__ for link in _chain(error) for base in type(link).__mro__}
     away = {"OperationalError", "ProgrammingError", "IntegrityError", "InternalError", "TimeoutError", "OSError"}
     where = mask(uri)
-    if names & away or refused_code(error, "TEMPORARILY_UNAVAILABLE"):
+    # The last ones: Alembic, while the program's own MLflow opens a database in another thread, with the same state.
+    if names & away or refused_code(error, "TEMPORARILY_UNAVAILABLE") or isinstance(error, (KeyError, NameError)):
         return Unavailable(f"{where} cannot be opened: {_short(error)}")
     if names & {"ImportError", "NoSuchModuleError"}:
         return StoreRefused(
@@ -204,7 +211,7 @@ def opening_failed(error: Exception, uri: str) -> TailraceError:
 def _locked_out(error: Exception, uri: str) -> Unavailable | None:
     """A database's refusal to let anybody in with this name and password."""
     found = _LOCKED_OUT.search(str(error))
-    if found is None or "://" not in uri:
+    if found is None or "://" not in uri:  # a file has no login
         return None
     where, detail = mask_uri(uri)[0], mask(" ".join(found[0].split()))
     return Unavailable(f"{where} {_LOGIN} ({detail}): give the right password in the tracking URI", lacks="login")
@@ -217,6 +224,7 @@ def _answered(error: Exception, response: Any, uri: str, about_run: bool, upload
     # The server's dates mean its own clock, and ours may be off.
     wait = retry_after(headers.get("Retry-After"), _date(headers.get("Date", "")))
     code = _code_in(error)
+    # Before any code in the body: credentials concern every row, so not even MLflow's own words refuse this one.
     if status in (_UNAUTHORIZED, 403, _PROXY_UNAUTHORIZED):
         return Unavailable(_login(status, uri, error, code), wait, away=True, lacks=_LACKS.get(status))
     if status == 413:
@@ -225,9 +233,10 @@ def _answered(error: Exception, response: Any, uri: str, about_run: bool, upload
     if moved and status >= 300:
         return Unavailable(_points_to(moved[0], uri), wait, away=True)
     verdict = _by_code(code, error, about_run) if code else None
+    # A code knows no wait: with a `Retry-After`, "later" is left to the lines below, which keep it.
     if verdict is not None and not (isinstance(verdict, Unavailable) and wait is not None):
         return verdict
-    if status < 300:
+    if status < 300:  # a success whose body `requests.answered` does not take
         return Unavailable(_no_mlflow(uri, _what_came(response)), wait, away=True)
     if upload and status in (404, 405):
         return Unavailable(f"{uri} has no place for this artifact ({status}): {_short(error)}", wait, status)
@@ -313,6 +322,7 @@ def _by_code(code: str | None, error: Exception, about_run: bool) -> SinkError |
     text = str(error)
     if code in _GONE:
         return RunGone(_short(error)) if about_run else Refused(_short(error))
+    # MLflow has no code for what was deleted: it is INVALID_PARAMETER_VALUE, and these words.
     if _DELETED.search(text):
         return RunGone(_short(error)) if about_run else Refused(_short(error))
     if code is None or code in _INTERNAL:
@@ -330,6 +340,7 @@ def _code_in(error: Exception) -> str | None:
     """MLflow's error code, if the answer held one. Other servers' errors look like MLflow's INTERNAL_ERROR."""
     body = getattr(error, "json", None)
     code = body.get("error_code") if isinstance(body, dict) else None
+    # A number is the HTTP status, which something before the server has put there.
     return code if isinstance(code, str) and not code.isdigit() else None
 
 
@@ -337,6 +348,7 @@ def _unreachable(error: Exception, uri: str) -> TailraceError:
     """A request that got no answer."""
     links = list(_chain(error))
     names = {type(link).__name__ for link in links}
+    # First: a proxy's and TLS's errors are wrapped in those of connections and addresses that are looked for below.
     obstacle = _on_the_way(links, names, uri)
     if obstacle is not None:
         return obstacle
@@ -360,13 +372,14 @@ def _on_the_way(links: Sequence[BaseException], names: set[str], uri: str) -> Un
     """What keeps a request from getting to the server: a proxy, or TLS; None where it is neither."""
     if "ProxyError" in names:
         refused = _TUNNEL.search(str(links[-1]))
-        if refused is not None:
+        if refused is not None:  # it was reached, and has answered CONNECT
             status = int(refused[1])
             return Unavailable(_forbidden_by(_proxy(uri), uri, status), away=True, lacks=_LACKS.get(status))
         return Unavailable(f"{_proxy(uri)} does not pass requests on to {uri} ({_short(links[-1])})", away=True)
-    if "InvalidSchema" in names and "SOCKS" in str(links):
+    if "InvalidSchema" in names and "SOCKS" in str(links):  # else it would look like a wrong address
         text = f"{_proxy(uri)} speaks SOCKS, for which Python needs a package: pip install pysocks"
         return Unavailable(text, away=True)
+    # OpenSSL's word for an answer in plain HTTP.
     if "WRONG_VERSION_NUMBER" in str(links):
         text = f"{_redirected(links, uri)} does not speak TLS: is its address http://…, without the s?"
         return Unavailable(text, away=True)
@@ -424,7 +437,7 @@ def _is_proxied(uri: str) -> bool:
 
 def _forbidden_by(proxy: str, uri: str, status: int) -> str:
     """What a proxy means that does not pass a request on, and what to do."""
-    if status == 407:
+    if status == 407:  # never the server's own, so its login belongs into the proxy's variable
         name = _proxy_variable(uri) or "http_proxy"
         return f"{proxy} asks for a login (407): write it into {name}, as http://user:password@host:port"
     refusal = f"does not pass requests on to {uri} ({status})"
@@ -452,15 +465,16 @@ _NO_ANSWER: Final = frozenset({
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
     """The exception and those it came from, the cause last."""
-    seen: set[int] = set()
+    seen: set[int] = set()  # by hand, or by a `raise` of the same object, a chain can be a circle
     link: BaseException | None = error
     while link is not None and id(link) not in seen:
         seen.add(id(link))
         yield link
-        link = link.__cause__ or link.__context__
+        link = link.__cause__ or link.__context__  # requests raises inside `except`, without `from`
 
 
 def _short(error: BaseException, limit: int = 500) -> str:
     """One masked line of an exception's message, cut to a length that fits a ledger."""
+    # Masked before it is cut to `limit`: half a password would no longer be known as one.
     text = _SQL_LINK.sub("", mask(str(error)[:_LOOKED_AT]))
     return plain(text, limit) or type(error).__name__

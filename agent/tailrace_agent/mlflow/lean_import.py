@@ -11,25 +11,21 @@ Only for a process of our own: in a training process, somebody else's import cou
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import entry_points
 from typing import Final
+
+from tailrace_agent.mlflow.plug_ins import has_plug_ins
+from tailrace_agent.runtime.left_out import left_out
 
 __all__ = ["import_lean", "uncollected"]
 
 _LEFT_OUT: Final = ("numpy", "pandas", "pyarrow", "scipy")
-_EXTENDABLE: Final = (
-    "mlflow.artifact_repository",
-    "mlflow.request_auth_provider",
-    "mlflow.request_header_provider",
-    "mlflow.tracking_store",
-)
-"""Plug-ins that MLflow loads while it is imported; they may need what is left out."""
 
 _lock = threading.Lock()
 
@@ -37,18 +33,12 @@ _lock = threading.Lock()
 def import_lean() -> None:
     """Imports what `open_sink` needs, if it can be done this way; if not, nothing is changed, and nothing raised."""
     with _lock:
-        if "mlflow" in sys.modules or any(entry_points(group=group) for group in _EXTENDABLE):
+        # MLflow is there already, or a plug-in would miss for good what is left out while it loads.
+        if "mlflow" in sys.modules or has_plug_ins():
             return
-        absent = [name for name in _LEFT_OUT if name not in sys.modules]
-        sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]  # None: "not to be found", to `import`
-        try:
-            with uncollected():
-                importlib.import_module("tailrace_agent.mlflow.stores")
-        except ImportError:  # a version that cannot do without: it is imported whole when it is needed
-            return
-        finally:
-            for name in absent:
-                del sys.modules[name]
+        # Suppressed: a version that cannot do without is imported whole when it is needed.
+        with contextlib.suppress(ImportError), left_out(*_LEFT_OUT), uncollected():
+            importlib.import_module("tailrace_agent.mlflow.stores")
 
 
 @contextmanager
@@ -61,5 +51,6 @@ def uncollected() -> Iterator[None]:
     try:
         yield
     finally:
+        # Moves all that lives to a generation that no collection looks at: MLflow's modules stay until the end.
         gc.freeze()
         gc.enable()

@@ -29,6 +29,7 @@ from tailrace_agent.settings.uris import public_uri
 
 __all__ = ["Announcement", "is_server", "list_page", "run_link", "run_page", "ui_address"]
 
+# Behind the `#`, where the UI's own router reads it; the server never sees it.
 _KIND: Final = "?workflowType=machine_learning"
 
 
@@ -93,6 +94,7 @@ def ui_address(store_uri: str | None, settings: Settings, cwd: str = "/") -> str
         settings: Name the state directory.
         cwd: An absolute directory, from which a relative path is meant.
     """
+    # The host, since a state directory may lie on a file system that machines share, and `127.0.0.1` is each one's own.
     wanted, host = store_key(store_uri, cwd), os.uname().nodename
     found = [each for each in _announced(_directory(settings)) if (each.store, each.host) == (wanted, host)]
     return max(found, key=lambda each: each.started).address if found else None
@@ -121,6 +123,8 @@ class Announcement:
         self._fd, name = tempfile.mkstemp(".new", "ui-", directory)  # 0600, and not inherited
         self._path = Path(name).with_suffix(".json")
         try:
+            # Locked and written before it has a name that `_announced` looks for: what it finds there is whole, and
+            # held.
             fcntl.flock(self._fd, fcntl.LOCK_EX)
             write_all(self._fd, msgspec.json.encode(contents))
             Path(name).rename(self._path)
@@ -150,6 +154,7 @@ def _announced(directory: Path) -> Iterator[_Contents]:
     for path in paths:
         with contextlib.suppress(OSError, msgspec.DecodeError):  # taken back meanwhile, or of another version
             contents = msgspec.json.decode(path.read_bytes(), type=_Contents)
+            # A lock on another host is not seen here; so its file is nobody's to delete but that host's.
             if contents.host != os.uname().nodename or _is_held(path):
                 yield contents
             else:
@@ -160,6 +165,7 @@ def _is_held(path: Path) -> bool:
     """Whether the process that made this file lives."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
+        # Shared: two that look at once must not take each other for the owner.
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

@@ -28,6 +28,7 @@ class _Entry(msgspec.Struct):
     value: str
 
 
+# Empty lists are left out, as protocol buffers do.
 class _Batch(msgspec.Struct, omit_defaults=True):
     run_id: str
     metrics: list[_Metric] = []

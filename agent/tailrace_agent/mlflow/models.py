@@ -33,6 +33,7 @@ from tailrace_agent.files.ownership import write_own
 from tailrace_agent.ipc.records import ModelSpec
 from tailrace_agent.ipc.tags import MODEL_TAG
 from tailrace_agent.mlflow.errors import refused_code
+from tailrace_agent.mlflow.proxied_files import list_directory
 from tailrace_agent.mlflow.stores import Store
 
 __all__ = ["Placed", "find_model", "link_version", "place_model"]
@@ -68,6 +69,7 @@ def place_model(
     if not (directory / _MLMODEL).exists():
         raise Refused(f"{directory.name} holds no file {_MLMODEL}: it is no model in MLflow's format")
     run = store.get_run(run_id)
+    # Requested here: a store takes a logged model for a run that was deleted.
     if run.info.lifecycle_stage == "deleted":
         raise Refused(f"run {run_id} was deleted")
     try:
@@ -76,8 +78,10 @@ def place_model(
         if not _unknown_to_the_store(error):
             raise
         return _as_artifacts(store, open_repository, run, directory, spec)
+    # Each call adds an output; MLflow does not look for one that is there.
     if model.model_id not in {output.model_id for output in _outputs(run)}:
         store.log_outputs(run_id, [LoggedModelOutput(model.model_id, spec.step)])
+    # READY: an earlier attempt was whole, and only its answer, or the registry, failed.
     if model.status != LoggedModelStatus.READY:
         _inscribe(directory, run_id, model.artifact_location, model.model_id)
         _upload(open_repository(model.artifact_location), directory, None)
@@ -100,6 +104,7 @@ def find_model(store: Store, run_id: str, name: str) -> Placed:
         if not _unknown_to_the_store(error):
             raise
         found = []
+    # Others are on their way, or their upload was given up.
     whole = [model for model in found if model.status == LoggedModelStatus.READY]
     named = sorted((model for model in whole if model.name == name), key=lambda model: model.creation_timestamp)
     if named:
@@ -127,6 +132,7 @@ def _found(store: Store, run: Any, spec: ModelSpec) -> Any:
     found = store.search_logged_models(
         experiment_ids=[run.info.experiment_id], filter_string=f"tags.`{MODEL_TAG}` = '{spec.token}'"
     )
+    # By age, so that two attempts that both look agree on which one goes.
     first, *twins = sorted(found, key=lambda model: model.creation_timestamp) or [None]
     for twin in twins:
         store.delete_logged_model(twin.model_id)
@@ -154,6 +160,7 @@ def _outputs(run: Any) -> list[Any]:
 
 def _unknown_to_the_store(error: Exception) -> bool:
     """Whether the store has never heard of logged models; a server then lacks the address."""
+    # MLflow 2's stores lack the methods; in MLflow 3, a plug-in's store without them inherits some that raise.
     return isinstance(error, (NotImplementedError, AttributeError)) or refused_code(error, "ENDPOINT_NOT_FOUND")
 
 
@@ -182,7 +189,8 @@ def _inscribe(directory: Path, run_id: str, artifact_path: str, model_id: str | 
     model.update(run_id=run_id, artifact_path=artifact_path)
     if model_id is not None:
         model.update(model_id=model_id, model_uuid=model_id)
-    model.setdefault("model_uuid", uuid.uuid4().hex)
+    model.setdefault("model_uuid", uuid.uuid4().hex)  # kept from attempt to attempt: it is written into the file
+    # Renamed into its place: killed in between, the next attempt still finds an `MLmodel` that can be read.
     new = path.with_suffix(".new")
     write_own(new, yaml.safe_dump(model, default_flow_style=False, allow_unicode=True).encode())
     new.replace(path)
@@ -196,13 +204,13 @@ def _upload(repository: Any, directory: Path, under: str | None) -> None:
         if not file.is_file():
             continue
         path = posixpath.join(under or "", file.relative_to(directory).as_posix())
-        if path not in stored or stored[path] not in (file.stat().st_size, None):
+        if path not in stored or stored[path] not in (file.stat().st_size, None):  # None: a store without sizes
             raise Unavailable(f"the model's file {path} has not arrived whole in the artifact store")
 
 
 def _listed(repository: Any, path: str | None) -> Iterator[tuple[str, int | None]]:
     """Paths and sizes of all files below a directory of the artifact store."""
-    for info in repository.list_artifacts(path):
+    for info in list_directory(repository, path):
         if info.is_dir:
             yield from _listed(repository, info.path)
         else:

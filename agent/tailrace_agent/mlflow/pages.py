@@ -27,6 +27,7 @@ def pages(fetch: Callable[[Any], Any], most: int | None = None) -> Iterator[Any]
         Unavailable: They go round in a circle, or on and on with nothing on them, or there are more than `most`.
         Exception: What `fetch` raises.
     """
+    # All tokens, not the last alone: a circle may be longer than one page.
     seen: set[object] = set()
     empty, token = 0, None
     while True:

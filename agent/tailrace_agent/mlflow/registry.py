@@ -73,12 +73,14 @@ class Registry:
         """
         name = spec.registered_name
         assert name is not None
+        # Read back, not taken from the answer: this deletes the twin of an earlier attempt that has shown up meanwhile.
         version = self._version_of(name, spec.token)
-        if version is None:
+        if version is None:  # else an earlier attempt has made it, and its answer was lost
             self._make(name)
             self._make_version(name, spec, source, run_id, model_id, directory)
             version = self._version_of(name, spec.token)
         assert version is not None
+        # Also for a version that was found: the attempt that made it may have ended before this.
         self.point(name, version, spec.aliases, spec.stage)
         return version
 
@@ -91,6 +93,7 @@ class Registry:
 
     def _put(self, name: str, version: str, stage: str) -> None:
         known = stage.lower()
+        # As it was written: an alias keeps its case, MLflow's stages do not.
         if known not in _MLFLOW_STAGES:
             self.store.set_registered_model_alias(name, stage, version)
             return
@@ -107,6 +110,7 @@ class Registry:
             self.store.transition_model_version_stage(name, version, _MLFLOW_STAGES[known], known in _ALIASED)
         except (MlflowException, NotImplementedError) as error:
             # Unity Catalog has no code for it, only words.
+            # None: NotImplementedError has no code.
             if getattr(error, "error_code", None) not in (None, *_NO_STAGES) and "unsupported" not in str(error):
                 raise
 
@@ -128,6 +132,7 @@ class Registry:
     ) -> None:
         tags = [ModelVersionTag(key, value) for key, value in {**spec.tags, MODEL_TAG: spec.token}.items()]
         local = {"local_model_path": None if directory is None else str(directory)}
+        # Unity Catalog uploads the files itself; older versions of MLflow's other stores do not know the argument.
         keeps_files = "local_model_path" in inspect.signature(self.store.create_model_version).parameters
         self.store.create_model_version(
             name,
@@ -137,7 +142,7 @@ class Registry:
             None,
             spec.description,
             **(local if keeps_files else {}),
-            **({} if model_id is None else {"model_id": model_id}),
+            **({} if model_id is None else {"model_id": model_id}),  # MLflow 2 does not know it
         )
 
     # -- reading -----------------------------------------------------------------------------------------------------
@@ -148,14 +153,17 @@ class Registry:
         Raises:
             NotFound: There is none; the message names those there are.
         """
+        # All of them, and no look-up: what is not found is reported with those that there are.
         versions = self.versions(name)
         aliases = self._aliases(name) if versions else {}
         if version is not None:
             found = [v for v in versions if str(v.version) == str(version)]
         elif alias is not None or stage is not None:
+            # A stage of our own (`Canary`) is an alias in the case it was given.
             wanted = aliases.get(alias or str(stage).lower()) or aliases.get(str(stage))
             found = [v for v in versions if str(v.version) == wanted]
             if stage is not None and not found:
+                # It was put there by MLflow alone.
                 found = [v for v in versions if v.current_stage == _MLFLOW_STAGES.get(stage.lower(), stage)]
         else:
             found = versions
@@ -173,7 +181,9 @@ class Registry:
         found = self._search(None if name is None else f"name = {_quoted(name)}")
         aliases = {of: self._aliases(of) for of in {version.name for version in found}}
         for version in found:
+            # A search leaves them empty in MLflow's databases.
             version.aliases = sorted(a for a, v in aliases[version.name].items() if v == str(version.version))
+        # As numbers: as text, "10" is before "9".
         return sorted(found, key=lambda version: (version.name, -int(version.version)))
 
     def _search(self, query: str | None) -> list[Any]:
@@ -185,6 +195,7 @@ class Registry:
     def _version_of(self, name: str, token: str) -> str | None:
         """The version that was made for a token. Of twins, born of an answer that was lost, the first one stays."""
         found = self._search(f"name = {_quoted(name)} AND tags.`{MODEL_TAG}` = '{token}'")
+        # The same one stays whoever looks: versions are numbered in the order in which they were made.
         versions = sorted((str(version.version) for version in found), key=int)
         for twin in versions[1:]:
             self.store.delete_model_version(name, twin)
@@ -202,6 +213,7 @@ def stage_of(version: Any) -> str:
 
 
 def _quoted(name: str) -> str:
+    # MLflow's filters have no escape for a quote, only the other kind.
     return f'"{name}"' if "'" in name else f"'{name}'"
 
 

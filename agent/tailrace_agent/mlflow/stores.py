@@ -13,7 +13,7 @@ What it cannot promise: a store plug-in that sends its requests without MLflow's
 so do the clients of object stores. A database server that accepts a connection and then falls silent is bounded by its
 driver. In a process of our own, `MLFLOW_HTTP_REQUEST_TIMEOUT` and `MLFLOW_HTTP_REQUEST_MAX_RETRIES` cover some of that.
 
-Importing this module imports MLflow, which takes a second; only `sinks.mlflow.open_sink` does it.
+Importing this module imports MLflow, which takes a second.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import contextvars
 import inspect
 import json
 import os
-import re
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -46,41 +46,41 @@ from mlflow.store.tracking.rest_store import RestStore
 from mlflow.tracking import get_tracking_uri, is_tracking_uri_set
 from mlflow.tracking._model_registry.utils import _get_store_registry as _get_registry_builder
 from mlflow.tracking._tracking_service.utils import _tracking_store_registry
-from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.proto_json_utils import parse_dict
-from mlflow.utils.uri import add_databricks_profile_info_to_artifact_uri, get_uri_scheme, is_local_uri
+from mlflow.utils.uri import add_databricks_profile_info_to_artifact_uri, get_uri_scheme
 
-from tailrace_agent.errors import Refused
+from tailrace_agent.mlflow.answers import believing, check_answer
 from tailrace_agent.mlflow.errors import refused_code
-from tailrace_agent.mlflow.links import is_server
-from tailrace_agent.mlflow.requests import PromptUploads, answered, believing, origin, send_once
+from tailrace_agent.mlflow.places import check_place
+from tailrace_agent.mlflow.requests import PromptUploads, answered, origin, send_once
 from tailrace_agent.settings.uris import resolve_uri
-from tailrace_agent.text.quoting import quoted
 
 __all__ = [
     "batch_poster",
     "bulk_fetcher",
     "HISTORY_AT_MOST",
     "in_flight",
-    "is_proxied",
     "is_remote",
     "open_registry",
     "open_repository",
     "open_store",
     "page_fetcher",
-    "place_here",
+    "past_plug_in",
     "Store",
     "store_uri",
 ]
 
 HISTORY_AT_MOST: Final = 25_000
 """Points in one answer of a server that has no pages."""
-_OF_A_RUN: Final = re.compile(r"/(?:m-)?[0-9a-f]{32}/artifacts$")
 _IN_FLIGHT: Final = 4
 """Requests that wait for a server at once: `mlflow server` has four workers by default."""
 _EMPTY_ANSWERS: Final = ("SetLoggedModelTags",)
 """Requests whose answer has a field that MLflow's server leaves out."""
+# `mlflow server` sets it for its workers: where tailrace runs in one, that root is meant.
 _ARTIFACT_ROOT_OF_A_SERVER: Final = "_MLFLOW_SERVER_ARTIFACT_ROOT"
+_OPENING_TAKES: Final = 60.0
+"""Seconds that MLflow may take to create or migrate a database on a slow disk."""
+_opening = threading.Lock()
 _CONNECT_TIMEOUT: Final = {"postgresql": "connect_timeout", "mysql": "connect_timeout"}
 
 
@@ -107,13 +107,20 @@ def open_store(uri: str, cwd: str, request_timeout: float) -> Store:
         Exception: Anything that MLflow and the database driver come up with.
     """
     _let_warnings_pass()
-    build = _tracking_store_registry.get_store_builder(uri)
+    build = past_plug_in(_tracking_store_registry.get_store_builder(uri))
     if get_uri_scheme(uri) in DATABASE_ENGINES:
-        return _open_database(build, _with_connect_timeout(uri, request_timeout), cwd, request_timeout)
+        with _one_at_a_time(request_timeout):
+            return _open_database(build, _with_connect_timeout(uri, request_timeout), cwd, request_timeout)
+    # None: a server has an artifact root of its own.
     store: Any = build(store_uri=uri, artifact_uri=None)
     if isinstance(store, RestStore):
         _make_prompt(store, RestStore, _PromptStore, request_timeout)
     return store
+
+
+def past_plug_in(build: Callable[..., Any]) -> Callable[..., Any]:
+    """MLflow's own builder of a store, where the store plug-in stands before it in this process."""
+    return getattr(build, "tailrace_before", build)
 
 
 def open_registry(uri: str, tracking_uri: str, request_timeout: float) -> Store:
@@ -125,8 +132,9 @@ def open_registry(uri: str, tracking_uri: str, request_timeout: float) -> Store:
     _let_warnings_pass()
     build = _get_registry_builder().get_store_builder(uri)
     if get_uri_scheme(uri) in DATABASE_ENGINES:
-        _prepare_database(uri)
-        store: Any = build(store_uri=uri)
+        with _one_at_a_time(request_timeout):
+            _prepare_database(uri)
+            store: Any = build(store_uri=uri)
         _bound_waiting(store, request_timeout)
         return store
     knows_both = "tracking_uri" in inspect.signature(build).parameters  # older plug-ins do not
@@ -143,6 +151,7 @@ def _let_warnings_pass() -> None:
 
 def is_remote(store: Store) -> bool:
     """Whether the store is behind HTTP, so that only an answer can be a refusal."""
+    # By class, not by URI: plug-ins and Databricks go over HTTP under schemes of their own.
     return isinstance(store, (RestStore, RegistryRestStore))
 
 
@@ -157,6 +166,7 @@ def in_flight(store: Store, work: Callable[[_Job], _Answer], jobs: Sequence[_Job
         return
     here = contextvars.copy_context()  # MLflow keeps the workspace of a request in it
     with ThreadPoolExecutor(min(_IN_FLIGHT, len(jobs)), "tailrace-read") as pool:
+        # Each job in a copy of its own: two threads cannot enter one context at once.
         yield from pool.map(lambda job: here.copy().run(work, job), jobs)
 
 
@@ -165,7 +175,7 @@ def batch_poster(store: Store) -> Callable[[bytes], None] | None:
 
     Only for MLflow's plain `RestStore`: Databricks and plug-ins may do more than post.
     """
-    if type(store) is not _PromptStore:
+    if type(store) is not _PromptStore:  # `isinstance` would take a plug-in's subclass, too
         return None
     path, method = store._METHOD_TO_INFO[LogBatch]
     headers = {"Content-Type": "application/json"}
@@ -215,29 +225,13 @@ def bulk_fetcher(store: Store) -> Callable[[Sequence[str], str], list[dict[str, 
 
 def open_repository(artifact_uri: str, tracking_uri: str, request_timeout: float) -> Any:
     """The artifact repository of a run. What goes through the MLflow server is sent once, like all the rest."""
-    here = place_here(artifact_uri, tracking_uri)
-    if here is not None and not _OF_A_RUN.search(here.as_posix()):
-        raise Refused(
-            f"MLflow's server wants artifacts in {quoted(here)} on this machine, which is no directory of a run: "
-            "nothing is written there; start the server with --serve-artifacts"
-        )
+    check_place(artifact_uri, tracking_uri)
     uri = add_databricks_profile_info_to_artifact_uri(artifact_uri, tracking_uri)
     repository: Any = get_artifact_repository(uri, tracking_uri=tracking_uri)
     if isinstance(repository, HttpArtifactRepository):
         _make_prompt(repository, HttpArtifactRepository, PromptUploads, request_timeout)
         repository.tailrace_origin = origin(tracking_uri)
     return repository
-
-
-def place_here(artifact_uri: str, tracking_uri: str) -> Path | None:
-    """The directory on this machine that a server names for artifacts, as one without `--serve-artifacts` does.
-
-    MLflow writes into any directory that a server names. Here it has to be one that MLflow makes for a run or a model,
-    `…/<id>/artifacts`, so that a server can have no file put into a directory of the user's.
-    """
-    if not is_server(tracking_uri) or not is_local_uri(artifact_uri):
-        return None
-    return Path(os.path.normpath(local_file_uri_to_path(artifact_uri)))
 
 
 class _Prompt:
@@ -264,31 +258,23 @@ class _Prompt:
         content = {"params" if method == "GET" else "json": body}
         response, fields = self.exchange(path, method, **content)
         with believing(response):
+            # Fields that this version of MLflow does not know are passed over, as MLflow does.
             parse_dict(js_dict=fields, message=message)
             _check_answer(fields, message)
         return message
 
 
 def _check_answer(fields: dict[str, Any], message: Any) -> None:
-    """Whether a JSON object is MLflow's answer: `{}` where it has no fields to fill, else at least one of its fields.
-
-    Raises:
-        MlflowException: It is not: somebody else has answered. Fields that a later version of MLflow adds pass.
-    """
+    """Whether a JSON object is MLflow's answer, by the message that was filled from it; see `answers.check_answer`."""
     kind, known = message.DESCRIPTOR, message.DESCRIPTOR.fields
-    may_be_empty = not known or kind.containing_type.name in _EMPTY_ANSWERS or any(map(_is_repeated, known))
-    if not (message.ListFields() or (may_be_empty and not fields)):
-        raise MlflowException(f"the answer is not that to {kind.containing_type.name}")
+    what = kind.containing_type.name
+    may_be_empty = what in _EMPTY_ANSWERS or any(map(_is_repeated, known))
+    check_answer(bool(message.ListFields()), known, fields, what, may_be_empty=may_be_empty)
 
 
 def _is_repeated(field: Any) -> bool:
     repeated = getattr(field, "is_repeated", None)  # a label in older protocol buffers
     return bool(field.label == field.LABEL_REPEATED if repeated is None else repeated)
-
-
-def is_proxied(repository: Any) -> bool:
-    """Whether the MLflow server keeps these artifacts, so that what goes wrong is its answer or its absence."""
-    return isinstance(repository, HttpArtifactRepository)
 
 
 class _PromptStore(_Prompt, RestStore):  # type: ignore[misc]  # MLflow is untyped
@@ -317,6 +303,7 @@ class _PromptRegistry(_Prompt, RegistryRestStore):  # type: ignore[misc]  # MLfl
         extra_headers: dict[str, str] | None = None,  # noqa: ARG002  # MLflow's signature
     ) -> Any:
         endpoints = self._get_all_endpoints_from_method(api) if call_all_endpoints else []
+        # MLflow's own way with a call that has several addresses: an older server lacks some.
         for path, method in endpoints[:-1]:
             try:
                 return self.send_message(path, method, json_body, self._get_response_from_method(api))
@@ -330,8 +317,24 @@ class _PromptRegistry(_Prompt, RegistryRestStore):  # type: ignore[misc]  # MLfl
 def _make_prompt(instance: Any, base: type, prompt: type, request_timeout: float) -> None:
     """Slips `prompt` between the class of an instance of our own and MLflow's `base`: what plug-ins override stays."""
     kind = type(instance)
+    # Not a new object: its constructor has run with the plug-in's own arguments.
     instance.__class__ = prompt if kind is base else type(f"Prompt{kind.__name__}", (kind, prompt), {})
     instance.tailrace_timeout = request_timeout
+
+
+@contextmanager
+def _one_at_a_time(timeout: float) -> Iterator[None]:
+    """Within it no other thread of tailrace's opens a database: Alembic, which migrates it, has one state for all.
+
+    Raises:
+        TimeoutError: Another one is being opened all the while.
+    """
+    if not _opening.acquire(timeout=timeout + _OPENING_TAKES):
+        raise TimeoutError("another database is being opened")
+    try:
+        yield
+    finally:
+        _opening.release()
 
 
 def _prepare_database(uri: str) -> None:
@@ -340,15 +343,16 @@ def _prepare_database(uri: str) -> None:
     # MLflow's own way into a database tries ten times with growing pauses, and creates the tables without a lock.
     engine = mlflow_db.create_sqlalchemy_engine(uri)
     try:
-        with engine.connect():
+        with engine.connect():  # raises at once where the database is away
             pass
         mlflow_db._safe_initialize_tables(engine)
     finally:
-        engine.dispose()
+        engine.dispose()  # the store opens an engine of its own
 
 
 def _open_database(build: Callable[..., Any], uri: str, cwd: str, request_timeout: float) -> Store:
     _prepare_database(uri)
+    # Else MLflow takes `./mlruns` of this process, whose working directory is not the user's.
     root = None if os.environ.get(_ARTIFACT_ROOT_OF_A_SERVER) else str(Path(cwd, "mlruns"))
     store = build(store_uri=uri, artifact_uri=root)
     _bound_waiting(store, request_timeout)
@@ -358,7 +362,7 @@ def _open_database(build: Callable[..., Any], uri: str, cwd: str, request_timeou
 def _bound_waiting(store: Any, request_timeout: float) -> None:
     """Bounds the wait for SQLite's lock (20 s in MLflow), and keeps the traceback of each failure off stderr."""
     make_session = getattr(store, "ManagedSessionMaker", None)
-    if make_session is None:
+    if make_session is None:  # a plug-in's store that is not SQLAlchemy's
         return
     wait = sqlalchemy.text(f"PRAGMA busy_timeout = {int(request_timeout * 1000)}")
 
@@ -367,8 +371,9 @@ def _bound_waiting(store: Any, request_timeout: float) -> None:
         with make_session(*args, **kwargs) as session:
             try:
                 if store.engine.dialect.name == "sqlite":
-                    session.execute(wait)
+                    session.execute(wait)  # after MLflow's own PRAGMA, once for each session
                 yield session
+                # Here, not where MLflow's block ends: a lock that is met only now is reported the same way.
                 session.commit()
             except sqlalchemy.exc.OperationalError as error:
                 raise MlflowException(str(error.orig), error_code=TEMPORARILY_UNAVAILABLE) from error
@@ -380,8 +385,9 @@ def _with_connect_timeout(uri: str, request_timeout: float) -> str:
     """A database server that drops packets would otherwise be waited for until TCP gives up."""
     url = sqlalchemy.engine.make_url(uri)
     name = _CONNECT_TIMEOUT.get(url.get_backend_name())
-    if name is None or name in url.query:
+    if name is None or name in url.query:  # who has set it, meant it
         return uri
+    # 2 s at least, as PostgreSQL's library advises; it takes 0 for "without end".
     patient = url.update_query_dict({name: str(max(2, int(request_timeout)))})
     return patient.render_as_string(hide_password=False)
 

@@ -25,9 +25,9 @@ __all__ = ["MOST", "Alerts", "as_tags"]
 MOST: Final = 100
 """Alerts of one run; further ones are left out."""
 _CLEAR: Final = 60.0
-_LOOK_EVERY: Final = 1.0
-_MOST_KEYS: Final = 10_000
-_LONGEST: Final = 2000
+_LOOK_EVERY: Final = 1.0  # seconds; the drain comes ten times as often
+_MOST_KEYS: Final = 10_000  # also of conditions that hold at once: beyond that no new one raises the alarm
+_LONGEST: Final = 2000  # characters: a tag of MLflow's has room for 8,000
 _NS: Final = 1_000_000_000
 
 
@@ -80,6 +80,7 @@ class Alerts:
     def look(self, now: float, time_ms: int) -> None:
         """Looks for runs without progress, after the rows that came; at most once a second."""
         for run in self._moved:
+            # The drain's clock, not the rows' time: what counts is the silence that this agent hears.
             self._progress[run] = now
         if self._moved:
             self._reported = {entry for entry in self._reported if entry[0] not in self._moved}
@@ -88,7 +89,7 @@ class Alerts:
             return
         self._look_at = now + _LOOK_EVERY
         for state in self._book.all():
-            if state.end is not None or not state.spec.owned:
+            if state.end is not None or not state.spec.owned:  # not ours to end: others may log to it, elsewhere
                 self._progress.pop(state.run, None)
                 continue
             silent = now - self._progress.setdefault(state.run, now)
@@ -103,7 +104,7 @@ class Alerts:
 
     def done(self, alerts: Sequence[Alert]) -> None:
         """These are written."""
-        self._due = [alert for alert in self._due if alert not in alerts]
+        self._due = [alert for alert in self._due if alert not in alerts]  # some may have come since `due`
 
     def _of(self, key: str) -> list[Rule]:
         rules = self._rules_of.get(key)
@@ -120,7 +121,7 @@ class Alerts:
         held = self._held.get(name)
         if not rule.holds(value):
             if held is not None:
-                held.over_ns = held.over_ns or time_ns
+                held.over_ns = held.over_ns or time_ns  # the first value that is fine, not the last
                 # One that was reported stays for a while: a value that wavers around a limit is one alarm, not many.
                 if not held.reported or time_ns - held.over_ns >= _CLEAR * _NS:
                     del self._held[name]
@@ -129,7 +130,7 @@ class Alerts:
             if len(self._held) >= _MOST_KEYS:
                 return False
             held = self._held[name] = _Held(time_ns)
-        held.over_ns = None
+        held.over_ns = None  # it holds again within `_CLEAR`: still the same alarm
         if held.reported or time_ns - held.since_ns < rule.seconds * _NS:
             return False
         held.reported = True
@@ -145,7 +146,7 @@ def as_tags(alerts: Sequence[Alert], book: RunBook, new: Container[int] = ()) ->
     tagged = []
     for alert in alerts:
         state = book.get(alert.run)
-        if state is None and alert.run not in new:
+        if state is None and alert.run not in new:  # the run's record has not come, and a tag needs a run
             continue
         before = state.alerts if state is not None else 0
         number = next(numbers.setdefault(alert.run, itertools.count(before + 1)))

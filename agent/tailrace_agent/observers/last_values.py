@@ -60,7 +60,7 @@ class LastValues:
 
     def progress(self, run: int) -> Value | None:
         """Step and time of the last row that training itself has logged."""
-        return self._progress.get(run)
+        return self._progress.get(run)  # no lock: one look-up, of a value that is never changed
 
     def keep_only(self, runs: Iterable[int]) -> None:
         """Forgets all other runs."""

@@ -52,7 +52,7 @@ class Observers:
         self.alerts = Alerts(settings.alerts, book)
         self._taken: list[Alert] = []
         self._raised: list[Alert] = []
-        self._masked = settings.alert_webhook
+        self._masked = settings.alert_webhook  # settings are on disk, so without the path that is the secret
         self._webhook: Webhook | None = None
 
     @property
@@ -67,7 +67,7 @@ class Observers:
 
     def take(self, changes: Changes, now: float) -> list[bytes]:
         """Alerts that are due: their rows, to be written with the changes; `done` follows when they are."""
-        if self._served is not None:
+        if self._served is not None:  # a run that began after the endpoint has not been informed
             changes.notices += [(start.spec.run, self._served) for start, _ in changes.starts]
         self.alerts.look(now, time.time_ns() // 1_000_000)
         found = self.alerts.due()
@@ -90,6 +90,7 @@ class Observers:
         self.alerts.done(taken)
         for alert in raised:
             state = self._book.get(alert.run)
+            # The number of the next tag, stored with the run: an agent that comes later counts on.
             self._book.update(alert.run, alerts=state.alerts + 1 if state is not None else 1)
             self.announce(alert)
 
@@ -161,13 +162,14 @@ class Observers:
             return
         if self._webhook is None:
             url = self._book.credentials(self._masked) or self._masked
-            if url.endswith("…"):
+            if url.endswith("…"):  # masked, so the whole one never reached this agent (`tailrace sync`, a reboot)
                 self._log.warning("alert not posted: this agent was not told the whole URL", host=self._masked)
                 return
             self._webhook = Webhook(url, self._log, self._notify_users)
         self._webhook.put(alert.title, partial(self._payload, alert))
 
     def _payload(self, alert: Alert) -> dict[str, Any]:
+        # When it is posted, not when it is raised: by then MLflow may have given the run its id.
         state = self._book.get(alert.run)
         ref = state.ref if state is not None else None
         name = (ref.run_name if ref else None) or (state.spec.run_name if state is not None else None)

@@ -30,8 +30,8 @@ from tailrace_agent.spool.store import Spool
 
 __all__ = ["Endpoint", "RunCollector"]
 
-_TRY_AGAIN: Final = 30.0
-_PORTS: Final = 20
+_TRY_AGAIN: Final = 30.0  # seconds
+_PORTS: Final = 20  # several agents of one machine, each with the same setting
 _AFTERWARDS: Final = 300.0
 _NO_NAME: Final = re.compile(r"[^a-zA-Z0-9_]")
 _LABELS: Final = ("run_id", "run_name", "experiment")
@@ -54,6 +54,7 @@ class Endpoint:
     """
 
     def __init__(self, collector: Collector, host: str, port: int, report: Callable[[str], None], log: Log) -> None:
+        # Own, not prometheus_client's global one; and not described: that would collect before there is anything.
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(collector)
         self._host, self._port, self._report, self._log = host, port, report, log
@@ -140,6 +141,7 @@ class RunCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Every family: the agent's, the runs', and one for each name of a metric."""
         shown = [state for state in self._book.all() if self._is_shown(state)]
+        # Here, since only a scrape reads the values: nothing else has to know which runs are over.
         self._latest.keep_only(state.run for state in shown)
         yield from self._of_agent()
         yield from self._of_runs(shown)

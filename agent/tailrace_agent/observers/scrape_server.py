@@ -58,9 +58,9 @@ class ScrapeServer(ThreadingMixIn, TCPServer):
     Thread safety: `start`, `stop` and `after_fork` from one thread.
     """
 
-    allow_reuse_address = True
+    allow_reuse_address = True  # else an agent that follows another could not listen for a minute
     daemon_threads = True
-    request_queue_size = 128
+    request_queue_size = 128  # the standard library's 5 is soon full while a connection is ended
 
     def __init__(self, host: str, port: int, names: Collection[str], registry: CollectorRegistry, log: Log) -> None:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -68,7 +68,7 @@ class ScrapeServer(ThreadingMixIn, TCPServer):
         self.names = names
         self._log = log
         self._failed = False
-        self._open: dict[socket.socket, float] = {}
+        self._open: dict[socket.socket, float] = {}  # in the order in which they came: the first is the oldest
         self._room = threading.Condition()
         super().__init__(address, _Scrape.factory(registry))  # type: ignore[arg-type]  # of any family
 
@@ -90,12 +90,13 @@ class ScrapeServer(ThreadingMixIn, TCPServer):
         self.shutdown()
         self.server_close()
         with self._room:
-            left = list(self._open)
+            left = list(self._open)  # ended outside of the lock, which their threads take to leave
         for connection in left:
             _hang_up(connection)
 
     def after_fork(self) -> None:
         """In a forked child, where no thread serves: its copies of the sockets would keep them open."""
+        # Without the lock: a thread that held it has stayed behind.
         for copied in (self.socket, *self._open):
             copied.close()
 

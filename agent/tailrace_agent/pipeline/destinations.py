@@ -16,10 +16,10 @@ from tailrace_agent.settings.uris import unmask_uri
 from tailrace_agent.sinks.base import Sink, SinkFactory
 from tailrace_agent.spool.store import Spool
 
-__all__ = ["Channel", "Destinations"]
+__all__ = ["Destination", "Destinations"]
 
 
-class Channel(NamedTuple):
+class Destination(NamedTuple):
     """What goes to one tracking URI."""
 
     delivery: Delivery
@@ -27,7 +27,7 @@ class Channel(NamedTuple):
 
 
 class Destinations:
-    """The channels of one session.
+    """The destinations of one session.
 
     Args:
         session: The session.
@@ -39,9 +39,9 @@ class Destinations:
         monotonic: The clock of all deadlines.
 
     Attributes:
-        channels: What goes where, by tracking URI (without passwords). None goes away.
+        by_uri: What goes where, by tracking URI (without passwords). None goes away.
 
-    Thread safety: `update` from the drain's thread; the steps of each channel from one thread each.
+    Thread safety: `update` from the drain's thread; the steps of each destination from one thread each.
     """
 
     def __init__(
@@ -57,19 +57,19 @@ class Destinations:
     ) -> None:
         self._session, self._settings, self._open_sink = session, settings, open_sink
         self._spool, self._book, self._log, self._monotonic = spool, book, log, monotonic
-        self.channels: dict[str | None, Channel] = {}
+        self.by_uri: dict[str | None, Destination] = {}
 
     def update(self) -> None:
-        """Makes channels for the destinations that have none yet."""
+        """Opens those that runs have named since."""
         for tracking_uri, cwd in self._book.destinations():
-            if tracking_uri not in self.channels:
-                self.channels[tracking_uri] = self._channel(tracking_uri, cwd)
+            if tracking_uri not in self.by_uri:
+                self.by_uri[tracking_uri] = self._destination(tracking_uri, cwd)
 
     def refused(self, tracking_uris: Iterable[str | None]) -> bool:
         """Whether each of these stores was refused."""
-        return all(uri in self.channels and self.channels[uri].delivery.refused for uri in tracking_uris)
+        return all(uri in self.by_uri and self.by_uri[uri].delivery.refused for uri in tracking_uris)
 
-    def _channel(self, tracking_uri: str | None, cwd: str) -> Channel:
+    def _destination(self, tracking_uri: str | None, cwd: str) -> Destination:
         longest = self._settings.retry_max_delay
         delivery = Delivery(
             tracking_uri,
@@ -90,8 +90,9 @@ class Destinations:
             log=self._log,
             monotonic=self._monotonic,
         )
-        return Channel(delivery, uploads)
+        return Destination(delivery, uploads)
 
     def _opened(self, tracking_uri: str | None, cwd: str) -> Sink:
+        # Looked up at each try: a thread-hosted agent may be given a password while it runs.
         whole = unmask_uri(tracking_uri, self._book.credentials(tracking_uri)) if tracking_uri else None
         return self._open_sink(whole, cwd, request_timeout=self._settings.request_timeout)

@@ -31,8 +31,8 @@ from tailrace_agent.sampler.source import Source
 
 __all__ = ["Monitors", "Taken"]
 
-_MOST_ROWS: Final = 10_000
-_PATIENCE: Final = 3.0
+_MOST_ROWS: Final = 10_000  # that wait while nothing can be committed (a full disk, say); then the oldest go, uncounted
+_PATIENCE: Final = 3.0  # seconds
 _NOTE_ENERGY_EVERY: Final = 30
 """Samples; reading the energy costs the driver a call."""
 
@@ -57,7 +57,7 @@ class _Wanted:
         self.watch, self.board = watch, board
         self.tokens: dict[int, bool] = {}
         self.board_only = True
-        self.step, self.joules = samples.count, dict(samples.totals)
+        self.step, self.joules, self.names = samples.count, dict(samples.totals), samples.names
         self.base: dict[str, float] = {}
         self.tags: dict[str, str] = {}
 
@@ -100,6 +100,7 @@ class Monitors:
         self._lock = threading.Lock()  # held for moments; never while something is sampled
         self._watches: dict[MonitorConfig, _Watch] = {}
         self._wanted: dict[_Place, _Wanted] = {}
+        # Of monitors that have ended: a later one of the same place counts on from there.
         self._before: dict[_Place, Samples] = {}
         self._rows: deque[bytes] = deque(maxlen=_MOST_ROWS)
         self._progress: dict[int, dict[str, Samples]] = {}
@@ -135,6 +136,7 @@ class Monitors:
         with self._lock:
             self._wanted[place] = watch.wanted[place] = wanted
             self._watches[config] = watch
+        # The first sample of a run that joins: the sampler may not be due for a whole interval.
         if joins:
             self._sample_now(watch, partial(watch.sampler.extra, totals=False))
 
@@ -210,6 +212,8 @@ class Monitors:
                 if wanted.board is not None:
                     wanted.board.write({**watch.sampler.latest, **values})
                 step, wanted.step = wanted.step, wanted.step + 1
+                if not (wanted.board_only or values.keys() <= set(wanted.names)):
+                    wanted.names = sorted({*wanted.names, *values})  # a new list: the one before is being stored
                 wanted.joules.update(_since(totals, wanted.base))
                 self._note(place, wanted)
                 if wanted.board_only:
@@ -220,7 +224,7 @@ class Monitors:
                     self._rows.append(encode(Tags(place.run, wanted.tags)))
 
     def _note(self, place: _Place, wanted: _Wanted) -> Samples:
-        samples = Samples(wanted.step, dict(wanted.joules))
+        samples = Samples(wanted.step, dict(wanted.joules), wanted.names)
         self._progress.setdefault(place.run, {})[place.name] = samples
         return samples
 

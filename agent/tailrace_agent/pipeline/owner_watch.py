@@ -55,6 +55,7 @@ class OwnerWatch:
     def look(self, rings: set[str]) -> None:
         """Finds runs without an end whose ring is none of these."""
         for state in self._book.all():
+            # A rebuilt record may have lost the name of its ring: its process may be any that lives.
             if state.end is None and state.ring not in rings and not (state.rebuilt and rings):
                 self._gone[state.run] = self._end_of(state)
 

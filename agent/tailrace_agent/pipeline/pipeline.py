@@ -28,7 +28,7 @@ from tailrace_agent.ipc.session import Session
 from tailrace_agent.ipc.status import AgentStatus
 from tailrace_agent.log import Log
 from tailrace_agent.observers.observers import Observers
-from tailrace_agent.pipeline.destinations import Channel, Destinations
+from tailrace_agent.pipeline.destinations import Destination, Destinations
 from tailrace_agent.pipeline.owner_watch import OwnerWatch, owner_alive
 from tailrace_agent.pipeline.ring_drain import RingDrain
 from tailrace_agent.pipeline.run_monitors import RunMonitors
@@ -62,7 +62,7 @@ class Pipeline:
         book: The runs.
         on_change: Called when deliveries may have something new to do; the host wakes them.
 
-    Thread safety: `drain`, and the steps of each channel, from one thread each.
+    Thread safety: `drain`, and the steps of each destination, from one thread each.
     """
 
     session: Session
@@ -175,6 +175,7 @@ class Pipeline:
             self._look_around()
             self._look_at = now + _LOOK_AROUND
         self.status_files.publish(now)
+        # At once: the next drain writes the ends of those that are gone, and finds the rings read for the barriers.
         if more or self.owners.gone or (self.book.waiters.unset_barriers and not stuck):
             return now
         # Without a ring there is nothing to see before the next look around.
@@ -186,8 +187,9 @@ class Pipeline:
         self.on_change()
 
     def _look_around(self) -> None:
-        self.rings.retire()
+        self.rings.retire()  # first: a run counts as killed when its ring is none of those that are left
         rings = self.rings.names
+        # Only without a ring: as long as there is one, the record of such a run may still come.
         if not rings and self.book.adopt(self.spool.waiting.runs):
             self.destinations.update()
         self.owners.look(rings)
@@ -196,20 +198,20 @@ class Pipeline:
     # -- the other steps ---------------------------------------------------------------------------------------------
 
     @property
-    def channels(self) -> dict[str | None, Channel]:
+    def by_uri(self) -> dict[str | None, Destination]:
         """What goes where, by tracking URI (without passwords): more may come, none goes."""
-        return self.destinations.channels
+        return self.destinations.by_uri
 
-    def deliver(self, channel: Channel, now: float) -> float:
-        """One step of a channel's delivery, and an answer to those who wait for it."""
-        deadline = channel.delivery.step(now)
+    def deliver(self, destination: Destination, now: float) -> float:
+        """One step of a destination's delivery, and an answer to those who wait for it."""
+        deadline = destination.delivery.step(now)
         if self.book.waiters.awaited:
             self.status_files.publish(now)
         return deadline
 
-    def upload(self, channel: Channel, now: float) -> float:
-        """One step of a channel's uploads, and an answer to those who wait for it."""
-        deadline = channel.uploads.step(now)
+    def upload(self, destination: Destination, now: float) -> float:
+        """One step of a destination's uploads, and an answer to those who wait for it."""
+        deadline = destination.uploads.step(now)
         if deadline <= now:
             self.on_change()  # something has arrived: perhaps the last that its run was waiting for
         if self.book.waiters.awaited:
@@ -241,19 +243,23 @@ class Pipeline:
 
     @property
     def settled(self) -> bool:
-        """Whether nothing is left to do: every run finalized."""
-        waits = self.spool.waiting.points or self.observers.pending
-        return not waits and all(state.finalized for state in self.book.all())
+        """Whether nothing is left to do: every run finalized, and no damaged spool still to be read."""
+        if self.spool.waiting.points or self.observers.pending or any(found.begun for found in self.spool.set_aside):
+            return False
+        return all(state.finalized for state in self.book.all())
 
     @property
     def stuck(self) -> bool:
-        """Whether what is left cannot be delivered by this agent: every store involved was refused."""
+        """Whether what is left cannot be delivered by this agent: every store involved was refused.
+
+        Or it is in a damaged spool that is read when the session is opened next, since the disk was full at this time.
+        """
         left = {s.spec.tracking_uri for s in self.book.all() if not s.finalized}
         return self.destinations.refused(left) and not self.observers.pending
 
     def close(self) -> None:
         """Writes the last status and closes the spool."""
-        self.status_files.publish(self.monotonic(), force=True)
+        self.status_files.publish(self.monotonic(), force=True)  # before the spool is closed, which has the ledgers
         self.observers.close()
         self.spool.close()
         self.rings.close()
@@ -261,13 +267,14 @@ class Pipeline:
 
 def _opened_book(session: Session, spool: Spool, log: Log) -> RunBook:
     """The runs that the spool knows, and what became of a spool that could not be read."""
-    if spool.set_aside:
-        log.error("spool was unreadable and set aside", **msgspec.to_builtins(spool.set_aside))
+    for found in spool.set_aside:
+        log.error("spool was unreadable and set aside", **msgspec.to_builtins(found))
     book = RunBook(spool.runs(), spool.save_run, partial(stand_in, session.info))
     # An agent was killed after rows had come for a run that was finalized.
     book.reopen(state.run for state in book.all() if spool.waiting.backlog(state.run))
     if spool.set_aside:
         for state in book.all():
             book.update(state.run, partial=True, noted=True)
-            book.notice(state.run, str(spool.set_aside))
+            for found in spool.set_aside:
+                book.notice(state.run, str(found))
     return book

@@ -97,6 +97,12 @@ class RingDrain:
         return not self._sources and not self._session.rings()
 
     @property
+    def exhausted(self) -> bool:
+        """Whether every ring that there is was found, and read to its end."""
+        found = self._sources.keys() >= set(self._session.rings())
+        return found and not any(source.reader.unread for source in self._sources.values())
+
+    @property
     def stuck(self) -> bool:
         """Whether a ring has a frame that is not whole: behind it may stand what was logged long ago."""
         return any(source.stuck_since is not None for source in self._sources.values())
@@ -111,7 +117,9 @@ class RingDrain:
                 source = _Source(self._session.reader(name))
             except (SessionError, OSError) as error:
                 self._log.error("ring cannot be read", ring=name, reason=str(error))
+                # After an OSError it is left, and opened once more at the next look.
                 if isinstance(error, SessionError) and not self._alive(name):
+                    # How many rows it held nobody knows: one, so that the ledger shows it.
                     self._intake.drop(self._run_of(name), _DAMAGED, 1)
                     self._session.remove_ring(name)
                 continue
@@ -145,7 +153,7 @@ class RingDrain:
         """Removes the rings of processes that are gone, each after it was read once more."""
         for name, source in list(self._sources.items()):
             if not self._alive(name):
-                if source.dead and not source.reader.unread:
+                if source.dead and not source.reader.unread:  # a torn frame is skipped by then: see `gives_up`
                     self._remove(name, source)
                 source.dead = True  # whoever died may have written after the last read: read once more
 
@@ -163,6 +171,7 @@ class RingDrain:
                 self._log.error("ring cannot be read", ring=name, reason=str(error))
             source.stuck_since = source.stuck_since or now
             return None
+        # More, and yet nothing came: it waits at a frame that is not whole.
         stuck = frames.more and not frames.rows and not frames.damaged
         source.stuck_since = (source.stuck_since or now) if stuck else None
         return frames

@@ -54,6 +54,7 @@ class RunMonitors:
             for record in state.monitors:
                 try:
                     config = msgspec.convert(record.config, MonitorConfig)
+                    # `key` without a name, and without its last slash, is what `_Place.name` has written.
                     self._monitors.start(record, state.samples.get(key(config.prefix, config.node, "")[:-1]))
                 except (CallError, msgspec.ValidationError) as error:
                     self._log.error("system monitor cannot go on", run=run_hex(state.run), reason=str(error))

@@ -56,7 +56,9 @@ class StatusFiles:
 
     def publish(self, now: float, *, force: bool = False) -> None:
         """Answers those who wait, and rewrites the status files of the runs that changed."""
+        # Held while it writes, unlike other locks: of two states of a run the older must not be written last.
         with self._publishing:
+            # Each time, and published at once: somebody stands in a flush or an end for it.
             answered = self._book.settle_marks(self._spool.waiting.first)
             if now < self._publish_at and not force and not answered:
                 return
@@ -79,6 +81,7 @@ class StatusFiles:
         news = len(state.notices) + (state.ref is not None)  # its link is news as soon as MLflow knows it
         if news > self._notified.get(run, 0):
             self._notified[run] = news
+            # Not before the file is there: who is called reads it at once, and not again.
             self._session.ring_bell(state.ring)
 
     def _write_agent(self) -> None:

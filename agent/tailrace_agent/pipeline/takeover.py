@@ -84,6 +84,7 @@ class Takeover:
             self._announce(gone)
             reading.commit()
             self._observers.done()
+        # Nothing new, but earlier commits have not waited for the disk: an empty one that waits takes them along.
         elif self._unsynced and now >= self._sync_at:
             self._commit(changes, [], gone, now)
             committed(changes)
@@ -134,10 +135,10 @@ class Takeover:
             self._book.touch(flush.run)
         for run, text in changes.notices:
             self._book.notice(run, text)
-        if self._spool.set_aside:
+        for found in self._spool.set_aside:
             for start, _ in changes.starts:
-                if start.again:
-                    self._book.notice(start.spec.run, str(self._spool.set_aside))
+                if start.again:  # its run may have been in the damaged spool alone
+                    self._book.notice(start.spec.run, str(found))
 
     def _announce(self, gone: Mapping[int, Gone]) -> None:
         """These ends are written: now they may be announced."""

@@ -25,10 +25,10 @@ from tailrace_agent.settings.uris import mask_uri
 
 __all__ = ["GitFacts", "git_facts"]
 
-_TOGETHER: Final = 20.0
-_EACH: Final = 8.0
+_TOGETHER: Final = 20.0  # seconds
+_EACH: Final = 8.0  # seconds
 _DIFF_BYTES: Final = 5 << 20
-_SHORT: Final = 1 << 20
+_SHORT: Final = 1 << 20  # bytes
 _NAMES: Final = ("-c", "safe.directory=*")
 """For calls that read names and run nothing, whoever the repository belongs to."""
 _QUIET: Final = (
@@ -98,7 +98,7 @@ def _lies_in(directory: Path, root: str) -> bool:
 def _unfiltered(git: _Git) -> list[str] | None:
     """Options without which git would run the filters that the repository's own configuration names; None: no way."""
     listed = git("config", "--list", "--show-scope", "--name-only", "-z", limit=_SHORT)
-    if listed is None or len(listed) >= _SHORT:
+    if listed is None or len(listed) >= _SHORT:  # cut off: a filter may stand in what was not read
         return None
     words = listed.decode(errors="surrogateescape").split("\0")
     options: dict[str, None] = {}
@@ -136,7 +136,7 @@ class _Git:
             **os.environ,
             "GIT_OPTIONAL_LOCKS": "0",
             "GIT_TERMINAL_PROMPT": "0",
-            "GIT_NO_LAZY_FETCH": "1",
+            "GIT_NO_LAZY_FETCH": "1",  # in a partial clone, a diff would fetch what is missing
             "GIT_ALLOW_PROTOCOL": "none",  # for versions that know nothing of the line before
             "LC_ALL": "C",
         }

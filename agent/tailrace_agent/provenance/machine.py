@@ -30,7 +30,7 @@ json.dump([[d.metadata["Name"], d.version] for d in distributions()], sys.stdout
 
 def packages(executable: str) -> list[str]:
     """`name==version` of every package that an interpreter finds, sorted; empty when it does not answer."""
-    if executable in ("", sys.executable):
+    if executable in ("", sys.executable):  # as a rule: the agent runs in the trainer's interpreter
         found = [_named(distribution) for distribution in distributions()]
     else:
         found = _packages_of(executable)
@@ -64,7 +64,7 @@ def gpus(visible_devices: str | None) -> list[str]:
     """Names of the GPUs that a process with this `CUDA_VISIBLE_DEVICES` sees; empty where there is no NVML."""
     if hides_all(visible_devices):
         return []
-    nvml = Nvml()
+    nvml = Nvml()  # of its own: a sampler, on its thread, may close the one that it has
     try:
         nvml.open()
         cards = list_cards(nvml)

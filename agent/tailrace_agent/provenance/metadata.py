@@ -34,7 +34,7 @@ __all__ = ["FOLDER", "Metadata"]
 
 FOLDER: Final = "environment"
 """Where the files lie among the run's artifacts."""
-_LONGEST_TAG: Final = 4000
+_LONGEST_TAG: Final = 4000  # characters; MLflow's bound is 8,000
 _CONFIG_BYTES: Final = 1 << 20
 _FRESH: Final = 10.0
 """Seconds for which packages and GPUs are not read again: a search starts many runs in a row."""
@@ -79,7 +79,7 @@ class Metadata:
             description = self._gather(state.spec, facts, now)
         except Exception as error:  # noqa: BLE001 - a run must not wait for ever for what the machine does not answer
             self._log.error("metadata not gathered", run=run_hex(state.run), error=repr(error))
-            description = Description({}, None)
+            description = Description({}, None)  # so that it is not tried for ever, and the run can be finalized
         self._book.update(state.run, description=description)
         self._log.info("metadata gathered", run=run_hex(state.run), seconds=round(time.monotonic() - began, 3))
 
@@ -92,7 +92,7 @@ class Metadata:
         if spec.parent is not None:  # the files of a nested run are its parent's
             return Description(tags, None)
         name = f"{FOLDER}-{run_hex(spec.run)}"
-        discard(self._staging, name)
+        discard(self._staging, name)  # an agent that was killed in the middle has left a part of it
         folder = make(self._staging, name)
         about = _about(spec, facts, git, around.gpus, here=here)
         write_own(folder / "environment.json", msgspec.json.format(msgspec.json.encode(about), indent=2))
@@ -115,6 +115,7 @@ class Metadata:
 def _git(spec: RunSpec, facts: Facts) -> GitFacts | None:
     """Of the script's repository; of the working directory's for an installed script, or none."""
     places = [Path(spec.cwd)]
+    # `torchrun` and the like lie beside the interpreter: their directory is no repository of the user's.
     if facts.script is not None and not _installed(facts):
         places.insert(0, Path(facts.script).parent)
     return next((found for place in places if (found := git_facts(place, diff=spec.git_diff)) is not None), None)
@@ -127,7 +128,7 @@ def _installed(facts: Facts) -> bool:
 
 def _tags(facts: Facts, git: GitFacts | None, names: list[str]) -> dict[str, str]:
     tags = {
-        "tailrace.command": shlex.join(facts.command).replace("'***'", "***")[:_LONGEST_TAG],
+        "tailrace.command": shlex.join(facts.command).replace("'***'", "***")[:_LONGEST_TAG],  # `shlex` quotes the mask
         "tailrace.host": facts.host,
         "tailrace.python": facts.python,
         "tailrace.gpu": _counted(names),

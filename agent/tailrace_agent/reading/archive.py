@@ -23,12 +23,14 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import secrets
 import shutil
 import stat
 import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from types import TracebackType
@@ -45,9 +47,9 @@ _FORMAT: Final = "tailrace-runs"
 _VERSION: Final = 1
 _MANIFEST: Final = "manifest.json"
 _PARENT_TAG: Final = "mlflow.parentRunId"
-_CHUNK: Final = 1 << 20
-_LEAST_LIMIT: Final = 1 << 30
-_TIMES: Final = 20
+_CHUNK: Final = 1 << 20  # bytes
+_LEAST_LIMIT: Final = 1 << 30  # bytes that any archive may become
+_TIMES: Final = 20  # the file's own size; DEFLATE can make it a thousand
 _SMALL: Final = (16 << 20, 256 << 20)
 """What is read into memory at once is a 64th of the limit, between these."""
 _POINT: Final = 16
@@ -70,6 +72,7 @@ _DAMAGE: Final = (
 )
 """What the standard library raises about a file that is no zip file, or a strange one."""
 T = TypeVar("T")
+# An id becomes a directory and part of a filter: none of its characters means anything there.
 Id = Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Za-z_-]{1,64}\Z")]
 Time = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
@@ -153,9 +156,13 @@ class ArchiveWriter:
     """
 
     def __init__(self, path: Path, store: str, created: str) -> None:
-        self._path, self._partial = path, path.with_name(f".{path.name}.partial")
+        # Beside the file, so that the rename stays on one file system. In a directory that others write to, too: a name
+        # that nobody else can know, and never through a link. Not `tempfile`, whose files nobody else may read.
+        self._path, self._partial = path, path.with_name(f".tailrace-{secrets.token_hex(8)}.partial")
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._file = os.fdopen(os.open(self._partial, flags, 0o666), "w+b")
         self._manifest = _Manifest(_FORMAT, _VERSION, created, store, [], {})
-        self._zip = zipfile.ZipFile(self._partial, "w", zipfile.ZIP_DEFLATED, allowZip64=True, compresslevel=5)
+        self._zip = zipfile.ZipFile(self._file, "w", zipfile.ZIP_DEFLATED, allowZip64=True, compresslevel=5)
 
     def __enter__(self) -> ArchiveWriter:
         return self
@@ -164,13 +171,17 @@ class ArchiveWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            if error is None:
+            if error is None:  # without a manifest what is there is no archive, whoever finds it
                 self._zip.writestr(_MANIFEST, msgspec.json.format(msgspec.json.encode(self._manifest)))
             self._zip.close()
+            self._file.close()
             if error is None:
                 self._partial.replace(self._path)
         finally:
             self._partial.unlink(missing_ok=True)
+            with suppress(OSError, ValueError):  # a full disk: that is what the caller hears of, once
+                self._zip.close()
+                self._file.close()
 
     def add_run(self, run: ArchivedRun, metrics: Path) -> None:
         """Adds what belongs to a run, besides its artifacts."""
@@ -190,6 +201,7 @@ class ArchiveWriter:
         # What is compressed already would only cost time.
         packed = name.endswith((".parquet", ".zip", ".gz", ".zst", ".png", ".jpg", ".npz"))
         info.compress_type = zipfile.ZIP_STORED if packed else zipfile.ZIP_DEFLATED
+        # zip64 in any case: the size is not known before, and the head is written first.
         with self._zip.open(info, "w", force_zip64=True) as into:
             if file is None:
                 into.write(body)
@@ -237,7 +249,7 @@ class ArchiveReader:
     def __init__(self, path: Path, max_bytes: int | None = None) -> None:
         self._path = path
         found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
+        if not stat.S_ISREG(found.st_mode):  # a directory, a device or a pipe has no size to take a bound from
             raise ArchiveError(f"{path} is no archive of runs: it is no regular file")
         self._max = max_bytes or max(_LEAST_LIMIT, _TIMES * found.st_size)
         self._small_max = min(max(_SMALL[0], self._max // 64), _SMALL[1])
@@ -275,6 +287,7 @@ class ArchiveReader:
         above: dict[str, str | None] = {}
         points = 0
         for run_id in self._manifest.runs:
+            # Decoded to be checked, and not kept: all of them at once may be more than fits into memory.
             self._run(run_id, ArchivedRun)
             nesting = self._run(run_id, _Nesting)
             points += nesting.points
@@ -295,6 +308,7 @@ class ArchiveReader:
             for name, file in self._manifest.files.items()
             if name.startswith(head) and name != f"{head}run.json"
         ]
+        # Before the first byte: half unpacked, it would only fill somebody else's disk.
         needed, free = sum(file.bytes for _, file in files), shutil.disk_usage(directory).free
         if needed > free:
             raise ArchiveError(
@@ -304,7 +318,7 @@ class ArchiveReader:
         for name, expected in files:
             target = directory.joinpath(*PurePosixPath(name.removeprefix(head)).parts)
             target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("xb") as into:
+            with target.open("xb") as into:  # "x": never through a link, nor over anything that is there
                 self._take(name, expected, into)
         return directory / "metrics.parquet", directory / "artifacts"
 
@@ -318,6 +332,7 @@ class ArchiveReader:
             raise ArchiveError(f"{self._path} is a zip file, but no archive of runs: it has no {_MANIFEST}") from None
         except _DAMAGE as error:
             raise ArchiveError(f"{self._path}: its {_MANIFEST} is damaged: {_reason(error)}") from error
+        # The head first: a later version's manifest may be of another shape, and is to be named as such.
         head = self._decoded(_MANIFEST, text, _Head)
         if head.format != _FORMAT:
             raise ArchiveError(f"{self._path} is a zip file, but no archive of runs")
@@ -372,7 +387,7 @@ class ArchiveReader:
         found, digest = 0, hashlib.sha256()
         for chunk in self._chunks(name):
             found += len(chunk)
-            if found > expected.bytes:
+            if found > expected.bytes:  # a bomb ends here, not when the disk is full
                 break
             digest.update(chunk)
             into.write(chunk)

@@ -38,6 +38,7 @@ def check_points(path: Path, run: ArchivedRun) -> None:
     Raises:
         ArchiveError: It is none, or holds other points than the manifest has of the run.
     """
+    # Counted, not believed: the metadata's number is the file's own claim.
     found = sum(len(keys) for keys, *_ in _columns(path, _CHECKED_AT_ONCE, run))
     if found != run.points:
         raise ArchiveError(f"{_name(run)} is damaged: it holds {found:,} points, not {run.points:,}")
@@ -59,7 +60,7 @@ def check_points_apart(path: Path, run: ArchivedRun) -> None:
         raise ArchiveError(f"{_name(run)} could not be read within {_CHECKED_WITHIN:.0f} s") from None
     if done.returncode == _REFUSED:
         raise ArchiveError(done.stdout.decode("utf-8", "replace"))
-    if done.returncode:
+    if done.returncode:  # a signal, mostly SIGABRT or SIGSEGV
         raise ArchiveError(f"{_name(run)} is damaged, or not what it should be: no Parquet reader survives it")
 
 
@@ -88,6 +89,7 @@ def _columns(path: Path, at_once: int, run: ArchivedRun) -> Iterator[tuple[Any, 
             )
             if any(column.null_count for column in (keys, values, times, steps)):
                 raise ValueError("a point lacks something")
+            # Parquet keeps a text as bytes: what is no UTF-8 is found only so.
             keys.validate(full=True)
             yield keys, values, times.cast(pa.int64()), steps
 
@@ -109,7 +111,7 @@ def _check_layout(file: Any, run: ArchivedRun) -> None:
     key = next(number for number, leaf in enumerate(leaves) if leaf.path == "key")
     for number in range(about.num_row_groups):
         group = about.row_group(number)
-        if group.total_byte_size > _GROUP_AT_MOST:
+        if group.total_byte_size > _GROUP_AT_MOST:  # as it declares, and its reader allocates
             raise ValueError("it holds too much at once")
         if not _ENCODINGS.issuperset(group.column(key).encodings):
             raise ValueError("its names are packed in a way that archives of runs are not")

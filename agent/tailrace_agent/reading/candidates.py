@@ -98,7 +98,7 @@ def nearest(name: str, names: Iterable[str]) -> str:
     known = sorted(names)
     for shape in (str.lower, _last_part):
         near = get_close_matches(name.lower(), {shape(each) for each in known}, n=1)
-        if near:
+        if near:  # as it was written first; then by the last part, since `loss` is far from `train/loss`
             meant = [repr(each) for each in known if shape(each) == near[0]]
             return f"; did you mean {' or '.join(meant[:3])}?"
     return ""

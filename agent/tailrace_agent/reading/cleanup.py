@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tailrace_agent.errors import Refused, StoreRefused
+from tailrace_agent.mlflow.pages import pages
 
 if TYPE_CHECKING:
     from tailrace_agent.reading.reader import Reader
@@ -58,7 +59,7 @@ def choose(
     ]
     if not fitting:
         return []
-    modelled = _runs_of_models(reader)
+    modelled = _runs_of_models(reader)  # one search for all, only where something fits
     reasons = {
         run.info.run_id: "it holds a registered model"
         if run.info.run_id in modelled
@@ -77,6 +78,7 @@ def delete(reader: Reader, run: Any, *, permanently: bool) -> None:
     Raises:
         StoreRefused: A server deletes nothing for good; the message names what does.
     """
+    # MLflow has no public call for it: `mlflow gc` uses this one, which stores over HTTP do not have.
     hard = getattr(reader.store, "_hard_delete_run", None)
     if permanently and hard is None:
         raise StoreRefused(
@@ -84,16 +86,18 @@ def delete(reader: Reader, run: Any, *, permanently: bool) -> None:
             "which `mlflow gc` empties on the server"
         )
     with reader.translated_errors(about_run=True):
+        # First into the bin: killed before the end, it is out of sight, and `mlflow gc` takes up the rest.
         reader.store.delete_run(run.info.run_id)
         if permanently and hard is not None:
             from tailrace_agent.mlflow.stores import open_repository
 
+            # Before the record, which alone knows where the artifacts are.
             open_repository(run.info.artifact_uri, reader.uri, _TIMEOUT).delete_artifacts()
             hard(run.info.run_id)
 
 
 def _is_empty(reader: Reader, run: Any) -> bool:
-    if run.data.metrics or run.data.params:
+    if run.data.metrics or run.data.params:  # no request: the search has brought them
         return False
     from tailrace_agent.mlflow.stores import open_repository
 
@@ -138,10 +142,5 @@ def _runs_of_models(reader: Reader) -> set[str]:
 
 
 def _versions(client: Any) -> Iterator[Any]:
-    token = None
-    while True:
-        page = client.search_model_versions("", max_results=1000, page_token=token)
+    for page in pages(lambda token: client.search_model_versions("", max_results=1000, page_token=token)):
         yield from page
-        token = page.token
-        if not token:
-            return

@@ -3,7 +3,8 @@
 A `Comparison` is a pandas DataFrame with one row for each run and MLflow's column names (`params.lr`, `metrics.loss`).
 Columns in which the runs differ come before those in which they do not, params before metrics, and those of the machine
 (`system/`) last, since they differ in any two runs, unless they were requested by name. Each metric has its smallest
-and largest value beside the last (`metrics.loss.min`, `metrics.loss.max`), unless that was turned off.
+and largest value beside the last (`metrics.loss.min`, `metrics.loss.max`), unless that was turned off. Where the store
+has a metric of such a name, the column is that metric's, and the smallest or largest value of the other one has none.
 
 Its figure reads the metrics' histories when it is drawn, from the store that the comparison came from.
 """
@@ -18,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from tailrace_agent.errors import NotFound
+from tailrace_agent.mlflow.names import stored_among
 from tailrace_agent.reading.candidates import nearest
 from tailrace_agent.spool.extremes import SYSTEM_KEYS, machine_last
 
@@ -34,6 +36,7 @@ __all__ = ["Comparison", "compare", "matching", "metric_history"]
 _IN_LABEL: Final = 3
 """Params in the name of a line."""
 
+_ENDS: Final = ("min", "max")
 _FACTS = ("run_name", "status", "start_time", "duration")
 
 
@@ -45,9 +48,10 @@ class Comparison(pd.DataFrame):
         >>> comparison.plot(save="runs.png")
     """
 
-    _metadata = ["_named", "_reader"]  # noqa: RUF012 - pandas' own way to keep an attribute through slicing
+    _metadata = ["_ends", "_named", "_reader"]  # noqa: RUF012 - pandas' own way to keep an attribute through slicing
     _reader: Reader | None = None
     _named: bool = False
+    _ends: frozenset[str] = frozenset()
 
     @property
     def _constructor(self) -> Callable[..., Comparison]:
@@ -65,6 +69,11 @@ class Comparison(pd.DataFrame):
     def machine(self) -> list[str]:
         """Columns that `differing` leaves out: metrics of the machine, unless metrics were requested by name."""
         return [column for column in _values(self) if self._aside(column)]
+
+    @property
+    def ends(self) -> frozenset[str]:
+        """Columns that hold a metric's smallest or largest value, and are no metrics of their own."""
+        return self._ends
 
     def _aside(self, column: str) -> bool:
         return not self._named and column.startswith(f"metrics.{SYSTEM_KEYS}")
@@ -95,7 +104,7 @@ class Comparison(pd.DataFrame):
         if x not in ("step", "time"):
             raise ValueError(f"x is 'step' or 'time', not {x!r}")
         chosen, reader, ids = _chosen(self, metrics), self._reader, [str(run_id) for run_id in self.index]
-        if reader is None:
+        if reader is None:  # after `pd.concat`, `merge` or a pickle
             raise NotFound("this frame does not know its runs' store any more; plot what compare_runs() has returned")
         figure = draw(Curves(_labels(self), chosen, lambda run, metric: reader.history(ids[run], metric), x))
         if save is not None:
@@ -124,15 +133,19 @@ def compare(reader: Reader, runs: Sequence[Any], metrics: Sequence[str] | str | 
     for key in sorted({key for record in records for key in record.params}):
         columns[f"params.{key}"] = [record.params.get(key) for record in records]
     bounds = reader.extremes(runs, bounded) if bounded else {}
-    nothing = (np.nan, np.nan)
+    nothing, ends = (np.nan, np.nan), list[str]()
     for key in keys:
         columns[f"metrics.{key}"] = [record.metrics.get(key, np.nan) for record in records]
         if key in bounded:
-            columns[f"metrics.{key}.min"] = [bounds.get((run_id, key), nothing)[0] for run_id in run_ids]
-            columns[f"metrics.{key}.max"] = [bounds.get((run_id, key), nothing)[1] for run_id in run_ids]
+            for i, end in enumerate(_ENDS):
+                # A metric of that very name keeps its column, also where it was not requested.
+                if f"{key}.{end}" not in known:
+                    ends.append(f"metrics.{key}.{end}")
+                    columns[ends[-1]] = [bounds.get((run_id, key), nothing)[i] for run_id in run_ids]
     facts = {name: [getattr(record, name) for record in records] for name in _FACTS}
     frame = Comparison({**facts, **columns}, index=pd.Index(run_ids, name="run_id"))
-    frame._reader, frame._named = reader, bool(metrics)
+    # Before `differing` is looked at, which depends on it; pandas carries them into every part of the frame.
+    frame._reader, frame._named, frame._ends = reader, bool(metrics), frozenset(ends)
     first, last = frame.differing, frame.machine
     placed = {*first, *last}
     ordered = frame[[*_FACTS, *first, *(column for column in columns if column not in placed), *last]]
@@ -141,14 +154,16 @@ def compare(reader: Reader, runs: Sequence[Any], metrics: Sequence[str] | str | 
 
 
 def matching(known: Iterable[str], wanted: Sequence[str] | str) -> list[str]:
-    """The names that fit, in the order of what is wanted.
+    """The names that fit, in the order of what is wanted; one that MLflow could not have fits by what it has become.
 
     Raises:
         NotFound: Nothing fits one of them.
     """
     known, found = list(known), dict[str, None]()
     for pattern in [wanted] if isinstance(wanted, str) else wanted:
-        fitting = [pattern] if pattern in known else [name for name in known if fnmatchcase(name, pattern)]
+        # The very name first, or what it has become: it may hold a `[` or `*`.
+        stored = stored_among(pattern, known)
+        fitting = [stored] if stored is not None else [name for name in known if fnmatchcase(name, pattern)]
         if not fitting:
             some = ", ".join(known[:8]) + (", …" if len(known) > 8 else "")
             raise NotFound(f"no metric fits {pattern!r}; there are: {some or 'none at all'}{nearest(pattern, known)}")
@@ -167,7 +182,7 @@ def metric_history(reader: Reader, run_id: str, keys: Sequence[str]) -> pd.DataF
             else np.empty(0, np.float64 if i == 2 else np.int64)
             for i in range(3)
         )
-        order = np.lexsort((values, times, steps))
+        order = np.lexsort((values, times, steps))  # the last key is the first to be sorted by
         moments = pd.DatetimeIndex(times[order].astype("datetime64[ms]")).tz_localize("UTC")
         frames.append(pd.DataFrame({"key": key, "step": steps[order], "timestamp": moments, "value": values[order]}))
     if frames:
@@ -190,11 +205,9 @@ def _same(column: Any) -> bool:
     return bool(column.nunique(dropna=False) <= 1)
 
 
-def _chosen(frame: pd.DataFrame, metrics: Sequence[str] | str | None) -> list[str]:
-    columns = [str(column).removeprefix("metrics.") for column in frame.columns if str(column).startswith("metrics.")]
-    present = set(columns)
-    bounds = {f"{name}.{end}" for name in columns for end in ("min", "max")} & present
-    known = [name for name in columns if name not in bounds]
+def _chosen(frame: Comparison, metrics: Sequence[str] | str | None) -> list[str]:
+    columns = [str(column) for column in frame.columns if str(column) not in frame.ends]
+    known = [column.removeprefix("metrics.") for column in columns if column.startswith("metrics.")]
     if metrics is not None:
         return matching(known, metrics)
     chosen = [name for name in known if not name.startswith(SYSTEM_KEYS)][:6] or known[:6]

@@ -44,6 +44,7 @@ def draw(curves: Curves) -> Figure:
     labels, metrics, history, x = curves
     columns = min(len(metrics), 2 if len(metrics) < 5 else 3)
     rows = -(-len(metrics) // columns)
+    # Not pyplot's: that keeps every figure until it is closed, and chooses a window system.
     figure = NewFigure(figsize=(1 + 4.6 * columns, 1.1 + 3.0 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).flatten()
     shades = _shades(mpl.colormaps, len(labels))
@@ -63,7 +64,7 @@ def draw(curves: Curves) -> Figure:
 
 
 def _shades(colormaps: Any, runs: int) -> list[Any]:
-    if runs <= 10:
+    if runs <= 10:  # `tab10` has ten colours
         return [colormaps["tab10"](number) for number in range(runs)]
     return [colormaps["viridis"](number / (runs - 1)) for number in range(runs)]
 
@@ -99,6 +100,7 @@ def _thinned(across: Any, values: Any) -> tuple[Any, Any]:
     if len(values) <= _DRAWN:
         return across, values
     stretches = np.array_split(np.arange(len(values)), _DRAWN // 2)
+    # An infinity would be the peak of its stretch, and is not drawn.
     finite = np.where(np.isfinite(values), values, np.nan)
     kept = []
     for stretch in stretches:

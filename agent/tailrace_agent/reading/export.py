@@ -20,7 +20,7 @@ __all__ = ["SOURCE_TAG", "children_of", "export_runs"]
 SOURCE_TAG: Final = "tailrace.source.run_id"
 """The tag by which an imported run is known: the id of the run that was logged."""
 _TIMEOUT: Final = 120.0
-_HELD: Final = 200_000
+_HELD: Final = 200_000  # points in a row group, which is what a reader has in memory at once
 
 
 def export_runs(
@@ -70,10 +70,11 @@ def _export(
     run_id, name = run.info.run_id, run.info.run_name or run.info.run_id[:8]
     metrics = scratch / "metrics.parquet"
     points = _write_metrics(reader, run, metrics, lambda done: on_progress(name, done, 0, "metrics"))
-    files = list(_artifacts(reader, run))
+    files = list(_artifacts(reader, run))  # their number is in `run.json`, which is written before them
     data = run.data
     archived = ArchivedRun(
         run_id=run_id,
+        # Of a run that was imported itself, the first id stays: so it is known again in the store where it was logged.
         origin=data.tags.get(SOURCE_TAG, run_id),
         run_name=run.info.run_name or "",
         experiment=names.get(str(run.info.experiment_id), ""),
@@ -106,6 +107,7 @@ def _write_metrics(reader: Reader, run: Any, path: Path, on_progress: Callable[[
 
     schema = pa.schema(
         [
+            # A name once for a row group, not once for each point.
             ("key", pa.dictionary(pa.int32(), pa.string())),
             ("step", pa.int64()),
             ("timestamp", pa.timestamp("ms", "UTC")),
@@ -114,7 +116,7 @@ def _write_metrics(reader: Reader, run: Any, path: Path, on_progress: Callable[[
     )
     points = 0
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        for key in sorted(run.data.metrics):
+        for key in sorted(run.data.metrics):  # metric by metric: one index of a dictionary compresses to nothing
             for piece in reader.history(run.info.run_id, key):
                 keys = pa.DictionaryArray.from_arrays(pa.array([0] * len(piece.step), pa.int32()), [key])
                 times = pa.array(piece.timestamp).cast(pa.timestamp("ms", "UTC"))
@@ -126,8 +128,10 @@ def _write_metrics(reader: Reader, run: Any, path: Path, on_progress: Callable[[
 
 def _artifacts(reader: Reader, run: Any, path: str | None = None) -> Iterator[str]:
     """Paths of all files."""
+    from tailrace_agent.mlflow.proxied_files import list_directory
+
     with reader.translated_errors(about_run=True):
-        entries = _repository(reader, run).list_artifacts(path)
+        entries = list_directory(_repository(reader, run), path)
     for entry in entries:
         if entry.is_dir:
             yield from _artifacts(reader, run, entry.path)

@@ -4,6 +4,7 @@ MLflow takes `metrics.loss < 0.2` and refuses `metrics.val/loss < 0.2`: a name w
 a digit after a dot has to stand in backticks. Here it gets them. What this module promises:
 
 * What MLflow understood before means the same after it; what is quoted already, and what stands in a literal, stays.
+* A name such as `throughput(tps)`, which MLflow cannot have, becomes what tailrace has stored it as (`mlflow.names`).
 * A filter that is none is left for MLflow to refuse: a name that holds ` and ` gets no quotes, since it may be a
   comparison that lacks its other half.
 
@@ -14,6 +15,8 @@ from __future__ import annotations
 
 import re
 from typing import Final
+
+from tailrace_agent.mlflow.names import readable_name
 
 __all__ = ["looks_like_filter", "quoted_filter", "quoted_order"]
 
@@ -65,7 +68,7 @@ def quoted_order(column: str) -> str:
     name = _COLUMN.fullmatch(parts["column"]) if parts is not None else None
     if parts is None or name is None or "`" in name["key"]:
         return column
-    return f"{name['group']}.`{name['key'].rstrip()}`{parts['direction'] or ''}"
+    return f"{name['group']}.`{readable_name(name['key'].rstrip())}`{parts['direction'] or ''}"
 
 
 def looks_like_filter(text: str) -> bool:
@@ -78,4 +81,4 @@ def _with_quotes(match: re.Match[str]) -> str:
     if key is None or _AND.search(key):
         return whole
     end = whole[len(whole.rstrip()) :]
-    return f"{match['group']}.`{key}`{end}"
+    return f"{match['group']}.`{readable_name(key)}`{end}"

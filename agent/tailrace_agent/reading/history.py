@@ -10,6 +10,7 @@ and an infinity, which MLflow's databases keep as the largest double.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import product
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
@@ -30,8 +31,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Columns", "extremes", "read"]
 
-_ROWS: Final = 65_536
-_RUNS_AT_ONCE: Final = 200
+_ROWS: Final = 65_536  # of a database at once: some MB as tuples
+_AT_ONCE: Final = 400  # runs, and as many metrics: SQLite took 999 parameters in a statement for long
+# MLflow's own bound: its server refuses a request for more.
 _RUNS_IN_A_URL: Final = 100
 
 
@@ -43,6 +45,7 @@ class Columns(NamedTuple):
     value: NDArray[np.float64]
 
 
+# 64-bit integers are text in the JSON of protocol buffers, as are NaN and infinities.
 class _Point(msgspec.Struct, gc=False):
     timestamp: int | str
     value: float | str = 0.0
@@ -115,11 +118,12 @@ def _from_database(store: Store, run_id: str, key: str) -> Iterator[Columns]:
         for rows in session.execute(statement.execution_options(yield_per=_ROWS)).partitions():
             steps, timestamps, values, nans = zip(*rows, strict=True)
             piece = _columns(steps, timestamps, values)
-            piece.value[np.array(nans, dtype=bool)] = np.nan
+            piece.value[np.array(nans, dtype=bool)] = np.nan  # a database keeps a NaN as 0, and a flag
             yield piece
 
 
 def _from_server(fetch: Any, run_id: str, key: str) -> Iterator[Columns]:
+    # Both, as MLflow's own client sends them: `run_uuid` is what older servers read.
     params = {"run_id": run_id, "run_uuid": run_id, "metric_key": key, "max_results": GET_METRIC_HISTORY_MAX_RESULTS}
 
     def page_of(token: str | None) -> _Page:
@@ -152,7 +156,8 @@ def _bounds(store: Store, fetch: Any, run_ids: Sequence[str], key: str) -> Itera
         unread = []
         if len(points) >= HISTORY_AT_MOST:
             last = points[-1]["run_id"]
-            del by_run[last]
+            del by_run[last]  # of which some may be missing; of those before it none is
+            # Also such as have no points, or come behind the last one: nobody can tell which.
             unread = [run_id for run_id in run_ids if run_id not in by_run]
             if not by_run:  # it fills an answer alone, so it takes pages
                 unread.remove(last)
@@ -179,15 +184,18 @@ def _grouped(store: Store, run_ids: Sequence[str], keys: Sequence[str]) -> dict[
     found = {}
     value = SqlMetric.value
     with store.ManagedSessionMaker() as session:
-        for start in range(0, len(run_ids), _RUNS_AT_ONCE):
-            some = run_ids[start : start + _RUNS_AT_ONCE]
+        for some, of_these in product(_portions(run_ids), _portions(keys)):
             statement = (
                 sqlalchemy.select(
                     SqlMetric.run_uuid, SqlMetric.key, sqlalchemy.func.min(value), sqlalchemy.func.max(value)
                 )
-                .where(SqlMetric.run_uuid.in_(some), SqlMetric.key.in_(keys), SqlMetric.is_nan.is_(False))
+                .where(SqlMetric.run_uuid.in_(some), SqlMetric.key.in_(of_these), SqlMetric.is_nan.is_(False))
                 .group_by(SqlMetric.run_uuid, SqlMetric.key)
             )
             for run_id, key, low, high in session.execute(statement):
                 found[run_id, key] = (unbounded(low), unbounded(high))
     return found
+
+
+def _portions(names: Sequence[str]) -> list[Sequence[str]]:
+    return [names[start : start + _AT_ONCE] for start in range(0, len(names), _AT_ONCE)]

@@ -25,25 +25,26 @@ import msgspec
 from tailrace_agent.errors import NotFound
 from tailrace_agent.reading.archived_points import check_points_apart, points_of
 from tailrace_agent.reading.export import SOURCE_TAG
-from tailrace_agent.sinks.mlflow import MlflowSink
+from tailrace_agent.sinks.mlflow import MlflowSink, sink_over
 from tailrace_agent.spool.extremes import NOTE
 
 if TYPE_CHECKING:
     from tailrace_agent.reading.archive import ArchivedRun, ArchiveReader
     from tailrace_agent.reading.reader import Reader
 
-__all__ = ["Imported", "import_runs"]
+__all__ = ["DONE_TAG", "STORE_TAG", "TIMEOUT", "Imported", "import_runs"]
 
 DONE_TAG: Final = "tailrace.imported"
-_STORE_TAG: Final = "tailrace.source.store"
+STORE_TAG: Final = "tailrace.source.store"
 _PARENT_TAG: Final = "mlflow.parentRunId"
-_TIMEOUT: Final = 120.0
+TIMEOUT: Final = 120.0
+# What MLflow's own client sets when it creates a run, and its lists show at once.
 _AT_CREATION: Final[tuple[str, ...]] = ("mlflow.user", "mlflow.runName", "mlflow.source.name", "mlflow.source.type")
 OnProgress = Callable[[str, int, int, str], None]
 
 
 class Imported(msgspec.Struct, kw_only=True):
-    """What has become of one archived run; `outcome` is `imported`, or `there`: it was, before."""
+    """What has become of one run; `outcome` is `imported`, `continued` (it has grown), or `there`: it was, before."""
 
     source_run_id: str
     run_id: str
@@ -69,14 +70,14 @@ def import_runs(
         ArchiveError: The archive is damaged. Nothing of the damaged run has been created.
         SinkError: The store is away, or refuses something.
     """
-    sink = MlflowSink(reader.uri, reader.store, _TIMEOUT)
+    sink = sink_over(reader.uri, reader.store, TIMEOUT)  # the reader's own store: one connection, one login
     ids: dict[str, str] = {}
     for run in archive.runs():
         with tempfile.TemporaryDirectory() as scratch:
             imported = _Import(reader, sink, archive, run, on_progress).into(
                 experiment or run.experiment or "Default", ids, Path(scratch)
             )
-        ids[run.run_id] = imported.run_id
+        ids[run.run_id] = imported.run_id  # parents come first, so a child finds its parent's new id
         yield imported
 
 
@@ -94,6 +95,7 @@ class _Import:
         there = self._there()
         if there is not None:
             return self._outcome(there.info.run_id, self._experiment_name(there), "there")
+        # Before the run is created: an archive that is damaged is to create nothing.
         metrics, artifacts = self._archive.unpack(run.run_id, scratch)
         check_points_apart(metrics, run)
         run_id = self._create(experiment, ids)
@@ -106,6 +108,7 @@ class _Import:
         self._sink.end_run(run_id, status, run.end_time or run.start_time)
         # What concerns all points is checked when all are here.
         noted = [(NOTE, run.tags[NOTE])] if NOTE in run.tags else []
+        # With the last write: before it, a killed import is known as such.
         done = (DONE_TAG, datetime.now(timezone.utc).isoformat(timespec="seconds"))
         self._sink.log_batch(run_id, tags=[*noted, done])
         return self._outcome(run_id, experiment, "imported")
@@ -133,7 +136,8 @@ class _Import:
 
         run = self._run
         tags: dict[str, str] = {name: run.tags[name] for name in _AT_CREATION if name in run.tags}
-        tags |= {SOURCE_TAG: run.origin, _STORE_TAG: self._archive.store}
+        # In the request that creates the run: no kill leaves one behind that is not known as half.
+        tags |= {SOURCE_TAG: run.origin, STORE_TAG: self._archive.store}
         parent = self._parent(ids)
         if parent is not None:
             tags[_PARENT_TAG] = parent
@@ -149,7 +153,7 @@ class _Import:
         parent = self._run.parent
         if parent is None or parent in ids:
             return ids.get(parent or "")
-        if not parent.isalnum():
+        if not parent.isalnum():  # it goes into a filter, and comes from anybody
             return None
         found = self._reader.search(None, f"tags.`{SOURCE_TAG}` = '{parent}'", max_results=1)
         if found:
@@ -161,7 +165,7 @@ class _Import:
 
     def _send_texts(self, run_id: str) -> None:
         limits = self._sink.limits
-        ours = {SOURCE_TAG, _STORE_TAG, DONE_TAG, _PARENT_TAG, NOTE}
+        ours = {SOURCE_TAG, STORE_TAG, DONE_TAG, _PARENT_TAG, NOTE}
         tags = [tag for tag in self._run.tags.items() if tag[0] not in ours]
         params = list(self._run.params.items())
         for start in range(0, len(params), limits.params):

@@ -43,8 +43,8 @@ __all__ = ["Choose", "Reader", "RunRecord", "open_reader"]
 
 _REQUEST_TIMEOUT: Final = 120.0
 """Seconds for one answer: somebody waits for it, and a page of a long history takes its time."""
-_PAGE: Final = 10_000
-_IDS_AT_ONCE: Final = 200
+_PAGE: Final = 10_000  # runs or experiments; MLflow takes no more than 50,000 at once
+_IDS_AT_ONCE: Final = 200  # in one `IN (…)`, which goes into a URL or an SQL statement
 _ID: Final = re.compile(r"[0-9a-f]{32}")
 Choose: TypeAlias = Callable[[str, str], object]
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -127,20 +127,21 @@ def open_reader(
         StoreRefused: MLflow can make no use of this URI, or there is no such store yet.
         Unavailable: The database cannot be reached now.
     """
-    from tailrace_agent.mlflow import stores as mlflow_store
+    from tailrace_agent.mlflow import stores
 
     uri = tracking_uri or "MLflow's default store"
     try:
-        uri = mlflow_store.store_uri(tracking_uri, cwd)
+        uri = stores.store_uri(tracking_uri, cwd)
         fault = check_uri(uri, os.environ)
         if fault is not None:
             raise StoreRefused(f"MLflow cannot use {mask(uri)}: {fault}")
+        # MLflow would make an empty database of it, and a mistyped path would look like a store without runs.
         absent = missing_file(uri)
         if absent is not None and not create:
             raise StoreRefused(
                 f"there is no store {absent} yet: nothing was logged to it, or the tracking URI is another"
             )
-        store = mlflow_store.open_store(uri, cwd, request_timeout)
+        store = stores.open_store(uri, cwd, request_timeout)
     except Exception as error:  # noqa: BLE001  # whatever a database driver or a plug-in raises
         raise opening_failed(error, uri) from None
     return Reader(uri, store)
@@ -225,7 +226,8 @@ class Reader:
             Refused: The filter or the order is none.
         """
         ids = list(self.experiments()) if experiment_ids is None else list(experiment_ids)
-        size = _PAGE if max_results is None else min(_PAGE, max_results)
+        size = _PAGE if max_results is None else min(_PAGE, max_results)  # not more than will be taken
+        # Cut here, too: a store may give more on a page than `size`.
         return list(islice(self._found(ids, filter_string, order_by, size, view), max_results))
 
     def _found(
@@ -281,6 +283,7 @@ class Reader:
             start_time=_moment(info.start_time),
             end_time=_moment(info.end_time) if info.end_time else None,
             params=dict(data.params),
+            # MLflow's databases keep an infinity as the largest double.
             metrics={key: unbounded(value) for key, value in data.metrics.items()},
             tags=dict(data.tags),
             artifact_uri=info.artifact_uri,
@@ -308,13 +311,14 @@ class Reader:
 
         found: dict[tuple[str, str], tuple[float, float]] = {}
         unknown: dict[str, list[str]] = {}
-        for run_id, run in {run.info.run_id: run for run in runs}.items():
+        for run_id, run in {run.info.run_id: run for run in runs}.items():  # each once, however often it is named
+            # In a database one grouped query is quicker, and never out of date.
             noted = _noted(run) if self._remote else {}
             for key in keys:
                 if key not in noted:
                     if key in run.data.metrics:
                         unknown.setdefault(key, []).append(run_id)
-                elif (bounds := noted[key]) is not None:
+                elif (bounds := noted[key]) is not None:  # None: nothing but NaN
                     found[run_id, key] = bounds
         if unknown:
             with self.translated_errors(about_run=True):
@@ -326,7 +330,7 @@ class Reader:
         """Nothing foreign gets past this. The cause is left out, since its message may hold a password."""
         try:
             yield
-        except GeneratorExit:
+        except GeneratorExit:  # whoever reads may stop in the middle: that is no error of the store
             raise
         except Exception as error:  # noqa: BLE001  # MLflow, its plug-ins and drivers raise anything
             raise translate(error, self.uri, remote=self._remote, about_run=about_run) from None
@@ -337,9 +341,11 @@ class Reader:
         found = {}
         for start in range(0, len(ids), _IDS_AT_ONCE):
             named = ", ".join(f"'{run_id}'" for run_id in ids[start : start + _IDS_AT_ONCE])
+            # ALL: who writes a whole id means that run, even out of the bin.
             for run in self.search(experiments, f"attributes.run_id IN ({named})", view=ViewType.ALL):
                 found[run.info.run_id] = run
         for run_id in ids:
+            # A search sees no experiment that is deleted; to get a run by its id does.
             if run_id not in found and (run := self._get(run_id)) is not None:
                 found[run_id] = run
         return found
@@ -355,7 +361,7 @@ class Reader:
     def _named(self, text: str, experiments: Sequence[str], choose: Choose | None) -> Any:
         for way in _ways(text):
             runs = self._found(experiments, way.query, _NEWEST, MOST, None)
-            found = list(islice((run for run in runs if way.fits(run)), MOST + 1))
+            found = list(islice((run for run in runs if way.fits(run)), MOST + 1))  # one more: to report "more than"
             if found:
                 return found[0] if len(found) == 1 else self._one_of(text, way, found, choose)
         raise NotFound(f"{self.name} has no run {text!r}; `tailrace runs` lists what it has")
@@ -363,6 +369,7 @@ class Reader:
     def _one_of(self, text: str, way: _Way, found: Sequence[Any], choose: Choose | None) -> Any:
         candidates = [_candidate(run) for run in found]
         values = {way.value(run) for run in found}
+        # Several values: the text is the beginning of different names or ids, of which none was meant for sure.
         if choose is None or len(values) > 1:
             raise NotFound(fits_several(text, candidates, self.name))
         newest = newest_first(candidates)[0].id
@@ -388,13 +395,14 @@ def _ways(text: str) -> Iterator[_Way]:
     if not text:
         return
     quote = '"' if "'" in text else "'"
-    pattern = _NOT_IN_A_PATTERN.sub("_", text)
+    pattern = _NOT_IN_A_PATTERN.sub("_", text)  # `_` matches any one character
+    # A name with both kinds of quotes fits into no literal; `fits` checks what the pattern has found.
     exact = f"LIKE {quote}{pattern}{quote}" if quote in text else f"= {quote}{text}{quote}"
     yield _Way(f"attributes.run_name {exact}", _name_of, text, whole=True)
     if _ID.fullmatch(text):  # a whole id was looked for already
         return
     if text.isalnum():
-        start = text.lower()
+        start = text.lower()  # ids are written in small letters, and a person may paste capitals
         yield _Way(f"attributes.run_id LIKE '{start}%'", lambda run: str(run.info.run_id), start)
         yield _Way(f"tags.`{RUN_TAG}` LIKE '{start}%'", lambda run: str(run.data.tags.get(RUN_TAG, "")), start)
     yield _Way(f"attributes.run_name LIKE {quote}{pattern}%{quote}", _name_of, text)
@@ -415,6 +423,6 @@ def _moment(ms: int) -> datetime:
 
 
 def _noted(run: Any) -> dict[str, tuple[float, float] | None]:
-    metrics = getattr(run.data, "_metric_objs", ())
+    metrics = getattr(run.data, "_metric_objs", ())  # MLflow's public `metrics` has no steps and times
     last = {metric.key: (metric.step, metric.timestamp, metric.value) for metric in metrics}
     return known(run.data.tags, last)

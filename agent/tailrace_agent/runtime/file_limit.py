@@ -39,9 +39,10 @@ def explained(error: Exception, directory: Path) -> str:
 
 
 def _meets(error: Exception, directory: Path, limit: int) -> bool:
-    if isinstance(error, OSError):
+    if isinstance(error, OSError):  # CPython ignores SIGXFSZ, so the write fails, and nobody is killed
         return error.errno == errno.EFBIG
     sizes = [0]
     with suppress(OSError):
         sizes = [path.stat().st_size for path in directory.glob("spool.db*")] or [0]
+    # SQLite reports any failed write as "disk I/O error": only the size tells.
     return isinstance(error, sqlite3.Error) and max(sizes) + _NEAR > limit

@@ -32,6 +32,7 @@ if sys.path[:1] == [""]:
     del sys.path[0]
 """
 """What code for `python -c` begins with, whichever Python it is."""
+# tailrace's own directory first, if it is not on the path already; what else there is comes last, and covers nothing.
 _HEAD: Final = """\
 root, *more = sys.argv.pop(1).split("\\n")
 sys.path[:0] = [] if root in sys.path else [root]
@@ -47,6 +48,7 @@ def command(code: str, *given: str) -> list[str]:
         code: What is run; it finds `sys` imported.
         *given: Its arguments: `sys.argv[1:]`.
     """
+    # The places as one argument: a variable would be inherited by whatever the code starts.
     return [sys.executable, "-c", WITHOUT_HERE + _HEAD + code, "\n".join(_places()), *given]
 
 

@@ -29,6 +29,6 @@ def start_thread(target: Callable[[], None], name: str) -> None:
     """
     monkey: Any = sys.modules.get("gevent.monkey")
     if monkey is not None and monkey.is_module_patched("threading"):
-        monkey.get_original("_thread", "start_new_thread")(target, ())
+        monkey.get_original("_thread", "start_new_thread")(target, ())  # gevent has replaced what `Thread.start` calls
     else:
         threading.Thread(target=target, name=name, daemon=True).start()

@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 _last = "/"
-_unguessable = os.urandom(8).hex()
+_unguessable = os.urandom(8).hex()  # one for the life of the process, so that two calls name the same directory
 
 
 def working_directory() -> str:
@@ -85,4 +85,5 @@ def make_temporary_state_dir() -> Path:
     return directory
 
 
+# At the import, when it most likely still exists: later calls fall back to it.
 working_directory()

@@ -77,6 +77,6 @@ def _notebook_path() -> str | None:
     for where in (vars(sys.modules.get("__main__", sys)), os.environ):
         for name in _VARIABLES:
             known = where.get(name)
-            if isinstance(known, str) and known.strip("/"):
+            if isinstance(known, str) and known.strip("/"):  # a session's name may be `/`: that is none
                 return known
     return None

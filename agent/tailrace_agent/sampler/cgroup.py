@@ -70,7 +70,7 @@ def cpu_limit(pid: int | None, *, proc: Path = _PROC, root: Path = ROOT) -> CpuL
     limits: list[CpuLimit] = []
     for version, directory in _levels(pid, "cpu", proc, root):
         if version == 2:
-            quota, _, period = _text(directory / "cpu.max").partition(" ")
+            quota, _, period = _text(directory / "cpu.max").partition(" ")  # microseconds; missing in the root group
             usage = directory / "cpu.stat"
         else:
             quota, period = _text(directory / "cpu.cfs_quota_us"), _text(directory / "cpu.cfs_period_us")
@@ -85,7 +85,7 @@ def cpu_use(limit: CpuLimit) -> CpuUse | None:
     """What the group of a limit has used so far, or None where that is not counted."""
     stat = _table(limit.directory / "cpu.stat")
     periods, throttled = stat.get("nr_periods", 0), stat.get("nr_throttled", 0)
-    if limit.version == 2:
+    if limit.version == 2:  # nanoseconds in version 1, microseconds in version 2
         return CpuUse(stat["usage_usec"] / 1e6, periods, throttled) if "usage_usec" in stat else None
     used = _number(limit.usage)
     return None if used is None else CpuUse(used / 1e9, periods, throttled)
@@ -94,6 +94,7 @@ def cpu_use(limit: CpuLimit) -> CpuUse | None:
 def cpuset(pid: int | None, *, proc: Path = _PROC, root: Path = ROOT) -> frozenset[int]:
     """The cores that a process's group confines it to; empty where that is not set."""
     for version, directory in _levels(pid, "cpuset", proc, root):
+        # The effective ones: what was configured may be empty, or name cores that are not there.
         names = ("cpuset.cpus.effective",) if version == 2 else ("cpuset.effective_cpus", "cpuset.cpus")
         for name in names:
             if cores := parse_cores(_text(directory / name)):
@@ -156,7 +157,7 @@ def _groups(pid: int | None, controller: str, proc: Path, root: Path) -> Iterato
                 yield 2, base, path
         elif controller in controllers.split(","):
             for name in (controller, controllers):
-                if (root / name).is_dir():
+                if (root / name).is_dir():  # `cpu` may be a link to `cpu,cpuacct`, or not be there
                     yield 1, root / name, path
                     break
 

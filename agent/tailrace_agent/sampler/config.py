@@ -97,6 +97,7 @@ def _check_name(field: str, value: object) -> None:
         isinstance(value, str)
         and len(value) <= _LONGEST_NAME
         and _NAME.fullmatch(value) is not None
+        # MLflow refuses a key that is no clean path.
         and posixpath.normpath(value) == value
         and value.strip("./") == value
     )

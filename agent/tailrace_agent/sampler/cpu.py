@@ -47,6 +47,7 @@ class CpuSource:
 
     def sample(self, now: float) -> dict[str, float]:
         """See `Source`."""
+        # Limits change while a job runs (a resized pod), and to find them takes a dozen files.
         if now - self._limits_at >= _LIMITS_EVERY:
             self._read_limits(now)
         values = self._utilisation(now)
@@ -77,10 +78,11 @@ class CpuSource:
         allowed = cgroup.cpuset(self._pid, proc=self._proc, root=self._root)
         cpuset = allowed if len(allowed) < machine else frozenset()
         quota = cgroup.cpu_limit(self._pid, proc=self._proc, root=self._root)
+        # A quota that allows more than there is never binds: utilisation of it would stay below 100.
         if quota is not None and quota.cores >= (len(cpuset) or machine):
             quota = None
         if cpuset != self._cpuset or (quota is None) != (self._quota is None) or _moved(quota, self._quota):
-            self._before, self._rates = [], Rates()
+            self._before, self._rates = [], Rates()  # counters of another group, or of other cores: no rate across
         self._cpuset, self._quota = cpuset, quota
 
     def _utilisation(self, now: float) -> dict[str, float]:

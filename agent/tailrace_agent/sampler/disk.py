@@ -16,7 +16,7 @@ __all__ = ["DiskIoSource", "DiskUsageSource"]
 
 _MEGA: Final = 1e6
 """MLflow's megabyte."""
-_PATIENCE: Final = 0.05
+_PATIENCE: Final = 0.05  # seconds; all other sources of the tick wait meanwhile
 _NEVER: Final = ("loop", "ram", "zram", "sr", "fd")
 """Devices that are no disks."""
 
@@ -44,6 +44,7 @@ class DiskUsageSource:
         """See `Source`."""
         if self._query is None:
             self._answer = None
+            # One at a time: whoever hangs in the kernel cannot be ended, and each would be one more.
             self._query = threading.Thread(target=self._measure, name="tailrace-disk-usage", daemon=True)
             self._query.start()
         self._query.join(_PATIENCE)
@@ -135,6 +136,7 @@ class DiskIoSource:
             return True
         if name.rstrip("0123456789") in _NEVER:
             return False
+        # sysfs writes the slash of a name like `cciss/c0d0` so.
         device = self._block / name.replace("/", "!")
         if not device.is_dir():  # a partition
             return False

@@ -51,9 +51,11 @@ class CpuEnergySource:
         try:
             readings = [int(zone.file.read_text()) for zone in self._zones]
         except (OSError, ValueError) as error:
+            # Looked for anew at the next try: after a change of permissions or of drivers they may be others.
             self.close()
             raise SourceGone(f"the energy counters cannot be read: {error}") from None
         before, self._before, self._before_at = self._before, readings, now
+        # Beyond that a counter may have wrapped more than once, which nobody could tell.
         if not before or elapsed > min(zone.wraps_at for zone in self._zones) / 1e6 / _MOST_WATTS:
             return {}
         spent: dict[str, float] = {}

@@ -17,7 +17,7 @@ __all__ = ["Member", "Stat", "read_stat"]
 
 _TICKS: Final = float(os.sysconf("SC_CLK_TCK"))
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
-_STAT_SIZE: Final = 4096
+_STAT_SIZE: Final = 4096  # bytes; its 52 numbers take some hundreds, and one read makes them of one moment
 
 _T = TypeVar("_T")
 
@@ -58,7 +58,7 @@ def _from_proc(pid: int) -> Stat:
             text = os.read(fd, _STAT_SIZE)
         finally:
             os.close(fd)
-    except (FileNotFoundError, ProcessLookupError):
+    except (FileNotFoundError, ProcessLookupError):  # before the open; between it and the read
         raise psutil.NoSuchProcess(pid) from None
     # proc(5), from the third field on: the second is a name in parentheses, which may have any in it.
     field = text[text.rindex(b")") + 2 :].split()

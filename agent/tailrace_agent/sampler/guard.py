@@ -28,7 +28,7 @@ _SLOW: Final = 0.1
 _FAST: Final = 0.05
 """Of the period it would come back to; well below `_SLOW`, so that it does not swing."""
 _LONGEST_PERIOD: Final = 600.0
-_TOLERANCE: Final = 1e-6
+_TOLERANCE: Final = 1e-6  # seconds; sums of intervals as floats fall short of a tick by less
 
 
 class Cost(NamedTuple):
@@ -88,6 +88,7 @@ class Guarded:
         self._slow_in_a_row = 0
         self._slow_reported_at = float("-inf")
         self._slow_reported = False
+        # Once more after each failure: a GPU's driver may come back in another version.
         self._fresh_tags = True
 
     @property
@@ -109,11 +110,13 @@ class Guarded:
         values: dict[str, float] | None = None
         problem: Exception | None = None
         try:
+            # `begun` and not `tick`: rates are over the time that has really passed.
             values = self.source.sample(begun)
         except Exception as error:  # noqa: BLE001 - whatever happens in a source, the others go on; it is logged
             problem = error
         wall = self._clock() - begun
         self.cost = self.cost.plus(wall)
+        # Also of a call that failed: one that hangs until its own time-out costs the same.
         if wall > _SLOW * self.period or self.stretch > 1 or self._slow_in_a_row:
             self._pace(wall, tick)
         if problem is not None:
@@ -159,7 +162,7 @@ class Guarded:
     def _failed(self, tick: float, error: Exception) -> None:
         self._successes = 0
         self._pause = min(_LONGEST_PAUSE, self._pause * 2 or _FIRST_PAUSE)
-        self._due_at = tick + max(self._pause, self.period)
+        self._due_at = tick + max(self._pause, self.period)  # a slow source's period may be the longer one
         if self.quiet:
             return
         self.quiet = self._fresh_tags = True

@@ -43,6 +43,7 @@ class MemorySource:
             self._read_limit()
         used = cgroup.memory_used(self._limit) if self._limit else None
         if self._limit is not None and used is not None:
+            # Not below 0: usage may pass the limit for a moment.
             total, available = self._limit.limit, max(0, self._limit.limit - used)
         else:
             memory = psutil.virtual_memory()

@@ -31,6 +31,7 @@ class NetworkSource:
 
     def sample(self, now: float) -> dict[str, float]:
         """See `Source`."""
+        # `nowrap` would keep every interface's history; one whose counters have fallen is dealt with below.
         interfaces = psutil.net_io_counters(pernic=True, nowrap=False)
         if not interfaces:
             raise SourceGone("there is no network interface")

@@ -29,9 +29,9 @@ from tailrace_agent.sampler.source import SourceGone
 __all__ = ["ProcessSource"]
 
 _MEGA: Final = 1e6
-_LIST_EVERY: Final = 2.0
+_LIST_EVERY: Final = 2.0  # seconds; a child that lives shorter may never be seen, and its CPU time still counts
 _LIST_ANYWAY: Final = 10.0
-_CHILDREN_PER_SECOND: Final = 5.0
+_CHILDREN_PER_SECOND: Final = 5.0  # that are read: 40 data loaders are sampled each 8 s
 _DETAILS_EVERY: Final = 5.0
 _USS_EVERY: Final = 30.0
 _USS_PAUSE: Final = 1000.0
@@ -105,6 +105,7 @@ class _Family:
                 self._list_anyway_at = now + _LIST_ANYWAY
                 self._find_children()
         self._main.read()
+        # A zombie's files in /proc are still there, until the shell or launcher that began it waits for it.
         if self._main.stat.zombie:
             raise psutil.NoSuchProcess(self._main.pid)
         details = now >= self._details_at
@@ -122,6 +123,7 @@ class _Family:
         if not self._main.process.is_running():  # its number may be another's by now
             raise psutil.NoSuchProcess(self._main.pid)
         pids = frozenset(psutil.pids())
+        # Without the agent itself, which a trainer has started, too.
         new = pids - self._known - {self._main.pid, os.getpid()}
         if not self._known:  # all are new: psutil's own way takes a quarter of the time
             new &= {child.pid for child in self._main.process.children(recursive=True)}
@@ -137,6 +139,7 @@ class _Family:
         while found:  # a generation at a time
             found = False
             for pid, (parent, process) in list(parents.items()):
+                # Who was orphaned before this look is init's child by now, and not found.
                 if parent == self._main.pid or parent in self._children:
                     self._children[pid] = Member(process, parent)
                     del parents[pid]
@@ -146,7 +149,7 @@ class _Family:
         ended = [member for member in self._children.values() if not _exists(member.pid)]
         for member in ended:
             del self._children[member.pid]
-        self._ended += ended
+        self._ended += ended  # until `_of_children` has taken them off the sums, which may be ticks later
         gone = {member.pid: member for member in self._ended}
         self._main_io.credit(
             sum(member.io[0] for member in ended if member.io and self._falls_to_main(member, gone)),
@@ -155,7 +158,7 @@ class _Family:
 
     def _falls_to_main(self, member: Member, gone: dict[int, Member]) -> bool:
         """Whether what a process did is now added to the main process, rather than to another descendant."""
-        for _ in range(len(gone) + 1):
+        for _ in range(len(gone) + 1):  # ids that were used again could make a circle
             if member.parent not in gone:
                 break
             member = gone[member.parent]
@@ -188,13 +191,14 @@ class _Family:
             except psutil.NoSuchProcess:  # since `_notice_ends`; it will notice
                 continue
         members = list(self._children.values())
-        self._children_at = now + len(members) / _CHILDREN_PER_SECOND
+        self._children_at = now + len(members) / _CHILDREN_PER_SECOND  # after the reading: of as many as there were
         values = {"process_children_count": float(sum(not member.stat.zombie for member in members))}
         before, self._sums = (
             self._sums,
             _Sums(now, self._main.stat.reaped, {member.pid: member.total for member in members}),
         )
         ended, self._ended = self._ended, []
+        # Once there were some, a chart falls to 0; a program that never had any gets no charts of zeros.
         self._had_children = self._had_children or bool(members)
         if not self._had_children:
             return values
@@ -215,10 +219,11 @@ class _Family:
         seen = [member for member in members if member.pid in before.totals]
         own = sum(member.stat.own - member.own_before for member in seen)
         # With the time of children that have ended in between, seen or not: it is in `reaped` of who waited for them.
-        whole = self._main.stat.reaped - before.reaped
+        whole = self._main.stat.reaped - before.reaped  # of children only: the main process's own is in `own`
         whole += sum(member.total - before.totals[member.pid] for member in seen) - sum(one.total for one in ended)
         # One that ended while this was being read is taken off before it was added: owed until the next time.
         owed, self._owed = self._owed, max(0.0, own - whole)
+        # Counters of different processes are not read at one moment, and could sum to more than there is.
         most = 100.0 * (psutil.cpu_count() or 1)
         values = {"process_children_cpu_utilization_percentage": min(most, 100 * max(own, whole - owed) / elapsed)}
         gone = {member.pid: member for member in ended}
@@ -234,6 +239,7 @@ class _Family:
         """One process a tick, so that no tick waits for all; the children's sum when the last has been read."""
         if now < self._uss_at:
             return {}
+        # The main process last put in, so first taken out: its figure does not wait for the children's.
         if not self._uss_queue:
             self._uss_queue, self._uss_sum = [*self._children.values(), self._main], 0.0
         member = self._uss_queue.pop()
@@ -324,7 +330,7 @@ def _last_pid() -> bytes:
 
 def _exists(pid: int) -> bool:
     try:
-        os.kill(pid, 0)
+        os.kill(pid, 0)  # one system call; psutil would read a file for each child, at each tick
     except ProcessLookupError:
         return False
     except PermissionError:

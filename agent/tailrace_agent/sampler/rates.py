@@ -32,6 +32,7 @@ class Rates:
         elapsed = now - self._at
         if self._counters and elapsed < SHORTEST:
             return {}
+        # A copy: the caller may go on counting in its own.
         before, self._counters, self._at = self._counters, dict(counters), now
         return {
             name: (counter - before[name]) / elapsed

@@ -24,8 +24,8 @@ from tailrace_agent.sampler.source import Source
 
 __all__ = ["Sample", "Sampler"]
 
-_STALE: Final = 120.0
-_LOOK_FOR_STALE_EVERY: Final = 10.0
+_STALE: Final = 120.0  # seconds; or three periods of a source that is read more seldom
+_LOOK_FOR_STALE_EVERY: Final = 10.0  # seconds: each look goes through every name
 _JOULES_PER_KWH: Final = 3.6e6
 
 
@@ -97,10 +97,12 @@ class Sampler:
         elif now < self._deadline:
             return self._deadline
         else:
+            # `floor` may fall one short of a tick that is due, by the rounding of floats.
             reached = max(self._tick + 1, math.floor((now - self._start) / self._config.interval))
             self.skipped += reached - self._tick - 1
             self._tick = reached
         tick = self._at(self._tick)
+        # The tick and not `now`: a source's next turn is counted from where this one should have been.
         self._emit(tick, [index for index, guard in enumerate(self._guards) if guard.due(tick)], {})
         return self._deadline
 
@@ -108,7 +110,8 @@ class Sampler:
         """Takes the last sample, of all sources that work, with the totals in it, and closes them; the totals."""
         if self._finished:
             return {}
-        self._finished = True
+        self._finished = True  # before the sample: whatever that raises, no other follows
+        # Due or not: a source that is read each 30 s would otherwise have nothing of a short run's end.
         working = [index for index, guard in enumerate(self._guards) if not guard.quiet]
         try:
             return self._emit(now, working, None)
@@ -118,7 +121,7 @@ class Sampler:
 
     def extra(self, now: float, *, totals: bool) -> dict[str, float]:
         """Takes a sample out of turn, of the sources that are read each tick; the totals, if requested."""
-        if self._finished or self._start is None:
+        if self._finished or self._start is None:  # before the first tick it would be sample 0, and early
             return {}
         due = [index for index, guard in enumerate(self._guards) if not guard.quiet and guard.due(now)]
         return self._emit(now, due, None if totals else {})
@@ -147,7 +150,7 @@ class Sampler:
 
     def _emit(self, now: float, due: list[int], totals: dict[str, float] | None) -> dict[str, float]:
         """Samples the sources that are due and hands the sample on. Without `totals`, they are added at the end."""
-        time_ns = self._wall()
+        time_ns = self._wall()  # once, before the first source: the values of a sample stand at one point of the chart
         values: dict[str, float] = {}
         tags: dict[str, str] = {}
         for index in due:
@@ -167,9 +170,11 @@ class Sampler:
         if totals is None:
             totals = self.totals()
             values.update(totals)
+        # A new dict, in one assignment: other threads hold and read the last one without a lock.
         self.latest = {**self._last, **totals}
         if values:
             sample = Sample(self.samples, time_ns, values, tags)
+            # Before the call, which may raise: the same step is never given twice.
             self.samples += 1
             self._on_sample(sample)
         return totals

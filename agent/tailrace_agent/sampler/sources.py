@@ -47,6 +47,7 @@ def process_family(pid: int) -> set[int]:
     """Pids of a process and its children, as of now; empty when it has ended."""
     try:
         process = psutil.Process(pid)
+        # Reads every process of the machine: for sources that ask rarely.
         return {pid, *(child.pid for child in process.children(recursive=True))}
     except psutil.NoSuchProcess:
         return set()

@@ -30,6 +30,7 @@ class TorchSource:
     def sample(self, now: float) -> dict[str, float]:
         """See `Source`."""
         del now
+        # A trainer that stands still, or was killed, leaves its last values on the board for ever.
         before = self._board.sequence
         values = self._board.read()
         return values if self._board.sequence != before else {}

@@ -69,6 +69,7 @@ def parse_rule(text: str) -> Rule:
     rule = text.strip()
     if match := _SILENCE.fullmatch(rule):
         return Rule(rule, None, _never, _duration(rule, match["time"]))
+    # Before the comparison: `loss is < 3` is to be refused for its `is`.
     if match := _STATE.fullmatch(rule):
         state = " ".join(match["state"].lower().split())
         holds = _STATES.get(state)

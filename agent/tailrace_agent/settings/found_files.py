@@ -58,7 +58,7 @@ def read_found(path: Path, fault: str | None, *, about: bytes = b"") -> bytes | 
             return None
         raise SettingsError(f"{path} cannot be read: {error.strerror}") from None
     try:
-        found = os.fstat(fd)
+        found = os.fstat(fd)  # of what is open, which nobody can exchange any more
         data = _content(fd) if stat.S_ISREG(found.st_mode) else None
     finally:
         os.close(fd)
@@ -82,7 +82,7 @@ def _content(fd: int) -> bytes:
 
 
 def _warn(path: Path, text: str) -> None:
-    if str(path) in _warned:
+    if str(path) in _warned:  # each run of a program looks for it
         return
     _warned.add(str(path))
     import logging  # not before there is something to report

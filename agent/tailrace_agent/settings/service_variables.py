@@ -19,6 +19,7 @@ _NAME: Final = re.compile(
     r"TAILRACE(?:_[A-Z0-9_]+)??_(?:SERVICE_HOST|SERVICE_PORT(?:_[A-Z0-9_]+)?"
     r"|PORT_\d+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR|PORT_START|PORT_END))?|ENV_[A-Za-z0-9_]+)"
 )
+# These names may be settings, too: their values decide.
 _MAYBE: Final = re.compile(r"TAILRACE(?:_[A-Z0-9_]+)??_(?:PORT|NAME)")
 _ADDRESS: Final = re.compile(r"(?:tcp|udp|sctp)://|/[^/]+/[^/]+$")
 

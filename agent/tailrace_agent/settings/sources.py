@@ -24,6 +24,7 @@ import msgspec
 from tailrace_agent.errors import SettingsError
 from tailrace_agent.runtime.places import working_directory
 from tailrace_agent.settings.found_files import fault_of_directory, read_found
+from tailrace_agent.settings.plug_in import INSTALLED
 from tailrace_agent.settings.service_variables import is_of_a_service
 from tailrace_agent.settings.settings import Settings, shown
 from tailrace_agent.settings.table import TABLE
@@ -38,7 +39,15 @@ __all__ = [
     "settings_file",
 ]
 
-INTERNAL_VARIABLES: Final = frozenset({"TAILRACE_SESSION", "TAILRACE_RUN", "TAILRACE_NATIVE", "TAILRACE_BUILD_NATIVE"})
+INTERNAL_VARIABLES: Final = frozenset(
+    {
+        "TAILRACE_SESSION",
+        "TAILRACE_RUN",
+        "TAILRACE_NATIVE",
+        "TAILRACE_BUILD_NATIVE",
+        INSTALLED,
+    }
+)
 """No settings: what tailrace sets for its own processes, and what is read before there are any."""
 
 
@@ -76,6 +85,7 @@ def load_settings(
     for source in (_mlflow(environ), _file(start_dir), _environment(environ), _arguments(overrides or {})):
         for key, value in source.values.items():
             resolved[key] = _check(key, value, source)
+    # What has no store needs no agent; all code behind this reads `agent` alone.
     if resolved.get("enabled") is False or resolved.get("backend", "mlflow") != "mlflow":
         resolved["agent"] = "off"
     return msgspec.convert(resolved, Settings)
@@ -116,11 +126,11 @@ def _environment(environ: Mapping[str, str]) -> _Source:
     for variable, value in environ.items():
         if not variable.startswith("TAILRACE_") or variable in INTERNAL_VARIABLES:
             continue
-        if is_of_a_service(variable, value):
+        if is_of_a_service(variable, value):  # before the name is looked up: it would be an unknown setting
             continue
         key = variable[len("TAILRACE_") :].lower()
         _require_known(key, f"environment variable {variable}", lambda near: f"TAILRACE_{near.upper()}")
-        if value.strip():
+        if value.strip():  # a variable cannot be taken back in many CI systems, only emptied
             values[key] = value
     return _Source(values, lambda key: f"environment variable TAILRACE_{key.upper()}")
 
@@ -148,7 +158,7 @@ def _file(start_dir: Path | None) -> _Source:
     start = Path(working_directory()) if start_dir is None else start_dir.absolute()
     home = Path(os.path.expanduser("~"))  # noqa: PTH111 - Path.home() raises where there is no home
     for directory in (start, *start.parents):
-        fault = fault_of_directory(directory)
+        fault = fault_of_directory(directory)  # one stat for both files
         for name, table in (("tailrace.toml", False), ("pyproject.toml", True)):
             source = _read_file(directory / name, fault, table=table)
             if source is not None:
@@ -224,8 +234,9 @@ def _check(key: str, value: object, source: _Source) -> object:
     setting = TABLE[key]
     try:
         parsed = setting.parse(value)
-        if parsed is None:
+        if parsed is None:  # `as_flag` of another word: None would mean "not set"
             raise ValueError("no value")
+        # Through the whole struct: its bounds and types stand there, and nowhere else.
         parsed = getattr(msgspec.convert({key: parsed}, Settings), key)
     except SettingsError as error:  # its message is more exact than "allowed" could be
         raise SettingsError(f"{source.name(key)}: {error}") from None
@@ -239,7 +250,7 @@ def _anchor(key: str, value: object, directory: str | None) -> object:
     """Makes what is relative in a file absolute. A tracking URI from elsewhere stays as it is: a run keeps its cwd."""
     if not isinstance(value, str):
         return value
-    if key in ("dir", "ring_dir"):
+    if key in ("dir", "ring_dir"):  # absolute at once: the program may change its working directory later
         return str(Path(directory or working_directory(), value))
     if key == "reports_dir":
         return str(Path(directory or "", value))

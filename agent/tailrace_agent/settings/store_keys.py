@@ -53,6 +53,7 @@ def store_key(uri: str | None, cwd: str) -> str:
     if whole.startswith("/"):
         return f"file:{os.path.realpath(whole)}"
     if server := _SERVER.fullmatch(whole):
+        # Without user: two people of one server look at one store.
         return f"{server[1].lower()}://{server[2].lower()}{server[3].rstrip('/')}"
     if file := _FILE.fullmatch(whole):
         return f"file:{os.path.realpath(file[1])}"

@@ -56,7 +56,8 @@ def _directory(value: object) -> object:
 
 def _uri(value: object) -> object:
     if isinstance(value, os.PathLike):
-        value = Path(working_directory(), value).as_uri()
+        value = Path(working_directory(), value).as_uri()  # a `Path` means a directory of files, never a server
+    # Here, and not when it is opened: a program is to hear of a wrong address at its start.
     elif isinstance(value, str) and (fault := misspelt(value)) is not None:
         raise SettingsError(f"{shown_uri(value)!r} is no tracking URI: {fault}")
     return as_text(value)

@@ -30,7 +30,7 @@ def parse_size(value: object) -> int:
     Raises:
         ValueError: It is no size.
     """
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, int) and not isinstance(value, bool):  # first: as a float a large int would be rounded
         return value
     number, unit = _split(value)
     factor = _SIZE_UNITS.get(unit)
@@ -67,6 +67,7 @@ def by_pattern(value: object, parse: Callable[[object], object]) -> dict[str, ob
         {'train/*': 0.5, '*': 2.0}
     """
     if isinstance(value, str) and "=" in value:
+        # From the right: a metric's key may hold a `=`.
         entries = [entry.rpartition("=") for entry in value.split(",") if entry.strip()]
         value = {pattern.strip(): number.strip() for pattern, _, number in entries}
     if not isinstance(value, Mapping):

@@ -22,6 +22,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 __all__ = [
+    "PLUG_IN",
     "check_uri",
     "mask_uri",
     "mask_url",
@@ -31,14 +32,18 @@ __all__ = [
     "resolve_uri",
     "shown_uri",
     "unmask_uri",
+    "without_plug_in",
 ]
 
+PLUG_IN: Final = "tailrace+"
+"""Before the scheme of a store: MLflow is to log to it through tailrace."""
 _DATABASES: Final = ("postgresql", "mysql", "sqlite", "mssql")
 _HINT: Final = "for a local store, write sqlite:///mlflow.db; for a server, http://host:5000"
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9.+_-]+):")  # two characters at least: `C:` is a drive of Windows
 _DATABASE_USER = re.compile(r"(//[^:/]*):([^@]*)@")
 _OTHER_USER = re.compile(r"(//[^:/?#]*):([^/?#]*)@")
+# `odbc_connect` holds a whole connection string, with its password.
 _QUERY_SECRET = re.compile(
     r"([?&](?:[a-z_]*(?:password|passwd|token|secret)|pwd|api_?key|odbc_connect)=)([^&]*)", re.IGNORECASE
 )
@@ -49,7 +54,7 @@ _BARE_HOST = re.compile(
 )
 _BARE_USER = re.compile(r"[^/@?#]+@([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?(/|$)")
 _BARE_PORT = re.compile(r":[0-9]+(/|$)")
-_NO_COLON = re.compile(r"(https?)/+(?=[^/])")
+_NO_COLON = re.compile(r"(https?)/+(?=[^/])")  # `http//host`, `https/host`: a colon or a slash was lost
 
 
 def mask_uri(uri: str) -> tuple[str, str | None]:
@@ -71,7 +76,7 @@ def mask_uri(uri: str) -> tuple[str, str | None]:
     if user:
         masked = uri[: user.end(1)] + uri[user.end(2) :]
         credentials = f"{user[1][2:]}:{user[2]}"
-    secrets = _QUERY_SECRET.findall(masked)
+    secrets = _QUERY_SECRET.findall(masked)  # after the user: a password may look like a query
     if any(value for _, value in secrets):
         masked = _QUERY_SECRET.sub(r"\1", masked)
         credentials += "".join(f"\n{name[1:]}{value}" for name, value in secrets)
@@ -117,7 +122,7 @@ def unmask_uri(masked: str, credentials: str | None) -> str:
     if uri is None or not colon:
         return uri or masked
     head, mark, tail = uri.partition(f"//{user}@")
-    ours = mark and head.endswith(":") and "/" not in head
+    ours = mark and head.endswith(":") and "/" not in head  # else a path may hold `//ada@` somewhere behind the host
     return f"{head}//{user}:{password}@{tail}" if ours else masked
 
 
@@ -126,6 +131,7 @@ def _fill_query(uri: str, secrets: list[tuple[str, str, str]]) -> str | None:
     found = list(_QUERY_SECRET.finditer(uri)) if secrets else []
     if [match[1][1:-1] for match in found] != [name for name, _, _ in secrets]:
         return None
+    # From the end, so that the places before it stay where they are.
     for match, (_, _, value) in zip(reversed(found), reversed(secrets), strict=True):
         uri = uri[: match.end(1)] + value + uri[match.end() :]
     return uri
@@ -142,6 +148,7 @@ def resolve_uri(uri: str, cwd: str) -> str:
         >>> resolve_uri("sqlite:///mlflow.db", "/home/ada")
         'sqlite:////home/ada/mlflow.db'
     """
+    uri = without_plug_in(uri)
     scheme = _scheme(uri)
     if scheme is None:
         return _absolute(uri, cwd) if uri and uri not in _NAMES else uri
@@ -155,6 +162,16 @@ def resolve_uri(uri: str, cwd: str) -> str:
     return uri
 
 
+def without_plug_in(uri: str) -> str:
+    """The store that a URI of the store plug-in leads to; any other URI comes back as it is.
+
+    Example:
+        >>> without_plug_in("tailrace+https://host")
+        'https://host'
+    """
+    return uri[len(PLUG_IN) :] if uri[: len(PLUG_IN)].lower() == PLUG_IN else uri
+
+
 def check_uri(uri: str, environ: Mapping[str, str]) -> str | None:
     """Why this URI cannot work, and the mend; None when nothing is known against it.
 
@@ -166,6 +183,7 @@ def check_uri(uri: str, environ: Mapping[str, str]) -> str | None:
         return f"it is empty; {_HINT}"
     if uri in _NAMES:
         return _NAMES[uri]
+    # Before the scheme is looked at: `localhost:5000` has one, by the letter of RFC 3986.
     if (fault := misspelt(uri)) is not None:
         return fault
     scheme = _scheme(uri)
@@ -173,7 +191,7 @@ def check_uri(uri: str, environ: Mapping[str, str]) -> str | None:
         return _check_file(uri, environ)
     if scheme in ("http", "https"):
         return None
-    if scheme == "postgres":
+    if scheme == "postgres":  # removed in SQLAlchemy 1.4, and still what Heroku and others hand out
         return "SQLAlchemy knows this database as postgresql://"
     dialect, *drivers = scheme.split("+")
     if dialect.startswith(_DATABASES):

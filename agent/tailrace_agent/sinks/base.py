@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from tailrace_agent.ipc.records import Kind, ModelOutcome, ModelSpec, Point, RunSpec
+from tailrace_agent.mlflow.stored_names import Texts
 
 __all__ = ["Limits", "Renamed", "RunRef", "Sink", "SinkFactory", "StoredRun"]
 
@@ -27,7 +28,7 @@ Renamed = dict[str, str]
 class Limits(NamedTuple):
     """What one `log_batch` may hold (MLflow's REST limits, `mlflow.utils.validation`)."""
 
-    metrics: int = 1000
+    metrics: int = 1000  # 1,000 of all kinds together is MLflow's bound, too: kinds are never mixed
     params: int = 100
     tags: int = 100
     param_chars: int = 6000
@@ -38,6 +39,7 @@ class RunRef(NamedTuple):
     """A run as MLflow knows it. `url` is where a person looks at it, or None for a store without a server.
 
     `artifacts` is the directory on this machine that a server names for its artifacts; empty where it names none.
+    `next_steps` is where steps go on in a run that had metrics before, by the first part of their names (`system`).
     """
 
     run_id: str
@@ -45,6 +47,7 @@ class RunRef(NamedTuple):
     run_name: str
     url: str | None
     artifacts: str = ""
+    next_steps: dict[str, int] | None = None
 
 
 class StoredRun(NamedTuple):
@@ -110,12 +113,15 @@ class Sink(Protocol):
     def count_metrics(self, run_id: str, keys: Sequence[str] | None = None) -> dict[str, int]:
         """Rows in the metric history of each key of the run, read back from the store."""
 
+    def texts_of(self, run_id: str) -> Texts:
+        """All tags and params of a run."""
+
     def find_runs(self, text: str) -> list[StoredRun]:
         """Runs that a person may mean: the start of MLflow's id or of the tag `tailrace.run`, or else a whole name."""
 
 
 class SinkFactory(Protocol):
-    """Opens the sink for a tracking URI (None: MLflow's default in `cwd`). May take seconds: it imports MLflow."""
+    """Opens the sink for a tracking URI (None: MLflow's default in `cwd`). May take seconds: it may import MLflow."""
 
     def __call__(self, tracking_uri: str | None, cwd: str, *, request_timeout: float) -> Sink:
         """The sink."""

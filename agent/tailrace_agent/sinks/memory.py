@@ -35,11 +35,13 @@ from pathlib import Path
 
 from tailrace_agent.errors import Refused, RunGone
 from tailrace_agent.ipc.records import Kind, ModelOutcome, ModelSpec, Point, RunSpec, run_hex
-from tailrace_agent.ipc.tags import RUN_TAG
+from tailrace_agent.ipc.tags import NOTE_TAG, RUN_TAG
+from tailrace_agent.mlflow.stored_names import Texts
 from tailrace_agent.sinks.base import Limits, Renamed, RunRef, StoredRun
 
 __all__ = ["MemoryRun", "MemorySink"]
 
+# MLflow's rule on Linux, without importing it: a test holds the two against each other.
 _NAME = re.compile(r"^[/\w.\- :]*$")
 _KEY_CHARS = 250
 _LARGEST = 1.7976931348623157e308  # what MLflow's SQL stores make of infinity
@@ -74,6 +76,7 @@ class MemoryRun:
     metrics: dict[str, list[Point]] = field(default_factory=dict)
     artifacts: dict[str, bytes] = field(default_factory=dict)
     deleted: bool = False
+    # What SQL stores have as their primary key; NaN as None, since it is not equal to itself.
     _seen: set[tuple[str, int, int, float | None]] = field(default_factory=set, repr=False)
 
     def add(self, point: Point) -> None:
@@ -127,7 +130,7 @@ class MemorySink:
                 run = next(iter(self._runs_of(spec)), None)
             if run is None:
                 run = self._create(spec, parent_run_id)
-            return RunRef(run.run_id, run.experiment_id, run.run_name, None)
+            return RunRef(run.run_id, run.experiment_id, run.run_name, None)  # no page: nothing can be opened
 
     def log_batch(
         self,
@@ -141,7 +144,7 @@ class MemorySink:
         with self._call("log_batch"):
             run = self._active(run_id)
             self._validate(run, metrics, params, tags)
-            run.params.update(params)
+            run.params.update(params)  # after the check of everything: a batch is refused whole
             for point in metrics:
                 run.add(point)
             run.tags.update(tags)
@@ -200,10 +203,17 @@ class MemorySink:
             metrics = self._known(run_id).metrics
             return {key: len(metrics.get(key, ())) for key in (metrics if keys is None else keys)}
 
+    def texts_of(self, run_id: str) -> Texts:
+        """All tags and params of a run."""
+        with self._call("texts_of"):
+            run = self._active(run_id)
+            return Texts(dict(run.tags), dict(run.params))
+
     def find_runs(self, text: str) -> list[StoredRun]:
         """Runs by the start of their id or tag, or else by name."""
         with self._call("find_runs"):
             runs = [run for run in self.runs.values() if not run.deleted]
+            # A line for each id, so that only the beginning of one is found.
             by_id = [run for run in runs if f"\n{text}" in f"\n{run.run_id}\n{run.tags['tailrace.run']}"]
             found = by_id or [run for run in runs if run.run_name == text]
             return [
@@ -214,7 +224,7 @@ class MemorySink:
     @contextmanager
     def _call(self, method: str) -> Iterator[None]:
         """One call: the hooks run outside of the lock, so they may look at the sink."""
-        if self.fail is not None:
+        if self.fail is not None:  # outside of the lock, so that a hook may call the sink
             self.fail(method)
         with self._lock:
             yield
@@ -246,14 +256,14 @@ class MemorySink:
         if parent:
             tags["mlflow.parentRunId"] = parent
         if spec.description:
-            tags["mlflow.note.content"] = spec.description
+            tags[NOTE_TAG] = spec.description
         name = spec.run_name or f"run-{len(self.runs)}"
         self.runs[run_id] = MemoryRun(run_id, experiment_id, name, spec.start_time, tags=tags)
         return self.runs[run_id]
 
     def _resume(self, spec: RunSpec) -> MemoryRun:
         run = self._active(spec.run_id or "")
-        if spec.owned:
+        if spec.owned:  # somebody else's run keeps its status, as in `MlflowSink`
             run.status = "RUNNING"
             run.run_name = spec.run_name or run.run_name
         run.tags.update(spec.tags)
@@ -276,6 +286,7 @@ class MemorySink:
                 raise Refused(fault)
         _refuse_long("param", params, limits.param_chars)
         _refuse_long("tag", tags, limits.tag_chars)
+        # MLflow refuses a key twice in one request, even with one value.
         if len(dict(params)) < len(params):
             raise Refused("Duplicate parameter keys have been submitted")
         for key, value in params:

@@ -36,6 +36,7 @@ class WaitingArtifacts:
         """An artifact did not get through, `counted` times by itself."""
         with self._database.transaction() as db:
             db.execute(
+                # By way of `block`: one that was settled meanwhile gets no row, which nobody would delete.
                 "INSERT OR REPLACE INTO upload_failure SELECT id, ?, ?, ? FROM block WHERE id = ?",
                 (counted, reason, time.time(), block),
             )

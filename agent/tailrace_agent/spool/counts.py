@@ -19,6 +19,7 @@ __all__ = ["Counts", "count", "count_keys", "widen"]
 
 _COUNT: Final = "INSERT INTO tally VALUES(?, ?, ?, ?) ON CONFLICT(run, kind, what) DO UPDATE SET n = n + excluded.n"
 _COUNT_KEY: Final = "INSERT INTO delivered_key VALUES(?, ?, ?) ON CONFLICT(run, key) DO UPDATE SET n = n + excluded.n"
+# SQLite's min and max of two values give NULL where one is: a metric that was NaN alone has no extremes yet.
 _WIDEN: Final = """
 INSERT INTO extreme VALUES(?, ?, ?, ?, ?, ?, ?) ON CONFLICT(run, key) DO UPDATE SET
     n = n + excluded.n,
@@ -66,6 +67,7 @@ class Counts:
     def extremes(self, run: int) -> dict[str, Extreme]:
         """Of each metric of which all delivered rows are in them; not of what an older tailrace has delivered."""
         rows = self._database.rows(
+            # By `n`, too: an older tailrace counts what it delivers, and knows of no extremes.
             "SELECT key, n, low, high, step, timestamp FROM extreme JOIN delivered_key USING(run, key, n) "
             "WHERE run = ?",
             (run,),

@@ -16,7 +16,7 @@ from typing import Any
 
 from tailrace_agent.spool.schema import connect, make_room, not_the_bytes
 
-__all__ = ["Database", "NotASpool", "move_away"]
+__all__ = ["Database", "NotASpool", "move_away", "move_rest"]
 
 
 class NotASpool(sqlite3.DatabaseError):
@@ -43,7 +43,7 @@ class Database:
     def __init__(self, path: Path, *, prove: bool = True) -> None:
         self.path = path
         self._lock = threading.Lock()
-        self._safe = 0
+        self._safe = 0  # the highest block id that is known to be on the disk
         try:
             self.connection = connect(path, prove=prove)
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # SQLite quotes damaged bytes in its messages
@@ -57,6 +57,7 @@ class Database:
         with self._lock:
             db = self.connection
             if sync:
+                # SQLite changes it only outside of a transaction.
                 db.execute("PRAGMA synchronous = FULL")
             try:
                 db.execute("BEGIN IMMEDIATE")
@@ -88,6 +89,7 @@ class Database:
 
     def sync(self, upto: int | None = None) -> None:
         """Waits until all that was committed is on the disk; with `upto`, only if that block may not be yet."""
+        # Without the lock: whatever value it had is right for good, and one too low costs a sync that was not needed.
         if upto is None or upto > self._safe:
             with self.transaction(sync=True):
                 pass
@@ -107,8 +109,15 @@ class Database:
 def move_away(path: Path) -> Path:
     """Gives a file that cannot be read, and its log, another name; which."""
     target = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
-    for suffix in ("", "-wal", "-shm"):
-        part = path.with_name(path.name + suffix)
-        if part.exists():
-            part.rename(target.with_name(target.name + suffix))
+    # Before its log: a log alone shows that a kill came in between, and a file alone would be opened without it.
+    path.rename(target)
+    move_rest(path, target)
     return target
+
+
+def move_rest(path: Path, target: Path) -> None:
+    """Has the log follow a file that was moved away, where it has stayed behind."""
+    for suffix in ("-wal", "-shm"):
+        part = path.with_name(path.name + suffix)
+        if part.exists() and not path.exists():
+            part.rename(target.with_name(target.name + suffix))

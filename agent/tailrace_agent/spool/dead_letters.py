@@ -55,6 +55,7 @@ class DeadLetters:
         """Makes dead letters of everything that waits for a run that is gone; how many entries."""
         with self._database.transaction() as db:
             db.execute(
+                # '*' for a name: a block holds many.
                 "INSERT INTO dead(run, kind, key, n, body, reason, at) "  # noqa: S608
                 f"SELECT run, kind, '*', n, {sound('block')}, ?, ? FROM block WHERE run = ? ORDER BY id",
                 (reason, time.time(), run),
@@ -70,6 +71,7 @@ class DeadLetters:
         letters, blocks = list(letters), list(blocks)
         with self._database.transaction(sync=True) as db:
             _delete(db, letters)
+            # `accepted` stays, so that what leaves the dead ones is pending again.
             count(db, [(letter.run, letter.kind, "dead", -letter.n) for letter in letters])
             self._waiting.put(db, blocks)
         self._waiting.grow(blocks)
@@ -77,6 +79,7 @@ class DeadLetters:
     def discard(self, letters: Iterable[DeadLetter]) -> None:
         """Deletes dead letters for good; the ledger calls them dropped by the user."""
         letters = list(letters)
+        # Synced: the files of these letters are deleted next, which a power cut would not give back.
         with self._database.transaction(sync=True) as db:
             _delete(db, letters)
             for letter in letters:

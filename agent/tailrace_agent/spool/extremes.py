@@ -98,11 +98,11 @@ def of(points: Iterable[Point]) -> dict[str, Extreme]:
 def to_text(extremes: Mapping[str, Extreme]) -> str:
     """The tag's value: as many metrics as it has room for, the program's own before those of the machine."""
     entries: list[str] = []
-    room = _MOST_CHARACTERS - 1
+    room = _MOST_CHARACTERS - 1  # two braces, less the comma that the last entry has not
     for key in sorted(extremes, key=machine_last):
         _, low, high, step, timestamp = extremes[key]
         entry = f"{json.dumps(key)}:{json.dumps([low, high, step, timestamp], separators=(',', ':'))}"
-        if len(entry) < room:
+        if len(entry) < room:  # one that is too long leaves the room to shorter ones
             entries.append(entry)
             room -= len(entry) + 1
     return f"{{{','.join(entries)}}}"

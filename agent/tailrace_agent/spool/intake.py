@@ -136,14 +136,16 @@ class Intake:
         """Takes the rows of one ring, in order."""
         for body in rows:
             try:
+                # First, since nearly all rows are metrics; a control record fails at its first element.
                 run, step, time_ns, values = decode_row(body)
             except _UNREADABLE:
                 self._other(ring, body)
                 continue
             if self._saw is not None:
                 self._saw(run, step, time_ns, values, system=self._lane == SYSTEM)
+            # MessagePack has unsigned numbers of 64 bits, and SQLite has none.
             if run > _MAX_STEP or time_ns > _MAX_STEP:
-                self._changes.drop(0, "metric", "unreadable row")
+                self._changes.drop(0, "metric", "unreadable row")  # 0: no run's, since none of its fields is believed
             elif step > _MAX_STEP:
                 self._bad(run, "metric", next(iter(values), ""), "step is too large", len(values))
             elif len(values) <= BLOCK_POINTS:
@@ -166,6 +168,7 @@ class Intake:
 
     def _add(self, run: int, time_ns: int, n: int, body: bytes) -> None:
         bodies, points, first = self._open.get((run, self._lane)) or ([], 0, time_ns)
+        # A row is never divided: one of more points than a block holds comes by `_split`.
         if points + n > BLOCK_POINTS:
             self._cut(run, self._lane)
             bodies, points, first = [], 0, time_ns
@@ -248,6 +251,7 @@ class Intake:
 
     def _bad(self, run: int, kind: Kind, key: str, reason: Reason, n: int = 1, *, found: str | None = None) -> None:
         self._changes.drop(run, kind, reason, n)
+        # Bounded: a program may have a new name at every step.
         if (run, key) not in self._warned and len(self._warned) < 10_000:
             self._warned.add((run, key))
             text = f"{kind} {quoted(key)} was not logged: {reason}" + (f" but {found}" if found else "")
@@ -264,6 +268,7 @@ class Intake:
             self._bad(record.run, "artifact", record.staged[:_SHOWN], "staged elsewhere")
         elif isinstance(record, Artifact):
             self._changes.count(record.run, "artifact", "accepted", 1)
+            # A block of its own, since an upload deals with one at a time.
             self._changes.blocks.append((record.run, "artifact", 1, 0, encode(record)))
         elif isinstance(record, Drop):
             self._changes.drop(record.run, record.kind, of_the_trainer(record.reason), record.count)
@@ -289,6 +294,7 @@ class Intake:
         name += ".txt" if name == key else f"-{crc32(key.encode()):08x}.txt"  # `a/b` and `a b` are not one
         folder = f"tailrace/{kind}s"
         self._entries(Artifact(run=run, staged=self._stage_text(name, value), artifact_path=folder))
+        # [20:-1] below is the pointer without its bracket and "cut by tailrace".
         pointer = _POINTER.format(path=Path(folder, name).as_posix())
         self._changes.notices.append((run, f"{kind} {quoted(key)} has {len(value)} characters: cut,{pointer[20:-1]}"))
         return value[: longest - len(pointer)] + pointer

@@ -4,7 +4,8 @@ Rules
 -----
 1. The damaged file is only read. Row by row, from both ends of a table; where the middle is damaged, blocks are looked
    for in ever smaller ranges of ids, until no readable one is left or time is up.
-2. One transaction, which also notes that it was done: a kill in between does it again, or never twice.
+2. One transaction, which also notes that it was done: a kill in between has the next opening do it again, and never
+   twice. A file that has ended whoever read it is not tried for ever.
 3. The ledger adds up afterwards: what was waiting by the counts and cannot be found is dropped, with the reason `LOST`;
    what is found and was not counted is accepted.
 4. Nothing is guessed: a row whose values are not what they should be, or whose body has another checksum, is not taken.
@@ -21,16 +22,21 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
+from msgspec.structs import replace
+
 from tailrace_agent.ipc.finished import SetAside, note_set_aside
 from tailrace_agent.ipc.reasons import Reason
 from tailrace_agent.ledger import as_dropped
-from tailrace_agent.spool.counts import count, count_keys
+from tailrace_agent.spool.counts import count, count_keys, widen
+from tailrace_agent.spool.extremes import Extreme
 from tailrace_agent.spool.schema import body_sum
 
 __all__ = ["LOST", "Salvage", "salvage", "take_back"]
 
 LOST: Final[Reason] = "lost with a damaged spool"
-_PATIENCE: Final = 60.0
+_PATIENCE: Final = 60.0  # seconds; nothing of the session is drained meanwhile
+_MOST_BEGUN: Final = 3
+"""Times that a file is read which has never been read to its end: reading it may be what ends the agent."""
 _TRIES: Final = 20_000
 """Ranges of ids that are tried at most."""
 _MOST: Final = 1000
@@ -47,13 +53,39 @@ class Salvage(NamedTuple):
     lost: int | None = None
 
 
-def take_back(damaged: Path, db: sqlite3.Connection, reason: str, now: float) -> SetAside:
-    """As `salvage`, written down with the reason beside the damaged file; which is enough where the disk is full."""
-    outcome = SetAside(path=str(damaged), reason=reason)
-    with contextlib.suppress(sqlite3.Error, OSError):
-        outcome.entries, outcome.lost = salvage(damaged, db, now)
-        note_set_aside(outcome)
+def take_back(left: Iterable[SetAside], db: sqlite3.Connection, now: float) -> list[SetAside]:
+    """Takes back what was set aside and is in no spool yet, one file after the other, and notes it beside each.
+
+    Args:
+        left: The files, the oldest first: of tags the last value wins.
+        db: The new spool, in no transaction.
+        now: The time (epoch seconds), for the note that it was done.
+
+    Returns:
+        What became of each. The disk may refuse (full, say): then that file is still to be taken back.
+    """
+    left = list(left)
+    for found in left:
+        with contextlib.suppress(sqlite3.Error):  # `salvage` meets the same fault, and leaves the file for later
+            _copy_done(Path(found.path), db)
+    return [_take_back(found, db, now) for found in left]
+
+
+def _take_back(found: SetAside, db: sqlite3.Connection, now: float) -> SetAside:
+    outcome = replace(found, begun=0)
+    if found.begun < _MOST_BEGUN:
+        _note(replace(found, begun=found.begun + 1))
+        try:
+            outcome.entries, outcome.lost = salvage(Path(found.path), db, now)
+        except (sqlite3.Error, OSError):
+            outcome.begun = max(1, found.begun)  # the new spool's fault, and so not one of the times
+    _note(outcome)
     return outcome
+
+
+def _note(found: SetAside) -> None:
+    with contextlib.suppress(OSError):  # the disk is full: without a note, it is looked at again
+        note_set_aside(found)
 
 
 def salvage(damaged: Path, db: sqlite3.Connection, now: float) -> Salvage:
@@ -70,17 +102,23 @@ def salvage(damaged: Path, db: sqlite3.Connection, now: float) -> Salvage:
     found = db.execute("SELECT entries, lost FROM salvage WHERE name = ?", (damaged.name,)).fetchone()
     if found is not None:
         return Salvage(*found)
+    waiting = _waiting(db)
+    # The note beside the file, by which it is known to be done, must not outlast a power cut that this does not.
+    db.execute("PRAGMA synchronous = FULL")
     db.execute("BEGIN IMMEDIATE")
     try:
         with contextlib.closing(_Damaged(damaged)) as old:
             counted = _take(old, db)
-        done = _balance(db, counted)
+        lost = _balance(db)
+        done = Salvage(_waiting(db) - waiting, lost if counted else None)
         db.execute("INSERT INTO salvage VALUES(?, ?, ?, ?)", (damaged.name, done.entries, done.lost, now))
         db.execute("COMMIT")
     except BaseException:
         if db.in_transaction:
             db.execute("ROLLBACK")
         raise
+    finally:
+        db.execute("PRAGMA synchronous = NORMAL")
     return done
 
 
@@ -95,8 +133,9 @@ class _Damaged:
             self.close()
             with contextlib.suppress(*_DAMAGED):
                 self._db = sqlite3.connect(f"file:{quote(os.fsencode(path))}?{how}", uri=True, isolation_level=None)
+                # Every 10,000 of SQLite's instructions; True ends the query, which then counts as damaged there.
                 self._db.set_progress_handler(lambda: time.monotonic() > self._deadline, 10_000)
-                self._db.execute("SELECT count(*) FROM block WHERE id = 0")
+                self._db.execute("SELECT count(*) FROM block WHERE id = 0")  # opening reads nothing yet
                 return
 
     def close(self) -> None:
@@ -141,6 +180,7 @@ class _Damaged:
                 low = at + 1
                 middle = (low + high) // 2
                 if low < high:
+                    # The lower half is taken first, so that rows come in order.
                     ranges += [(middle + 1, high), (low, middle)]
 
     def _last(self, table: str) -> int:
@@ -163,10 +203,18 @@ class _Damaged:
             self.whole = False
 
 
+def _copy_done(damaged: Path, db: sqlite3.Connection) -> None:
+    """Takes over which files were taken back into this one, before it was damaged itself: not to do it twice."""
+    with contextlib.closing(_Damaged(damaged)) as old:
+        rows = [row for row in old.table("entries, lost, at", "salvage", "name") if _is_done(row)]
+    db.executemany("INSERT OR IGNORE INTO salvage VALUES(?, ?, ?, ?)", rows)
+
+
 def _take(old: _Damaged, db: sqlite3.Connection) -> bool:
     """Copies what can be read; whether all counts were there, so that what is lost is known."""
     numbers = _all_of(int)
     tallies = [row for row in old.table("n", "tally", "run, kind, what") if _is_tally(row)]
+    # `whole` is of the table that was read last.
     counted = old.whole and bool(tallies)
     count(db, tallies)
     db.executemany(
@@ -178,14 +226,9 @@ def _take(old: _Damaged, db: sqlite3.Connection) -> bool:
         (row for row in old.table("tail, spill", "ring", "name") if isinstance(row[0], str) and numbers(row[1:])),
     )
     count_keys(db, (row for row in old.table("n", "delivered_key", "run, key") if _is_key(row)))
-    db.executemany(
-        "INSERT OR IGNORE INTO extreme VALUES(?, ?, ?, ?, ?, ?, ?)",
-        (
-            row
-            for row in old.table("n, low, high, step, timestamp", "extreme", "run, key")
-            if _is_key(row[:3]) and numbers(row[5:]) and all(isinstance(each, float | None) for each in row[3:5])
-        ),
-    )
+    for row in old.table("n, low, high, step, timestamp", "extreme", "run, key"):
+        if _is_key(row[:3]) and numbers(row[5:]) and all(isinstance(each, float | None) for each in row[3:5]):
+            widen(db, row[0], {row[1]: Extreme(*row[2:])})
     dead_sums: dict[int, int] = dict(old.numbered("sum", "dead_sum"))
     sums: dict[int, int] = dict(old.numbered("sum", "block_sum"))
     db.executemany(
@@ -193,14 +236,15 @@ def _take(old: _Damaged, db: sqlite3.Connection) -> bool:
         (row[1:] for row in old.numbered("run, kind, key, n, body, reason, at", "dead") if _is_dead(row, dead_sums)),
     )
     db.executemany(
+        # In order, and with new ids; so `upload_failure`, which names the old ones, is not taken along.
         "INSERT INTO block(run, kind, n, first_ns, body, minor) VALUES(?, ?, ?, ?, ?, ?)",
         (row[1:] for row in old.numbered("run, kind, n, first_ns, body, minor", "block") if _is_block(row, sums)),
     )
     return counted
 
 
-def _balance(db: sqlite3.Connection, counted: bool) -> Salvage:
-    """Makes the counts agree with what is there."""
+def _balance(db: sqlite3.Connection) -> int:
+    """Makes the counts agree with what is there; how many entries are lost."""
     waiting = _sums(db, "SELECT run, kind, sum(n) FROM block GROUP BY run, kind")
     dead = _sums(db, "SELECT run, kind, sum(n) FROM dead GROUP BY run, kind")
     tallied = _sums(
@@ -217,7 +261,11 @@ def _balance(db: sqlite3.Connection, counted: bool) -> Salvage:
         rows = [("dead", buried), ("accepted", -missing) if missing < 0 else (as_dropped(LOST), missing)]
         count(db, [(*key, what, n) for what, n in rows if n])
         lost += max(0, missing)
-    return Salvage(sum(waiting.values()), lost if counted else None)
+    return lost
+
+
+def _waiting(db: sqlite3.Connection) -> int:
+    return int(db.execute("SELECT coalesce(sum(n), 0) FROM block").fetchone()[0])
 
 
 def _sums(db: sqlite3.Connection, sql: str) -> dict[tuple[int, str], int]:
@@ -226,6 +274,12 @@ def _sums(db: sqlite3.Connection, sql: str) -> dict[tuple[int, str], int]:
 
 def _all_of(type_: type) -> Callable[[Iterable[Any]], bool]:
     return lambda row: all(isinstance(value, type_) for value in row)
+
+
+def _is_done(row: Row) -> bool:
+    name, entries, lost, at = row
+    counts = isinstance(entries, int) and (lost is None or isinstance(lost, int))
+    return isinstance(name, str) and counts and isinstance(at, (int, float))
 
 
 def _is_tally(row: Row) -> bool:

@@ -14,6 +14,8 @@ from tailrace_agent.files.descriptors import open_kept
 
 __all__ = ["body_sum", "connect", "make_room", "not_the_bytes", "sound"]
 
+# AUTOINCREMENT: barriers and `sync` compare ids, so none is given a second time when its block has gone. No comments in
+# the SQL: SQLite keeps the text of a table, and `_prove` compares it, also with what another version wrote.
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS block(
     id INTEGER PRIMARY KEY AUTOINCREMENT, run INTEGER NOT NULL, kind TEXT NOT NULL,
@@ -53,6 +55,7 @@ CREATE TEMP TRIGGER {table}_gone AFTER DELETE ON main.{table} BEGIN
 tailrace has no `body_sum`; what that has written has no sum, and is believed."""
 _TABLES: Final = "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name"
 _READ_ALL: Final = (
+    # The table and its index apart: either may be damaged by itself.
     "SELECT run, kind, sum(n), total(first_ns), total(length(body)) FROM block NOT INDEXED GROUP BY run, kind",
     "SELECT run, kind, count(*) FROM block INDEXED BY block_run WHERE run IS NOT NULL GROUP BY run, kind",
     "SELECT * FROM run",
@@ -105,14 +108,17 @@ def connect(path: Path, *, prove: bool = True) -> sqlite3.Connection:
     # Made by SQLite, it would have the mode of the umask. What is in the way, SQLite reports, too.
     with contextlib.suppress(OSError):
         os.close(open_kept(path, os.O_RDWR | os.O_CREAT))
+    # `isolation_level=None`: else Python begins transactions by itself, in which some of these settings cannot change.
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
     try:
+        # First: only then does the index of the log stay in memory, and not in a file that owners would share.
         db.execute("PRAGMA locking_mode = EXCLUSIVE")
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
         db.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
         db.executescript(_SCHEMA)
         db.create_function("body_sum", 1, body_sum)
+        # For the temporary triggers: else they may get a file in the temporary directory.
         db.execute("PRAGMA temp_store = MEMORY")
         for table in ("block", "dead"):
             db.executescript(_SUM.format(table=table))

@@ -6,8 +6,8 @@ Invariants
    network file systems, where SQLite's shared index does not.
 2. `ingest` and `settle` are one transaction each: rows, ring positions and counts move together or not at all. So a
    frame is counted once however often an agent is killed between the commit and the moving of the ring's tail.
-3. Opening never raises for what the bytes are: a file that SQLite cannot read is set aside under another name
-   (`set_aside`), and a new one begins.
+3. Opening never raises for what the bytes are: a file that SQLite cannot read is set aside under another name, and a
+   new one begins. What can be read of it is taken back at once, or at the next opening where a kill came in between.
 4. Commits do not wait for the disk; `sync` does. Nothing is sent before it is there.
 
 Each part has its own tables and its own file: `database` (the file, transactions), `waiting` (the blocks), `artifacts`
@@ -21,11 +21,11 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from tailrace_agent.ipc.finished import SetAside
+from tailrace_agent.ipc.finished import SetAside, still_aside
 from tailrace_agent.spool.artifacts import WaitingArtifacts
 from tailrace_agent.spool.blocks import NewBlock, Outcome, Tally
 from tailrace_agent.spool.counts import Counts, count, count_keys, widen
-from tailrace_agent.spool.database import Database, NotASpool, move_away
+from tailrace_agent.spool.database import Database, NotASpool, move_away, move_rest
 from tailrace_agent.spool.dead_letters import DeadLetters
 from tailrace_agent.spool.salvage import take_back
 from tailrace_agent.spool.waiting import Waiting
@@ -41,7 +41,7 @@ class Spool:
         database: The file when it is open already.
 
     Attributes:
-        set_aside: What became of an unreadable predecessor, or None.
+        set_aside: What became of unreadable predecessors that were taken back at this opening, the oldest first.
         database: The file and its transactions.
         waiting: The blocks that wait.
         artifacts: Those of them that are artifacts.
@@ -50,13 +50,14 @@ class Spool:
 
     Raises:
         sqlite3.OperationalError: The disk refuses (full, read-only), or another process owns the spool.
+        OSError: Its directory cannot be read, or a damaged file not be given another name.
 
     Thread safety: every method from any thread, also those of the parts; one lock around each transaction.
     """
 
     def __init__(self, path: Path, database: Database | None = None) -> None:
         self.path = path
-        self.set_aside: SetAside | None = None
+        self.set_aside: list[SetAside] = []
         self.database = self._open() if database is None else database
         self.waiting = Waiting(self.database)
         self.artifacts = WaitingArtifacts(self.database)
@@ -103,6 +104,7 @@ class Spool:
     def runs(self) -> dict[int, bytes]:
         """Every run's state; no bytes for a run of which there are only blocks."""
         rows = self.database.rows(
+            # Blocks alone: the state was in the part of a damaged spool that could not be read.
             "SELECT run, state FROM run UNION ALL "
             "SELECT DISTINCT run, x'' FROM block WHERE run NOT IN (SELECT run FROM run) ORDER BY 1"
         )
@@ -131,10 +133,13 @@ class Spool:
         self.database.leak()
 
     def _open(self) -> Database:
+        left = still_aside(self.path)
+        if left:
+            move_rest(self.path, Path(left[-1].path))
         try:
-            return Database(self.path)
-        except NotASpool as error:
-            moved = move_away(self.path)
             database = Database(self.path)
-            self.set_aside = take_back(moved, database.connection, str(error), time.time())
-            return database
+        except NotASpool as error:
+            left.append(SetAside(path=str(move_away(self.path)), reason=str(error)))
+            database = Database(self.path)
+        self.set_aside = take_back(left, database.connection, time.time())
+        return database

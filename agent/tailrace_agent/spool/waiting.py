@@ -149,10 +149,11 @@ class Waiting:
         """
         dropped: dict[int, int] = {}
         last, minor = 0, 1
+        # Without its lock: one that is a moment old drops a block more or less.
         while self.bytes > max_bytes:
             rows = self._database.rows(
                 "SELECT id, run, n, length(body) FROM block WHERE kind = 'metric' AND minor = ? AND id > ? "
-                "ORDER BY id LIMIT 200",
+                "ORDER BY id LIMIT 200",  # some at a time: deliveries get at the database in between
                 (minor, last),
             )
             if not rows:

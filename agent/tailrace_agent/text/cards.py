@@ -62,5 +62,5 @@ def _cell(value: object) -> str:
     from html import escape  # 1 ms that only a notebook needs
 
     text = f"{value:,}" if isinstance(value, int) else str(value)
-    shown = escape(text)
+    shown = escape(text)  # quotes too: it may stand in `href`
     return f'<a href="{shown}" target="_blank" rel="noopener">{shown}</a>' if text.startswith(_LINKS) else shown

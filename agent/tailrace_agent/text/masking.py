@@ -39,6 +39,7 @@ _SECRET_PAIRS: Final = frozenset(
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _NAME: Final = r"[A-Za-z_+~][A-Za-z0-9_.+~\-]*"
 _OPTION = re.compile(rf"--?{_NAME}")
+# Not `://` behind the name: that is a URI's scheme, and its password is looked for by itself.
 _LEFT = re.compile(rf"(?<![A-Za-z0-9_.+~\-])(?P<name>-{{0,2}}{_NAME})[\"']?\s*[=:](?!//)[^\S\n]*")
 _VALUE = re.compile(r"\"[^\"\n]*\"|'[^'\n]*'|[^\n]*?(?=(?<!\s)(?:\s+#|\s*$))", re.MULTILINE)
 """A value in a text: up to its closing quote, a comment, or the end of the line."""
@@ -138,7 +139,7 @@ def _mask_values(text: str, value: re.Pattern[str]) -> str:
 
 
 def _mask_known(text: str) -> str:
-    if "://" in text and "@" in text:
+    if "://" in text and "@" in text:  # most texts have neither, and each word would be looked at
         text = _WORD.sub(_mask_userinfo, text)
     text = _ATTACHED.sub(rf"\g<head>{MASK}", text)
     text = _QUERY.sub(lambda m: m["head"] + MASK if _is_secret(m["name"], _SIGNED) else m[0], text)

@@ -23,7 +23,7 @@ def encoded(encode: Callable[[object], bytes], value: object) -> bytes:
     """What an encoder of msgspec's makes of a value; where that is no UTF-8, with its texts spelled out."""
     try:
         return encode(value)
-    except UnicodeEncodeError:
+    except UnicodeEncodeError:  # seldom, so it is paid for only then
         return encode(_spelled(msgspec.to_builtins(value)))
 
 

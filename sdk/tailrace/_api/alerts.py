@@ -12,7 +12,7 @@ from tailrace_agent.ipc.records import Alert
 __all__ = ["AlertCalls"]
 
 _LEVELS = ("info", "warning", "error")
-_LONGEST_TITLE = 200
+_LONGEST_TITLE = 200  # characters; title and text become one tag of MLflow
 _LONGEST_TEXT = 4000
 
 
@@ -44,11 +44,13 @@ class AlertCalls(RunPart):
             level = "warning"
         if self._core.settings.backend == "none":
             return
+        # Printed here, and not by the agent: whoever looks at the program sees it, also with tracking off.
         line = _one_line(f"alert: {title} ({text})" if text else f"alert: {title}")
         if level != "info":
             self._core.voice.warn(line, once=(self._core.spec.run, line))
         elif not self._core.settings.quiet:
             print_line(line)
+        # With the time of the call: the agent may be some seconds late.
         self._core.put(Alert(self._core.spec.run, title, text, level, time.time_ns() // 1_000_000))
 
 

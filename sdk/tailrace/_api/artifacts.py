@@ -27,6 +27,7 @@ class ArtifactCalls(RunPart):
 
     def __init__(self, core: RunCore) -> None:
         super().__init__(core)
+        # All tables of this run so far, as the tag names them.
         self._tables: str | None = None
 
     def log_artifact(
@@ -108,6 +109,23 @@ class ArtifactCalls(RunPart):
 
         self._capture("log_dict", freeze_dict, dictionary, artifact_file)
 
+    def log_stream(self, stream: Any, artifact_file: str) -> None:
+        """Logs what a binary stream holds, from where it stands to its end, as a file of the run.
+
+        Args:
+            stream: Anything whose `read()` gives bytes. It is read at the call, into memory.
+            artifact_file: Where in the run's artifacts (`samples/first.wav`).
+
+        Raises:
+            CallError: Under `strict=True`: it cannot be read, gives no bytes, or the name is no path in the run.
+
+        Example:
+            >>> run.log_stream(io.BytesIO(wav), "samples/first.wav")
+        """
+        from tailrace._artifacts.documents import freeze_stream
+
+        self._capture("log_stream", freeze_stream, stream, artifact_file)
+
     def log_figure(self, figure: Any, artifact_file: str, *, save_kwargs: dict[str, Any] | None = None) -> None:
         """Logs a matplotlib or plotly figure as it looks now; it is drawn in the background.
 
@@ -166,11 +184,11 @@ class ArtifactCalls(RunPart):
 
         Args:
             data: A dictionary of columns (of scalars: one row) or a pandas DataFrame; columns may hold images.
-            artifact_file: Where in the run's artifacts; must end in `.json`.
+            artifact_file: Where in the run's artifacts; must end in `.json` or `.parquet`.
 
         Raises:
-            CallError: Under `strict=True`: it is no table, its cells cannot be JSON, or the name does not end in
-                `.json`.
+            CallError: Under `strict=True`: it is no table, its cells cannot be JSON, or the name does not end
+                in `.json` or `.parquet`.
 
         Thread safety: any thread; leave the data alone during the call.
 
@@ -192,6 +210,7 @@ class ArtifactCalls(RunPart):
         contents: bool,
     ) -> None:
         connection = self._core.connection
+        # A file that lies on this machine is not copied into the local reports: it is there.
         if connection is None or not self._core.settings.log_artifacts:
             return
         if compress is not None and compress not in get_args(Codec):
@@ -202,6 +221,7 @@ class ArtifactCalls(RunPart):
         from tailrace._artifacts.snapshot import snapshot
 
         try:
+            # Before the copy: a wrong name is to cost no gigabytes.
             folder = _folder(artifact_path)
             if not os.fspath(local_path):  # which would be the working directory
                 raise BadArtifact("log_artifact: the path is empty")
@@ -211,6 +231,7 @@ class ArtifactCalls(RunPart):
                 mode=self._core.settings.artifact_snapshot,
                 contents=contents,
             )
+        # TypeError: what was passed is no path (`os.fspath`).
         except (OSError, TypeError, BadArtifact) as error:
             self._core.lose(_reason(error))
             return
@@ -223,6 +244,7 @@ class ArtifactCalls(RunPart):
                 artifact_path=folder,
                 contents=contents,
                 compress=compress,
+                # After a power cut a copy may have fewer bytes than were taken.
                 size=taken.size,
             )
         )
@@ -243,7 +265,9 @@ class ArtifactCalls(RunPart):
             core.lose(text if text.startswith(call) else f"{call}: {text}")
             return
         if frozen.tags:
+            # `parts[-1]`: a table itself comes behind the images in it.
             core.put(Tags(core.spec.run, self._with_earlier_tables(frozen.tags, frozen.parts[-1].artifact_file)))
+        # One job for each file: where one cannot be written, the others are.
         for part in frozen.parts:
             LANE.submit(partial(self._stage, part), on_error=partial(self._stage_failed, part.artifact_file))
 
@@ -269,6 +293,7 @@ class ArtifactCalls(RunPart):
 
     def _stage_failed(self, artifact_file: str, error: BaseException) -> None:
         """In the lane's thread, where nobody would hear an exception."""
+        # Not `lose`, which would raise under `strict`.
         self._core.count_lost()
         text = f"artifact {artifact_file!r} could not be written: {error}"
         self._core.voice.warn(text, once=text)
@@ -279,6 +304,7 @@ class ArtifactCalls(RunPart):
 
         if LOGGED_ARTIFACTS not in tags:
             return tags
+        # A tag has one value: with this call's table alone the UI would forget the ones before.
         self._tables = logged_artifacts(self._tables, artifact_file)
         return {**tags, LOGGED_ARTIFACTS: self._tables}
 

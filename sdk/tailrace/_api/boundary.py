@@ -23,7 +23,9 @@ from tailrace_agent.files.descriptors import SPARE
 __all__ = ["Guarded", "NoMonitor", "protect"]
 
 C = TypeVar("C", bound=type)
+# TimeoutError and LookupError: of calls whose answer cannot be made up (`run_id`, `experiment_id`).
 _OF_THE_CALLER: Final = (TailraceError, TimeoutError, LookupError, NotImplementedError)
+# Both are tailrace's own errors, so they are looked at before those of the caller.
 _OF_THE_SURROUNDINGS: Final = (SessionError, StateDirError)
 _QUICK: Final = frozenset({"log_metric", "log_metrics", "log_training_metrics", "log_param", "set_tag", "id", "latest"})
 """What needs no descriptor and is called often: nothing is lent to it."""
@@ -67,6 +69,7 @@ def protect(instead: Mapping[str, Callable[[Any], Any]], but: Collection[str] = 
     """
 
     def wrap(cls: C) -> C:
+        # Of all bases as well: their methods are put on the class itself, with the guard around them.
         for name in dir(cls):
             if (name.startswith("_") and name not in _DUNDERS) or name in but:
                 continue
@@ -90,6 +93,7 @@ def _method(call: Callable[..., Any], name: str, otherwise: Callable[[Any], Any]
         try:
             return call(self, *args, **kwargs)
         except _OF_THE_SURROUNDINGS as error:
+            # `on_error="raise"` of the settings, which this guard does not read: to read them may be what has failed.
             if error.asked_for:
                 raise
             self._surprised(name, error)
@@ -97,12 +101,14 @@ def _method(call: Callable[..., Any], name: str, otherwise: Callable[[Any], Any]
             raise
         except Exception as error:
             trace = error.__traceback__
+            # Without a frame below this one, nothing of the call has run.
             if isinstance(error, TypeError) and trace is not None and trace.tb_next is None:
                 raise  # the call itself does not take these arguments
             self._surprised(name, error)
         finally:
             if lent:
                 SPARE.take_back()
+        # Outside of the `try`: what is made here is not to be taken for a failure of the call.
         return otherwise(self)
 
     return protected

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+import time
 from typing import TYPE_CHECKING, Any, Literal
 
 from tailrace._api.tracker_part import TrackerPart
 from tailrace._runs.core import core_of
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Mapping, Sequence
 
     from tailrace._api.model_handle import ModelHandle
+    from tailrace._api.operations import RunOperations
+    from tailrace._api.run import Run
     from tailrace._api.system_monitor import SystemMonitor
-    from tailrace_agent.ipc.records import Codec
 
 __all__ = ["ActiveCalls"]
 
@@ -31,7 +34,7 @@ class ActiveCalls(TrackerPart):
         run_id: str | None = None,
         model_id: str | None = None,
         dataset: Any = None,
-    ) -> None:
+    ) -> RunOperations | None:
         """Logs one metric of the active run, as MLflow's function does: step 0 when none is given.
 
         `log` is the quicker way for several metrics of one step.
@@ -40,11 +43,16 @@ class ActiveCalls(TrackerPart):
             key: Name: letters, digits, `_`, `-`, `.`, `:`, `/` and spaces.
             value: A number of any kind: float, int, bool, a NumPy scalar, a tensor with one element, also on a GPU.
             step: Training step; 0 when None.
-            synchronous: True waits for the delivery, `end_timeout` seconds at most.
+            synchronous: True waits for the delivery, `end_timeout` seconds at most; False returns something to wait on.
             timestamp: Milliseconds since the epoch; now by default.
             run_id: MLflow's id of the run to log to; the active run when None, and a new one where none is active.
-            model_id: Not supported: a warning once, and the metric goes to the run only.
-            dataset: Not supported, as `model_id`.
+            model_id: MLflow's id of the logged model that it is of, too; the one that `set_active_model` has set by
+                default. Such a metric goes to MLflow within the call, by MLflow's own function; where that fails, to
+                the run only, with a warning.
+            dataset: What it was measured on: one of MLflow's data sets. It goes the same way.
+
+        Returns:
+            With `synchronous=False` something to wait on, else None.
 
         Raises:
             CallError: Under `strict=True`: the value is no number, or the step no integer.
@@ -54,9 +62,13 @@ class ActiveCalls(TrackerPart):
         Example:
             >>> tailrace.log_metric("loss", 0.25, step=7)
         """
-        self._unsupported(model_id=model_id, dataset=dataset)
-        self._to(run_id).log_metric(key, value, step, timestamp)
-        self._wait_if(synchronous, run_id)
+        run = self._to(run_id)
+        if _concerns_a_model(run, model_id, dataset):
+            of = {"run_id": run_id, "model_id": model_id, "dataset": dataset}
+            self._linked(run, {key: value}, step, timestamp, of)
+        else:
+            run.log_metric(key, value, step, timestamp)
+        return self._handed_in(run, synchronous)
 
     def log_metrics(
         self,
@@ -67,17 +79,20 @@ class ActiveCalls(TrackerPart):
         timestamp: int | None = None,
         model_id: str | None = None,
         dataset: Any = None,
-    ) -> None:
+    ) -> RunOperations | None:
         """Logs several metrics at one step of the active run, as MLflow's function does: step 0 when none is given.
 
         Args:
             metrics: Numbers by name, each as in `log_metric`.
             step: Training step; 0 when None.
-            synchronous: True waits for the delivery, `end_timeout` seconds at most.
+            synchronous: True waits for the delivery, `end_timeout` seconds at most; False returns something to wait on.
             run_id: MLflow's id of the run to log to; the active run when None, and a new one where none is active.
             timestamp: Milliseconds since the epoch; now by default.
-            model_id: Not supported: a warning once, and the metrics go to the run only.
-            dataset: Not supported, as `model_id`.
+            model_id: MLflow's id of the logged model that they are of, too; see `log_metric`.
+            dataset: What they were measured on; see `log_metric`.
+
+        Returns:
+            With `synchronous=False` something to wait on, else None.
 
         Raises:
             CallError: Under `strict=True`: a value is no number, or the step no integer.
@@ -87,9 +102,13 @@ class ActiveCalls(TrackerPart):
         Example:
             >>> tailrace.log_metrics({"train/loss": 0.25, "train/accuracy": 0.9}, step=7)
         """
-        self._unsupported(model_id=model_id, dataset=dataset)
-        self._to(run_id).log_metrics(metrics, step, timestamp)
-        self._wait_if(synchronous, run_id)
+        run = self._to(run_id)
+        if _concerns_a_model(run, model_id, dataset):
+            of = {"run_id": run_id, "model_id": model_id, "dataset": dataset}
+            self._linked(run, metrics, step, timestamp, of)
+        else:
+            run.log_metrics(metrics, step, timestamp)
+        return self._handed_in(run, synchronous)
 
     def log_param(self, key: str, value: Any, synchronous: bool | None = None) -> Any:
         """Logs one param of the active run; returns its value, as MLflow's function does.
@@ -97,10 +116,10 @@ class ActiveCalls(TrackerPart):
         Args:
             key: Name.
             value: Anything; what has named parts becomes several params, as in `log_params`.
-            synchronous: True waits for the delivery, `end_timeout` seconds at most.
+            synchronous: True waits for the delivery, `end_timeout` seconds at most; False returns something to wait on.
 
         Returns:
-            `value`, as it was passed.
+            `value`, as it was passed; with `synchronous=False` something to wait on.
 
         Raises:
             CallError: Under `strict=True`: it could not be read.
@@ -111,11 +130,14 @@ class ActiveCalls(TrackerPart):
             >>> tailrace.log_param("lr", 3e-4)
             0.0003
         """
-        self._to(None).log_param(key, value)
-        self._wait_if(synchronous, None)
-        return value
+        run = self._to(None)
+        run.log_param(key, value)
+        operations = self._handed_in(run, synchronous)
+        return value if operations is None else operations
 
-    def log_params(self, params: Any, synchronous: bool | None = None, run_id: str | None = None) -> None:
+    def log_params(
+        self, params: Any, synchronous: bool | None = None, run_id: str | None = None
+    ) -> RunOperations | None:
         """Logs params of the active run, of any number and nesting (`a.b.c`).
 
         A value too long for MLflow is kept whole in an artifact. A param that has another value already stays as it is:
@@ -128,8 +150,11 @@ class ActiveCalls(TrackerPart):
             params: Params by name: a mapping, a dataclass, an attrs, pydantic or msgspec model, a named tuple, an
                 `argparse.Namespace`, a `SimpleNamespace`, a config of OmegaConf, Hydra or `ml_collections`; nested in
                 one another in any way. A list stays one param, with what its items hold.
-            synchronous: True waits for the delivery, `end_timeout` seconds at most.
+            synchronous: True waits for the delivery, `end_timeout` seconds at most; False returns something to wait on.
             run_id: MLflow's id of the run to log to; the active run when None, and a new one where none is active.
+
+        Returns:
+            With `synchronous=False` something to wait on, else None.
 
         Raises:
             CallError: Under `strict=True`: it is nothing that has names, a name came up twice, or something could not
@@ -140,16 +165,20 @@ class ActiveCalls(TrackerPart):
         Example:
             >>> tailrace.log_params({"model": {"layers": 12}, "lr": 3e-4})
         """
-        self._to(run_id).log_params(params)
-        self._wait_if(synchronous, run_id)
+        run = self._to(run_id)
+        run.log_params(params)
+        return self._handed_in(run, synchronous)
 
-    def set_tag(self, key: str, value: Any, synchronous: bool | None = None) -> None:
+    def set_tag(self, key: str, value: Any, synchronous: bool | None = None) -> RunOperations | None:
         """Sets one tag of the active run; its last value wins.
 
         Args:
             key: Name.
             value: Anything; stored as its `str()`.
-            synchronous: True waits for the delivery, `end_timeout` seconds at most.
+            synchronous: True waits for the delivery, `end_timeout` seconds at most; False returns something to wait on.
+
+        Returns:
+            With `synchronous=False` something to wait on, else None.
 
         Raises:
             CallError: Under `strict=True`: its `str()` raises.
@@ -159,14 +188,17 @@ class ActiveCalls(TrackerPart):
         Example:
             >>> tailrace.set_tag("team", "vision")
         """
-        self.set_tags({key: value}, synchronous)
+        return self.set_tags({key: value}, synchronous)
 
-    def set_tags(self, tags: Mapping[str, Any], synchronous: bool | None = None) -> None:
+    def set_tags(self, tags: Mapping[str, Any], synchronous: bool | None = None) -> RunOperations | None:
         """Sets tags of the active run; the last value of a key wins.
 
         Args:
             tags: Values by name; stored as their `str()`.
-            synchronous: True waits for the delivery, `end_timeout` seconds at most.
+            synchronous: True waits for the delivery, `end_timeout` seconds at most; False returns something to wait on.
+
+        Returns:
+            With `synchronous=False` something to wait on, else None.
 
         Raises:
             CallError: Under `strict=True`: it is no mapping, or a `str()` raises.
@@ -176,170 +208,9 @@ class ActiveCalls(TrackerPart):
         Example:
             >>> tailrace.set_tags({"team": "vision", "phase": 2})
         """
-        self._to(None).set_tags(tags)
-        self._wait_if(synchronous, None)
-
-    def log_artifact(
-        self,
-        local_path: str | os.PathLike[str],
-        artifact_path: str | None = None,
-        run_id: str | None = None,
-        *,
-        compress: Codec | None = None,
-    ) -> None:
-        """Logs a file or directory as it is now; one that is overwritten a moment later is uploaded as it was.
-
-        Returns when the snapshot is taken: at once by reflink (XFS, Btrfs) or hard link (`artifact_snapshot="link"`),
-        else after a copy in the kernel. The upload goes on in the agent.
-
-        Args:
-            local_path: File or directory.
-            artifact_path: Directory in the run's artifacts; their root when None.
-            run_id: MLflow's id of the run to log to; the active run when None, and a new one where none is active.
-            compress: `gzip` or `zstd`: the agent compresses it before the upload, `model.bin` to `model.bin.gz` or
-                `model.bin.zst`, and a directory file by file.
-
-        Raises:
-            CallError: Under `strict=True`: the file cannot be read, or `compress` is none of the two.
-
-        Thread safety: any thread; leave the file alone during the call.
-
-        Example:
-            >>> tailrace.log_artifact("weights.bin", "models", compress="zstd")
-        """
-        self._to(run_id).log_artifact(local_path, artifact_path, compress=compress)
-
-    def log_artifacts(
-        self,
-        local_dir: str | os.PathLike[str],
-        artifact_path: str | None = None,
-        run_id: str | None = None,
-        *,
-        compress: Codec | None = None,
-    ) -> None:
-        """Logs everything in a directory as it is now, with its subdirectories.
-
-        Args:
-            local_dir: The directory; its own name is no part of the artifacts' paths.
-            artifact_path: Directory in the run's artifacts; their root when None.
-            run_id: MLflow's id of the run to log to; the active run when None, and a new one where none is active.
-            compress: `gzip` or `zstd`: the agent compresses it before the upload, `model.bin` to `model.bin.gz` or
-                `model.bin.zst`, and a directory file by file.
-
-        Raises:
-            CallError: Under `strict=True`: it cannot be read, or `compress` is none of the two.
-
-        Thread safety: any thread; leave the files alone during the call.
-
-        Example:
-            >>> tailrace.log_artifacts("plots", "figures")
-        """
-        self._to(run_id).log_artifacts(local_dir, artifact_path, compress=compress)
-
-    def log_text(self, text: str, artifact_file: str, run_id: str | None = None) -> None:
-        """Logs a text as a file of the active run, in UTF-8.
-
-        Args:
-            text: The text.
-            artifact_file: Where in the run's artifacts (`notes/first.txt`).
-            run_id: MLflow's id of the run to log to; the active run when None, and a new one where none is active.
-
-        Raises:
-            CallError: Under `strict=True`: it is no text, or the name no path in the run.
-
-        Thread safety: any thread.
-
-        Example:
-            >>> tailrace.log_text("no augmentation", "notes.txt")
-        """
-        self._to(run_id).log_text(text, artifact_file)
-
-    def log_dict(self, dictionary: Any, artifact_file: str, run_id: str | None = None) -> None:
-        """Logs a dictionary as JSON, or as YAML when the name ends in `.yaml` or `.yml`.
-
-        Args:
-            dictionary: A dictionary or list, taken as it is at the call; what JSON does not know becomes a string.
-            artifact_file: Where in the run's artifacts (`eval/labels.json`).
-            run_id: MLflow's id of the run to log to; the active run when None, and a new one where none is active.
-
-        Raises:
-            CallError: Under `strict=True`: it contains itself or cannot be copied, or the name is no path in the run.
-
-        Thread safety: any thread; leave the dictionary alone during the call.
-
-        Example:
-            >>> tailrace.log_dict({"classes": ["cat", "dog"]}, "labels.json")
-        """
-        self._to(run_id).log_dict(dictionary, artifact_file)
-
-    def log_figure(self, figure: Any, artifact_file: str, *, save_kwargs: dict[str, Any] | None = None) -> None:
-        """Logs a matplotlib or plotly figure as it looks now; it is drawn in the background.
-
-        Args:
-            figure: A `matplotlib.figure.Figure` or `plotly.graph_objects.Figure`.
-            artifact_file: Name with an extension that selects the format (`plots/loss.png`).
-            save_kwargs: Passed to the figure's own saving: `{"dpi": 200}`.
-
-        Raises:
-            CallError: Under `strict=True`: it is no figure, or cannot be saved in this format.
-
-        Thread safety: any thread; leave the figure alone during the call.
-
-        Example:
-            >>> tailrace.log_figure(fig, "plots/loss.png", save_kwargs={"dpi": 200})
-        """
-        self._to(None).log_figure(figure, artifact_file, save_kwargs=save_kwargs)
-
-    def log_image(
-        self,
-        image: Any,
-        artifact_file: str | None = None,
-        key: str | None = None,
-        step: int | None = None,
-        timestamp: int | None = None,
-        synchronous: bool | None = None,
-    ) -> None:
-        """Logs an image of the active run: as a file, or as the image `key` of a step.
-
-        Args:
-            image: A NumPy array of height x width, or height x width x 1, 3 or 4 channels (bool, integers of 0 to 255,
-                floats of 0 to 1), a `PIL.Image.Image` or an `mlflow.Image`.
-            artifact_file: Where to, for a plain file (`dogs/first.png`); then nothing of `key`, `step` and `timestamp`.
-            key: Name, for an image that MLflow's UI shows step by step: letters, digits, `_`, `-`, `.`, `/` and spaces.
-            step: Training step, with `key`; 0 when None.
-            timestamp: Milliseconds since the epoch, with `key`; now by default.
-            synchronous: True waits for the delivery, `end_timeout` seconds at most.
-
-        Raises:
-            CallError: Under `strict=True`: both or neither of `artifact_file` and `key`; a type or shape that is no
-                image.
-
-        Thread safety: any thread; the image is copied at the call, so leave it alone during that.
-
-        Example:
-            >>> tailrace.log_image(batch[0], key="samples", step=3)
-            >>> tailrace.log_image(array, "samples/first.png")
-        """
-        self._to(None).log_image(image, artifact_file, key, step, timestamp)
-        self._wait_if(synchronous, None)
-
-    def log_table(self, data: Any, artifact_file: str, run_id: str | None = None) -> None:
-        """Logs a table that MLflow's UI shows; later calls with the same name append rows.
-
-        Args:
-            data: A dictionary of columns (of scalars: one row) or a pandas DataFrame; columns may hold images.
-            artifact_file: Where in the run's artifacts; must end in `.json`.
-            run_id: MLflow's id of the run to log to; the active run when None, and a new one where none is active.
-
-        Raises:
-            CallError: Under `strict=True`: it is no table, or the name does not end in `.json`.
-
-        Thread safety: any thread; leave the data alone during the call.
-
-        Example:
-            >>> tailrace.log_table({"prompt": ["a", "b"], "score": [0.1, 0.9]}, "eval.json")
-        """
-        self._to(run_id).log_table(data, artifact_file)
+        run = self._to(None)
+        run.set_tags(tags)
+        return self._handed_in(run, synchronous)
 
     def alert(self, title: str, text: str = "", level: Literal["info", "warning", "error"] = "warning") -> None:
         """Notifies people about the active run: a tag on it, a line here and in the agent's log, the webhook.
@@ -485,13 +356,28 @@ class ActiveCalls(TrackerPart):
             node=config.system_metrics_node if node is None else node,
         )
 
-    def _unsupported(self, **arguments: Any) -> None:
-        """MLflow's arguments that lead nowhere here; warned of once, so that a carried-over script goes on."""
-        for name, value in arguments.items():
-            if value is not None:
-                text = f"{name} is not supported by this version of tailrace; metrics go to the run only"
-                self._core.voice.warn(text)
+    def _linked(
+        self, run: Run, metrics: Mapping[str, Any], step: int | None, timestamp: int | None, of: dict[str, Any]
+    ) -> None:
+        """Logs metrics by MLflow's own function, beside the active run; where that fails, to the run alone."""
+        # By name: what is handed through stands on all of this.
+        beside: Any = importlib.import_module("tailrace._fluent.beside")
+        # One time for both ways: MLflow takes a point that it has already for the same.
+        at = int(time.time() * 1000) if timestamp is None else timestamp
+        call = {"metrics": metrics, "step": step, "timestamp": at, "synchronous": True, **of}
+        try:
+            beside.call_beside(self._core, importlib.import_module("mlflow").log_metrics, (), call)
+        except Exception as error:  # noqa: BLE001 - whatever store and plug-ins raise: no reason to stop a training
+            text = f"metrics could not be linked with a model or a data set ({error}); they go to the run only"
+            self._core.voice.warn(text, once=("linked", *metrics))
+            run.log_metrics(metrics, step, at)
 
-    def _wait_if(self, synchronous: bool | None, run_id: str | None) -> None:
-        if synchronous:
-            self._to(run_id).flush()
+
+def _concerns_a_model(run: Run, model_id: str | None, dataset: Any) -> bool:
+    """Whether a metric is to be linked with a model or a data set, which MLflow does."""
+    if core_of(run).connection is None:  # nothing of it goes to MLflow
+        return False
+    if model_id is not None or dataset is not None:
+        return True
+    fluent = sys.modules.get("mlflow.tracking.fluent")  # who has set an active model has imported it
+    return fluent is not None and fluent.get_active_model_id() is not None

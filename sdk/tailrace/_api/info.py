@@ -5,16 +5,18 @@ And how runs and these show themselves: by what is known now; nothing is waited 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+from tailrace._api.readers import experiment_id_of, reader_at, stored_run
 from tailrace._runs.core import RunPart
+from tailrace_agent.runtime.places import working_directory
 from tailrace_agent.text.cards import brief, card
 
 if TYPE_CHECKING:
-    from tailrace._runs.active import Active
+    from tailrace._api.tracker_core import TrackerCore
     from tailrace._runs.core import RunCore
 
-__all__ = ["ExperimentInfo", "RunInfo", "Shown"]
+__all__ = ["ExperimentInfo", "RunData", "RunInfo", "Shown"]
 
 
 class Shown(RunPart):
@@ -33,10 +35,20 @@ class Shown(RunPart):
 
 
 class ExperimentInfo:
-    """An experiment, by name or by MLflow's id; the other one is known once a run of it has been created."""
+    """An experiment, by name or by MLflow's id, with the attributes of MLflow's `Experiment`.
 
-    def __init__(self, name: str | None, experiment_id: str | None, active: Active) -> None:
-        self._name, self._id, self._active = name, experiment_id, active
+    What was not given is asked for: a run of the experiment that is active knows its id; for all else MLflow's store
+    is asked, which makes an experiment that is not there yet, as MLflow's `set_experiment` does. With tracking off
+    nobody is asked.
+
+    Args:
+        name: Its name.
+        experiment_id: Or its id.
+        core: The tracker's.
+    """
+
+    def __init__(self, name: str | None, experiment_id: str | None, core: TrackerCore) -> None:
+        self._name, self._id, self._core = name, experiment_id, core
 
     def __repr__(self) -> str:
         return brief("ExperimentInfo", self._name, f"experiment_id={self._id}" if self._id is not None else None)
@@ -47,23 +59,73 @@ class ExperimentInfo:
 
     @property
     def name(self) -> str | None:
-        """Its name; None when it was given by id."""
+        """Its name; None where it was given by id, and tracking is off."""
+        if self._name is None and not self._off:
+            self._name = self._stored().name
         return self._name
 
     @property
     def experiment_id(self) -> str:
-        """MLflow's id. Waits for the active run's creation when it is not known.
+        """MLflow's id.
 
         Raises:
-            LookupError: It is not known, and no run of the experiment is active.
-            TimeoutError: MLflow could not be reached in time.
+            LookupError: It is not known, and tracking is off.
+            TimeoutError, SinkError, StoreRefused: MLflow could not be reached in time, or cannot be used.
         """
         if self._id is None:
-            run = self._active.current()
-            if run is None or run.spec.experiment_name != self._name:
+            run = self._core.runs.active.current()
+            # Another experiment's run would answer with its own id.
+            if run is not None and run.spec.experiment_name == self._name:
+                self._id = RunInfo(run).experiment_id
+            elif self._off or self._name is None:
                 raise LookupError(f"the id of experiment {self._name!r} is known once a run of it has been started")
-            self._id = RunInfo(run).experiment_id
+            else:
+                settings = self._core.settings({})
+                self._id = experiment_id_of(self._name, settings.tracking_uri, working_directory())
         return self._id
+
+    @property
+    def artifact_location(self) -> str:
+        """Where artifacts of its runs are."""
+        return str(self._stored().artifact_location)
+
+    @property
+    def lifecycle_stage(self) -> str:
+        """`active` or `deleted`."""
+        return str(self._stored().lifecycle_stage)
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Its tags."""
+        return dict(self._stored().tags)
+
+    @property
+    def creation_time(self) -> int | None:
+        """When it was made, in milliseconds since the epoch."""
+        return cast("int | None", self._stored().creation_time)
+
+    @property
+    def last_update_time(self) -> int | None:
+        """When it was changed last, in milliseconds since the epoch."""
+        return cast("int | None", self._stored().last_update_time)
+
+    @property
+    def _off(self) -> bool:
+        return self._core.settings({}).agent == "off"
+
+    def _stored(self) -> Any:
+        """MLflow's `Experiment`, as its store has it now."""
+        reader = reader_at(self._core.settings({}).tracking_uri, working_directory())
+        with reader.translated_errors(about_run=False):
+            return reader.store.get_experiment(self.experiment_id)
+
+
+class RunData(NamedTuple):
+    """What MLflow has of a run: the last value of each metric, params and tags, by name."""
+
+    metrics: dict[str, float]
+    params: dict[str, str]
+    tags: dict[str, str]
 
 
 class RunInfo:
@@ -114,3 +176,27 @@ class RunInfo:
     def start_time(self) -> int:
         """Milliseconds since the epoch."""
         return self._run.spec.start_time
+
+    @property
+    def end_time(self) -> int | None:
+        """When it ended, in milliseconds since the epoch; None while it runs."""
+        return cast("int | None", self._stored().end_time) if self._run.ended or not self._run.ours else None
+
+    @property
+    def artifact_uri(self) -> str:
+        """Where its artifacts are."""
+        return str(self._stored().artifact_uri)
+
+    @property
+    def lifecycle_stage(self) -> str:
+        """`active`, or `deleted` where somebody has deleted it."""
+        return str(self._stored().lifecycle_stage)
+
+    @property
+    def user_id(self) -> str:
+        """Who has begun it."""
+        return str(self._stored().user_id)
+
+    def _stored(self) -> Any:
+        """MLflow's `RunInfo`, as its store has it now."""
+        return stored_run(self._run, settled=self._run.ended).info

@@ -27,6 +27,7 @@ class Managed(TrackerPart):
 
     def __enter__(self) -> Self:
         """Starts a run, unless this thread has one already or `auto_start_run=False`."""
+        # `own`, not `current`: in a thread the program's run is active, and this block wants one that it can end.
         if self._core.auto_start and self._core.runs.active.own() is None:
             self._core.runs.start()
         return self
@@ -36,6 +37,7 @@ class Managed(TrackerPart):
     ) -> None:
         """Ends this thread's runs: FAILED when an exception goes through, and the exception goes on."""
         before = None
+        # All of them, innermost first: nested ones may have been left open by the exception.
         while (run := self._core.runs.active.own()) is not None and run is not before:
             run.handle.__exit__(kind, error, traceback)
             before = run  # one that could not be ended is left to the end of the program
@@ -60,6 +62,7 @@ def given(
     Raises:
         SettingsError: The configuration is something else, such as a run's params.
     """
+    # By its method: to import the class would load what reads configuration files.
     if config is not None and not hasattr(config, "tracker_settings"):
         raise SettingsError(
             f"config is what `tailrace.load_config` reads, a TrackingConfig, not {type(config).__name__}; "

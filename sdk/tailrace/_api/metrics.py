@@ -6,14 +6,15 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from tailrace._log.faults import shown
+from tailrace._log.observers import Observer
 from tailrace._runs.core import RunPart
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+    from collections.abc import Callable, Iterable, Mapping
 
 __all__ = ["MetricCalls"]
 
+# Rows carry nanoseconds, in a signed 64-bit word.
 _MAX_TIMESTAMP = (2**63 - 1) // 1_000_000
 
 
@@ -73,10 +74,33 @@ class MetricCalls(RunPart):
             >>> run.log_metrics({"train/loss": 0.25, "train/accuracy": 0.9}, step=7)
         """
         step = 0 if step is None else step
+        # A run of which only the last values are kept has no times.
         if timestamp is None or self._core.latest is not None:
             self._log(metrics, step=step)
         else:
             self._log_at(metrics, step, self._as_time(timestamp))
+
+    def observe(self, names: str | Iterable[str], callback: Callable[[int, dict[str, float]], object]) -> None:
+        """Calls a function after each `log()` of this run that holds one of some metrics.
+
+        It is called in the thread that logs, when the values are logged. What it raises comes out of that `log()`
+        call: that is how a search stops a trial. A value on a GPU is waited for. `log()` costs some microseconds more.
+
+        Args:
+            names: One name, or several; metrics in a mapping have those that they have in MLflow (`val/loss`).
+            callback: Called with the step, and with those of the metrics that the call held, as floats by name.
+
+        Raises:
+            CallError: Under `strict=True`: the run is over, or another process has begun it.
+
+        Thread safety: from any thread. Forked children log, and call nobody.
+
+        Example:
+            >>> run.observe("val_loss", lambda step, values: print(step, values["val_loss"]))
+            >>> run.log(step=3, val_loss=0.25)
+            3 0.25
+        """
+        self._core.observe(Observer([names] if isinstance(names, str) else names, callback))
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
@@ -90,6 +114,7 @@ class MetricCalls(RunPart):
             assert channel.encode is not None
             row = channel.encode((channel.run, step, time_ns, {**metrics}))
         except Exception as error:  # noqa: BLE001 - as in the hot path
+            # Not `timed`: from a time of its own no cost of the call can be told.
             self._core.slow_path.take({}, metrics, step, time_ns, error)
             return
         channel.put(row)

@@ -79,6 +79,7 @@ class ModelCalls(RunPart):
             >>> handle.wait()
             True
         """
+        # Random: models of several processes of one run must not have the same.
         progress = ModelProgress(self._core, os.urandom(8).hex())
         handle = ModelHandle(name, progress)
         settings = self._core.settings
@@ -87,10 +88,12 @@ class ModelCalls(RunPart):
             return handle
         if registered_model_name is None and settings.register_model:
             registered_model_name = settings.model_name or name
+        # A configuration's stage is for versions; without one `check_names` would refuse it.
         if registered_model_name is not None:
             stage = stage or (settings.model_stage if alias is None else None)
             description = description or settings.model_description
         try:
+            # Before the copy, which may take seconds and gigabytes.
             check_names(name, registered_model_name, alias, stage, description)
             spec = ModelSpec(
                 token=progress.token,
@@ -103,6 +106,7 @@ class ModelCalls(RunPart):
                 description=description,
                 registry_uri=self._registry_uri(),
             )
+            # Before the copy as well, which takes as much memory as the model.
             _make_room(self._core.voice)
             arguments = {
                 "signature": signature if settings.log_model_signature else None,
@@ -119,6 +123,7 @@ class ModelCalls(RunPart):
             self._core.lose(f"log_model {name!r}: {error}")
             return handle
         _finish_before_exit(settings.exit_timeout)
+        # In a list, out of which the job takes it: this `partial` would keep the copy alive until the job is over.
         SAVES.submit(
             partial(self._save_model, [frozen], spec, arguments), on_error=partial(self._model_failed, name, progress)
         )
@@ -162,6 +167,7 @@ class ModelCalls(RunPart):
         """
         return self.log_model(
             model,
+            # Registered names may hold what names of models in a run may not.
             NOT_IN_A_NAME.sub("-", str(model_name)) or "model",
             input_example=sample_input,
             registered_model_name=model_name,
@@ -226,9 +232,11 @@ def _finish_before_exit(timeout: float) -> None:
     global _hooked
     if _hooked:
         return
+    # Once in a process, by the first model's time-out: such a hook cannot be taken back.
     _hooked = True
     import concurrent.futures.thread  # noqa: F401 - registers its own end first, which then comes after ours
 
+    # `atexit` would be too late: `concurrent.futures`, which MLflow uses, takes no work any more by then.
     register = getattr(threading, "_register_atexit", None)
     if register is not None:
         register(partial(SAVES.drain, timeout))

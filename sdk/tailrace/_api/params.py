@@ -25,6 +25,7 @@ class ParamCalls(RunPart):
 
     def __init__(self, core: RunCore) -> None:
         super().__init__(core)
+        # What this process has logged; another one's values only MLflow knows.
         self._params: dict[str, str] = {}
 
     def log_param(self, key: str, value: Any) -> Any:
@@ -71,16 +72,19 @@ class ParamCalls(RunPart):
         try:
             flat, collisions, unreadable = flatten_params(params)
         except TypeError as error:
+            # How many there would have been nobody knows.
             self._drop_params(_NO_NAMES, 1)
             self._core.fault(f"log_params: {error}", once=("params", str(error)))
             return
         if self._core.local is not None:
             self._core.local.add_params(params)
+        # Here and at once: the agent's notice comes seconds later, when nobody knows which line it was.
         self._warn_changed(flat)
         if flat:
             self._core.put(Params(self._core.spec.run, flat))
         self._drop_params(_UNREAD, len(unreadable))
         self._warn_unreadable(unreadable)
+        # Behind `put`: under `strict` this raises, and the rest is to be logged.
         for name in collisions:
             self._core.fault(
                 f"param {name!r} comes up twice after flattening; the first value is kept", once=("twice", name)

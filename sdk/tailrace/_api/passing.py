@@ -34,10 +34,12 @@ _SECRETS = ("alert_webhook",)
 def pass_run(run: RunCore) -> tuple[Callable[..., Any], tuple[RunSpec, str]]:
     """What `pickle` is to keep of a run."""
     session = "" if run.connection is None else str(run.connection.session.dir)
+    # For a process on another machine, which finds no session and goes by MLflow's id.
     known = run.seen or run.status()
     spec = msgspec.structs.replace(
         run.spec,
         run_id=run.spec.run_id or (known.run_id if known is not None else None),
+        # The process that began the run has sent these.
         facts=None,
         tags={},
         description=None,
@@ -52,6 +54,7 @@ def pass_tracker(tracker: TrackerCore, made: Callable[..., Any]) -> tuple[Callab
     """
     run = tracker.runs.home.active_run()  # the call that has the guard around it
     if tracker.of_module:
+        # A program has one: its settings are those of the process that unpickles it.
         return _module_again, (run,)
     given = {key: value for key, value in tracker.given.items() if key not in _SECRETS}
     config = tracker.config
@@ -73,6 +76,7 @@ def _log_again(home: Any) -> Any:
 
 
 if native.Log is not None:
+    # A `log` may be bound in what is passed to a worker (`functools.partial(train, log=run.log)`).
     copyreg.pickle(native.Log, _pass_log)
 
 
@@ -81,6 +85,7 @@ def _masked(uri: str | os.PathLike[str]) -> str:
 
 
 def _run_again(spec: RunSpec, session: str) -> Any:
+    # In a forked child, or in the very process that pickled it, the run is there already.
     known = next((found for core in tracker_cores() if (found := core.runs.known(spec.run)) is not None), None)
     return (known or module_core().runs.rejoin(spec, session)).handle
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
+from tailrace._api.readers import reader_at
 from tailrace._api.tracker_part import TrackerPart
+from tailrace._values.texts import as_name
 from tailrace_agent.errors import CallError, NotFound
 from tailrace_agent.runtime.places import working_directory
 
@@ -18,8 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ReadCalls"]
 
-_SEARCHED = 100_000
-_LOOKED_AT = 100
+_SEARCHED = 100_000  # MLflow's own default
+_LOOKED_AT = 100  # runs, for names of metrics that may have been meant
 
 
 class ReadCalls(TrackerPart):
@@ -28,13 +30,11 @@ class ReadCalls(TrackerPart):
     They raise when the store is away or knows no such run: who reads wants an answer, and no training is at stake.
     """
 
-    _reader: tuple[str, Reader] | None = None
-
     def search_runs(
         self,
         experiment_ids: list[str] | None = None,
         filter_string: str = "",
-        run_view_type: int = 1,
+        run_view_type: int = 1,  # a number, since ViewType would take an import of MLflow
         max_results: int = _SEARCHED,
         order_by: list[str] | str | None = None,
         output_format: Literal["pandas", "list"] = "pandas",
@@ -60,7 +60,7 @@ class ReadCalls(TrackerPart):
             `params.…`, `tags.…`.
 
         Raises:
-            CallError: Ids and names are given, the ids are a text, or there is no such format.
+            CallError: Ids and names are given, the ids are a text, one of them is no name, or there is no such format.
             NotFound: An experiment that is named is not there.
             SinkError, StoreRefused: The store is away, refuses the filter, or cannot be used.
 
@@ -131,22 +131,24 @@ class ReadCalls(TrackerPart):
             >>> tailrace.best_run("val/accuracy", "max").params
             {'lr': '0.1'}
         """
+        from tailrace_agent.mlflow.names import stored_name
         from tailrace_agent.reading.candidates import nearest
 
         if mode not in ("min", "max"):
             raise CallError(f"mode is 'min' or 'max', not {mode!r}")
         reader = self._read()
         ids = self._where(reader, None, experiment_names, everywhere=search_all_experiments)
-        order = [f"metrics.{metric} {'ASC' if mode == 'min' else 'DESC'}"]
-        found = reader.search(ids, filter_string, order, 1)
-        record = reader.record(found[0]) if found else None
-        # MLflow sorts NaN after every number, and runs without the metric after those.
-        value = record.metrics.get(metric) if record is not None else None
-        if record is None or value is None or value != value:  # noqa: PLR0124 - NaN alone differs from itself
-            known = {key for run in reader.search(ids, filter_string, None, _LOOKED_AT) for key in run.data.metrics}
-            near = nearest(metric, known - {metric})
-            raise NotFound(f"no run has a number for metric {metric!r}, where {reader.name} was searched{near}")
-        return record
+        for name in dict.fromkeys((stored_name(metric), metric)):  # some stores take names that MLflow refuses
+            # Sorted by the store: to compare here would take every run's metrics over the network.
+            found = reader.search(ids, filter_string, [f"metrics.{name} {'ASC' if mode == 'min' else 'DESC'}"], 1)
+            record = reader.record(found[0]) if found else None
+            # MLflow sorts NaN after every number, and runs without the metric after those.
+            value = record.metrics.get(name) if record is not None else None
+            if record is not None and value is not None and value == value:  # noqa: PLR0124 - NaN differs from itself
+                return record
+        known = {key for run in reader.search(ids, filter_string, None, _LOOKED_AT) for key in run.data.metrics}
+        near = nearest(metric, known - {metric})
+        raise NotFound(f"no run has a number for metric {metric!r}, where {reader.name} was searched{near}")
 
     def compare_runs(self, run_ids: Sequence[str], metrics: Sequence[str] | str | None = None) -> Comparison:
         """Puts runs side by side: params and metrics, those that differ first.
@@ -182,7 +184,8 @@ class ReadCalls(TrackerPart):
 
         Args:
             run_id: The run, as `get_run_info` takes it.
-            keys: Names or patterns (`"loss"`, `["train/*"]`); all metrics by default.
+            keys: Names or patterns (`"loss"`, `["train/*"]`); all metrics by default. A name that MLflow cannot have
+                finds what it is stored as.
 
         Returns:
             Columns `key`, `step`, `timestamp` (UTC), `value`, sorted by key, step and time. NaN and infinities are
@@ -209,16 +212,8 @@ class ReadCalls(TrackerPart):
         self._core.voice.warn(text, once=("newest", run_id))
 
     def _read(self) -> Reader:
-        """The store in force, opened once: opening a database takes a good part of a second."""
-        from tailrace_agent.reading.reader import open_reader
-        from tailrace_agent.settings.uris import resolve_uri
-
-        uri = self._core.settings({}).tracking_uri
-        here = working_directory()
-        named = resolve_uri(uri, here) if uri else f"in {here}"
-        if self._reader is None or self._reader[0] != named:
-            self._reader = (named, open_reader(uri, here))
-        return self._reader[1]
+        """The store in force."""
+        return reader_at(self._core.settings({}).tracking_uri, working_directory())
 
     def _where(
         self, reader: Reader, ids: Sequence[str] | None, names: Sequence[str] | str | None, *, everywhere: bool
@@ -227,15 +222,16 @@ class ReadCalls(TrackerPart):
         if ids and names:
             raise CallError("give experiment_ids or experiment_names, not both")
         if ids:
-            return [str(experiment_id) for experiment_id in ids]
+            return [as_name(experiment_id, "one of experiment_ids") for experiment_id in ids]
         if names:
-            return reader.experiment_ids([names] if isinstance(names, str) else list(names))
+            wanted = [names] if isinstance(names, str) else names
+            return reader.experiment_ids([as_name(name, "one of experiment_names") for name in wanted])
         if everywhere:
             return None
         if self._core.experiment_id is not None:
             return [self._core.experiment_id]
         name = self._core.settings({}).experiment_name
-        return reader.experiment_ids([name]) if name else ["0"]
+        return reader.experiment_ids([name]) if name else ["0"]  # "0": MLflow's experiment `Default`
 
 
 def _not_a_list(text: str) -> str:

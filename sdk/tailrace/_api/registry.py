@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["RegistryCalls"]
 
 _RUN_URI: Final = re.compile(r"runs:/([^/]+)/(.+)")
+# A registered model may be named `m-…` as well: only hexadecimal digits make it the id of a logged one.
 _MODEL_URI: Final = re.compile(r"models:/(m-[0-9a-f]+)")
 _VERSION_URI: Final = re.compile(r"models:/([^/@]+)(?:@(.+)|/(\d+)|/(.+))")
 _COLUMNS: Final = ("name", "version", "aliases", "stage", "description", "run_id", "created", "tags", "source")
@@ -230,6 +231,7 @@ class RegistryCalls(TrackerPart):
             )
             with _Stores(self._core.settings({})) as stores:
                 outcome = ModelOutcome(uri, stores.register(spec, uri))
+        # Not raised: whoever registers at the end of a training is not to lose it for that.
         except TailraceError as error:
             outcome = ModelOutcome(error=str(error))
             self._core.voice.warn(f"{uri} was not registered as {name!r}: {error}")
@@ -240,11 +242,11 @@ class _Stores:
     """MLflow's stores for these settings. What they raise becomes one of our errors, without a password."""
 
     def __init__(self, settings: Settings) -> None:
-        from tailrace_agent.mlflow import stores as mlflow_store
+        from tailrace_agent.mlflow import stores
 
-        self._mlflow_store, self._settings = mlflow_store, settings
+        self._stores, self._settings = stores, settings
         self._cwd = working_directory()
-        self.uri = mlflow_store.store_uri(settings.tracking_uri, self._cwd)
+        self.uri = stores.store_uri(settings.tracking_uri, self._cwd)
 
     def __enter__(self) -> _Stores:
         return self
@@ -254,21 +256,22 @@ class _Stores:
 
         if isinstance(error, Exception):
             if refused_code(error, "RESOURCE_DOES_NOT_EXIST"):
+                # `from None`: in the error that MLflow raised the URI may stand with its password.
                 raise NotFound(str(translate(error, self.uri, remote=False, about_run=False))) from None
             remote = self.uri.startswith("http")
             raise translate(error, self.uri, remote=remote, about_run=False) from None
 
     @property
     def tracking(self) -> Any:
-        return self._mlflow_store.open_store(self.uri, self._cwd, self._settings.request_timeout)
+        return self._stores.open_store(self.uri, self._cwd, self._settings.request_timeout)
 
     @property
     def registry(self) -> Registry:
         from tailrace_agent.mlflow.registry import Registry
 
         named = self._settings.registry_uri
-        uri = self._mlflow_store.store_uri(named, self._cwd) if named else self.uri
-        return Registry(self._mlflow_store.open_registry(uri, self.uri, self._settings.request_timeout))
+        uri = self._stores.store_uri(named, self._cwd) if named else self.uri
+        return Registry(self._stores.open_registry(uri, self.uri, self._settings.request_timeout))
 
     def of_run(self, run_id: str, name: str) -> Placed:
         from tailrace_agent.mlflow.models import find_model
@@ -291,6 +294,7 @@ class _Stores:
             raise NotFound(f"{uri} is no model that can be registered: write models:/m-… or runs:/RUN/NAME")
         of_run = _RUN_URI.fullmatch(uri)
         run_id = of_run[1] if of_run else self.tracking.get_logged_model(placed.model_id).source_run_id
+        # A server finds the files by the model's URI; another registry, or a database, needs their location.
         source = placed.uri if self.uri.startswith("http") and not self._settings.registry_uri else placed.location
         return self.registry.register(spec, source, run_id, placed.model_id, None)
 
@@ -300,7 +304,7 @@ class _Stores:
 
         folder = TemporaryDirectory(prefix="tailrace-model-")
         _downloads.append(folder)
-        repository = self._mlflow_store.open_repository(location, self.uri, self._settings.request_timeout)
+        repository = self._stores.open_repository(location, self.uri, self._settings.request_timeout)
         return Path(repository.download_artifacts("", dst_path=folder.name))
 
 
@@ -311,6 +315,7 @@ def _load(path: Path, *, pyfunc: bool) -> Any:
     from tailrace._models.saving import flavor_module
 
     flavors = yaml.safe_load((path / "MLmodel").read_text(encoding="utf-8"))["flavors"]
+    # Every model has `python_function` as well, as a wrapper around what it is.
     native = next((name for name in flavors if name != "python_function"), None)
     module = flavor_module("pyfunc" if pyfunc or native is None else native)
     load: Callable[[str], Any] = module.load_model

@@ -77,7 +77,8 @@ class ActiveResultCalls(TrackerPart):
     ) -> None:
         """Logs training and validation metrics in one call: `loss` as `train/loss`, `val_loss` as `val/loss`.
 
-        `test_…` becomes `test/…`, too. A name with a slash in it stays as it is. Otherwise as `log`.
+        `test_…` becomes `test/…`, too. A name with a slash in it stays as it is. Of two that become the same the first
+        one is logged, and the other one reported. Otherwise as `log`.
 
         Args:
             metrics: Metrics by name, such as the `logs` of a Keras callback.
@@ -85,7 +86,7 @@ class ActiveResultCalls(TrackerPart):
             **values: Metrics as keywords.
 
         Raises:
-            CallError: Under `strict=True`: a value is no number, or the step is no integer.
+            CallError: Under `strict=True`: a value is no number, the step is no integer, or two names become the same.
 
         Thread safety: any thread.
 

@@ -87,6 +87,7 @@ class ResultCalls(MetricCalls, ParamCalls, ArtifactCalls):
                 once=("backtest", name, key),
             )
         if found:
+            # A result has no step: at 0 a second back-test of that name stands at the same place.
             self._log(found, step=0)
         if equity is not None:
             draw = can_draw()
@@ -103,7 +104,8 @@ class ResultCalls(MetricCalls, ParamCalls, ArtifactCalls):
     ) -> None:
         """Logs training and validation metrics in one call: `loss` as `train/loss`, `val_loss` as `val/loss`.
 
-        `test_…` becomes `test/…`, too. A name with a slash in it stays as it is. Otherwise as `log`.
+        `test_…` becomes `test/…`, too. A name with a slash in it stays as it is. Of two that become the same the first
+        one is logged, and the other one reported. Otherwise as `log`.
 
         Args:
             metrics: Metrics by name, such as the `logs` of a Keras callback.
@@ -111,19 +113,31 @@ class ResultCalls(MetricCalls, ParamCalls, ArtifactCalls):
             **values: Metrics as keywords.
 
         Raises:
-            CallError: Under `strict=True`: a value is no number, or the step is no integer.
+            CallError: Under `strict=True`: a value is no number, the step is no integer, or two names become the same.
 
         Thread safety: any thread.
 
         Example:
             >>> run.log_training_metrics(step=3, loss=0.31, val_loss=0.42)
         """
+        named: dict[Any, Any] = {}
+        again = []
         try:
-            named = {_phased(key): value for key, value in {**(metrics or {}), **values}.items()}
+            for key, value in {**(metrics or {}), **values}.items():
+                # Two spellings of one name would be two values at one step: the first one stays.
+                if _phased(key) in named:
+                    again.append(key)
+                else:
+                    named[_phased(key)] = value
         except TypeError:  # no mapping, which `log` reports better
             self._log(metrics, step=step)
             return
         self._log(named, step=step)
+        for key in again:
+            self._core.fault(
+                f"log_training_metrics: metric {key!r} was not logged: {_phased(key)!r} has come up before",
+                once=("training", key),
+            )
 
     def log_config(self, config: Any, artifact_file: str = "config/config.yaml") -> None:
         """Logs a whole configuration: flattened as params (`model.layers`), and as it is as an artifact.
@@ -151,11 +165,13 @@ class ResultCalls(MetricCalls, ParamCalls, ArtifactCalls):
         except TypeError as error:
             self._core.fault(f"log_config: {error}", once=("config", str(error)))
             return
+        # The file before the params: under `strict` one of those that cannot be read raises.
         self._capture("log_config", freeze_config, whole, artifact_file)
         self.log_params(config)
         self._warn_unreadable(unreadable)  # reported already where params are logged
 
 
+# The same few names come at every step.
 @lru_cache(maxsize=4096)
 def _phased(key: Any) -> Any:
     """`val_loss` as `val/loss`, `loss` as `train/loss`; what is no name is left to `log`."""

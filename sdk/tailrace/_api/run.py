@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tailrace._api.alerts import AlertCalls
 from tailrace._api.boundary import NoMonitor, protect
-from tailrace._api.info import RunInfo, Shown
+from tailrace._api.info import RunData, RunInfo, Shown
 from tailrace._api.model_handle import no_model
 from tailrace._api.models import ModelCalls
 from tailrace._api.passing import pass_run
+from tailrace._api.readers import stored_run
 from tailrace._api.results import ResultCalls
 from tailrace._messages.suggestions import Suggests
 from tailrace_agent.ledger import Ledger
@@ -95,7 +96,7 @@ class Run(ResultCalls, AlertCalls, ModelCalls, Shown, Suggests):
 
         Raises:
             TimeoutError: MLflow could not be reached in that time; the message says why.
-            StoreRefused: This MLflow cannot use the tracking URI.
+            StoreRefused: This MLflow cannot use the tracking URI, or takes no run like this one.
         """
         return self._core.known().run_id or ""
 
@@ -111,13 +112,32 @@ class Run(ResultCalls, AlertCalls, ModelCalls, Shown, Suggests):
 
     @property
     def info(self) -> RunInfo:
-        """What `mlflow.active_run().info` has: `run_id`, `run_name`, `experiment_id`, `status`, `start_time`."""
+        """What `mlflow.active_run().info` has: `run_id`, `run_name`, `status`, `artifact_uri` and more."""
         return RunInfo(self._core)
+
+    @property
+    def data(self) -> RunData:
+        """What MLflow has of it: `metrics` (the last value of each), `params` and `tags`.
+
+        All that was logged before is waited for, `end_timeout` at most. With tracking off there is nothing.
+
+        Raises:
+            TimeoutError, SinkError, StoreRefused: MLflow could not be reached in time, or cannot be used.
+        """
+        if self._core.connection is None:
+            return RunData({}, {}, {})
+        data = stored_run(self._core, settled=True).data
+        return RunData(dict(data.metrics), dict(data.params), dict(data.tags))
 
     @property
     def status(self) -> str:
         """RUNNING, FINISHED, FAILED or KILLED, as this process knows it."""
         return self._core.state
+
+    @property
+    def enabled(self) -> bool:
+        """Whether what is logged to it is delivered: False with tracking off (`enabled=False`, `agent="off"`)."""
+        return self._core.connection is not None
 
     # -- the system monitor ------------------------------------------------------------------------------------------
 
@@ -200,10 +220,11 @@ class Run(ResultCalls, AlertCalls, ModelCalls, Shown, Suggests):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        run: Run = self._core.in_its_place().handle
         if error is None or (isinstance(error, SystemExit) and not error.code):
-            self.end()
+            run.end()
         else:
-            self.fail(error)
+            run.fail(error)
 
     def fail(self, error: BaseException, timeout: float | None = None) -> None:
         """Ends the run as FAILED, with the error's type and message as the tags `error.type` and `error.message`.
@@ -222,6 +243,7 @@ class Run(ResultCalls, AlertCalls, ModelCalls, Shown, Suggests):
     def __reduce__(self) -> tuple[Callable[..., Run], tuple[Any, ...]]:
         return pass_run(self._core)
 
+    # A configuration that holds a run may be copied: the copy means the same run.
     def __copy__(self) -> Run:
         return self
 

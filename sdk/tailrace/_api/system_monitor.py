@@ -50,6 +50,7 @@ class SystemMonitor:
     def __init__(self, run: RunCore | RunPart, config: MonitorConfig, *, board_only: bool = False) -> None:
         run = core_of(run) if isinstance(run, RunPart) else run
         self._run, self._config, self._board_only = run, config, board_only
+        # A token tells monitors of one run apart, also of several processes.
         self._token, self._pid = 0, 0
         connection = run.connection
         self._board: BoardReader | None = None
@@ -59,6 +60,7 @@ class SystemMonitor:
     def start(self) -> SystemMonitor:
         """Begins to sample. Does nothing while it runs."""
         if not self._token:
+            # Odd, since 0 stands for no monitor that runs; and within the 63 bits of a signed number.
             self._token, self._pid = int.from_bytes(os.urandom(8), "big") >> 1 | 1, os.getpid()
             self._send(self._token, on=True)
         return self
@@ -68,6 +70,7 @@ class SystemMonitor:
 
         In a forked child it does nothing: the monitor is the parent's.
         """
+        # Taken first: a second call finds that it does not run.
         token, self._token = self._token, 0
         if token and self._pid == os.getpid():
             self._send(token, on=False)
@@ -80,6 +83,7 @@ class SystemMonitor:
         connection = self._run.connection
         if connection is None:
             return
+        # The agent cannot see what torch's allocator holds in here.
         if on and self._config.gpu:
             connection.watch_torch()
         settings = msgspec.to_builtins(self._config)
@@ -108,6 +112,7 @@ def monitor_config(**wanted: Any) -> MonitorConfig:
     for name in given:
         if name not in fields:
             raise CallError(instead_of_argument(name, "system_monitor", fields))
+    # This process's own: the agent may have been started elsewhere, and with other GPUs visible.
     return MonitorConfig(
         pid=os.getpid(), cwd=working_directory(), visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES"), **given
     )

@@ -7,6 +7,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, Literal
 
+from tailrace._api.artifact_forwards import ActiveArtifactCalls
 from tailrace._api.boundary import NoMonitor, protect
 from tailrace._api.forwards import ActiveCalls
 from tailrace._api.info import ExperimentInfo
@@ -23,9 +24,11 @@ from tailrace._log.log import make_log
 from tailrace._messages.suggestions import Suggests, instead_of_argument
 from tailrace._runs.core import core_of
 from tailrace._runs.current import CurrentRuns
-from tailrace._runs.launch import context_tags, describe
-from tailrace._values.texts import as_text, as_texts
+from tailrace._runs.launch import context_tags, describe, resumed
+from tailrace._runs.program_end import end_all
+from tailrace._values.texts import as_name, as_text, as_texts
 from tailrace_agent.errors import CallError, SettingsError
+from tailrace_agent.ipc.tags import NOTE_TAG
 from tailrace_agent.ledger import Ledger
 from tailrace_agent.runtime.places import working_directory
 from tailrace_agent.settings.settings import Settings
@@ -49,14 +52,15 @@ _READING = frozenset(name for base in (ReadCalls, RegistryCalls) for name in var
 @protect({
     "__enter__": lambda tracker: tracker,
     "__repr__": object.__repr__,
+    "attach_run": lambda tracker: tracker._core.runs.nothing().handle,
     "start_run": lambda tracker: tracker._core.runs.begin_nothing().handle,
     "flush": lambda _: Ledger(partial=True),
     "get_tracking_uri": lambda _: "",
     "log_model": lambda _: no_model(),
-    "set_experiment": lambda tracker: ExperimentInfo(None, None, tracker._core.runs.active),
+    "set_experiment": lambda tracker: ExperimentInfo(None, None, tracker._core),
     "system_monitor": lambda _: NoMonitor(),
 }, but=_READING)  # fmt: skip
-class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls, RegistryCalls, Managed, Suggests):
+class Tracker(ActiveCalls, ActiveArtifactCalls, ActiveResultCalls, ReadCalls, RegistryCalls, Managed, Suggests):
     """Starts runs and logs to the active one. `tailrace`'s module-level functions are those of one tracker.
 
     As a context manager it starts a run, and ends it, FAILED when an exception goes through. `tailrace.protocol` says
@@ -118,7 +122,9 @@ class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls, RegistryCalls, Managed,
         if value is None:
             raise SettingsError("tracking_uri is None: name a store, or leave the call out for MLflow's default one")
         load_settings({"tracking_uri": uri})
+        # A new dictionary: another thread that reads the old one meanwhile reads all of it.
         self._core.given = {**self._core.given, "tracking_uri": uri}
+        # Absolute: a program that is started elsewhere would take a relative path from there.
         self._core.export(MLFLOW_TRACKING_URI=resolve_uri(os.fspath(uri), working_directory()))
 
     def get_tracking_uri(self) -> str:
@@ -142,7 +148,7 @@ class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls, RegistryCalls, Managed,
             experiment_id: Or MLflow's id of it.
 
         Returns:
-            Its `name` and `experiment_id`; what MLflow alone knows is waited for.
+            With the attributes of MLflow's `Experiment`; what MLflow alone knows is asked for when it is read.
 
         Raises:
             CallError: Neither or both are given.
@@ -157,11 +163,12 @@ class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls, RegistryCalls, Managed,
             _text(experiment_name, "experiment_name"),
             _text(experiment_id, "experiment_id"),
         )
+        # Before anything is changed: a wrong name leaves the old one in force.
         load_settings({"experiment_name": experiment_name})
         core = self._core
         core.given, core.experiment_id = {**core.given, "experiment_name": experiment_name}, experiment_id
         core.export(MLFLOW_EXPERIMENT_NAME=experiment_name, MLFLOW_EXPERIMENT_ID=experiment_id)
-        return ExperimentInfo(experiment_name, experiment_id, core.runs.active)
+        return ExperimentInfo(experiment_name, experiment_id, core)
 
     # -- runs --------------------------------------------------------------------------------------------------------
 
@@ -225,6 +232,7 @@ class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls, RegistryCalls, Managed,
                 f"run {running.label} is active already: the cell or script that began it has not ended it. End it "
                 "with tailrace.end_run(), or pass nested=True"
             )
+        # Without a run of its own the thread nests under the program's, as far as it is known which one is meant.
         parent = running if running is not None or not nested else self._active_core()
         config = self._core.settings(arguments)
         elsewhere = parent is not None and tracking_uri is None and parent.settings.tracking_uri != config.tracking_uri
@@ -238,15 +246,17 @@ class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls, RegistryCalls, Managed,
             config = self._core.settings(arguments)
         elif experiment_id is None and not experiment_name:
             experiment_id = self._core.experiment_id
+        # A configuration names its runs; their children would all be called the same.
         name = run_name if run_name is not None else (self._run_name() if parent is None else None)
         spec, credentials = describe(
             config,
-            run_id=_text(run_id, "run_id") or os.environ.pop("MLFLOW_RUN_ID", None),
+            run_id=_text(run_id, "run_id") or resumed(),
             experiment_id=_text(experiment_id, "experiment_id"),
             run_name=self._short_name(_text(name, "run_name")),
             parent_run_id=_text(parent_run_id, "parent_run_id"),
+            # The later ones are stronger: a call may say who its user is.
             tags={**context_tags(), **self._tags(), **as_texts(tags or {}, "tags")},
-            description=_text(description, "description"),
+            description=_note(description, tags),
             files=self._files(),
         )
         run: Run = runs.begin(spec, config, credentials, parent).handle
@@ -279,6 +289,7 @@ class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls, RegistryCalls, Managed,
             >>> tailrace.end_run("FAILED")
         """
         active = self._core.runs.active
+        # In a forked child it is the parent's, whose end only waits there.
         run = active.own() or active.current()
         if run is not None:
             run.handle.end(status, timeout)
@@ -295,6 +306,51 @@ class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls, RegistryCalls, Managed,
         """
         core = self._core.runs.current()
         return None if core is None else core.handle
+
+    def last_active_run(self) -> Run | None:
+        """The active run, or else the one of this process that has ended last.
+
+        Returns:
+            The run, or None; `run.data` reads what MLflow has of it.
+
+        Example:
+            >>> tailrace.last_active_run().info.run_id
+            '0f6a…'
+        """
+        return self.active_run() or self._core.runs.last_ended
+
+    def attach_run(
+        self, run_id: str, tracking_uri: str | os.PathLike[str] | None = None, *, created: bool = False
+    ) -> Run:
+        """A handle on a run that something else has begun and will end: `mlflow.start_run`, another program.
+
+        It does not become the active run. Its `end` waits for the delivery of what this process has logged to it, and
+        leaves the run as it is.
+
+        Args:
+            run_id: MLflow's id of it.
+            tracking_uri: Its store; the one in force by default.
+            created: This program has just created the run in MLflow itself, so its `end` ends it. Killed before that,
+                the program leaves it KILLED, with the reason; one that ends by itself leaves it as it is.
+
+        Returns:
+            The run, with all calls of one.
+
+        Raises:
+            SettingsError: The tracking URI is none.
+
+        Thread safety: any thread.
+
+        Example:
+            >>> with mlflow.start_run() as active:
+            ...     run = tailrace.attach_run(active.info.run_id, mlflow.get_tracking_uri())
+            ...     run.log(step=0, loss=0.5)
+        """
+        if tracking_uri is not None:
+            load_settings({"tracking_uri": tracking_uri})
+            tracking_uri = resolve_uri(os.fspath(tracking_uri), working_directory())
+        run: Run = self._core.runs.named(as_name(run_id, "run_id"), tracking_uri, created=created).handle
+        return run
 
     # -- logging to the active run -----------------------------------------------------------------------------------
 
@@ -320,13 +376,15 @@ class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls, RegistryCalls, Managed,
         raise NotImplementedError("replaced in __init__")
 
     def flush(self, timeout: float | None = None) -> Ledger:
-        """Waits until all that was accepted before the call, in every active run, is delivered or dead.
+        """Waits until all that was accepted before the call is delivered or dead.
+
+        That is what was logged to active runs, and to those that calls have named (`run_id=`, `attach_run`).
 
         Args:
             timeout: Seconds in all; `end_timeout` by default.
 
         Returns:
-            The ledgers of all active runs as one.
+            The ledgers of these runs as one.
 
         Example:
             >>> tailrace.flush(timeout=10).settled
@@ -335,9 +393,26 @@ class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls, RegistryCalls, Managed,
         timeout = self._core.settings({}).end_timeout if timeout is None else timeout
         deadline = time.monotonic() + timeout
         total = Ledger()
-        for run in self._core.runs.active.all():
+        for run in self._core.runs.open():
+            # By the handle, whose guard keeps one run's trouble from the others.
             total = total.add(run.handle.flush(max(0.0, deadline - time.monotonic())))
         return total
+
+    def flush_async_logging(self) -> None:
+        """Waits until all that was logged is delivered: `flush()`, in MLflow's words.
+
+        Example:
+            >>> tailrace.flush_async_logging()
+        """
+        self.flush()
+
+    def flush_artifact_async_logging(self) -> None:
+        """Waits until all artifacts are delivered, with all else: `flush()`, in MLflow's words.
+
+        Example:
+            >>> tailrace.flush_artifact_async_logging()
+        """
+        self.flush()
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
@@ -360,7 +435,14 @@ class Tracker(ActiveCalls, ActiveResultCalls, ReadCalls, RegistryCalls, Managed,
 
 
 def _text(value: object, name: str) -> str | None:
-    return None if value is None else as_text(value, name)
+    return None if value is None else as_name(value, name)
+
+
+def _note(description: object, tags: Mapping[str, Any] | None) -> str | None:
+    """The run's note. MLflow has it as a tag, so it may be given in one of two places."""
+    if description and tags and NOTE_TAG in tags:
+        raise CallError(f"description is given, and the tag {NOTE_TAG}, which is the same: leave one of the two out")
+    return None if description is None else as_text(description, "description")
 
 
 def _require_known(settings: Mapping[str, Any], function: str) -> None:
@@ -376,8 +458,7 @@ def _require_known(settings: Mapping[str, Any], function: str) -> None:
 
 
 def _exit_all() -> None:
-    for core in tracker_cores():
-        core.runs.at_exit()
+    end_all([core.runs for core in tracker_cores()])
 
 
 def _after_fork_in_child() -> None:

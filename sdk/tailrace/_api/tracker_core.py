@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from tailrace._messages.voice import Voice
+from tailrace._runs.program_end import end_all
+from tailrace._session.connection import point_children_nowhere
 from tailrace_agent.settings.settings import Settings
 from tailrace_agent.settings.sources import load_settings
 
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
     from tailrace._runs.current import CurrentRuns
 
 __all__ = ["TrackerCore", "module_core", "tracker_cores"]
+
+_NEVER_EMPTY: Final = "MLFLOW_EXPERIMENT_NAME"
+"""MLflow takes an empty name for one and refuses it; all others it takes for missing. So this one alone is deleted."""
 
 
 class TrackerCore:
@@ -29,6 +34,8 @@ class TrackerCore:
     Attributes:
         runs: Its runs in this process.
         experiment_id: MLflow's id of the experiment of runs started from now on, where that is how it was named.
+        asynchronous: Whether calls that MLflow can make wait return something to wait on by themselves, as MLflow's do
+            after `config.enable_async_logging()`.
         of_module: Whether it is the one behind the module's functions, which shows other programs where runs go.
 
     Thread safety: every method from any thread.
@@ -39,6 +46,7 @@ class TrackerCore:
     def __init__(self, given: dict[str, Any], config: TrackingConfig | None, *, auto_start: bool) -> None:
         self.given, self.config, self.auto_start = given, config, auto_start
         self.experiment_id: str | None = None
+        self.asynchronous = os.environ.get("MLFLOW_ENABLE_ASYNC_LOGGING", "").lower() in ("true", "1")
         self.of_module = False
         self.voice = Voice()
 
@@ -49,7 +57,7 @@ class TrackerCore:
 
     def close(self) -> None:
         """Ends its runs, as the end of the program does, and forgets it."""
-        self.runs.at_exit()
+        end_all([self.runs])
         _cores.remove(self)
 
     def settings(self, arguments: Mapping[str, Any]) -> Settings:
@@ -66,18 +74,23 @@ class TrackerCore:
         if not self.of_module:
             return
         for name, value in variables.items():
-            if value is None:
+            # None: else a program that is started from here would find the id of the experiment before.
+            if value is not None:
+                os.environ[name] = value
+            elif name == _NEVER_EMPTY:
                 os.environ.pop(name, None)
             else:
-                os.environ[name] = value
+                point_children_nowhere(name, os.environ.get(name, ""))
 
     def surprised(self, what: str, error: Exception) -> None:
         """Warns that a call could not be done, or raises the error if that is wanted."""
+        # Not by `settings`, which reads files: that may be the very thing that has failed.
         if self.given.get("on_error", os.environ.get("TAILRACE_ON_ERROR")) == "raise":
             raise error
         self.voice.warn_undone(what, error)
 
 
+# Never weak: a tracker that nobody holds any more still has runs to end.
 _cores: list[TrackerCore] = []
 
 

@@ -18,11 +18,14 @@ if TYPE_CHECKING:
 
 __all__ = ["can_draw", "freeze_backtest", "metrics_of", "snake_case"]
 
+# Both would be lost as no letters, and `Win Rate [%]` and `Win Rate` would be one name.
 _SPELLED_OUT = (("%", " pct "), ("#", " n "))
+# Where a capital begins a word: `maxDrawdown`, and the last one of several (`CAGRNet`).
 _WORD_ENDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _NO_WORD = re.compile(r"[\W_]+")
 
 
+# A walk-forward run logs the same names hundreds of times.
 @lru_cache(maxsize=4096)
 def snake_case(name: str) -> str:
     """A name as `lower_case_words`; `%` becomes `pct`, and `#` becomes `n`.
@@ -61,6 +64,7 @@ def metrics_of(name: str, metrics: Mapping[str, Any]) -> tuple[dict[str, Any], l
     rejected = []
     for key, value in entries:
         word = snake_case(key)
+        # Two spellings of one name would be two values at one step: the first one stays.
         if not word or f"{folder}/{word}" in found:
             rejected.append(key)
         else:

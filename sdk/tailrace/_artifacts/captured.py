@@ -67,6 +67,7 @@ def named(artifact_file: Any) -> str:
     if not isinstance(artifact_file, (str, os.PathLike, int)):  # a figure in its place would have a text, too
         raise BadArtifact(f"artifact_file must be a str, not {type(artifact_file).__name__}")
     text = as_text(artifact_file, "artifact_file")
+    # MLflow's client does the same, so that what is written here and there lies in one place.
     norm = posixpath.normpath(text)
     if not text or text.endswith("/") or norm in (".", "..") or norm.startswith(("/", "../")):
         raise BadArtifact(f"artifact_file must be a relative path to a file in the run, not {artifact_file!r}")

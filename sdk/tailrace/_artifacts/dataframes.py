@@ -174,6 +174,7 @@ def write_csv(taken: Taken, path: Path) -> None:
 
     try:
         table = taken.table
+        # pandas puts its index behind the columns; in a CSV file people look for it first.
         index = [
             name for name in (table.schema.pandas_metadata or {}).get("index_columns", []) if isinstance(name, str)
         ]
@@ -183,6 +184,7 @@ def write_csv(taken: Taken, path: Path) -> None:
     except _NO_TABLE:
         # Cells of several types in one column, lists, names that come up twice: pandas writes them by their `str()`.
         frame = taken.frame
+        # Row numbers are left out, as above: Arrow's table does not have them as a column.
         frame.to_csv(path, index=not _is_of_pandas(frame.index, "RangeIndex"))
 
 

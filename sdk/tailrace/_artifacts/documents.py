@@ -1,4 +1,4 @@
-"""What `log_text`, `log_dict` and `log_config` need, in two halves, as the modules beside it have for all else.
+"""What `log_text`, `log_dict` and their kin need, in two halves, as the modules beside it have for all else.
 
 `freeze_…` runs on the caller: it checks the arguments, captures the state as it is now and returns a `Frozen`. The
 files are written later, by `Part.write`, in a background thread. Names, formats and tags are MLflow's, so that its
@@ -19,7 +19,7 @@ from tailrace._artifacts.captured import BadArtifact, Frozen, Part, extension_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["freeze_config", "freeze_dict", "freeze_text"]
+__all__ = ["freeze_config", "freeze_dict", "freeze_stream", "freeze_text"]
 
 
 def freeze_text(text: str, artifact_file: str) -> Frozen:
@@ -41,6 +41,34 @@ def freeze_text(text: str, artifact_file: str) -> Frozen:
 
     def write(path: Path) -> None:
         path.write_bytes(text.encode())
+
+    return Frozen((Part(name, write),), {})
+
+
+def freeze_stream(stream: Any, artifact_file: str) -> Frozen:
+    """What a binary stream holds, to be written as it is.
+
+    Args:
+        stream: Anything whose `read()` gives bytes.
+        artifact_file: Where in the run's artifacts (`"dir/first.wav"`).
+
+    Raises:
+        BadArtifact: It gives no bytes, or `artifact_file` is no path in the run.
+        Exception: Whatever its `read()` raises.
+
+    Example:
+        >>> freeze_stream(io.BytesIO(b"RIFF"), "first.wav").parts[0].write(Path("/tmp/first.wav"))
+    """
+    name = named(artifact_file)
+    if not hasattr(stream, "read"):
+        raise BadArtifact(f"log_stream takes a binary stream, not {type(stream).__name__}")
+    content = stream.read()
+    if not isinstance(content, (bytes, bytearray, memoryview)):
+        raise BadArtifact(f"log_stream takes a binary stream; the read() of this one gives {type(content).__name__}")
+    body = bytes(content)
+
+    def write(path: Path) -> None:
+        path.write_bytes(body)
 
     return Frozen((Part(name, write),), {})
 
@@ -93,6 +121,7 @@ def freeze_config(whole: dict[str, Any], artifact_file: str) -> Frozen:
         import yaml
 
         with path.open("w", encoding="utf-8") as file:
+            # In the file's own order, and with umlauts as they are: people compare it with what they wrote.
             yaml.safe_dump(whole, file, indent=2, default_flow_style=False, sort_keys=False, allow_unicode=True)
 
     return Frozen((Part(named(artifact_file), write),), {})
@@ -102,6 +131,7 @@ def _yaml_writer(dictionary: Any) -> Any:
     import copy
 
     try:
+        # Not as JSON: YAML keeps tuples, dates and keys that are no strings.
         state = copy.deepcopy(dictionary)
     except Exception as error:
         raise BadArtifact(f"log_dict cannot copy this: {type(error).__name__}: {error}") from error
@@ -111,6 +141,7 @@ def _yaml_writer(dictionary: Any) -> Any:
         import yaml
 
         with path.open("w", encoding="utf-8") as file:
+            # With its keys sorted, as MLflow's `log_dict` writes them.
             yaml.dump(state, file, indent=2, default_flow_style=False)
 
     return write

@@ -55,7 +55,9 @@ def curve_of(table: Any) -> Curve:
     equity = np.where(np.isfinite(equity), equity, np.nan)  # nothing can be drawn at infinity
     if np.isnan(equity).all():
         raise ValueError("the equity holds no number")
+    # `fmax` passes over NaN, where `maximum` would be NaN from there on.
     peak = np.fmax.accumulate(equity)
+    # A share of zero, or of less than zero, means nothing.
     relative = bool(np.nanmin(equity) >= 0 and np.nanmin(peak) > 0)
     drawdown = equity - peak
     if relative:
@@ -75,6 +77,7 @@ def _deciding_points(equity: Any, drawdown: Any) -> Any:
     if len(equity) <= _MOST_POINTS:
         return slice(None)
     kept = {int(known[0]), int(known[-1])}
+    # Three points of each are kept.
     for places in np.array_split(known, _MOST_POINTS // 3):
         if len(places):
             values = equity[places]
@@ -129,6 +132,7 @@ def _draw_equity(axes: Any, curve: Curve, title: str) -> None:
     first, last = curve.equity[known[0]], curve.equity[known[-1]]
     axes.plot(curve.x, np.fmax.accumulate(curve.equity), color=_GREY, linewidth=0.8, linestyle=":", label="peak")
     axes.plot(curve.x, curve.equity, color=_BLUE, linewidth=1.4, label="equity")
+    # `parse_math`: a `$` in a name (`$SPY`) would begin a formula, and an odd one is an error.
     axes.set_title(title, loc="left", fontsize=12, fontweight="bold", parse_math=False)
     change = f"{last / first - 1:+.1%}" if first > 0 and curve.relative else f"{last - first:+,.4g}"
     axes.set_title(f"{change}, {curve.bars:,} bars", loc="right", fontsize=10, color=_GREY)
@@ -151,6 +155,7 @@ def _draw_drawdown(axes: Any, curve: Curve) -> None:
     if not curve.timed:
         axes.set_xlabel("bar")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+    # Without a drawdown the range would be empty, and matplotlib warns of that.
     axes.set_ylim(top=0, bottom=1.15 * deepest if deepest < 0 else -1)
     if curve.relative:
         axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g}%")

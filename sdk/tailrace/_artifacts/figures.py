@@ -54,8 +54,10 @@ def _is_a(value: object, module: str, name: str) -> bool:
 
 
 def _matplotlib_writer(figure: Any, name: str, options: dict[str, Any]) -> Callable[[Path], None]:
+    # First what `savefig` would take from the style, so that what the caller gave is stronger.
     options = {**_saving(sys.modules["matplotlib"].rcParams, options), **options}
     options.setdefault("format", extension_of(name)[1:] or sys.modules["matplotlib"].rcParams["savefig.format"])
+    # In bytes and not as an object: a figure that is only kept would still share its artists with the program.
     frozen = _pickled(figure)
     if frozen is None:
         return _drawn_now(figure, options)
@@ -78,6 +80,7 @@ def _saving(rc: Any, options: dict[str, Any]) -> dict[str, Any]:
         "pad_inches": rc["savefig.pad_inches"],
         "transparent": rc["savefig.transparent"],
     }
+    # A face colour that is given would be stronger than `transparent`.
     if not options.get("transparent", chosen["transparent"]):
         chosen["facecolor"] = rc["savefig.facecolor"]
         chosen["edgecolor"] = rc["savefig.edgecolor"]
@@ -114,6 +117,7 @@ def _drawn_now(figure: Any, options: dict[str, Any]) -> Callable[[Path], None]:
 
     buffer = io.BytesIO()
     try:
+        # The one place where drawing costs the caller: what cannot be copied may change after the call.
         figure.savefig(buffer, **options)
     except Exception as error:
         raise BadArtifact(f"log_figure cannot draw this figure: {type(error).__name__}: {error}") from error
@@ -138,6 +142,7 @@ def _plotly_writer(figure: Any, name: str, options: dict[str, Any]) -> Callable[
 
         plotly: Any = importlib.import_module("plotly.io")
         if extension == ".html":
+            # `cdn`: each file holds some 4 MB of plotly's own code otherwise.
             plotly.write_html(state, str(path), **{"include_plotlyjs": "cdn", "auto_open": False, **options})
         else:
             plotly.write_image(state, str(path), **options)

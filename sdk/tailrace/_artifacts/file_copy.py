@@ -21,7 +21,7 @@ __all__ = ["How", "take_file", "weaker"]
 
 How = Literal["reflink", "link", "copy"]
 
-_FICLONE: Final = 0x40049409
+_FICLONE: Final = 0x40049409  # of linux/fs.h; Python's `fcntl` has no name for it
 _CHUNK: Final = 64 << 20
 """Bytes that the kernel copies in one call."""
 _BUFFER: Final = 1 << 20
@@ -30,14 +30,14 @@ _CANNOT: Final = frozenset(
     {
         errno.EOPNOTSUPP,
         errno.ENOTSUP,
-        errno.EXDEV,
+        errno.EXDEV,  # another file system
         errno.EINVAL,
-        errno.ENOTTY,
+        errno.ENOTTY,  # a file system that does not know this ioctl
         errno.ENOSYS,
-        errno.EPERM,
+        errno.EPERM,  # a sandbox's filter; a hard link to a file of somebody else's (fs.protected_hardlinks)
         errno.EBADF,
-        errno.ETXTBSY,
-        errno.EMLINK,
+        errno.ETXTBSY,  # a file that the system swaps to
+        errno.EMLINK,  # the file has as many names as it may
         errno.EACCES,
     }
 )
@@ -69,6 +69,7 @@ def take_file(source: str, target: str, *, link: bool) -> tuple[int, How]:
     flags = os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0)
     reader = os.open(source, flags)
     try:
+        # Of what is open, and not of the name, which may lead elsewhere by now.
         found = os.fstat(reader)
         if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "it is no regular file")
@@ -86,6 +87,7 @@ def _take(reader: int, source: str, target: str, found: os.stat_result, *, link:
             return _copy(reader, writer, found), "copy"
     finally:
         os.close(writer)
+    # A link makes its own name, and the file that a reflink would have filled is in its way.
     os.unlink(target)
     size = _hard_link(source, target)
     return _take_copy(reader, target, found) if size is None else (size, "link")
@@ -120,6 +122,7 @@ def _reflink(reader: int, writer: int) -> bool:
 
 def _hard_link(source: str, target: str) -> int | None:
     try:
+        # The file itself: on Linux `os.link` makes a second name for a symbolic link, and not for where it leads.
         os.link(os.path.realpath(source), target)
     except OSError as error:
         if error.errno in _CANNOT:
@@ -134,6 +137,7 @@ def _copy(reader: int, writer: int, found: os.stat_result) -> int:
     if size == 0:
         # Files such as those in /proc have content, but no size.
         return _pump(reader, writer)
+    # Fewer blocks than bytes: there are holes. (Also in a compressed file, which then is copied piece by piece.)
     if getattr(found, "st_blocks", 0) * 512 < size and hasattr(os, "SEEK_DATA"):
         return _copy_sparse(reader, writer, size)
     _copy_range(reader, writer, 0, size)
@@ -152,8 +156,10 @@ def _copy_sparse(reader: int, writer: int, size: int) -> int:
             start = offset  # a file system without holes
         if start >= size:
             break
+        # A byte at least: the file may change meanwhile, and the loop has to end.
         offset = min(size, max(start + 1, _end_of_data(reader, start, size)))
         _copy_range(reader, writer, start, offset - start)
+    # A hole at the end leaves nothing to copy, but belongs to the size.
     os.ftruncate(writer, min(size, os.fstat(reader).st_size))
     return os.fstat(writer).st_size
 
@@ -177,11 +183,13 @@ def _copy_by(way: Callable[[int, int, int, int], int], reader: int, writer: int,
     done = 0
     try:
         while done < count:
+            # In pieces: a signal is handled between two of them, and not after a hundred gigabytes.
             copied = way(reader, writer, min(_CHUNK, count - done), offset + done)
             if copied == 0:
                 break
             done += copied
     except OSError as error:
+        # Whatever was copied until then stays: the next way goes on from there.
         if error.errno not in _CANNOT or way is _read_write:
             raise
     return done
@@ -192,6 +200,7 @@ def _ways() -> tuple[Callable[[int, int, int, int], int], ...]:
 
 
 def _in_kernel(reader: int, writer: int, count: int, offset: int) -> int:
+    # Inside the kernel: no page of it comes into this process, and a server of NFS copies it by itself.
     return os.copy_file_range(reader, writer, count, offset, offset)
 
 

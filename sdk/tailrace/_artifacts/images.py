@@ -23,6 +23,7 @@ LOGGED_IMAGES: Final = "mlflow.loggedImages"
 THUMBNAIL: Final = 256
 """Pixels of the longer side of a thumbnail."""
 
+# The key becomes a part of a file's name, and MLflow's UI splits that at `+`.
 _KEY: Final = re.compile(r"[a-zA-Z0-9_\-./ ]+")
 _ARRAY_KINDS: Final = "biuf"
 
@@ -72,6 +73,7 @@ def _check_key(key: object) -> None:
 def _series_name(key: str, step: int, timestamp: int) -> str:
     import uuid
 
+    # MLflow's own pattern: its UI reads key, step and time from the name alone.
     return f"images/{key.replace('/', '~')}+step+{step}+timestamp+{timestamp}+{uuid.uuid4()}"
 
 
@@ -86,6 +88,7 @@ def pair(picture: Callable[[], Any], full: str, thumbnail: str) -> tuple[Part, P
 def is_image(value: object) -> bool:
     """Whether MLflow would take this cell of a table for an image (Pillow's, or its own)."""
     return (
+        # MLflow's own test; by their classes Pillow would have to be imported.
         callable(getattr(value, "save", None)) and callable(getattr(value, "resize", None)) and hasattr(value, "size")
     )
 
@@ -108,6 +111,7 @@ def capture(image: Any) -> Callable[[], Any]:
             f"log_image takes a numpy.ndarray, PIL.Image.Image or mlflow.Image, not {type(image).__name__}"
         )
     try:
+        # This loads a file that Pillow has only opened, which may be cut short.
         copy = image.copy()
     except OSError as error:
         raise BadArtifact(f"log_image cannot load this image: {error}") from error
@@ -134,6 +138,7 @@ class _Converted:
         if self._image is None:
             import PIL.Image
 
+            # The array is given up: two of an image at a time are enough.
             array, self._array = self._array, None
             self._image = PIL.Image.fromarray(
                 _as_bytes(array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array)
@@ -161,5 +166,6 @@ def _as_bytes(array: Any) -> Any:
 def _shrink(image: Any) -> Any:
     width, height = image.size
     if width > height:
+        # At least 1: a strip of 2000 x 3 pixels would have no height.
         return image.resize((THUMBNAIL, max(1, int(height * (THUMBNAIL / width)))))
     return image.resize((max(1, int(width * (THUMBNAIL / height))), THUMBNAIL))

@@ -34,6 +34,7 @@ __all__ = ["PARTIAL", "Snapshot", "snapshot", "stage"]
 PARTIAL: Final = ".partial-"
 """How the name of an unfinished snapshot begins."""
 
+# The message then names the state directory as well: the file itself is not at fault.
 _OF_THE_TARGET: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _NAMED: Final = "_named_by_tailrace"
 
@@ -91,6 +92,7 @@ def snapshot(source: Path, staging_root: Path, *, mode: Mode = "copy", contents:
     try:
         if contents and not stat.S_ISDIR(os.stat(path).st_mode):
             raise NotADirectoryError(errno.ENOTDIR, "it is no directory")
+        # `abspath`: of `.` the name is that of the directory. Only `/` has none.
         name = os.path.basename(os.path.abspath(path)) or "root"
         with _Entry(os.fspath(staging_root)) as entry:
             taking = _Taking(mode, entry.root)
@@ -120,6 +122,7 @@ def stage(staging_root: Path, name: str, write: Callable[[Path], None]) -> Snaps
     with _Entry(os.fspath(staging_root)) as entry:
         path = Path(entry.path, name)
         write(path)
+        # Libraries write with modes of their own; the state directory is this user's alone.
         size = _sealed(entry.path)
         return Snapshot(entry.keep(), size, "copy")
 
@@ -146,6 +149,7 @@ class _Entry:
 
     def __init__(self, root: str) -> None:
         self.root = root
+        # Random: in two containers that share the directory process ids are the same.
         self.name = f"{os.getpid():x}-{os.urandom(8).hex()}"
         self.path = os.path.join(root, PARTIAL + self.name)
         self.kept = False
@@ -156,6 +160,7 @@ class _Entry:
         return self
 
     def keep(self) -> str:
+        # Within one directory, so on every POSIX file system it is done at once or not at all.
         os.rename(self.path, os.path.join(self.root, self.name))
         self.kept = True
         return self.name
@@ -164,6 +169,7 @@ class _Entry:
         if not self.kept:
             import shutil
 
+            # What is left all the same has the prefix, and goes with the session.
             shutil.rmtree(self.path, ignore_errors=True)
 
 
@@ -177,6 +183,7 @@ class _Taking:
 
     def __init__(self, mode: Mode, root: str) -> None:
         self._link = mode == "link"
+        # By its identity, not its path: a link may lead to it.
         self._root = _identity(os.stat(root))
         self.bytes = 0
         self.how: How | None = None
@@ -202,6 +209,7 @@ class _Taking:
 
     def _take_directory(self, source: str, target: str, found: os.stat_result) -> None:
         """Depth first, with the identities of all directories above, so that a link upwards ends there."""
+        # A list and not recursion: a tree may be deeper than Python's stack.
         todo = [(source, target, frozenset({_identity(found)}))]
         while todo:
             directory, copy, above = todo.pop()
@@ -219,6 +227,7 @@ class _Taking:
             if stat.S_ISREG(found.st_mode):
                 self._take_file(path, target)
                 return None
+        # Checkpoints are deleted while a directory is walked: what goes meanwhile fails nothing.
         except FileNotFoundError:
             broken = os.path.islink(path)
             self.skipped.append(f"{path}: {'a broken link' if broken else 'it vanished meanwhile'}")
@@ -239,6 +248,7 @@ class _Taking:
 
     def _names(self, directory: str) -> list[str]:
         try:
+            # Sorted, so that what is skipped is reported in the same order each time.
             return sorted(os.listdir(directory))
         except FileNotFoundError:
             self.skipped.append(f"{directory}: it vanished meanwhile")
@@ -253,6 +263,7 @@ def _identity(found: os.stat_result) -> tuple[int, int]:
 
 def _named(error: OSError, path: str, into: str = "") -> OSError:
     """The same error with a message that a person understands; its class follows from its errno."""
+    # Marked, since it passes several hands on its way up.
     if getattr(error, _NAMED, False):
         return error
     reason = error.strerror or str(error) or type(error).__name__

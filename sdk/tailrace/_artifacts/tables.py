@@ -1,4 +1,4 @@
-"""Tables in MLflow's JSON (pandas' `split` orientation), one part per call.
+"""Tables in MLflow's JSON (pandas' `split` orientation) or in Parquet, one part per call.
 
 A plain dictionary of lists is encoded on the caller by msgspec, in about 0.1 s per million cells, and pandas is not
 even imported. Anything else goes through pandas, as in MLflow: copied on the caller, encoded in the background.
@@ -23,9 +23,11 @@ if TYPE_CHECKING:
 
 __all__ = ["freeze_table"]
 
+# The name stands in a tag as JSON, and MLflow refuses these characters as well.
 _FORBIDDEN: Final = "\"',:[]{}"
 _PLAIN: Final = (str, int, float, bool, type(None))
 _DIGITS: Final = 15
+"""Of a number: the most that pandas writes."""
 
 
 def freeze_table(data: Any, artifact_file: str) -> Frozen:
@@ -34,7 +36,8 @@ def freeze_table(data: Any, artifact_file: str) -> Frozen:
     Args:
         data: A dictionary of columns (a dictionary of scalars is one row) or a `pandas.DataFrame`. Columns of images
             (Pillow's or MLflow's) become files of their own, as in MLflow.
-        artifact_file: Where in the run's artifacts; must end in `.json`. Later calls with the same name add rows.
+        artifact_file: Where in the run's artifacts; must end in `.json` or `.parquet`. Later calls with the same name
+            add rows.
 
     Returns:
         The part (with `append`), the files of images, and the tag by which MLflow knows of the table.
@@ -49,7 +52,7 @@ def freeze_table(data: Any, artifact_file: str) -> Frozen:
     name = _table_name(artifact_file)
     images: list[Part] = []
     if isinstance(data, dict):
-        columns = _columns_of(data)
+        columns = None if name.endswith(".parquet") else _columns_of(data)
         write = (
             _pandas_writer(_to_frame(data), name, images) if columns is None else _plain_writer(columns, name, images)
         )
@@ -65,8 +68,8 @@ def _table_name(artifact_file: str) -> str:
     for character in _FORBIDDEN:
         if character in name:
             raise BadArtifact(f"the name of a table must not hold {character!r}: {artifact_file!r}")
-    if not name.endswith(".json"):
-        raise BadArtifact(f"log_table writes .json; write {artifact_file!r} yourself and use log_artifact")
+    if not name.endswith((".json", ".parquet")):
+        raise BadArtifact(f"log_table writes .json and .parquet; write {artifact_file!r} yourself and use log_artifact")
     return name
 
 
@@ -95,6 +98,7 @@ def _plain_writer(columns: dict[Any, Sequence[Any]], table: str, images: list[Pa
 
     cells = [_with_images(key, column, table, images) for key, column in columns.items()]
     try:
+        # On the caller: encoding is the copy, and there is no second one to keep.
         body = msgspec.json.encode({"columns": list(columns), "data": list(zip(*cells, strict=True))}, enc_hook=_cell)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise BadArtifact(f"log_table cannot write this as JSON: {error}") from error
@@ -109,6 +113,7 @@ def _cell(value: Any) -> Any:
     """A cell that msgspec does not know: NumPy's scalars and arrays, and tensors; else a string."""
     if hasattr(value, "tolist"):
         return value.tolist()
+    # A subclass of a number, which msgspec does not take.
     if isinstance(value, (int, float)):
         return float(value)
     return str(value)
@@ -139,6 +144,7 @@ def _to_frame(data: dict[Any, Any]) -> Any:
     try:
         return pd.DataFrame(data)
     except ValueError:
+        # Scalars, or columns of different lengths: one row, as in MLflow.
         return pd.DataFrame([data])
 
 
@@ -149,9 +155,14 @@ def _pandas_writer(frame: Any, table: str, images: list[Part]) -> Callable[[Path
             cells = list(frame.iloc[:, position])
             replaced = _with_images(frame.columns[position], cells, table, images)
             if replaced is not cells:
+                # By position: names of columns may come up twice.
                 copy.isetitem(position, replaced)
 
     def write(path: Path) -> None:
+        if table.endswith(".parquet"):
+            copy.to_parquet(path, index=False)
+            return
+        # As MLflow reads it again; `iso`, since numbers would come back as numbers.
         copy.to_json(path, orient="split", index=False, date_format="iso", double_precision=_DIGITS)
 
     return write

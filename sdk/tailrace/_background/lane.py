@@ -18,6 +18,7 @@ All of the logic is `Lane.step(now) -> next deadline`; `_run` is the thread arou
 from __future__ import annotations
 
 import _thread
+import contextlib
 import os
 import threading
 import time
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["LANE", "SAVES", "Lane", "abandon", "drain"]
 
 
-_PATIENCE: Final = 1.0
+_PATIENCE: Final = 1.0  # seconds; a copy from a GPU takes milliseconds, unless the device is stuck
 
 
 class _Job(NamedTuple):
@@ -79,8 +80,10 @@ class Lane:
 
     def _reset(self) -> None:
         """A fresh, empty lane without a thread: at the start, and in a forked child."""
+        # A job may fork: the copy of its thread in the child must not go on with the child's lane.
         self._generation += 1
         self._inbox: deque[_Job | Watch | Barrier] = deque()
+        # `SimpleQueue.put` may be re-entered in one thread; an Event or a Condition has a lock that deadlocks then.
         self._wake: SimpleQueue[None] = SimpleQueue()
         self._may_start = [True]
         self._idle = False
@@ -134,6 +137,7 @@ class Lane:
 
         Thread safety: as `submit`.
         """
+        # No wait for room here, as a full lane of jobs has it: the caller is the training loop.
         if len(self._inbox) + len(self._watches) >= self._watch_capacity or not self._started():
             return False
         self._inbox.append(Watch(ready, done, on_error))
@@ -157,8 +161,10 @@ class Lane:
         """
         if not self._inbox and not self._watches and self._idle_or_unstarted():
             return True
+        # It would wait for the very job that waits.
         if self._thread_id == threading.get_ident():
             return False
+        # In the same queue, so it comes up behind all that was submitted before it.
         barrier = Barrier()
         self._inbox.append(barrier)
         if not self._threaded or not self._started():
@@ -170,8 +176,10 @@ class Lane:
         """The process ends: what is not done gets a time-out with this reason."""
         error = TimeoutError(reason)
         left: list[_Job | Watch | Barrier] = []
-        while self._inbox:
-            left.append(self._inbox.popleft())
+        # The thread may still take jobs meanwhile: `popleft` gives each of them to one of the two, the last one, too.
+        with contextlib.suppress(IndexError):
+            while True:
+                left.append(self._inbox.popleft())
         for item in (*left, *self._watches.pending()):
             if not isinstance(item, Barrier):
                 pass_error(item.on_error, error)
@@ -208,6 +216,7 @@ class Lane:
         while self._inbox:
             self._accept(self._inbox.popleft(), now)
             if self._watches:
+                # Between jobs as well, which may take seconds each: a value is not to wait for a figure.
                 now = max(now, self._clock())
                 self._watches.poll(now)
         self._watches.poll(now)
@@ -241,12 +250,13 @@ class Lane:
             # Not `threading.Thread`, whose `start` takes locks that a signal handler might find held.
             _thread.start_new_thread(self._run, (self._generation,))
         except RuntimeError:
+            # The interpreter is going down, or the system has no threads left: the next call tries again.
             self._may_start.append(True)
             return False
         return True
 
     def _run(self, generation: int) -> None:
-        threading.current_thread().name = "tailrace-lane"
+        threading.current_thread().name = "tailrace-lane"  # by its prefix `notebook` knows our threads
         self._thread_id = threading.get_ident()
         while self._generation == generation:
             try:
@@ -269,12 +279,14 @@ class Lane:
                 wake.get(timeout=max(0.0, deadline - self._clock()))
             except Empty:
                 return
+        # One step takes in all that was submitted: a wake-up for each of them would be a step for nothing.
         while not wake.empty():
             wake.get()
 
 
 def _run_job(job: _Job, *, background: bool = False) -> None:
     try:
+        # A program that has leaked all its descriptors still gets its artifacts written.
         with SPARE.lent():
             job.run()
     except BaseException as error:

@@ -33,6 +33,7 @@ def lasts() -> bool:
     """Whether what is left for later will be done: whether the end of this process is sure to come by."""
     child = _child()
     if child is None:
+        # A bare `os.fork`: the child may leave by `os._exit`, which runs nothing of ours.
         return not _forked
     _hook_child()
     return not (child.daemon or sys.modules["multiprocessing.util"].is_exiting())
@@ -42,13 +43,15 @@ def uncaught() -> BaseException | None:
     """The exception that ends this process; in an interactive session an old one does not count."""
     if hasattr(sys, "ps1") or "ipykernel" in sys.modules:
         return None
+    # multiprocessing calls its finalizers in a `finally` around the child's function, so the error is still under way.
     if _child() is not None and (error := sys.exc_info()[1]) is not None:
         return error if not isinstance(error, SystemExit) else None
-    return getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
+    return getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)  # `last_exc` since Python 3.12
 
 
 def _child() -> Any:
     """This process as a child of multiprocessing, if it is one."""
+    # The main program has no parent process; `current_process()` alone would give an object for it, too.
     process: Any = sys.modules.get("multiprocessing.process")
     if process is None or process.parent_process() is None:
         return None
@@ -60,6 +63,7 @@ def _hook_child() -> None:
     util: Any = sys.modules.get("multiprocessing.util")
     if not _hooked and util is not None:
         _hooked = True
+        # At 0 or above, finalizers run before children are joined; a higher number runs sooner.
         util.Finalize(None, _run, exitpriority=10)
 
 
@@ -91,8 +95,10 @@ def _begin_child(_: object) -> None:
 
 def _after_fork_in_child() -> None:
     global _forked, _hooked
+    # Its copy of the finalizers is cleared, so the child needs a hook of its own.
     _forked, _hooked = True, False
 
 
+# Exit handlers run last in, first out: registered with this import, so those that the program adds come before.
 atexit.register(_run)
 os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)

@@ -4,7 +4,7 @@ The intervals grow from 0.2 ms to 20 ms with every poll, and start anew after 0.
 and then is there at once, and a loop that logs a GPU tensor a thousand times a second wakes the background thread a
 hundred times, not thousands (each time it takes the GIL from the training loop).
 
-Thread safety: for the lane's thread alone, except `Barrier.passed`.
+Thread safety: for the lane's thread alone, except `Barrier.passed` and `Watches.pending`.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ class Watches:
         return len(self._pending)
 
     def pending(self) -> list[Watch]:
-        """Those that are not over."""
-        return list(self._pending.values())
+        """Those that are not over; for any thread."""
+        return list(self._pending.copy().values())
 
     @property
     def deadline(self) -> float | None:
@@ -90,6 +90,7 @@ class Watches:
     def begin(self, watch: Watch, now: float) -> None:
         """Takes in a watch."""
         if not self._pending:
+            # Otherwise a loop that logs one value a step would begin at the shortest interval with each.
             if now - self._quiet_since >= QUIET:
                 self._interval = FASTEST
             self._next = now + self._interval
@@ -98,6 +99,7 @@ class Watches:
 
     def wait(self, barrier: Barrier, now: float) -> None:
         """Lets a barrier pass when all that is pending now is over; until then polls more often."""
+        # Those of this moment only: a loop that goes on logging would keep a barrier for all of them waiting for ever.
         barrier.left = set(self._pending)
         self._interval = FASTEST
         self._next = min(self._next, now + FASTEST)
@@ -114,6 +116,7 @@ class Watches:
             if watch.check():
                 del self._pending[serial]
                 over.append(serial)
+        # One interval for all of them: one wake-up polls every watch.
         self._interval = min(self._interval * 2, SLOWEST_DRAINING if self._barriers else SLOWEST)
         self._next = now + self._interval
         if not self._pending:

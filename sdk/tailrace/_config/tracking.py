@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from tailrace._config.files import Document, Entry, credentials_in, expand, read_document, tracking_entries
+from tailrace._config.files import Document, Entry, credentials_in, expand, overridden, read_document, tracking_entries
 from tailrace._messages.voice import Voice
 from tailrace_agent.errors import SettingsError
 from tailrace_agent.settings.settings import Settings
@@ -89,6 +89,7 @@ class TrackingConfig(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for key, value in self._changed():
             if key not in ("settings", "experiment", "source"):
+                # The class is frozen; a value that was checked may be another one ("true" as True).
                 msgspec.structs.force_setattr(self, key, _checked(Entry(key, value, f"TrackingConfig: {key}"), None))
         for key in ("settings", "experiment"):
             if not isinstance(table := getattr(self, key), Mapping):
@@ -106,9 +107,11 @@ class TrackingConfig(msgspec.Struct, frozen=True, kw_only=True):
     def tracker_settings(self, environ: Mapping[str, str] | None = None) -> dict[str, Any]:
         """The arguments for a `Tracker`: what this sets, but not where a variable `TAILRACE_…` does."""
         environ = os.environ if environ is None else environ
+        # Fields are stronger than the table `settings`, which may have a setting of the same name.
         chosen = {**self.settings, **{key: value for key, value in self._changed() if key in _SETTINGS}}
         if self.experiment_name is None and self.name is not None:
             chosen["experiment_name"] = self.name
+        # An empty variable counts as none, as everywhere in the settings.
         return {key: value for key, value in chosen.items() if not environ.get(f"TAILRACE_{key.upper()}", "").strip()}
 
 
@@ -117,6 +120,7 @@ _FIELDS: Final = tuple(
     key for key in TrackingConfig.__struct_fields__ if key not in ("settings", "experiment", "source")
 )
 _DEFAULTS: Final = {
+    # msgspec keeps a factory for these, which equals no value.
     key: {} if key in ("tags", "settings", "experiment") else default
     for key, default in zip(TrackingConfig.__struct_fields__, TrackingConfig.__struct_defaults__, strict=True)
 }
@@ -126,6 +130,7 @@ def load_config(
     source: str | os.PathLike[str] | Mapping[str, Any] | TrackingConfig | None = None,
     *,
     environ: Mapping[str, str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
 ) -> TrackingConfig:
     """Reads a configuration. The layouts are on docs/configuration.md.
 
@@ -133,6 +138,7 @@ def load_config(
         source: A TOML, YAML or JSON file, or a dictionary; None means the table `tracking` of the nearest
             `tailrace.toml` or `pyproject.toml`, if there is one.
         environ: Where `${VAR}` is looked up; `os.environ` when None.
+        overrides: Values by their dotted names in the document (`mlflow.run_name`), in place of those that it has.
 
     Returns:
         The configuration, checked; for `Tracker(config=…)`.
@@ -147,13 +153,14 @@ def load_config(
     if isinstance(source, TrackingConfig):
         return source
     environ = os.environ if environ is None else environ
-    document = read_document(source)
+    document = overridden(read_document(source), overrides or {})
     entries, own = tracking_entries(document)
     fields: dict[str, Any] = {}
     settings: dict[str, Any] = {}
     for entry in entries:
         _warn_of_credentials(entry, document)
         value = expand(entry.value, environ, entry.place)
+        # As `${VAR:-}` is where the variable is not set.
         if value is None or value == "":
             continue
         checked = _checked(entry._replace(value=value), document)
@@ -181,6 +188,7 @@ def _masked(value: Any) -> Any:
         return {key: _masked(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_masked(item) for item in value]
+    # Every text, and not only those named `…_uri`: a password may stand in any of them.
     return mask_uri(value)[0] if isinstance(value, str) else value
 
 
@@ -211,6 +219,7 @@ def _checked(entry: Entry, document: Document | None) -> Any:
 
 
 def _integer(value: Any) -> int:
+    # `True` is an int as well, and no seed.
     if type(value) is not int:
         raise TypeError(value)
     return value

@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     import mmap
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-__all__ = ["Channel", "Elsewhere", "Ring", "Row", "Selecting", "encode_checked", "encode_row"]
+__all__ = ["Channel", "Elsewhere", "Observing", "Ring", "Row", "Selecting", "encode_checked", "encode_row"]
 
 Row = tuple[int, Any, int, dict[str, Any]]
 """Run, step, time in nanoseconds, values."""
 
-_MAX_STEP = 2**63 - 1
+_MAX_STEP = 2**63 - 1  # MLflow's column for steps is a signed 64-bit integer
 
+# `decimal_format`: by default msgspec writes a Decimal as a string, which the agent would have to refuse.
 encode_row = msgspec.msgpack.Encoder(enc_hook=to_number, decimal_format="number").encode
 
 
@@ -32,10 +33,12 @@ def encode_checked(row: tuple[int, object, int, Mapping[Any, object]]) -> bytes:
     """The encoder under `strict=True`: stops at what the encoder could write, but MLflow could not take."""
     _, step, _, values = row
     if type(step) is not int or not -_MAX_STEP <= step <= _MAX_STEP:
+        # Only the type counts: whatever the encoder raises sends the call to `slow`, which names the fault for people.
         raise TypeError("step")
     for key, value in values.items():
         if type(key) is not str:
             raise TypeError(key)
+        # msgspec would write a string, a None or a list as it stands, without a call of `to_number`.
         if type(value) is not float:
             to_number(value)
     return encode_row(row)
@@ -59,6 +62,7 @@ class Ring(Protocol):
 class Elsewhere:
     """Stands where there is no ring: every row goes to a function."""
 
+    # No row ends below -1, so `log` comes to `put_slowly` with each, and never touches `words` or `memory`.
     off, limit = 0, -1
     words: memoryview[int]
     memory: mmap.mmap
@@ -83,10 +87,17 @@ class Selecting(Protocol):
         """In a forked child: what is held back is the parent's."""
 
 
+class Observing(Protocol):
+    """What a channel needs of its `Observers`."""
+
+    def gate(self, ring: Ring) -> Ring:
+        """What stands in the place of the ring."""
+
+
 class Channel(native.Route):
     """Where a run's rows go.
 
-    Attributes (all but `slow` are `Route`'s, where the hot path in C finds them):
+    Attributes (all but `slow` and `observers` are `Route`'s, where the hot path in C finds them):
         run: tailrace's id of the run.
         ring: Takes the rows' bytes.
         encode: The encoder; one that raises sends every call to `slow`; None: the run is not delivered, and all that is
@@ -96,12 +107,13 @@ class Channel(native.Route):
         steps: The run's own counter, for calls without a step.
         slow: `(values, metrics, step, time_ns, error)` of a call that the fast path could not take.
         selection: Which values are logged, where not all of them are.
+        observers: Who is called with the values, where somebody is.
         page: Shared memory of the process that has begun the run, where that is another one; see `watch`.
         seen: Its first word, as it was when it was looked at last.
         renew: Called, without an argument, when that has changed.
     """
 
-    __slots__ = ("__weakref__", "renew", "slow")
+    __slots__ = ("__weakref__", "observers", "renew", "slow")
 
     def __init__(
         self,
@@ -115,6 +127,7 @@ class Channel(native.Route):
         self.run = run
         self.slow = slow
         self.selection: Selecting | None = selection
+        self.observers: Observing | None = None
         self.steps: Iterator[int | None] = itertools.count()
         self.latest: dict[str, Any] = {}
         self.known = 0
@@ -127,7 +140,12 @@ class Channel(native.Route):
 
     def lead_to(self, ring: Ring) -> None:
         """Rows go there from now on."""
-        self.ring: Ring = ring if self.selection is None else self.selection.gate(ring)
+        ring = ring if self.selection is None else self.selection.gate(ring)
+        self.ring: Ring = ring if self.observers is None else self.observers.gate(ring)
+
+    def observe(self, observers: Observing) -> None:
+        """The rows pass by these, from now on."""
+        self.observers, self.ring = observers, observers.gate(self.ring)
 
     def put(self, row: bytes) -> None:
         """Takes a row's bytes."""
@@ -135,6 +153,7 @@ class Channel(native.Route):
 
     def twin(self, slow: Callable[..., None]) -> Channel:
         """A channel to the same run that can be closed on its own; it shares the counter."""
+        # Without the selection: `encoder` would be called anew, and the selection would go on with the twin's `slow`.
         twin = Channel(self.run, self.put, slow)
         twin.selection = self.selection
         twin.ring, twin.steps, twin.encode = self.ring, self.steps, self.encode
@@ -146,6 +165,7 @@ class Channel(native.Route):
         It sets `seen` anew; it may also `close` this channel, and the call then goes to `slow`.
         """
         watched, self.page, self.seen, self.renew = self.page is not None, page, seen, renew
+        # Once: a second wrapper would be around the first one, and look at the page twice.
         if not watched and native.Log is None:
             _Watched(self)
 
@@ -167,6 +187,7 @@ class _Watched:
 
     def __init__(self, channel: Channel) -> None:
         self._channel, self._steps, self._encode = channel, channel.steps, channel.encode
+        # Both, since a call with a step never comes by the counter.
         channel.steps = self
         if self._encode is not None:
             channel.encode = self.encode
@@ -176,10 +197,12 @@ class _Watched:
 
     def __next__(self) -> int | None:
         self._look()
+        # `_look` may have closed the channel: then the counter that was put here meanwhile gives None.
         return next(self._steps) if self._channel.steps is self else next(self._channel.steps)
 
     def encode(self, row: Any) -> bytes:
         self._look()
+        # `==`: each look at a method makes a new object, so `is` would never be true.
         encode = self._encode if self._channel.encode == self.encode else self._channel.encode
         assert encode is not None
         return encode(row)

@@ -54,6 +54,7 @@ class TorchDeviceModule:
         return getattr(sys.modules["torch"], self._kind, None)
 
     def obstacle(self) -> str | None:
+        # A copy that is put into the stream now would become a part of the graph, and run with each replay.
         capturing = getattr(self._module, "is_current_stream_capturing", None)
         if capturing is not None and capturing():
             return "a CUDA graph is being captured: log it outside of the graph"
@@ -70,11 +71,13 @@ class TorchDeviceModule:
 
     def record(self, device: Any) -> Event | None:
         module = self._module
+        # torch.mps has it one level deeper: `torch.mps.event.Event`.
         make = getattr(module, "Event", None) or getattr(getattr(module, "event", None), "Event", None)
         if make is None:
             return None
         event = make()
         stream = getattr(module, "current_stream", None)
+        # torch.mps has one stream, and no `current_stream`.
         if stream is None:
             event.record()
         else:
@@ -105,6 +108,7 @@ class Pool:
 
     def take(self, kind: str, dtype: Any, module: DeviceModule) -> Any | None:
         """A free slot, or None where the device has no pinned memory."""
+        # `setdefault`, `pop` and `append` are one step each under the GIL: two callers never get one slot.
         free = self._free.setdefault((kind, dtype), deque())
         try:
             return free.pop()
@@ -112,6 +116,7 @@ class Pool:
             fresh = module.slots(self._chunk, dtype)
         if fresh is None:
             return None
+        # Two threads that find none free both allocate: some slots too many, and no lock.
         self.allocated += len(fresh)
         slot = fresh.pop()
         free.extend(fresh)
@@ -134,14 +139,17 @@ def relax_capture() -> None:
     """
     if getattr(_relaxed, "done", False):
         return
+    # First: where it fails it would fail with each poll.
     _relaxed.done = True
     try:
         import ctypes
 
+        # By its path: pip's copy of the runtime is not on the loader's search path, and another copy is not torch's.
         path = _loaded_library("libcudart")
         if path is not None:
-            thread_local_mode = ctypes.c_int(1)
+            thread_local_mode = ctypes.c_int(1)  # cudaStreamCaptureModeThreadLocal
             ctypes.CDLL(path).cudaThreadExchangeStreamCaptureMode(ctypes.byref(thread_local_mode))
+    # OSError: no /proc (macOS). AttributeError: an older runtime, without that call.
     except (OSError, AttributeError, ImportError):
         return
 

@@ -49,6 +49,7 @@ def shown(value: object) -> str:
 def as_step(step: Any) -> int:
     """A step that the encoder did not take: a NumPy integer, a one-element tensor on the CPU, 7.0."""
     number = step if isinstance(step, int) else to_number(step)
+    # MLflow's column is 64 bits wide. NaN and the infinities leave by what `int()` raises.
     if number != int(number) or not -(2**63) < number < 2**63:
         raise ValueError("no step")
     return int(number)

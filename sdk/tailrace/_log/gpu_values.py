@@ -81,6 +81,7 @@ class DeferredValues:
         self._held: dict[str, _HostCopy | _DeviceClone | _ForeignArray] = {}
         self._events: list[Event] = []
         self._numbers: dict[str, float] | None = None
+        # Who makes it is the training thread as a rule: its capture mode is not to be changed (`relax_capture`).
         self._caller = threading.get_ident()
         self._failure: str | None = None
         devices: dict[Any, str] = {}
@@ -105,17 +106,21 @@ class DeferredValues:
             self.bad.append((key, _failed(value, error)))
 
     def _copy(self, tensor: Any, devices: dict[Any, str]) -> _HostCopy | _DeviceClone:
+        # Before anything is queued on the device: a refused value leaves no copy behind.
         reason = tensor_fault(tensor)
         kind = tensor.device.type
         module = self._modules.get(kind) or self._modules.setdefault(kind, self._module_of(kind))
         reason = reason or module.obstacle()
         if reason is not None:
             raise NotANumber(reason)
+        # A copy with its graph would keep the whole step's activations alive.
         source = tensor.detach()
         slot = self._pool.take(kind, source.dtype, module)
         if slot is None:
+            # A clone is queued as well: without an event behind it `ready` is True at once, and `numbers` waits.
             devices[tensor.device] = kind
             return _DeviceClone(source.clone())
+        # A slot has no dimensions; the value may have some of length 1.
         slot.copy_(source.reshape(()), non_blocking=True)
         devices[tensor.device] = kind
         return _HostCopy(kind, slot)
@@ -134,6 +139,7 @@ class DeferredValues:
 
         When a device has failed, this is True, and `numbers` reports it.
         """
+        # A drain without a thread polls on the caller, and there the mode stays as it is.
         if threading.get_ident() != self._caller and self._events:
             relax_capture()
         try:
@@ -153,6 +159,7 @@ class DeferredValues:
             Name to number; what could not be read is in `bad` instead. The same again when called again.
         """
         if self._numbers is None:
+            # Taken out first: whatever is read twice would give its slot to the pool twice.
             held, self._held = self._held, {}
             self._numbers = {}
             for key, item in held.items():
@@ -169,6 +176,7 @@ class DeferredValues:
         except NotANumber as error:
             self.bad.append((key, str(error)))
         except Exception as error:  # noqa: BLE001 - a deleted buffer, a lost device: the value is bad, the rest is not
+            # The last field of each kind is the value itself.
             self.bad.append((key, _failed(item[-1], error)))
         if isinstance(item, _HostCopy):
             self._pool.give(item.kind, item.slot)
@@ -179,8 +187,10 @@ def _start_foreign(value: Any) -> _ForeignArray:
     if reason is not None:
         raise NotANumber(reason)
     if hasattr(value, "copy_to_host_async"):
+        # JAX's arrays cannot change, so the array itself is kept, and no copy on the device is made.
         value.copy_to_host_async()
         return _ForeignArray(value)
+    # CuPy's arrays can be changed in place, by the next step for instance.
     return _ForeignArray(value.copy())
 
 

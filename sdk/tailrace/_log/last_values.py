@@ -4,6 +4,7 @@ What this module promises:
 
 * A call with plain numbers costs `log()` one `dict |=` and a comparison; see `log.make_log`.
 * Bounded: at most `MOST` names. What comes beyond is counted, not kept.
+* Any number of threads may log: whoever walks the values walks a copy.
 * Nothing of the training is kept alive: a tensor that can still change is copied at the call, without its graph, and
   without waiting for its device.
 """
@@ -48,8 +49,10 @@ class Latest:
 
     def keep(self, named: Any, parts: Split) -> None:
         """Takes over one call's values, sorted by `numbers.split`."""
-        for key in [key for key in self.values if type(key) is not str] if parts.bad else ():
-            del self.values[key]
+        # `log` has merged the whole call into `values` before it came here: what is bad of it is taken out again.
+        # A copy, here and in `numbers`: meanwhile other threads add names of theirs.
+        for key in [key for key in self.values.copy() if type(key) is not str] if parts.bad else ():
+            self.values.pop(key, None)
         for key, _ in parts.bad:
             self.values.pop(key, None)
         for key in [key for key, value in named.items() if isinstance(value, Mapping)]:
@@ -58,6 +61,7 @@ class Latest:
         for key, value in parts.deferred.items():
             self.values[key] = _copied(value)
         while len(self.values) > MOST:
+            # The newest names go: those that were there first stay.
             self.values.popitem()
             self.left_out += 1
         # From now on each call comes here: what is an array or a tensor once will be one again.
@@ -70,8 +74,9 @@ class Latest:
     def numbers(self) -> dict[str, float]:
         """All of it as floats; waits for what is still on a device."""
         found = {}
-        for key, value in self.values.items():
+        for key, value in self.values.copy().items():
             try:
+                # `item` waits for the device: at the end of a run that is allowed, and nobody else will read it.
                 found[str(key)] = to_number(value.item() if hasattr(value, "item") else value)
             except (NotANumber, ValueError, RuntimeError):
                 self.left_out += 1
@@ -81,6 +86,7 @@ class Latest:
 def _copied(value: Any) -> Any:
     """A scalar on a device, apart from the training that made it; the copy is queued there, not waited for."""
     if hasattr(value, "detach"):
+        # Without its graph, which would keep the step's activations alive.
         return value.detach().clone()
     return value.copy() if hasattr(value, "copy") else value
 

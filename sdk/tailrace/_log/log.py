@@ -95,6 +95,7 @@ def make_log(pointer: Pointer) -> LogCall:
 
 def python_log(pointer: Pointer) -> LogCall:
     """The `log` in Python: all of it, or what the one in C hands over."""
+    # Looked up once here, not with each call.
     own = None if pointer.own is None else pointer.own.get
 
     def log(metrics: Any = None, /, *others: Any, step: int | None = None, **values: Any) -> None:
@@ -106,6 +107,7 @@ def python_log(pointer: Pointer) -> LogCall:
         if encode is None:
             latest = channel.latest
             try:
+                # In place: `latest` is the dictionary of all channels of the run.
                 latest |= values if metrics is None else {**metrics, **values}
             except Exception as error:  # noqa: BLE001 - as below
                 channel.slow(values, metrics, step, 0, error)
@@ -114,6 +116,7 @@ def python_log(pointer: Pointer) -> LogCall:
                 channel.slow(values, metrics, step, 0, _NEW)
             return None
         now = time_ns()
+        # Outside of the `try`: the slow path goes on with the same step.
         at = next(steps) if step is None else step
         try:
             named = values if metrics is None else {**metrics, **values}
@@ -121,11 +124,13 @@ def python_log(pointer: Pointer) -> LogCall:
         except CallError:  # a selection's: under `strict` it has dealt with the call
             raise
         except Exception as error:  # noqa: BLE001 - whatever the values raise, the slow path sorts it out
+            # Of `log("loss", 0.5)` the second argument is the value: the message quotes it, and no step of the counter.
             return channel.slow(values, metrics, step if isinstance(metrics, str) and not values else at, now, error)
         # RingWriter.put, word for word.
         ring = channel.ring
         size = len(row)
         word = size | adler32(row) << 32
+        # One line: a tracer written in Python lets others run between lines. 15: 8 for the word, 7 to round up by.
         if (end := (off := ring.off) + ((size + 15) & -8)) <= ring.limit: ring.off = end  # noqa: E701  # fmt: skip
         else:
             return ring.put_slowly(row)
@@ -133,6 +138,7 @@ def python_log(pointer: Pointer) -> LogCall:
         words[off >> 3] = word
         off += 8
         ring.memory[off : off + size] = row
+        # Not `end`: another caller may have reserved behind this row and published it, and the head must not go back.
         words[HEAD] = ring.off
         return None
 

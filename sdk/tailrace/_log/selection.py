@@ -47,8 +47,9 @@ DONE: Final = b""
 _MOST_SETS: Final = 4096
 """Sets of keys that are remembered; what comes up beyond them is logged as it comes."""
 
+# In C these are signed 64-bit words, and so is their distance from the clock.
 _FOR_EVER: Final = 2**62
-_MOST_OWNERS: Final = 256
+_MOST_OWNERS: Final = 256  # `owners` has one byte for each key
 
 
 class Nested(Exception):
@@ -69,6 +70,7 @@ class Gate:
 
     def put(self, row: bytes) -> None:
         """Takes rows that went another way."""
+        # What is logged with a time of its own brings what `encode` gave: `DONE`, which is no row.
         if row:
             self._put(row)
 
@@ -140,9 +142,11 @@ class Selection(native.Selector):
     def encoder(self, encode: Callable[[Row], bytes], slow: Callable[..., None]) -> Callable[[Row], bytes]:
         """An encoder that puts on the ring what is due, holds the rest, and answers `DONE`. In the hot path."""
         self.encode, self.slow = encode, slow
+        # As local names: the closure below is entered with each `log()`.
         known, learn, otherwise, hold = self.plans.get, self._learn, self._due, self._hold
 
         def choose(row: Row) -> bytes:
+            # Keys in another order have a plan, and a count, of their own: to sort them would cost each call.
             group = known(tuple(row[3])) or learn(row[3])
             if group.left <= 0 and otherwise(group, row):
                 return DONE
@@ -160,6 +164,7 @@ class Selection(native.Selector):
 
     def rest(self) -> list[bytes | Row]:
         """What is held back, and from now on is not any more. What is not encoded yet may hold anything."""
+        # Not those of `plans`: a group may be a part of several of them, and its value would be logged twice.
         held = [group.held for group in list(self._groups.values())]  # at once: threads may bring new keys
         self.forget()
         return [row for row in held if row is not None]
@@ -172,6 +177,7 @@ class Selection(native.Selector):
     def begin_anew(self) -> None:
         """In a forked child: what is held is the parent's, and the child may be one that holds nothing."""
         self.forget()
+        # Plans say whether the process holds anything at all, and that differs between parent and child.
         self.plans.clear()
         self.names.clear()
         self._groups.clear()
@@ -238,9 +244,11 @@ class Selection(native.Selector):
         keys = tuple(values)
         if any(isinstance(value, Mapping) and isinstance(key, str) and value for key, value in values.items()):
             raise Nested
+        # Keys made by a program (one for each sample, say) would fill the memory.
         if len(self.plans) >= _MOST_SETS:
             return _Group(keys)
         if not lasts():
+            # Under no rule: `every` is 1 and `interval` 0, so each value is due.
             return self.plans.setdefault(keys, _Group(keys))
         by_rule: dict[tuple[int, int], list[str]] = {}
         for key in keys:
@@ -250,6 +258,7 @@ class Selection(native.Selector):
         return self.plans.setdefault(keys, plan)
 
     def _group(self, keys: tuple[str, ...], every: int, interval: int) -> _Group:
+        # The keys settle the rule, so they alone name the group; calls that bring them among others share its count.
         return self._groups.setdefault(keys, _Group(keys, every, interval))
 
     def _rule(self, key: Any) -> tuple[int, int]:
@@ -265,6 +274,7 @@ def log_rest(channel: Channel, slow: Callable[..., object], voice: Voice) -> Non
             continue
         _, step, time_ns, values = held
         try:
+            # Which error does not matter to the slow path, so long as it is no `Nested`.
             slow(values, None, step, time_ns, NotReady(None))
         except CallError as error:  # under `strict`
             voice.warn(str(error))

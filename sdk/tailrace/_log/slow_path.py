@@ -57,6 +57,7 @@ class SlowPath:
 
     def take(self, values: Mapping[str, Any], metrics: Any, step: Any, time_ns: int, error: BaseException) -> bool:
         """Logs what is good of a call, and rejects the rest; whether there was something for the ring."""
+        # A selection counts by name, and the names of nested values are known only once they are flat.
         if isinstance(error, Nested):
             return self._select(dict(flat_items(values if metrics is None else {**metrics, **values})), step, time_ns)
         faults: list[Fault] = []
@@ -64,16 +65,19 @@ class SlowPath:
             parts = split(values if metrics is None else {**metrics, **values})
         except Exception:  # noqa: BLE001 - metrics that are no mapping, or whose own methods raise
             faults.append(not_named(metrics, step))
+            # The keywords of the call are good all the same.
             parts = split(values)
             if isinstance(metrics, str) and not values:  # what stands in the place of the step is its value
                 self._reject(faults, False)
                 return False
         numbers, deferred, bad = parts
+        # Before the step is looked at: nothing is kept of it here, and a strange one is no fault.
         if self._latest is not None:
             self._latest.keep(values if faults or metrics is None else {**metrics, **values}, parts)
             self._reject([*faults, *map(bad_value, bad)], False)
             return False
         try:
+            # None where it came by a closed channel: the step is counted by the run that the call has come to.
             step = next(self.channel.steps) if step is None else as_step(step)
         except (NotANumber, NotReady, TypeError, ValueError, OverflowError):
             n = len(numbers) + len(deferred) + len(bad)
@@ -107,6 +111,7 @@ class SlowPath:
         from tailrace._log.gpu_values import DeferredValues
 
         values = DeferredValues(deferred)
+        # What is bad by now is reported by the caller; `numbers` may add to the list later.
         known = list(values.bad)
 
         def done() -> None:
@@ -119,6 +124,7 @@ class SlowPath:
         def failed(error: BaseException) -> None:
             self._reject([Fault(f"values on a device were lost: {error}", "device failed", under_way)], True)
 
+        # After `_take`: what was bad at once is not under way, and would be counted twice.
         under_way = len(values)
         if under_way and not LANE.watch(values.ready, done, on_error=failed):
             self._reject([Fault("too many values on a device are waiting", "too many waiting", under_way)], True)

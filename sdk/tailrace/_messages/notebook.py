@@ -34,7 +34,7 @@ _MOMENT: Final = 0.5
 """Seconds that the next cell is waited for: whoever executes a notebook goes on sooner, a person does not."""
 _WATCH: Final = 10.0
 """Seconds for which a cell is still reported on, after it has ended."""
-_LOOK: Final = 0.05
+_LOOK: Final = 0.05  # seconds
 _OWN: Final = "tailrace-"
 """How the names of tailrace's own threads begin."""
 
@@ -78,9 +78,11 @@ class Cells:
         Args:
             write: Writes it. Called now, or, of a thread of tailrace's own, soon in another one.
         """
+        # A thread of the program prints where its other output goes.
         if not threading.current_thread().name.startswith(_OWN):
             write()
             return
+        # Not written by this thread at all: an older kernel would give it to the cell in which the thread was started.
         self._held.append(write)
         self._start(self._soon)
 
@@ -88,18 +90,22 @@ class Cells:
 
     def _begins(self, *_: object) -> None:
         self._running = True
+        # Ends the watch of the cell before.
         self._begun += 1
         self._catch_up()
 
     def _ends(self, *_: object) -> None:
+        # Before it counts as ended: what is printed now still belongs to it.
         self._catch_up()
         self._running = False
         if self._runs:
+            # Most of what the agent finds out comes when a short cell is over.
             self._start(self._watch)
 
     def _catch_up(self) -> None:
         """Prints what is due by now."""
         self._release()
+        # A copy: runs that are collected meanwhile leave a weak set by themselves.
         for run in tuple(self._runs):
             if run.status != "RUNNING":  # reading it prints what has come from the agent
                 self._runs.discard(run)
@@ -145,6 +151,7 @@ def cells() -> Cells | None:
         if shell is None:
             return None
         _cells.append(Cells(shell))
+    # A forked child shares the kernel's sockets, and has no cell to print to.
     return _cells[0] if _cells[0].here else None
 
 

@@ -31,17 +31,9 @@ _FUNCTIONS: Final = {
     "save": "log_artifact(path)", "upload_file": "log_artifact(path)", "log_file": "log_artifact(path)",
     "Image": "log_image(array, key=…, step=…)", "Table": "log_table(columns, 'name.json')", "run": "active_run()",
     "summary": "log({…}): MLflow keeps the last value of each metric", "watch": "log({…}, step=…) of what you want",
-    "get_run": "get_run_info(run_id)", "last_active_run": "active_run()", "log_input": "set_tag(key, value)",
-    "set_registry_uri": "the setting registry_uri", "MlflowClient": "mlflow.MlflowClient, with the run's run_id",
-    "log_batch": "log({…}, step=…)", "delete_run": "`tailrace gc`, or mlflow.delete_run(run_id)",
-    "enable_system_metrics_logging": "start_run(log_system_metrics=True), or `with system_monitor()`",
-    "load_table": "mlflow.load_table", "artifacts": "mlflow.artifacts",
+    "log_batch": "log({…}, step=…)",
 }  # fmt: skip
-"""Functions of other trackers, and of MLflow where they are not here, and what does the same."""
-_AUTOLOG: Final = (
-    "tailrace does not patch frameworks: `import mlflow` beside it, and give mlflow.autolog() the same run with "
-    "mlflow.start_run(run_id=tailrace.active_run().run_id), or log what you want in a callback"
-)
+"""Functions of other trackers, and what does the same."""
 
 
 def instead_of_argument(name: str, function: str, known: Iterable[str]) -> str:
@@ -56,6 +48,7 @@ def instead_of_argument(name: str, function: str, known: Iterable[str]) -> str:
     names = list(known)
     text = f"{function} takes no argument {name!r}"
     word = _ARGUMENTS.get(name)
+    # `tags` for `group`, say, is no help where the function has no `tags`.
     if word in names:
         return f"{text}; here it is called {word}"
     near = get_close_matches(name, names, n=1, cutoff=0.6)
@@ -72,14 +65,10 @@ def instead_of_function(name: str, known: Iterable[str], owner: str = "module 't
     from difflib import get_close_matches
 
     text = f"{owner} has no attribute {name!r}"
-    if name == "autolog" or name.endswith("_autolog"):
-        return f"{text}: {_AUTOLOG}"
     if name in _FUNCTIONS:
         return f"{text}; here it is {_FUNCTIONS[name]}"
-    kind = _of_mlflow(name)
-    if kind is not None:
-        autolog = f" For its autolog: {_AUTOLOG}" if kind == "flavor" else ""
-        return f"{text}; it is MLflow's own: `import mlflow` beside tailrace, and mlflow.{name}.{autolog}"
+    if _is_mlflows(name):
+        return f"{text}; it is MLflow's own, and for the active run: tailrace.{name}"
     near = get_close_matches(name, list(known), n=1, cutoff=0.7)
     return f"{text}; did you mean {near[0]}?" if near else text
 
@@ -90,24 +79,24 @@ def is_import(package: str, name: str) -> bool:
     Of a package the import system first looks for an attribute, and then for a module of that name.
     """
     try:
+        # 0 is this function, 1 the `__getattr__`, 2 whoever has looked for the name.
         caller = sys._getframe(2).f_code
     except ValueError:  # called from C
         return False
+    # There an AttributeError with a suggestion would become an ImportError without it.
     return caller.co_name == "_handle_fromlist" and find_spec(f"{package}.{name}") is None
 
 
-def _of_mlflow(name: str) -> str | None:
-    """What MLflow has under that name: `flavor`, `module` or `function`; None for nothing. Does not import MLflow."""
+def _is_mlflows(name: str) -> bool:
+    """Whether MLflow has that name in its public API. Does not import MLflow."""
     spec = find_spec("mlflow")
     for place in spec.submodule_search_locations or () if spec is not None else ():
         root = Path(place)
-        if (root / name / "__init__.py").is_file():
-            return "flavor" if "autolog" in (root / name / "__init__.py").read_text(errors="replace") else "module"
-        if (root / f"{name}.py").is_file():
-            return "module"
+        if (root / name / "__init__.py").is_file() or (root / f"{name}.py").is_file():
+            return True
         if f'"{name}",' in (root / "__init__.py").read_text(errors="replace"):
-            return "function"
-    return None
+            return True
+    return False
 
 
 class Suggests:
@@ -116,6 +105,7 @@ class Suggests:
     if not TYPE_CHECKING:  # or every name would be one for a type checker
 
         def __getattr__(self, name: str) -> Any:
+            # copy, pickle and IPython look for such names, and go on where there are none.
             if name.startswith("_"):
                 raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
             known = [each for each in dir(type(self)) if not each.startswith("_")]

@@ -32,6 +32,7 @@ _FEWEST_SAMPLES = 3
 
 def new_store(spec: RunSpec) -> str | None:
     """The SQLite database that MLflow will have to create for this run first, which takes it some seconds; or None."""
+    # MLflow's own default: plain files in `./mlruns` where there are some, else a database.
     uri = spec.tracking_uri or (None if Path(spec.cwd, "mlruns").exists() else "sqlite:///mlflow.db")
     try:
         file = missing_file(resolve_uri(uri, spec.cwd)) if uri else None
@@ -83,6 +84,7 @@ def end_lines(
     arrived, cost_, where = _arrived(status), _cost(status, cost), _where(status, spec, settings)
     if not nested:
         return [arrived, *cost_, where]
+    # The parent of a sweep often logs nothing: a line of zeros would look like a fault.
     of_its_own = status.ledger.total.accepted or status.ledger.calls
     return [*([arrived] if of_its_own else []), _nested(nested), *(cost_ if status.ledger.calls else []), where]
 
@@ -178,6 +180,7 @@ def _nested(runs: Sequence[RunStatus]) -> str:
 
 def _cost(status: RunStatus, cost: LogCost) -> list[str]:
     """One line; none where values arrived that no call of log() brought: a monitor's, those of runs below it."""
+    # The agent counts rows, and a call with values on a GPU may bring two. Rows that were dropped it has not seen.
     calls = max(status.ledger.calls - cost.halves, cost.odd)
     plain, timed = calls - cost.odd, cost.samples + cost.odd
     if not calls:
@@ -186,6 +189,7 @@ def _cost(status: RunStatus, cost: LogCost) -> list[str]:
     wall = f"{cost.wall_ns / 1e9:.1f} s" if cost.wall_ns >= 1e9 else f"{cost.wall_ns / 1e6:.0f} ms"
     if timed < _FEWEST_SAMPLES or (plain > cost.odd and cost.samples < _FEWEST_SAMPLES):
         return [f"{counted} of log() in {wall}, too few to time"]
+    # Plain calls are sampled, one in 200; each call that took the slow path was timed.
     took = plain * cost.typical_ns + cost.odd_ns
     of_all = f", {100 * took / cost.wall_ns:.2g} % of the run's {wall}" if cost.wall_ns >= _LEAST_WALL_NS else ""
     return [f"log() cost {took / calls / 1000:.1f} µs a call{of_all} ({counted}, {timed:,} of them timed)"]

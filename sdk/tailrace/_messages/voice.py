@@ -24,13 +24,16 @@ if TYPE_CHECKING:
 __all__ = ["Voice", "on_terminal", "print_line"]
 
 _MOST = 1000
-_LONGEST = 4000
+"""Warnings of one tracker: what it has said is remembered, and that has an end."""
+_LONGEST = 4000  # characters; an error of a server may hold a whole page
 
 
 def print_line(text: str) -> None:
     """One line on standard error, in a notebook on standard output; a broken stream is nobody's problem."""
+    # None, closed, without `flush`; RuntimeError: a signal handler that prints in the midst of a print.
     with contextlib.suppress(OSError, ValueError, AttributeError, TypeError, RuntimeError):
         stream = sys.stderr if notebook_shell() is None else sys.stdout
+        # In one piece, so that lines of two threads do not run into each other.
         stream.write(_writable(f"tailrace: {text}", stream) + "\n")
         stream.flush()
 
@@ -82,6 +85,7 @@ class Voice:
             _write(partial(print_line, text))
 
     def _is_new(self, what: object) -> bool:
+        # In one step, which nothing interrupts: of two that warn at a time, one finds its own object.
         ours = object()
         return len(self._shown) < _MOST and self._shown.setdefault(what, ours) is ours
 
@@ -99,6 +103,7 @@ def _warn(text: str) -> None:
     try:
         import logging  # not before there is something to report
 
+        # Without a handler of the program's logging shows a warning on standard error by itself.
         logging.getLogger("tailrace").warning("tailrace: %s", _writable(text, sys.stderr))
     except (ImportError, AttributeError, OSError):  # re-entered while this very thread is importing it; no descriptor
         print_line(text)

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["leftover", "short", "until"]
 
-_SHOW_AFTER = 1.0
-_LINE_AFTER, _MAX_LINE_AFTER = 5.0, 30.0
-_FASTEST, _SLOWEST = 0.002, 0.05
+_SHOW_AFTER = 1.0  # seconds; most waits are shorter
+_LINE_AFTER, _MAX_LINE_AFTER = 5.0, 30.0  # seconds; a log file of a job that waits for a day stays short
+_FASTEST, _SLOWEST = 0.002, 0.05  # seconds between two looks at the file
 
 
 def until(
@@ -57,12 +57,14 @@ def until(
     show = _Progress(quiet, new_store, below, trouble)
     try:
         while True:
+            # Before the clock: with a timeout of 0, too, what is there is seen.
             status = look()
             now = time.monotonic()
             if status is not None and done(status):
                 return status
             if now >= deadline:
                 if status is not None:
+                    # The agent may not have read all that was logged: its counts are right, but not of everything.
                     status.ledger.partial = True
                 return status
             if nudge is not None and now >= nudge_at:
@@ -99,6 +101,7 @@ class _Progress:
         if self._quiet:
             return
         if waited >= self._refresh_at:
+            # Once a second: it reads a file for each nested run.
             self._nested, self._problem, self._refresh_at = self._below(), self._trouble(), waited + 1.0
         what = self._problem or _what(status, self._new_store, self._nested)
         text = f"{visible(what)}; waiting {timeout - waited:.0f} s more at most"
@@ -127,6 +130,7 @@ class _Progress:
                 TextColumn("tailrace"),
                 BarColumn(),
                 MofNCompleteColumn(),
+                # An error with brackets in it would be taken for rich's markup.
                 TextColumn("{task.description}", markup=False),
                 console=Console(stderr=True),
                 transient=True,

@@ -79,6 +79,7 @@ def _flavor(model: Any) -> str:
         kinds = tuple(kind for name in names if isinstance(kind := getattr(loaded, name, None), type))
         if isinstance(model, kinds):
             return flavor
+    # Last: PyTorch's modules are callable, too.
     if callable(model):
         return "pyfunc"
     raise CallError(
@@ -96,6 +97,7 @@ def _is_module(model: Any) -> bool:
 def _unwrapped(model: Any) -> Any:
     """The module inside `torch.compile` and data-parallel wrappers: only that one can be copied and loaded again."""
     while _is_module(model):
+        # What `torch.compile` keeps of the module that it wraps.
         inner = getattr(model, "_orig_mod", None)
         if type(model).__name__ in _WRAPPERS:
             inner = model.module
@@ -119,6 +121,7 @@ def _copied_module(module: Any) -> Any:
 def _within_graphs(module: Any) -> dict[int, Any]:
     """Copies of what a module has kept of its last call: tensors in the middle of a graph have no deep copy."""
     tensor = sys.modules["torch"].Tensor
+    # An attribute such as `self.attention = …` in `forward`; parameters are leaves and can be copied.
     kept = (value for part in module.modules() for value in (*vars(part).values(), *part.buffers(recurse=False)))
     return {id(value): value.detach().clone() for value in kept if isinstance(value, tensor) and not value.is_leaf}
 
@@ -126,6 +129,7 @@ def _within_graphs(module: Any) -> dict[int, Any]:
 def _on_cpu(tensor: Any) -> Any:
     kind = type(tensor)
     taken = tensor.detach().to("cpu", copy=True)
+    # `to` gives a plain tensor in the place of a parameter.
     return kind(taken, requires_grad=tensor.requires_grad) if kind.__name__ == "Parameter" else taken
 
 

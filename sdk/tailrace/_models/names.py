@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["NOT_IN_A_NAME", "aliases_of", "check_names", "mapping_of", "step_of", "tags_of"]
 
 NOT_IN_A_NAME: Final = re.compile(r"[/:.%\"']")
+# MLflow keeps `latest` and `v3` for itself: `models:/name@latest` means the newest version.
 _ALIAS: Final = re.compile(r"(?!(?i:latest|v\d+)$)[\w-]{1,255}")
 
 
@@ -57,6 +58,7 @@ def step_of(step: Any) -> int:
         CallError: It is no integer of 64 bits.
     """
     try:
+        # Takes NumPy's integers, and neither 7.5 nor "7".
         number = 0 if step is None else operator.index(step)
     except TypeError:
         number = None
@@ -75,6 +77,7 @@ def check_names(name: Any, registered: Any, alias: Any, stage: Any, description:
         if alias is not None or stage is not None:
             raise CallError("alias and stage are a version's: pass registered_model_name, too")
         return
+    # The registry's rule is another one than that for a model's name in a run.
     if not isinstance(registered, str) or not registered.strip() or re.search("[/:]", registered):
         raise CallError(f"registered_model_name must be a text without / and :, not {registered!r}")
     for word in (*aliases_of(alias), *(() if stage is None else (stage,))):

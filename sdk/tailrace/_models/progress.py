@@ -46,6 +46,7 @@ class ModelProgress:
             return
         timeout = self._run.settings.end_timeout if timeout is None else timeout
         deadline = time.monotonic() + timeout
+        # While it is being saved the agent knows nothing of it, so its status would be read in vain.
         SAVES.drain(timeout)
         if self.outcome() is None:
             left = max(0.0, deadline - time.monotonic())

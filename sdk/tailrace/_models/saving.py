@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 __all__ = ["flavor_module", "save_model"]
 
 _ENVIRONMENT: Final = ("conda_env", "pip_requirements")
+# What the format of a flavour needs, though none of the model's own classes comes from it.
 _FORMATS: Final = {"sklearn": ("skops",)}
+# Of the warning's text: it has no class or code of its own.
 _CAUTION: Final = "requires exercising caution"
 
 
@@ -60,12 +62,14 @@ def save_model(
     flavor = flavor_module(frozen.flavor)
     model = _at_rest(frozen.model)
     arguments = {
+        # For MLflow None means "from the example", and False means none.
         "signature": (None if frozen.example is not None else False) if signature == "infer" else signature or False,
         "input_example": _as_arrays(frozen.example),
         "metadata": None if metadata is None else dict(metadata),
         **options,
     }
     if not any(name in arguments for name in _ENVIRONMENT):
+        # MLflow takes either a list of requirements or additions to its own, not both.
         extra = list(arguments.pop("extra_pip_requirements", None) or [])
         arguments["pip_requirements"] = _requirements(frozen.flavor, model) + extra
     first: dict[str, Any] = {"python_model": model} if frozen.flavor == "pyfunc" else {_first_of(flavor): model}
@@ -90,12 +94,14 @@ def flavor_module(flavor: str) -> Any:
         return importlib.import_module(f"mlflow.{flavor}")
     finally:
         now = root.handlers[:]
+        # Only exactly what `mlflow.pytorch` does: a configuration of the program's own, in another thread, stays.
         if not configured and root.level == logging.ERROR and [type(one) for one in now] == [logging.StreamHandler]:
             root.removeHandler(now[0])
             root.setLevel(level)
 
 
 def _save(flavor: types.ModuleType, arguments: dict[str, Any], path: Path) -> None:
+    # By the signature, not the version: the argument has come to flavours one by one.
     formats = "serialization_format" in inspect.signature(flavor.save_model).parameters
     chosen = arguments.get("serialization_format")
     if formats and chosen is None and flavor.__name__ == "mlflow.pytorch":
@@ -107,6 +113,7 @@ def _save(flavor: types.ModuleType, arguments: dict[str, Any], path: Path) -> No
         # skops, which newer MLflow prefers, takes no classes but those that it trusts.
         if not formats or chosen is not None or flavor.__name__ != "mlflow.sklearn":
             raise
+        # MLflow refuses a directory that exists, and the first try has begun one.
         shutil.rmtree(path, ignore_errors=True)
         flavor.save_model(**{**arguments, "serialization_format": "cloudpickle"})
 
@@ -117,6 +124,7 @@ def _forget_example(path: Path) -> None:
     model = Model.load(str(path))
     if model.saved_input_example_info is not None:
         model.saved_input_example_info = None
+        # Before the files go, so that MLmodel never names what is not there.
         model.save(str(path / "MLmodel"))
         for file in path.glob("*input_example.json"):
             file.unlink()
@@ -140,6 +148,7 @@ def _at_rest(model: Any) -> Any:
         model.eval()
     tensors = (*model.parameters(), *model.buffers())
     for device in {tensor.device for tensor in tensors if tensor.device.type == "cuda"}:
+        # The copy may be queued on a stream of the caller's own, for which this thread's work does not wait.
         torch.cuda.synchronize(device)
     return model if all(tensor.device.type == "cpu" for tensor in tensors) else model.cpu()
 
@@ -160,12 +169,14 @@ def _requirements(flavor: str, model: Any) -> list[str]:
 
     wanted = {"cloudpickle", *_FORMATS.get(flavor, ())}
     for root in _roots(model):
+        # The first one: several packages may bring one module (a namespace), and one of them will do.
         wanted.update(_owners().get(root, ())[:1])
     installed = {name for names in _owners().values() for name in names}
     # Without the label of a build (2.13.0+cpu), which no package index has.
     return sorted(f"{name}=={version(name).partition('+')[0]}" for name in wanted & installed)
 
 
+# It reads the metadata of every package that is installed.
 @functools.lru_cache(maxsize=1)
 def _owners() -> Mapping[str, list[str]]:
     """The packages that are installed here, by the modules that they bring."""
@@ -179,6 +190,7 @@ def _roots(model: Any) -> set[str]:
     if inspect.isfunction(model):
         return {model.__module__.partition(".")[0]}
     parts = list(model.modules()) if hasattr(model, "modules") else [model, *_steps(model)]
+    # Of base classes as well: a class of the script inherits from torch, which is needed to load it.
     return {kind.__module__.partition(".")[0] for part in parts for kind in type(part).__mro__}
 
 
@@ -194,6 +206,7 @@ def _without_caution(flavor: types.ModuleType) -> Iterator[None]:
     saver = threading.get_ident()
 
     def other(record: logging.LogRecord) -> bool:
+        # The program's own saves, in other threads, are warned of as ever.
         return record.thread != saver or _CAUTION not in record.getMessage()
 
     logger = logging.getLogger(flavor.__name__)

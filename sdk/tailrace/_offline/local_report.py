@@ -58,6 +58,7 @@ class LocalReport:
     def __init__(self, spec: RunSpec, settings: Settings, voice: Voice) -> None:
         self._spec, self._settings, self._voice = spec, settings, voice
         self._root = Path(spec.cwd, settings.reports_dir)
+        # In the same directory, so that a rename puts it in place whole.
         self._own = self._root / f".{spec.run:016x}"
         self._params: dict[str, Any] = {}
         self.tags = dict(spec.tags)
@@ -76,11 +77,13 @@ class LocalReport:
 
     def finish(self, status: str, latest: Latest | None, timeout: float) -> None:
         """The run has ended: writes all of it. Figures are waited for, `timeout` seconds at most."""
+        # A figure that is not drawn by then is missing in the report; the rest of it does not wait.
         LANE.drain(timeout)
         metrics = latest.numbers() if latest is not None and self._settings.log_metrics else {}
         if latest is not None and latest.left_out:
             self._voice.warn(f"{latest.left_out} values are not in {METRICS}: too many names, or values out of reach")
         try:
+            # Also without figures: all four are put in place, so that none of an earlier run's is taken for this one's.
             self._own.joinpath(FIGURES).mkdir(parents=True, exist_ok=True)
             figures = sum(path.is_file() for path in self._own.joinpath(FIGURES).rglob("*"))
             _write(self._own / CONFIG, _as_yaml(self._params))
@@ -110,6 +113,7 @@ class LocalReport:
         }
 
     def _put_in_place(self) -> None:
+        # Two runs that end at once would move each other's halves away.
         with _alone(self._root):
             there = [name for name in _ALL if (self._root / name).exists()]
             if there:
@@ -118,6 +122,7 @@ class LocalReport:
                 for name in there:
                     (self._root / name).rename(earlier / name)
             for name in _ALL:
+                # RUN_FILE comes last: a report without it can still be imported, under an id made of its content.
                 (self._own / name).rename(self._root / name)
             self._own.rmdir()
 
@@ -129,6 +134,7 @@ def _alone(directory: Path) -> Iterator[None]:
 
     handle = os.open(directory, os.O_RDONLY)
     try:
+        # On the directory itself, so no lock file is left in it; it falls with the process.
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
@@ -144,6 +150,7 @@ def _name_of(report: Path) -> str:
         when, run = time.localtime(record["start_time"] / 1000), str(int(record["run"], 16))
     except (OSError, ValueError, KeyError, TypeError):  # somebody else's, or half of one
         when, run = time.localtime(), str(time.time_ns())
+    # Two runs may begin in one second, so the run is in the name, too.
     return f"{time.strftime('%Y%m%d-%H%M%S', when)}-{int(run):016x}"
 
 
@@ -173,4 +180,5 @@ def _merge(known: dict[str, Any], new: dict[str, Any]) -> None:
         if isinstance(known.get(key), dict) and isinstance(value, dict):
             _merge(known[key], value)
         else:
+            # MLflow takes no second value of a param either.
             known.setdefault(key, value)

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Taken", "take_reports"]
 
-_TEXT_AT_MOST: Final = 8 << 20
+_TEXT_AT_MOST: Final = 8 << 20  # bytes of one of the three text files, each of which is parsed in memory
 _MOST_FILES: Final = 100_000
-_DEEPEST: Final = 64
+_DEEPEST: Final = 64  # folders of figures below each other; `fwalk` holds a descriptor of each
 _NO_LINK: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-_PIECE: Final = 1 << 20
+_PIECE: Final = 1 << 20  # bytes that are read at once
 
 
 class Taken(NamedTuple):
@@ -65,6 +65,7 @@ class _Taking:
         self._bytes = self._files = 0
 
     def all(self, into: Path) -> Iterator[Taken]:
+        # A link to the directory itself is what the user named, so it is followed; from here on none is.
         root = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             if self._is_there(EARLIER, root, self._directory / EARLIER):
@@ -81,6 +82,7 @@ class _Taking:
             for number, name in enumerate(sorted(os.listdir(earlier))):
                 self._count(path / name)
                 self._is_there(name, earlier, path / name)
+                # A file that somebody has put beside the reports.
                 if not stat.S_ISDIR(os.stat(name, dir_fd=earlier, follow_symlinks=False).st_mode):
                     continue
                 report = os.open(name, _NO_LINK | os.O_DIRECTORY, dir_fd=earlier)
@@ -102,6 +104,7 @@ class _Taking:
         return taken
 
     def _figures(self, report: int, taken: Taken) -> None:
+        # `fwalk` gives descriptors, follows no links, and does not report what it cannot read without `onerror`.
         for folder, folders, files, opened in os.fwalk(FIGURES, dir_fd=report, onerror=_raise):
             path = taken.path / folder
             if len(path.parts) - len(taken.path.parts) > _DEEPEST:
@@ -109,6 +112,7 @@ class _Taking:
             (taken.copy / folder).mkdir(mode=0o700)
             for name in folders:
                 self._count(path / name)
+                # `fwalk` would pass over a link to a directory in silence.
                 self._is_there(name, opened, path / name)
             for name in files:
                 self._take(name, opened, path / name, taken.copy / folder / name, self._max)
@@ -126,9 +130,11 @@ class _Taking:
     def _take(self, name: str, directory: int, path: Path, target: Path, at_most: int) -> None:
         self._count(path)
         self._is_there(name, directory, path)
+        # Before it is opened: to open a device may do something, and a pipe waits for a writer.
         if not stat.S_ISREG(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
             raise CallError(f"{path} is no regular file, and belongs in no report: delete it")
         with open(os.open(name, _NO_LINK | os.O_NONBLOCK, dir_fd=directory), "rb", buffering=0) as source:
+            # Once more, of what is open: it may have been exchanged since.
             found = os.fstat(source.fileno())
             if found.st_nlink > 1 or not stat.S_ISREG(found.st_mode):
                 raise CallError(f"{path} is a hard link, and may be any file's: put a copy in its place, or delete it")
@@ -139,9 +145,11 @@ class _Taking:
             self._make_room(found.st_size, path, target)
             with target.open("xb") as into:
                 left = found.st_size
+                # No further than its size was: a file that grows passes no bound.
                 while left and (piece := source.read(min(left, _PIECE))):
                     into.write(piece)
                     left -= len(piece)
+        # A report without `run.json` has its time from here.
         os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns))
 
     def _make_room(self, size: int, path: Path, target: Path) -> None:
@@ -151,6 +159,7 @@ class _Taking:
                 f"the reports in {self._directory} have more than {size_text(self._max)}; if you trust whoever made "
                 "them, `--max-size` (in Python max_bytes) allows more"
             )
+        # Before each file: a full /tmp would stop other programs, too.
         if size > (free := shutil.disk_usage(target.parent).free):
             raise CallError(
                 f"{path} has {size_text(size)}, and {size_text(free)} are free in {target.parent.parent.parent}: make "

@@ -68,6 +68,7 @@ class Active:
         """A run becomes the innermost one of the calling context. `channel` is closed when it ends."""
         main = threading.current_thread() is threading.main_thread()
         with self._lock:
+            # Before the channel itself is the innermost one.
             self._outer[channel] = self._innermost()
             self._entries[channel] = _Entry(run, channel, main, ours=True)
             self._own.set(channel)
@@ -76,6 +77,7 @@ class Active:
     def join(self, run: RunCore, channel: Channel) -> None:
         """A run of another process becomes the one of all contexts of this one that have none of their own."""
         with self._lock:
+            # Nothing is around it here: what it is nested in is the other process's.
             self._outer[channel] = None
             self._entries[channel] = _Entry(run, channel, main=False, ours=False)
             self._joined = channel
@@ -87,6 +89,7 @@ class Active:
             for channel in [channel for channel, entry in self._entries.items() if entry.run is run]:
                 del self._entries[channel]
             self.pointer.shared = self._shared()
+            # Only the calling context can be changed; any other one finds out by the closed channel.
             self.refresh()
 
     def refresh(self) -> None:
@@ -97,6 +100,7 @@ class Active:
     def current(self) -> RunCore | None:
         """The run that a call in this context means."""
         with self._lock:
+            # The shared one may be the idle channel, which has no entry.
             entry = self._entries.get(self._innermost() or self.pointer.shared)
             return entry.run if entry is not None else None
 
@@ -118,7 +122,9 @@ class Active:
 
     def after_fork(self) -> None:
         """In a forked child: the run that was active goes on, but it is the parent's: the child may start its own."""
+        # A fresh one: a thread that held it when the process forked does not exist here.
         self._lock = threading.RLock()
+        # The forked thread's own run, and not that of the parent's main thread.
         self._joined = self._innermost() or self.pointer.shared
         self._entries = {channel: entry._replace(ours=False) for channel, entry in self._entries.items()}
         self.pointer.shared = self._shared()
@@ -127,6 +133,7 @@ class Active:
         """The innermost channel of this context whose run is still active."""
         channel = self._own.get()
         while channel is not None and channel not in self._entries:
+            # A run may end before one that was begun in it, in another context.
             channel = self._outer.get(channel)
         return channel
 
@@ -135,12 +142,14 @@ class Active:
         main = {
             channel: self._outer.get(channel) for channel, entry in self._entries.items() if entry.ours and entry.main
         }
+        # From the outermost run inwards, for as long as there is no doubt which one is meant.
         below = [channel for channel, outer in main.items() if outer not in main]
         while len(below) == 1:
             found = below[0]
             below = [channel for channel, outer in main.items() if outer is found]
         if found is not None:
             return found
+        # After the main thread's own: a child that has begun a run of its own means that one.
         if self._joined in self._entries:
             return self._joined
         return next(iter(self._entries)) if len(self._entries) == 1 else self._idle

@@ -14,6 +14,7 @@ from tailrace._background.lane import SAVES, drain
 from tailrace._log.channel import Channel
 from tailrace._log.last_values import Latest
 from tailrace._log.log import make_log
+from tailrace._log.observers import Observer, Observers
 from tailrace._log.selection import Selection, log_rest
 from tailrace._log.slow_path import SlowPath
 from tailrace._messages.notebook import attend
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 __all__ = ["RunCore", "RunPart", "core_of"]
 
 _STATUSES: Final = ("FINISHED", "FAILED", "KILLED")
-_MAX_MESSAGE: Final = 5000
+_MAX_MESSAGE: Final = 5000  # characters; servers of MLflow 2 take no more in a tag
 
 
 class _Fixed:
@@ -78,6 +79,7 @@ class RunCore:
         voice: Prints lines and warnings.
         on_end: Called once, when it has ended.
         parent: The run of this process that it is a part of.
+        resumed: Finds the run that goes on with this one in MLflow, once it has ended.
 
     Attributes:
         handle: What users hold; it is given a `log` by `bind`.
@@ -101,6 +103,7 @@ class RunCore:
         voice: Voice,
         on_end: Callable[[RunCore], None] = lambda _: None,
         parent: RunCore | None = None,
+        resumed: Callable[[RunCore], RunCore | None] = lambda _: None,
     ) -> None:
         self.spec, self.connection, self.settings, self.voice = spec, connection, settings, voice
         self.handle: Any = None
@@ -108,19 +111,24 @@ class RunCore:
         self.ended = False
         self.outcome: str | None = None
         self.end_time: int | None = None
-        self._on_end, self._parent, self._pid = on_end, parent, os.getpid()
+        self._on_end, self._parent, self._resumed, self._pid = on_end, parent, resumed, os.getpid()
         self._nested: list[int] = []
         self._notices_seen = 0
+        self._channels: list[Channel] = []
+        self._observers: Observers | None = None
         self._began = time.monotonic_ns()
+        # Not of a nested run: of two hundred trials two hundred links would be printed.
         self._shows_link = spec.owned and parent is None and not settings.quiet
         self._steps = self._ending = None
         if connection is not None:
             self._steps = Steps(connection.session.shared, spec.run, joined=connection.joined and not spec.owned)
             self._ending = Ending(spec, connection, settings, voice, self.status, self._drain)
+        # With `log_metrics=False` params and the rest are delivered, so the connection is there, and metrics are not.
         self.latest = Latest() if connection is None or not settings.log_metrics else None
         self.local = LocalReport(spec, settings, voice) if connection is None and settings.backend != "none" else None
         self.slow_path = SlowPath(spec.run, self._reject, self.latest)
         selection = Selection.of(settings.every, settings.min_interval)
+        # Without a connection rows go nowhere: `latest` takes the values before they become rows.
         channel = Channel(spec.run, lambda _: None, self.slow_path.timed, strict=settings.strict, selection=selection)
         self.channel = self.slow_path.channel = self.attached(channel)
 
@@ -142,6 +150,11 @@ class RunCore:
     def ours(self) -> bool:
         """Whether it is this process that ends it."""
         return self.spec.owned and self._pid == os.getpid()
+
+    @property
+    def ends_at_exit(self) -> bool:
+        """Whether the end of the program is its end, too: one that the program created in MLflow itself goes on."""
+        return self.ours and not self.spec.created
 
     @property
     def label(self) -> str:
@@ -186,6 +199,7 @@ class RunCore:
 
     def lose(self, text: str) -> None:
         """An artifact that never came to be: counted, and reported once, or raised under `strict`."""
+        # First: `fault` raises under `strict`.
         self.count_lost()
         self.fault(text, once=text)
 
@@ -207,12 +221,26 @@ class RunCore:
             self._steps.count_for(channel)
         if self.latest is not None:
             self.latest.attach(channel)
+        self._channels.append(channel)
         return channel
+
+    def observe(self, observer: Observer) -> None:
+        """Calls this one after each `log()` that it is for; see `Run.observe`."""
+        if not self.ours or self.ended:
+            self.fault(f"observe: run {self.label} is not running in this process", once=("observe", self.id))
+            return
+        if self._observers is None:
+            self._observers = Observers()
+            for channel in self._channels:
+                self._observers.attach(channel)
+        self._observers.add(observer)
 
     def _reject(self, faults: list[Fault], later: bool) -> None:
         """What cannot be logged: all of it counted, reported once a key, or raised under `strict` (not `later`)."""
+        # Nobody reads such metrics: a warning about one would be noise.
         if self.latest is not None and (self.local is None or not self.settings.log_metrics):
             return
+        # All are counted before the first is reported: under `strict` that report raises.
         for fault in faults:
             self.put(Drop(self.spec.run, "metric", fault.reason, fault.n))
         for fault in faults:
@@ -245,6 +273,7 @@ class RunCore:
     @property
     def run_id_now(self) -> str | None:
         """MLflow's id, if it is known by now."""
+        # It never changes, so the file is not read again.
         if self.seen is not None and self.seen.run_id:
             return self.seen.run_id
         status = self.status()
@@ -260,14 +289,16 @@ class RunCore:
 
         Raises:
             TimeoutError: MLflow could not be reached in that time; the message says why.
-            StoreRefused: This MLflow cannot use the tracking URI.
+            StoreRefused: This MLflow cannot use the tracking URI, or takes no run like this one: of an experiment that
+                is not there, for instance.
         """
         if self._ending is None:
             return RunStatus(run=self.spec.run, run_id="")
         timeout = self.settings.end_timeout
-        status = self._ending.until(lambda s: bool(s.run_id or s.refused), timeout)
-        if status is not None and status.refused:
-            raise StoreRefused(status.refused)
+        status = self._ending.until(lambda s: bool(s.run_id or s.refused or s.gone), timeout)
+        never = None if status is None or status.run_id else status.refused or status.gone
+        if never:
+            raise StoreRefused(never)
         if status is None or not status.run_id:
             reported = status.problem if status is not None else None
             blind = self.connection.blindness if self.connection is not None else None
@@ -278,6 +309,7 @@ class RunCore:
     def facts(self) -> tuple[str | None, dict[str, str | None]]:
         """Its name, and what else is known now; nothing is waited for, and nothing printed."""
         spec, connection = self.spec, self.connection
+        # Not by `status`, which prints notices: this is called by `repr`, in a debugger for instance.
         known = (connection.status(spec.run) if connection is not None else None) or self.seen
         known = known or RunStatus(run=spec.run)
         facts = {
@@ -297,6 +329,7 @@ class RunCore:
             if line is not None:
                 self.voice.remark(line)
         notices = status.all_notices[self._notices_seen :]
+        # The list only grows, but an older copy of it may have been read by another thread meanwhile.
         self._notices_seen = max(self._notices_seen, len(status.notices))
         for notice in notices:
             if notice.topic.asks_login and self.connection is not None:
@@ -307,13 +340,24 @@ class RunCore:
 
     def flush(self, timeout: float | None = None) -> Ledger:
         """Waits until all that was accepted before this call is delivered or dead; see `Run.flush`."""
+        return self.flushing(timeout)()
+
+    def flushing(self, timeout: float | None = None) -> Callable[[], Ledger]:
+        """The same in two steps, so that several runs are waited for at once: what is returned waits."""
         if self._ending is None:
-            return Ledger()
+            return Ledger
         timeout = self.settings.end_timeout if timeout is None else timeout
         deadline = time.monotonic() + timeout
-        status = self._ending.settle(timeout)
-        self._ending.await_others(self._nested, max(0.0, deadline - time.monotonic()))
-        return status.ledger if status is not None else Ledger(partial=True)
+        ending = self._ending
+        settled = ending.settling(timeout)
+
+        def wait() -> Ledger:
+            status = settled()
+            # Nested runs that have ended leave their values to the parent's wait.
+            ending.await_others(self._nested, max(0.0, deadline - time.monotonic()))
+            return status.ledger if status is not None else Ledger(partial=True)
+
+        return wait
 
     def end(self, status: object = "FINISHED", timeout: float | None = None) -> None:
         """Ends it; see `Run.end`."""
@@ -323,10 +367,12 @@ class RunCore:
         if name not in _STATUSES:
             self.fault(f"status {status!r} is none of {', '.join(_STATUSES)}; taken as FINISHED", once=("end", name))
             name = "FINISHED"
+        # Another process ends it, but what this one has held back and logged is to be there.
         if not self.ours:
             self._log_rest()
             self.flush(timeout)
             return
+        # First: what is interrupted below is not begun again at the end of the program.
         self.ended, self.outcome = True, name
         try:
             self._on_end(self)
@@ -347,11 +393,31 @@ class RunCore:
         finally:
             self.end("FAILED", timeout)
 
+    def in_its_place(self) -> RunCore:
+        """The run that a `with` block around this one has to end: this one, or the one that goes on with it.
+
+        MLflow looks at the id, too: whoever ends a run within its block, and resumes it there, means the same run.
+        """
+        return (self._resumed(self) if self.ended else None) or self
+
     def leave(self, timeout: float) -> None:
         """The process ends, and not the run: what it has begun to log is logged. The agent lives on, or is here."""
+        if self.ended:
+            return
         self._log_rest()
+        if self.ours:  # or it would be taken for one whose process was killed
+            self.put(End(self.spec.run, "RUNNING", time.time_ns() // 1_000_000))
         if self.connection is not None and self.connection.keeper.delivers_here:
             self.flush(timeout)
+
+    def let_go(self) -> None:
+        """It goes on without this process, which has begun it."""
+        self._log_rest()
+        self.ended = True
+        try:
+            self._on_end(self)
+        finally:
+            self._finish("RUNNING", 0.0)
 
     def _finish(self, name: str, timeout: float | None) -> None:
         """The end itself; whoever logs after it gets a warning."""
@@ -362,15 +428,18 @@ class RunCore:
                 self.local.finish(name, self.latest, limit)
             return
         self._log_rest()
+        # In this order: whoever meets the encoder that raises finds the new `slow`.
         self.channel.slow, self.channel.encode = self._log_late, _over
 
         def end() -> End:
             return End(self.spec.run, name, self.end_time or time.time_ns() // 1_000_000, self._cost())
 
+        # Whoever gives a time-out wants to wait; and a parent that has ended waits for nobody any more.
         if above is None or above.ended or timeout is not None:
             self._ending.finish(end, limit, nested=self._nested)
             return
         try:
+            # Also of a nested run: its artifacts have to be on the ring before its end.
             self._drain(limit)
         finally:
             self._ending.hand_over(end())
@@ -378,10 +447,12 @@ class RunCore:
 
     def await_too(self, runs: list[int]) -> None:
         """Runs below this one have been handed over: its own end waits for theirs."""
+        # Of all levels: a run that is handed over hands those below it over as well.
         self._nested += runs
 
     def _drain(self, timeout: float) -> None:
         """Waits for the background at a run's end, and reports what it leaves behind."""
+        # The first may have failed for a figure alone.
         if not drain(timeout) and not SAVES.drain(0.0):
             self.voice.warn(
                 f"a model is still being saved after {timeout:.0f} s, and is lost if the program ends before that is "
@@ -398,6 +469,7 @@ class RunCore:
 
     def _cost(self) -> LogCost:
         timings = sorted(self.connection.timings.pop(self.spec.run, ())) if self.connection is not None else []
+        # The median: a page fault or a switch of threads in one call says nothing about the others.
         typical = timings[len(timings) // 2] if timings else 0
         slow = self.slow_path
         return LogCost(

@@ -5,26 +5,23 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tailrace._background.lane import abandon, drain
-from tailrace._background.process_end import uncaught
 from tailrace._log.channel import Channel
 from tailrace._messages.summary import start_line
 from tailrace._messages.voice import print_line
 from tailrace._runs.active import Active
 from tailrace._runs.core import RunCore
-from tailrace._runs.ending import wait_was_ended
 from tailrace._runs.following import Follower, late
 from tailrace._runs.launch import Launcher, describe, verdict
 from tailrace._session.connection import SESSION, point_children_nowhere
 from tailrace_agent.errors import StoreRefused, TailraceError
 from tailrace_agent.ipc.records import RunSpec, Start
 from tailrace_agent.settings.settings import Settings
+from tailrace_agent.settings.uris import mask_uri
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -54,6 +51,7 @@ class CurrentRuns:
     Attributes:
         active: Which is the active one, in each thread and task.
         start, home: As they were given.
+        exit_timeout: Seconds that the program's end may wait for them, at most.
 
     Thread safety: every method from any thread.
     """
@@ -69,15 +67,17 @@ class CurrentRuns:
         self._voice, self._settings, self._handle, self.start = voice, settings, handle, start
         self.home: Any = home
         idle = Channel(0, lambda _: None, self._nowhere)
+        # So every call without a run comes to `_nowhere`, and the hot path needs no branch for it.
         idle.close(_no_run)
         self.active = Active(idle, home)
         self._launcher = Launcher(voice)
         self._lock = threading.RLock()
-        self._by_id: dict[str, RunCore] = {}
+        self._by_id: dict[tuple[str, str | None], RunCore] = {}
         self._joined: dict[int, RunCore] = {}
         self._last: RunCore | None = None
         self._over = False
-        self._exit_timeout = 0.0
+        self.exit_timeout = 0.0
+        self.elsewhere: Callable[[], RunCore | None] = lambda: None
 
     # -- beginning ---------------------------------------------------------------------------------------------------
 
@@ -88,11 +88,12 @@ class CurrentRuns:
             StateDirError, SessionError, StoreRefused: Under `on_error="raise"`.
         """
         connection = self._connect(spec, config, credentials)
-        if parent is not None:
+        if parent is not None and spec.parent_run_id is None:  # one that is named is meant
             spec = _below(parent, spec, connection)
         above = parent if _waits_for(parent, spec, connection) else None
         run = self._made(spec, connection, config, above)
         if connection is not None:
+            # Before it is active: no row of another thread may lie in front of it.
             connection.put(Start(spec))
         self.active.push(run, self._implicit(run))
         if connection is None:
@@ -104,31 +105,58 @@ class CurrentRuns:
         if config.on_error == "raise":
             reason = verdict(run, spec)
             if reason is not None:
+                # It was active already, and the caller gets no handle to end it by.
                 self._ended(run)
                 raise StoreRefused(reason)
         return run
 
     def begin_nothing(self) -> RunCore:
         """A run that is kept nowhere, for a program in which none can be."""
-        run = self._nothing()
+        run = self.nothing()
         self.active.push(run, self._implicit(run))
         return run
 
-    def named(self, run_id: str) -> RunCore:
-        """A handle on the run that MLflow calls so, which this process or another one has begun."""
-        known = self._by_id.get(run_id)
+    def begin_apart(self, name: str, spec: RunSpec, config: Settings, credentials: str | None) -> RunCore:
+        """Makes a run known to the agent that does not become the active one.
+
+        Args:
+            name: What this process calls it by, as it does runs by MLflow's ids.
+            spec: What it is.
+            config: In force for it.
+            credentials: Of its store.
+        """
+        with self._lock:
+            run = self._by_id[name, None] = self._attach(spec, config, credentials)
+        return run
+
+    def named(self, run_id: str, tracking_uri: str | None = None, *, created: bool = False) -> RunCore:
+        """A handle on the run that MLflow calls so, which this process or another one has begun.
+
+        Args:
+            run_id: MLflow's id.
+            tracking_uri: Its store, where that is not the one in force.
+            created: This process has just created it, and will end it.
+        """
+        name = run_id, tracking_uri
+        known = self._by_id.get(name)
+        # One that has ended is named anew: its channel warns of each value.
         if known is not None and not known.ended:
             return known
+        # A run's record has its URI without the password.
+        store = None if tracking_uri is None else mask_uri(tracking_uri)[0]
         for run in self.active.all():
-            if run.run_id_now == run_id:
-                self._by_id[run_id] = run
+            if run.run_id_now == run_id and store in (None, run.spec.tracking_uri):
+                self._by_id[name] = run
                 return run
         with self._lock:
-            known = self._by_id.get(run_id)
+            # Once more: another thread may have made it while this one waited for the lock.
+            known = self._by_id.get(name)
             if known is None or known.ended:
-                config = self._settings({"quiet": True})
-                spec, credentials = describe(config, run_id=run_id, owned=False)
-                known = self._by_id[run_id] = self._attach(spec, config, credentials)
+                where = {} if tracking_uri is None else {"tracking_uri": tracking_uri}
+                # The process that began it has printed where it goes.
+                config = self._settings({"quiet": True, **where})
+                spec, credentials = describe(config, run_id=run_id, owned=created, created=created)
+                known = self._by_id[name] = self._attach(spec, config, credentials)
             return known
 
     def rejoin(self, spec: RunSpec, session: str) -> RunCore:
@@ -140,7 +168,7 @@ class CurrentRuns:
         """
         config = self._settings({"tracking_uri": spec.tracking_uri, "quiet": True})
         if config.agent == "off":
-            return self._nothing()
+            return self.nothing()
         connection = self._launcher.connect_to(session, config)
         if connection is not None:
             run = self._join(spec.run, config, connection)
@@ -148,6 +176,7 @@ class CurrentRuns:
             run = self.named(spec.run_id)
         else:  # the agent looks for it by tailrace's id
             run = self._attach(msgspec.structs.replace(spec, owned=False, facts=None), config, None)
+        # As a child of fork has it: module-level calls go to the run that was passed on.
         if self.active.current() is None:
             self.join(run)
         return run
@@ -155,6 +184,27 @@ class CurrentRuns:
     def join(self, run: RunCore) -> None:
         """Makes a run of another process the active one of all threads here that have none of their own."""
         self.active.join(run, self._implicit(run))
+
+    def enter(self, run: RunCore) -> None:
+        """Makes a run that this process has named the innermost one of this thread or task."""
+        self.active.push(run, self._implicit(run))
+
+    def step_out(self, run: RunCore) -> None:
+        """The same undone: it is not active any more, and goes on."""
+        for each, channel in self.active.channels():
+            if each is run:
+                channel.close(_no_run)
+        self.active.remove(run)
+
+    def let_go(self, run: RunCore) -> None:
+        """Others decide what becomes of a run: what is logged to it from now on goes by a new handle."""
+        if run.ended:
+            return
+        if run.ours:
+            run.let_go()
+        else:
+            self.step_out(run)
+            run.ended = True
 
     def known(self, number: int) -> RunCore | None:
         """A run of this process by tailrace's id, if it has not ended."""
@@ -169,17 +219,21 @@ class CurrentRuns:
         run = self.current()
         if run is not None:
             return run
+        # Exit handlers and daemon threads begin no run: nobody would end it.
         if not self._over:
             return self.start()
         if self._last is None:
             self._voice.warn("the program is ending: what is logged now is logged nowhere", once="over")
-            return self._nothing()
+            return self.nothing()
         self._voice.warn(late(self._last.label), once=("late", self._last.id))
         return self._last
 
     def current(self) -> RunCore | None:
-        """The active run of this thread or task; the one of the process that spawned this one, if there is none."""
-        return self.active.current() or self.inherited()
+        """The active run of this thread or task; the one of the process that spawned this one, if there is none.
+
+        Or the one that `elsewhere` knows of, which is MLflow's own.
+        """
+        return self.active.current() or self.inherited() or self.elsewhere()
 
     def inherited(self) -> RunCore | None:
         """The active run of the process that spawned this one."""
@@ -194,11 +248,29 @@ class CurrentRuns:
         if connection is None or not connection.joined:
             return None
         number, page = int(named, 16), connection.page
-        if page is not None and page.has_ended(number):
-            number = page.active or number
+        if page is not None and page.has_ended(number) and (following := page.following()) is not None:
+            # A pool's worker that was spawned in one run may log its first value in the next.
+            there = self._leading_to(*following, connection, config)
+            if there is not None:
+                connection, number = there, following[0]
         run = self._join(number, config, connection)
         self.join(run)
         return run
+
+    @property
+    def last_ended(self) -> Any:
+        """The handle on the run that ended last; None before the first has."""
+        return None if self._last is None else self._last.handle
+
+    def open(self) -> list[RunCore]:
+        """Those to which this process may have logged, and which it has not ended."""
+        return [run for run in self._all() if not run.ended]
+
+    def resumed(self, ended: RunCore) -> RunCore | None:
+        """A run of this process that goes on with what MLflow knows as the same run as one that has ended."""
+        run_id = ended.run_id_now
+        mine = [run for run in self.active.all() if run.ours and not run.ended]
+        return next((run for run in mine if run_id is not None and run_id in (run.spec.run_id, run.run_id_now)), None)
 
     def connections(self) -> list[Connection]:
         """Those that lead to where these runs go."""
@@ -206,26 +278,43 @@ class CurrentRuns:
 
     # -- the ends ----------------------------------------------------------------------------------------------------
 
-    def at_exit(self) -> None:
-        """The process ends: so do the runs that it has begun, within `exit_timeout` in all."""
-        error = uncaught()
-        deadline = time.monotonic() + self._exit_timeout
-        runs = list(dict.fromkeys([*self._joined.values(), *self._by_id.values(), *self.active.all()]))
+    def begin_no_more(self) -> None:
+        """The program ends: what is logged from now on begins no run."""
         self._over = True
-        ours = [run for run in runs if run.ours]
-        for run in runs:
-            if run not in ours:
+
+    def leave_joined(self, left: Callable[[], float]) -> None:
+        """The program ends: what it has logged to runs of others is logged.
+
+        Args:
+            left: The seconds that are left for it.
+        """
+        for run in self._all():
+            if not run.ends_at_exit:
                 with self._whatever_happens(run):
-                    run.leave(self._left(deadline))
-        drain(self._left(deadline))
-        for run in reversed(ours):
+                    run.leave(left())
+
+    def end_begun(self, error: BaseException | None, left: Callable[[], float]) -> None:
+        """The program ends: so do the runs that it has begun.
+
+        Args:
+            error: What the program ends with.
+            left: The seconds that are left for it.
+        """
+        # Innermost first: a nested run leaves its end to its parent, which must not have ended by then.
+        for run in reversed([run for run in self._all() if run.ends_at_exit]):
             with self._whatever_happens(run):
                 if error is not None:
-                    run.handle.fail(error, self._left(deadline))
+                    run.handle.fail(error, left())
                 else:
-                    run.handle.end("FINISHED", self._left(deadline))
-        abandon("the program has ended before that")
-        self._launcher.close(max(1.0, self._left(deadline)))
+                    run.handle.end("FINISHED", left())
+
+    def close(self, left: Callable[[], float]) -> None:
+        """The program ends, and its runs have.
+
+        Args:
+            left: The seconds that are left for it.
+        """
+        self._launcher.close(left)
 
     def after_fork(self) -> None:
         """In a forked child: the runs are the parent's, and so is the wait for their ends."""
@@ -235,6 +324,7 @@ class CurrentRuns:
         for run, channel in self.active.channels():
             self._follow(run, channel)
             if run.page is not None:
+                # Without `follow`: who logs by the run's handle means that run, also after its end.
                 Follower(run.page, int(run.id, 16), self._voice).watch(run.channel)
 
     @contextlib.contextmanager
@@ -245,18 +335,17 @@ class CurrentRuns:
         except Exception as error:  # noqa: BLE001
             self._voice.warn(f"run {run.label} could not be ended: {error}")
 
-    def _left(self, deadline: float) -> float:
-        return 0.0 if wait_was_ended() else max(0.0, deadline - time.monotonic())
+    def _all(self) -> list[RunCore]:
+        return list(dict.fromkeys([*self._joined.values(), *self._by_id.values(), *self.active.all()]))
 
     def _ended(self, run: RunCore) -> None:
-        for each, channel in self.active.channels():
-            if each is run:
-                channel.close(_no_run)
-        self.active.remove(run)
+        self.step_out(run)
+        # Exit handlers and daemon threads that log after it are still to find a run.
         self._last = run
         page = run.page
         self._announce(run)
         if page is not None:
+            # Last: a child that sees the end looks for the run that is active, which has to be there by then.
             page.end(int(run.id, 16))
 
     # -- inside ------------------------------------------------------------------------------------------------------
@@ -264,12 +353,12 @@ class CurrentRuns:
     def _made(
         self, spec: RunSpec, connection: Connection | None, config: Settings, parent: RunCore | None = None
     ) -> RunCore:
-        core = RunCore(spec, connection, config, self._voice, self._ended, parent)
+        core = RunCore(spec, connection, config, self._voice, self._ended, parent, self.resumed)
         self._handle(core)
         return core
 
     def _connect(self, spec: RunSpec, config: Settings, credentials: str | None) -> Connection | None:
-        self._exit_timeout = max(self._exit_timeout, config.exit_timeout)
+        self.exit_timeout = max(self.exit_timeout, config.exit_timeout)
         return None if config.agent == "off" else self._launcher.connect(config, spec.tracking_uri, credentials)
 
     def _attach(self, spec: RunSpec, config: Settings, credentials: str | None) -> RunCore:
@@ -283,9 +372,10 @@ class CurrentRuns:
 
     def _join(self, number: int, config: Settings, connection: Connection) -> RunCore:
         """A handle on a run of the same session, which the agent knows already."""
-        self._exit_timeout = max(self._exit_timeout, config.exit_timeout)
+        self.exit_timeout = max(self.exit_timeout, config.exit_timeout)
         run = self._joined.get(number)
         if run is None:
+            # The agent has the run's record from whoever began it; only the number matters here.
             spec, _ = describe(config, owned=False)
             run = self._made(msgspec.structs.replace(spec, run=number), connection, config)
             self._joined[number] = run
@@ -312,15 +402,27 @@ class CurrentRuns:
             Follower(page, int(run.id, 16), self._voice, partial(self._turn, run, channel)).watch(channel)
 
     def _turn(self, run: RunCore, channel: Channel, number: int, session: str | None) -> bool:
-        connection = run.connection if session is None else self._launcher.connect_to(session, run.settings)
-        if connection is None or (connection.page is not None and connection.page.has_ended(number)):
+        connection = self._leading_to(number, session, run.connection, run.settings)
+        if connection is None:
             return False
+        # First: a call in between finds one of the two runs, and never none.
         self.join(self._join(number, run.settings, connection))
         self.active.remove(run)
         channel.close(_no_run)
         return True
 
-    def _nothing(self) -> RunCore:
+    def _leading_to(
+        self, number: int, session: str | None, here: Connection | None, config: Settings
+    ) -> Connection | None:
+        """The connection to a run, of another session where one is named; None if it has ended or cannot be joined."""
+        connection = here if session is None else self._launcher.connect_to(session, config)
+        if connection is None or (connection.page is not None and connection.page.has_ended(number)):
+            return None
+        return connection
+
+    def nothing(self) -> RunCore:
+        """A run that is kept nowhere, and is not the active one."""
+        # Not by `_settings`, which reads files and may raise: this is what remains when nothing else works.
         config = msgspec.structs.replace(Settings(), agent="off", backend="none", quiet=True)
         spec, _ = describe(config)
         return self._made(spec, None, config)
@@ -337,6 +439,7 @@ class CurrentRuns:
         if connection is None:
             return
         session, number = str(connection.session.dir), int(run.id, 16)
+        # In a process that has several sessions both belong together.
         os.environ[RUN], os.environ[SESSION] = run.id, session
         connection.point_children_at(number)
         for other in self._launcher.all():
@@ -348,6 +451,7 @@ class CurrentRuns:
         current = self.active.current()
         if current is not None:
             self._point_children_at(current)
+        # A child that is spawned now joins the run that this process itself was spawned in.
         elif all(_INHERITED):
             os.environ[RUN], os.environ[SESSION] = _INHERITED
         else:
@@ -357,6 +461,7 @@ class CurrentRuns:
 
     def _on_bell(self) -> None:
         """The agent has something new: each run prints its notices."""
+        # To read a status prints what is new in it.
         for run in dict.fromkeys([*self.active.all(), *self._by_id.values()]):
             run.status()
 

@@ -24,7 +24,7 @@ __all__ = ["Ending", "wait_was_ended"]
 
 _SECOND_WITHIN: Final = 60.0
 """Seconds within which a second Ctrl-C in a final wait is meant for the script, and not for the wait."""
-_LOOK_EVERY: Final = 0.02
+_LOOK_EVERY: Final = 0.02  # seconds
 _interrupted_at = float("-inf")
 
 
@@ -53,24 +53,32 @@ class Ending:
     ) -> None:
         self._spec, self._connection, self._settings = spec, connection, settings
         self._voice, self._status, self._prepare = voice, status, prepare
+        # Looked for now: later the database is there.
         self._new_store = new_store(spec) if spec.owned and spec.run_id is None else None
 
     def settle(self, timeout: float, *, closed: bool = False, nested: Sequence[int] = ()) -> RunStatus | None:
         """Waits for everything before this call; with `closed`, also until MLflow knows of the run's end."""
+        return self.settling(timeout, closed=closed, nested=nested)()
+
+    def settling(
+        self, timeout: float, *, closed: bool = False, nested: Sequence[int] = ()
+    ) -> Callable[[], RunStatus | None]:
+        """The same in two steps, so that several runs are waited for at once: what is returned waits."""
         connection = self._connection
         deadline = time.monotonic() + timeout
         # What the background still holds has to be in the ring before the token is.
         drain(timeout)
+        # By ring: every process counts its own tokens, and the agent answers each ring.
         token, ring = connection.next_token(), connection.ring_name
 
         def request() -> None:
             connection.put(Flush(self._spec.run, token))
 
         request()
-        return self.until(
+        return lambda: self.until(
             lambda s: (s.settled.get(ring, 0) >= token and (s.closed or not closed)) or bool(s.refused),
             max(0.0, deadline - time.monotonic()),
-            nudge=request,
+            nudge=request,  # an agent that was killed may have read it and not answered
             below=lambda: nested_left(self._known(nested), len(nested)),
         )
 
@@ -120,11 +128,13 @@ class Ending:
                 # Also after Ctrl-C: without its end the run would stay RUNNING in MLflow.
                 ended = end()
                 self.hand_over(ended)
+            # Without a look at the status, which the agent cannot have written yet.
             if not timeout:
                 self._report_handover()
                 return
             status = self.settle(max(0.0, began + timeout - time.monotonic()), closed=True, nested=nested)
         except KeyboardInterrupt:
+            # The second Ctrl-C: the end is handed over by now, so the script may go.
             if not _ends_the_wait():
                 raise
             self._leave(self._status(), time.monotonic() - began, nested, interrupted=True)
@@ -134,6 +144,7 @@ class Ending:
             if not self._settings.quiet:
                 for line in end_lines(status, ended.cost, self._spec, others, self._settings):
                     print_line(line)
+        # A store that refuses everything was reported by a notice.
         elif status is None or not status.refused:
             self._leave(status, time.monotonic() - began, nested)
 

@@ -51,13 +51,11 @@ class Follower:
         self._voice.warn(late(f"{self._run:016x}"), once=("late", self._run))
 
     def _turn(self, follow: Callable[[int, str | None], bool]) -> bool:
-        following, session = self._page.active, None
-        if not following and (elsewhere := self._page.elsewhere()) is not None:
-            session, following = elsewhere
-        if not following or (session is None and self._page.has_ended(following)):
+        following = self._page.following()
+        if following is None:
             return False
         try:
-            return follow(following, session)
+            return follow(*following)
         except Exception as error:  # noqa: BLE001 - in the hot path nothing is raised; the values go the old way
             self._voice.warn(f"the run that follows cannot be joined: {error}", once=("follow", following))
             return False

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from tailrace._messages.waiting import until
-from tailrace._session.connection import Connection
+from tailrace._session.connection import Connection, point_children_nowhere
 from tailrace._session.process_facts import facts
 from tailrace_agent.errors import SessionError, StateDirError
 from tailrace_agent.ipc.records import RunSpec
@@ -24,15 +24,18 @@ from tailrace_agent.settings.table import TABLE
 from tailrace_agent.settings.uris import check_uri, mask_uri, mask_url, resolve_uri
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from tailrace._messages.voice import Voice
     from tailrace._runs.core import RunCore
 
-__all__ = ["Launcher", "context_tags", "describe", "verdict"]
+__all__ = ["Launcher", "context_tags", "describe", "resumed", "verdict"]
 
+# Set to their defaults in the key, so that runs that differ in them alone share an agent.
 _PER_RUN = {name: getattr(Settings(), name) for name, setting in TABLE.items() if setting.scope == "run"}
-_VERDICT_TIMEOUT = 20.0
+_RESUMES = "MLFLOW_RUN_ID"
+_taking = threading.RLock()
+_VERDICT_TIMEOUT = 20.0  # seconds; MLflow needs some of them to create a database
 
 
 def describe(  # noqa: PLR0913 - MLflow's own arguments of start_run
@@ -46,15 +49,18 @@ def describe(  # noqa: PLR0913 - MLflow's own arguments of start_run
     tags: Mapping[str, str] | None = None,
     description: str | None = None,
     owned: bool = True,
+    created: bool = False,
     files: Sequence[str] = (),
 ) -> tuple[RunSpec, str | None]:
     """What a run is, from arguments, settings and MLflow's variables; and the password cut out of its URI."""
     cwd = working_directory()
     uri, credentials = mask_uri(resolve_uri(config.tracking_uri, cwd)) if config.tracking_uri else (None, None)
     by_id = experiment_id
+    # A name that was given counts more than the variable.
     if by_id is None and config.experiment_name is None:
         by_id = os.environ.get("MLFLOW_EXPERIMENT_ID") or None
     spec = RunSpec(
+        # 63 bits: the columns of SQLite are signed.
         run=int.from_bytes(os.urandom(8), "big") >> 1,
         start_time=time.time_ns() // 1_000_000,
         cwd=cwd,
@@ -68,10 +74,30 @@ def describe(  # noqa: PLR0913 - MLflow's own arguments of start_run
         tags=dict(tags or {}),
         description=description,
         owned=owned,
+        created=created,
         facts=facts(files) if config.metadata and config.agent != "off" and owned and run_id is None else None,
         git_diff=config.git_diff,
     )
     return spec, credentials
+
+
+def resumed() -> str | None:
+    """MLflow's id of the run that the environment names, for one run: those after it, and children, do not find it."""
+    # Two threads that begin their first runs at once are not to resume it both.
+    with _taking:
+        run_id = os.environ.get(_RESUMES) or None
+        if run_id is not None:
+            point_children_nowhere(_RESUMES, run_id)
+    return run_id
+
+
+def _after_fork_in_child() -> None:
+    global _taking
+    # A thread that held it when the process forked does not exist here.
+    _taking = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def context_tags() -> dict[str, str]:
@@ -119,9 +145,11 @@ class Launcher:
             fresh = connection is None
             if connection is None:
                 try:
+                    # Under the lock: two threads that begin their first runs at once are to share one session.
                     connection = Connection.open(config, self._voice)
                 except (StateDirError, SessionError) as error:
                     if config.on_error == "raise":
+                        # For the guard around public calls, which lets only such errors out.
                         error.asked_for = True
                         raise
                     self._voice.warn(f"nothing can be tracked: {error}")
@@ -131,6 +159,7 @@ class Launcher:
                 connection.keeper.remember(tracking_uri, credentials)
             if config.alert_webhook:
                 connection.keeper.remember(mask_url(config.alert_webhook), config.alert_webhook)
+            # Last: an agent that runs already is started anew for each password that it did not know.
             if fresh:
                 connection.keeper.start()
             return connection
@@ -160,10 +189,14 @@ class Launcher:
         """Whether this process has a connection yet."""
         return bool(self._connections)
 
-    def close(self, timeout: float) -> None:
-        """The process ends."""
+    def close(self, left: Callable[[], float]) -> None:
+        """The process ends.
+
+        Args:
+            left: The seconds that are left for it.
+        """
         for connection in self.all():
-            connection.close(timeout)
+            connection.close(left())
 
     def all(self) -> list[Connection]:
         """Every connection of this process."""
@@ -176,11 +209,13 @@ class Launcher:
 
 def verdict(run: RunCore, spec: RunSpec) -> str | None:
     """Why the run's store cannot be used at all, as far as can be known without a server that answers; or None."""
+    # At once, without the agent: a misspelt scheme needs no wait.
     reason = check_uri(spec.tracking_uri, os.environ) if spec.tracking_uri else None
     if reason is not None:
         return reason
     status = until(
         run.status,
+        # A `problem` ends the wait: a server that is down for now is no verdict.
         lambda s: bool(s.run_id or s.refused or s.gone or s.problem),
         timeout=_VERDICT_TIMEOUT,
         quiet=True,

@@ -40,6 +40,7 @@ class Steps:
     def __init__(self, shared: Path, run: int, *, joined: bool) -> None:
         self._path = shared / f"run-{run:016x}.steps"
         self._channels: weakref.WeakSet[Channel] = weakref.WeakSet()
+        # Without C a shared counter takes a system call a step, which the program that begins a run is spared.
         alone = native.Steps is None and not joined
         self._counter: Iterator[int] | None = itertools.count() if alone else None
         _all.add(self)
@@ -47,6 +48,7 @@ class Steps:
     def count_for(self, channel: Channel) -> None:
         """From now on the channel's calls without a step take their step from here."""
         self._channels.add(channel)
+        # The page is made with the first call: most runs give a step with each of theirs.
         channel.steps = self if self._counter is None else self._counter
 
     def __iter__(self) -> Steps:
@@ -61,6 +63,7 @@ class Steps:
                     words = map_words(self._path, 8)
                 self._counter = _SharedInPython(self._path, words) if shared is None else shared(words)
             except OSError:  # no room in shared memory, or it went away with the session
+                # Steps of several processes may be the same then; the values are all there.
                 self._counter = itertools.count()
         for channel in self._channels:
             if channel.steps is self:  # and is not closed
@@ -69,6 +72,7 @@ class Steps:
 
     def after_fork(self) -> None:
         """In a forked child: from now on with the others."""
+        # A counter in shared memory is the same one in the child.
         if not isinstance(self._counter, itertools.count):
             return
         counter, self._counter = self._counter, None
@@ -94,6 +98,7 @@ class _SharedInPython:
             fd = -1
         try:
             if fd >= 0:
+                # It falls with the descriptor, also where the process dies in between.
                 fcntl.flock(fd, fcntl.LOCK_EX)
             before = self._word[0]
             self._word[0] = before + 1

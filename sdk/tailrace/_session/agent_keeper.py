@@ -20,6 +20,7 @@ import msgspec
 
 from tailrace._session.credentials import CredentialsWatch
 from tailrace_agent.files.descriptors import NONE_LEFT, SPARE
+from tailrace_agent.files.dir_lock import let_go
 from tailrace_agent.hosts.spawn import Agent, can_spawn, request_exit, spawn_agent
 from tailrace_agent.ipc import status
 from tailrace_agent.runtime.originals import original, start_thread
@@ -32,10 +33,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Keeper"]
 
-_QUICK_DEATH: Final = 5.0
+_QUICK_DEATH: Final = 5.0  # seconds; what ends sooner counts as a start that failed
 _QUICK_DEATHS = 3
-_PAUSE: Final = 30.0
-_BREATH: Final = 1.0
+_PAUSE: Final = 30.0  # seconds between two tries where something is broken
+_BREATH: Final = 1.0  # seconds between two looks while no descriptor is left
 _MUTE_DEATHS: Final = 2
 """Agents that may die before their first status, until it is given up to start them."""
 _FIRST_STATUS: Final = 30.0
@@ -55,6 +56,7 @@ class Keeper:
 
     def __init__(self, session: Session, settings: Settings, voice: Voice) -> None:
         self._session, self._settings, self._voice = session, settings, voice
+        # Here and not in the session's files; a successor gets all of them once more.
         self._credentials: dict[str, str] = {}
         self._thread_host: ThreadHost | None = None
         self._watch_credentials: CredentialsWatch | None = None
@@ -71,6 +73,7 @@ class Keeper:
 
         An agent that runs already puts all that it has into the spool and is started anew with the addition.
         """
+        # Each run brings its own: without this look each would start the agent anew.
         if self._credentials.get(tracking_uri) == credentials:
             return
         self._credentials[tracking_uri] = credentials
@@ -116,6 +119,7 @@ class Keeper:
 
     def adopt(self) -> None:
         """In a forked child that has begun to log: keep the agent alive from here, too."""
+        # Not at the fork: most children (data loaders) log nothing, and need no thread.
         if self._orphaned:
             self._orphaned = False
             self._watch()
@@ -123,6 +127,7 @@ class Keeper:
     def _start_anew(self) -> None:
         """Has the agent leave, if one lives: its successor gets what this process knows now."""
         with SPARE.lent():
+            # Only then: where none lives, the keeper is starting one, which gets all that is known now.
             if self._session.agent_alive():
                 request_exit(self._session)
 
@@ -132,7 +137,9 @@ class Keeper:
             start_thread(partial(self._await_first_status, agent), "tailrace-first-word")
 
     def _await_first_status(self, agent: Agent) -> None:
+        # Not gevent's `sleep`, which would run an event loop in this thread.
         original("time", "sleep")(_FIRST_STATUS)
+        # `_agent` is another one by now if the keeper was quicker.
         if self._agent is agent and agent.poll() is None and not self._wrote_status(agent):
             self._silent = True
             with contextlib.suppress(ProcessLookupError):
@@ -143,6 +150,7 @@ class Keeper:
 
     def _start_host(self) -> bool:
         """Delivers from threads of this process, unless somebody else delivers."""
+        # The same lock as an agent process: so there are never two that deliver, of whichever kind.
         lock = self._session.try_agent_lock()
         if lock is None:
             return False
@@ -154,7 +162,7 @@ class Keeper:
         try:
             self._thread_host = ThreadHost(self._session, lock, dict(self._credentials))
         except BaseException:
-            os.close(lock)
+            let_go(lock)  # kept, it would look like an agent that lives
             raise
         return True
 
@@ -168,11 +176,14 @@ class Keeper:
                     return
                 original("time", "sleep")(_BREATH)
                 continue
+            # A program that has ended needs no agent; nor does a session whose directory was deleted.
             if self._closed or self._session.closed or not self._session.has_shared:
                 return
+            # Two in a row: one alone may have been killed by the OOM killer while it imported.
             mute = 0 if self._had_begun() else mute + 1
             if (mute >= _MUTE_DEATHS or self._silent) and self._deliver_from_here():
                 return
+            # Short lives in a row: an agent that was killed after hours of work is replaced at once.
             deaths = deaths + 1 if time.monotonic() - started < _QUICK_DEATH else 0
             if deaths >= _QUICK_DEATHS:
                 errors = self._session.dir / "agent.err"
@@ -196,12 +207,14 @@ class Keeper:
         except OSError as error:
             return error.errno in NONE_LEFT  # then it is unknown, and counts as written
         with contextlib.suppress(msgspec.DecodeError):
+            # The file may be that of the agent before.
             return msgspec.json.decode(text, type=status.AgentStatus).pid == agent.pid
         return False
 
     def _deliver_from_here(self) -> bool:
         errors = self._session.dir / "agent.err"
         try:
+            # Why it died, as far as it came: Python's own traceback goes there.
             last = errors.read_text(errors="replace").strip().splitlines()[-1:]
             if not self._start_host():
                 return False

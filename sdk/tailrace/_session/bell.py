@@ -32,6 +32,7 @@ def listen(pipe: Path, on_bell: Callable[[], None]) -> None:
     end = open_kept(pipe, os.O_RDWR)
 
     def wait() -> None:
+        # All that has been written meanwhile: many rings are one look.
         while os.read(end, 4096):
             try:
                 on_bell()

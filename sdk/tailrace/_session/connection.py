@@ -43,7 +43,7 @@ __all__ = ["SESSION", "Connection", "point_children_nowhere"]
 SESSION = "TAILRACE_SESSION"
 """Environment variable by which spawned children find the session to join: its directory."""
 
-_MAX_TIMINGS = 4096
+_MAX_TIMINGS = 4096  # a run; those of about 800,000 calls
 
 
 def point_children_nowhere(variable: str, value: str) -> None:
@@ -108,10 +108,12 @@ class Connection:
             entered = create(settings, voice, connection._new_ring)
             connection.session, connection.settings, connection.joined = entered.session, entered.settings, False
             connection._ring = entered.ring
+            # When its ring is there: a child that is spawned from now on finds a session that can be joined.
             os.environ[SESSION] = str(entered.session.dir)
         connection.keeper = Keeper(connection.session, connection.settings, voice)
         connection.open_ring()
         connection.page = connection._open_page()
+        # From the first run on: a program that leaks descriptors has some left at this moment.
         SPARE.fill()
         lasts()  # its children of multiprocessing are to end what they have begun, too
         _connections.add(connection)
@@ -122,6 +124,7 @@ class Connection:
     def attach(self, channel: Channel) -> None:
         """Keeps a channel on this process's ring, also after a fork."""
         with self._lock:
+            # In a forked child there is no ring before the first row, so that a child that logs nothing leaves no file.
             channel.lead_to(Elsewhere(self.put_first) if self._ring is None else self._ring)
             self._channels.add(channel)
 
@@ -132,12 +135,7 @@ class Connection:
             decode_control(row)
         except msgspec.ValidationError as error:  # nothing may be accepted here that the agent cannot read
             raise CallError(f"{type(record).__name__.lower()}: {error}") from error
-        waiting = [*self._unsent.take(), row]
-        for at, each in enumerate(waiting, 1):
-            self.put_first(each)
-            if self._unsent.blocked:  # there was no room for it: what comes behind must not overtake it
-                self._unsent.put_back(waiting[at:])
-                break
+        self._unsent.hand_over(row, self.put_first)
 
     def put_first(self, row: bytes) -> None:
         """Puts a row on the ring, making it first if this process (a forked child) has none."""
@@ -168,6 +166,7 @@ class Connection:
         """Calls a function when the agent has something new for this process; once in each process."""
         if self._listens:
             return
+        # First, and for good: where no pipe can be made, each run would try and fail again.
         self._listens = True
         with contextlib.suppress(OSError, RuntimeError, SessionError):  # it is reported at the end all the same
             listen(self.session.bell(self.ring_name), on_bell)
@@ -231,6 +230,7 @@ class Connection:
         """Why what the agent publishes cannot be read now, if it cannot."""
         try:
             with SPARE.lent():
+                # To open something is the only way to learn whether a descriptor can be had.
                 os.close(os.open(self.session.shared, os.O_RDONLY | os.O_CLOEXEC))
         except OSError as error:
             if error.errno in NONE_LEFT:
@@ -244,7 +244,9 @@ class Connection:
         if entered and row[0] == METRICS_ROW:
             run, _, called, _ = RAW.decode(row)
             timings = self.timings.setdefault(run, [])
+            # The first ones are enough for a median, and a run of weeks must not fill the memory.
             if len(timings) < _MAX_TIMINGS:
+                # From `called` to `entered` the row was encoded; what C has timed has its copy in it, and brings 0.
                 timings.append(entered - called + copy_ns)
 
     def _dropped(self, row: bytes, reason: Reason) -> None:
@@ -256,6 +258,7 @@ class Connection:
 
     def close(self, timeout: float) -> None:
         """The process ends; an agent process goes on by itself."""
+        # One that has joined leaves the variable as its parent has set it, for further children.
         if not self.joined:
             point_children_nowhere(SESSION, str(self.session.dir))
         self.keeper.close(timeout)
@@ -270,7 +273,9 @@ class Connection:
         return session.new_ring(on_drop=self._dropped, on_sample=self._sampled)
 
     def _after_fork(self) -> None:
+        # A fresh one: a thread that held it when the process forked does not exist here.
         self._lock = threading.RLock()
+        # The mapping is inherited, and shared with the parent: a row from here would go among the parent's.
         self._ring = None
         self.keeper.after_fork()
         self._listens = False

@@ -24,7 +24,7 @@ _NAMES: Final = (
     "GOOGLE_APPLICATION_CREDENTIALS",
 )  # fmt: skip
 """What MLflow and the clients of its artifact stores take credentials from."""
-_EVERY: Final = 1.0
+_EVERY: Final = 1.0  # seconds
 
 
 class CredentialsWatch:
@@ -45,6 +45,7 @@ class CredentialsWatch:
 
     def start(self) -> None:
         """Begins to look, once in each process."""
+        # By the process: a forked child inherits what is here, but no thread.
         if self._pid == os.getpid():
             return
         self._pid = os.getpid()
@@ -61,6 +62,7 @@ class CredentialsWatch:
                 self._changed()
             except OSError:  # no descriptor left, say: it is tried again at the next look
                 return
+            # Last: what was not passed on is still new at the next look.
             self._known = now
 
     def _watch(self) -> None:
@@ -71,4 +73,5 @@ class CredentialsWatch:
 
 
 def _now() -> dict[str, str]:
+    # Values and not only names: tokens are renewed under the same name.
     return {name: value for name in _NAMES if (value := os.environ.get(name)) is not None}

@@ -42,6 +42,7 @@ class Entered(NamedTuple):
 
 def joinable(settings: Settings, named: str | None) -> Session | None:
     """The session of that directory, if it takes processes in and is another process's."""
+    # One in another state directory is not meant: whoever has set `dir` wants the state there.
     if not named or Path(named).parent.parent != state_dir(settings):
         return None
     try:
@@ -60,6 +61,7 @@ def create(settings: Settings, voice: Voice, make_ring: Callable[[Session], Ring
         StateDirError: State can be kept nowhere, or not where it was configured under `on_error="raise"`.
         SessionError: No ring can be made.
     """
+    # What the session keeps of them lies in a file, so it holds no password.
     requested = settings
     for name in ("tracking_uri", "registry_uri"):
         uri = getattr(settings, name)
@@ -88,13 +90,16 @@ def _with_ring(settings: Settings, voice: Voice, make_ring: Callable[[Session], 
         session = Session.create(settings, cwd=working_directory(), program=program_name())
         ring = make_ring(session)
     except SessionError as error:
+        # It was made, and its ring was not: else it would be found as one that a dead program has left.
         if session is not None:
             session.remove()
         elsewhere = _temporary_directory()
+        # This was the second try.
         if settings.ring_dir == elsewhere:
             raise
         voice.warn(f"{error} Using {elsewhere} for now: log() may wait for the disk there.")
         return _with_ring(msgspec.structs.replace(settings, ring_dir=elsewhere), voice, make_ring)
+    # `Session.create` has looked for another place by itself, and has no voice.
     if settings.ring_dir is None and sys.platform == "linux" and session.shared.parent != _SHARED_MEMORY:
         voice.warn(
             f"{_SHARED_MEMORY} cannot be written to. Using {session.shared.parent} for now: log() may wait for the "

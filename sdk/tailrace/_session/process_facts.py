@@ -18,8 +18,8 @@ from tailrace_agent.text.masking import mask_arguments
 
 __all__ = ["facts"]
 
-_MOST_ARGUMENTS: Final = 300
-_LONGEST: Final = 1000
+_MOST_ARGUMENTS: Final = 300  # of a command line, which may have a shell's `*.npz` in it
+_LONGEST: Final = 1000  # characters of one argument or variable
 _VARIABLES: Final = (
     "RANK", "LOCAL_RANK", "WORLD_SIZE", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS",
     "SLURM_JOB_ID", "SLURM_JOB_NAME", "SLURM_ARRAY_TASK_ID", "SLURM_JOB_NODELIST",
@@ -51,6 +51,7 @@ def _command() -> list[str]:
         return [program_file() or program_name()]
     given = arguments()
     command = list(getattr(sys, "orig_argv", None) or given)
+    # `sys.argv` begins with "-c" exactly then; another program may have an option of that name.
     if "-c" in command[1:] and given[:1] == ["-c"]:
         command[command.index("-c", 1) + 1] = "…"
     shown = mask_arguments(command[:_MOST_ARGUMENTS])  # before it is cut: half a secret might not be known as one

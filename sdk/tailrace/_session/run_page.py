@@ -6,7 +6,7 @@ it has changed.
 
 Layout, in 64-bit words: 0 changes with every change (a time in nanoseconds), 1 the active run (0 for none), then a
 table of runs that have ended, by their number; a later run may take the place of an earlier one. A file beside it names
-the run that is active in another session of the same program, which has other settings.
+the run that is active in another session of the same program, which has other settings; word 1 is 0 then.
 
 Thread safety: all of it from any thread and any process.
 """
@@ -23,7 +23,7 @@ from tailrace_agent.files.ownership import open_own, read_own, write_own
 
 __all__ = ["RunsPage", "map_words"]
 
-_BYTES: Final = 4096
+_BYTES: Final = 4096  # one page of memory on most machines
 _CHANGED, _ACTIVE, _ENDED = 0, 1, 2
 _ROOM: Final = _BYTES // 8 - _ENDED
 
@@ -52,13 +52,15 @@ class RunsPage:
 
     @property
     def active(self) -> int:
-        """The run that is active in the process that began the session; 0 for none."""
+        """The run of this session that is active in the process that began it; 0 for none."""
         return self.words[_ACTIVE]
 
     def point_at(self, run: int) -> None:
         """The run that is active from now on; for the process that began the session."""
+        # Each change costs all children a closer look.
         if self.words[_ACTIVE] != run:
             self.words[_ACTIVE] = run
+            # Second: whoever sees the change must find the run.
             self.words[_CHANGED] = time.time_ns()
 
     def point_elsewhere(self, session: str, run: int) -> None:
@@ -69,7 +71,10 @@ class RunsPage:
         """
         new = self._elsewhere.with_suffix(".new")
         write_own(new, f"{run}\n{session}".encode(errors="surrogateescape"))
+        # By a rename: a child reads it at any moment, and half a path would be another session's.
         new.replace(self._elsewhere)
+        # Else the run that was active here would stand in its way, also when it has ended.
+        self.words[_ACTIVE] = 0
         self.words[_CHANGED] = time.time_ns()
 
     def elsewhere(self) -> tuple[str, int] | None:
@@ -80,8 +85,21 @@ class RunsPage:
         except (OSError, ValueError):  # none was
             return None
 
+    def following(self) -> tuple[int, str | None] | None:
+        """The run that is active now, and its session where that is another one; None without one that goes on.
+
+        Of a run of another session only that session's page says whether it goes on.
+        """
+        active = self.active
+        # It may still be the one that has just ended.
+        if active and not self.has_ended(active):
+            return active, None
+        elsewhere = self.elsewhere()
+        return None if elsewhere is None else (elsewhere[1], elsewhere[0])
+
     def end(self, run: int) -> None:
         """A run has ended."""
+        # A word that is aligned is stored as a whole, so no lock is needed; before the change, as in `point_at`.
         self.words[_ENDED + run % _ROOM] = run
         self.words[_CHANGED] = time.time_ns()
 
@@ -98,6 +116,7 @@ def map_words(path: Path, size: int) -> memoryview[int]:
     """
     fd = open_own(path, os.O_RDWR | os.O_CREAT)
     try:
+        # Two processes may both find it too small: to reserve twice changes nothing that is there.
         if os.fstat(fd).st_size < size:
             reserve(fd, size)  # a page that cannot be had would be a SIGBUS later
         return memoryview(map_kept(fd, size)).cast("Q")

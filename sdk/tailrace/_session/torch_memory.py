@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TorchMemory"]
 
-_EVERY = 1.0
+_EVERY = 1.0  # seconds
 _MEGABYTE = 1e6
 
 
@@ -41,8 +41,10 @@ class TorchMemory:
         """Puts up what torch holds now, if it is there and it is time."""
         now = time.monotonic()
         torch = sys.modules.get("torch")
+        # Never imported from here: that takes seconds, and the program may not use it.
         if torch is None or now < self._next:
             return
+        # Before the look: one that fails is not tried again with the next row.
         self._next = now + _EVERY
         try:
             values = _held(torch)
@@ -54,6 +56,7 @@ class TorchMemory:
 
 def _held(torch: Any) -> dict[str, float]:
     cuda = torch.cuda
+    # CUDA is not touched before the program does it: children that are forked after that cannot use it.
     if not cuda.is_initialized():
         return {}
     values = {}

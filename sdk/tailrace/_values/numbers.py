@@ -100,6 +100,7 @@ def to_number(value: object) -> float:
 
 
 def _uncommon(value: object) -> float:
+    # A string that holds a number has no `__float__`, but `float()` would take it: "0.5" is a mistake here.
     if value is None or isinstance(value, (str, bytes, bytearray, complex)):
         raise NotANumber(f"{name_of(value)} is no number")
     torch = sys.modules.get("torch")
@@ -113,6 +114,7 @@ def _uncommon(value: object) -> float:
     generic = getattr(numpy, "generic", None)
     if generic is not None and isinstance(value, generic):
         return _from_scalar(value)
+    # Before `__float__`, which an array on a device has as well, and which waits for it.
     if hasattr(value, "shape"):
         return _from_array(value)
     if not hasattr(value, "__float__") and not hasattr(value, "__index__"):
@@ -123,6 +125,7 @@ def _uncommon(value: object) -> float:
 def _from_scalar(value: Any) -> float:
     kind = value.dtype.kind
     if kind in _NUMERIC_KINDS:
+        # From now on such a value is known by its type: one look into a set.
         _plain.add(type(value))
         return float(value)
     if kind != "V":  # where bfloat16 and float8 of `ml_dtypes` are
@@ -140,6 +143,7 @@ def _from_tensor(value: Any) -> float:
 
 
 def _item(value: Any) -> float:
+    # `float()` of a tensor that requires a gradient warns; `item()` does not.
     return float(value.item())
 
 
@@ -150,6 +154,7 @@ def _from_array(value: Any) -> float:
         raise NotANumber(reason)
     if is_remote(value):
         raise NotReady(value)
+    # NumPy warns where `float()` gets an array that has dimensions. What `item()` gives may be no number: once more.
     return _convert(value, lambda array: to_number(array.item() if hasattr(array, "item") else float(array)))
 
 
@@ -166,6 +171,7 @@ def _convert(value: Any, how: Callable[[Any], float]) -> float:
 
 def tensor_fault(value: Any) -> str | None:
     """Why a torch tensor is no metric value, from what is known without its data; None when it may be one."""
+    # From the shape and the type alone: a look at the data would wait for the device.
     count = value.numel()
     if count != 1:
         return f"a tensor of shape {tuple(value.shape)}, not one element"
@@ -182,6 +188,7 @@ def array_fault(value: Any) -> str | None:
     """Why an array-like is no metric value, from its shape; None when it may be one."""
     try:
         shape = tuple(value.shape)
+    # `shape` may be a method, or whatever else a library makes of it.
     except TypeError:
         return f"{name_of(value)} has a shape that is no tuple"
     if any(length != 1 for length in shape):
@@ -195,7 +202,9 @@ def is_remote(value: Any) -> bool:
     """Whether reading this array-like (of JAX or CuPy, say) could wait for a device."""
     if hasattr(value, "copy_to_host_async"):
         ready = getattr(value, "is_ready", None)
+        # On a GPU even one that is ready has to be copied; on the CPU `item()` waits for one that is not.
         return not (ready is not None and _on_cpu(value) and ready())
+    # Not by its class: that would take an import of CuPy.
     return type(value).__module__.partition(".")[0] == "cupy"
 
 

@@ -19,7 +19,7 @@ MAX_DEPTH: Final = 32
 """Levels of nesting that become part of a name; what is deeper stays in one value, and ends in `...` soon."""
 _UNKNOWN: Final = "???"
 """Stands where a value in a list could not be read."""
-_NAMED_AT_MOST: Final = 5
+_NAMED_AT_MOST: Final = 5  # in one warning; all others are counted
 
 
 class Unreadable(NamedTuple):
@@ -72,6 +72,7 @@ def flatten_params(params: Any, sep: str = ".") -> FlatParams:
     """
     flattening = _Flattening(sep)
     for key, value in _entries(params, "params"):
+        # The ids on the way down show what contains itself. Frames above hold the values, so no id is used twice.
         flattening.visit(key, value, "", (id(params),))
     return flattening.flat
 
@@ -141,6 +142,7 @@ class _Flattening:
         name = prefix + _name_of(key)
         self._left -= 1
         if self._left < 0:
+            # Once: the warning names what was cut, and millions of lines would be the same trouble again.
             if self._left == -1:
                 self.flat.unreadable.append(Unreadable(f"{prefix}…", f"these are more than {MOST:,} params"))
             return
@@ -160,6 +162,7 @@ class _Flattening:
         if id(value) in path:
             self._add(name, "{...}")
             return
+        # Deeper ones go to `_plain`, which cuts them: a mapping that makes new ones would never end.
         parts = named_parts(value) if len(path) < MAX_DEPTH else None
         if parts:
             for key, part in parts:
@@ -168,6 +171,7 @@ class _Flattening:
             self._add(name, "{}" if parts is not None else self._plain.text(value, name, path))
 
     def _add(self, name: str, text: str) -> None:
+        # The first one stays: MLflow refuses a second value for a param.
         if name not in self.flat.params:
             self.flat.params[name] = text
         elif name not in self.flat.collisions:
@@ -189,6 +193,7 @@ class _Plain:
 
     def text(self, value: Any, name: str, path: tuple[int, ...]) -> str:
         """One value as a string; raises what its `str()` does."""
+        # By its own `str()`: a path, a date or a class of the user's is written as MLflow writes it.
         if items_of(value) is None and named_parts(value) is None:
             return text_of(value)
         return str(self._of(value, name, path))
@@ -240,6 +245,7 @@ class _Plain:
         if self._for_yaml:
             return items
         if isinstance(value, tuple):
+            # As `str()` of the value itself would write it, which is what MLflow stores.
             return tuple(items)
         if isinstance(value, (set, frozenset)):
             with contextlib.suppress(TypeError):  # models may be hashable, what they hold is not

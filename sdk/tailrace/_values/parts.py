@@ -29,7 +29,9 @@ MOST: Final = 100_000
 _LONGEST_WHY: Final = 200
 PLAIN: Final = frozenset({bool, float, int, str, type(None)})
 """Types of which every value is what it is."""
+# By their very types, which is one look; a subclass of them may have names.
 _NO_PARTS: Final = PLAIN | {bytes, complex, list, set}
+# A range is short as it stands: `range(0, 1000000)`.
 _NO_LISTS: Final = (str, bytes, bytearray, memoryview, range)
 
 
@@ -59,9 +61,11 @@ def named_parts(value: Any) -> list[tuple[object, Any]] | None:
         return [(name, _read(partial(getattr, value, name))) for name in names]
     if isinstance(value, tuple):
         names = getattr(kind, "_fields", None)
+        # A subclass may hold more than it has names for.
         return list(zip(names, value, strict=False)) if isinstance(names, tuple) else None
     if _is_pydantic(kind):
         extra = getattr(value, "__pydantic_extra__", None)
+        # Not by `model_dump`, which runs the model's serializers and its computed fields.
         held = {**vars(value), **(extra if isinstance(extra, dict) else {})}
         return [(name, part) for name, part in held.items() if not name.startswith("_")]
     if isinstance(value, SimpleNamespace) or _of(value, "argparse", "Namespace"):
@@ -74,6 +78,7 @@ def items_of(value: Any) -> list[Any] | None:
     if isinstance(value, (list, tuple, set, frozenset)):
         return list(islice(value, MOST))
     if isinstance(value, Sequence) and not isinstance(value, _NO_LISTS):
+        # One by one: OmegaConf raises for a missing item, and the others are fine.
         return [_read(partial(value.__getitem__, at)) for at in range(min(len(value), MOST))]
     return None
 
@@ -97,6 +102,7 @@ def unwrapped(value: Any) -> Any:
 
 def text_of(value: object) -> str:
     """A value by `str()`; whatever that raises comes through."""
+    # A subclass of str may have a `__str__` that gives one of its own kind, which cannot travel.
     text = str(unwrapped(value) if isinstance(value, Enum) else value)
     return text if type(text) is str else str.__str__(text)
 
@@ -108,6 +114,7 @@ def why(error: BaseException) -> str:
     except Exception:  # noqa: BLE001 - a foreign error may be as broken as what it reports
         lines = []
     text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    # Escape sequences would move the cursor, or colour what comes after them.
     text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:_LONGEST_WHY])
     return text if len(text) < _LONGEST_WHY else f"{text[: _LONGEST_WHY - 1]}…"
 
@@ -124,6 +131,7 @@ def _fields(kind: type) -> Iterable[str] | None:
         names: Iterable[str] = kind.__struct_fields__
         return names
     if hasattr(kind, "__dataclass_fields__"):
+        # Loaded for sure, since somebody has made a dataclass. `fields` leaves out ClassVar and InitVar.
         return [field.name for field in sys.modules["dataclasses"].fields(kind)]
     if hasattr(kind, "__attrs_attrs__"):
         return [field.name for field in kind.__attrs_attrs__]
@@ -141,8 +149,10 @@ def _is_numpy_scalar(kind: type) -> bool:
 
 
 def _of_enum(value: Enum) -> object:
+    # Its `str()` differs between kinds of enums, and between versions of Python.
     if isinstance(value, (str, int, float)):
         return value.value
+    # An enum with a `__str__` of its own has settled how it is written.
     own = isinstance(value.value, str) and type(value).__str__ is Enum.__str__
     return value.value if own else str(value)
 
@@ -150,6 +160,7 @@ def _of_enum(value: Enum) -> object:
 def _entries(mapping: Any) -> list[tuple[object, Any]]:
     """A mapping's entries; one by one where it cannot give them all."""
     try:
+        # `islice`: some mappings make entries for as long as they are read.
         return list(islice(mapping.items(), MOST))
     except Exception as error:  # noqa: BLE001 - one entry raises (`???` of OmegaConf): the others may be fine
         return list(_one_by_one(mapping, error))
@@ -163,6 +174,7 @@ def _one_by_one(mapping: Any, error: Exception) -> Iterator[tuple[object, Any]]:
             found += 1
             yield key, _read(partial(mapping.__getitem__, key))
     except Exception as another:  # noqa: BLE001 - keys that nobody has seen are missing
+        # So that the line below says that there may be more.
         found, error = 0, another
     if not found:
         yield "…", Unread(why(error))

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from rich.text import Text
 
+from helpers.sdk_tools import tracking
+from helpers.stored_runs import AllKinds
 from tailrace import reports
-from tailrace_agent.cli import _app, _progress
+from tailrace_agent.cli import _app, _progress, main
 from tailrace_agent.cli._deliver import Tick
 from tailrace_agent.cli._progress import Progress
 from tailrace_agent.errors import CallError
@@ -82,3 +85,23 @@ def test_an_imports_lines_and_errors_steer_no_terminal(
     shown = capsys.readouterr()
     assert "\x1b" not in shown.out + shown.err
     assert (shown.out.count(SHOWN), shown.err.count(SHOWN)) == (2, 1)
+
+
+def test_a_name_cannot_steer_the_terminal(world: AllKinds) -> None:
+    for arguments in (["runs"], ["compare", world.ids["evil \x1b[31m"]], ["gc", "--older-than", "1d", "--dry-run"]):
+        shown = world.run(*arguments)
+        assert "\x1b" not in shown.output
+        assert r"evil \x1b[31m" in shown.output, shown.output
+    unknown = world.run("compare", "no\x1b[31mbody")
+    assert "\x1b" not in unknown.stderr
+
+
+def test_a_dead_letters_name_cannot_steer_the_terminal(sqlite_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with tracking(sqlite_uri) as tracker, tracker.start_run(run_name="nasty \x1b[31m") as run:
+        for value in (1, 2):  # MLflow refuses the second one
+            run.log_param("bad\x1b]0;title\x07!", value)
+    result = CliRunner().invoke(main, ["dead", "list"])
+    assert result.exit_code == 1
+    assert "\x1b" not in result.output
+    assert "\x07" not in result.output
+    assert r"bad\x1b]0;title\x07!" in result.output

@@ -120,3 +120,30 @@ def test_the_tag_names_each_table_once_and_is_spelled_as_mlflow_spells_it() -> N
     ]
     for damaged in ("", "{", '{"a": 1}'):
         assert logged_artifacts(damaged, "eval.json") == tag
+
+
+def test_parts_in_parquet_become_what_pandas_makes_of_them(tmp_path: Path) -> None:
+    frames = [
+        pd.DataFrame({"a": [1, 2], "b": ["x", "y"]}),
+        pd.DataFrame({"b": ["z"], "c": [0.5]}),
+        pd.DataFrame({"a": [0.5]}),
+    ]
+    parts = [tmp_path / f"{n}.part" for n in range(len(frames))]
+    for frame, path in zip(frames, parts, strict=True):
+        frame.to_parquet(path, index=False)
+    out = tmp_path / "t.parquet"
+    assert merge_tables(parts, out) == 4
+    pd.testing.assert_frame_equal(pd.read_parquet(out), pd.concat(frames, ignore_index=True), check_dtype=False)
+    assert merge_tables([out, parts[2]], out) == 5, "the whole so far may be the first of them"
+
+
+def test_a_part_in_parquet_that_does_not_fit_leaves_the_whole_as_it_was(tmp_path: Path) -> None:
+    good, other, broken, out = (tmp_path / name for name in ("0.part", "1.part", "2.part", "t.parquet"))
+    pd.DataFrame({"a": [1]}).to_parquet(good, index=False)
+    pd.DataFrame({"a": ["text"]}).to_parquet(other, index=False)
+    broken.write_text("{}")
+    merge_tables([good], out)
+    for wrong, said in ((other, "do not fit to those before"), (broken, "is no table")):
+        with pytest.raises(ValueError, match=said):
+            merge_tables([good, wrong], out)
+        assert list(pd.read_parquet(out)["a"]) == [1]

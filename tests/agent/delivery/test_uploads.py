@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from helpers.delivery_faults import cannot_store
 from helpers.delivery_rigs import UploadRig, fails
 from tailrace_agent.delivery.run_phase import Event
 from tailrace_agent.errors import Refused, RunGone, StoreRefused, Unavailable
 from tailrace_agent.ipc.records import End, ModelOutcome, ModelSpec
-from tailrace_agent.sinks.memory import MemorySink
 
 IDLE = 600.0
 
@@ -22,14 +22,6 @@ def rig(tmp_path: Path) -> Iterator[UploadRig]:
     rig = UploadRig(tmp_path)
     yield rig
     rig.spool.close()
-
-
-def table(*rows: int) -> str:
-    return json.dumps({"columns": ["n"], "data": [[row] for row in rows]})
-
-
-def rows_of(text: bytes) -> list[int]:
-    return [row[0] for row in json.loads(text)["data"]]
 
 
 def test_files_and_directories_arrive_and_the_staged_copies_go(rig: UploadRig) -> None:
@@ -174,21 +166,6 @@ def test_what_is_refused_is_a_dead_letter_and_the_next_one_arrives(rig: UploadRi
     assert rig.of().artifacts == {"a.txt": b"a", "b.txt": b"b"}
 
 
-@pytest.mark.parametrize("what", ["entry", "contents"])
-@pytest.mark.parametrize("append", [False, True])
-def test_a_staged_copy_that_is_gone_is_counted_and_told(rig: UploadRig, what: str, *, append: bool) -> None:
-    rig.start()
-    entry = rig.stage({"a.txt": table(1)}, append=append)
-    (entry / "a.txt").unlink()
-    if what == "entry":
-        entry.rmdir()
-    rig.stage({"b.txt": "b"})
-    rig.run()
-    assert rig.of().artifacts == {"b.txt": b"b"}
-    assert rig.counts().dropped == {"staged copy is gone": 1}
-    assert "is gone" in rig.notices()[0]
-
-
 def test_a_block_whose_bytes_are_damaged_is_counted_and_keeps_nothing_waiting(rig: UploadRig) -> None:
     rig.start()
     rig.spool.ingest([(1, "artifact", 1, 0, b"\xc1")], [(1, "artifact", "accepted", 1)])
@@ -217,87 +194,6 @@ def test_while_the_store_is_refused_nothing_is_tried(rig: UploadRig) -> None:
     assert rig.counts().pending == 1
 
 
-# -- tables ------------------------------------------------------------------------------------------------------------
-
-
-def test_a_table_grows_call_by_call(rig: UploadRig) -> None:
-    rig.start()
-    for number in range(4):
-        rig.stage({"eval.json": table(number)}, artifact_path="t", append=True)
-        if number % 2:
-            rig.run()
-            assert rows_of(rig.of().artifacts["t/eval.json"]) == list(range(number + 1))
-    assert (rig.counts().delivered, rig.counts().pending) == (4, 0)
-
-
-def test_tables_of_different_names_folders_and_runs_are_kept_apart(rig: UploadRig) -> None:
-    for run in (1, 2):
-        rig.start(run)
-        rig.stage({"a.json": table(run)}, run=run, append=True)
-    rig.stage({"b.json": table(3)}, append=True)
-    rig.stage({"a.json": table(4)}, artifact_path="x", append=True)
-    rig.run()
-    found = {name: rows_of(text) for name, text in rig.of(1).artifacts.items()}
-    assert found == {"a.json": [1], "b.json": [3], "x/a.json": [4]}
-    assert {name: rows_of(text) for name, text in rig.of(2).artifacts.items()} == {"a.json": [2]}
-
-
-@pytest.mark.parametrize("times", [1, 3])
-@pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize("restart", [False, True])
-def test_a_part_of_a_table_whose_upload_fails_is_tried_again(
-    rig: UploadRig, times: int, *, after: bool, restart: bool
-) -> None:
-    rig.start()
-    rig.stage({"eval.json": table(1)}, append=True)
-    rig.run()
-    fails(rig, Unavailable("away"), "log_artifact", times=times, after=after)
-    rig.stage({"eval.json": table(2)}, append=True)
-    rig.stage({"eval.json": table(3)}, append=True)
-    rig.run(0.05)
-    if restart:
-        rig.restart()
-    rig.run()
-    assert rows_of(rig.of().artifacts["eval.json"]) == [1, 2, 3]
-    assert (rig.counts().delivered, rig.counts().dropped, rig.counts().pending) == (3, {}, 0)
-
-
-def test_a_part_that_is_no_table_is_a_dead_letter_and_the_others_arrive(rig: UploadRig) -> None:
-    rig.start()
-    for text in (table(1), "{ no table", table(2)):
-        rig.stage({"eval.json": text}, append=True)
-    rig.run()
-    assert rows_of(rig.of().artifacts["eval.json"]) == [1, 2]
-    assert (rig.counts().delivered, rig.counts().dead, rig.counts().pending) == (2, 1, 0)
-    assert "part of a table" in rig.notices()[0]
-
-
-# -- what can never be stored ------------------------------------------------------------------------------------------
-
-
-def cannot_store(rig: UploadRig, *names: str, error: Exception | None = None) -> list[str]:
-    """The store fails for files of these names, whatever directory they lie in; what was tried."""
-    tried: list[str] = []
-    log_artifact, log_artifacts = rig.sink.log_artifact, rig.sink.log_artifacts
-    error = error or Unavailable("answered 500: Internal Server Error", answered=500)
-
-    def file(run_id: str, path: Path, artifact_path: str | None) -> dict[str, str]:
-        tried.append(path.name)
-        if path.name in names or any(below.name in names for below in path.rglob("*")):
-            raise error
-        return log_artifact(run_id, path, artifact_path)
-
-    def directory(run_id: str, path: Path, artifact_path: str | None) -> dict[str, str]:
-        tried.append(f"{path.name}/")
-        if any(below.name in names for below in path.rglob("*")):
-            raise error
-        return log_artifacts(run_id, path, artifact_path)
-
-    rig.sink.log_artifact = file  # type: ignore[method-assign]
-    rig.sink.log_artifacts = directory  # type: ignore[method-assign]
-    return tried
-
-
 def test_what_cannot_be_stored_stands_before_nothing_and_becomes_a_dead_letter(rig: UploadRig) -> None:
     rig.start()
     rig.start(2)
@@ -320,6 +216,7 @@ def test_what_cannot_be_stored_stands_before_nothing_and_becomes_a_dead_letter(r
     assert any("'impossible' was refused" in text for text in rig.notices())
 
 
+@pytest.mark.slow
 def test_many_that_cannot_be_stored_hold_up_what_can_for_seconds(rig: UploadRig) -> None:
     rig.start()
     for number in range(200):
@@ -352,28 +249,3 @@ def test_how_often_it_failed_by_itself_outlives_the_agent(rig: UploadRig) -> Non
     rig.run(4)
     assert rig.counts().dead == 1
     assert rig.spool.artifacts.failures() == {}
-
-
-@pytest.mark.parametrize("contents", [True, False])
-@pytest.mark.parametrize("error", [Refused("no such name"), None])
-def test_a_file_that_cannot_be_stored_costs_itself_and_not_its_directory(
-    rig: UploadRig, *, contents: bool, error: Exception | None
-) -> None:
-    rig.start()
-    entry = rig.stage({"d/a.txt": "a", "d/below/bad": "x", "d/below/c.txt": "c"}, contents=contents, artifact_path="p")
-    tried = cannot_store(rig, "bad", error=error)
-    rig.run(120)
-    top = "p" if contents else "p/d"
-    stored = {name for name in rig.of().artifacts if not name.startswith("tailrace/")}
-    assert stored == {f"{top}/a.txt", f"{top}/below/c.txt"}
-    assert (rig.counts().accepted, rig.counts().delivered, rig.counts().dead, rig.counts().pending) == (2, 1, 1, 0)
-    (letter,) = rig.spool.letters.all()
-    assert letter.key == f"{top}/below/bad"
-    assert any(f"{top}/below/bad" in text for text in rig.notices())
-    assert tried.count("a.txt") == 1, "what has arrived is not sent again"
-    assert not entry.exists()
-    rig.sink.log_artifact = MemorySink.log_artifact.__get__(rig.sink)  # type: ignore[method-assign]
-    rig.spool.letters.revive([letter], [(1, "artifact", 1, 0, letter.body)])
-    rig.run()
-    assert rig.of().artifacts[f"{top}/below/bad"] == b"x"
-    assert sorted(path.name for path in rig.staging.iterdir()) == []

@@ -136,6 +136,20 @@ def test_a_worker_in_the_calling_thread_leaves_when_asked(log: KeptLog) -> None:
     assert worker.stop(0)
 
 
+def test_a_worker_that_is_to_leave_waits_for_nothing_any_more(log: KeptLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever leaves in a step, and whoever was stopped just before its call to wake was cleared."""
+    waited: list[float] = []
+    monkeypatch.setattr(threading.Event, "wait", lambda _, seconds: waited.append(seconds))
+
+    def step(now: float) -> float:
+        worker.leave()
+        return now + 3600
+
+    worker = Worker("test", step, log)
+    worker.run()
+    assert waited == []
+
+
 def test_a_worker_can_stop_itself_and_one_that_was_never_started_has_stopped(log: KeptLog) -> None:
     assert Worker("never", lambda now: now, log).stop(0)
     done = threading.Event()

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 
-from helpers.sdk_tools import Store, tracking
+from helpers.kept_log import KeptLog
+from helpers.sdk_tools import Store, eventually, tracking
 from tailrace._runs.core import core_of
 from tailrace_agent.hosts import spawn
+from tailrace_agent.hosts.workers import Host
+from tailrace_agent.pipeline.pipeline import Pipeline
 
 
 def test_an_agent_that_gets_no_more_threads_works_in_the_one_that_it_has(
@@ -41,6 +46,44 @@ def test_an_agent_that_gets_no_more_threads_works_in_the_one_that_it_has(
     assert log.read_text().count("no thread to be had") == 1
 
 
+class _FindsAStoreAtLast:
+    """A pipeline whose drain, under way when the end is asked for, comes upon a store."""
+
+    def __init__(self) -> None:
+        self.by_uri: dict[str, object] = {}
+        self.helpers: dict[str, Callable[[float], float]] = {}
+        self.draining, self.goes_on = threading.Event(), threading.Event()
+
+    def drain(self, now: float) -> float:
+        self.draining.set()
+        assert self.goes_on.wait(20)
+        self.by_uri["found"] = object()
+        return now + 60
+
+    def deliver(self, destination: object, now: float) -> float:
+        return now + 60
+
+    upload = deliver
+
+
+def test_workers_that_begin_while_all_are_being_ended_are_ended_too() -> None:
+    """Else they would go on for ever, over a spool that is closed."""
+    pipeline, ended = _FindsAStoreAtLast(), list[bool]()
+    host = Host(cast(Pipeline, pipeline), KeptLog())
+    host.start()
+    assert pipeline.draining.wait(20)
+    ending = threading.Thread(target=lambda: ended.append(host.stop(20)))
+    ending.start()
+    eventually(lambda: host.drainer._stopping)
+    pipeline.goes_on.set()
+    ending.join(30)
+    assert ended == [True]
+    workers = host._workers["found"]
+    assert len(workers) == 2
+    assert not any(worker._thread.is_alive() for worker in workers)
+
+
+@pytest.mark.slow
 def test_a_program_that_began_with_the_version_before_starts_its_agent_by_the_old_name(
     sqlite_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import ast
 from pathlib import Path
 from typing import get_args
 
+from helpers.sources import parsed
 from tailrace_agent.ipc.reasons import Reason, because, of_the_trainer
 
 ROOT = Path(__file__).parents[3]
@@ -47,9 +48,10 @@ def test_each_reason_is_given_somewhere() -> None:
     words = set[str]()
     for path in [*(ROOT / "agent" / "tailrace_agent").rglob("*.py"), *(ROOT / "sdk" / "tailrace").rglob("*.py")]:
         if path.name != "reasons.py":
-            tree = ast.parse(path.read_text(encoding="utf-8"))
             words |= {
-                node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
+                node.value
+                for node in ast.walk(parsed(path))
+                if isinstance(node, ast.Constant) and isinstance(node.value, str)
             }
     assert set(get_args(Reason)) <= words
 

@@ -2,82 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-import shutil
 import signal
 import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from helpers.kept_log import KeptLog
+from helpers.forks import ForkedChild
 from helpers.other_users import needs_root
 from helpers.sdk_tools import eventually
+from helpers.sessions import LAST_WORDS, changed, owner
 from tailrace_agent.errors import SessionError, StateDirError
-from tailrace_agent.hosts import abandoned_sessions as abandoned_module
-from tailrace_agent.hosts import spawn as spawn_module
-from tailrace_agent.hosts.abandoned_sessions import AbandonedSessions, is_abandoned
-from tailrace_agent.hosts.process import _Agent
-from tailrace_agent.hosts.spawn import request_exit, spawn_agent
+from tailrace_agent.hosts.abandoned_sessions import is_abandoned
+from tailrace_agent.hosts.spawn import spawn_agent
 from tailrace_agent.ipc import session as module
-from tailrace_agent.ipc import status
 from tailrace_agent.ipc.ring_format import MIN_BYTES
 from tailrace_agent.ipc.session import Session, sessions_root
-from tailrace_agent.pipeline.pipeline import Pipeline
+from tailrace_agent.pipeline.owner_watch import owner_alive
 from tailrace_agent.settings.settings import Settings
-from tailrace_agent.sinks.memory import MemorySink
-
-LAST_WORDS = "import sys, time; print('ready', flush=True); sys.stdin.read()"
-OWNER = (
-    "import sys, os; from pathlib import Path; from tailrace_agent.ipc.session import Session\n"
-    "session = Session.open(Path(sys.argv[1])); ring = session.new_ring()\n"
-    "for number in range(100): ring.put(b'%d' % number)\n"
-    "pid = os.fork() if sys.argv[2] == 'fork' else 1\n"  # a data-loader worker, say
-    "if pid: print(ring.path.stem, pid, flush=True)\n"
-    "sys.stdin.read()"
-)
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    rings = tmp_path / "shared"
-    rings.mkdir()
-    return Settings(dir=str(tmp_path / "state"), ring_dir=str(rings), ring_bytes=MIN_BYTES)
-
-
-@pytest.fixture
-def session(settings: Settings) -> Session:
-    return Session.create(settings, cwd="/", program="train.py")
-
-
-def changed(session: Session, **changes: Any) -> Session:
-    session.save(**changes)
-    return Session.open(session.dir)
-
-
-@contextlib.contextmanager
-def owner(
-    session: Session, how: str = "alone", before: tuple[str, ...] = ()
-) -> Iterator[tuple[subprocess.Popen[str], str, int]]:
-    """A process that has a ring: the process, the ring's name, and the pid of its fork (or 1)."""
-    command = [*before, sys.executable, "-c", OWNER, str(session.dir), how]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        name, pid = process.stdout.readline().split()
-        yield process, name, int(pid)
-    finally:
-        process.kill()
-        process.communicate()
-
 
 # -- making and finding ------------------------------------------------------------------------------------------------
 
@@ -175,14 +124,24 @@ def test_what_a_process_has_made_is_not_its_childs(session: Session) -> None:
     assert not session.is_ring_of_this_process(f"{os.getpid()}-0000")
 
 
-def test_a_process_that_only_has_an_agents_id_is_not_told_to_leave(session: Session) -> None:
-    with subprocess.Popen(["sleep", "60"]) as other:
-        said = status.AgentStatus(pid=other.pid, host="process", started=0, seen=0)
-        status.write(session.shared / "agent.status", said)
-        assert not request_exit(session)
-        with pytest.raises(subprocess.TimeoutExpired):
-            other.wait(0.1)
-        other.kill()
+def test_an_agent_in_this_process_knows_a_new_ring_for_its_own_from_the_first_moment(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+    real = Path.rename
+
+    def looked_at(path: Path, target: Path) -> Path:
+        found = real(path, target)
+        seen.append(owner_alive(session, True, target.stem))
+        return found
+
+    monkeypatch.setattr(Path, "rename", looked_at)
+    name = session.new_ring().path.stem
+    assert seen == [True]
+    child = os.fork()
+    if child == 0:
+        os._exit(not session.owner_alive(name))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_hooks_reach_the_ring(session: Session) -> None:
@@ -260,6 +219,30 @@ def test_the_death_of_an_owner_is_seen_even_while_its_forked_child_lives(session
             os.kill(child, signal.SIGKILL)
 
 
+@pytest.mark.parametrize("then", ["looked", "failed"])
+def test_a_child_forked_while_the_agents_lock_is_looked_at_does_not_keep_it(
+    session: Session, monkeypatch: pytest.MonkeyPatch, then: str
+) -> None:
+    children: list[ForkedChild] = []
+    real = Session.try_agent_lock
+
+    def forking(self: Session) -> int | None:
+        lock = real(self)
+        children.append(ForkedChild())
+        return lock
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "try_agent_lock", forking)
+        if then == "looked":
+            assert not session.agent_alive()
+        else:
+            patch.setattr(sys, "executable", "/nowhere/python")
+            with pytest.raises(OSError, match="nowhere"):
+                spawn_agent(session, {})
+    assert not session.agent_alive()
+    children[0].end()
+
+
 def test_a_ring_without_an_owner_file_has_no_living_owner(session: Session) -> None:
     assert not session.owner_alive("123-0000")
 
@@ -291,62 +274,6 @@ def test_the_death_of_an_agent_wakes_who_waits_for_it(session: Session) -> None:
         assert woken.wait(5)
         waiting.join()
     assert not session.agent_alive()
-
-
-def test_an_agent_is_started_once_and_inherits_the_lock(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spawn_module, "_BOOT", LAST_WORDS.replace("sys.stdin.read()", "time.sleep(60)"))
-    agent = spawn_agent(session, {"http://x": "user:secret"})
-    assert agent is not None
-    try:
-        assert session.agent_alive()
-        assert spawn_agent(session, {}) is None
-        assert os.getsid(agent.pid) == agent.pid  # Ctrl-C in the terminal does not reach it
-        assert "secret" not in Path(f"/proc/{agent.pid}/cmdline").read_text()
-        assert stat.S_IMODE((session.dir / "agent.err").stat().st_mode) == 0o600
-    finally:
-        os.kill(agent.pid, signal.SIGKILL)
-        os.waitpid(agent.pid, 0)
-    assert not session.agent_alive()
-    assert "secret" not in "".join(p.read_text() for p in session.dir.iterdir() if p.is_file())
-
-
-def test_an_agent_that_cannot_be_started_leaves_its_place_free(
-    session: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    with pytest.raises(OSError, match="nowhere"):
-        spawn_agent(session, {})
-    assert not session.agent_alive()
-
-
-TAKES_CREDENTIALS = """
-import sys
-sys.path[:0] = sys.argv.pop().splitlines()
-from tailrace_agent.hosts.spawn import take_credentials
-first, again = take_credentials(), take_credentials()
-shown = b"".join(open(f"/proc/self/{name}", "rb").read() for name in ("environ", "cmdline"))
-print(len(first["http://x"]), again, first["http://x"][:12].encode() in shown, flush=True)
-"""
-
-
-@pytest.mark.parametrize("in_memory", [True, False], ids=["memfd", "file"])
-def test_credentials_of_any_length_reach_the_agent_and_nobody_else(
-    session: Session, monkeypatch: pytest.MonkeyPatch, in_memory: bool
-) -> None:
-    monkeypatch.setattr(spawn_module, "_BOOT", TAKES_CREDENTIALS)
-    if not in_memory:
-        monkeypatch.delattr(os, "memfd_create")
-    before = len(list(Path("/proc/self/fd").iterdir()))
-    agent = spawn_agent(session, {"http://x": "secret" * 50_000})
-    assert agent is not None
-    os.waitpid(agent.pid, 0)
-    assert (session.dir / "agent.err").read_text() == "300000 {} False\n"
-    assert sorted(path.suffix for path in session.shared.iterdir()) == [".lock", ".lock"]
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
-    without = spawn_agent(session, {})
-    assert without is not None
-    os.waitpid(without.pid, 0)
-    assert "KeyError" in (session.dir / "agent.err").read_text()
 
 
 # -- joining and leaving -----------------------------------------------------------------------------------------------
@@ -397,21 +324,6 @@ def test_of_many_who_join_while_the_agent_leaves_each_is_in_or_knows(settings: S
         assert closed == [not joined]
 
 
-def test_an_agent_whose_shared_directory_is_gone_leaves_and_does_not_call_the_session_finished(
-    session: Session,
-) -> None:
-    shutil.rmtree(session.shared)
-    pipeline = Pipeline.open(session, lambda *_, **__: MemorySink(), KeptLog())
-    agent = _Agent(pipeline, KeptLog(), None)
-    pipeline.drain(0.0)
-    assert agent.may_leave(0.0)
-    agent.finish()
-    assert not (session.dir / "finished").exists()
-    assert not (session.dir / "refused").exists()
-    assert not session.shared.exists()
-    assert is_abandoned(Session.open(session.dir))
-
-
 def test_removing_leaves_nothing(session: Session) -> None:
     session.new_ring()
     session.remove()
@@ -424,108 +336,3 @@ def test_changes_are_saved_as_a_whole(session: Session) -> None:
     session.save(program="other.py")
     assert Session.open(session.dir).info.program == "other.py"
     assert [path.name for path in session.dir.iterdir() if "new" in path.name] == []
-
-
-# -- what is left behind -----------------------------------------------------------------------------------------------
-
-
-def test_a_session_whose_programs_and_agent_are_gone_is_a_leftover(session: Session) -> None:
-    assert is_abandoned(session)
-    lock = session.try_agent_lock()
-    assert lock is not None
-    assert not is_abandoned(session)
-    os.close(lock)
-    assert is_abandoned(changed(session, boot="before the reboot"))
-    shutil.rmtree(session.shared)  # the reboot took it along
-    assert is_abandoned(session)
-    assert not is_abandoned(changed(session, hostname="elsewhere"))
-    session.save(hostname=os.uname().nodename)
-    (session.dir / "finished").touch()
-    assert not is_abandoned(session)
-
-
-class FakeAgent:
-    def __init__(self) -> None:
-        self.ended = False
-
-    def poll(self) -> int | None:
-        return 0 if self.ended else None
-
-
-def test_leftovers_get_an_agent_one_after_the_other(
-    session: Session, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    left = [changed(Session.create(settings, cwd="/", program="p"), created=1.0) for _ in range(3)]
-    newborn = Session.create(settings, cwd="/", program="p")  # its program is about to make its first ring
-    shutil.rmtree(left[1].shared)
-    started: list[tuple[str, FakeAgent]] = []
-
-    def spawn(found: Session, credentials: dict[str, str]) -> FakeAgent:
-        assert credentials == {}
-        assert found.shared.is_dir()
-        started.append((found.id, FakeAgent()))
-        return started[-1][1]
-
-    monkeypatch.setattr(abandoned_module, "spawn_agent", spawn)
-    lock = session.try_agent_lock()
-    assert lock is not None
-    abandoned = AbandonedSessions(session, KeptLog())
-    begin = abandoned.step(100.0)
-    assert begin > 100
-    assert started == []
-    for count in range(1, 4):
-        assert abandoned.step(begin) < begin + 60
-        assert abandoned.step(begin) < begin + 60
-        assert len(started) == count  # not before the last one has ended
-        started[-1][1].ended = True
-    abandoned.step(begin)
-    assert abandoned.step(begin) > begin + 600
-    assert abandoned.done
-    assert sorted(name for name, _ in started) == sorted(found.id for found in left)
-    assert newborn.id not in dict(started)
-    os.close(lock)
-
-
-def test_finished_sessions_are_deleted_after_their_time(session: Session, settings: Settings) -> None:
-    young, old = [Session.create(settings, cwd="/", program="p") for _ in range(2)]
-    for finished in (young, old):
-        (finished.dir / "finished").touch()
-    os.utime(old.dir / "finished", (1, 1))
-    abandoned = AbandonedSessions(session, KeptLog())
-    abandoned.step(abandoned.step(0.0))
-    assert not old.dir.exists()
-    assert young.dir.exists()
-
-
-@pytest.mark.parametrize("why", ["set aside", "dead letters"])
-def test_a_finished_session_in_which_something_is_left_stays(session: Session, settings: Settings, why: str) -> None:
-    kept = Session.create(settings, cwd="/", program="p")
-    (kept.dir / "finished").write_text("dead letters" if why == "dead letters" else "")
-    os.utime(kept.dir / "finished", (1, 1))
-    if why == "set aside":
-        (kept.dir / "spool.db.damaged-1").touch()
-    abandoned = AbandonedSessions(session, KeptLog())
-    abandoned.step(abandoned.step(0.0))
-    assert kept.dir.exists()
-
-
-# -- status files ------------------------------------------------------------------------------------------------------
-
-
-def test_a_status_file_is_replaced_as_a_whole_and_private(tmp_path: Path) -> None:
-    path = tmp_path / status.run_file(7)
-    assert status.read(path, status.RunStatus) is None
-    for notices in (["x" * 100_000], []):
-        status.write(path, status.RunStatus(run=7, notices=notices))
-        found = status.read(path, status.RunStatus)
-        assert found is not None
-        assert found.notices == notices
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"run": "x"}', b"\xff"])
-def test_a_status_of_another_version_is_none(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "s").write_bytes(content)
-    assert status.read(tmp_path / "s", status.RunStatus) is None
-    assert status.read(tmp_path / "s" / "below", status.RunStatus) is None

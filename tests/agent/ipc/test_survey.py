@@ -19,7 +19,6 @@ from helpers.kept_log import KeptLog
 from tailrace_agent.cli import main
 from tailrace_agent.cli._checks_store import sessions as sessions_check
 from tailrace_agent.delivery.run_state import RunState
-from tailrace_agent.files import whole_files
 from tailrace_agent.hosts.abandoned_sessions import AbandonedSessions
 from tailrace_agent.ipc.finished import mark_finished
 from tailrace_agent.ipc.records import RunSpec
@@ -30,7 +29,6 @@ from tailrace_agent.settings.sources import load_settings
 from tailrace_agent.spool.store import Spool
 
 _OTHER_UID = 12345
-_GOOD = b'{"a": 1}'
 
 
 @pytest.fixture(autouse=True)
@@ -268,31 +266,6 @@ def test_a_directory_of_sessions_that_is_closed_is_one_line_with_the_mend(as_ano
 
 
 # -- files as a whole --------------------------------------------------------------------------------------------------
-
-
-def test_a_write_that_the_disk_cuts_short_leaves_the_old_file_and_nothing_beside_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "f.json"
-    whole_files.replace(path, _GOOD)
-    write = os.write
-    monkeypatch.setattr(os, "write", lambda fd, body: write(fd, bytes(body)[:3]))
-    whole_files.replace(path, _GOOD * 2)
-    assert path.read_bytes() == _GOOD * 2
-    room = [10]
-
-    def filling(fd: int, body: bytes) -> int:
-        if not room[0]:
-            raise OSError(28, "No space left on device")
-        taken = min(room[0], len(body))
-        room[0] -= taken
-        return write(fd, bytes(body)[:taken])
-
-    monkeypatch.setattr(os, "write", filling)
-    with pytest.raises(OSError, match="No space"):
-        whole_files.replace(path, _GOOD * 9)
-    assert path.read_bytes() == _GOOD * 2
-    assert set(tmp_path.iterdir()) == {path, tmp_path / "shm"}
 
 
 def test_found_and_unreadable_are_told_apart() -> None:

@@ -11,7 +11,8 @@ import pytest
 import requests
 
 from tailrace_agent.errors import Unavailable
-from tailrace_agent.mlflow.errors import opening_failed, translate
+from tailrace_agent.mlflow.errors import mask, opening_failed, translate
+from tailrace_agent.settings.uris import public_uri
 
 _URI = "postgresql://ada:s3cr3t/x@db:5432/mlflow"
 _LINK = "\n(Background on this error at: https://sqlalche.me/e/21/e3q8)"
@@ -278,3 +279,25 @@ def test_a_proxy_that_needs_a_package_is_told_with_it(monkeypatch: pytest.Monkey
         "the proxy socks5://127.0.0.1:9 (from ALL_PROXY; NO_PROXY names hosts that need none) speaks SOCKS, "
         "for which Python needs a package: pip install pysocks"
     )
+
+
+def test_passwords_are_masked_wherever_they_stand() -> None:
+    assert mask("at http://u:p@h/x and postgresql+psycopg2://u:p/q@db/x?") == (
+        "at http://***@h/x and postgresql+psycopg2://***@db/x?"
+    )
+    assert mask("mssql://h/x?PWD=geheim&a=1 password=x; ok") == "mssql://h/x?PWD=***"
+    assert public_uri("https://u:p@h:1/prefix/") == "https://h:1/prefix"
+
+
+def test_a_database_that_is_away_may_come_back() -> None:
+    class OperationalError(Exception):
+        pass
+
+    error = opening_failed(OperationalError("could not connect"), "postgresql://u:secret@h/x")
+    assert isinstance(error, Unavailable)
+    assert "secret" not in str(error)
+
+
+@pytest.mark.parametrize("error", [KeyError("script"), NameError("Can't invoke function 'configure'")])
+def test_a_database_that_the_program_opens_at_the_same_time_is_tried_again(error: Exception) -> None:
+    assert isinstance(opening_failed(error, "sqlite:///mlflow.db"), Unavailable)

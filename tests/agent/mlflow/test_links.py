@@ -1,4 +1,4 @@
-"""Links to runs: on servers, and through a `tailrace ui` that shows the store."""
+"""Links to a run in the UI, and which UI shows a store now."""
 
 from __future__ import annotations
 
@@ -10,12 +10,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 from helpers.sdk_tools import tracking
-from tailrace_agent.cli import _looking, main, ui
 from tailrace_agent.mlflow.links import Announcement, run_link, run_page, ui_address
-from tailrace_agent.reading.reader import open_reader
 from tailrace_agent.settings.settings import Settings
 from tailrace_agent.settings.sources import load_settings
 
@@ -114,64 +111,3 @@ def test_a_run_on_sqlite_ends_with_a_link_while_the_ui_shows_its_store(
     with closing(Announcement("http://127.0.0.1:5001", sqlite_uri, settings)):
         link = re.escape("http://127.0.0.1:5001/#/experiments/0/runs/")
         assert re.fullmatch(rf"tailrace: look at {link}[0-9a-f]{{32}}{re.escape(_KIND)}", last_line())
-
-
-def test_the_ui_of_a_server_is_the_server_and_its_links_are_printed(mlflow_server: str) -> None:
-    with tracking(mlflow_server, experiment_name="ui-links") as tracker:
-        for name in ("older", "newer"):
-            with tracker.start_run(run_name=name) as run:
-                run.log(loss=1.0)
-    record = open_reader(mlflow_server, "/").record(open_reader(mlflow_server, "/").find(run.run_id))
-    assert run.url == record.url == f"{mlflow_server}/#/experiments/{record.experiment_id}/runs/{run.run_id}{_KIND}"
-    asked = ["ui", "--tracking-uri", mlflow_server]
-    result = CliRunner().invoke(main, asked, env={"TAILRACE_EXPERIMENT_NAME": "ui-links"})
-    assert result.exit_code == 0
-    assert result.stdout.splitlines() == [
-        f"open {mlflow_server}/#/experiments/{record.experiment_id}{_KIND} in a browser",
-        f"the newest run, newer: {record.url}",
-    ]
-
-
-def test_a_browser_is_opened_on_a_terminal_with_a_display(monkeypatch: pytest.MonkeyPatch, mlflow_server: str) -> None:
-    opened: list[str] = []
-    monkeypatch.setattr(_looking.webbrowser, "open", lambda link: opened.append(link) or True)
-    monkeypatch.setenv("DISPLAY", ":0")
-    asked = ["ui", "--tracking-uri", mlflow_server]
-    CliRunner().invoke(main, asked)
-    assert opened == [], "no terminal"
-    monkeypatch.setattr(_looking, "can_browse", lambda: True)
-    CliRunner().invoke(main, asked)
-    assert len(opened) == 1
-    assert opened[0].endswith(_KIND)
-    CliRunner().invoke(main, [*asked, "--no-browser"])
-    assert len(opened) == 1
-
-
-@pytest.mark.parametrize(
-    ("variables", "may"),
-    [
-        ({}, sys.platform == "darwin"),
-        ({"DISPLAY": ":0"}, True),
-        ({"WAYLAND_DISPLAY": "wayland-0"}, True),
-        ({"DISPLAY": "localhost:10.0", "SSH_CONNECTION": "1.2.3.4 5 6.7.8.9 22"}, False),
-        ({"BROWSER": "code --open", "SSH_CONNECTION": "1.2.3.4 5 6.7.8.9 22"}, True),
-    ],
-)
-def test_where_a_browser_may_be_opened(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], may: bool) -> None:
-    class Terminal:
-        @staticmethod
-        def isatty() -> bool:
-            return True
-
-    for name in ("BROWSER", "DISPLAY", "SSH_CONNECTION", "WAYLAND_DISPLAY"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(_looking.sys, "stdout", Terminal)
-    assert _looking.can_browse() == may
-
-
-def test_addresses_are_written_so_that_a_browser_takes_them() -> None:
-    assert [ui._shown(host) for host in ("127.0.0.1", "0.0.0.0", "::1", "::", "mlflow")] == [
-        "127.0.0.1", "127.0.0.1", "[::1]", "[::1]", "mlflow",
-    ]  # fmt: skip

@@ -5,7 +5,6 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
-from mlflow.entities import RunTag
 
 from tailrace_agent.mlflow.errors import attach
 from tailrace_agent.mlflow.tags import send_cut
@@ -18,9 +17,9 @@ class _Server:
         self.sent: list[dict[str, int]] = []
         self._most, self._status = most, status
 
-    def take(self, tags: list[RunTag]) -> str:
-        self.sent.append({tag.key: len(tag.value) for tag in tags})
-        if sum(len(tag.value.encode()) for tag in tags) > self._most:
+    def take(self, tags: list[tuple[str, str]]) -> str:
+        self.sent.append({key: len(value) for key, value in tags})
+        if sum(len(value.encode()) for _, value in tags) > self._most:
             error = OSError("no")
             attach(error, SimpleNamespace(status_code=self._status))
             raise error

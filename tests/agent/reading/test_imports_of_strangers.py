@@ -12,13 +12,12 @@ import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from helpers.archives import DESCRIBED, METRICS_FILE, RUN_ID, consumed, files, harmless, manifest, packed, parquet
+from helpers.archives import DESCRIBED, METRICS_FILE, RUN_ID, consumed, files, harmless, manifest, packed
 from tailrace import CallError, import_reports
 from tailrace._offline.local_report import CONFIG, METRICS, RUN_FILE
 from tailrace._offline.report_copy import take_reports
@@ -27,15 +26,11 @@ from tailrace_agent.cli import main
 from tailrace_agent.errors import ArchiveError
 from tailrace_agent.reading import archive as archive_module
 from tailrace_agent.reading.archive import ArchivedRun, ArchiveReader, ArchiveWriter
-from tailrace_agent.reading.archived_points import check_points_apart
 
 
 def test_a_good_archive_is_read(tmp_path: Path) -> None:
     assert consumed(packed(tmp_path / "a.zip", files()), tmp_path / "into") == ["first"]
     assert (tmp_path / "into" / RUN_ID / "artifacts" / "a" / "b.txt").read_text() == "hello"
-
-
-# -- what is too large -------------------------------------------------------------------------------------------------
 
 
 def test_a_manifest_that_becomes_huge_is_refused_unread(tmp_path: Path) -> None:
@@ -96,18 +91,6 @@ def test_a_list_of_files_that_is_huge_is_refused_unread(tmp_path: Path, monkeypa
         ArchiveReader(path)
 
 
-def test_points_count_for_their_number_and_not_for_what_they_take(tmp_path: Path) -> None:
-    path = packed(tmp_path / "a.zip", files({**DESCRIBED, "points": 10**9}))
-    with ArchiveReader(path) as archive, pytest.raises(ArchiveError, match="holds 1,000,000,000 points: too much"):
-        archive.runs()
-    honest = packed(tmp_path / "b.zip", files({**DESCRIBED, "points": 2}))
-    with pytest.raises(ArchiveError, match="it holds 3 points, not 2"):
-        consumed(honest, tmp_path / "into")
-
-
-# -- what leads elsewhere, or is strange -------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "name",
     [
@@ -149,20 +132,6 @@ def test_a_pipe_is_no_archive_and_is_not_waited_for(tmp_path: Path) -> None:
             ArchiveReader(path)
 
 
-def test_metrics_of_which_the_reader_of_parquet_files_dies_are_refused_as_others_that_are_wrong(tmp_path: Path) -> None:
-    run = ArchivedRun(**DESCRIBED)
-    path = tmp_path / "metrics.parquet"
-    path.write_bytes(METRICS_FILE)
-    check_points_apart(path, run)
-    with pytest.raises(ArchiveError, match="it holds 3 points, not 4"):
-        check_points_apart(path, ArchivedRun(**{**DESCRIBED, "points": 4}))
-    deadly = bytearray(METRICS_FILE)
-    deadly[430] ^= 0x40  # a histogram of levels that does not fit: std::terminate in pyarrow 25
-    path.write_bytes(deadly)
-    with pytest.raises(ArchiveError, match=r"metrics\.parquet is damaged, or not what it should be"):
-        check_points_apart(path, run)
-
-
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_a_compression_that_takes_as_much_memory_as_it_likes_is_refused(tmp_path: Path, method: int) -> None:
     with pytest.raises(ArchiveError, match="compressed in a way"):
@@ -202,46 +171,6 @@ def test_a_description_that_is_no_description_is_refused(tmp_path: Path, text: b
         consumed(packed(tmp_path / "a.zip", files(text)), tmp_path / "into")
 
 
-@pytest.mark.parametrize(
-    "metrics",
-    [
-        b"",
-        b"PAR1" * 10,
-        parquet(value=["a", "b", "c"]),
-        parquet(value=[[1.0]] * 3),
-        parquet(step=[None, 1, 2]),
-        parquet(key=[b"\xff"] * 3),
-        parquet(timestamp=["x"] * 3),
-    ],
-)
-def test_metrics_that_are_none_are_refused(tmp_path: Path, metrics: bytes) -> None:
-    with pytest.raises(ArchiveError, match=r"metrics\.parquet is damaged"):
-        consumed(packed(tmp_path / "a.zip", files(metrics=metrics)), tmp_path / "into")
-
-
-@pytest.mark.parametrize(
-    ("metrics", "said"),
-    [
-        (parquet(key=["k" * 10_000] * 3), "the name of a metric has 10,000 bytes"),
-        (parquet(key=pa.array(["k" * 10_000] * 3).dictionary_encode()), "the name of a metric has 10,000 bytes"),
-        (parquet(key=pa.array([b"k" * 10_000] * 3, pa.binary(10_000))), "its columns are not those of points"),
-        (parquet(value=["1" + "0" * 10_000] * 3), "its columns are not those of points"),
-        (parquet(value=[{"a": 1.0, "b": "k"}] * 3), "its columns are not those of points"),
-        (parquet(encoded="DELTA_BYTE_ARRAY"), "its names are packed in a way that archives of runs are not"),
-    ],
-)
-def test_what_would_be_written_out_for_every_point_is_refused_before_it_is(
-    tmp_path: Path, metrics: bytes, said: str
-) -> None:
-    with pytest.raises(ArchiveError, match=said):
-        consumed(packed(tmp_path / "a.zip", files(metrics=metrics)), tmp_path / "into")
-
-
-def test_a_name_that_is_as_long_as_mlflow_takes_it_is_read(tmp_path: Path) -> None:
-    metrics = parquet(key=["\N{FIRE}" * 250] * 3)
-    assert consumed(packed(tmp_path / "a.zip", files(metrics=metrics)), tmp_path / "into") == ["first"]
-
-
 def test_runs_that_are_nested_in_a_circle_are_read_once_each(tmp_path: Path) -> None:
     ids = ["a", "b", "c"]
     with ArchiveWriter(tmp_path / "a.zip", "store", "now") as into:
@@ -253,8 +182,6 @@ def test_runs_that_are_nested_in_a_circle_are_read_once_each(tmp_path: Path) -> 
     with ArchiveReader(tmp_path / "a.zip") as archive:
         assert sorted(run.run_id for run in archive.runs()) == ids
 
-
-# -- by chance ---------------------------------------------------------------------------------------------------------
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
@@ -322,8 +249,6 @@ def test_an_archive_with_changed_metrics_is_read_or_refused(
     place = tmp_path_factory.mktemp("a")
     harmless(packed(place / "a.zip", files(metrics=flipped(data, METRICS_FILE))), place / "into")
 
-
-# -- reports -----------------------------------------------------------------------------------------------------------
 
 TOLD = {"run": "00000000000000ab", "name": "first", "status": "FINISHED", "start_time": 1000, "tags": {"a": "b"}}
 

@@ -26,6 +26,7 @@ with sdk.start_run(run_name="trapped"):
 SAFE_PATH = pytest.mark.skipif(not interpreter.HAS_SAFE_PATH, reason="Python 3.11 brought it")
 
 
+@pytest.mark.slow
 def test_an_agent_of_its_own_delivers_under_a_safe_path_and_runs_nothing_of_the_working_directory(
     tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, sqlite_uri: str
 ) -> None:

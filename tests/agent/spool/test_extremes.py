@@ -38,6 +38,7 @@ def test_they_are_those_of_all_points_with_nan_left_out(points: list[Point]) -> 
     assert of(points) == plainly(points)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(POINTS, max_size=5))
 def test_the_spool_widens_them_batch_by_batch(batches: list[list[Point]]) -> None:

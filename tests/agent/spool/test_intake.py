@@ -324,6 +324,7 @@ def spool() -> Iterator[Spool]:
         spool.close()
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(bodies=st.lists(BODIES, max_size=12))
 def test_garbage_never_raises_and_harms_no_good_row_and_fits_into_the_spool(spool: Spool, bodies: list[bytes]) -> None:

@@ -65,6 +65,7 @@ def record(**changes: Any) -> RunRecord:
     return RunRecord(**{**known, **changes})
 
 
+@pytest.mark.slow
 def test_a_run_shows_what_is_known_and_waits_for_nothing(
     sqlite_uri: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

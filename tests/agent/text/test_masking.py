@@ -45,6 +45,7 @@ def test_what_is_no_secret_stays_as_it_is(arguments: list[str]) -> None:
     assert mask_text("\n".join(arguments)) == "\n".join(arguments)
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(st.lists(st.text(max_size=30), max_size=4))
 def test_any_arguments_are_taken(arguments: list[str]) -> None:

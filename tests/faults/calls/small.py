@@ -100,9 +100,9 @@ class Steps:
             self.raised.append(repr(error))
         for _ in range(20):
             woken, self._changed = self._changed, False
-            for uri, channel in list(pipeline.channels.items()):
-                self._step((uri, "deliver"), lambda now, c=channel: pipeline.deliver(c, now), woken=woken)
-                self._step((uri, "upload"), lambda now, c=channel: pipeline.upload(c, now), woken=woken)
+            for uri, destination in list(pipeline.by_uri.items()):
+                self._step((uri, "deliver"), lambda now, c=destination: pipeline.deliver(c, now), woken=woken)
+                self._step((uri, "upload"), lambda now, c=destination: pipeline.upload(c, now), woken=woken)
             if not self._changed:
                 break
         self._clock.now += 0.1

@@ -44,11 +44,12 @@ def deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_every_public_function_is_walked() -> None:
     functions = {name for name in tailrace.__all__ if name[0].islower()}
-    assert functions == CALLS.keys()
+    assert functions - {"install"} == CALLS.keys()  # which stands before MLflow's stores for good
     of_a_run = {name for name in dir(Run) if not name.startswith("_")}
     assert of_a_run - CALLS.keys() == RUN_CALLS.keys() - {"system_monitor"} | {"status"} & of_a_run
 
 
+@pytest.mark.slow
 def test_a_working_directory_that_was_deleted_before_the_run_costs_nothing_else(
     deleted: Path, sqlite_uri: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -58,6 +59,7 @@ def test_a_working_directory_that_was_deleted_before_the_run_costs_nothing_else(
         assert "Traceback" not in caplog.text
 
 
+@pytest.mark.slow
 def test_a_working_directory_that_is_deleted_during_the_run_costs_nothing_else(deleted: Path, sqlite_uri: str) -> None:
     with tracking(sqlite_uri, agent="process", on_error="warn", end_timeout=20) as sdk:
         with sdk.start_run() as run:
@@ -71,6 +73,7 @@ def test_a_working_directory_that_is_deleted_during_the_run_costs_nothing_else(d
     assert Store(sqlite_uri, run).metrics() == {"loss": [(1, 0.5)], "other": [(0, 1.0)]}
 
 
+@pytest.mark.slow
 def test_a_directory_that_may_not_be_asked_for_costs_nothing_else(
     sqlite_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,10 +81,11 @@ def test_a_directory_that_may_not_be_asked_for_costs_nothing_else(
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(os, "getcwd", refused)
-    with tracking(sqlite_uri, on_error="warn", end_timeout=0.5) as sdk:
+    with tracking(sqlite_uri, on_error="warn", end_timeout=0.5, exit_timeout=0.5) as sdk:
         assert walk(sdk) == []
 
 
+@pytest.mark.slow
 def test_a_user_without_a_home_and_without_a_name_loses_nothing(
     sqlite_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,6 +102,7 @@ def test_a_user_without_a_home_and_without_a_name_loses_nothing(
     assert Store(sqlite_uri, run).metrics() == {"loss": [(1, 0.5)]}
 
 
+@pytest.mark.slow
 def test_a_standard_error_that_is_closed_or_no_file_stops_no_wait(
     monkeypatch: pytest.MonkeyPatch, sqlite_uri: str
 ) -> None:
@@ -209,6 +214,7 @@ os._exit(len(wrong))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
 def test_a_process_that_becomes_another_user_trains_on(sqlite_uri: str, tmp_path: Path) -> None:
     closed = tmp_path / "closed"
@@ -314,6 +320,7 @@ def _leaking(code: str, directory: Path, uri: str, **variables: str) -> subproce
     )
 
 
+@pytest.mark.slow
 def test_a_program_without_a_descriptor_left_trains_on_and_all_that_it_logs_arrives(
     sqlite_uri: str, tmp_path: Path
 ) -> None:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import json
-import logging
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
-import msgspec
 import numpy as np
 import pytest
 import torch
@@ -31,16 +26,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
+from helpers.models import Sunk, X, Y, fitted, net
 from helpers.sdk_tools import Store, eventually, named, newer_than_mlflow_3_7, script, tracking
-from tailrace import CallError, NotFound, Tracker
-from tailrace._models.copying import freeze_model
-from tailrace._models.saving import flavor_module, save_model
+from tailrace import CallError, Tracker
 from tailrace_agent.errors import Refused, Unavailable
-from tailrace_agent.ipc.records import ModelSpec, RunSpec
-from tailrace_agent.sinks.mlflow import MlflowSink, open_sink
-
-X = np.array([[0.0, 1.0], [1.0, 0.0], [2.0, 2.0], [3.0, 1.0]])
-Y = np.array([0, 0, 1, 1])
 
 
 class Doubled(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
@@ -75,15 +64,7 @@ def tracker(sqlite_uri: str) -> Iterator[Tracker]:
         yield tracker
 
 
-def fitted() -> LogisticRegression:
-    return LogisticRegression().fit(X, Y)
-
-
-def net() -> torch.nn.Module:
-    torch.manual_seed(0)
-    return torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 1))
-
-
+@pytest.mark.slow
 def test_a_model_of_each_kind_comes_back_as_it_was_at_the_call(
     store_uri: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
@@ -142,6 +123,7 @@ def test_a_model_of_each_kind_comes_back_as_it_was_at_the_call(
     assert (counts.accepted, counts.delivered, counts.pending) == (3, 3, 0)
 
 
+@pytest.mark.slow
 def test_a_model_whose_classes_only_pickle_can_hold_is_saved_with_its_packages(
     tracker: Tracker, tmp_path: Path
 ) -> None:
@@ -159,32 +141,6 @@ def test_a_model_whose_classes_only_pickle_can_hold_is_saved_with_its_packages(
         mlflow.set_tracking_uri(tracker.get_tracking_uri())
         lines = Path(mlflow.pyfunc.get_model_dependencies(str(by_flavor.model_uri))).read_text().split()
     assert {line.partition("==")[0] for line in lines} >= {"mlflow", "scikit-learn", "cloudpickle", "six"}
-
-
-def test_a_module_is_taken_out_of_its_wrappers_and_keeps_nothing_of_the_original() -> None:
-    module = net()
-    module[0].weight.grad = torch.ones(3, 2)
-    frozen = freeze_model(torch.nn.DataParallel(module), None, {"rows": [torch.tensor(X, requires_grad=True) * 2]})
-    assert (frozen.flavor, type(frozen.model)) == ("pytorch", torch.nn.Sequential)
-    for ours, theirs in zip(frozen.model.parameters(), module.parameters(), strict=True):
-        assert torch.equal(ours, theirs)
-        assert ours.data_ptr() != theirs.data_ptr()
-        assert (ours.grad, ours.requires_grad) == (None, True)
-    assert not frozen.example["rows"][0].requires_grad
-
-
-def test_a_model_in_training_is_saved_with_its_statistics_and_takes_no_random_numbers(tmp_path: Path) -> None:
-    module = torch.nn.Sequential(torch.nn.BatchNorm1d(2), torch.nn.Dropout())
-    module.kept = module(torch.tensor(X, dtype=torch.float32, requires_grad=True))  # in the middle of a graph
-    mean = module[0].running_mean.clone()
-    frozen = freeze_model(module, None, torch.ones(2, 2))
-    numbers = torch.get_rng_state()
-    save_model(frozen, tmp_path / "model", signature="infer")
-    assert torch.equal(torch.get_rng_state(), numbers)
-    loaded = flavor_module("pytorch").load_model(str(tmp_path / "model"))
-    assert torch.equal(loaded[0].running_mean, mean)
-    assert module.training
-    assert "signature" in (tmp_path / "model" / "MLmodel").read_text()
 
 
 def test_what_cannot_be_a_model_is_said_and_counted_and_raises_only_when_strict(
@@ -223,22 +179,7 @@ def test_what_cannot_be_a_model_is_said_and_counted_and_raises_only_when_strict(
         assert "tracking is off" in str(run.log_model(fitted()).error)
 
 
-def test_importing_a_flavour_leaves_the_programs_logging_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    root, culprit = logging.getLogger(), "pytorch._lightning_autolog"
-    monkeypatch.setattr(root, "handlers", [])
-    monkeypatch.setattr(root, "level", logging.INFO)
-    monkeypatch.delitem(sys.modules, f"mlflow.{culprit}", raising=False)
-    with contextlib.suppress(ImportError):  # without Lightning, which it looks for when the harm is done
-        importlib.import_module(f"mlflow.{culprit}")
-    assert root.level == logging.ERROR
-    monkeypatch.setattr(root, "handlers", [])
-    monkeypatch.setattr(root, "level", logging.INFO)
-    monkeypatch.delitem(sys.modules, f"mlflow.{culprit}", raising=False)
-    with contextlib.suppress(ImportError):
-        flavor_module(culprit)
-    assert (root.level, root.handlers) == (logging.INFO, [])
-
-
+@pytest.mark.slow
 def test_the_settings_say_what_is_kept_and_registered(tracker: Tracker, sqlite_uri: str) -> None:
     register: Any = {"register_model": True, "model_stage": "canary", "model_description": "of the settings"}
     with tracker.start_run(**register, log_input_example=False) as run:
@@ -273,68 +214,6 @@ def test_a_registry_that_refuses_leaves_the_logged_model_and_a_dead_letter(
     assert f"model '--' is logged as {handle.model_uri}, but not registered as '..'" in caplog.text
 
 
-def test_stages_are_aliases_and_an_archived_version_loses_them(tracker: Tracker, sqlite_uri: str, saved: Path) -> None:
-    with tracker.start_run() as run:
-        for stage in ("staging", "production", "canary"):
-            run.register_model(saved, "m", stage=stage, description=stage)
-        run.register_model(saved, "other")
-    client = MlflowClient(sqlite_uri)
-
-    def state() -> list[tuple[list[str], str, str]]:
-        table = tracker.list_models("m").sort_values("version")
-        theirs = [client.get_model_version("m", str(number)).current_stage for number in table["version"]]
-        return list(zip(table["aliases"].tolist(), table["stage"].tolist(), theirs, strict=True))
-
-    assert state() == [
-        (["staging"], "staging", "Staging"),
-        (["production"], "production", "Production"),
-        (["canary"], "none", "None"),
-    ]
-    tracker.promote_model("m", 1, stage="Production", alias="champion")
-    tracker.archive_model("m", 3)
-    assert state() == [
-        (["champion", "production"], "production", "Production"),
-        ([], "archived", "Archived"),
-        (["canary"], "archived", "Archived"),
-    ]
-    tracker.promote_model("m", 3, stage="none")
-    tracker.promote_model("m", 1, stage="none")
-    assert state()[0] == (["champion"], "none", "None")
-    assert state()[2] == (["canary"], "none", "None")
-    assert tracker.list_models()["name"].tolist() == ["m", "m", "m", "other"]
-    with pytest.raises(NotFound, match=r"'m' has no alias 'best'; its newest version is 3, its aliases: canary"):
-        tracker.load_model("m", alias="best")
-    with pytest.raises(NotFound, match="there is no registered model 'n'"):
-        tracker.archive_model("n", 1)
-    with pytest.raises(NotFound, match="has no model 'x'; it has: m, other"):
-        tracker.load_model("x", run_id=run.run_id)
-    with pytest.raises(NotFound, match="m-0"):
-        tracker.load_model("models:/m-0")
-    with pytest.raises(NotFound, match="not found"):
-        tracker.load_model("m", run_id="0" * 32)
-    with pytest.raises(CallError, match="alias and version were passed"):
-        tracker.load_model("m", alias="canary", version=3)
-    assert tracker.load_model("models:/m/latest").coef_.any()
-
-
-def test_a_model_that_mlflow_has_is_registered_by_its_uri(
-    sunk: Sunk, store_uri: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    name = f"u{sunk.spec.registered_name}"
-    sunk.spec = msgspec.structs.replace(sunk.spec, registered_name=None, aliases=())
-    uri = str(sunk.log().uri)
-    tracker = Tracker(tracking_uri=store_uri)
-    for number, source in enumerate((uri, f"runs:/{sunk.run_id}/m"), 1):
-        handle = tracker.register_model(source, name, alias="best", stage="staging", tags={"a": 1}, description="d")
-        assert handle.wait()
-        assert (handle.error, handle.version, handle.model_uri) == (None, str(number), source)
-    assert tracker.load_model(f"models:/{name}@best").coef_.any()
-    assert tracker.list_models(name)["tags"].tolist() == [{"a": "1"}] * 2
-    for bad in ("models:/m-0", "runs:/nowhere/m", f"models:/{name}/1"):
-        assert tracker.register_model(bad, name).error
-        assert f"{bad} was not registered as" in caplog.text
-
-
 def test_a_registry_that_is_away_is_waited_for_and_its_password_is_written_nowhere(
     sqlite_uri: str, saved: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -351,67 +230,21 @@ def test_a_registry_that_is_away_is_waited_for_and_its_password_is_written_nowhe
     assert "hush" not in caplog.text
 
 
-def test_the_registry_may_be_another_store(sqlite_uri: str, tmp_path: Path) -> None:
-    registry = f"sqlite:///{tmp_path}/registry.db"
-    Path(tmp_path, "registry.db").write_bytes(Path(sqlite_uri.removeprefix("sqlite:///")).read_bytes())
-    with tracking(sqlite_uri, registry_uri=registry) as tracker, tracker.start_run() as run:
-        handle = run.register_model(fitted(), "m")
-        assert handle.wait()
-        assert handle.version == "1"
-        assert tracker.load_model("m").coef_.any()
-    assert MlflowClient(sqlite_uri).search_registered_models() == []
-
-
 # -- at the sink -----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model in MLflow's format."""
-    path = tmp_path_factory.mktemp("saved") / "model"
-    save_model(freeze_model(fitted(), None, X[:1]), path, signature="infer")
-    return path
-
-
-class Sunk:
-    """A run in a store, and a model for it."""
-
-    def __init__(self, uri: str, saved: Path, directory: Path) -> None:
-        sink = open_sink(uri, str(directory), request_timeout=30)
-        assert isinstance(sink, MlflowSink)
-        self.sink, self.client = sink, MlflowClient(uri)
-        self.spec = ModelSpec(os.urandom(8).hex(), "m", registered_name=f"m-{os.urandom(4).hex()}", aliases=("best",))
-        run = RunSpec(run=int.from_bytes(os.urandom(7), "big"), start_time=1, cwd=str(directory))
-        self.run_id = sink.open_run(run, None, find_first=False).run_id
-        self.files = directory / "model"
-        shutil.copytree(saved, self.files)
-
-    def log(self) -> Any:
-        return self.sink.log_model(self.run_id, self.files, self.spec)
-
-    def versions(self) -> list[Any]:
-        return list(self.client.search_model_versions(f"name = '{self.spec.registered_name}'"))
-
-    def models(self) -> list[Any]:
-        return list(self.client.search_logged_models(["0"], f"source_run_id = '{self.run_id}'"))
-
-
-@pytest.fixture
-def sunk(store_uri: str, saved: Path, tmp_path: Path) -> Sunk:
-    return Sunk(store_uri, saved, tmp_path)
-
-
+@pytest.mark.slow
 def test_whatever_step_fails_the_next_attempt_ends_with_one_model_and_one_whole_version(
     sunk: Sunk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry = sunk.sink._registry(sunk.spec)
     steps = [
-        (sunk.sink._store, "create_logged_model", False),
-        (sunk.sink._store, "log_outputs", True),
-        (sunk.sink._store, "finalize_logged_model", False),
+        (sunk.sink._runs.mlflows_own(), "create_logged_model", False),
+        (sunk.sink._runs.mlflows_own(), "log_outputs", True),
+        (sunk.sink._runs.mlflows_own(), "finalize_logged_model", False),
         (registry.store, "create_model_version", True),
         (registry.store, "set_registered_model_alias", False),
-        (sunk.sink._store, "set_logged_model_tags", True),
+        (sunk.sink._runs.mlflows_own(), "set_logged_model_tags", True),
     ]
     for store, method, before in steps:
         real = getattr(store, method)
@@ -437,15 +270,16 @@ def test_whatever_step_fails_the_next_attempt_ends_with_one_model_and_one_whole_
     assert sunk.spec.registered_name in model.tags["mlflow.modelVersions"]
 
 
+@pytest.mark.slow
 def test_twins_of_an_answer_that_was_lost_are_deleted(sunk: Sunk) -> None:
     registry = sunk.sink._registry(sunk.spec)
     tags = [LoggedModelTag("tailrace.model", sunk.spec.token)]
     for _ in range(2):
-        sunk.sink._store.create_logged_model("0", "m", sunk.run_id, tags, [], None)
+        sunk.sink._runs.mlflows_own().create_logged_model("0", "m", sunk.run_id, tags, [], None)
     first = sunk.log()
     tag = ModelVersionTag("tailrace.model", sunk.spec.token)
     source = sunk.models()[0].artifact_location
-    if sunk.sink._remote:
+    if sunk.sink._runs.remote:
         source = first.uri
     registry.store.create_model_version(sunk.spec.registered_name, source, sunk.run_id, [tag], None, None,
                                         model_id=str(first.uri).removeprefix("models:/"))  # fmt: skip
@@ -479,7 +313,7 @@ def test_a_store_without_logged_models_keeps_them_as_artifacts_of_the_run(
     def unknown(*_: object, **__: object) -> None:
         raise MlflowException("API request failed with error code 404", error_code=ENDPOINT_NOT_FOUND)
 
-    monkeypatch.setattr(sunk.sink._store, "search_logged_models", unknown)
+    monkeypatch.setattr(sunk.sink._runs.mlflows_own(), "search_logged_models", unknown)
     outcome = sunk.log()
     assert outcome == sunk.log()
     assert (outcome.uri, outcome.version) == (f"runs:/{sunk.run_id}/m", "1")

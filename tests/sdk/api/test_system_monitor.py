@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 
+from helpers.samples import CPU, MEMORY, sampled, steps_of
 from helpers.sdk_tools import Store, eventually, named, script, tracking
 from nvml.standin import Standin, build
-from tailrace import Run, SystemMetricsLogger, SystemMonitor, Tracker
-from tailrace._session.torch_memory import TorchMemory
+from tailrace import Run, Tracker
 from tailrace_agent.errors import CallError, SettingsError
 from tailrace_agent.ipc.records import encode
-from tailrace_agent.sampler.torch_memory import TorchSource, torch_board
 from tailrace_agent.spool.blocks import SYSTEM, encode_rows
 from tailrace_agent.spool.intake import Intake
 from tailrace_agent.spool.store import Spool
 
-_CPU = "system/cpu_utilization_percentage"
-_MEMORY = "system/system_memory_usage_megabytes"
 _MLFLOWS = {
     "system/cpu_utilization_percentage",
     "system/system_memory_usage_megabytes",
@@ -40,52 +33,42 @@ _MLFLOWS = {
 }
 
 
-@pytest.fixture
-def tracker(sqlite_uri: str) -> Iterator[Tracker]:
-    with tracking(sqlite_uri, system_metrics_interval=0.1) as tracker:
-        yield tracker
-
-
-def _sampled(monitor: SystemMonitor) -> dict[str, float]:
-    return eventually(monitor.latest)
-
-
-def _steps(store: Store, key: str = _MEMORY) -> list[int]:
-    return [step for step, _ in store.history(key)]
-
-
+@pytest.mark.slow
 def test_a_short_run_shows_a_first_and_a_last_sample_under_mlflows_names(tracker: Tracker, sqlite_uri: str) -> None:
     with tracker.start_run() as run, tracker.system_monitor(interval=3600.0) as monitor:
-        _sampled(monitor)
+        sampled(monitor)
         time.sleep(0.2)
     store = Store(sqlite_uri, run)
     assert store.run.data.metrics.keys() >= _MLFLOWS
-    assert _steps(store) == [0, 1]
+    assert steps_of(store) == [0, 1]
     assert store.status == "FINISHED"
 
 
+@pytest.mark.slow
 def test_a_run_that_ends_at_once_still_shows_a_sample(tracker: Tracker, sqlite_uri: str) -> None:
     with tracker.start_run(log_system_metrics=True) as run:
         pass
     found = Store(sqlite_uri, run).run.data.metrics.keys()
-    assert found >= _MLFLOWS - {_CPU}, "a share of time needs two samples"
+    assert found >= _MLFLOWS - {CPU}, "a share of time needs two samples"
 
 
+@pytest.mark.slow
 def test_the_agents_own_health_is_sampled(tracker: Tracker, sqlite_uri: str) -> None:
     with tracker.start_run() as run, tracker.system_monitor() as monitor:
-        _sampled(monitor)
+        sampled(monitor)
     found = Store(sqlite_uri, run).run.data.metrics
     for name in ("lag_seconds", "pending_count", "spool_megabytes", "memory_usage_megabytes"):
         assert found[f"system/tailrace_{name}"] >= 0
 
 
+@pytest.mark.slow
 def test_the_agents_own_health_comes_after_the_programs_metrics_where_charts_are_sorted_by_name(
     tracker: Tracker, sqlite_uri: str
 ) -> None:
     with tracker.start_run() as run:
         for node in (None, "worker-1"):
             with tracker.system_monitor(node=node) as monitor:
-                _sampled(monitor)
+                sampled(monitor)
     # A section for what stands before the last slash, those by name, and that of `system/` after them.
     sections: dict[str, list[str]] = {}
     for name in sorted(Store(sqlite_uri, run).run.data.metrics):
@@ -97,6 +80,7 @@ def test_the_agents_own_health_comes_after_the_programs_metrics_where_charts_are
         assert 0 < sum(own) < len(own)
 
 
+@pytest.mark.slow
 def test_start_and_stop_do_what_with_does_and_steps_go_on_counting(tracker: Tracker, sqlite_uri: str) -> None:
     with tracker.start_run() as run:
         monitor = tracker.system_monitor(interval=3600.0)
@@ -108,49 +92,53 @@ def test_start_and_stop_do_what_with_does_and_steps_go_on_counting(tracker: Trac
             monitor.stop()
             monitor.stop()
             eventually(lambda count=count: _points(run, sqlite_uri) == count)  # type: ignore[misc]
-    assert _steps(Store(sqlite_uri, run)) == [0, 1, 2, 3, 4, 5]
+    assert steps_of(Store(sqlite_uri, run)) == [0, 1, 2, 3, 4, 5]
 
 
 def _points(run: Run, uri: str) -> int:
     run.flush()
-    return len(_steps(Store(uri, run)))
+    return len(steps_of(Store(uri, run)))
 
 
+@pytest.mark.slow
 def test_nested_monitors_are_one_that_ends_with_the_outermost(tracker: Tracker, sqlite_uri: str) -> None:
     with tracker.start_run() as run:
         with tracker.system_monitor(interval=3600.0) as outer:
-            _sampled(outer)
+            sampled(outer)
             with tracker.system_monitor(interval=0.1, network=False) as inner:
                 assert inner.latest() == outer.latest()
             assert _points(run, sqlite_uri) == 1
         assert _points(run, sqlite_uri) == 2
 
 
+@pytest.mark.slow
 def test_without_a_run_one_is_started(tracker: Tracker, sqlite_uri: str) -> None:
     with tracker.system_monitor() as monitor:
         run = tracker.active_run()
         assert run is not None
-        _sampled(monitor)
+        sampled(monitor)
     assert tracker.active_run() is run
     tracker.end_run()
-    assert _CPU in Store(sqlite_uri, run).run.data.metrics
+    assert CPU in Store(sqlite_uri, run).run.data.metrics
 
 
+@pytest.mark.slow
 def test_several_runs_at_once_each_have_their_own_first_and_last_sample(tracker: Tracker, sqlite_uri: str) -> None:
     with tracker.start_run() as parent, parent.system_monitor(3600.0) as first:
-        _sampled(first)
+        sampled(first)
         with tracker.start_run(nested=True) as child, child.system_monitor(3600.0) as second:
-            _sampled(second)
-        of_child = Store(sqlite_uri, child)
-    assert _steps(of_child) == [0, 1]
-    assert _steps(Store(sqlite_uri, parent)) == [0, 1, 2, 3]
+            sampled(second)
+    of_child = Store(sqlite_uri, child)  # nested runs end without a wait; the parent's end waits for them, too
+    assert steps_of(of_child) == [0, 1]
+    assert steps_of(Store(sqlite_uri, parent)) == [0, 1, 2, 3]
     assert "system/cpu_count" in of_child.tags
 
 
+@pytest.mark.slow
 def test_start_run_and_the_settings_begin_it(tracker: Tracker, sqlite_uri: str) -> None:
     with tracker.start_run(log_system_metrics=True) as run:
         time.sleep(0.35)
-    assert len(_steps(Store(sqlite_uri, run))) >= 3
+    assert len(steps_of(Store(sqlite_uri, run))) >= 3
     with tracking(sqlite_uri, log_system_metrics=True, system_metrics_node="n7") as other:
         with other.start_run() as run:
             pass
@@ -160,38 +148,42 @@ def test_start_run_and_the_settings_begin_it(tracker: Tracker, sqlite_uri: str) 
     assert not Store(sqlite_uri, silent).run.data.metrics
 
 
+@pytest.mark.slow
 def test_mlflows_variables_begin_it(sqlite_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true")
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_NODE_ID", "worker-1")
     with tracking(sqlite_uri) as tracker, tracker.start_run() as run:
         time.sleep(0.5)
-    assert len(_steps(Store(sqlite_uri, run), "system/worker-1/system_memory_usage_megabytes")) >= 3
+    assert len(steps_of(Store(sqlite_uri, run), "system/worker-1/system_memory_usage_megabytes")) >= 3
 
 
+@pytest.mark.slow
 def test_switches_prefix_and_node_choose_what_is_logged_and_how_it_is_called(tracker: Tracker, sqlite_uri: str) -> None:
     off = {"cpu": False, "disk": False, "network": False, "gpu": False, "process": False}
     with (
         tracker.start_run() as run,
         tracker.system_monitor(prefix="machine", node="a", cores=True, **off) as monitor,  # type: ignore[arg-type]
     ):
-        _sampled(monitor)
+        sampled(monitor)
     kinds = {name.removeprefix("machine/a/")[:4] for name in Store(sqlite_uri, run).run.data.metrics}
     assert kinds <= {"syst", "swap", "tail"}
     assert "syst" in kinds
 
 
+@pytest.mark.slow
 def test_latest_comes_from_memory_as_a_dict_of_its_own(tracker: Tracker) -> None:
     with tracker.start_run(), tracker.system_monitor(interval=3600.0) as monitor:
-        first = _sampled(monitor)
+        first = sampled(monitor)
         first.clear()
         began = time.perf_counter()
         for _ in range(1000):
             assert monitor.latest()
         assert (time.perf_counter() - began) / 1000 < 0.001  # microseconds: a benchmark says how many
-        assert monitor.latest()[_MEMORY] > 0
+        assert monitor.latest()[MEMORY] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -212,6 +204,7 @@ def test_bad_arguments_are_clear_errors_at_the_call(sqlite_uri: str, arguments: 
         Tracker(system_metrics_interval=0)
 
 
+@pytest.mark.slow
 def test_a_working_directory_that_is_gone_costs_the_monitor_nothing_else(
     tracker: Tracker, sqlite_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -220,11 +213,12 @@ def test_a_working_directory_that_is_gone_costs_the_monitor_nothing_else(
         monkeypatch.chdir(tmp_path / "gone")
         (tmp_path / "gone").rmdir()
         with tracker.system_monitor() as monitor:
-            _sampled(monitor)
+            sampled(monitor)
         monkeypatch.chdir(tmp_path)
-    assert _CPU in Store(sqlite_uri, run).run.data.metrics
+    assert CPU in Store(sqlite_uri, run).run.data.metrics
 
 
+@pytest.mark.slow
 def test_a_tracker_that_is_off_takes_it_all(tmp_path: Path) -> None:
     with (
         tracking(str(tmp_path), agent="off", reports_dir=str(tmp_path / "reports")) as tracker,
@@ -234,11 +228,12 @@ def test_a_tracker_that_is_off_takes_it_all(tmp_path: Path) -> None:
         assert monitor.latest() == {}
 
 
+@pytest.mark.slow
 def test_samples_are_no_calls_and_the_ledger_balances(tracker: Tracker) -> None:
     with tracker.start_run() as run, tracker.system_monitor() as monitor:
         for step in range(10):
             run.log(step=step, loss=0.5)
-        _sampled(monitor)
+        sampled(monitor)
         time.sleep(0.3)
     ledger = run.ledger()
     assert ledger.calls == 10
@@ -248,94 +243,7 @@ def test_samples_are_no_calls_and_the_ledger_balances(tracker: Tracker) -> None:
     assert not ledger.dead
 
 
-def test_the_logger_stamps_the_latest_sample_with_the_step_and_logs_nothing_by_itself(
-    tracker: Tracker, sqlite_uri: str
-) -> None:
-    with tracker.start_run() as run:
-        system = SystemMetricsLogger(log_disk=True, run=run)
-        _sampled(system._monitor)
-        system.log_metrics(70)
-        system.log_metrics(90, prefix="gauge")
-        time.sleep(0.3)
-        system.stop()
-    store = Store(sqlite_uri, run)
-    assert _steps(store) == [70]
-    assert _steps(store, "gauge/disk_usage_percentage") == [90]
-    assert not [name for name in store.run.data.metrics if "network" in name or "/process_" in name]
-
-
-@pytest.mark.parametrize(
-    ("prefix", "name"),
-    [
-        ("", "cpu_utilization_percentage"),
-        ("gauge/", "gauge/cpu_utilization_percentage"),
-        ("/", "cpu_utilization_percentage"),
-    ],
-)
-def test_the_loggers_prefix_may_be_empty_or_end_in_a_slash(
-    tracker: Tracker, sqlite_uri: str, prefix: str, name: str
-) -> None:
-    with tracker.start_run() as run:
-        system = SystemMetricsLogger(run=run)
-        eventually(lambda: _CPU in system._monitor.latest())
-        system.log_metrics(7, prefix=prefix)
-    assert _steps(Store(sqlite_uri, run), name) == [7]
-    assert not run.ledger().dead
-
-
-def test_a_monitor_that_joins_a_logger_lacks_nothing(tracker: Tracker, sqlite_uri: str) -> None:
-    with tracker.start_run() as run:
-        system = SystemMetricsLogger(log_cpu=False, run=run)
-        _sampled(system._monitor)
-        with tracker.system_monitor() as monitor:
-            eventually(lambda: _CPU in monitor.latest())
-            time.sleep(0.3)
-    assert _CPU in Store(sqlite_uri, run).run.data.metrics
-
-
-def test_torchs_memory_is_told_by_the_process_that_holds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = TorchSource(torch_board(tmp_path, os.getpid()))
-    memory = TorchMemory(tmp_path)
-    monkeypatch.delitem(sys.modules, "torch", raising=False)
-    memory.look()
-    assert source.sample(0.0) == {}
-    cuda = SimpleNamespace(
-        is_initialized=lambda: True,
-        device_count=lambda: 2,
-        memory_reserved=[0, 8_000_000].__getitem__,
-        memory_allocated=[0, 5_000_000].__getitem__,
-    )
-    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))  # type: ignore[arg-type]
-    memory.look()
-    memory.look()  # at most once a second
-    expected = {"gpu_1_torch_allocated_megabytes": 5.0, "gpu_1_torch_reserved_megabytes": 8.0}
-    assert source.sample(1.0) == expected
-    assert source.sample(2.0) == {}, "what was not measured anew is absent"
-    memory._next = 0.0
-    cuda.is_initialized = lambda: False
-    memory.look()
-    assert source.sample(3.0) == {}
-
-
-def test_torchs_memory_comes_with_the_calls(tracker: Tracker, sqlite_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    cuda = SimpleNamespace(
-        is_initialized=lambda: True,
-        device_count=lambda: 1,
-        memory_reserved=lambda _: 8_000_000,
-        memory_allocated=lambda _: 5_000_000,
-    )
-    with tracker.start_run() as run, tracker.system_monitor() as monitor, monkeypatch.context() as patch:
-        patch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))  # type: ignore[arg-type]
-
-        def told() -> bool:
-            for step in range(500):  # about two of them look
-                run.log(step=step, loss=0.5)
-            return "system/gpu_0_torch_reserved_megabytes" in monitor.latest()
-
-        eventually(told)
-    assert Store(sqlite_uri, run).run.data.metrics["system/gpu_0_torch_allocated_megabytes"] == 5.0
-
-
+@pytest.mark.slow
 def test_system_metrics_are_the_first_to_go_at_the_bound(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "spool.db")
     intake = Intake(lambda *_: "")
@@ -376,6 +284,7 @@ _TWO_PROCESSES = """
 """
 
 
+@pytest.mark.slow
 def test_two_processes_of_one_session_are_sampled_once_and_no_thread_samples_in_them(
     sqlite_uri: str, tmp_path: Path
 ) -> None:
@@ -383,7 +292,7 @@ def test_two_processes_of_one_session_are_sampled_once_and_no_thread_samples_in_
     assert json.loads(done.stdout.splitlines()[-1]) == {"threads": 0, "loaded": []}
     store = named(sqlite_uri, "two")
     assert store.history("child") == [(0, 1.0)]
-    assert _steps(store) == [0, 1]
+    assert steps_of(store) == [0, 1]
 
 
 _KILLED_AGENT = """
@@ -420,16 +329,18 @@ _KILLED_TRAINER = """
 """
 
 
+@pytest.mark.slow
 def test_a_new_agent_goes_on_sampling_where_the_killed_one_stopped(sqlite_uri: str, tmp_path: Path) -> None:
     done = script(tmp_path, _KILLED_AGENT, TAILRACE_TRACKING_URI=sqlite_uri)
     assert done.stdout.splitlines()[-1] == "0 0"
-    steps = _steps(named(sqlite_uri, "killed-agent"))
+    steps = steps_of(named(sqlite_uri, "killed-agent"))
     assert len(steps) > 6
     assert steps == sorted(set(steps))
     # The count is written before the sample itself: the kill may fall between.
     assert len(steps) >= steps[-1]
 
 
+@pytest.mark.slow
 def test_the_monitor_of_a_killed_trainer_ends_with_it(sqlite_uri: str, tmp_path: Path) -> None:
     done = script(tmp_path, _KILLED_TRAINER, check=False, TAILRACE_TRACKING_URI=sqlite_uri)
     assert done.returncode == -signal.SIGKILL, done.stderr
@@ -437,11 +348,11 @@ def test_the_monitor_of_a_killed_trainer_ends_with_it(sqlite_uri: str, tmp_path:
     query = "tags.`mlflow.runName` = 'killed-trainer' and attributes.status = 'KILLED'"
     eventually(lambda: list(client.search_runs(["0"], query)))
     store = named(sqlite_uri, "killed-trainer")
-    eventually(lambda: len(_steps(store)) > 6)
+    eventually(lambda: len(steps_of(store)) > 6)
     time.sleep(1.0)
-    count = len(_steps(store))
+    count = len(steps_of(store))
     time.sleep(0.5)
-    assert len(_steps(store)) == count
+    assert len(steps_of(store)) == count
 
 
 _GPU = """
@@ -455,6 +366,7 @@ _GPU = """
 """
 
 
+@pytest.mark.slow
 def test_gpus_arrive_with_their_names_and_uuids_as_tags(sqlite_uri: str, tmp_path: Path) -> None:
     library = build(tmp_path)
     standin = Standin(tmp_path)
@@ -476,3 +388,18 @@ def test_gpus_arrive_with_their_names_and_uuids_as_tags(sqlite_uri: str, tmp_pat
     assert store.tags["system/gpu_0_name"]
     assert store.tags["system/gpu_0_uuid"].startswith("GPU-")
     assert store.tags["system/gpu_driver_version"]
+
+
+@pytest.mark.slow
+def test_the_samples_of_a_resumed_run_go_on_behind_those_that_it_has(sqlite_uri: str, tmp_path: Path) -> None:
+    run_id, steps = None, list[list[int]]()
+    for part in range(3):
+        # A program of its own each time: nothing is known here of the one before.
+        with tracking(sqlite_uri, dir=str(tmp_path / f"state-{part}")) as sdk:
+            with sdk.start_run(run_id=run_id) as run, sdk.system_monitor(interval=3600.0) as monitor:
+                sampled(monitor)
+                sdk.log(step=part, loss=1.0)
+            run_id = run.run_id
+        steps.append(steps_of(Store(sqlite_uri, run_id)))
+    assert steps == [[0, 1], [0, 1, 2, 3], [0, 1, 2, 3, 4, 5]]
+    assert Store(sqlite_uri, run_id).history("loss") == [(0, 1.0), (1, 1.0), (2, 1.0)]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from typing import Any
 
 import pytest
@@ -258,6 +259,7 @@ def test_a_job_may_submit_another_and_does_not_wait_for_itself() -> None:
     assert said == [False, "inner"]
 
 
+@pytest.mark.slow
 def test_signal_handlers_and_finalizers_may_submit_in_the_middle_of_a_submit() -> None:
     lane = Lane(capacity=64)
     done: list[str] = []
@@ -316,6 +318,7 @@ def test_a_forked_child_has_a_fresh_lane_and_the_parents_jobs_stay_the_parents()
     assert done == ["parent"]
 
 
+@pytest.mark.slow
 def test_a_lane_that_nobody_uses_any_more_is_forgotten() -> None:
     import weakref
 
@@ -337,6 +340,24 @@ def test_where_no_thread_can_be_started_the_caller_does_the_work(monkeypatch: py
     assert done == ["job"]
     assert not lane.watch(lambda: True, lambda: None, on_error=ignore)
     assert lane.drain(1)
+
+
+class LastTaken(deque[Any]):
+    """An inbox whose last entry the lane's thread takes, just before somebody else does."""
+
+    def popleft(self) -> Any:
+        if len(self) == 1:
+            self.clear()
+        return super().popleft()
+
+
+def test_what_the_thread_takes_while_the_rest_is_abandoned_raises_nothing(still: Lane) -> None:
+    errors: list[str] = []
+    still._inbox = LastTaken()
+    for _ in range(3):
+        still.submit(lambda: None, on_error=lambda error: errors.append(str(error)))
+    still.abandon("the program has ended")
+    assert errors == ["the program has ended"] * 2
 
 
 def test_a_lane_can_be_drained_at_exit() -> None:

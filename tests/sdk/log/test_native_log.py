@@ -141,6 +141,7 @@ CALLS = st.tuples(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strict", [False, True])
 @settings(deadline=None, max_examples=150)
 @given(calls=st.lists(CALLS, max_size=5))
@@ -510,6 +511,7 @@ def test_nothing_that_was_passed_is_kept_or_released_too_often(tmp_path: Path) -
     bench.reader.close()
 
 
+@pytest.mark.slow
 def test_a_log_and_its_channel_are_collected_when_nobody_needs_them(tmp_path: Path) -> None:
     page = memoryview(bytearray(16)).cast("Q")
     bench = Bench(tmp_path, make_log)
@@ -561,8 +563,9 @@ def test_a_ring_is_moved_by_c_and_python_in_turn(tmp_path: Path) -> None:
     bench.reader.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "file", ["log/test_log.py", pytest.param("offline/test_local_reports.py", marks=pytest.mark.faults)]
+    "file", ["log/test_log.py", pytest.param("offline/test_local_report.py", marks=pytest.mark.faults)]
 )
 def test_without_c_the_same_tests_of_log_pass(file: str, sqlite_template: Path) -> None:
     done = subprocess.run(

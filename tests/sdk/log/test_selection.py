@@ -231,6 +231,7 @@ def test_every_way_of_logging_is_selected_and_the_last_values_arrive_before_the_
         assert len(Store(sqlite_uri, plain).history("train/a")) == 3, "a run's setting is that run's alone"
 
 
+@pytest.mark.slow
 def test_a_script_that_forgets_to_end_its_run_keeps_its_last_values(sqlite_uri: str, tmp_path: Path) -> None:
     (tmp_path / "tailrace.toml").write_text('min_interval = "1h"\n[every]\n"train/*" = 4\n')
     code = """

@@ -20,7 +20,7 @@ import pytest
 from jupyter_core.utils import run_sync
 from nbclient import NotebookClient
 
-from helpers.sdk_tools import eventually, forget, named
+from helpers.sdk_tools import eventually, forget, named, newer_than_mlflow_3_7
 from tailrace import Settings
 from tailrace_agent.ipc.session import Session
 from tailrace_agent.runtime.program import in_notebook, program_file, program_name
@@ -177,6 +177,8 @@ def notebook(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) ->
     forget(directory)
 
 
+@pytest.mark.slow
+@newer_than_mlflow_3_7("prints what it does with its database")
 def test_each_cell_has_the_warnings_that_it_caused_and_no_other(notebook: Notebook) -> None:
     unread = "tailrace: param '{}' could not be read: RuntimeError: no words\n"
     said = {cell: text for cell in CELLS if (text := notebook.text(cell, "stderr"))}
@@ -199,10 +201,12 @@ def test_each_cell_has_the_warnings_that_it_caused_and_no_other(notebook: Notebo
     assert notebook.outputs["error"][-1].output_type == "error"
 
 
+@pytest.mark.slow
 def test_what_is_reported_after_the_last_cell_is_shown_below_it(notebook: Notebook) -> None:
     assert notebook.late == "tailrace: metric 'very_late' was not logged: value is no number but str\n"
 
 
+@pytest.mark.slow
 def test_result_lines_go_to_standard_output(notebook: Notebook) -> None:
     assert notebook.text("start", "stdout") == f"tailrace: run '<b>base</b>' in experiment 'Default' → {notebook.uri}\n"
     assert notebook.text("alert", "stdout") == "tailrace: alert: look\n"
@@ -213,6 +217,7 @@ def test_result_lines_go_to_standard_output(notebook: Notebook) -> None:
     assert where == f"tailrace: look at run '<b>base</b>' with `tailrace ui --tracking-uri {notebook.uri}`"
 
 
+@pytest.mark.slow
 def test_a_wait_leaves_lines_and_no_progress_bar(notebook: Notebook) -> None:
     said = notebook.text("away", "stdout").splitlines()
     assert said[0] == "tailrace: run 'away' in experiment 'Default' → http://127.0.0.1:9"
@@ -223,6 +228,7 @@ def test_a_wait_leaves_lines_and_no_progress_bar(notebook: Notebook) -> None:
     assert "\x1b" not in str(notebook.outputs["away"])
 
 
+@pytest.mark.slow
 def test_objects_show_themselves_as_a_line_and_a_table(notebook: Notebook) -> None:
     (run,), (ledger,), (info, experiment, record) = map(notebook.shown, ("start", "agent", "objects"))
     assert re.fullmatch(r"<tailrace\.Run '<b>base</b>': RUNNING, id=[0-9a-f]{16}>", run["text/plain"])
@@ -236,6 +242,7 @@ def test_objects_show_themselves_as_a_line_and_a_table(notebook: Notebook) -> No
     assert notebook.text("objects", "stdout") == "True\n"
 
 
+@pytest.mark.slow
 def test_the_program_is_the_notebook(notebook: Notebook) -> None:
     tags = named(notebook.uri, "<b>base</b>").tags
     assert (tags["mlflow.source.name"], tags["mlflow.source.type"]) == (str(notebook.path), "NOTEBOOK")
@@ -243,6 +250,7 @@ def test_the_program_is_the_notebook(notebook: Notebook) -> None:
     assert {session.info.program for session in notebook.sessions} == {"digits.ipynb"}
 
 
+@pytest.mark.slow
 def test_what_was_logged_in_cells_is_there(notebook: Notebook) -> None:
     store = named(notebook.uri, "<b>base</b>")
     assert store.status == "FINISHED"
@@ -253,6 +261,7 @@ def test_what_was_logged_in_cells_is_there(notebook: Notebook) -> None:
 LAUNCHER = "/venv/lib/python3/site-packages/ipykernel_launcher.py"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("argument", "kernel", "namespace", "environ", "expected"),
     [

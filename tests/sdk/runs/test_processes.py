@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-import pickle
 from collections import Counter
 from pathlib import Path
 
-import cloudpickle
 import pytest
 from mlflow import MlflowClient
 
-import tailrace
-from helpers.sdk_tools import Store, forget, named, scripts, tracking
-from tailrace import Run, Tracker
+from helpers.sdk_tools import forget, named, scripts
 
 JOINED = """
 import multiprocessing, os, subprocess, sys, threading, time
@@ -232,6 +227,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) ->
     return uri, {name: program.stderr for name, program in done.items()}
 
 
+@pytest.mark.slow
 def test_what_a_joined_process_has_logged_last_is_there_however_it_ends(programs: tuple[str, dict[str, str]]) -> None:
     store = named(programs[0], "joined")
     files = {"text.txt", "dict.json", "image.png", "table.json", "figure.png"}
@@ -254,11 +250,13 @@ def test_what_a_joined_process_has_logged_last_is_there_however_it_ends(programs
     assert [model.name for model in models if model.source_run_id == store.run_id] == ["model"]
 
 
+@pytest.mark.slow
 def test_processes_that_log_without_a_step_share_the_counter_of_the_run(programs: tuple[str, dict[str, str]]) -> None:
     steps = [step for step, _ in named(programs[0], "joined").history("counted")]
     assert sorted(steps) == list(range(len(LASTING) + len(ENDING)))
 
 
+@pytest.mark.slow
 def test_a_pool_that_is_kept_over_two_runs_logs_to_the_one_that_goes_on(programs: tuple[str, dict[str, str]]) -> None:
     one, two = named(programs[0], "one").metrics(), named(programs[0], "two").metrics()
     assert set(one) == {"fork-a", "spawn-a", "fork-between", "spawn-between"}
@@ -270,6 +268,7 @@ def test_a_pool_that_is_kept_over_two_runs_logs_to_the_one_that_goes_on(programs
     assert len(late) == 2  # one of each pool
 
 
+@pytest.mark.slow
 def test_children_log_to_the_run_that_was_active_when_they_were_started(programs: tuple[str, dict[str, str]]) -> None:
     expected = {
         "first": {"late": [(0, 1.0)], "child 3": [(3, 3.0)]},
@@ -280,6 +279,7 @@ def test_children_log_to_the_run_that_was_active_when_they_were_started(programs
     assert {named(programs[0], name).status for name in expected} == {"FINISHED"}
 
 
+@pytest.mark.slow
 def test_runs_trackers_and_functions_that_are_pickled_come_back_joined(programs: tuple[str, dict[str, str]]) -> None:
     store, tracked = named(programs[0], "passed"), named(programs[0], "tracked")
     assert store.metrics() == {
@@ -291,6 +291,7 @@ def test_runs_trackers_and_functions_that_are_pickled_come_back_joined(programs:
     assert tracked.metrics() == {f"by tracker {n}": [(0, float(n))] for n in range(3)}
 
 
+@pytest.mark.slow
 def test_what_is_logged_while_the_program_ends_makes_no_run(programs: tuple[str, dict[str, str]]) -> None:
     store = named(programs[0], "exit")
     assert store.status == "FINISHED"
@@ -318,32 +319,3 @@ def test_what_is_logged_while_the_program_ends_makes_no_run(programs: tuple[str,
         "exit",
     ]
     assert names == Counter(begun)
-
-
-def test_a_run_and_a_tracker_are_copied_as_themselves(sqlite_uri: str) -> None:
-    with tracking(sqlite_uri) as sdk, sdk.start_run() as run:
-        config = {"run": run, "tracker": sdk, "log": run.log}
-        copied = copy.deepcopy(config)
-        assert (copied["run"], copied["tracker"]) == (run, sdk)
-        assert copy.copy(run) is run
-        for dumps in (pickle.dumps, cloudpickle.dumps):
-            again: Run = pickle.loads(dumps(run))
-            assert again is run
-            pickle.loads(dumps(run.log))({"a": 1})
-        elsewhere: Tracker = pickle.loads(pickle.dumps(sdk))
-        assert elsewhere.active_run() is run
-    assert Store(sqlite_uri, run).history("a") == [(0, 1.0), (1, 1.0)]
-
-
-def test_no_secret_is_in_a_pickle(monkeypatch: pytest.MonkeyPatch) -> None:
-    uri, hook = "http://ada:s3cr3t@127.0.0.1:9", "https://hooks.example.org/s3cr3t"
-    with tracking(uri, alert_webhook=hook, end_timeout=0, exit_timeout=0, linger=0, on_error="warn") as sdk:
-        run = sdk.start_run()
-        for each in (sdk, run, sdk.log_metric, run.log):
-            assert b"s3cr3t" not in pickle.dumps(each)
-        assert pickle.loads(pickle.dumps(sdk)).get_tracking_uri() == "http://ada@127.0.0.1:9"
-
-
-def test_the_functions_of_the_module_are_pickled_by_name() -> None:
-    for function in (tailrace.log, tailrace.log_metric, tailrace.start_run):
-        assert pickle.loads(pickle.dumps(function)) == function

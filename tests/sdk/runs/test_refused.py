@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from helpers.sdk_tools import Store, eventually, tracking
-from tailrace import SettingsError, StateDirError, StoreRefused, Tracker
+from helpers.sdk_tools import Store, eventually, newer_than_mlflow_3_7, tracking, warnings
+from tailrace import SettingsError, StoreRefused, Tracker
 from tailrace._api.tracker_part import tracker_core_of
 from tailrace._runs.core import core_of
+from tailrace._runs.program_end import end_all
 from tailrace_agent.ipc.session import Session
 from tailrace_agent.settings.settings import Settings
 from tailrace_agent.spool.store import Spool
@@ -22,10 +23,6 @@ from tailrace_agent.spool.store import Spool
 
 def sessions(directory: Path) -> list[Session]:
     return list(Session.all(Settings(dir=str(directory))))
-
-
-def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.name == "tailrace"]
 
 
 @contextlib.contextmanager
@@ -95,16 +92,22 @@ def _pass_on(door: socket.socket, host: str, port: int) -> None:
                 threading.Thread(target=copy, args=pair, daemon=True).start()
 
 
-def test_a_store_that_mlflow_refuses_is_one_clear_error_at_start_run(tmp_path: Path) -> None:
-    for uri, message in (
-        (tmp_path / "mlruns", "MLFLOW_ALLOW_FILE_STORE=true"),
+@pytest.mark.parametrize(
+    ("refused", "message"),
+    [
+        pytest.param("mlruns", "MLFLOW_ALLOW_FILE_STORE=true", marks=newer_than_mlflow_3_7("still takes plain files")),
         ("sqlite:/mlflow.db", "three slashes"),
         ("gopher://somewhere", "gopher"),
-    ):
-        with tracking(str(tmp_path), tracking_uri=uri) as sdk:
-            with pytest.raises(StoreRefused, match=message):
-                sdk.start_run()
-            assert sdk.active_run() is None
+    ],
+)
+def test_a_store_that_mlflow_refuses_is_one_clear_error_at_start_run(
+    tmp_path: Path, refused: str, message: str
+) -> None:
+    uri = tmp_path / refused if refused == "mlruns" else refused
+    with tracking(str(tmp_path), tracking_uri=uri) as sdk:
+        with pytest.raises(StoreRefused, match=message):
+            sdk.start_run()
+        assert sdk.active_run() is None
 
 
 def test_a_server_without_a_scheme_is_an_error_at_once_that_says_what_to_write() -> None:
@@ -118,7 +121,9 @@ def test_a_server_without_a_scheme_is_an_error_at_once_that_says_what_to_write()
             Tracker(uri)
 
 
-@pytest.mark.parametrize("refused", ["mlruns", "gopher://somewhere"])
+@pytest.mark.parametrize(
+    "refused", [pytest.param("mlruns", marks=newer_than_mlflow_3_7("still takes plain files")), "gopher://somewhere"]
+)
 def test_under_warn_a_refused_store_is_one_warning_and_the_run_is_kept_here(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, refused: str
 ) -> None:
@@ -142,52 +147,6 @@ def test_under_warn_a_refused_store_is_one_warning_and_the_run_is_kept_here(
     assert spool.counts.ledger(core_of(run).spec.run).of("metric").pending == 500
     spool.close()
     session.remove()
-
-
-def test_a_state_directory_that_cannot_be_written_to_is_one_clear_error(sqlite_uri: str, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
-    with tracking(sqlite_uri, dir=tmp_path / "file" / "state") as sdk:
-        with pytest.raises(
-            StateDirError, match=r"cannot write to .*file/state.*Set TAILRACE_DIR \(or the setting `dir`\)"
-        ):
-            sdk.start_run()
-        assert sdk.active_run() is None
-        with sdk.start_run(dir=tmp_path / "elsewhere") as run:
-            sdk.log(x=1)
-    assert Store(sqlite_uri, run).history("x") == [(0, 1.0)]
-
-
-def test_under_warn_an_unwritable_state_directory_is_one_warning_and_state_goes_elsewhere(
-    sqlite_uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    (tmp_path / "file").write_text("in the way")
-    with tracking(sqlite_uri, dir=tmp_path / "file" / "state", on_error="warn") as sdk:
-        with sdk.start_run() as run:
-            sdk.log(x=1)
-        with sdk.start_run():
-            sdk.log(x=2)
-    assert Store(sqlite_uri, run).history("x") == [(0, 1.0)]
-    (said,) = warnings(caplog)
-    assert "Keeping state in" in said
-    assert list(tmp_path.glob("tailrace-state-*/sessions/*/session.json"))
-
-
-def test_where_no_state_can_be_kept_at_all_training_goes_on_with_one_warning(
-    sqlite_uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "file").write_text("in the way")
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "file"))
-    with tracking(sqlite_uri, dir=tmp_path / "file" / "state", on_error="warn") as sdk:
-        with sdk.start_run(params={"p": 1}) as run:
-            sdk.log(x=1)
-            sdk.log_text("text", "text.txt")
-            assert sdk.flush().accepted == 0
-        assert run.status == "FINISHED"
-        sdk.log(x=2)
-    (said,) = warnings(caplog)
-    assert "nothing can be tracked" in said
-    assert "Set TAILRACE_DIR" in said
 
 
 def test_the_backend_none_makes_every_call_a_no_op_that_leaves_nothing_behind(
@@ -223,7 +182,7 @@ def test_the_backend_none_makes_every_call_a_no_op_that_leaves_nothing_behind(
             sdk.log(x=1)
     sdk.end_run()
     assert run.status == "FINISHED"
-    tracker_core_of(sdk).runs.at_exit()
+    end_all([tracker_core_of(sdk).runs])
     assert not (tmp_path / "tailrace").exists()
     assert set(Path("/dev/shm").glob("tailrace-*")) <= rings
     assert set(threading.enumerate()) <= threads

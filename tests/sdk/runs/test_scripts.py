@@ -7,7 +7,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from helpers.sdk_tools import eventually, forget, named, scripts
+import pytest
+
+from helpers.sdk_tools import eventually, forget, named, newer_than_mlflow_3_7, scripts
 from tailrace_agent.ipc.session import Session
 from tailrace_agent.settings.settings import Settings
 
@@ -107,6 +109,8 @@ def _readable(path: str, content: bytes) -> Any:
     return json.loads(content) if path.endswith(".json") else content
 
 
+@pytest.mark.slow
+@newer_than_mlflow_3_7("names the images of a series otherwise")
 def test_a_plain_mlflow_script_leads_to_the_same_runs_with_tailrace(tmp_path: Path, sqlite_template: Path) -> None:
     for name in ("mlflow", "tailrace"):
         shutil.copyfile(sqlite_template, tmp_path / f"{name}.db")
@@ -133,6 +137,7 @@ ENDS = {
 }
 
 
+@pytest.mark.slow
 def test_a_run_ends_as_its_program_does(tmp_path: Path, sqlite_uri: str) -> None:
     """Without `end_run`, and in programs that are over before the agent, a thread here, has imported MLflow."""
     codes = {
@@ -169,6 +174,7 @@ with sdk.start_run(run_name="secret", tags={{"a": "b"}}, exit_timeout=1) as run:
 """
 
 
+@pytest.mark.slow
 def test_a_password_is_never_on_disk_and_never_printed(tmp_path: Path, mlflow_server: str) -> None:
     away = "127.0.0.1:9"
     codes = {}

@@ -10,10 +10,8 @@ from typing import NamedTuple
 
 import pytest
 
-from helpers.sdk_tools import Store, eventually, forget, named, tracking
+from helpers.sdk_tools import forget, named
 from tailrace import Settings
-from tailrace._runs.core import core_of
-from tailrace._session.credentials import CredentialsWatch
 from tailrace_agent.ipc.session import Session
 
 AWAY = "http://127.0.0.1:9"
@@ -138,20 +136,24 @@ def programs(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) ->
     return Programs(uri, directory, said)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["closed", "only here", "dies", "gevent"])
 def test_all_of_it_arrives(programs: Programs, name: str) -> None:
     store = named(programs.uri, name)
     assert (store.status, store.history("loss"), store.artifacts()) == ("FINISHED", [(0, 0.5)], ["text.txt"])
 
 
+@pytest.mark.slow
 def test_with_its_standard_streams_closed_a_program_has_one_agent(programs: Programs) -> None:
     assert programs.agents("closed").count('"agent started"') == 1
 
 
+@pytest.mark.slow
 def test_an_agent_is_started_with_the_path_of_a_program_that_alone_finds_its_packages(programs: Programs) -> None:
     assert programs.agents("only here").count('"agent started"') == 1
 
 
+@pytest.mark.slow
 def test_where_agents_die_before_their_first_word_a_thread_delivers_and_it_is_said_once(programs: Programs) -> None:
     said = (
         "the agent process ends before it begins (ModuleNotFoundError: No module named 'no_such_package'); delivering"
@@ -160,16 +162,19 @@ def test_where_agents_die_before_their_first_word_a_thread_delivers_and_it_is_sa
     assert '"host": "thread"' in programs.agents("dies")
 
 
+@pytest.mark.slow
 def test_where_an_agent_never_says_a_word_a_thread_delivers_and_it_is_said_once(programs: Programs) -> None:
     assert programs.said["silent"].count("/host a Python?); delivering from a thread of this program instead") == 1
     assert '"host": "thread"' in programs.agents("silent")
 
 
+@pytest.mark.slow
 def test_under_gevent_the_agent_is_a_process_and_every_greenlet_is_heard(programs: Programs) -> None:
     assert programs.agents("gevent").count('"agent started"') == 1
     assert sorted(named(programs.uri, "gevent").history("green")) == [(n, float(n)) for n in range(20)]
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_final_wait_ends_the_wait_and_a_second_one_the_script(programs: Programs) -> None:
     said = programs.said["interrupted"].splitlines()
     trained = [line for line in said if line.startswith(("the script", "after"))]
@@ -198,6 +203,7 @@ def test_trains(n, tmp_path):
 """
 
 
+@pytest.mark.slow
 def test_tests_that_treat_warnings_as_errors_may_use_tailrace(tmp_path: Path, sqlite_uri: str) -> None:
     (tmp_path / "test_training.py").write_text(OF_PYTEST)
     done = subprocess.run(
@@ -226,54 +232,3 @@ def test_tests_that_treat_warnings_as_errors_may_use_tailrace(tmp_path: Path, sq
     assert "2 passed" in done.stdout
     assert "ResourceWarning" not in done.stdout + done.stderr
     forget(tmp_path)
-
-
-def test_credentials_that_are_renewed_reach_the_agent(
-    sqlite_uri: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "of-the-morning")
-
-    with tracking(sqlite_uri, agent="process") as sdk, sdk.start_run() as run:
-        assert run.run_id
-        connection = core_of(run).connection
-        assert connection is not None
-        first = (connection.session.shared / "agent.status").read_text()
-        monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "of-the-evening")
-        sdk.log(step=0, loss=0.5)
-
-        def renewed() -> bool:
-            try:
-                now = (connection.session.shared / "agent.status").read_text()
-                pid = int(now.partition('"pid":')[2].partition(",")[0])
-                environ = Path(f"/proc/{pid}/environ").read_bytes()
-            except (OSError, ValueError):  # between two agents
-                return False
-            return now != first and b"MLFLOW_TRACKING_TOKEN=of-the-evening" in environ
-
-        eventually(renewed)
-        sdk.log(step=1, loss=0.25)
-    assert Store(sqlite_uri, run).history("loss") == [(0, 0.5), (1, 0.25)]
-    forget(tmp_path)
-
-
-def test_a_change_of_credentials_is_told_once_and_the_same_ones_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[str] = []
-    monkeypatch.setenv("AWS_SESSION_TOKEN", "1")
-    monkeypatch.setattr("tailrace._session.credentials.start_thread", lambda *_: None)
-    watch = CredentialsWatch(lambda: told.append(os.environ["AWS_SESSION_TOKEN"]))
-    watch.look()
-    monkeypatch.setenv("AWS_SESSION_TOKEN", "2")
-    watch.look()
-    watch.look()
-    monkeypatch.setenv("HOME", "/elsewhere")
-    watch.look()
-    assert told == ["2"]
-
-
-def test_a_name_that_mlflow_refuses_is_told_without_waiting_for_the_next_call(
-    sqlite_uri: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    with tracking(sqlite_uri) as sdk, sdk.start_run() as run:
-        assert run.run_id
-        sdk.log(step=0, **{"loss!": 0.5})
-        eventually(lambda: "MLflow refused metric 'loss!'" in caplog.text, 5)

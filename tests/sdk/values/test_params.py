@@ -389,3 +389,9 @@ print([name for name in ("pydantic", "attr", "attrs", "dataclasses", "omegaconf"
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_config_that_contains_itself_ends_at_the_repetition() -> None:
+    itself: dict[str, Any] = {"a": argparse.Namespace(b=[1, {2}])}
+    itself["me"] = itself
+    assert plain_config(itself) == {"a": {"b": [1, [2]]}, "me": "..."}

@@ -22,7 +22,7 @@ from tailrace_agent.sampler.source import SourceGone
 
 __all__ = ["Device", "Gpus"]
 
-_FIRST_DELAY: Final = 10.0
+_FIRST_DELAY: Final = 10.0  # seconds; NVML is opened anew for it, which closes it for all GPUs
 _LONGEST_DELAY: Final = 300.0
 _PROBES: Final = ("nvmlDeviceGetMemoryInfo", "nvmlDeviceGetUUID")
 _REFUSALS: Final = (3, 4, 13)
@@ -97,6 +97,7 @@ class Gpus:
             if not self._nvml.is_open:
                 self._open()
             elif self._time_to_look(now):
+                # NVML lists devices only when it is initialised, so it has to be closed to find one again.
                 self._nvml.close()
                 self._open()
         except NvmlError as error:
@@ -158,6 +159,7 @@ class Gpus:
         if values is None:
             return [None] * len(fields)
         if all(value.nvmlReturn in _REFUSALS for value in values):
+            # The call itself succeeds, with an error for each field, so `query` has not noticed.
             device.refused.add(("nvmlDeviceGetFieldValues", fields))
         return [value.value.ullVal if value.nvmlReturn == 0 else None for value in values]
 
@@ -226,7 +228,7 @@ class Gpus:
             handles.update((uuid or place, handle) for place in places for uuid, handle in [found.at(place)])
         for device in self.devices:
             device.handle = handles.get(device.key)
-            device.refused.clear()
+            device.refused.clear()  # the driver may have been updated meanwhile
 
     def _report_once(self, event: str, device: Device | None, function: str, code: str) -> None:
         """What one GPU does not support, none of its model does: that is reported once for all, failures for each."""

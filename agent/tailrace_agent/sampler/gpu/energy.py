@@ -44,6 +44,7 @@ class EnergyMeter:
             used = (self._watts + watts) / 2 * (now - self._at)
         if used is not None:
             self.joules = (self.joules or 0.0) + used
+        # Also None: the power may have been added for that time, and the counter would add it once more.
         self._counter, self._at, self._watts = millijoules, now, watts
 
     def pause(self) -> None:

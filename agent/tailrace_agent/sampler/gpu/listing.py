@@ -58,7 +58,7 @@ def text(nvml: Nvml, function: str, *args: object) -> str:
 def _list(nvml: Nvml, number: int) -> Listed | None:
     try:
         handle = nvml.call("nvmlDeviceGetHandleByIndex", number)
-    except Unsupported:
+    except Unsupported:  # NO_PERMISSION: a container to which it was not given
         return None
     except (DeviceLost, QueryFailed):
         return Listed(Card(""), None)
@@ -83,7 +83,7 @@ def _migs(nvml: Nvml, handle: Any) -> list[tuple[Mig, Any]] | None:
     try:
         slots: int = nvml.call("nvmlDeviceGetMaxMigDeviceCount", handle)
     except (Unsupported, QueryFailed):
-        return []
+        return []  # not None: with MIG enabled, CUDA shows no GPU as a whole
     return [found for slot in range(slots) if (found := _mig(nvml, handle, slot)) is not None]
 
 

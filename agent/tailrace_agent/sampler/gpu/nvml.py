@@ -104,7 +104,7 @@ class Nvml:
             pynvml.nvmlInit()
         except pynvml.NVMLError as error:
             raise LibraryGone(_code(error), "nvmlInit") from None
-        self._pid = os.getpid()
+        self._pid = os.getpid()  # not a flag: a forked child has the parent's memory, and no NVML of its own
 
     def call(self, function: str, *args: object) -> Any:
         """What pynvml's `function` answers.
@@ -114,6 +114,7 @@ class Nvml:
         """
         if not self.is_open:
             raise LibraryGone("not open in this process", function)
+        # By name, since an older pynvml lacks some.
         query = getattr(self._pynvml, function, None)
         if query is None:
             raise Unsupported("unknown to this pynvml", function)
@@ -121,6 +122,7 @@ class Nvml:
             return query(*args)
         except self._pynvml.NVMLError as error:
             meaning = _MEANINGS.get(error.value, QueryFailed)
+            # One function's word is not enough to give up all GPUs: the probe decides.
             if meaning is LibraryGone and function != _PROBE and self._answers():
                 meaning = QueryFailed
             raise meaning(_code(error), function) from None
@@ -131,7 +133,7 @@ class Nvml:
         """Shuts NVML down, if this process opened it. Never raises; `open` opens it again."""
         if not self.is_open:
             return
-        self._pid = None
+        self._pid = None  # before the call: whatever it does, this process has NVML open no more
         with contextlib.suppress(self._pynvml.NVMLError):  # a library that is gone cannot be shut down either
             self._pynvml.nvmlShutdown()
 

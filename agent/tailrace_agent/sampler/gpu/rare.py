@@ -55,6 +55,7 @@ class GpuPcie(GpuSource):
         self._turn = 0
 
     def _read(self, now: float, values: dict[str, float]) -> None:  # noqa: ARG002 - one of several
+        # One call a sample, in turn: all of eight GPUs would block the other sources for 320 ms.
         turns = [(device, name) for device in self._whole() for name in _PCIE]
         if not turns:
             return
@@ -88,7 +89,7 @@ class GpuProcesses(GpuSource):
         devices = self._gpus.alive()
         if not devices:
             return
-        device = devices[self._turn % len(devices)]
+        device = devices[self._turn % len(devices)]  # one a sample, as in `GpuPcie`
         self._turn += 1
         running = self._gpus.query(
             device, "nvmlDeviceGetComputeRunningProcesses_v3", or_else="nvmlDeviceGetComputeRunningProcesses_v2"
@@ -96,6 +97,7 @@ class GpuProcesses(GpuSource):
         if not running:
             return
         ours = set(self._processes())
+        # None where the driver does not say, as under Windows' display driver model (WSL).
         used = [each.usedGpuMemory for each in running if each.pid in ours and each.usedGpuMemory is not None]
         if used:
             values[f"{device.prefix}process_memory_usage_megabytes"] = sum(used) / MEGABYTE

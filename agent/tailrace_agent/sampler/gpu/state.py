@@ -52,6 +52,7 @@ class GpuState(GpuSource):
 
     def _read(self, now: float, values: dict[str, float]) -> None:
         alive = self._whole()
+        # By key, not by index: a GPU that is lost and found keeps its sum.
         for key in self._meters.keys() - {device.key for device in alive}:
             self._meters[key][1].pause()
         for device in alive:
@@ -69,6 +70,7 @@ class GpuState(GpuSource):
             values[f"{device.prefix}power_usage_watts"] = milliwatts / 1000
             if limit:
                 values[f"{device.prefix}power_usage_percentage"] = milliwatts / limit * 100
+        # The prefix is that of the first reading: the total must stand under the name of the values before.
         _, meter = self._meters.setdefault(device.key, (device.prefix, EnergyMeter()))
         meter.read(now, self._counter(device), None if milliwatts is None else milliwatts / 1000)
 

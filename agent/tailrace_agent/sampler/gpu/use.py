@@ -79,6 +79,7 @@ class GpuUse(GpuSource):
             for device in self._gpus.ready(now):
                 device.failed = False
                 found = {**self._utilisation(device), **self._memory(device)}
+                # One answer is enough: a GPU of which one query alone fails is not lost.
                 device.failures = device.failures + 1 if device.failed and not found else 0
                 if device.failures >= _LOST_AFTER:
                     self._gpus.lose(device, "it answers nothing")

@@ -91,7 +91,7 @@ def visible(value: str | None, cards: Sequence[Card]) -> list[Place]:
         found = _find(entry, cards) if numbers == is_number else []
         if not found:
             break
-        if not set(found).isdisjoint(chosen):
+        if not set(found).isdisjoint(chosen):  # named twice
             return []
         chosen += found
     return _one_each(cards, chosen)

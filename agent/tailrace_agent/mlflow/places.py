@@ -1,0 +1,59 @@
+"""Directories on this machine that a server names for artifacts, as one without `--serve-artifacts` does.
+
+MLflow writes into any directory that a server names. Here it has to be one that MLflow makes for a run or a model,
+`…/<id>/artifacts`, so that a server can have no file put into a directory of the user's.
+
+Loading this module is cheap.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlparse
+from urllib.request import url2pathname
+
+from tailrace_agent.errors import Refused
+from tailrace_agent.mlflow.links import is_server
+from tailrace_agent.text.quoting import quoted
+
+__all__ = ["check_place", "place_here"]
+
+_OF_A_RUN: Final = re.compile(r"/(?:m-)?[0-9a-f]{32}/artifacts$")  # `m-`: of a logged model
+
+
+def place_here(artifact_uri: str, tracking_uri: str) -> Path | None:
+    """The directory on this machine that a server names for artifacts.
+
+    Returns:
+        None where the artifacts go elsewhere, or the tracking URI is no server's.
+
+    Raises:
+        ValueError: It names a file of another machine.
+    """
+    if not is_server(tracking_uri):
+        return None
+    parts = urlparse(artifact_uri)  # as MLflow: `urlsplit` makes another path of `;`
+    if parts.scheme not in ("", "file"):
+        return None
+    host = parts.hostname or ""
+    if parts.scheme == "file" and host and host != "." and not host.startswith(("localhost", "127.0.0.1")):
+        raise ValueError(f"{artifact_uri} is a file of another machine")
+    return Path(os.path.normpath(url2pathname(parts.path if artifact_uri.startswith("file:") else artifact_uri)))
+
+
+def check_place(artifact_uri: str, tracking_uri: str) -> None:
+    """Makes sure that artifacts do not go into a directory of the user's.
+
+    Raises:
+        Refused: They would.
+        ValueError: As in `place_here`.
+    """
+    here = place_here(artifact_uri, tracking_uri)
+    if here is not None and not _OF_A_RUN.search(here.as_posix()):  # `..` is gone from it
+        raise Refused(
+            f"MLflow's server wants artifacts in {quoted(here)} on this machine, which is no directory of a run: "
+            "nothing is written there; start the server with --serve-artifacts"
+        )

@@ -1,0 +1,98 @@
+"""What `sinks.mlflow` asks of a tracking store, whoever carries it out: MLflow's own store, or requests of our own.
+
+A store raises whatever it comes up with: `errors.translate` makes one of our errors of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Protocol
+
+from tailrace_agent.ipc.records import Kind, Point
+
+__all__ = ["FOUND_AT_MOST", "Page", "Run", "RunStore"]
+
+FOUND_AT_MOST: Final = 1000
+"""Runs or experiments that one search may find."""
+
+
+class Run(NamedTuple):
+    """A run as a store has it. `steps` holds the last step of each metric, `end_time` is in milliseconds."""
+
+    run_id: str
+    experiment_id: str
+    name: str
+    status: str
+    lifecycle_stage: str
+    end_time: int | None
+    artifact_uri: str
+    tags: Mapping[str, str]
+    params: Mapping[str, str]
+    steps: Mapping[str, int]
+
+
+class Page(list[Any]):
+    """What one request brings of a list, with the token of the next one."""
+
+    def __init__(self, found: Sequence[Any], token: str | None) -> None:
+        super().__init__(found)
+        self.token = token
+
+
+class RunStore(Protocol):
+    """A tracking store. May be used from several threads at once."""
+
+    @property
+    def remote(self) -> bool:
+        """Whether it is behind HTTP, so that only an answer can be a refusal."""
+
+    def name_fault(self, kind: Kind, key: str) -> str | None:
+        """Why MLflow would refuse a name, without a request; or None."""
+
+    def default_experiment(self) -> str:
+        """The id of the experiment of a run that names none."""
+
+    def experiment_named(self, name: str) -> str:
+        """The id of an experiment; created when missing."""
+
+    def active_experiments(self) -> list[str]:
+        """The ids of the experiments that are not deleted."""
+
+    def create_run(
+        self, experiment_id: str, user: str, start_time: int, tags: Sequence[tuple[str, str]], name: str | None
+    ) -> Run:
+        """A new run, which is running."""
+
+    def run(self, run_id: str) -> Run:
+        """A run, deleted ones included."""
+
+    def search_runs(self, experiment_ids: Sequence[str], query: str) -> list[Run]:
+        """The runs of some experiments that a filter finds, deleted ones left out."""
+
+    def update_run(self, run_id: str, status: str, end_time: int | None, name: str | None) -> None:
+        """Sets the status; end time and name where they are not None."""
+
+    def delete_run(self, run_id: str) -> None:
+        """Marks a run as deleted."""
+
+    def log_batch(
+        self,
+        run_id: str,
+        metrics: Sequence[Point] = (),
+        params: Sequence[tuple[str, str]] = (),
+        tags: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        """Writes one batch."""
+
+    def metric_page(self, run_id: str, key: str, token: str | None) -> Page:
+        """A page of a metric's history."""
+
+    def place_here(self, artifact_uri: str) -> Path | None:
+        """The directory on this machine that a server names for artifacts; None where it keeps them itself."""
+
+    def repository(self, artifact_uri: str) -> Any:
+        """Where the artifacts of a run go: `proxied_files.ProxiedFiles`, or a repository of MLflow's."""
+
+    def mlflows_own(self) -> Any:
+        """MLflow's own store, for what only it can do; opened, and MLflow imported, at the first call."""

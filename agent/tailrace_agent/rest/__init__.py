@@ -1,0 +1,1 @@
+"""A plain MLflow server, spoken to without importing MLflow."""

@@ -1,0 +1,164 @@
+"""Where a study is kept, by what people write: a path, a database's URL, the address of Optuna's gRPC proxy.
+
+A storage that is away is one error at the start, with its password masked.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from tailrace_agent.errors import SettingsError, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from optuna.storages import BaseStorage
+
+__all__ = ["masked", "need_optuna", "open_storage"]
+
+_CONNECT_WITHIN: Final = 10
+"""Seconds."""
+_BEAT_EVERY, _STALE_AFTER = 10, 60
+"""Seconds; of trials in a database. One whose process has not been heard of for so long is FAIL."""
+_GRPC_PORT: Final = 13000
+
+
+def need_optuna() -> Any:
+    """Optuna.
+
+    Raises:
+        SettingsError: It is not installed.
+    """
+    try:
+        import optuna
+    except ImportError as error:
+        raise SettingsError("a search needs Optuna: pip install 'tailrace[hpo]'") from error
+    return optuna
+
+
+def open_storage(storage: str | os.PathLike[str] | BaseStorage | None) -> BaseStorage:
+    """Opens a storage.
+
+    Args:
+        storage: A path: a file that several processes of one machine share (Optuna's JournalStorage). `postgresql://…`
+            or another URL of SQLAlchemy's: a database, for several machines. `grpc://host:port`: Optuna's proxy.
+            None: this process's memory. What Optuna has opened already stays as it is.
+
+    Raises:
+        SettingsError: It can never be opened like this.
+        Unavailable: It does not answer.
+    """
+    optuna = need_optuna()
+    if storage is None:
+        return optuna.storages.InMemoryStorage()  # type: ignore[no-any-return]
+    if not isinstance(storage, (str, os.PathLike)):
+        return storage
+    text = os.fspath(storage)
+    scheme, _, rest = text.partition("://")
+    if not rest:
+        return _journal(optuna, text)
+    return _proxy(optuna, rest) if scheme == "grpc" else _database(optuna, text)
+
+
+def masked(storage: object) -> str:
+    """What a person may read of a storage."""
+    if storage is None:
+        return "memory"
+    text = os.fspath(storage) if isinstance(storage, (str, os.PathLike)) else type(storage).__name__
+    if "://" not in text:
+        return text
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        return make_url(text).render_as_string(hide_password=True)
+    except (ArgumentError, ValueError):  # a port that is no number
+        return f"{text.partition('://')[0]}://…"
+
+
+def _journal(optuna: Any, path: str) -> BaseStorage:
+    from optuna.storages.journal import JournalFileBackend
+
+    try:
+        if _begins(path) not in (b"", b"{"):  # Optuna would append to it
+            raise SettingsError(f"storage {path!r} is no journal of Optuna's; a database is named as sqlite:///…")
+        storage: BaseStorage = optuna.storages.JournalStorage(JournalFileBackend(path))
+    except OSError as error:
+        raise SettingsError(f"storage {path!r} cannot be opened: {error.strerror or error}") from error
+    return storage
+
+
+def _proxy(optuna: Any, address: str) -> BaseStorage:
+    host, _, port = address.strip("/").partition(":")
+    if not host or not (port or "1").isdigit():
+        raise SettingsError(f"storage 'grpc://{address}' is no address; write grpc://host:{_GRPC_PORT}")
+    proxy: Any = None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            proxy = optuna.storages.GrpcStorageProxy(host=host, port=int(port or _GRPC_PORT))
+        proxy.wait_server_ready(timeout=_CONNECT_WITHIN)
+    except ImportError as error:
+        raise SettingsError("Optuna's gRPC proxy needs grpcio: pip install grpcio protobuf") from error
+    except ConnectionError as error:
+        proxy.close()
+        advice = "is Optuna's proxy server running there?"
+        raise Unavailable(f"storage grpc://{address} does not answer within {_CONNECT_WITHIN} s: {advice}") from error
+    return proxy  # type: ignore[no-any-return]
+
+
+_TRIES: Final = 5
+_PAUSE: Final = 0.5  # seconds
+
+
+def _with_tables(opened: Callable[[], BaseStorage]) -> BaseStorage:
+    """The storage. Optuna creates its tables without a lock: another machine may be about it at the same moment."""
+    from sqlalchemy.exc import IntegrityError, ProgrammingError
+
+    for _ in range(_TRIES - 1):
+        try:
+            return opened()
+        except (IntegrityError, ProgrammingError):
+            time.sleep(_PAUSE)
+    return opened()
+
+
+def _database(optuna: Any, url: str) -> BaseStorage:
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+    shown, password = masked(url), None
+    try:
+        parsed = make_url(url)
+        password = parsed.password
+        waits = parsed.get_backend_name() in ("postgresql", "mysql")
+        arguments = {"connect_args": {"connect_timeout": _CONNECT_WITHIN}} if waits else {}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            storage = _with_tables(
+                lambda: optuna.storages.RDBStorage(
+                    url, engine_kwargs=arguments, heartbeat_interval=_BEAT_EVERY, grace_period=_STALE_AFTER
+                )
+            )
+    except ImportError as error:
+        raise SettingsError(f"storage {shown}: its driver is not installed: {error.__cause__ or error}") from error
+    except (ArgumentError, ValueError) as error:
+        raise SettingsError(f"storage {shown} is no URL of a database; write postgresql://user@host/name") from error
+    except SQLAlchemyError as error:
+        reason = " ".join(str(getattr(error, "orig", None) or error).split())
+        if password:
+            reason = reason.replace(password, "***")
+        raise Unavailable(f"storage {shown} cannot be used: {reason}") from error
+    return storage
+
+
+def _begins(path: str) -> bytes:
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(1)
+    except FileNotFoundError:
+        return b""

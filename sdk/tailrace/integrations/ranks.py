@@ -1,0 +1,23 @@
+"""Which of several processes that train together logs: the first."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+__all__ = ["is_first"]
+
+
+def is_first() -> bool:
+    """Whether this process is the first of those that train together, as torch.distributed or `torchrun` counts them.
+
+    Example:
+        >>> is_first()
+        True
+    """
+    torch: Any = sys.modules.get("torch.distributed")
+    if torch is not None and torch.is_available() and torch.is_initialized():
+        return bool(torch.get_rank() == 0)
+    # `torchrun`, Accelerate and Lightning set both.
+    return "WORLD_SIZE" not in os.environ or os.environ.get("RANK", "0") == "0"

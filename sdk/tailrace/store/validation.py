@@ -1,0 +1,77 @@
+"""What MLflow refuses of a call, refused at the call by its own functions; names that were good are remembered."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from mlflow.utils.validation import (
+    _validate_batch_log_limits,
+    _validate_metric,
+    _validate_param,
+    _validate_param_keys_unique,
+    _validate_tag,
+)
+
+from tailrace.store.overlay import Value
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["checked_batch", "checked_metric", "checked_param", "checked_tag"]
+
+_REMEMBERED_AT_MOST: Final = 10_000
+_good: set[str] = set()
+
+
+def checked_batch(
+    metrics: Sequence[Any], params: Sequence[Any], tags: Sequence[Any]
+) -> tuple[list[Value], list[Any], list[Any]]:
+    """The entries of a `log_batch` as MLflow would store them.
+
+    Raises:
+        MlflowException: MLflow takes none of it.
+    """
+    values = [_checked(metric, "metrics[{}]", index) for index, metric in enumerate(metrics)]
+    checked = [_validate_param(param.key, param.value, path=f"params[{at}]") for at, param in enumerate(params)]
+    texts = [_validate_tag(tag.key, tag.value, path=f"tags[{at}]") for at, tag in enumerate(tags)]
+    _validate_batch_log_limits(values, checked, texts)
+    _validate_param_keys_unique(checked)
+    return values, checked, texts
+
+
+def checked_metric(metric: Any) -> Value:
+    """The metric of a `log_metric`.
+
+    Raises:
+        MlflowException: MLflow does not take it.
+    """
+    return _checked(metric, "", 0)
+
+
+def checked_param(param: Any) -> Any:
+    """The param of a `log_param`, cut to MLflow's length.
+
+    Raises:
+        MlflowException: MLflow does not take it.
+    """
+    return _validate_param(param.key, param.value)
+
+
+def checked_tag(tag: Any) -> Any:
+    """The tag of a `set_tag`, cut to MLflow's length.
+
+    Raises:
+        MlflowException: MLflow does not take it.
+    """
+    return _validate_tag(tag.key, tag.value)
+
+
+def _checked(metric: Any, path: str, index: int) -> Value:
+    key, value, timestamp, step = metric.key, metric.value, metric.timestamp, metric.step
+    if not (  # a known name and plain numbers: nothing can be wrong
+        key in _good and type(value) is float and type(step) is int and type(timestamp) is int and timestamp >= 0
+    ):
+        _validate_metric(key, value, timestamp, step, path=path.format(index))
+        if len(_good) < _REMEMBERED_AT_MOST:
+            _good.add(key)
+    return key, value, timestamp, step

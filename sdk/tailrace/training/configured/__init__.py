@@ -1,0 +1,1 @@
+"""A training that a file describes: `train_from_config`."""

@@ -1,0 +1,1 @@
+"""Estimators with scikit-learn's interface, fitted in a run: `fit`, and its steps."""

@@ -1,0 +1,1 @@
+"""A fitted model, measured on rows: `Evaluator`, its tables and figures."""

@@ -1,0 +1,1 @@
+"""Rows, metrics and predictions: what fits and evaluations measure with."""

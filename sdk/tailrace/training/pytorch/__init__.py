@@ -1,0 +1,1 @@
+"""The loop for PyTorch: `Trainer`, and what it is made of."""

@@ -1,0 +1,130 @@
+"""What comes out of a loader, as what goes into a model and its criterion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tailrace_agent.errors import CallError
+
+__all__ = ["as_outputs", "as_targets", "first_sample", "length", "on_device", "split", "targets_are_classes"]
+
+_OF_CLASSES = (nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss)
+_OF_NUMBERS = (nn.BCEWithLogitsLoss, nn.BCELoss, nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss)
+_LABELS = ("labels", "label", "target", "targets", "y")
+
+
+def length(loader: Any, name: str) -> int | None:
+    """How many batches a loader has; None where it does not know, as one of an `IterableDataset`.
+
+    Raises:
+        CallError: It has none, or is no loader at all.
+    """
+    if not hasattr(loader, "__iter__"):
+        raise CallError(
+            f"{name} is of type {type(loader).__name__}; it is a DataLoader, or anything that yields batches"
+        )
+    try:
+        found = len(loader)
+    except TypeError:
+        return None
+    if found == 0:
+        raise CallError(f"{name} is empty: its data set has no samples, or fewer than a batch under drop_last=True")
+    return found
+
+
+def split(batch: Any) -> tuple[Any, Any]:
+    """A batch as inputs and targets: a pair, several inputs before the targets, or a mapping with labels.
+
+    Raises:
+        CallError: It is none of these.
+    """
+    if isinstance(batch, Mapping):
+        label = next((key for key in _LABELS if key in batch), None)
+        if label is None:
+            raise CallError(
+                f"a batch is a mapping of {', '.join(map(str, batch))}; the targets are expected under one of "
+                f"{', '.join(_LABELS)}"
+            )
+        return {key: value for key, value in batch.items() if key != label}, batch[label]
+    if isinstance(batch, Sequence) and not isinstance(batch, str) and len(batch) >= 2:
+        inputs = batch[0] if len(batch) == 2 else tuple(batch[:-1])
+        return inputs, batch[-1]
+    raise CallError(
+        f"a batch is of type {type(batch).__name__}; it is (inputs, targets), (input, input, …, targets), or a mapping "
+        f"with the targets under one of {', '.join(_LABELS)}"
+    )
+
+
+def on_device(values: Any, where: torch.device) -> Any:
+    """The same with all tensors on a device; copies from pinned memory are not waited for."""
+    if hasattr(values, "to"):
+        return values.to(where, non_blocking=True)
+    if isinstance(values, Mapping):
+        return {key: on_device(value, where) for key, value in values.items()}
+    if isinstance(values, (tuple, list)):
+        moved = [on_device(value, where) for value in values]
+        return type(values)(*moved) if hasattr(values, "_fields") else type(values)(moved)
+    return values
+
+
+def first_sample(inputs: Any) -> Any:
+    """The first sample of a batch's inputs, as NumPy's arrays; None where it is neither a tensor nor a mapping."""
+    if isinstance(inputs, Mapping):
+        found = {key: first_sample(value) for key, value in inputs.items()}
+        return None if any(value is None for value in found.values()) else found
+    if not isinstance(inputs, torch.Tensor):
+        return None
+    sample = inputs[:1].detach().cpu()
+    return (sample.float() if sample.dtype == torch.bfloat16 else sample).numpy().copy()
+
+
+def as_outputs(outputs: Any) -> Tensor:
+    """A model's outputs as the tensor that a criterion takes: the logits, where it returns a mapping or a struct.
+
+    Raises:
+        CallError: There is no such tensor in it.
+    """
+    if isinstance(outputs, torch.Tensor):
+        return outputs
+    logits = outputs.get("logits") if isinstance(outputs, Mapping) else getattr(outputs, "logits", None)
+    if isinstance(logits, torch.Tensor):
+        return logits
+    held = f" of {', '.join(map(str, outputs))}" if isinstance(outputs, Mapping) else ""
+    raise CallError(
+        f"the model returns a {type(outputs).__name__}{held}, and its outputs are expected as a tensor, or under "
+        "'logits'; wrap the model in a module whose forward returns what the criterion takes"
+    )
+
+
+def as_targets(targets: Any, outputs: Tensor, criterion: Any) -> Any:
+    """Targets in the type and shape that the criterion takes, where these alone differ.
+
+    `CrossEntropyLoss` takes classes as int64; what compares numbers takes them in the outputs' type, and in their
+    shape: targets of shape (N,) beside outputs of shape (N, 1) would be broadcast to (N, N), and the loss mean nothing.
+    """
+    if not isinstance(targets, torch.Tensor):
+        return targets
+    whole = not targets.is_floating_point() and not targets.is_complex()
+    if isinstance(criterion, _OF_CLASSES):
+        return targets.long() if whole and targets.dtype != torch.int64 else targets
+    if isinstance(criterion, _OF_NUMBERS):
+        if targets.shape != outputs.shape and targets.numel() == outputs.numel():
+            targets = targets.reshape(outputs.shape)
+        return targets if targets.dtype == outputs.dtype else targets.to(outputs.dtype)
+    return targets
+
+
+def targets_are_classes(targets: Any, outputs: Tensor) -> bool:
+    """Whether targets are the indices of classes that outputs have a score for each: (N, …) beside (N, C, …)."""
+    return (
+        isinstance(targets, torch.Tensor)
+        and not targets.is_floating_point()
+        and targets.dtype != torch.bool
+        and outputs.ndim == targets.ndim + 1
+        and outputs.shape[1] > 1
+        and outputs.shape[0] == targets.shape[0]
+    )

@@ -1,0 +1,1 @@
+"""Which run a training or an evaluation logs to."""
