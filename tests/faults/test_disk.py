@@ -253,8 +253,8 @@ def test_a_ring_that_is_damaged_does_not_keep_the_rest_of_its_session_from_being
         agent = spawn_agent(session, {})
         assert agent is not None
         run = program.settled(40)
-        eventually(lambda: agent.poll() is not None, 20, "the agent ends")
-        assert agent.poll() == 0
+        eventually(lambda: not session.agent_alive(), 20, "the agent ends")
+        assert "agent leaves" in (session.dir / "agent.log").read_text()
         assert (session.dir / "finished").exists()
         rows = MlflowDatabase(sqlite_uri).rows(run.run_id)
         ledger = run.ledger
@@ -315,7 +315,7 @@ def test_a_session_that_is_being_born_is_nobodys_leftover() -> None:
 
 def _start(directory: str) -> int:
     agent = spawn_agent(Session.open(Path(directory)), {})
-    return agent.pid if agent is not None else 0
+    return agent.group if agent is not None else 0
 
 
 @pytest.mark.slow
@@ -323,12 +323,12 @@ def test_however_many_processes_start_an_agent_there_is_one(tmp_path: Path) -> N
     session = Session.create(Settings(dir=os.environ["TAILRACE_DIR"]), cwd=str(tmp_path), program="many")
     ring = session.new_ring()
     with concurrent.futures.ProcessPoolExecutor(4) as pool:
-        agents = [pid for pid in pool.map(_start, [str(session.dir)] * 16) if pid]
+        groups = [group for group in pool.map(_start, [str(session.dir)] * 16) if group]
     try:
-        assert len(agents) == 1
+        assert len(groups) == 1
         assert session.agent_alive()
     finally:
-        for pid in agents:
-            os.kill(pid, signal.SIGKILL)
+        for group in groups:
+            os.killpg(group, signal.SIGKILL)
         ring.close()
         session.remove()

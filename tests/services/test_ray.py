@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from helpers.sdk_tools import Store, forget, tracking
+from helpers.sdk_tools import Store, eventually, forget, tracking
 
 ray = pytest.importorskip("ray")
 pytestmark = [pytest.mark.services, pytest.mark.timeout(300)]
@@ -30,6 +30,36 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     )
     yield
     ray.shutdown()
+
+
+class _Logging:
+    """An actor with a run of its own."""
+
+    def log(self, uri: str, name: str) -> int:
+        import tailrace
+
+        tailrace.start_run(run_name=name, tracking_uri=uri)
+        for step in range(100):
+            tailrace.log(step=step, loss=1.0)
+        return os.getpid()
+
+
+def test_what_an_actor_has_logged_arrives_though_ray_kills_it(cluster: None, sqlite_uri: str, tmp_path: Path) -> None:
+    environment = {"env_vars": {"TAILRACE_DIR": str(tmp_path / "state"), "PYTHONPATH": os.pathsep.join(sys.path)}}
+    make = ray.remote(_Logging).options(num_cpus=0.1, runtime_env=environment)
+    actors = [make.remote() for _ in range(4)]
+    pids = ray.get([actor.log.remote(sqlite_uri, f"actor-{i}") for i, actor in enumerate(actors)])
+    for actor in actors:
+        ray.kill(actor)
+    eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+    client = MlflowClient(sqlite_uri)
+    runs = eventually(lambda: _ended(client.search_runs(["0"]), 4), 60)
+    assert {run.info.status for run in runs} == {"KILLED"}
+    assert {len(client.get_metric_history(run.info.run_id, "loss")) for run in runs} == {100}
+
+
+def _ended(runs: list[Any], number: int) -> list[Any] | None:
+    return runs if [run.info.status for run in runs].count("RUNNING") == 0 and len(runs) == number else None
 
 
 def _train(config: dict[str, Any]) -> None:

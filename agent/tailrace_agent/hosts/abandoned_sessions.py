@@ -5,13 +5,13 @@ Finished sessions are deleted after their time.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from tailrace_agent.errors import SessionError, StateDirError
-from tailrace_agent.hosts.spawn import Agent, spawn_agent
+from tailrace_agent.hosts.spawn import spawn_agent
 from tailrace_agent.ipc.finished import finished, set_aside
 from tailrace_agent.ipc.session import Session
 from tailrace_agent.ipc.survey import Unreadable, survey
@@ -65,7 +65,7 @@ class AbandonedSessions:
         self._own, self._log = own, log
         self._begin_at: float | None = None
         self._todo: list[Session] | None = None
-        self._current: Agent | None = None
+        self._current: Session | None = None
         self._current_since = 0.0
         self._patience = _PATIENCE
         self.done = False
@@ -85,16 +85,15 @@ class AbandonedSessions:
             for session in self._todo:
                 with self._alone(session):
                     self._forget_if_finished(session)
-        if self._current is not None and self._current.poll() is None and now < self._current_since + self._patience:
+        if self._current is not None and self._has_agent(self._current) and now < self._current_since + self._patience:
             return now + _LOOK_EVERY
         self._current = None
         while self._todo:
             session = self._todo.pop(0)
             with self._alone(session):
-                self._current = self._taken_up(session)
-            if self._current is not None:
-                self._current_since = now
-                return now + _LOOK_EVERY
+                if self._take_up(session):
+                    self._current, self._current_since = session, now
+                    return now + _LOOK_EVERY
         self.done = True
         return now + IDLE
 
@@ -110,7 +109,7 @@ class AbandonedSessions:
             self._log.warning("sessions cannot be read", reason=str(error))
         return others
 
-    @contextmanager
+    @contextlib.contextmanager
     def _alone(self, session: Session) -> Iterator[None]:
         """What is wrong with one session (its owner, its mode, its disk) concerns no other, and keeps no agent."""
         try:
@@ -118,14 +117,20 @@ class AbandonedSessions:
         except (OSError, SessionError) as error:
             self._log.warning("session left alone", session=session.id, reason=str(error))
 
-    def _taken_up(self, session: Session) -> Agent | None:
+    def _take_up(self, session: Session) -> bool:
+        """Whether it has an agent now that was started here."""
         if not is_abandoned(session) or is_newborn(session):
-            return None
+            return False
         session.touch_shared()
         # Without credentials: what a program was given is in no file, and went with it.
-        agent = spawn_agent(session, {})
+        started = spawn_agent(session, {}) is not None
         self._log.info("leftover session taken up", leftover=session.id)
-        return agent
+        return started
+
+    def _has_agent(self, session: Session) -> bool:
+        with contextlib.suppress(OSError, SessionError):  # what is wrong with it is reported where it is taken up
+            return session.agent_alive()
+        return False
 
     def _forget_if_finished(self, session: Session) -> None:
         """Deletes what nobody can need any more: no dead letters, nothing set aside, long enough ago."""

@@ -176,7 +176,7 @@ def _publish_first_status(session: Session, problem: str | None = None) -> None:
     with contextlib.suppress(OSError):  # no room in shared memory: reported when something depends on it
         status.write(
             session.shared / "agent.status",
-            AgentStatus(pid=os.getpid(), host="process", started=now, seen=now, problem=problem),
+            AgentStatus(pid=os.getpid(), host="process", started=now, seen=now, problem=problem, group=os.getpgrp()),
         )
 
 

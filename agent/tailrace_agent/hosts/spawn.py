@@ -2,7 +2,8 @@
 
 The agent's lock is taken here and handed down through exec: from this moment on, nobody else starts one. The agent
 runs in a session of its own (`setsid`), so that Ctrl-C in the terminal reaches only the trainer, and has none of its
-files.
+files. It is nobody's child: Ray and others kill a process together with its children, and `os.wait()` in a program is
+for the children that the program has made.
 
 Credentials are what it finds on its standard input, which is a file in memory without a name: no argument, no variable
 (which /proc shows for as long as the agent runs), and nothing on a disk.
@@ -11,6 +12,7 @@ Credentials are what it finds on its standard input, which is a file in memory w
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -32,7 +34,10 @@ from tailrace_agent.settings.plug_in import INSTALLED
 
 __all__ = ["Agent", "can_spawn", "request_exit", "spawn_agent", "take_credentials"]
 
-_FIRST: Final = 3
+_SHELL: Final = "/bin/sh"
+_LOCK: Final = 3
+_INPUT: Final = 5
+"""Where the standard input lies once more: a shell gives what it leaves running `/dev/null` instead."""
 # It closes what the program has left inheritable: a pipe that lives on there would keep its reader waiting for ever.
 _BOOT = """\
 import os
@@ -50,26 +55,24 @@ def can_spawn() -> bool:
 
 
 class Agent:
-    """An agent process. It is meant to outlive us, and is reaped when somebody polls.
+    """An agent process. It is meant to outlive us, and is not our child: whether it lives is what its lock says.
 
     Attributes:
-        pid: Its process id.
+        group: Its process group, which nobody else has; what it starts itself is in there, too.
     """
 
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
-        self._status: int | None = None
+    def __init__(self, group: int) -> None:
+        self.group = group
 
-    def poll(self) -> int | None:
-        """Its exit status, or None while it runs; 0 where somebody else has reaped it."""
-        if self._status is None:
-            try:
-                pid, status = original("os", "waitpid")(self.pid, os.WNOHANG)
-            except ChildProcessError:  # somebody waits for all children, as event loops do
-                pid, status = self.pid, 0
-            if pid:
-                self._status = os.waitstatus_to_exitcode(status)
-        return self._status
+    def kill(self) -> None:
+        """Kills it and what it has started, if they live."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.group, signal.SIGKILL)
+
+    def reap(self) -> None:
+        """Once it has ended: takes it off the list of processes, where orphans come to us as to a container's first."""
+        with contextlib.suppress(ChildProcessError):  # as nearly everywhere
+            original("os", "waitpid")(-self.group, os.WNOHANG)
 
 
 def spawn_agent(session: Session, credentials: dict[str, str]) -> Agent | None:
@@ -93,14 +96,17 @@ def spawn_agent(session: Session, credentials: dict[str, str]) -> Agent | None:
             if credentials:
                 given = nameless(session.shared, msgspec.json.encode(credentials))
                 opened.callback(os.close, given)
-            agent = Agent(_start(session, given, lock, errors))
+            starter = _start(session, given, lock, errors)
     except BaseException:
         del _held[lock]
         let_go(lock)
         raise
     del _held[lock]
     os.close(lock)  # and no more: to give the lock back would take it from the agent, too
-    return agent
+    with contextlib.suppress(ChildProcessError):  # somebody waits for all children, as event loops do
+        if original("os", "waitpid")(starter, 0)[1]:
+            raise OSError(errno.EAGAIN, "no process can be started", f"{session.dir / 'agent.err'} says why")
+    return Agent(starter)
 
 
 def request_exit(session: Session) -> bool:
@@ -135,9 +141,14 @@ def take_credentials() -> dict[str, str]:
 
 
 def _start(session: Session, credentials: int | None, lock: int, errors: int) -> int:
-    """Its process id. Not by `subprocess`: no hook of the program runs in between, gevent's included."""
-    there = _FIRST if lock != _FIRST else _FIRST + 1  # its number in the agent; a copy of it survives the exec
-    command = interpreter.command(_BOOT, str(session.dir), str(there))
+    """The process that starts the agent and ends at once; the agent's group has its id.
+
+    Not by `subprocess`: no hook of the program runs in between, gevent's included.
+    """
+    if not os.access(sys.executable, os.X_OK):  # found out later, it would be a start that nobody sees fail
+        raise FileNotFoundError(errno.ENOENT, "there is no Python to start", sys.executable)
+    there = _LOCK if lock != _LOCK else _LOCK + 1  # its number in the agent; a copy of it survives the exec
+    program, *given = _detached(interpreter.command(_BOOT, str(session.dir), str(there)))
     files = [
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)
         if credentials is None
@@ -145,11 +156,12 @@ def _start(session: Session, credentials: int | None, lock: int, errors: int) ->
         (os.POSIX_SPAWN_DUP2, errors, 1),
         (os.POSIX_SPAWN_DUP2, errors, 2),
         (os.POSIX_SPAWN_DUP2, lock, there),
+        (os.POSIX_SPAWN_DUP2, 0, _INPUT),
     ]
     start = partial(
         os.posix_spawn,
-        sys.executable,
-        command,
+        program,
+        [program, *given],
         _environment(),
         file_actions=files,
         # What a program blocks or ignores stays so through an exec: the agent is stopped by SIGTERM.
@@ -160,6 +172,13 @@ def _start(session: Session, credentials: int | None, lock: int, errors: int) ->
         return start(setsid=True)
     except NotImplementedError:  # an older system
         return start(setpgroup=0)
+
+
+def _detached(command: list[str]) -> list[str]:
+    """The command that leaves another one running, as nobody's child, and ends."""
+    if os.access(_SHELL, os.X_OK):  # a millisecond; a Python takes ten or more, for which `start_run` would wait
+        return [_SHELL, "-c", f'"$@" <&{_INPUT} &', "sh", *command]
+    return [sys.executable, "-IS", "-c", "import os, sys; os.fork() or os.execv(sys.argv[1], sys.argv[1:])", *command]
 
 
 _held: dict[int, int] = {}

@@ -87,7 +87,7 @@ class AgentStatus(msgspec.Struct, kw_only=True):
     """The agent itself: process id, host (`process` or `thread`), start and last sign of life (epoch seconds).
 
     `problem` is what keeps it from taking over what the rings hold (a full disk), or None; `metrics_url` is where
-    Prometheus finds the metrics, if it serves them.
+    Prometheus finds the metrics, if it serves them; `group` is a process's own process group, 0 for a thread.
     """
 
     pid: int
@@ -98,6 +98,7 @@ class AgentStatus(msgspec.Struct, kw_only=True):
     spool_bytes: int = 0
     problem: str | None = None
     metrics_url: str | None = None
+    group: int = 0
 
 
 class SessionInfo(msgspec.Struct, kw_only=True):

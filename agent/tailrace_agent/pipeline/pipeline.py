@@ -115,7 +115,8 @@ class Pipeline:
         intake = Intake(partial(staging.stage_text, session.artifacts), saw=observers.saw)
         rings = RingDrain(session, spool, book, intake, alive, log)
         owners, monitors = OwnerWatch(session, book, log), RunMonitors(session, spool, book, alive, log)
-        agent = AgentStatus(pid=os.getpid(), host=host, started=time.time(), seen=time.time())
+        group = os.getpgrp() if host == "process" else 0
+        agent = AgentStatus(pid=os.getpid(), host=host, started=time.time(), seen=time.time(), group=group)
         pipeline = cls(
             session=session,
             settings=settings,

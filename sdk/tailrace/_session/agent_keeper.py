@@ -9,8 +9,6 @@ as where `sys.executable` is a program that embeds Python.
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import sys
 import time
 from functools import partial
@@ -140,10 +138,9 @@ class Keeper:
         # Not gevent's `sleep`, which would run an event loop in this thread.
         original("time", "sleep")(_FIRST_STATUS)
         # `_agent` is another one by now if the keeper was quicker.
-        if self._agent is agent and agent.poll() is None and not self._wrote_status(agent):
+        if self._agent is agent and not self._wrote_status(agent):
             self._silent = True
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(agent.pid, signal.SIGKILL)  # it may have started others, which have the lock, too
+            agent.kill()
 
     def _watch(self) -> None:
         start_thread(self._keep, "tailrace-keeper")
@@ -197,7 +194,7 @@ class Keeper:
         dead, self._agent = self._agent, None
         if dead is None:
             return True
-        dead.poll()  # reaps it
+        dead.reap()
         return self._wrote_status(dead)
 
     def _wrote_status(self, agent: Agent) -> bool:
@@ -208,7 +205,7 @@ class Keeper:
             return error.errno in NONE_LEFT  # then it is unknown, and counts as written
         with contextlib.suppress(msgspec.DecodeError):
             # The file may be that of the agent before.
-            return msgspec.json.decode(text, type=status.AgentStatus).pid == agent.pid
+            return msgspec.json.decode(text, type=status.AgentStatus).group == agent.group
         return False
 
     def _deliver_from_here(self) -> bool:

@@ -12,6 +12,7 @@ from helpers.other_users import MALLORY, needs_root
 from helpers.sessions import changed
 from tailrace_agent.hosts import abandoned_sessions as abandoned_module
 from tailrace_agent.hosts.abandoned_sessions import AbandonedSessions, is_abandoned
+from tailrace_agent.hosts.spawn import Agent
 from tailrace_agent.ipc.session import Session
 from tailrace_agent.settings.settings import Settings
 
@@ -33,27 +34,20 @@ def test_a_session_whose_programs_and_agent_are_gone_is_a_leftover(session: Sess
     assert not is_abandoned(session)
 
 
-class FakeAgent:
-    def __init__(self) -> None:
-        self.ended = False
-
-    def poll(self) -> int | None:
-        return 0 if self.ended else None
-
-
 def test_leftovers_get_an_agent_one_after_the_other(
     session: Session, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left = [changed(Session.create(settings, cwd="/", program="p"), created=1.0) for _ in range(3)]
     newborn = Session.create(settings, cwd="/", program="p")  # its program is about to make its first ring
     shutil.rmtree(left[1].shared)
-    started: list[tuple[str, FakeAgent]] = []
+    started: dict[str, int] = {}
 
-    def spawn(found: Session, credentials: dict[str, str]) -> FakeAgent:
+    def spawn(found: Session, credentials: dict[str, str]) -> Agent:
         assert credentials == {}
-        assert found.shared.is_dir()
-        started.append((found.id, FakeAgent()))
-        return started[-1][1]
+        held = found.try_agent_lock()
+        assert held is not None
+        started[found.id] = held
+        return Agent(0)
 
     monkeypatch.setattr(abandoned_module, "spawn_agent", spawn)
     lock = session.try_agent_lock()
@@ -61,17 +55,17 @@ def test_leftovers_get_an_agent_one_after_the_other(
     abandoned = AbandonedSessions(session, KeptLog())
     begin = abandoned.step(100.0)
     assert begin > 100
-    assert started == []
+    assert not started
     for count in range(1, 4):
         assert abandoned.step(begin) < begin + 60
         assert abandoned.step(begin) < begin + 60
         assert len(started) == count  # not before the last one has ended
-        started[-1][1].ended = True
+        os.close(list(started.values())[-1])
     abandoned.step(begin)
     assert abandoned.step(begin) > begin + 600
     assert abandoned.done
-    assert sorted(name for name, _ in started) == sorted(found.id for found in left)
-    assert newborn.id not in dict(started)
+    assert sorted(started) == sorted(found.id for found in left)
+    assert newborn.id not in started
     os.close(lock)
 
 

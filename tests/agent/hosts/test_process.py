@@ -155,13 +155,16 @@ def test_an_agent_that_sends_to_a_plain_server_does_not_load_mlflow(
     mlflow_server: str, experiment: str, tmp_path: Path
 ) -> None:
     code = """
+import os
 import sys
 import psutil
 import tailrace
 tailrace.start_run(experiment_name=sys.argv[1])
 tailrace.log(loss=1.0)
 assert tailrace.flush(60)
-agent, = psutil.Process().children()
+assert psutil.Process().children() == []
+state = os.environ["TAILRACE_DIR"]
+agent, = [each for each in psutil.process_iter(["cmdline"]) if state in " ".join(each.info["cmdline"] or ())]
 libraries = {mapped.path for mapped in agent.memory_maps()}
 print(any("msgspec" in path for path in libraries), any("protobuf" in path or "_upb" in path for path in libraries))
 tailrace.end_run()

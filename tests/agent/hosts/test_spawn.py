@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import signal
 import stat
 import subprocess
 import sys
@@ -11,16 +11,32 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from helpers.forks import ForkedChild
 from helpers.sdk_tools import eventually
 from helpers.sessions import LAST_WORDS
 from tailrace_agent.hosts import spawn as spawn_module
-from tailrace_agent.hosts.spawn import request_exit, spawn_agent
+from tailrace_agent.hosts.spawn import Agent, request_exit, spawn_agent
 from tailrace_agent.ipc import session as session_module
 from tailrace_agent.ipc import status
 from tailrace_agent.ipc.session import Session
+
+
+def _the_process_of(agent: Agent) -> psutil.Process:
+    """The agent's process, once it runs what it is to run."""
+
+    def look() -> psutil.Process | None:
+        for pid in psutil.pids():
+            with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+                process = psutil.Process(pid)  # anew: what it executes is another program once the shell has become it
+                if os.getpgid(pid) == agent.group and process.exe() == os.path.realpath(sys.executable):
+                    return process
+        return None
+
+    return eventually(look)
+
 
 # -- rings -------------------------------------------------------------------------------------------------------------
 
@@ -45,13 +61,13 @@ def test_an_agent_is_started_once_and_inherits_the_lock(session: Session, monkey
     try:
         assert session.agent_alive()
         assert spawn_agent(session, {}) is None
-        assert os.getsid(agent.pid) == agent.pid  # Ctrl-C in the terminal does not reach it
-        assert "secret" not in Path(f"/proc/{agent.pid}/cmdline").read_text()
+        process = _the_process_of(agent)
+        assert os.getsid(process.pid) == agent.group != os.getsid(0)  # Ctrl-C in the terminal does not reach it
+        assert "secret" not in " ".join(process.cmdline())
         assert stat.S_IMODE((session.dir / "agent.err").stat().st_mode) == 0o600
     finally:
-        os.kill(agent.pid, signal.SIGKILL)
-        os.waitpid(agent.pid, 0)
-    assert not session.agent_alive()
+        agent.kill()
+    eventually(lambda: not session.agent_alive())
     assert "secret" not in "".join(p.read_text() for p in session.dir.iterdir() if p.is_file())
 
 
@@ -78,11 +94,36 @@ def test_a_child_forked_while_an_agent_starts_holds_no_lock(
         agent = spawn_agent(session, {})
     assert agent is not None
     assert session.agent_alive()
-    os.kill(agent.pid, signal.SIGKILL)
-    os.waitpid(agent.pid, 0)
-    assert not session.agent_alive()
+    agent.kill()
+    eventually(lambda: not session.agent_alive())
     for child in children:
         child.end()
+
+
+@pytest.mark.parametrize("shell", [True, False], ids=["by a shell", "by a Python"])
+def test_an_agent_is_nobodys_child(session: Session, monkeypatch: pytest.MonkeyPatch, shell: bool) -> None:
+    monkeypatch.setattr(spawn_module, "_BOOT", LAST_WORDS.replace("sys.stdin.read()", "time.sleep(60)"))
+    if not shell:
+        monkeypatch.setattr(spawn_module, "_SHELL", "/nowhere/sh")
+    agent = spawn_agent(session, {})
+    assert agent is not None
+    try:
+        process = _the_process_of(agent)
+        assert process.ppid() != os.getpid()
+        assert agent.group not in psutil.pids(), "whoever has started it is still there"
+        assert [child for child in psutil.Process().children() if child.status() == psutil.STATUS_ZOMBIE] == []
+    finally:
+        agent.kill()
+    eventually(lambda: not session.agent_alive())
+
+
+def test_a_machine_that_gives_no_more_processes_is_an_error_at_once(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spawn_module, "_detached", lambda command: ["/bin/sh", "-c", "exit 2"])
+    with pytest.raises(OSError, match="no process can be started"):
+        spawn_agent(session, {})
+    assert not session.agent_alive()
 
 
 def test_an_agent_that_cannot_be_started_leaves_its_place_free(
@@ -114,13 +155,13 @@ def test_credentials_of_any_length_reach_the_agent_and_nobody_else(
     before = len(list(Path("/proc/self/fd").iterdir()))
     agent = spawn_agent(session, {"http://x": "secret" * 50_000})
     assert agent is not None
-    os.waitpid(agent.pid, 0)
+    eventually(lambda: not session.agent_alive())
     assert (session.dir / "agent.err").read_text() == "300000 {} False\n"
     assert sorted(path.suffix for path in session.shared.iterdir()) == [".lock", ".lock"]
     assert len(list(Path("/proc/self/fd").iterdir())) == before
     without = spawn_agent(session, {})
     assert without is not None
-    os.waitpid(without.pid, 0)
+    eventually(lambda: not session.agent_alive())
     assert "KeyError" in (session.dir / "agent.err").read_text()
 
 
@@ -138,7 +179,7 @@ def test_an_agent_does_not_get_the_store_plug_in_of_its_program(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "tailrace+https://host")
     agent = spawn_agent(session, {})
     assert agent is not None
-    os.waitpid(agent.pid, 0)
+    eventually(lambda: not session.agent_alive())
     assert (session.dir / "agent.err").read_text() == "None None\n"
 
 
@@ -151,8 +192,7 @@ def test_an_agent_has_nothing_in_its_environment_that_is_of_one_run(
     monkeypatch.setattr(spawn_module, "_BOOT", LAST_WORDS.replace("sys.stdin.read()", "time.sleep(60)"))
     agent = spawn_agent(session, {})
     assert agent is not None
-    variables = eventually(Path(f"/proc/{agent.pid}/environ").read_text).split("\0")  # empty until it is there
-    os.kill(agent.pid, signal.SIGKILL)
-    os.waitpid(agent.pid, 0)
+    variables = _the_process_of(agent).environ()
+    agent.kill()
     found = {name.partition("=")[0] for name in variables if name.startswith("MLFLOW_")}
     assert found == {"MLFLOW_TRACKING_USERNAME", "MLFLOW_DISABLE_TELEMETRY"}

@@ -48,9 +48,9 @@ class House:
         self.did.append("spawn")
         if not self.mute:
             (self.dir / "agent.status").write_bytes(
-                msgspec.json.encode(AgentStatus(pid=PID, host="process", started=0.0, seen=0.0))
+                msgspec.json.encode(AgentStatus(pid=PID, host="process", started=0.0, seen=0.0, group=PID))
             )
-        return SimpleNamespace(pid=PID, poll=lambda: 1)
+        return SimpleNamespace(group=PID, reap=lambda: None)
 
 
 @pytest.fixture
