@@ -45,7 +45,9 @@ def _trainer(bench: Bench, uri: str, idle: float) -> dict[str, float]:
         if child.stdout.readline().strip() != "ready":
             raise RuntimeError("the trainer failed")
         trainer = psutil.Process(child.pid)
-        (agent,) = (p for p in trainer.children() if any(str(bench.state) in part for part in p.cmdline()))
+        # An agent is nobody's child.
+        agents = [p for p in psutil.process_iter(["cmdline"]) if str(bench.state) in " ".join(p.info["cmdline"] or ())]
+        (agent,) = (agent for agent in agents if agent.pid != child.pid)
         time.sleep(2)
         rss, uss = _memory(trainer)
         agent_rss, agent_uss = _memory(agent)
