@@ -60,6 +60,31 @@ def disabled(rounds: int, calls: int) -> dict[str, list[float]]:
     return interleave(rounds, arms)
 
 
+def kinds(uri: str, rounds: int, calls: int) -> dict[str, list[float]]:
+    """One value a call: a float, and what NumPy and torch make of one in the processor's memory."""
+    import numpy as np
+    import torch
+
+    log, run = _log(uri)
+    of_torch = torch.tensor(0.25)
+    values: dict[str, Any] = {"float": 0.25, "numpy": np.float32(0.25), "array": np.array(0.25), "torch": of_torch}
+    values["grad"] = of_torch.clone().requires_grad_()
+    arms = {name: partial(undisturbed, partial(_loop_of_one, log, value, calls)) for name, value in values.items()}
+    found: dict[str, list[float]] = {name: [] for name in arms}
+    for turn in range(rounds):
+        for name, taken in interleave(10, arms).items():
+            found[name] += taken if turn else []
+        assert drained(run)
+    return found
+
+
+def _loop_of_one(log: Any, value: Any, calls: int) -> float:
+    began = time.perf_counter()
+    for step in range(calls):
+        log(step=step, loss=value)
+    return (time.perf_counter() - began) / calls
+
+
 def skipped(uri: str, rounds: int, calls: int) -> dict[str, list[float]]:
     """A loop of whose values all, or two of five, are skipped, beside one of which everything is logged."""
     import tailrace as sdk
@@ -125,6 +150,18 @@ def measure(bench: Bench) -> Iterator[Figure]:
         most=10e-6,
         note=f"of {len(each.values):,}; p50 {each.median * 1e6:.2f}, p99.9 {each.quantile(0.999) * 1e6:.1f} µs",
     )
+    one = bench.child("tight_loop", "kinds", uri=uri, rounds=bench.scale(20, 4), calls=1000)
+    base = Samples(one["float"]).median
+    for name, what, most in (("numpy", "an np.float32", 2), ("torch", "a tensor on the CPU", 4)):
+        yield judged(
+            f"log() of {what} / of a float",
+            Samples(a / b for a, b in zip(one[name], one["float"], strict=True)),
+            most=most,
+            unit="x",
+            note=f"{Samples(one[name]).median * 1e6:.2f} / {base * 1e6:.2f} µs"
+            + ("; an array of one element " if name == "numpy" else "; one that requires a gradient ")
+            + f"{Samples(one['array' if name == 'numpy' else 'grad']).median * 1e6:.2f} µs",
+        )
     off = bench.child("tight_loop", "disabled", rounds=bench.scale(400, 60), calls=1000)
     yield judged(
         "… with tracking off / an empty function that takes **keywords",

@@ -2,12 +2,13 @@
  *
  * Promises
  * --------
- * 1. It is the Python `log` (tailrace/_log/log.py) made faster, and nothing else. A call that holds anything but plain
- *    numbers, or that comes in an unusual way, goes to that function, arguments untouched. What it writes is, byte for
- *    byte, what the encoder and `RingWriter.put` write, which a test compares. (Of a selection with several rules, the
- *    keys stand in the call's order instead of the rules'.)
+ * 1. It is the Python `log` (tailrace/_log/log.py) made faster, and nothing else. A call that holds anything but numbers
+ *    that are here by now, or that comes in an unusual way, goes to that function, arguments untouched. What it writes is,
+ *    byte for byte, what the encoder and `RingWriter.put` write, which a test compares. (Of a selection with several
+ *    rules, the keys stand in the call's order instead of the rules'.)
  * 2. From the look at `off` to the new head no function of Python's is called: the GIL is held throughout, so no thread,
- *    signal handler or finalizer gets in between. Without a GIL this module is not built.
+ *    signal handler or finalizer gets in between. Without a GIL this module is not built. Values of NumPy and torch are
+ *    read before that look; whatever may have run meanwhile, run, ring and selection are looked at once more.
  * 3. No state of its own: it reads `Route` and `Cursor` anew at each call, so forks, ends of runs and new rings are
  *    seen as the Python code sees them. In a process that has joined a run of another one, it looks also at a word in
  *    shared memory that changes when runs begin and end there, and has Python look closer (`Channel.renew`).
@@ -21,6 +22,7 @@
 #include <time.h>
 
 #include "msgpack.h"
+#include "numbers.h"
 #include "state.h"
 
 #ifdef Py_GIL_DISABLED
@@ -32,7 +34,7 @@
 
 enum {
     HEAD = 8,     /* index of the head among the ring's 64-bit words; see ring_format.py */
-    INTERFACE = 2 /* between this file and the Python code; native.py asks for it */
+    INTERFACE = 3 /* between this file and the Python code; native.py asks for it */
 };
 
 /* -- Log ------------------------------------------------------------------------------------------------------------ */
@@ -42,6 +44,7 @@ typedef struct {
     PyObject *pointer, *own, *otherwise, *encode, *encode_checked;
     PyObject *shared_name, *put_slowly_name, *sampled_name, *renew_name;
     PyTypeObject *cursor_type, *route_type, *group_type, *selector_type;
+    Numbers numbers;
 } Log;
 
 /* What a call says, once it is known to be an ordinary one. */
@@ -52,6 +55,7 @@ typedef struct {
     PyObject *names;          /* of the keywords, `step` among them; or NULL */
     Py_ssize_t step_at;       /* where it is among them, or -1 */
     Py_ssize_t count;         /* of metrics */
+    int foreign;              /* a value had to be asked for its number: other code may have run since the call began */
 } Call;
 
 static inline int
@@ -60,7 +64,19 @@ is_step(PyObject *name)
     return PyUnicode_GET_LENGTH(name) == 4 && PyUnicode_CompareWithASCIIString(name, "step") == 0;
 }
 
-/* Whether the call comes in one of the usual ways: a dictionary or keywords, not both, and an integer as step. */
+/* Whether a keyword has the name of an entry of the dictionary, whose place it would take; or nobody can say. */
+static inline int
+names_twice(PyObject *metrics, PyObject *names)
+{
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(names); i++) {
+        if (PyDict_Contains(metrics, PyTuple_GET_ITEM(names, i)) != 0) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+/* Whether the call comes in one of the usual ways: a dictionary, keywords or both, and an integer as step. */
 static inline int
 understand(PyObject *const *args, Py_ssize_t positional, PyObject *names, Call *call)
 {
@@ -90,38 +106,54 @@ understand(PyObject *const *args, Py_ssize_t positional, PyObject *names, Call *
     }
     call->count = keywords - (call->step_at >= 0);
     if (call->metrics != NULL) {
-        if (call->count > 0) {
+        if (call->count > 0 && names_twice(call->metrics, names)) {
             return 0;
         }
-        call->count = PyDict_GET_SIZE(call->metrics);
+        call->count += PyDict_GET_SIZE(call->metrics);
     }
     /* A map's header has two bytes for the count at most, see `put_map_header`. */
     return call->count <= UINT16_MAX && (call->step == NULL || PyLong_CheckExact(call->step));
 }
 
-/* The metrics' keys and values, and where each ends, if asked; NULL when one of them is not for us. */
+/* One key and its value; NULL for what is no number that is here, perhaps with an error. */
 static inline uint8_t *
-put_entries(uint8_t *at, const uint8_t *end, const Call *call, uint8_t **ends)
+put_entry(const Log *self, uint8_t *at, const uint8_t *end, PyObject *key, PyObject *value, Call *call)
 {
+    double number;
+    uint8_t *behind = (at = put_key(at, end, key)) == NULL ? NULL : put_plain(at, value);
+    if (at == NULL || behind != NULL) {
+        return behind;
+    }
+    call->foreign = 1;
+    return number_of(&self->numbers, value, &number) ? put_double(at, number) : NULL;
+}
+
+/* The metrics' keys and values, and where each ends, if asked; NULL when one of them is not for us, perhaps with an
+ * error. The dictionary may change while a value is read: what is written has as many entries as the call is said to. */
+static inline uint8_t *
+put_entries(const Log *self, uint8_t *at, const uint8_t *end, Call *call, uint8_t **ends)
+{
+    Py_ssize_t written = 0, keywords = call->names == NULL ? 0 : PyTuple_GET_SIZE(call->names);
     if (call->metrics != NULL) {
         PyObject *key, *value;
-        for (Py_ssize_t i = 0; at != NULL && PyDict_Next(call->metrics, &i, &key, &value);) {
-            at = put_entry(at, end, key, value);
+        for (Py_ssize_t i = 0; at != NULL && written < call->count && PyDict_Next(call->metrics, &i, &key, &value);) {
+            at = put_entry(self, at, end, key, value, call);
             if (ends != NULL) {
-                *ends++ = at;
+                ends[written] = at;
             }
+            written++;
         }
-        return at;
     }
-    for (Py_ssize_t i = 0, given = call->count + (call->step_at >= 0); at != NULL && i < given; i++) {
+    for (Py_ssize_t i = 0; at != NULL && i < keywords && written < call->count; i++) {
         if (i != call->step_at) {
-            at = put_entry(at, end, PyTuple_GET_ITEM(call->names, i), call->values[i]);
+            at = put_entry(self, at, end, PyTuple_GET_ITEM(call->names, i), call->values[i], call);
             if (ends != NULL) {
-                *ends++ = at;
+                ends[written] = at;
             }
+            written++;
         }
     }
-    return at;
+    return written == call->count ? at : NULL;
 }
 
 /* The step of the call, or of the run's own counter. 0 when it is none that MLflow could take. */
@@ -209,15 +241,26 @@ put(const Log *self, PyObject *ring, const uint8_t *row, Py_ssize_t size)
     return put_row(cursor, row, size, cursor->limit) ? Py_NewRef(Py_None) : put_beyond(self, cursor, row, size);
 }
 
-/* Delivers a call. 0: nothing has happened, and Python's `log` is to do it. */
+/* Whether the run's rows are put on a ring as they are. */
 static inline int
-deliver(const Log *self, Route *route, const Call *call, int64_t now, PyObject **result)
+goes_to_ring(const Log *self, const Route *route)
+{
+    return (route->encode == self->encode || route->encode == self->encode_checked) && route->ring != NULL &&
+           PyObject_TypeCheck(route->ring, self->cursor_type);
+}
+
+/* Delivers a call. 0: nothing has happened, and Python's `log` is to do it. 1: done, or an error without a result. */
+static inline int
+deliver(const Log *self, Route *route, Call *call, int64_t now, PyObject **result)
 {
     /* The entries first, behind room for the longest prefix: a call that is Python's must not have taken a step. */
     uint8_t buffer[PREFIX_MAX + ROW_MAX], prefix[PREFIX_MAX];
-    const uint8_t *end = put_entries(buffer + PREFIX_MAX, buffer + sizeof buffer, call, NULL);
+    const uint8_t *end = put_entries(self, buffer + PREFIX_MAX, buffer + sizeof buffer, call, NULL);
     long long step;
-    if (end == NULL || !step_of(call, route, &step)) {
+    if (end == NULL) {
+        return !forgive();
+    }
+    if ((call->foreign && !goes_to_ring(self, route)) || !step_of(call, route, &step)) {
         return 0;
     }
     Py_ssize_t length = put_prefix(prefix, route->run, step, now, call->count);
@@ -241,11 +284,10 @@ keep(Route *route, const Call *call)
     Py_INCREF(latest); /* a key of a class in Python may compare itself, and meanwhile the run may end */
     if (call->metrics != NULL) {
         failed = PyDict_Update(latest, call->metrics) < 0;
-    } else {
-        for (Py_ssize_t i = 0, given = call->count + (call->step_at >= 0); !failed && i < given; i++) {
-            if (i != call->step_at) {
-                failed = PyDict_SetItem(latest, PyTuple_GET_ITEM(call->names, i), call->values[i]) < 0;
-            }
+    }
+    for (Py_ssize_t i = 0, given = call->names == NULL ? 0 : PyTuple_GET_SIZE(call->names); !failed && i < given; i++) {
+        if (i != call->step_at) {
+            failed = PyDict_SetItem(latest, PyTuple_GET_ITEM(call->names, i), call->values[i]) < 0;
         }
     }
     int done = failed ? !forgive() : PyDict_GET_SIZE(latest) <= route->known;
@@ -298,10 +340,8 @@ log_log(Log *self, PyObject *const *args, Py_ssize_t positional, PyObject *names
                 Py_DECREF(channel);
                 return NULL;
             }
-        } else if (route->encode == self->encode || route->encode == self->encode_checked) {
-            if (route->ring != NULL && PyObject_TypeCheck(route->ring, self->cursor_type)) {
-                done = deliver(self, route, &call, now, &result);
-            }
+        } else if (goes_to_ring(self, route)) {
+            done = deliver(self, route, &call, now, &result);
         } else if (route->encode == Py_None) {
             done = keep(route, &call);
             result = done && !PyErr_Occurred() ? Py_NewRef(Py_None) : NULL;
@@ -347,9 +387,10 @@ typedef struct {
 static PyObject *
 log_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    PyObject *pointer, *otherwise, *encode, *encode_checked;
-    static char *names[] = {"pointer", "otherwise", "encode", "encode_checked", NULL};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOO", names, &pointer, &otherwise, &encode, &encode_checked)) {
+    PyObject *pointer, *otherwise, *encode, *encode_checked, *kinds;
+    static char *names[] = {"pointer", "otherwise", "encode", "encode_checked", "kinds", NULL};
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOOO!", names, &pointer, &otherwise, &encode, &encode_checked,
+                                     &PyDict_Type, &kinds)) {
         return NULL;
     }
     const State *state = PyType_GetModuleState(type);
@@ -378,7 +419,8 @@ log_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->put_slowly_name = PyUnicode_InternFromString("put_slowly");
     self->sampled_name = PyUnicode_InternFromString("sampled");
     self->renew_name = PyUnicode_InternFromString("renew");
-    if (!self->shared_name || !self->put_slowly_name || !self->sampled_name || !self->renew_name) {
+    int interned = self->shared_name && self->put_slowly_name && self->sampled_name && self->renew_name;
+    if (!numbers_init(&self->numbers, kinds) || !interned) {
         Py_DECREF(self);
         return NULL;
     }
@@ -394,6 +436,7 @@ log_traverse(Log *self, visitproc visit, void *arg)
     Py_VISIT(self->otherwise);
     Py_VISIT(self->encode);
     Py_VISIT(self->encode_checked);
+    Py_VISIT(self->numbers.kinds);
     return 0;
 }
 
@@ -407,6 +450,7 @@ log_dealloc(Log *self)
     Py_XDECREF(self->otherwise);
     Py_XDECREF(self->encode);
     Py_XDECREF(self->encode_checked);
+    numbers_clear(&self->numbers);
     Py_XDECREF(self->shared_name);
     Py_XDECREF(self->put_slowly_name);
     Py_XDECREF(self->sampled_name);

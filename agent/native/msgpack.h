@@ -51,9 +51,17 @@ is_float(PyObject *value)
     return PyFloat_CheckExact(value) || (PyFloat_Check(value) && !PyType_HasFeature(Py_TYPE(value), Py_TPFLAGS_HEAPTYPE));
 }
 
-/* One key and its value; NULL for what is no plain number, or finds no room before `end`. */
 static inline uint8_t *
-put_entry(uint8_t *at, const uint8_t *end, PyObject *key, PyObject *value)
+put_double(uint8_t *at, double number)
+{
+    uint64_t bits;
+    memcpy(&bits, &number, sizeof bits);
+    return put_big_endian(at, 0xcb, bits, 8);
+}
+
+/* A key, with room behind it for any value; NULL for what is none, or finds no room before `end`. */
+static inline uint8_t *
+put_key(uint8_t *at, const uint8_t *end, PyObject *key)
 {
     Py_ssize_t length;
     const char *text;
@@ -71,12 +79,15 @@ put_entry(uint8_t *at, const uint8_t *end, PyObject *key, PyObject *value)
         *at++ = (uint8_t)length;
     }
     memcpy(at, text, (size_t)length);
-    at += length;
+    return at + length;
+}
+
+/* A plain number; NULL for anything else. */
+static inline uint8_t *
+put_plain(uint8_t *at, PyObject *value)
+{
     if (is_float(value)) {
-        uint64_t bits;
-        double number = PyFloat_AS_DOUBLE(value);
-        memcpy(&bits, &number, sizeof bits);
-        return put_big_endian(at, 0xcb, bits, 8);
+        return put_double(at, PyFloat_AS_DOUBLE(value));
     }
     if (PyLong_CheckExact(value)) { /* exact: True is an integer, too, and is written as what it is */
         int overflow;

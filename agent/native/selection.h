@@ -1,4 +1,4 @@
-/* Selective logging in C: what `tailrace._log.selection.Selection` does with plain numbers. A part of log.c.
+/* Selective logging in C: what `tailrace._log.selection.Selection` does with numbers. A part of log.c.
  *
  * A set of keys has a plan: one group, or several with the owner of each key. Groups that are due go on the ring in one
  * row; of each of the others the row is held, in memory of its own that the next one overwrites. New sets of keys, and
@@ -147,17 +147,24 @@ is_ours(const Log *self, const Route *route, const Selector *selector, const Cal
 }
 
 static int
-deliver_planned(const Log *self, Route *route, Group *plan, const Call *call, int64_t now, PyObject **result)
+deliver_planned(const Log *self, Route *route, Selector *selector, Group *plan, Call *call, int64_t now,
+                PyObject **result)
 {
-    Selector *selector = (Selector *)route->selection;
     uint8_t entries[ROW_MAX], row[PREFIX_MAX + ROW_MAX], due[KEYS_MAX], *ends[KEYS_MAX];
     const uint8_t *owners;
     Group *parts[KEYS_MAX];
     PyObject *overtaken[KEYS_MAX];
     long long step;
     int count;
-    if (!is_ours(self, route, selector, call) || !(count = parts_of(self, plan, call, parts, &owners)) ||
-        put_entries(entries, entries + sizeof entries, call, ends) == NULL || !step_of(call, route, &step)) {
+    if (!is_ours(self, route, selector, call)) {
+        return 0;
+    }
+    if (put_entries(self, entries, entries + sizeof entries, call, ends) == NULL) {
+        return !forgive();
+    }
+    /* Only now: what a value is asked may have let the run end. */
+    if ((call->foreign && (route->selection != (PyObject *)selector || !is_ours(self, route, selector, call))) ||
+        !(count = parts_of(self, plan, call, parts, &owners)) || !step_of(call, route, &step)) {
         return 0;
     }
     for (int i = 0; i < count; i++) { /* no Python code from here to the put */
@@ -178,17 +185,12 @@ deliver_planned(const Log *self, Route *route, Group *plan, const Call *call, in
 
 /* As `deliver`, for a run of which not everything is logged. */
 static int
-deliver_selected(const Log *self, Route *route, const Call *call, int64_t now, PyObject **result)
+deliver_selected(const Log *self, Route *route, Call *call, int64_t now, PyObject **result)
 {
-    Selector *selector = (Selector *)route->selection;
-    if (!is_ours(self, route, selector, call)) {
-        return 0;
-    }
-    Group *plan = plan_of(self, selector, call);
-    if (plan == NULL) {
-        return !forgive();
-    }
-    int done = deliver_planned(self, route, plan, call, now, result);
-    Py_DECREF(plan);
+    Selector *selector = (Selector *)Py_NewRef(route->selection); /* other code may run below, and end the run */
+    Group *plan = is_ours(self, route, selector, call) ? plan_of(self, selector, call) : NULL;
+    int done = plan == NULL ? !forgive() : deliver_planned(self, route, selector, plan, call, now, result);
+    Py_XDECREF(plan);
+    Py_DECREF(selector);
     return done;
 }

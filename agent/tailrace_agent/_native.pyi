@@ -43,6 +43,7 @@ class Log:
         otherwise: Callable[..., Any],
         encode: Callable[[Any], bytes],
         encode_checked: Callable[[Any], bytes],
+        kinds: dict[type, int],
     ) -> None: ...
     def log(
         self, metrics: Mapping[str, Any] | None = None, /, step: int | None = None, *others: Any, **values: Any

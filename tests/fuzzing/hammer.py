@@ -31,6 +31,7 @@ import fuzzing.instead  # noqa: F401 - before tailrace: the C that is to be watc
 from tailrace._log.channel import Channel
 from tailrace._log.log import LogCall, make_log
 from tailrace._log.selection import Selection
+from tailrace._values.numbers import KINDS
 from tailrace_agent.ipc import native
 from tailrace_agent.ipc.ring_format import BASE, HEAD, MIN_BYTES, SPILL_BASE, SPILLED, TAIL, UNSPILLED
 from tailrace_agent.ipc.ring_reader import RingReader
@@ -131,6 +132,21 @@ class LiveNumber(float):
         Live.meanwhile()
 
 
+class LiveTensor:
+    """What C takes for a tensor, with code of its own that runs while it is read."""
+
+    is_cpu = True
+
+    def item(self) -> Any:
+        Live.meanwhile()
+        return LiveNumber(0.5) if id(self) % 3 else 0.5
+
+    __float__ = item
+
+
+KINDS[LiveTensor] = 3
+
+
 def number(rng: random.Random) -> Any:
     return rng.choice(
         [rng.choice(EDGES), rng.uniform(-1e9, 1e9), rng.choice([True, False]), float("nan"), float("-inf"), 0, 10**30]
@@ -224,13 +240,16 @@ def code_of_others_in_between(rng: random.Random) -> None:
 
     for _ in range(30):
         names = [rng.choice([str, Live])(rng.choice("abcz") + str(rng.randrange(3))) for _ in range(rng.randrange(5))]
-        metrics.update((name, rng.choice([LiveNumber(2.0), 1, 0.5])) for name in names)
+        metrics.update((name, rng.choice([LiveNumber(2.0), LiveTensor(), 1, 0.5])) for name in names)
         del names
         Live.meanwhile = staticmethod(meanwhile)
-        if rng.random() < 0.5:
+        way = rng.random()
+        if way < 0.4:
             bench.log(metrics)
-        else:
+        elif way < 0.8:
             bench.log(**metrics)
+        else:
+            bench.log(metrics, y=LiveTensor(), z0=1.0)
         Live.meanwhile = staticmethod(lambda: None)
         metrics.clear()
         if rng.random() < 0.1:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 __all__ = ["Cursor", "Group", "Log", "Route", "Selector", "Steps", "why_not"]
 
-_INTERFACE = 2
+_INTERFACE = 3
 """Of agent/native/log.c; raise both when what C and Python share changes."""
 
 why_not: str | None = None

@@ -4,8 +4,9 @@
 what runs. In it: no system call, no logging, no import, no lock, no look at the values' types. The encoder stops at
 what is no plain number and only then the slow path, `Channel.slow`, begins.
 
-Where the hot path in C was built (`tailrace_agent.ipc.native`), that one takes the calls with plain numbers, and `log`
-below takes all others; otherwise it takes all. So `log` defines what a call means; tests hold the C against it.
+Where the hot path in C was built (`tailrace_agent.ipc.native`), that one takes the calls with numbers that are in the
+processor's memory, NumPy's and torch's included, and `log` below takes all others; otherwise it takes all. So `log`
+defines what a call means; tests hold the C against it.
 
 The body of `RingWriter.put` stands in `log` once more: a call of it would cost a tenth of a `log()`, in a tight loop as
 between training steps. A test compares the two.
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from zlib import adler32
 
 from tailrace._log.channel import encode_checked, encode_row
+from tailrace._values.numbers import KINDS
 from tailrace_agent.errors import CallError
 from tailrace_agent.ipc import native
 from tailrace_agent.ipc.ring_format import HEAD
@@ -90,7 +92,7 @@ _documented.__module__, _documented.__qualname__, _documented.__name__ = "tailra
 def make_log(pointer: Pointer) -> LogCall:
     """The `log` that follows a pointer: in C where that was built."""
     log = python_log(pointer)
-    return log if native.Log is None else native.Log(pointer, log, encode_row, encode_checked).log
+    return log if native.Log is None else native.Log(pointer, log, encode_row, encode_checked, KINDS).log
 
 
 def python_log(pointer: Pointer) -> LogCall:

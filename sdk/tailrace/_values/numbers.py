@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 __all__ = [
+    "KINDS",
     "FlatParams",
     "NotANumber",
     "NotReady",
@@ -70,6 +71,10 @@ _TIME_KINDS = frozenset("mM")
 _plain: set[type] = {float, int, bool}
 """Types whose every instance is a number that `float()` converts: NumPy's scalar types join when first seen."""
 
+_SCALAR, _ARRAY, _TENSOR = 1, 2, 3
+KINDS: dict[type, int] = {}
+"""What the hot path in C reads by itself (agent/native/numbers.h): each type once one of it was read here."""
+
 
 def to_number(value: object) -> float:
     """The float of a metric value; msgspec's `enc_hook` for the hot path.
@@ -108,12 +113,15 @@ def _uncommon(value: object) -> float:
     if tensor is not None and isinstance(value, tensor):
         # The common case first, for speed; subclasses (a DTensor, say) are looked at closely.
         if type(value) is tensor and value.is_cpu and value.numel() == 1 and not value.is_complex():
+            KINDS[tensor] = _TENSOR
             return _convert(value, _item)
         return _from_tensor(value)
     numpy = sys.modules.get("numpy")
     generic = getattr(numpy, "generic", None)
     if generic is not None and isinstance(value, generic):
         return _from_scalar(value)
+    if numpy is not None and type(value) is getattr(numpy, "ndarray", None):
+        KINDS[type(value)] = _ARRAY
     # Before `__float__`, which an array on a device has as well, and which waits for it.
     if hasattr(value, "shape"):
         return _from_array(value)
@@ -127,6 +135,8 @@ def _from_scalar(value: Any) -> float:
     if kind in _NUMERIC_KINDS:
         # From now on such a value is known by its type: one look into a set.
         _plain.add(type(value))
+        if type(value).__module__ == "numpy":  # a class of its user may convert itself
+            KINDS[type(value)] = _SCALAR
         return float(value)
     if kind != "V":  # where bfloat16 and float8 of `ml_dtypes` are
         raise NotANumber(f"{name_of(value)} is no number")

@@ -25,13 +25,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.log_pairs import LogBench, LogPairs, row_said
 from tailrace._log.channel import Channel
-from tailrace._log.log import LogCall, make_log, python_log
-from tailrace._log.selection import Selection
+from tailrace._log.log import make_log, python_log
 from tailrace_agent.ipc import native
-from tailrace_agent.ipc.ring_format import MIN_BYTES
-from tailrace_agent.ipc.ring_reader import RingReader
-from tailrace_agent.ipc.ring_writer import RingWriter
 
 ROOT = Path(__file__).parents[3]
 
@@ -44,73 +41,10 @@ def test_the_hot_path_in_c_is_built_where_the_tests_run() -> None:
     assert native.why_not is None, native.why_not
 
 
-class Bench:
-    """One channel on a ring of its own, one `log` that leads there, and what that `log` could not take."""
-
-    def __init__(
-        self,
-        folder: Path,
-        make: Callable[[Any], LogCall],
-        *,
-        strict: bool = False,
-        selection: Selection | None = None,
-        **hooks: Any,
-    ) -> None:
-        self.writer = RingWriter(folder / "ring", MIN_BYTES, folder / "spill", **hooks)
-        self.reader = RingReader(folder / "ring", folder / "spill")
-        self.odd: list[tuple[Any, ...]] = []
-        self.channel = Channel(7, self.writer.put, self._odd, strict=strict, selection=selection)
-        self.channel.lead_to(self.writer)
-        self.log = make(types.SimpleNamespace(home=None, own=None, shared=self.channel))
-
-    def _odd(self, values: Any, metrics: Any, step: Any, _now: int, error: BaseException) -> None:
-        self.odd.append((values, metrics, step, type(error)))
-
-    def rows(self) -> list[bytes]:
-        frames = self.reader.read()
-        self.reader.commit(frames.tail, frames.spill)
-        assert not frames.damaged
-        return frames.rows
-
-    def said(self) -> list[str]:
-        """The rows without their times."""
-        return [said(row) for row in self.rows()]
-
-    def held(self) -> list[str]:
-        """What a selection holds back."""
-        assert self.channel.selection is not None
-        encode = self.channel.selection.encode
-        return [said(row if isinstance(row, bytes) else encode(row)) for row in self.channel.selection.rest()]
-
-
-def said(row: bytes) -> str:
-    """A row without its time, so that 1, 1.0 and True, or 0.0 and -0.0, differ, and NaN is NaN."""
-    run, step, _, values = msgspec.msgpack.decode(row)
-    return repr((run, step, dict(sorted(values.items(), key=repr))))
-
-
 @pytest.fixture
-def pair(tmp_path: Path) -> Iterator[tuple[Bench, Bench]]:
-    with pairs(tmp_path) as both:
+def pair(tmp_path: Path) -> Iterator[tuple[LogBench, LogBench]]:
+    with LogPairs(tmp_path) as both:
         yield both
-
-
-class pairs:  # noqa: N801 - a context manager
-    """The same channel twice: with a `log` in C, and with one in Python."""
-
-    def __init__(self, folder: Path, *, strict: bool = False, **rules: Any) -> None:
-        for name in ("c", "python"):
-            (folder / name).mkdir()
-        some = [Selection.of(rules.get("every"), rules.get("min_interval")) for _ in range(2)]
-        self.c = Bench(folder / "c", make_log, strict=strict, selection=some[0])
-        self.python = Bench(folder / "python", python_log, strict=strict, selection=some[1])
-
-    def __enter__(self) -> tuple[Bench, Bench]:
-        return self.c, self.python
-
-    def __exit__(self, *_: object) -> None:
-        for bench in (self.c, self.python):
-            bench.reader.close()
 
 
 class Half(float):
@@ -146,7 +80,7 @@ CALLS = st.tuples(
 @settings(deadline=None, max_examples=150)
 @given(calls=st.lists(CALLS, max_size=5))
 def test_both_write_the_same_and_stumble_over_the_same(strict: bool, calls: list[Any]) -> None:
-    with tempfile.TemporaryDirectory() as folder, pairs(Path(folder), strict=strict) as (c, python):
+    with tempfile.TemporaryDirectory() as folder, LogPairs(Path(folder), strict=strict) as (c, python):
         for metrics, values, step in calls:
             given_step = {} if step is None else {"step": step}
             for bench in (c, python):
@@ -179,7 +113,7 @@ FEW = st.dictionaries(
 @settings(deadline=None, max_examples=150)
 @given(rules=RULES, calls=st.lists(st.tuples(st.booleans(), FEW, st.none() | st.integers(0, 9)), max_size=25))
 def test_both_log_and_hold_the_same_of_a_selection(rules: dict[str, Any], calls: list[Any]) -> None:
-    with tempfile.TemporaryDirectory() as folder, pairs(Path(folder), **rules) as (c, python):
+    with tempfile.TemporaryDirectory() as folder, LogPairs(Path(folder), **rules) as (c, python):
         for by_keyword, values, step in calls:
             for bench in (c, python):
                 if by_keyword:
@@ -193,13 +127,13 @@ def test_both_log_and_hold_the_same_of_a_selection(rules: dict[str, Any], calls:
 
 
 def test_what_python_has_held_is_overtaken_by_what_c_logs(tmp_path: Path) -> None:
-    with pairs(tmp_path, every={"loss": 2}) as (c, python):
+    with LogPairs(tmp_path, every={"loss": 2}) as (c, python):
         for bench in (c, python):
             bench.log(loss=0.0, step=0)
-            bench.log(loss=np.float32(1.0), step=1)  # Python's: it is no plain number
+            bench.log(loss=Half(1.0), step=1)  # Python's: it has a `__float__` of its own
             bench.log(loss=2.0, step=2)
             assert bench.held() == []
-            bench.log(loss=np.float32(3.0), step=3)
+            bench.log(loss=Half(3.0), step=3)
             bench.log(loss=4.0, step=4)
             bench.log(loss=5.0, step=5)
             assert bench.held() == ["(7, 5, {'loss': 5.0})"]
@@ -207,7 +141,7 @@ def test_what_python_has_held_is_overtaken_by_what_c_logs(tmp_path: Path) -> Non
 
 
 def test_an_array_that_is_skipped_is_held_as_it_was_at_the_call(tmp_path: Path) -> None:
-    with pairs(tmp_path, every={"*": 10}) as both:
+    with LogPairs(tmp_path, every={"*": 10}) as both:
         for bench in both:
             value = np.array(1.0)
             bench.log(loss=0.5)
@@ -234,7 +168,7 @@ def test_ctrl_c_within_a_keys_own_code_gets_out(tmp_path: Path, off: bool, monke
     def interrupt() -> None:
         raise KeyboardInterrupt
 
-    with pairs(tmp_path, every={"*": 2}) as both:
+    with LogPairs(tmp_path, every={"*": 2}) as both:
         for bench in both:
             if off:
                 bench.channel.encode = None
@@ -249,7 +183,7 @@ def test_a_ring_that_goes_while_a_plan_is_looked_up_is_not_written_to(tmp_path: 
     from tailrace._log.channel import Elsewhere
 
     rows: list[bytes] = []
-    with pairs(tmp_path, every={"*": 1}) as (c, _):
+    with LogPairs(tmp_path, every={"*": 1}) as (c, _):
         c.log({Stubborn("a"): 1.0})
         before = len(c.rows())
         Stubborn.meanwhile = staticmethod(lambda: c.channel.lead_to(Elsewhere(rows.append)))
@@ -263,7 +197,7 @@ def test_a_ring_that_goes_while_a_plan_is_looked_up_is_not_written_to(tmp_path: 
 
 
 def test_rows_held_in_c_grow_and_shrink_and_are_forgotten(tmp_path: Path) -> None:
-    with pairs(tmp_path, every={"*": 100}) as (c, python):
+    with LogPairs(tmp_path, every={"*": 100}) as (c, python):
         for bench in (c, python):
             for step, value in enumerate([0, 1, 2**40, -(2**33), 1.5, True, 3]):
                 bench.log({"a": value}, step=step)
@@ -278,7 +212,7 @@ def test_rows_held_in_c_grow_and_shrink_and_are_forgotten(tmp_path: Path) -> Non
 
 
 def test_however_many_sets_of_keywords_there_are_few_are_remembered(tmp_path: Path) -> None:
-    with pairs(tmp_path, every={"*": 2}) as (c, _):
+    with LogPairs(tmp_path, every={"*": 2}) as (c, _):
         for number in range(3):
             for index in range(5000):
                 c.log(**{f"k{index}": 1.0, "step": number})  # type: ignore[arg-type]
@@ -292,7 +226,7 @@ NUMBERS = [*range(-200, 400), *(sign * 2**bits + d for bits in range(64) for sig
 
 
 def test_numbers_and_headers_are_written_as_every_encoder_writes_them(tmp_path: Path) -> None:
-    with pairs(tmp_path) as (c, _):
+    with LogPairs(tmp_path) as (c, _):
         for number in NUMBERS:
             c.channel.run = number if abs(number) < 2**63 else 0
             c.log(step=number, a=number, b=float(number), c=True, d=False)
@@ -304,7 +238,7 @@ def test_numbers_and_headers_are_written_as_every_encoder_writes_them(tmp_path: 
             assert msgspec.msgpack.encode(msgspec.msgpack.decode(row)) == row
 
 
-def test_a_key_of_any_length_and_a_row_of_any_length_arrive_whole(pair: tuple[Bench, Bench]) -> None:
+def test_a_key_of_any_length_and_a_row_of_any_length_arrive_whole(pair: tuple[LogBench, LogBench]) -> None:
     for bench in pair:
         for length in (0, 1, 31, 32, 255, 256, 1000, 2500):
             bench.log({"k" * length: 1.5}, step=length)
@@ -314,7 +248,7 @@ def test_a_key_of_any_length_and_a_row_of_any_length_arrive_whole(pair: tuple[Be
     assert pair[0].odd == []
 
 
-def test_the_time_is_that_of_the_call(pair: tuple[Bench, Bench]) -> None:
+def test_the_time_is_that_of_the_call(pair: tuple[LogBench, LogBench]) -> None:
     import time
 
     before = time.time_ns()
@@ -326,7 +260,7 @@ def test_the_time_is_that_of_the_call(pair: tuple[Bench, Bench]) -> None:
 
 def test_a_full_ring_spills_in_order_and_about_one_call_in_200_is_timed(tmp_path: Path) -> None:
     timed: list[tuple[bytes, int, int]] = []
-    bench = Bench(tmp_path, make_log, on_sample=lambda *sample: timed.append(sample))
+    bench = LogBench(tmp_path, make_log, on_sample=lambda *sample: timed.append(sample))
     found = []
     for step in range(5000):
         bench.log(step=step, loss=step / 2, accuracy=0.25)
@@ -345,7 +279,7 @@ def test_a_full_ring_spills_in_order_and_about_one_call_in_200_is_timed(tmp_path
 
 
 def test_threads_share_one_counter_and_lose_nothing(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, make_log)
+    bench = LogBench(tmp_path, make_log)
 
     def work(name: str) -> None:
         for number in range(3000):
@@ -364,7 +298,7 @@ def test_threads_share_one_counter_and_lose_nothing(tmp_path: Path) -> None:
     bench.reader.close()
 
 
-def test_a_closed_channel_sends_every_call_to_the_slow_path(pair: tuple[Bench, Bench]) -> None:
+def test_a_closed_channel_sends_every_call_to_the_slow_path(pair: tuple[LogBench, LogBench]) -> None:
     def closed(_: object) -> bytes:
         raise LookupError("closed")
 
@@ -381,7 +315,7 @@ def test_a_closed_channel_sends_every_call_to_the_slow_path(pair: tuple[Bench, B
 def test_a_channel_that_leads_elsewhere_is_followed_at_once(tmp_path: Path) -> None:
     from tailrace._log.channel import Elsewhere
 
-    bench, rows = Bench(tmp_path, make_log), []
+    bench, rows = LogBench(tmp_path, make_log), []
     bench.log(a=1.0)
     bench.channel.lead_to(Elsewhere(rows.append))
     bench.log(a=2.0)
@@ -389,7 +323,9 @@ def test_a_channel_that_leads_elsewhere_is_followed_at_once(tmp_path: Path) -> N
     bench.reader.close()
 
 
-def test_with_tracking_off_the_last_values_are_kept_and_new_names_are_looked_at(pair: tuple[Bench, Bench]) -> None:
+def test_with_tracking_off_the_last_values_are_kept_and_new_names_are_looked_at(
+    pair: tuple[LogBench, LogBench],
+) -> None:
     for bench in pair:
         bench.channel.encode = None
         bench.log(a=1.0, b=2)
@@ -403,7 +339,7 @@ def test_with_tracking_off_the_last_values_are_kept_and_new_names_are_looked_at(
     assert len(pair[0].odd) == 3  # two that brought names, one that brought no mapping
 
 
-def test_the_step_may_come_second_and_what_comes_after_it_is_passed_over(pair: tuple[Bench, Bench]) -> None:
+def test_the_step_may_come_second_and_what_comes_after_it_is_passed_over(pair: tuple[LogBench, LogBench]) -> None:
     for bench in pair:
         bench.log({"a": 1.0}, 5)
         bench.log({"a": 1.0}, 6, b=2.0)
@@ -420,7 +356,7 @@ def test_the_step_may_come_second_and_what_comes_after_it_is_passed_over(pair: t
 
 
 def test_the_channel_of_this_context_comes_before_that_of_all(tmp_path: Path) -> None:
-    with pairs(tmp_path) as both:
+    with LogPairs(tmp_path) as both:
         for bench, make in zip(both, (make_log, python_log), strict=True):
             own: contextvars.ContextVar[Channel | None] = contextvars.ContextVar("own", default=None)
             rows: list[bytes] = []
@@ -432,17 +368,17 @@ def test_the_channel_of_this_context_comes_before_that_of_all(tmp_path: Path) ->
             there.run(log, step=2, a=2.0)
             log(step=3, a=3.0)
             assert bench.said() == ["(7, 1, {'a': 1.0})", "(7, 3, {'a': 3.0})"]
-            assert [said(row) for row in rows] == ["(8, 2, {'a': 2.0})"]
+            assert [row_said(row) for row in rows] == ["(8, 2, {'a': 2.0})"]
 
 
 def test_a_channel_with_a_page_looks_there_once_after_each_change(
-    pair: tuple[Bench, Bench], monkeypatch: pytest.MonkeyPatch
+    pair: tuple[LogBench, LogBench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for bench in pair:
         page = memoryview(bytearray(16)).cast("Q")
         looked: list[int] = []
 
-        def look(bench: Bench = bench, page: memoryview[int] = page, looked: list[int] = looked) -> None:
+        def look(bench: LogBench = bench, page: memoryview[int] = page, looked: list[int] = looked) -> None:
             looked.append(bench.channel.seen)
             bench.channel.seen = page[0]
 
@@ -460,7 +396,7 @@ def test_a_channel_with_a_page_looks_there_once_after_each_change(
 
 
 def test_a_channel_that_is_closed_when_it_looks_at_its_page_delivers_nothing(
-    pair: tuple[Bench, Bench], monkeypatch: pytest.MonkeyPatch
+    pair: tuple[LogBench, LogBench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def closed(_: object) -> bytes:
         raise LookupError
@@ -495,7 +431,7 @@ def test_a_counter_in_shared_memory_counts_for_all_who_map_it() -> None:
 
 
 def test_nothing_that_was_passed_is_kept_or_released_too_often(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, make_log)
+    bench = LogBench(tmp_path, make_log)
     number, key, step = 0.123456, "a key of one's own", 10**6
     metrics = {key: number}
     things: list[object] = [number, key, step, metrics, bench.channel, bench.writer, None]
@@ -514,7 +450,7 @@ def test_nothing_that_was_passed_is_kept_or_released_too_often(tmp_path: Path) -
 @pytest.mark.slow
 def test_a_log_and_its_channel_are_collected_when_nobody_needs_them(tmp_path: Path) -> None:
     page = memoryview(bytearray(16)).cast("Q")
-    bench = Bench(tmp_path, make_log)
+    bench = LogBench(tmp_path, make_log)
     # Older than the channel: the collector comes to it first.
     bench.channel.watch(page, 0, lambda: None)
     bench.log(a=1.0)
@@ -527,7 +463,7 @@ def test_a_log_and_its_channel_are_collected_when_nobody_needs_them(tmp_path: Pa
 
 
 def test_a_finalizer_that_logs_finds_the_path_free(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, make_log)
+    bench = LogBench(tmp_path, make_log)
 
     class Last(float):
         def __del__(self) -> None:
@@ -544,7 +480,7 @@ def test_a_finalizer_that_logs_finds_the_path_free(tmp_path: Path) -> None:
     bench.reader.close()
 
 
-def test_help_and_signature_are_those_of_the_function_in_python(pair: tuple[Bench, Bench]) -> None:
+def test_help_and_signature_are_those_of_the_function_in_python(pair: tuple[LogBench, LogBench]) -> None:
     c, python = (bench.log for bench in pair)
     assert inspect.getdoc(c) == inspect.getdoc(python)
     names = [(name, part.kind, part.default) for name, part in inspect.signature(c).parameters.items()]
@@ -552,7 +488,7 @@ def test_help_and_signature_are_those_of_the_function_in_python(pair: tuple[Benc
 
 
 def test_a_ring_is_moved_by_c_and_python_in_turn(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, make_log)
+    bench = LogBench(tmp_path, make_log)
     other = python_log(types.SimpleNamespace(own=None, shared=bench.channel))  # type: ignore[arg-type]
     for step, log in zip(range(3000), itertools.cycle([bench.log, other, bench.log]), strict=False):
         log(step=step, loss=math.pi)
