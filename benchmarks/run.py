@@ -28,6 +28,7 @@ _QUESTIONS = (
     "lag",
     "memory",
     "monitor",
+    "scale",
     "reading",
     "trainer",
     "search",

@@ -70,6 +70,11 @@ class Backoff:
         self.ready_at = now + max(wait, kept_wait(retry_after) or 0.0)
         return self.ready_at
 
+    def put_off(self, now: float, retry_after: float | None) -> float:
+        """Notes that a failure which is known by now came with a wait of its own; when to try again."""
+        self.ready_at = max(self.ready_at, now + (kept_wait(retry_after) or 0.0))
+        return self.ready_at
+
     def worked(self) -> None:
         """Notes a success: no wait any more."""
         self.failures, self.ready_at = 0, 0.0
@@ -105,6 +110,11 @@ class Portion:
     def of(self, limit: int) -> int:
         """The limit, or less while the store is too slow for it."""
         return limit if self._most is None else min(limit, self._most)
+
+    @property
+    def reduced(self) -> bool:
+        """Whether the store is too slow for the limit."""
+        return self._most is not None
 
     def too_much(self, limit: int) -> None:
         """Notes a request that was given up, or refused for its size."""

@@ -35,7 +35,8 @@ class CountingSink(MemorySink):
 
     def sent(self, kind: str) -> list[list[str]]:
         """The keys of the requests of one kind, tailrace's own tags left out."""
-        return [keys for k, keys in self.requests if k == kind and not keys[0].startswith("tailrace.")]
+        ours = [[key for key in keys if not key.startswith("tailrace.")] for k, keys in self.requests if k == kind]
+        return [keys for keys in ours if keys]
 
 
 def cannot_store(rig: UploadRig, *names: str, error: Exception | None = None) -> list[str]:

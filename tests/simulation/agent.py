@@ -116,8 +116,8 @@ class Agent:
         self._host = host.Host(self.pipeline, log, self._agent.may_leave)
         settle = self.pipeline.spool.settle
 
-        def settle_and_pause(outcome: Outcome) -> None:
-            settle(outcome)
+        def settle_and_pause(*outcomes: Outcome) -> None:
+            settle(*outcomes)
             self._session.points.reach("settled")
 
         note, advance = self.pipeline.book.update, self.pipeline.book.advance

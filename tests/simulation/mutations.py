@@ -77,7 +77,7 @@ MUTATIONS = {
     ),
     "a request whose answer was lost is taken to be stored": Mutation(
         "b947662",
-        "delivery.deliver:Delivery._send_bisecting",
+        "delivery.run_requests:RunRequests._send_bisecting",
         "except Unavailable:",
         "except Unavailable as error:\n"
         "            if error.too_slow:\n"

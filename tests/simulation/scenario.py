@@ -158,7 +158,8 @@ class _Draw:
         for _ in range(rng.randint(1, 3)):
             which = rng.random()
             log = ["log", self._trainer(), self._run(), 1, "plain"]
-            others.append(log if which < 0.4 else self._call() if which < 0.7 else ["turn", "upload"])
+            turn = ["turn", rng.choice(("upload", "deliver", "deliver-2", "deliver-3"))]
+            others.append(log if which < 0.4 else self._call() if which < 0.6 else turn)
         return [self._arm(rng.choice(_PAUSES), "meanwhile", *others, ["turn", "drain"])]
 
     def _child(self) -> list[Action]:

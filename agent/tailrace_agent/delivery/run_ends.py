@@ -13,6 +13,7 @@ Invariants
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -27,12 +28,16 @@ from tailrace_agent.ledger import Ledger
 from tailrace_agent.log import Log
 from tailrace_agent.sinks.base import Sink
 from tailrace_agent.spool import extremes
+from tailrace_agent.spool.blocks import Outcome
+from tailrace_agent.spool.extremes import Extreme
 from tailrace_agent.spool.store import Spool
 
 __all__ = ["RunEnds"]
 
 _SOON: Final = 0.05
 _LOOK_EVERY: Final = 1.0
+_READING: Final = 1.0
+"""Seconds for which what waits of a run that has ended is not sent, since more of it may be in the rings."""
 _ARTIFACTS: Final = 60.0
 """Seconds without a successful upload after which a run ends before its artifacts have arrived."""
 _ARTIFACTS_AT_MOST: Final = 3600.0
@@ -50,7 +55,9 @@ class RunEnds:
         book: The runs.
         log: Where operators read.
 
-    Not thread-safe: the delivery's thread calls everything. What the sink raises comes out; nothing has changed then.
+    What the sink raises comes out; nothing has changed then.
+
+    Thread safety: several threads, each with a run of its own.
     """
 
     def __init__(self, spool: Spool, book: RunBook, log: Log) -> None:
@@ -68,6 +75,11 @@ class RunEnds:
         reason = state.end_reason or "none: the program has ended the run"
         self._tag(sink, state.ref.run_id, ("tailrace.end_reason", reason))
         self._book.update(state.run, explained=bool(state.end_reason))
+
+    def reading(self, state: RunState, now: float) -> bool:
+        """Whether the rings are being read to their ends for a run that has ended a moment ago: there may be more."""
+        ended = self._ended.setdefault(state.run, now)
+        return self._book.waiters.end_barrier(state.run) is None and now < ended + _READING
 
     def due(self, state: RunState, now: float) -> float:
         """When a run that has ended may be closed: `now`, or when to check again; infinity while its values wait."""
@@ -87,6 +99,18 @@ class RunEnds:
         if not state.described:
             waits.append(ended + _METADATA.get(state.status, _METADATA_OTHERWISE))
         return max(now, min(max(waits), now + _LOOK_EVERY))
+
+    def last_tags(self, sink: Sink, state: RunState, outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
+        """The tags of an ended run, as they are to be when these blocks are settled: `close` then has none to send."""
+        if not state.spec.owned:
+            return []
+        self._discard_twins_once(sink, state)
+        ledger, found = self._spool.foresee(state.run, outcomes)
+        return [*self._note(state, ledger, found), (LEDGER_TAG, _text(ledger))]
+
+    def have_stored(self, run: int, tags: Iterable[tuple[str, str]]) -> None:
+        """The run has these tags in MLflow."""
+        self._stored.update((run, text) for key, text in tags if key == LEDGER_TAG)
 
     def close(self, sink: Sink, state: RunState) -> None:
         """Stores the ledger, and then reports to MLflow how the run ended."""
@@ -142,21 +166,26 @@ class RunEnds:
         assert state.ref is not None
         if not state.spec.owned:  # the ledger of somebody else's run is its owner's
             return
+        self._discard_twins_once(sink, state)
+        ledger = self._spool.counts.ledger(state.run)
+        text = _text(ledger)
+        if self._stored.get(state.run) != text:
+            found = self._spool.counts.extremes(state.run)
+            self._tag(sink, state.ref.run_id, *self._note(state, ledger, found), (LEDGER_TAG, text))
+            self._stored[state.run] = text
+
+    def _discard_twins_once(self, sink: Sink, state: RunState) -> None:
+        assert state.ref is not None
         # A single attempt makes no two.
         if state.attempts > 1 and not state.spec.run_id and state.run not in self._single:
             self._discard_twins(sink, state, state.ref.run_id)
             self._single.add(state.run)
-        ledger = self._spool.counts.ledger(state.run)
-        text = _text(ledger)
-        if self._stored.get(state.run) != text:
-            self._tag(sink, state.ref.run_id, *self._note(state, ledger), (LEDGER_TAG, text))
-            self._stored[state.run] = text
 
-    def _note(self, state: RunState, ledger: Ledger) -> list[tuple[str, str]]:
+    def _note(self, state: RunState, ledger: Ledger, found: Mapping[str, Extreme]) -> list[tuple[str, str]]:
         """The smallest and largest values, to be noted with the run, if they are those of all that it has."""
         counts = ledger.of("metric")
-        unsure = state.spec.run_id or state.partial or counts.dead or counts.dropped or counts.pending
-        found = {} if unsure else self._spool.counts.extremes(state.run)
+        if state.spec.run_id or state.partial or counts.dead or counts.dropped or counts.pending:
+            return []
         if not found:
             return []
         # Written down here first, so that no kill leaves a note behind that nobody would withdraw.

@@ -2,7 +2,7 @@
 
 The tag with the name that was logged is in MLflow before anything is sent under the clean one.
 
-Not thread-safe: the delivery's thread calls everything.
+Thread safety: several threads, each with a run of its own.
 """
 
 from __future__ import annotations

@@ -18,11 +18,15 @@ __all__ = ["Description", "RunState", "finite", "status_of"]
 
 
 class Description(msgspec.Struct, frozen=True):
-    """Where a run comes from, as it was gathered: tags, the staged directory of files, and whether MLflow has them."""
+    """Where a run comes from, as it was gathered: tags, the staged directory of files, and whether MLflow has them.
+
+    `tagged`: it has the tags, with which the run was created. `done`: it has all.
+    """
 
     tags: dict[str, str]
     staged: str | None
     done: bool = False
+    tagged: bool = False
 
 
 class RunState(msgspec.Struct, kw_only=True):

@@ -329,7 +329,7 @@ class Uploads:
         """Stores where a run comes from."""
         assert state.ref is not None
         assert state.description is not None
-        tags, staged = state.description.tags, state.description.staged
+        tags, staged = {} if state.description.tagged else state.description.tags, state.description.staged
         tries = self._metadata_tries
         try:
             if tags:

@@ -1,4 +1,7 @@
-"""What both hosts share: one worker that drains, two for each tracking URI, and helpers, started as they are needed."""
+"""What both hosts share: a worker that drains, some for each tracking URI, and helpers, started as they are needed.
+
+A tracking URI has one worker for uploads, and as many for its deliveries as there are runs to be served at a time.
+"""
 
 from __future__ import annotations
 
@@ -61,17 +64,18 @@ class Host:
 
     def _others(self) -> list[Worker]:
         # Copies: the drain adds helpers and workers meanwhile.
-        pairs = list(self._workers.values())
-        return [*(worker for pair in pairs for worker in pair), *list(self._helpers.values())]
+        groups = list(self._workers.values())
+        return [*(worker for group in groups for worker in list(group)), *list(self._helpers.values())]
 
     def _drain(self, now: float) -> float:
         deadline = self.pipeline.drain(now)
         for uri, destination in self.pipeline.by_uri.items():
-            if uri not in self._workers:
-                self._workers[uri] = [
-                    self._worker("deliver", partial(self.pipeline.deliver, destination)),
-                    self._worker("upload", partial(self.pipeline.upload, destination)),
-                ]
+            workers = self._workers.get(uri)
+            if workers is None:
+                workers = self._workers[uri] = [self._worker("upload", partial(self.pipeline.upload, destination))]
+            for number in range(len(workers), destination.delivery.threads + 1):
+                name = "deliver" if number == 1 else f"deliver-{number}"
+                workers.append(self._worker(name, partial(self.pipeline.deliver, destination)))
         for name, step in self.pipeline.helpers.items():
             if name not in self._helpers:
                 self._helpers[name] = self._worker(name, step)

@@ -26,13 +26,17 @@ Renamed = dict[str, str]
 
 
 class Limits(NamedTuple):
-    """What one `log_batch` may hold (MLflow's REST limits, `mlflow.utils.validation`)."""
+    """What one `log_batch` may hold (MLflow's REST limits, `mlflow.utils.validation`).
 
-    metrics: int = 1000  # 1,000 of all kinds together is MLflow's bound, too: kinds are never mixed
+    `at_once` is no limit of MLflow's, but how many requests, each for another run, are worth having under way.
+    """
+
+    metrics: int = 1000  # also MLflow's bound for all kinds together
     params: int = 100
     tags: int = 100
     param_chars: int = 6000
     tag_chars: int = 8000
+    at_once: int = 1
 
 
 class RunRef(NamedTuple):

@@ -114,8 +114,8 @@ class MemorySink:
 
     @property
     def limits(self) -> Limits:
-        """MLflow's own."""
-        return Limits()
+        """MLflow's own, and those of a server."""
+        return Limits(at_once=4)
 
     def check(self, kind: Kind, key: str, value: object = None) -> str | None:
         """The reason why MLflow would refuse this name, or None."""

@@ -54,6 +54,8 @@ _NAME_TAG: Final = "mlflow.runName"
 _PARENT_TAG: Final = "mlflow.parentRunId"
 _CONTEXT_TAGS: Final = ("mlflow.user", "mlflow.source.", RUN_TAG)  # record how a run was created; resuming keeps them
 _REPOSITORIES: Final = 64  # runs whose artifact repository is kept: each costs a request, and may hold threads
+_NEW_RUNS: Final = 1000  # of which the place of their artifacts is kept, until somebody asks for it
+_AT_ONCE: Final = 4  # `mlflow server` has four workers by default
 _ID: Final = re.compile(r"[A-Za-z0-9][\w-]{0,255}", re.ASCII)  # MLflow's own rule for ids
 _OF_THE_PATH: Final = frozenset(
     (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP, errno.EILSEQ)
@@ -126,14 +128,18 @@ class MlflowSink:
         self._uri = uri
         self._runs = runs
         self._timeout = request_timeout
+        # A database that is a file has one writer; before a server's stands the server.
+        self._limits = Limits(at_once=_AT_ONCE if runs.remote or _has_writers(uri) else 1)
         self._lock = threading.Lock()
+        self._experiments: dict[str, str] = {}
+        self._artifact_uris: OrderedDict[str, str] = OrderedDict()
         self._repositories: OrderedDict[str, Any] = OrderedDict()
         self._registries: dict[str, Registry] = {}
 
     @property
     def limits(self) -> Limits:
         """MLflow's REST limits; its databases keep the same ones."""
-        return Limits()
+        return self._limits
 
     def check(self, kind: Kind, key: str, value: object = None) -> str | None:
         """MLflow's own validation of a name: the reason for a refusal, or None. The value is not looked at."""
@@ -146,9 +152,7 @@ class MlflowSink:
             with self._translated_errors(about_run=True):
                 return self._ref(self._resume(spec, spec.run_id))
         with self._translated_errors(about_run=False):
-            experiment_id = self._experiment(spec)
-            found = self._runs_of(spec, experiment_id) if find_first else []
-            return self._ref(found[0] if found else self._create(spec, experiment_id, parent_run_id))
+            return self._ref(self._found_or_created(spec, parent_run_id, find_first=find_first))
 
     def log_batch(
         self,
@@ -161,7 +165,7 @@ class MlflowSink:
         """Writes one batch. Values longer than the limits are refused, where MLflow would cut them."""
         _refuse_long("param", params, self.limits.param_chars)  # first, since MLflow cuts some of them without a word
         _refuse_long("tag", tags, self.limits.tag_chars)
-        with self._translated_errors(about_run=True):
+        with self._translated_errors(about_run=True, run_id=run_id):
             try:
                 self._runs.log_batch(run_id, metrics, params, tags)
             except Exception as error:
@@ -263,7 +267,7 @@ class MlflowSink:
 
     def end_run(self, run_id: str, status: str, end_time: int) -> None:
         """Sets the run's status and its end time (milliseconds)."""
-        with self._translated_errors(about_run=True):
+        with self._translated_errors(about_run=True, run_id=run_id):
             self._runs.update_run(run_id, status, end_time, None)  # None: the name stays
 
     def discard_twins(self, spec: RunSpec, run_id: str) -> int:
@@ -313,7 +317,9 @@ class MlflowSink:
             yield repository
 
     @contextmanager
-    def _translated_errors(self, *, about_run: bool, repository: Any = None) -> Iterator[None]:
+    def _translated_errors(
+        self, *, about_run: bool, repository: Any = None, run_id: str | None = None
+    ) -> Iterator[None]:
         """Nothing foreign gets past this. The cause is left out, since its message may hold a password."""
         try:
             yield
@@ -322,11 +328,36 @@ class MlflowSink:
                 raise Refused(fault) from None
             remote = self._runs.remote and (repository is None or is_proxied(repository))
             upload = repository is not None
-            raise translate(error, self._uri, remote=remote, about_run=about_run, upload=upload) from None
+            translated = translate(error, self._uri, remote=remote, about_run=about_run, upload=upload)
+            if isinstance(translated, RunGone) and run_id is not None:
+                with self._lock:
+                    self._artifact_uris.pop(run_id, None)  # an upload is not to go there either
+            raise translated from None
+
+    def _found_or_created(self, spec: RunSpec, parent_run_id: str | None, *, find_first: bool) -> Run:
+        name = spec.experiment_name
+        known = name is not None and name in self._experiments
+        experiment_id = self._experiment(spec)
+        found = self._runs_of(spec, experiment_id) if find_first else []
+        if found:
+            return found[0]
+        try:
+            return self._create(spec, experiment_id, parent_run_id)
+        except Exception as error:
+            gone = isinstance(error, Refused) or refused_code(error, "RESOURCE_DOES_NOT_EXIST")
+            if not (known and gone):
+                raise
+        # It was deleted since it was looked up; another one may have its name by now.
+        del self._experiments[str(name)]
+        return self._create(spec, self._experiment(spec), parent_run_id)
 
     def _experiment(self, spec: RunSpec) -> str:
-        if spec.experiment_name is not None:
-            return self._runs.experiment_named(spec.experiment_name)
+        """The experiment of a run; one with a name is looked up once, as under MLflow's `set_experiment`."""
+        name = spec.experiment_name
+        if name is not None:
+            if name not in self._experiments:
+                self._experiments[name] = self._runs.experiment_named(name)
+            return self._experiments[name]
         return self._runs.default_experiment() if spec.experiment_id is None else spec.experiment_id
 
     def experiment_named(self, name: str) -> str:
@@ -347,11 +378,16 @@ class MlflowSink:
             return self._runs.create_run(experiment_id, user, spec.start_time, cut, spec.run_name)
 
         try:
-            return send_cut(tags, self.limits.tag_chars, create)
+            run = send_cut(tags, self.limits.tag_chars, create)
         except Exception as error:
             if refused_code(error, "INVALID_PARAMETER_VALUE") and "'active'" in str(error):
                 raise Refused(bring_back(experiment_id, experiment_id)) from None
             raise
+        with self._lock:
+            self._artifact_uris[run.run_id] = run.artifact_uri
+            if len(self._artifact_uris) > _NEW_RUNS:
+                self._artifact_uris.popitem(last=False)
+        return run
 
     def _resume(self, spec: RunSpec, run_id: str) -> Run:
         """Does as `mlflow.start_run(run_id=…)` does, and leaves the status of somebody else's run alone."""
@@ -393,16 +429,24 @@ class MlflowSink:
     def _repository(self, run_id: str) -> Any:
         with self._lock:
             repository = self._repositories.get(run_id)
+            artifact_uri = self._artifact_uris.pop(run_id, None)
         if repository is None:
-            run = self._runs.run(run_id)
-            if run.lifecycle_stage == "deleted":
-                raise RunGone(f"run {run_id} was deleted")
-            repository = self._runs.repository(run.artifact_uri)  # no lock held: it may be slow
+            if artifact_uri is None:
+                run = self._runs.run(run_id)
+                if run.lifecycle_stage == "deleted":
+                    raise RunGone(f"run {run_id} was deleted")
+                artifact_uri = run.artifact_uri
+            repository = self._runs.repository(artifact_uri)  # no lock held: it may be slow
             with self._lock:
                 self._repositories[run_id] = repository
                 if len(self._repositories) > _REPOSITORIES:
                     self._repositories.popitem(last=False)  # the oldest, whose run has most likely ended
         return repository
+
+
+def _has_writers(uri: str) -> bool:
+    """Whether this is a database that several may write to at a time."""
+    return uri.startswith(("postgresql", "mysql", "mssql"))
 
 
 def _fault_of_the_path(error: Exception, repository: Any) -> str | None:

@@ -1,7 +1,7 @@
 """The counts: a run's ledger, the rows delivered by metric, and the smallest and largest value of each.
 
 Tables: `tally` (the ledger), `delivered_key` (rows delivered by metric key), `extreme` (their smallest and largest
-values). The functions write within a transaction of their caller's.
+values). The functions read and write within a transaction of their caller's.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tailrace_agent.spool.blocks import Tally
 from tailrace_agent.spool.database import Database
 from tailrace_agent.spool.extremes import Extreme
 
-__all__ = ["Counts", "count", "count_keys", "widen"]
+__all__ = ["Counts", "count", "count_keys", "extremes", "ledger", "widen"]
 
 _COUNT: Final = "INSERT INTO tally VALUES(?, ?, ?, ?) ON CONFLICT(run, kind, what) DO UPDATE SET n = n + excluded.n"
 _COUNT_KEY: Final = "INSERT INTO delivered_key VALUES(?, ?, ?) ON CONFLICT(run, key) DO UPDATE SET n = n + excluded.n"
@@ -46,6 +46,22 @@ def widen(db: sqlite3.Connection, run: int, extremes: Mapping[str, Extreme]) -> 
     db.executemany(_WIDEN, [(run, key, *extreme) for key, extreme in extremes.items()])
 
 
+def ledger(db: sqlite3.Connection, run: int) -> Ledger:
+    """A run's ledger."""
+    rows = db.execute("SELECT kind, what, n FROM tally WHERE run = ?", (run,)).fetchall()
+    return Ledger.from_rows((row[0], row[1], row[2]) for row in rows)
+
+
+def extremes(db: sqlite3.Connection, run: int) -> dict[str, Extreme]:
+    """Of each metric of which all delivered rows are in them; not of what an older tailrace has delivered."""
+    rows = db.execute(
+        # By `n`, too: an older tailrace counts what it delivers, and knows of no extremes.
+        "SELECT key, n, low, high, step, timestamp FROM extreme JOIN delivered_key USING(run, key, n) WHERE run = ?",
+        (run,),
+    ).fetchall()
+    return {row[0]: Extreme(*row[1:]) for row in rows}
+
+
 class Counts:
     """A spool's counts.
 
@@ -57,8 +73,8 @@ class Counts:
 
     def ledger(self, run: int) -> Ledger:
         """A run's ledger."""
-        rows = self._database.rows("SELECT kind, what, n FROM tally WHERE run = ?", (run,))
-        return Ledger.from_rows((row[0], row[1], row[2]) for row in rows)
+        with self._database.reading() as db:
+            return ledger(db, run)
 
     def delivered_keys(self, run: int) -> dict[str, int]:
         """Distinct rows delivered by metric key."""
@@ -66,10 +82,5 @@ class Counts:
 
     def extremes(self, run: int) -> dict[str, Extreme]:
         """Of each metric of which all delivered rows are in them; not of what an older tailrace has delivered."""
-        rows = self._database.rows(
-            # By `n`, too: an older tailrace counts what it delivers, and knows of no extremes.
-            "SELECT key, n, low, high, step, timestamp FROM extreme JOIN delivered_key USING(run, key, n) "
-            "WHERE run = ?",
-            (run,),
-        )
-        return {row[0]: Extreme(*row[1:]) for row in rows}
+        with self._database.reading() as db:
+            return extremes(db, run)

@@ -17,20 +17,28 @@ tables `run` (state as JSON) and `ring` (positions taken over). `schema` has all
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
 from tailrace_agent.ipc.finished import SetAside, still_aside
+from tailrace_agent.ledger import Ledger
 from tailrace_agent.spool.artifacts import WaitingArtifacts
 from tailrace_agent.spool.blocks import NewBlock, Outcome, Tally
-from tailrace_agent.spool.counts import Counts, count, count_keys, widen
+from tailrace_agent.spool.counts import Counts, count, count_keys, extremes, ledger, widen
 from tailrace_agent.spool.database import Database, NotASpool, move_away, move_rest
 from tailrace_agent.spool.dead_letters import DeadLetters
+from tailrace_agent.spool.extremes import Extreme
 from tailrace_agent.spool.salvage import take_back
 from tailrace_agent.spool.waiting import Waiting
 
 __all__ = ["Spool"]
+
+
+class _Undone(Exception):
+    """What was written is to be as if it had not been."""
 
 
 class Spool:
@@ -83,19 +91,35 @@ class Spool:
         # After the commit: where it fails, the counts in memory still agree with the file.
         self.waiting.grow(blocks)
 
-    def settle(self, outcome: Outcome) -> None:
+    def settle(self, *outcomes: Outcome) -> None:
         """Removes blocks that were dealt with and counts what became of them, in one transaction."""
-        run, kind = outcome.run, outcome.kind
         with self.database.transaction() as db:
-            size, entries = self.waiting.remove(db, outcome.blocks)
-            if kind == "artifact":
-                self.artifacts.forget_failures(db, outcome.blocks)
-            count(db, outcome.tallies)
-            count_keys(db, [(run, key, n) for key, n in outcome.keys])
-            widen(db, run, outcome.extremes)
-            self.letters.put(db, run, kind, outcome.dead)
+            removed = [(each.run, each.kind, *self._settle(db, each)) for each in outcomes]
         # After the commit, as in `ingest`.
-        self.waiting.shrink(run, kind, size, entries)
+        for run, kind, size, entries in removed:
+            self.waiting.shrink(run, kind, size, entries)
+
+    def foresee(self, run: int, outcomes: Iterable[Outcome]) -> tuple[Ledger, dict[str, Extreme]]:
+        """A run's ledger and extremes as `settle` is going to leave them, if nothing else comes; changes nothing."""
+        found: list[tuple[Ledger, dict[str, Extreme]]] = []
+        with contextlib.suppress(_Undone), self.database.transaction() as db:
+            for each in outcomes:
+                self._settle(db, each)
+            found.append((ledger(db, run), extremes(db, run)))
+            raise _Undone
+        return found[0]
+
+    def _settle(self, db: sqlite3.Connection, outcome: Outcome) -> tuple[int, int]:
+        """The bytes and entries of the blocks that are removed."""
+        run, kind = outcome.run, outcome.kind
+        removed = self.waiting.remove(db, outcome.blocks)
+        if kind == "artifact":
+            self.artifacts.forget_failures(db, outcome.blocks)
+        count(db, outcome.tallies)
+        count_keys(db, [(run, key, n) for key, n in outcome.keys])
+        widen(db, run, outcome.extremes)
+        self.letters.put(db, run, kind, outcome.dead)
+        return removed
 
     def sync(self, upto: int | None = None) -> None:
         """Waits until all that was committed is on the disk; with `upto`, only if that block may not be yet."""

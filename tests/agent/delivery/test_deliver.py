@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import threading
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +16,10 @@ from hypothesis import strategies as st
 from helpers.delivery_faults import CountingSink
 from helpers.delivery_rigs import IDLE, MS, DeliveryRig, fails
 from tailrace_agent.delivery.run_phase import Event
+from tailrace_agent.delivery.run_state import Description
 from tailrace_agent.errors import Refused, StoreRefused, Unavailable
 from tailrace_agent.ipc.notices import Topic, paired
-from tailrace_agent.ipc.records import End, Params, RunSpec, Tags
+from tailrace_agent.ipc.records import End, Facts, Params, RunSpec, Tags
 from tailrace_agent.mlflow.names import stored_name
 from tailrace_agent.sinks.memory import MemorySink
 
@@ -621,3 +625,125 @@ def test_what_was_answered_is_not_sent_again_however_small_the_next_requests_are
         rig.log_metrics("k", value=math.nan if nan else float(n))
     rig.run()
     assert len(answered) == len(set(answered)) == 1000
+
+
+# -- several runs at a time --------------------------------------------------------------------------------------------
+
+
+def test_while_a_run_has_a_request_under_way_another_thread_serves_the_others(rig: DeliveryRig) -> None:
+    for run in (1, 2, 3):
+        rig.start(run)
+    rig.run(seconds=0.1)
+    asked: list[str] = []
+    log_batch, inside = rig.sink.log_batch, list[str]()
+
+    def busy(run_id: str, **entries: Any) -> None:
+        asked.append(run_id)
+        assert run_id not in inside, "two requests of one run are under way"
+        inside.append(run_id)
+        if len(inside) < 4:
+            rig.delivery.step(rig.now)  # as another thread
+        inside.remove(run_id)
+        log_batch(run_id, **entries)
+
+    rig.sink.log_batch = busy  # type: ignore[method-assign]
+    for run in (1, 2, 3):
+        rig.log_metrics("a", run=run)
+        rig.say(End(run, "FINISHED", 99))
+    rig.step()
+    assert sorted(asked[:3]) == sorted({rig.of(run).run_id for run in (1, 2, 3)})
+    rig.run()
+    assert {rig.of(run).status for run in (1, 2, 3)} == {"FINISHED"}
+
+
+def test_a_store_that_is_away_is_asked_by_one_thread_alone_until_it_works(rig: DeliveryRig) -> None:
+    for run in (1, 2):
+        rig.start(run)
+    rig.run(seconds=0.1)
+    calls = fails(rig, Unavailable("away"), "log_batch", times=1)
+    for run in (1, 2):
+        rig.log_metrics("a", run=run)
+        rig.book.waiters.mark(run, "ring", 1)
+    rig.now += rig.step()
+    probe = rig.sink.fail
+    waits = []
+
+    def probing(method: str) -> None:
+        assert probe is not None
+        probe(method)
+        waits.append(rig.step())  # another thread comes while it is under way
+
+    rig.sink.fail = probing
+    rig.step()
+    assert waits[0] == pytest.approx(0.1)
+    rig.run(seconds=1)
+    assert calls == ["log_batch"] * 3
+    assert rig.ledger(1).delivered == rig.ledger(2).delivered == 1
+
+
+def test_threads_share_the_runs_of_a_store_and_each_run_keeps_its_order(tmp_path: Path) -> None:
+    rig = DeliveryRig(tmp_path, CountingSink())
+    order: dict[str, list[float]] = {}
+    log_batch = rig.sink.log_batch
+
+    def slowly(run_id: str, *, metrics: Any = (), **texts: Any) -> None:
+        time.sleep(0.002)
+        order.setdefault(run_id, []).extend(point.value for point in metrics)
+        log_batch(run_id, metrics=metrics, **texts)
+
+    rig.sink.log_batch = slowly  # type: ignore[method-assign]
+    for run in range(1, 21):
+        rig.start(run)
+        for number in range(3000):
+            rig.log_metrics("a", run=run, value=float(number)) if number % 300 == 0 else None
+    rig.step()
+    assert rig.delivery.threads == 4
+    for run in range(1, 21):
+        rig.say(End(run, "FINISHED", 99))
+
+    def work() -> None:
+        while any(not state.finalized for state in rig.book.all()):
+            rig.delivery.step(rig.now)
+
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert all(rig.of(run).status == "FINISHED" for run in range(1, 21))
+    assert all(values == sorted(values) and len(values) == 10 for values in order.values())
+    assert len(order) == 20
+    rig.spool.close()
+
+
+def test_a_run_is_created_with_the_tags_that_describe_it_or_without_them_where_they_are_refused(
+    rig: DeliveryRig,
+) -> None:
+    facts = Facts(command=["train.py"], script=None, python="3", executable="", host="h", pid=1, environment={})
+    rig.start(facts=facts)
+    assert 0 < rig.step() <= 0.1
+    assert not rig.sink.runs
+    rig.book.update(1, description=Description({"tailrace.host": "h"}, None))
+    rig.step()
+    assert rig.of(1).tags["tailrace.host"] == "h"
+    description = rig.state().description
+    assert description is not None
+    assert description.tagged
+    open_run = rig.sink.open_run
+
+    def refusing(spec: RunSpec, parent: str | None, *, find_first: bool) -> Any:
+        if "tailrace.host" in spec.tags:
+            raise Refused("no such tag")
+        return open_run(spec, parent, find_first=find_first)
+
+    rig.sink.open_run = refusing  # type: ignore[method-assign]
+    rig.start(2, facts=facts)
+    rig.book.update(2, description=Description({"tailrace.host": "h"}, None))
+    rig.run(seconds=1)
+    assert "tailrace.host" not in rig.of(2).tags
+    description = rig.state(2).description
+    assert description is not None
+    assert not description.tagged
+    rig.start(3, facts=facts)  # nobody comes to describe it
+    rig.run(seconds=1)
+    assert rig.of(3).status == "RUNNING"

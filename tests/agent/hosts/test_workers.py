@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -53,11 +54,12 @@ class _FindsAStoreAtLast:
         self.by_uri: dict[str, object] = {}
         self.helpers: dict[str, Callable[[float], float]] = {}
         self.draining, self.goes_on = threading.Event(), threading.Event()
+        self.threads = 1
 
     def drain(self, now: float) -> float:
         self.draining.set()
         assert self.goes_on.wait(20)
-        self.by_uri["found"] = object()
+        self.by_uri["found"] = SimpleNamespace(delivery=SimpleNamespace(threads=self.threads))
         return now + 60
 
     def deliver(self, destination: object, now: float) -> float:
@@ -94,3 +96,16 @@ def test_a_program_that_began_with_the_version_before_starts_its_agent_by_the_ol
     with tracking(sqlite_uri, agent="process") as sdk, sdk.start_run() as run:
         sdk.log(step=0, loss=0.5)
         assert run.flush().settled
+
+
+def test_a_store_has_as_many_threads_as_there_are_runs_to_be_served_at_a_time_and_keeps_them() -> None:
+    pipeline = _FindsAStoreAtLast()
+    pipeline.goes_on.set()
+    host = Host(cast(Pipeline, pipeline), KeptLog())
+    counts = []
+    for threads in (1, 3, 2, 4):
+        pipeline.threads = threads
+        host._drain(0.0)
+        counts.append(len(host._workers["found"]) - 1)  # one of them uploads
+    assert host.stop(20)
+    assert counts == [1, 3, 3, 4]

@@ -487,3 +487,43 @@ print("mlflow" in sys.modules, "pandas" in sys.modules)
     )
     assert len(run.data.tags["note"]) == 8000
     assert (tmp_path / "down" / "up" / "a.txt").read_text() == "abc"
+
+
+def test_an_experiment_is_looked_up_once_and_anew_where_it_was_deleted(
+    store_uri: str, experiment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = sink_for(store_uri)
+    asked: list[str] = []
+    look_up = sink._runs.experiment_named
+
+    def spy(name: str) -> str:
+        asked.append(name)
+        return look_up(name)
+
+    monkeypatch.setattr(sink._runs, "experiment_named", spy)
+    first, *_ = (sink.open_run(spec(experiment_name=experiment), None, find_first=False) for _ in range(3))
+    assert asked == [experiment]
+    client = MlflowClient(store_uri)
+    client.delete_experiment(first.experiment_id)
+    with pytest.raises(Refused, match=f"mlflow experiments restore -x {first.experiment_id}"):
+        sink.open_run(spec(experiment_name=experiment), None, find_first=False)
+    client.restore_experiment(first.experiment_id)
+    again = sink.open_run(spec(experiment_name=experiment), None, find_first=False)
+    assert again.experiment_id == first.experiment_id
+
+
+def test_a_new_run_is_not_asked_for_where_its_artifacts_are(
+    store_uri: str, experiment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = sink_for(store_uri)
+    run_id = opened(sink, experiment)
+    monkeypatch.setattr(sink._runs, "run", None)
+    (tmp_path / "a.txt").write_text("a")
+    sink.log_artifact(run_id, tmp_path / "a.txt", None)
+    monkeypatch.undo()
+    assert [info.path for info in MlflowClient(store_uri).list_artifacts(run_id)] == ["a.txt"]
+
+
+def test_only_what_has_many_writers_is_asked_by_several_at_a_time(mlflow_server: str, sqlite_uri: str) -> None:
+    assert sink_for(mlflow_server).limits.at_once == 4
+    assert sink_for(sqlite_uri).limits.at_once == 1

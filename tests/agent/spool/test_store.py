@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from helpers.spools import KINDS, block, failing, failing_at, ids, put, snapshot, table
 from tailrace_agent.ledger import Ledger
 from tailrace_agent.spool.blocks import NewBlock, Outcome
+from tailrace_agent.spool.extremes import Extreme
 from tailrace_agent.spool.store import Spool
 
 # -- together or not at all --------------------------------------------------------------------------------------------
@@ -65,6 +66,22 @@ def test_an_error_in_the_middle_of_settle_leaves_everything_as_it_was(spool: Spo
     counts = spool.counts.ledger(1).of("metric")
     assert (counts.accepted, counts.delivered, counts.dead, counts.pending) == (7, 6, 1, 0)
     assert (spool.waiting.points, spool.waiting.bytes) == (0, 0)
+
+
+def test_what_settle_is_going_to_leave_is_known_before_and_nothing_has_changed(spool: Spool) -> None:
+    put(spool, block(3), block(2, kind="param"))
+    (first,), (second,) = ids(spool), ids(spool, kind="param")
+    before = snapshot(spool)
+    widest = {"a": Extreme(3, -1.0, 2.0, 7, 9)}
+    outcomes = [
+        Outcome(1, "metric", [first], 3, requests=1, keys=[("a", 3)], extremes=widest),
+        Outcome(1, "param", [second], 1, dead=[("b", 1, b"x", "bad")]),
+    ]
+    foreseen = spool.foresee(1, outcomes)
+    assert snapshot(spool) == before
+    spool.settle(*outcomes)
+    assert foreseen == (spool.counts.ledger(1), spool.counts.extremes(1)) == (foreseen[0], widest)
+    assert (spool.waiting.points, spool.letters.number) == (0, 1)
 
 
 def test_a_key_too_large_for_sqlite_changes_nothing(spool: Spool) -> None:

@@ -1,0 +1,156 @@
+"""What do many short runs cost on a server with MLflow's default of four workers, and how fast do they end?
+
+A short trial is waited for: a run is started, 50 values and a param are logged, the run is ended, and MLflow has all of it
+when the clock stops. MLflow's own is the same through `mlflow`, in two ways: a call for each value, as a loop logs them,
+and all values in one batch, which is the least that can be done; both with acknowledgements at once, which
+`mlflow` alone does not ask for (see `tailrace doctor`), so that it is not those 40 ms a request that are compared.
+"""
+
+from __future__ import annotations
+
+import socket
+import statistics
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+from bench import Bench
+from figures import Figure, Samples, interleave, judged, shown, timed
+
+_VALUES = 50
+_WORKERS = 4  # of `mlflow server`, by default
+_TOGETHER = 100
+_KEPT_ALIVE = 20
+
+
+def trials(uri: str, rounds: int) -> dict[str, list[float]]:
+    """Seconds of a short trial, in each way, in turn; in one interpreter, with all that is loaded once."""
+    import mlflow
+    from mlflow.entities import Metric, Param
+
+    import tailrace as sdk
+
+    _acknowledge_at_once()
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_experiment("scale")
+    sdk.set_tracking_uri(uri)
+    sdk.set_experiment("scale")
+    client = mlflow.MlflowClient(uri)
+
+    def ours(**settings: Any) -> None:
+        with sdk.start_run(**settings):  # its end is waited for
+            for step in range(_VALUES):
+                sdk.log(step=step, loss=1 / (step + 1))
+            sdk.log_params({"lr": 0.1})
+
+    def by_calls() -> None:
+        with mlflow.start_run():
+            for step in range(_VALUES):
+                mlflow.log_metric("loss", 1 / (step + 1), step=step)
+            mlflow.log_param("lr", 0.1)
+
+    def by_batch() -> None:
+        with mlflow.start_run() as run:
+            at = time.time_ns() // 1_000_000
+            values = [Metric("loss", 1 / (step + 1), at, step) for step in range(_VALUES)]
+            client.log_batch(run.info.run_id, metrics=values, params=[Param("lr", "0.1")])
+
+    ways = {
+        "ours": ours,
+        "without metadata": lambda: ours(metadata=False),
+        "a call for each value": by_calls,
+        "one batch": by_batch,
+    }
+    for way in ways.values():
+        way()  # warms
+    return interleave(rounds, {name: lambda way=way: timed(way) for name, way in ways.items()})  # type: ignore[misc]
+
+
+def together(uri: str, runs: int) -> float:
+    """Seconds until MLflow knows the end of runs that all end at once, each begun by a thread of its own."""
+    import tailrace as sdk
+    from tailrace._runs.core import core_of
+
+    sdk.set_tracking_uri(uri)
+    sdk.set_experiment("scale")
+    with sdk.start_run():  # the agent runs, and knows the store
+        sdk.log(step=0, loss=1.0)
+    begun: list[Any] = []
+
+    def begin() -> None:
+        run = sdk.start_run()
+        for step in range(_VALUES):
+            run.log(step=step, loss=1 / (step + 1))
+        run.log_params({"lr": 0.1})
+        begun.append(run)
+
+    for _ in range(runs):
+        thread = threading.Thread(target=begin)
+        thread.start()
+        thread.join()
+    began = time.perf_counter()
+    for run in begun:
+        run.end(timeout=0)
+    waiting = [core_of(run) for run in begun]
+    while waiting and time.perf_counter() < began + 300:
+        time.sleep(0.02)
+        waiting = [core for core in waiting if not (status := core.status()) or not status.closed]
+    assert not waiting
+    return time.perf_counter() - began
+
+
+def _acknowledge_at_once() -> None:
+    """What tailrace does for its own connections, for all of this process."""
+    quick = getattr(socket, "TCP_QUICKACK", None)
+    if quick is None:
+        return
+    receive = socket.socket.recv_into
+
+    class Quick(socket.socket):
+        def recv_into(self, *args: Any, **named: Any) -> int:
+            if self.family in (socket.AF_INET, socket.AF_INET6):
+                self.setsockopt(socket.IPPROTO_TCP, quick, 1)
+            return receive(self, *args, **named)
+
+    socket.socket = Quick  # type: ignore[misc]
+
+
+def kept_alive(uri: str) -> dict[str, list[float]]:
+    """Seconds of a request on a connection that is kept, as usual and acknowledged at once."""
+    import requests
+
+    from tailrace_agent.mlflow.http_bounds import bound, hold
+
+    with requests.Session() as usual, requests.Session() as quick:
+        bound(quick)
+
+        def ask(session: requests.Session) -> float:
+            return timed(lambda: hold(session.get(f"{uri}/health", stream=True, timeout=30)))
+
+        found = interleave(_KEPT_ALIVE, {"usual": lambda: ask(usual), "quick": lambda: ask(quick)})
+    return {name: values[2:] for name, values in found.items()}
+
+
+def measure(bench: Bench) -> Iterator[Figure]:
+    """The rows of this question."""
+    for workers in (1, _WORKERS):
+        uri = bench.server(workers)
+        urllib.request.urlopen(f"{uri}/health").close()
+        found = bench.child("scale", "kept_alive", uri=uri)
+        quick, usual = Samples(found["quick"]), statistics.median(found["usual"])
+        what = f"a request on a kept connection, {workers} worker{'s' if workers > 1 else ''}"
+        yield shown(what, quick, note=f"a client that acknowledges as usual: {usual * 1e3:.1f} ms")
+    uri = bench.server(_WORKERS)
+    times = bench.child("scale", "trials", uri=uri, rounds=bench.scale(20, 4))
+    what = f"a short trial, waited for, {_WORKERS} workers"
+    theirs = {way: Samples(times[way]) for way in ("a call for each value", "one batch")}
+    note = ", ".join(f"MLflow, {way}: {each.median * 1e3:.0f} ms" for way, each in theirs.items())
+    ours = Samples(times["ours"])
+    yield shown(what, ours, note=note)
+    yield judged(f"{what}, against MLflow's", ours.over(theirs["a call for each value"]), most=1.0, unit="x")
+    yield shown(f"{what}, without metadata", Samples(times["without metadata"]))
+    runs = bench.scale(_TOGETHER, 20)
+    rounds = [bench.child("scale", "together", uri=uri, runs=runs) for _ in range(bench.scale(3, 1))]
+    yield judged(f"{runs} runs that end at once, {_WORKERS} workers", Samples(rounds), most=3.0 * runs / _TOGETHER)
