@@ -1,9 +1,9 @@
 """What do many short runs cost on a server with MLflow's default of four workers, and how fast do they end?
 
-A short trial is waited for: a run is started, 50 values and a param are logged, the run is ended, and MLflow has all of it
-when the clock stops. MLflow's own is the same through `mlflow`, in two ways: a call for each value, as a loop logs them,
-and all values in one batch, which is the least that can be done; both with acknowledgements at once, which
-`mlflow` alone does not ask for (see `tailrace doctor`), so that it is not those 40 ms a request that are compared.
+A short trial is waited for: a run is started, 50 values and a param are logged, the run is ended, and MLflow has all of
+it when the clock stops. MLflow's own is the same through `mlflow`, in two ways: a call for each value, as a loop logs
+them, and all values in one batch, which is the least that can be done. Both acknowledge answers at once, which `mlflow`
+by itself does not (see `tailrace doctor`): it is not those 40 ms a request that are compared.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import socket
 import statistics
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
@@ -137,7 +136,6 @@ def measure(bench: Bench) -> Iterator[Figure]:
     """The rows of this question."""
     for workers in (1, _WORKERS):
         uri = bench.server(workers)
-        urllib.request.urlopen(f"{uri}/health").close()
         found = bench.child("scale", "kept_alive", uri=uri)
         quick, usual = Samples(found["quick"]), statistics.median(found["usual"])
         what = f"a request on a kept connection, {workers} worker{'s' if workers > 1 else ''}"

@@ -74,6 +74,11 @@ class Delivery:
         log: Where operators read.
         monotonic: The clock of all deadlines.
 
+    Attributes:
+        sink: Once it is open.
+        refused: Why the store cannot be used at all.
+        opened: How often a run was created or found, by and large: it changes with each.
+
     Thread safety: as many threads call `step` as `threads` says.
     """
 
@@ -92,6 +97,7 @@ class Delivery:
         self.tracking_uri = tracking_uri
         self.sink: Sink | None = None
         self.refused: str | None = None
+        self.opened = 0
         self._spool, self._book, self._open_sink = spool, book, open_sink
         self._flush_interval, self._log, self._monotonic = flush_interval, log, monotonic
         self._pace = Pace(retry_max_delay, _LEAST_METRICS, self._recovered)
@@ -226,6 +232,7 @@ class Delivery:
         ref = self._created(sink, state, parent_run_id, again=again)
         turn.worked()
         self._first.pop(state.run, None)
+        self.opened += 1
         self._log.info("run opened", run_id=ref.run_id, attempts=state.attempts)
         if ref.artifacts:
             self._book.notice(

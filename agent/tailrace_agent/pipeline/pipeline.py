@@ -47,6 +47,12 @@ _LOOK_AROUND: Final = 0.5
 """Seconds between two looks at who lives."""
 
 
+_BRISK: Final = 0.02
+"""Seconds between two drains while runs begin and end, or somebody waits: then it is the drain that is waited for."""
+_BRISK_FOR: Final = 1.0
+"""Seconds after the last of these for which that goes on."""
+
+
 def _nobody() -> None:
     """Nobody is to be woken."""
 
@@ -80,6 +86,7 @@ class Pipeline:
     monotonic: Callable[[], float]
     on_change: Callable[[], None] = _nobody
     _look_at: float = field(default=0.0, init=False)
+    _brisk_until: float = field(default=0.0, init=False)
 
     @classmethod
     def open(
@@ -165,7 +172,7 @@ class Pipeline:
         barriers_due = self.book.waiters.unset_barriers
         if barriers_due or now >= self._look_at:  # who waits, waits also for children that were too quick to be seen
             self.rings.find()
-        more = self.takeover.step(now, self._committed)
+        more = self.takeover.step(now, partial(self._committed, now))
         # Behind a frame that is not whole may stand what was logged before the barrier was requested.
         stuck = self.rings.stuck
         if barriers_due and not more and not stuck:
@@ -180,9 +187,14 @@ class Pipeline:
         if more or self.owners.gone or (self.book.waiters.unset_barriers and not stuck):
             return now
         # Without a ring there is nothing to see before the next look around.
-        return now + self.settings.drain_interval if self.rings.reading else max(now, self._look_at)
+        if not self.rings.reading:
+            return max(now, self._look_at)
+        interval = self.settings.drain_interval
+        return now + (min(interval, _BRISK) if now < self._brisk_until else interval)
 
-    def _committed(self, changes: Changes) -> None:
+    def _committed(self, now: float, changes: Changes) -> None:
+        if changes.starts or changes.ends or changes.flushes:
+            self._brisk_until = now + _BRISK_FOR
         if changes.starts:
             self.destinations.update()
         self.on_change()
@@ -205,7 +217,10 @@ class Pipeline:
 
     def deliver(self, destination: Destination, now: float) -> float:
         """One step of a destination's delivery, and an answer to those who wait for it."""
+        opened = destination.delivery.opened
         deadline = destination.delivery.step(now)
+        if destination.delivery.opened != opened:
+            self.on_change()  # its files may be uploaded now
         if self.book.waiters.awaited:
             self.status_files.publish(now)
         return deadline

@@ -300,3 +300,28 @@ def test_who_waits_waits_for_the_ring_of_a_child_that_came_between_two_looks(rig
     rig.run(0.25)
     assert rig.stored() == {"of the child": 1}
     assert json.loads(rig.of().tags["tailrace.ledger"])["delivered"] == 1
+
+
+def test_while_runs_begin_and_end_the_rings_are_read_more_often_and_then_as_usual_again(rig: PipelineRig) -> None:
+    usual = rig.pipeline.settings.drain_interval
+    ring = rig.ring()
+    put(ring, rig.row("x"))
+    rig.pipeline.drain(rig.now)
+    assert rig.pipeline.drain(rig.now) == rig.now + usual
+    put(ring, start())
+    rig.pipeline.drain(rig.now)
+    assert rig.now < rig.pipeline.drain(rig.now) < rig.now + usual
+    rig.now += 1.5
+    rig.pipeline.drain(rig.now)
+    assert rig.pipeline.drain(rig.now) == rig.now + usual
+
+
+def test_a_run_that_is_opened_wakes_who_uploads_its_files(rig: PipelineRig) -> None:
+    put(rig.ring(), start())
+    rig.pipeline.drain(rig.now)
+    rig.pipeline.on_change = woken = Mock()
+    (destination,) = rig.pipeline.by_uri.values()
+    rig.pipeline.deliver(destination, rig.now)
+    assert woken.call_count == 1
+    rig.pipeline.deliver(destination, rig.now)
+    assert woken.call_count == 1
