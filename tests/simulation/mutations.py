@@ -84,6 +84,12 @@ MUTATIONS = {
         "                taken += part\n"
         "                continue",
     ),
+    "two threads serve one run at the same time": Mutation(
+        "",  # never was: several threads came with the claim
+        "delivery.deliver:Delivery._serving",
+        "state.run not in self._served and",
+        "True and",
+    ),
     "rows are fed twice when a drain fails half way": Mutation(
         "861f2e6",
         "pipeline.ring_drain:RingDrain.read",

@@ -86,6 +86,7 @@ def rig(tmp_path: Path) -> Iterator[MetadataRig]:
 def test_a_run_is_closed_after_its_metadata(rig: MetadataRig) -> None:
     rig.start()
     rig.end()
+    rig.now = rig.delivery.step(rig.now)  # for a moment it waits, to be created with what is gathered
     rig.delivery.step(rig.now)
     assert (rig.state.closed, rig.stored.status) == (False, "RUNNING")
     rig.metadata.step(rig.now)
