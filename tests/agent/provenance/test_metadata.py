@@ -86,8 +86,8 @@ def rig(tmp_path: Path) -> Iterator[MetadataRig]:
 def test_a_run_is_closed_after_its_metadata(rig: MetadataRig) -> None:
     rig.start()
     rig.end()
-    rig.now = rig.delivery.step(rig.now)  # for a moment it waits, to be created with what is gathered
-    rig.delivery.step(rig.now)
+    for _ in range(4):  # for a moment it waits, to be created with what is gathered
+        rig.now = rig.delivery.step(rig.now)
     assert (rig.state.closed, rig.stored.status) == (False, "RUNNING")
     rig.metadata.step(rig.now)
     seen: list[str] = []

@@ -222,7 +222,7 @@ def test_a_registry_that_is_away_is_waited_for_and_its_password_is_written_nowhe
         handle = run.register_model(saved, "m")
         eventually(lambda: "upload failed" in "".join(log.read_text() for log in tmp_path.rglob("agent.log")))
         assert not handle.wait(0)
-        assert run.ledger().of("artifact").pending == 1
+        eventually(lambda: run.ledger().of("artifact").pending == 1)
         run.end(timeout=0.0)
         written = [path.read_bytes() for path in (tmp_path / "tailrace").rglob("*") if path.is_file()]
         assert any(b"ada@127.0.0.1:9" in body for body in written)
