@@ -31,7 +31,6 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar
 
-import mlflow.store.db.utils as mlflow_db
 import requests
 import sqlalchemy
 from mlflow.exceptions import MlflowException
@@ -50,6 +49,7 @@ from mlflow.utils.proto_json_utils import parse_dict
 from mlflow.utils.uri import add_databricks_profile_info_to_artifact_uri, get_uri_scheme
 
 from tailrace_agent.mlflow.answers import believing, check_answer
+from tailrace_agent.mlflow.databases import prepare_database
 from tailrace_agent.mlflow.errors import refused_code
 from tailrace_agent.mlflow.places import check_place
 from tailrace_agent.mlflow.requests import PromptUploads, answered, origin, send_once
@@ -133,7 +133,7 @@ def open_registry(uri: str, tracking_uri: str, request_timeout: float) -> Store:
     build = _get_registry_builder().get_store_builder(uri)
     if get_uri_scheme(uri) in DATABASE_ENGINES:
         with _one_at_a_time(request_timeout):
-            _prepare_database(uri)
+            prepare_database(uri)
             store: Any = build(store_uri=uri)
         _bound_waiting(store, request_timeout)
         return store
@@ -337,21 +337,8 @@ def _one_at_a_time(timeout: float) -> Iterator[None]:
         _opening.release()
 
 
-def _prepare_database(uri: str) -> None:
-    """Makes sure that the database answers, and has its tables."""
-    mlflow_db._make_parent_dirs_if_sqlite(uri)
-    # MLflow's own way into a database tries ten times with growing pauses, and creates the tables without a lock.
-    engine = mlflow_db.create_sqlalchemy_engine(uri)
-    try:
-        with engine.connect():  # raises at once where the database is away
-            pass
-        mlflow_db._safe_initialize_tables(engine)
-    finally:
-        engine.dispose()  # the store opens an engine of its own
-
-
 def _open_database(build: Callable[..., Any], uri: str, cwd: str, request_timeout: float) -> Store:
-    _prepare_database(uri)
+    prepare_database(uri)
     # Else MLflow takes `./mlruns` of this process, whose working directory is not the user's.
     root = None if os.environ.get(_ARTIFACT_ROOT_OF_A_SERVER) else str(Path(cwd, "mlruns"))
     store = build(store_uri=uri, artifact_uri=root)
