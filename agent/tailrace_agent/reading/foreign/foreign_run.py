@@ -38,6 +38,7 @@ class ForeignRun:
         texts: Contents of files that are made for it, by their paths in the run.
         user: Whose it is.
         left_out: What of it MLflow has no place for, and how often: `histograms`.
+        ordered: Whether the order of `points` holds when it has grown. Several files that grow at once have none.
     """
 
     origin: str
@@ -54,6 +55,7 @@ class ForeignRun:
     texts: Mapping[str, bytes] = field(default_factory=dict)
     user: str = "unknown"
     left_out: Mapping[str, int] = field(default_factory=dict)
+    ordered: bool = True
 
 
 def origin_of(*parts: str) -> str:

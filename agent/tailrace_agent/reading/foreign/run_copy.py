@@ -2,6 +2,7 @@
 
 The run in MLflow carries the tag `tailrace.source.run_id` from its creation, by which it is found again. What it has of
 each metric MLflow itself is asked: so many of the points that the source gives are passed over, and the rest is sent.
+Where the source has no order that holds, the very points are asked for.
 So an import that was killed at any moment goes on where it stopped, and one of a run that has grown adds what is new.
 When all is sent, the tag `tailrace.imported.state` says of what: where that has not changed, nothing is done.
 
@@ -12,6 +13,7 @@ name>`, for MLflow's params never do. A value that is too long is cut, and whole
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timezone
@@ -21,10 +23,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tailrace_agent.ipc.records import Point
 from tailrace_agent.mlflow.names import name_tag
-from tailrace_agent.mlflow.stored_names import StoredNames, Texts, cut, fitting_tags
+from tailrace_agent.mlflow.stored_names import Names, StoredNames, Texts, cut, fitting_tags
 from tailrace_agent.reading.export import SOURCE_TAG
 from tailrace_agent.reading.import_ import DONE_TAG, STORE_TAG, TIMEOUT, Imported
 from tailrace_agent.sinks.mlflow import MlflowSink, sink_over
+from tailrace_agent.spool.extremes import LARGEST
 
 if TYPE_CHECKING:
     from tailrace_agent.reading.foreign.foreign_run import ForeignRun
@@ -102,6 +105,7 @@ class RunCopy:
         self._counts: dict[str, int] | None = None
         self._names = StoredNames(sink.check, lambda: Texts(self._tags, self._params), lambda: known)
         self._moment: dict[str, tuple[int, set[tuple[int, float | None]]]] = {}
+        self._there: dict[str, set[tuple[int, int, float | None]]] = {}
 
     @property
     def is_whole(self) -> bool:
@@ -199,6 +203,9 @@ class RunCopy:
     def _new_points(self) -> Iterator[Point]:
         """Those that MLflow does not have, under the names that it has for them."""
         names = self._names.of("metric")
+        if self._before is not None and not self.run.ordered:
+            yield from self._not_there(names)
+            return
         if self._counts is None:
             self._counts = self._sink.count_metrics(self._run_id) if self._before is not None else {}
         for point in self.run.points():
@@ -208,6 +215,19 @@ class RunCopy:
             if (left := self._counts.get(key, 0)) > 0:
                 self._counts[key] = left - 1
             else:
+                yield point._replace(key=key)
+
+    def _not_there(self, names: Names) -> Iterator[Point]:
+        """The same, by what MLflow has of each metric."""
+        for point in self.run.points():
+            key = names[point.key]
+            if key not in self._there:
+                pieces = self._reader.history(self._run_id, key)
+                columns = (zip(*(each.tolist() for each in piece), strict=True) for piece in pieces)
+                self._there[key] = {_row(*row) for rows in columns for row in rows}
+            row = _row(point.step, point.timestamp, point.value)
+            if row not in self._there[key]:
+                self._there[key].add(row)
                 yield point._replace(key=key)
 
     def _is_twin(self, key: str, point: Point) -> bool:
@@ -252,6 +272,11 @@ class RunCopy:
     def _count_file(self, total: int) -> None:
         self._files += 1
         self._on_progress(self.run.name, self._files, total, "artifacts")
+
+
+def _row(step: int, timestamp: int, value: float) -> tuple[int, int, float | None]:
+    """What is one row in MLflow: there a NaN is as good as another, and an infinity the largest number."""
+    return step, timestamp, None if math.isnan(value) else max(min(value, LARGEST), -LARGEST)
 
 
 def _portions(texts: dict[str, str], most: int) -> Iterator[list[tuple[str, str]]]:

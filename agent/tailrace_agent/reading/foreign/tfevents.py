@@ -107,6 +107,7 @@ class _EventRun:
             params=dict(self._params),
             texts=dict(self._texts),
             left_out=dict(self._left_out),
+            ordered=len(sizes) == 1,
         )
 
     def _new_points(self) -> Iterable[Point]:

@@ -60,3 +60,24 @@ def test_a_directory_that_appears_at_the_very_end_comes_along(
 
 def _away(*args: Any, **kwargs: Any) -> None:
     raise Unavailable("away")
+
+
+def test_two_files_of_one_directory_that_grow_at_once_lose_nothing_however_often_it_begins_anew(
+    sqlite_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [Events(tmp_path / "run", number) for number in range(2)]
+    reader = open_reader(sqlite_uri, "/", create=True)
+    follower = Follower(reader, "tfevents:/here", tmp_path, None, lambda *_: None)
+    for step in range(0, 8, 2):
+        for later, events in enumerate(files):
+            events.scalar("loss", step + later, [1.0, float("nan"), float("inf"), 0.5][step // 2])
+        if step == 2:
+            with monkeypatch.context() as patch:
+                patch.setattr(reader.store, "log_batch", _away)
+                with pytest.raises(Unavailable):
+                    follower.step()
+        if step == 4:
+            follower = Follower(reader, "tfevents:/here", tmp_path, None, lambda *_: None)
+        assert follower.step() == 2
+    assert [step for step, _ in named(sqlite_uri, "run").history("loss")] == list(range(8))
+    assert Follower(reader, "tfevents:/here", tmp_path, None, lambda *_: None).step() == 0
