@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from tailrace.hpo.directions import direction_by_name
 from tailrace.hpo.parent import Parent, await_run_id
 from tailrace.hpo.result import result_of
 from tailrace.hpo.search_space import nearest, read_space
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["OptunaRunner"]
 
-_GETS_SMALLER: Final = ("loss", "error", "mse", "mae", "rmse", "perplexity", "nll")
 _DIRECTIONS: Final = ("minimize", "maximize")
 
 
@@ -51,7 +51,8 @@ class OptunaRunner:
         prune_on: A metric that trials log; each `log()` that holds it reports to the pruner, and raises
             `optuna.TrialPruned` when the trial is to end.
         prune_direction: `minimize` or `maximize`, where that metric gets better in the other direction than `metric`
-            does. By default it is guessed by its name: what ends with `loss` or `error` is to get smaller.
+            does. By default its name says it: a `loss` or an `error` is to get smaller, an `accuracy` larger; one that
+            says nothing goes with `metric`.
         tracker: Any `TrackerLike`; the functions of `tailrace` by default.
 
     Raises:
@@ -206,10 +207,8 @@ def _pruning(on: str | None, prune_direction: str | None, direction: str, metric
             raise SettingsError("prune_direction is given, and prune_on is not: name the metric that trials log")
         return None
     if prune_direction is None:
-        last = on.rpartition("/")[2]
-        prune_direction = direction
-        if last != metric.rpartition("/")[2] and last.lower().endswith(_GETS_SMALLER):
-            prune_direction = "minimize"
+        same = on.rpartition("/")[2] == metric.rpartition("/")[2]
+        prune_direction = direction if same else direction_by_name(on) or direction
     return Pruning(on, 1 if prune_direction == direction else -1)
 
 

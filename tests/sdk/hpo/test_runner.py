@@ -211,8 +211,11 @@ def test_nothing_begins_when_the_search_space_has_a_typo(tracker: Tracker, sqlit
         ("maximize", "val_f1", "val_loss", None, -1),
         ("minimize", "val_loss", "val_loss", None, 1),
         ("maximize", "val_loss", "val_loss", None, 1),
-        ("minimize", "val_loss", "val_accuracy", None, 1),
-        ("minimize", "val_loss", "val_accuracy", "maximize", -1),
+        ("minimize", "val_loss", "val_accuracy", None, -1),
+        ("minimize", "val_loss", "val_accuracy", "minimize", 1),
+        ("minimize", "val_loss", "bias", None, 1),
+        ("maximize", "val_accuracy", "train/loss_step", None, -1),
+        ("maximize", "val_accuracy", "val/logloss_round", None, -1),
         ("maximize", "f1", "epoch/val_rmse", None, -1),
     ],
 )

@@ -10,7 +10,16 @@ from torch import Tensor, nn
 
 from tailrace_agent.errors import CallError
 
-__all__ = ["as_outputs", "as_targets", "first_sample", "length", "on_device", "split", "targets_are_classes"]
+__all__ = [
+    "as_outputs",
+    "as_targets",
+    "check_loss",
+    "first_sample",
+    "length",
+    "on_device",
+    "split",
+    "targets_are_classes",
+]
 
 _OF_CLASSES = (nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss)
 _OF_NUMBERS = (nn.BCEWithLogitsLoss, nn.BCELoss, nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss)
@@ -89,7 +98,9 @@ def as_outputs(outputs: Any) -> Tensor:
         CallError: There is no such tensor in it.
     """
     if isinstance(outputs, torch.Tensor):
-        return outputs
+        if outputs.ndim:
+            return outputs
+        raise CallError("the model returns a single number for the whole batch; its outputs have the samples first")
     logits = outputs.get("logits") if isinstance(outputs, Mapping) else getattr(outputs, "logits", None)
     if isinstance(logits, torch.Tensor):
         return logits
@@ -103,19 +114,45 @@ def as_outputs(outputs: Any) -> Tensor:
 def as_targets(targets: Any, outputs: Tensor, criterion: Any) -> Any:
     """Targets in the type and shape that the criterion takes, where these alone differ.
 
-    `CrossEntropyLoss` takes classes as int64; what compares numbers takes them in the outputs' type, and in their
-    shape: targets of shape (N,) beside outputs of shape (N, 1) would be broadcast to (N, N), and the loss mean nothing.
+    `CrossEntropyLoss` takes classes as int64, of shape (N, …) beside outputs of shape (N, C, …): those of shape
+    (N, 1, …), as masks of pixels often are, are brought to it. What compares numbers takes them in the outputs' type
+    and shape: targets of shape (N,) beside outputs of shape (N, 1) would be broadcast to (N, N), and the loss mean
+    nothing.
+
+    Raises:
+        CallError: Numbers that are no classes' probabilities, where classes are expected.
     """
     if not isinstance(targets, torch.Tensor):
         return targets
     whole = not targets.is_floating_point() and not targets.is_complex()
     if isinstance(criterion, _OF_CLASSES):
-        return targets.long() if whole and targets.dtype != torch.int64 else targets
+        if not whole:
+            if targets.ndim == outputs.ndim - 1:
+                raise CallError(
+                    f"the targets are of type {targets.dtype}, and {type(criterion).__name__} takes classes: pass "
+                    "whole numbers, as by .long()"
+                )
+            return targets
+        if targets.ndim == outputs.ndim > 1 and targets.shape[1] == 1 < outputs.shape[1]:
+            targets = targets.squeeze(1)
+        return targets if targets.dtype == torch.int64 else targets.long()
     if isinstance(criterion, _OF_NUMBERS):
         if targets.shape != outputs.shape and targets.numel() == outputs.numel():
             targets = targets.reshape(outputs.shape)
         return targets if targets.dtype == outputs.dtype else targets.to(outputs.dtype)
     return targets
+
+
+def check_loss(loss: Any) -> None:
+    """That a criterion has given what can be trained by: one number.
+
+    Raises:
+        CallError: It is none.
+    """
+    if not isinstance(loss, torch.Tensor):
+        raise CallError(f"the criterion returns a {type(loss).__name__}; a tensor of shape () is expected")
+    if loss.ndim and loss.numel() != 1:
+        raise CallError(f"the criterion returns a loss of shape {tuple(loss.shape)}; its mean is expected, of shape ()")
 
 
 def targets_are_classes(targets: Any, outputs: Tensor) -> bool:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tailrace.training.pytorch.batches import as_outputs, as_targets, first_sample, on_device, split
+from tailrace.training.pytorch.batches import as_outputs, as_targets, check_loss, first_sample, on_device, split
 from tailrace.training.pytorch.scores import Scores
 from tailrace_agent.errors import CallError
 
@@ -251,6 +251,7 @@ class Loop:
                 outputs = outputs.float()  # targets would be rounded to what the model computes in, and sums as well
             targets = as_targets(targets, outputs, recipe.criterion)
             loss = recipe.criterion(outputs, targets)
+        check_loss(loss)
         return loss, outputs.detach(), targets
 
     def _advance(self) -> Any:

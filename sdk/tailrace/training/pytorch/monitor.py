@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsFloat
 
+from tailrace.hpo.directions import direction_by_name
 from tailrace_agent.errors import CallError
 
 __all__ = ["Monitor"]
-
-_LARGER_IS_BETTER = ("acc", "auc", "auroc", "f1", "precision", "recall", "r2", "score", "iou", "dice", "map", "bleu")
 
 
 @dataclass
@@ -30,7 +29,7 @@ class Monitor:
         stale: Epochs since then.
 
     Raises:
-        CallError: The mode or the patience can never work.
+        CallError: The mode, the patience or `min_delta` can never work, or the name says nothing of what is better.
 
     Example:
         >>> monitor = Monitor("val_loss", patience=2)
@@ -51,12 +50,20 @@ class Monitor:
     def __post_init__(self) -> None:
         if self.mode not in ("auto", "min", "max"):
             raise CallError(f"mode is {self.mode!r}; it is 'min', 'max' or 'auto'")
-        if self.patience is not None and self.patience < 1:
-            raise CallError(f"early_stopping_patience is {self.patience}; it is a number of epochs, or None for never")
+        patience: Any = self.patience
+        min_delta: Any = self.min_delta
+        if patience is not None and (not hasattr(patience, "__index__") or isinstance(patience, bool) or patience < 1):
+            raise CallError(f"early_stopping_patience is {patience!r}; it is a number of epochs, or None for never")
+        if not (isinstance(min_delta, SupportsFloat) and float(min_delta) >= 0):
+            raise CallError(f"min_delta is {min_delta!r}; it is a number from 0 on")
         if self.mode == "auto":
-            words = self.metric.lower().replace("/", "_").split("_")
-            larger = any(word.startswith(known) for word in words for known in _LARGER_IS_BETTER)
-            self.mode = "max" if larger else "min"
+            direction = direction_by_name(self.metric)
+            if direction is None:
+                raise CallError(
+                    f"monitor is {self.metric!r}, whose name does not say whether more of it is better: pass mode='min'"
+                    " or mode='max'"
+                )
+            self.mode = "min" if direction == "minimize" else "max"
 
     def improved(self, epoch: int, value: float) -> bool:
         """Takes the value of an epoch (from 1 on); whether it is the best one so far. NaN never is."""

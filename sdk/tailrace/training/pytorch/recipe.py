@@ -6,9 +6,10 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, SupportsFloat
 
 from tailrace.training.pytorch.batches import length
+from tailrace.training.pytorch.parts import check_parts
 from tailrace.training.pytorch.scores import ACCURACY, score_names
 from tailrace_agent.errors import CallError
 
@@ -22,6 +23,8 @@ __all__ = ["Precision", "Recipe"]
 
 Precision = Literal["32", "bf16", "fp16"]
 
+_SEEDS = 2**63
+"""torch takes no larger ones."""
 _PLAIN = (str, int, float, bool, type(None))
 
 
@@ -54,31 +57,21 @@ class Recipe:
         Raises:
             CallError: Which argument, and what to do.
         """
+        check_parts(self.model, self.optimizer, self.criterion, self.scheduler, self.callbacks, self.device)
         length(self.train_loader, "train_loader")
         if self.val_loader is not None:
             length(self.val_loader, "val_loader")
         for name in ("num_epochs", "logging_steps", "accumulate"):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            if not hasattr(value, "__index__") or isinstance(value, bool) or value < 1:
                 raise CallError(f"{name} is {value!r}; it is a whole number from 1 on")
         if self.precision not in ("32", "bf16", "fp16"):
             raise CallError(f"precision is {self.precision!r}; it is '32', 'bf16' or 'fp16'")
-        if self.max_grad_norm is not None and not self.max_grad_norm > 0:
-            raise CallError(f"max_grad_norm is {self.max_grad_norm!r}; it is a norm above 0, or None")
-        trained = {id(parameter) for group in self.optimizer.param_groups for parameter in group["params"]}
-        if not any(id(parameter) in trained for parameter in self.model.parameters()):
-            raise CallError(
-                "the optimizer holds no parameter of the model: make it from model.parameters(), after the model has "
-                "been put together"
-            )
-        if not any(parameter.requires_grad for parameter in self.model.parameters()):
-            raise CallError("no parameter of the model requires a gradient: all of it is frozen")
-        if getattr(self.criterion, "reduction", None) == "none":
-            raise CallError(
-                "the criterion has reduction='none', and its loss is one of each sample; 'mean' is expected"
-            )
-        if self.seed is not None and not hasattr(self.seed, "__index__"):
-            raise CallError(f"seed is {self.seed!r}; it is a whole number, or None")
+        norm: Any = self.max_grad_norm
+        if norm is not None and not (isinstance(norm, SupportsFloat) and float(norm) > 0):
+            raise CallError(f"max_grad_norm is {norm!r}; it is a norm above 0, or None")
+        if self.seed is not None and not (hasattr(self.seed, "__index__") and abs(self.seed) < _SEEDS):
+            raise CallError(f"seed is {self.seed!r}; it is a whole number below 2**63, or None")
         self._check_loaders()
         self._check_monitor()
         self._check_folder()

@@ -11,7 +11,7 @@ from torch import Tensor
 from tailrace.training.pytorch.batches import targets_are_classes
 from tailrace_agent.errors import CallError
 
-__all__ = ["ACCURACY", "NAMED", "Scores", "score_names"]
+__all__ = ["ACCURACY", "NAMED", "Scores", "mode_of", "score_names"]
 
 ACCURACY = "accuracy"
 Wanted = Mapping[str, Any] | Sequence[str] | None
@@ -43,6 +43,8 @@ def score_names(wanted: Wanted) -> list[str] | None:
         return None
     if isinstance(wanted, str) or not isinstance(wanted, (Mapping, Sequence)):
         raise CallError(f"metrics is {wanted!r}; it is a list of names, or a mapping of names to metrics or functions")
+    if "loss" in wanted:
+        raise CallError("metrics has 'loss', which is the criterion's: call it another name")
     if isinstance(wanted, Mapping):
         for name, metric in wanted.items():
             if isinstance(metric, type):
@@ -62,6 +64,27 @@ def score_names(wanted: Wanted) -> list[str] | None:
                 + (f"; did you mean {near[0]!r}?" if near else "; pass others as a mapping of names to metrics")
             )
     return list(wanted)
+
+
+def mode_of(wanted: Wanted, monitor: str) -> str:
+    """What a monitored metric says of itself: `max` or `min`, or `auto` where it says nothing, as functions do.
+
+    Args:
+        wanted: As `Trainer` takes them, checked.
+        monitor: `val_` or `train_`, the metric's name, and of several values the value's.
+    """
+    if not isinstance(wanted, Mapping):
+        return "auto"
+    value = monitor.partition("_")[2]
+    names = sorted((name for name in wanted if value == name or value.startswith(f"{name}_")), key=len)
+    if not names:
+        return "auto"
+    metric: Any = wanted[names[-1]]
+    part = value[len(names[-1]) + 1 :]
+    if part and hasattr(metric, "keys") and part in metric:  # a MetricCollection
+        metric = metric[part]
+    larger = getattr(metric, "higher_is_better", None)
+    return "auto" if larger is None else "max" if larger else "min"
 
 
 class Scores:

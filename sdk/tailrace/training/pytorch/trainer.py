@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsFloat
 
 from tailrace.training.pytorch import checkpoints, logged_steps
 from tailrace.training.pytorch.course import Course
@@ -20,9 +20,11 @@ from tailrace.training.pytorch.progress import Progress
 from tailrace.training.pytorch.ranks import Ranks, joined_ranks
 from tailrace.training.pytorch.recipe import Precision, Recipe
 from tailrace.training.pytorch.resumption import find_resumed
+from tailrace.training.pytorch.scores import mode_of
 from tailrace.training.result import TrainingResult
 from tailrace.training.runs.run_log import default_tracker
 from tailrace.training.runs.tracked_run import Resumed, TrackedRun, entered
+from tailrace_agent.errors import CallError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,7 +66,8 @@ class Trainer:
             `(outputs, targets)`. None: the accuracy, where targets are classes.
         monitor: The metric that decides which epoch is the best: `val_loss`, `val_f1_macro`, `train_loss`, … Without a
             `val_loader`, `val_loss` means `train_loss`.
-        mode: `min`, `max`, or `auto`: by the metric's name.
+        mode: `min`, `max`, or `auto`: as a metric of torchmetrics says of itself, else by the metric's name; an error
+            where that does not say it.
         early_stopping_patience: Epochs without an improvement after which it stops; None: never.
         min_delta: What counts as an improvement.
         checkpoint_dir: Where checkpoints are kept; None: nowhere but in the run's artifacts.
@@ -150,14 +153,22 @@ class Trainer:
             checkpoint_dir=folder,
         )
         self._recipe.check()
+        if mode == "auto":
+            mode = mode_of(metrics, monitor)
         self._monitor = Monitor(monitor, mode, early_stopping_patience, min_delta)
+        self._check_plateau(scheduler)
         checkpoints.to_resume(resume_from, folder)
         self._resume_from = resume_from
+        interval: Any = system_metrics_interval
+        if not (isinstance(interval, SupportsFloat) and float(interval) > 0):
+            raise CallError(f"system_metrics_interval is {interval!r}; it is a number of seconds above 0")
         self._system = system_metrics_interval if log_system_metrics else None
         self._log_model = log_model or registered_model_name is not None
         self._registered_name, self._input_example = registered_model_name, input_example
         self._progress = progress
         self._tracker: Any = default_tracker() if tracker is None else tracker
+        if not hasattr(self._tracker, "start_run"):
+            raise CallError(f"tracker is {type(tracker).__name__}, which has no start_run(): see tailrace.TrackerLike")
 
     def train(self) -> TrainingResult:
         """Trains to the end, or until it stops getting better.
@@ -201,6 +212,15 @@ class Trainer:
             for callback in self._recipe.callbacks:
                 callback.on_end(result)
             return result
+
+    def _check_plateau(self, scheduler: Any) -> None:
+        """One that lowers the learning rate when the metric gets better would do so all the time."""
+        if type(scheduler).__name__ == "ReduceLROnPlateau" and scheduler.mode != self._monitor.mode:
+            raise CallError(
+                f"ReduceLROnPlateau has mode={scheduler.mode!r}, and is given {self._monitor.metric}, of which "
+                f"{'more' if self._monitor.mode == 'max' else 'less'} is better: it should have "
+                f"mode={self._monitor.mode!r}"
+            )
 
     @contextlib.contextmanager
     def _entered(self, ranks: Ranks, resumed: Resumed | None) -> Iterator[TrackedRun]:

@@ -16,6 +16,7 @@ from tailrace import CallError
 from tailrace.training.pytorch.batches import (
     as_outputs,
     as_targets,
+    check_loss,
     first_sample,
     length,
     on_device,
@@ -84,6 +85,8 @@ def test_outputs_are_the_logits_of_a_mapping_or_a_struct() -> None:
     assert as_outputs(SimpleNamespace(logits=X)) is X
     with pytest.raises(CallError, match=r"returns a dict of scores, hidden.*wrap the model"):
         as_outputs({"scores": X, "hidden": Y})
+    with pytest.raises(CallError, match="a single number for the whole batch"):
+        as_outputs(X.sum())
 
 
 def test_targets_get_the_type_that_the_criterion_takes() -> None:
@@ -92,6 +95,23 @@ def test_targets_get_the_type_that_the_criterion_takes() -> None:
     assert as_targets(Y, torch.zeros(4), nn.BCEWithLogitsLoss()).dtype == torch.float32
     soft = torch.softmax(scores, 1)
     assert as_targets(soft, scores, nn.CrossEntropyLoss()) is soft
+    with pytest.raises(CallError, match=r"of type torch.float32, and CrossEntropyLoss takes classes: .* by .long\(\)"):
+        as_targets(Y.float(), scores, nn.CrossEntropyLoss())
+
+
+def test_classes_in_a_column_are_those_of_a_row_each_and_a_mask_of_one_channel_is_one() -> None:
+    """Torch takes the first for several classes a sample, and says so in words of its own."""
+    assert as_targets(Y[:, None], torch.zeros(4, 3), nn.CrossEntropyLoss()).shape == (4,)
+    mask = torch.zeros(4, 1, 5, 5, dtype=torch.uint8)
+    assert as_targets(mask, torch.zeros(4, 3, 5, 5), nn.CrossEntropyLoss()).shape == (4, 5, 5)
+    assert as_targets(Y.reshape(2, 2), torch.zeros(2, 3, 2), nn.CrossEntropyLoss()).shape == (2, 2)
+
+
+@pytest.mark.parametrize("loss", [3.0, {"loss": torch.tensor(1.0)}, torch.ones(4)])
+def test_a_loss_is_one_number(loss: Any) -> None:
+    with pytest.raises(CallError, match=r"the criterion returns a (float|dict|loss of shape \(4,\))"):
+        check_loss(loss)
+    check_loss(torch.tensor(1.0))
 
 
 def test_targets_beside_a_column_are_not_broadcast_to_a_square() -> None:

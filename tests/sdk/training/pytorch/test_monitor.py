@@ -18,10 +18,21 @@ from tailrace.training.pytorch.monitor import Monitor
         ("val_f1_macro", "max"),
         ("train_rmse", "min"),
         ("val_auroc", "max"),
+        ("val_mape", "min"),
+        ("val_brier_score", "min"),
+        ("val_top5", "max"),
     ],
 )
 def test_the_name_of_a_metric_says_what_is_better(metric: str, mode: str) -> None:
     assert Monitor(metric).mode == mode
+
+
+def test_where_the_name_does_not_say_it_the_mode_has_to() -> None:
+    with pytest.raises(
+        CallError, match="'val_bias', whose name does not say whether more of it is better: pass mode='min'"
+    ):
+        Monitor("val_bias")
+    assert Monitor("val_bias", "max").mode == "max"
 
 
 def test_a_mode_that_is_given_holds_whatever_the_name() -> None:
@@ -63,9 +74,19 @@ def test_it_goes_on_from_a_checkpoint_as_if_it_had_not_stopped() -> None:
     assert second.best_epoch == 2
 
 
-@pytest.mark.parametrize("arguments", [{"mode": "largest"}, {"patience": 0}])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"mode": "largest"},
+        {"patience": 0},
+        {"patience": "3"},
+        {"patience": 1.5},
+        {"min_delta": math.nan},
+        {"min_delta": "0.1"},
+    ],
+)
 def test_what_can_never_work_is_an_error(arguments: dict[str, object]) -> None:
-    with pytest.raises(CallError, match=r"mode is 'largest'|early_stopping_patience is 0"):
+    with pytest.raises(CallError, match=r"mode is 'largest'|early_stopping_patience is|min_delta is"):
         Monitor("val_loss", **arguments)  # type: ignore[arg-type]
 
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, f1_score
 from torch import Tensor
-from torchmetrics import ConfusionMatrix, MetricCollection
+from torchmetrics import ConfusionMatrix, MeanAbsoluteError, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from helpers.training import CLASSES
 from tailrace import CallError
-from tailrace.training.pytorch.scores import NAMED, Scores, score_names
+from tailrace.training.pytorch.scores import NAMED, Scores, mode_of, score_names
 
 OUTPUTS = torch.randn(30, CLASSES, generator=torch.Generator().manual_seed(1))
 TARGETS = torch.randint(CLASSES, (30,), generator=torch.Generator().manual_seed(2))
@@ -73,8 +73,10 @@ def test_a_name_that_nobody_knows_is_an_error_with_the_nearest_one() -> None:
         score_names(["accuracy", "f1_makro"])
     with pytest.raises(CallError, match="a list of names"):
         score_names("accuracy")
-    with pytest.raises(CallError, match=r"metrics\['loss'\] is no metric"):
-        score_names({"loss": 0.5})
+    with pytest.raises(CallError, match=r"metrics\['cost'\] is no metric"):
+        score_names({"cost": 0.5})
+    with pytest.raises(CallError, match="metrics has 'loss', which is the criterion's"):
+        score_names({"loss": len})
     with pytest.raises(CallError, match=r"metrics\['f1'\] is the class MulticlassF1Score; pass an instance"):
         score_names({"f1": MulticlassF1Score})
 
@@ -117,3 +119,36 @@ def test_where_targets_are_no_classes_a_steps_accuracy_is_that_of_the_metrics() 
     assert scores.update(outputs[:8], targets[:8]) == pytest.approx(expected)
     assert Scores(["mae"], alone).update(outputs, targets) is None
     passed(scores, outputs[8:], targets[8:])
+
+
+def test_a_metric_of_torchmetrics_says_itself_what_is_better() -> None:
+    wanted = {
+        "hits": MulticlassAccuracy(CLASSES),
+        "hits_off": MeanAbsoluteError(),
+        "all": MetricCollection({"f1": MulticlassF1Score(CLASSES), "off": MeanAbsoluteError()}),
+        "bias": lambda outputs, targets: (outputs - targets).mean(),
+        "matrix": ConfusionMatrix("multiclass", num_classes=CLASSES),
+    }
+    assert {
+        name: mode_of(wanted, name)
+        for name in (
+            "val_hits",
+            "train_hits_0",
+            "val_hits_off",
+            "val_all_f1",
+            "val_all_off",
+            "val_bias",
+            "val_loss",
+            "val_matrix",
+        )
+    } == {
+        "val_hits": "max",
+        "train_hits_0": "max",
+        "val_hits_off": "min",
+        "val_all_f1": "max",
+        "val_all_off": "min",
+        "val_bias": "auto",
+        "val_loss": "auto",
+        "val_matrix": "auto",
+    }
+    assert mode_of(["f1_macro"], "val_f1_macro") == mode_of(None, "val_loss") == "auto"

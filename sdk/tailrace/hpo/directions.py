@@ -1,0 +1,45 @@
+"""Whether more or less of a metric is better, as far as its name says so."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, Literal
+
+__all__ = ["Direction", "direction_by_name"]
+
+Direction = Literal["minimize", "maximize"]
+
+_SMALLER: Final = re.compile(
+    r".*(loss|error|entropy|deviance|divergence)|merror|err|.*ms(e|le|pe)|m?ape|smape|wmape|.*mae|l[12]|nll|nlpd|kld?"
+    r"|perplexity|ppl|bpc|[wcpt]er|eer|f[pn]r|fid|ece|brier|hinge|huber|quantile|pinball|poisson|tweedie|chamfer|distance"
+)
+_LARGER: Final = re.compile(
+    r"acc(uracy)?|.*auc|auroc|auprc|aucpr|roc|f(1|2|beta|score|measure).*|precision.*|recall.*|sensitivity|specificity|r2|d2"
+    r"|.*score|.*iou|jaccard|dice|m?ap\d*|bleu\d*|rouge.*|meteor|cider|n?dcg.*|mrr|hits?|top\d*|psnr|ssim|mcc|matthews.*"
+    r"|.*kappa|correct|corrcoef|pearson.*|spearman.*|kendall.*|r2score|explained|likelihood|elbo|rewards?|returns?|wins?"
+)
+_TURNS: Final = ("neg", "negative")
+
+
+def direction_by_name(name: str) -> Direction | None:
+    """The direction in which a metric gets better; None where the name does not say.
+
+    An error goes before all else: a `brier_score` and an `error_rate` are better when smaller. `neg_` turns it around,
+    as scikit-learn's `neg_log_loss` and a `neg_log_likelihood` have it.
+
+    Example:
+        >>> direction_by_name("val/logloss_round"), direction_by_name("val_top5"), direction_by_name("bias")
+        ('minimize', 'maximize', None)
+    """
+    words = re.split(r"[^a-z0-9]+", name.lower())
+    if "d2" in words:  # scikit-learn's: the share of an error that is explained
+        found: Direction = "maximize"
+    elif any(_SMALLER.fullmatch(word) for word in words):
+        found = "minimize"
+    elif any(_LARGER.fullmatch(word) for word in words):
+        found = "maximize"
+    else:
+        return None
+    if sum(word in _TURNS for word in words) % 2:
+        return "maximize" if found == "minimize" else "minimize"
+    return found
