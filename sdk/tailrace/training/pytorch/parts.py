@@ -24,7 +24,12 @@ def check_parts(model: Any, optimizer: Any, criterion: Any, scheduler: Any, call
     """Finds what is no model, no optimizer and so on, and what belongs to another one.
 
     Args:
-        model, optimizer, criterion, scheduler, callbacks, device: As `Trainer` takes them.
+        model: As `Trainer` takes it, and so are the others.
+        optimizer: Of its parameters.
+        criterion: Takes outputs and targets.
+        scheduler: Of the optimizer, or None.
+        callbacks: A list of them.
+        device: As torch names it, or `auto`.
 
     Raises:
         CallError: Which argument, and what to do.
