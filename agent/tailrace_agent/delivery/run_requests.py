@@ -83,7 +83,8 @@ class RunRequests:
     def send_metrics(self, sink: Sink, state: RunState, turn: Turn) -> None:
         """Sends the oldest blocks; fewer of them while the store is too slow for a full request."""
         self._ends.withdraw_note(sink, state)
-        limit, twins = sink.limits.metrics, self._twins.setdefault(state.run, Twins())
+        limit = sink.metrics_at_once(self._spool.waiting.backlog(state.run).get("metric", 0))
+        twins = self._twins.setdefault(state.run, Twins())
         with self._spool.waiting.holding(state.run, "metric", self._pace.portion(limit)) as blocks:
             make = partial(metrics_batch, twins=twins, steps_before=state.steps_before)
             self._send_blocks(sink, state, blocks, make, turn)
@@ -243,7 +244,7 @@ class RunRequests:
         accepted = refused = 0
         while parts:
             part = parts.pop()
-            most = self._pace.portion(sink.limits.metrics) if batch.kind == "metric" else len(part)
+            most = self._pace.portion(sink.metrics_at_once(0)) if batch.kind == "metric" else len(part)
             if len(part) > most:  # also what was cut before a smaller part was too much
                 parts.append(part[most:])
                 part = part[:most]
@@ -269,15 +270,16 @@ class RunRequests:
 
     def _send_part(self, sink: Sink, run_id: str, kind: str, part: list[Entry]) -> None:
         """One request; if it carries metrics, its outcome decides how much the next may carry."""
+        limit = sink.metrics_at_once(0)
         try:
             _log_batch(sink, run_id, kind, part)
         except (Unavailable, Refused) as error:
             too_much = error.too_slow if isinstance(error, Unavailable) else error.too_large
             if too_much and kind == "metric":
-                self._pace.carried(len(part), sink.limits.metrics, too_much=True)
+                self._pace.carried(len(part), limit, too_much=True)
             raise
         if kind == "metric":
-            self._pace.carried(len(part), sink.limits.metrics, too_much=False)
+            self._pace.carried(len(part), limit, too_much=False)
 
     def _prove_at_fault(self, sink: Sink, run_id: str, run: int, error: Refused) -> None:
         """Makes sure that the store takes anything at all for this run, before more entries are buried."""

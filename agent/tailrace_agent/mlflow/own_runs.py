@@ -19,10 +19,11 @@ from mlflow.utils.validation import _validate_metric, _validate_param, _validate
 
 from tailrace_agent.ipc.records import Kind, Point
 from tailrace_agent.mlflow import experiments
+from tailrace_agent.mlflow.bulk_tables import BulkTables
 from tailrace_agent.mlflow.log_batch_body import batch_body
 from tailrace_agent.mlflow.places import place_here
-from tailrace_agent.mlflow.run_store import FOUND_AT_MOST, Page, Run
-from tailrace_agent.mlflow.stores import Store, batch_poster, is_remote, open_repository
+from tailrace_agent.mlflow.run_store import FOUND_AT_MOST, Bulk, Page, Run
+from tailrace_agent.mlflow.stores import Store, batch_poster, bulk_route, is_remote, open_repository
 from tailrace_agent.text.quoting import plain
 
 __all__ = ["MlflowRuns"]
@@ -42,6 +43,7 @@ class MlflowRuns:
     def __init__(self, uri: str, store: Store, request_timeout: float) -> None:
         self._uri, self._store, self._timeout = uri, store, request_timeout
         self._post = batch_poster(store)
+        self.bulk: Bulk = bulk_route(store) or BulkTables(store)
         self.remote = is_remote(store)
 
     def name_fault(self, kind: Kind, key: str) -> str | None:

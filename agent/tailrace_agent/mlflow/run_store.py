@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from tailrace_agent.ipc.records import Kind, Point
 
-__all__ = ["FOUND_AT_MOST", "Page", "Run", "RunStore"]
+__all__ = ["FOUND_AT_MOST", "Bulk", "Page", "Run", "RunStore"]
 
 FOUND_AT_MOST: Final = 1000
 """Runs or experiments that one search may find."""
@@ -40,8 +40,25 @@ class Page(list[Any]):
         self.token = token
 
 
+class Bulk(Protocol):
+    """A way for more metrics at once than `log_batch` takes: `bulk_route.BulkRoute`, `bulk_tables.BulkTables`."""
+
+    def at_once(self, waiting: int) -> int:
+        """Points that one call takes now that so many wait; 0 where there is no such way. May ask the store, once.
+
+        With nothing waiting the store is not asked: it is what is known by now.
+        """
+
+    def send(self, run_id: str, points: Sequence[Point]) -> bool:
+        """Writes all points, or none; False where there is no such way, or none any more."""
+
+
 class RunStore(Protocol):
     """A tracking store. May be used from several threads at once."""
+
+    @property
+    def bulk(self) -> Bulk:
+        """The way for many metrics at once."""
 
     @property
     def remote(self) -> bool:

@@ -49,6 +49,7 @@ from mlflow.utils.proto_json_utils import parse_dict
 from mlflow.utils.uri import add_databricks_profile_info_to_artifact_uri, get_uri_scheme
 
 from tailrace_agent.mlflow.answers import believing, check_answer
+from tailrace_agent.mlflow.bulk_route import BulkRoute
 from tailrace_agent.mlflow.databases import prepare_database
 from tailrace_agent.mlflow.errors import refused_code
 from tailrace_agent.mlflow.places import check_place
@@ -58,6 +59,7 @@ from tailrace_agent.settings.uris import resolve_uri
 __all__ = [
     "batch_poster",
     "bulk_fetcher",
+    "bulk_route",
     "HISTORY_AT_MOST",
     "in_flight",
     "is_remote",
@@ -186,6 +188,11 @@ def batch_poster(store: Store) -> Callable[[bytes], None] | None:
             _check_answer(fields, LogBatch.Response())
 
     return post
+
+
+def bulk_route(store: Store) -> BulkRoute | None:
+    """The bulk route of a plain MLflow server; None for any other store."""
+    return BulkRoute(store.receive, answered) if type(store) is _PromptStore else None
 
 
 def page_fetcher(store: Store) -> Callable[[dict[str, Any]], bytes] | None:

@@ -11,12 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+import requests
+
 from tailrace_agent.ipc.records import Kind, Point
 from tailrace_agent.mlflow import experiments, name_rules, places
+from tailrace_agent.mlflow.bulk_route import BulkRoute
 from tailrace_agent.mlflow.errors import refused_code
 from tailrace_agent.mlflow.lean_import import import_lean
 from tailrace_agent.mlflow.log_batch_body import batch_body
-from tailrace_agent.mlflow.run_store import FOUND_AT_MOST, Page, Run
+from tailrace_agent.mlflow.run_store import FOUND_AT_MOST, Bulk, Page, Run
 from tailrace_agent.rest import answers
 from tailrace_agent.rest.credentials import is_true
 from tailrace_agent.rest.requests import answered, send_once
@@ -47,6 +50,7 @@ class ServerRuns:
 
     def __init__(self, uri: str, cwd: str, request_timeout: float) -> None:
         self._uri, self._cwd, self._timeout = uri, cwd, request_timeout
+        self.bulk: Bulk = BulkRoute(self._receive, answered)
         self._opening = threading.Lock()
         self._mlflows_own: Any = None
 
@@ -170,5 +174,8 @@ class ServerRuns:
 
     def _exchange(self, what: str, method: str, kind: type[_Answer], **content: Any) -> _Answer:
         path = f"{_API}{what}"
-        response = send_once(f"{self._uri.removesuffix('/')}{path}", method, self._timeout, **content)
+        response = self._receive(path, method, **content)
         return answers.read(answered(response, path), kind, response, what)
+
+    def _receive(self, path: str, method: str, **content: Any) -> requests.Response:
+        return send_once(f"{self._uri.removesuffix('/')}{path}", method, self._timeout, **content)

@@ -69,6 +69,13 @@ class Sink(Protocol):
     def limits(self) -> Limits:
         """What one request may hold."""
 
+    def metrics_at_once(self, waiting: int) -> int:
+        """How many metrics one request takes now that so many wait: `limits.metrics`, or more. May ask the store, once.
+
+        With nothing waiting the store is not asked. It may be less again at the next call; a request that is larger by
+        then is refused for its size.
+        """
+
     def check(self, kind: Kind, key: str, value: object = None) -> str | None:
         """MLflow's own validation of a name, without a request: the reason for a refusal, or None."""
 

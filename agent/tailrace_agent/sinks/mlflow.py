@@ -141,6 +141,10 @@ class MlflowSink:
         """MLflow's REST limits; its databases keep the same ones."""
         return self._limits
 
+    def metrics_at_once(self, waiting: int) -> int:
+        """MLflow's limit, or as many as the bulk way takes, where there is one: see `mlflow.run_store.Bulk`."""
+        return max(self.limits.metrics, self._runs.bulk.at_once(waiting))
+
     def check(self, kind: Kind, key: str, value: object = None) -> str | None:
         """MLflow's own validation of a name: the reason for a refusal, or None. The value is not looked at."""
         del value
@@ -166,6 +170,10 @@ class MlflowSink:
         _refuse_long("param", params, self.limits.param_chars)  # first, since MLflow cuts some of them without a word
         _refuse_long("tag", tags, self.limits.tag_chars)
         with self._translated_errors(about_run=True, run_id=run_id):
+            if metrics and not (params or tags) and self._runs.bulk.send(run_id, metrics):
+                return
+            if len(metrics) > self.limits.metrics:  # the bulk way was there when the caller asked
+                raise Refused(f"{len(metrics):,} metrics are too many for one log_batch", too_large=True)
             try:
                 self._runs.log_batch(run_id, metrics, params, tags)
             except Exception as error:
