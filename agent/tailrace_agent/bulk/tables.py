@@ -5,10 +5,11 @@ Invariants
 1. One transaction: all points of a request are stored, or none.
 2. What is there already is passed over by the tables' own key, so a request that is sent twice adds nothing, and costs
    what the first one did. `log_batch` looks for such rows in a query that grows with the run.
-3. `latest_metrics` follows MLflow's rule: (step, timestamp, value), the first of equals stays. Rows are changed in the
-   order of run and key, so that two writers never wait for each other.
-4. Whatever MLflow refuses is refused here in its own words: by its own checks of ids, names and runs.
-5. Only tables that `fitness` knows are written; all others, and points of logged models, go through `log_batch`.
+3. `latest_metrics` follows MLflow's rule: (step, timestamp, value), the first of equals stays.
+4. Where a database has several writers, rows of both tables are written in one order, so that no two writers of the same
+   run ever wait for each other.
+5. Whatever MLflow refuses is refused here in its own words: by its own checks of ids, names and runs.
+6. Only tables that `fitness` knows are written; all others, and points of logged models, go through `log_batch`.
 
 Loading this module imports MLflow.
 """
@@ -16,6 +17,7 @@ Loading this module imports MLflow.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import repeat
 from typing import Any, Final, NamedTuple
@@ -46,6 +48,10 @@ _UNNEST: Final = (
     f"({_COLUMNS}) SELECT {_COLUMNS} FROM unnest(CAST(%s AS text[]), CAST(%s AS double precision[]), "  # noqa: S608
     f"CAST(%s AS bigint[]), CAST(%s AS bigint[]), CAST(%s AS boolean[]), CAST(%s AS text[])) AS points({_COLUMNS})"
 )
+
+
+_PLACE: Final = operator.itemgetter(5, 0, 3, 2, 1, 4)
+"""Where a row stands among others: by run, key, step, timestamp, value."""
 
 
 class _Row(NamedTuple):
@@ -120,7 +126,8 @@ def _insert(connection: Connection, rows: Sequence[_Row]) -> None:
         connection.exec_driver_sql(f"INSERT INTO {_METRICS} {_QMARKS} ON CONFLICT DO NOTHING", list(rows))
         connection.exec_driver_sql(f"INSERT INTO {_LATEST} {_QMARKS} {_NEWER}", latest)
         return
-    connection.exec_driver_sql(f"INSERT INTO {_METRICS} {_UNNEST} ON CONFLICT DO NOTHING", _arrays(rows))
+    ordered = sorted(rows, key=_PLACE)  # two that insert the same rows wait for each other, row by row
+    connection.exec_driver_sql(f"INSERT INTO {_METRICS} {_UNNEST} ON CONFLICT DO NOTHING", _arrays(ordered))
     # In the order of the database, as MLflow locks them, and not in that of Python.
     connection.exec_driver_sql(f"INSERT INTO {_LATEST} {_UNNEST} ORDER BY run_uuid, key {_NEWER}", _arrays(latest))
 
