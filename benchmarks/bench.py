@@ -81,6 +81,10 @@ class Bench:
             self._servers[workers] = self._start_server(workers)
         return self._servers[workers]
 
+    def app_server(self, database: str | None = None) -> str:
+        """A server with tailrace's app and MLflow's default number of workers, on a database or a new SQLite file."""
+        return self._start_server(4, database or self.sqlite(), "--app-name", "tailrace")
+
     def stores(self) -> dict[str, str]:
         """Both, by name."""
         return {"SQLite": self.sqlite(), "HTTP": self.server()}
@@ -98,18 +102,19 @@ class Bench:
             db.execute("UPDATE experiments SET artifact_location = ?", (artifacts,))
         return path
 
-    def _start_server(self, workers: int) -> str:
+    def _start_server(self, workers: int, database: str | None = None, *more: str) -> str:
         directory = self.dir / "server"
-        database = directory / "mlflow.db"
-        if not self._servers:
-            directory.mkdir()
-            self._database(directory, "mlflow-artifacts:/0")
+        directory.mkdir(exist_ok=True)
+        if database is None:
+            database = f"sqlite:///{directory / 'mlflow.db'}"
+            if not self._servers:
+                self._database(directory, "mlflow-artifacts:/0")
         with socket.socket() as probe:
             # Free now; `mlflow server` cannot say which port it would choose by itself.
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", str(workers)]
-        command += ["--backend-store-uri", f"sqlite:///{database}", "--artifacts-destination", f"{directory}/files"]
+        command += ["--backend-store-uri", database, *more, "--artifacts-destination", f"{directory}/files"]
         # Without its job runner, which would be a further process on these cores.
         environ = {**self.environment(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         log = self._stack.enter_context((directory / f"server-{workers}.log").open("wb"))

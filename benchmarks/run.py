@@ -25,6 +25,7 @@ _QUESTIONS = (
     "start_away",
     "artifact",
     "delivery_rate",
+    "server",
     "lag",
     "memory",
     "monitor",

@@ -100,6 +100,6 @@ def rows_of(store: Any, run_id: str) -> dict[str, list[tuple[Any, ...]]]:
 
 
 def _sorted(rows: Iterable[Any]) -> list[tuple[Any, ...]]:
-    # Zero without its sign: databases take both for the same number, and keep the one that came first; psycopg2 drops it.
+    # Zero without its sign: databases take both for one number, and keep the one that came first; psycopg2 drops it.
     plain = (tuple(field + 0.0 if isinstance(field, float) else field for field in row) for row in rows)
     return sorted(plain, key=repr)

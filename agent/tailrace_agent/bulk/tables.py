@@ -6,8 +6,8 @@ Invariants
 2. What is there already is passed over by the tables' own key, so a request that is sent twice adds nothing, and costs
    what the first one did. `log_batch` looks for such rows in a query that grows with the run.
 3. `latest_metrics` follows MLflow's rule: (step, timestamp, value), the first of equals stays.
-4. Where a database has several writers, rows of both tables are written in one order, so that no two writers of the same
-   run ever wait for each other.
+4. Where a database has several writers, rows of both tables are written in one order, so that no two writers of the
+   same run ever wait for each other.
 5. Whatever MLflow refuses is refused here in its own words: by its own checks of ids, names and runs.
 6. Only tables that `fitness` knows are written; all others, and points of logged models, go through `log_batch`.
 

@@ -11,6 +11,7 @@ from tailrace_agent.cli._look import look_at_all
 from tailrace_agent.errors import StateDirError, TailraceError, Unavailable
 from tailrace_agent.settings.settings import Settings
 from tailrace_agent.settings.uris import check_uri, mask_uri, missing_file
+from tailrace_agent.sinks.base import Sink
 
 __all__ = ["gpu", "mlflow", "sessions", "store"]
 
@@ -53,7 +54,23 @@ def store(app: App, settings: Settings) -> Check:
         return Check(name="store", result="fail", text=f"{shown} does not answer: {error}", mend=mend)
     except TailraceError as error:
         return Check(name="store", result="fail", text=f"{shown}: {error}", mend="choose another tracking URI")
-    return Check(name="store", result="ok", text=f"{shown} answers{_delay(uri)}")
+    return Check(name="store", result="ok", text=f"{shown} answers{_bulk(sink, uri)}{_delay(uri)}")
+
+
+def _bulk(sink: Sink, uri: str) -> str:
+    """How many points it takes at once. As delivery asks, when as many wait as `log_batch` takes."""
+    from tailrace_agent.mlflow.links import is_server
+
+    most = sink.metrics_at_once(sink.limits.metrics)
+    if most > sink.limits.metrics:
+        how = "by the route of tailrace's app" if is_server(uri) else "straight into MLflow's tables"
+        return f" and takes {most:,} points at once, {how}"
+    if is_server(uri):
+        return (
+            f" and takes {most:,} points at once; `mlflow server --app-name tailrace` takes more, where MLflow's "
+            "tables are known to this tailrace (docs/server.md)"
+        )
+    return f" and takes {most:,} points at once"
 
 
 def _delay(uri: str) -> str:

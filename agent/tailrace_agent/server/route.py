@@ -87,10 +87,9 @@ def _refused(run: RunColumns) -> Response | None:
 
 
 def _asked(run: RunColumns) -> Response | None:
-    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
     models = [{"key": "k", "value": 0, "timestamp": 0, "step": 0, "model_id": model.model_id} for model in run.models]
     headers = [(name, value) for name, value in request.headers if name.lower() not in _OF_THE_BODY]
-    with app.test_request_context(
+    with current_app.test_request_context(
         _add_static_prefix(LOG_BATCH),
         method="POST",
         base_url=request.root_url,
@@ -98,8 +97,8 @@ def _asked(run: RunColumns) -> Response | None:
         json={"run_id": run.run_id, "metrics": models},
         environ_overrides={"REMOTE_ADDR": request.remote_addr or ""},
     ):
-        answer = app.preprocess_request()
-        return None if answer is None else app.make_response(answer)
+        answer = current_app.preprocess_request()
+        return None if answer is None else current_app.make_response(answer)
 
 
 def _fit(store: Any) -> None:

@@ -95,6 +95,7 @@ class MemorySink:
         runs: All runs by MLflow's id, deleted ones included.
         experiments: Experiment ids by name.
         models: Tokens of the versions of each registered model.
+        at_once: Metrics that one request takes: more than MLflow's limit in a store with a bulk way.
         fail: Called with the method's name before the method does anything; raises to make it fail.
         fail_after: The same when everything has been stored: the answer is lost.
     """
@@ -103,6 +104,7 @@ class MemorySink:
         self.runs: dict[str, MemoryRun] = {}
         self.experiments: dict[str, str] = {"Default": "0"}
         self.models: dict[str, list[str]] = {}
+        self.at_once = Limits().metrics
         self.fail: Callable[[str], None] | None = None
         self.fail_after: Callable[[str], None] | None = None
         self._lock = threading.Lock()
@@ -118,9 +120,9 @@ class MemorySink:
         return Limits(at_once=4)
 
     def metrics_at_once(self, waiting: int) -> int:
-        """No more than the limit, however many wait."""
+        """`at_once`, however many wait."""
         del waiting
-        return self.limits.metrics
+        return self.at_once
 
     def check(self, kind: Kind, key: str, value: object = None) -> str | None:
         """The reason why MLflow would refuse this name, or None."""
@@ -282,8 +284,10 @@ class MemorySink:
         tags: Sequence[tuple[str, str]],
     ) -> None:
         limits = self.limits
-        if len(metrics) > limits.metrics or len(params) > limits.params or len(tags) > limits.tags:
-            raise Refused(f"more than {limits.metrics} metrics, {limits.params} params or {limits.tags} tags")
+        if len(metrics) > self.at_once:
+            raise Refused(f"more than {self.at_once} metrics", too_large=True)
+        if len(params) > limits.params or len(tags) > limits.tags:
+            raise Refused(f"more than {limits.params} params or {limits.tags} tags")
         names = [("param", key) for key, _ in params] + [("metric", point.key) for point in metrics]
         for kind, key in names + [("tag", key) for key, _ in tags]:
             fault = _name_fault(kind, key)

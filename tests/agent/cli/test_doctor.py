@@ -55,3 +55,10 @@ def test_a_store_is_not_asked_where_mlflow_cannot_be_imported(monkeypatch: pytes
     result = tailrace("doctor", "--json")
     names = [check["name"] for check in json_of(result)["checks"]]
     assert (result.exit_code, "store" in names, "gpu" in names) == (1, False, True)
+
+
+def test_the_doctor_says_how_many_points_a_store_takes_at_once(sqlite_uri: str, mlflow_server: str) -> None:
+    directly = tailrace("doctor", "--tracking-uri", sqlite_uri)
+    assert "20,000 points at once, straight into MLflow's tables" in " ".join(directly.output.split())
+    plain = tailrace("doctor", "--tracking-uri", mlflow_server)
+    assert "1,000 points at once; `mlflow server --app-name tailrace` takes more" in " ".join(plain.output.split())

@@ -747,3 +747,56 @@ def test_a_run_is_created_with_the_tags_that_describe_it_or_without_them_where_t
     rig.start(3, facts=facts)  # nobody comes to describe it
     rig.run(seconds=1)
     assert rig.of(3).status == "RUNNING"
+
+
+# -- stores that take more at once -------------------------------------------------------------------------------------
+
+
+def test_a_store_with_a_bulk_way_gets_what_waits_in_one_request(rig: DeliveryRig) -> None:
+    rig.sink.at_once = 20_000
+    rig.start()
+    for number in range(5000):
+        rig.log_metrics(f"k{number % 7}", value=float(number))
+    rig.run()
+    assert [len(keys) for keys in rig.sink.sent("metric")] == [5000]
+    assert rig.ledger().of("metric").delivered == sum(map(len, rig.of(1).metrics.values())) == 5000
+
+
+def test_a_bulk_way_that_goes_away_meanwhile_costs_no_point(rig: DeliveryRig) -> None:
+    rig.sink.at_once = 20_000
+    log_batch = rig.sink.log_batch
+
+    def gone(run_id: str, *, metrics: Any = (), params: Any = (), tags: Any = ()) -> None:
+        if metrics:
+            rig.sink.at_once = 1000
+        log_batch(run_id, metrics=metrics, params=params, tags=tags)
+
+    rig.sink.log_batch = gone  # type: ignore[method-assign]
+    rig.start()
+    for number in range(5000):
+        rig.log_metrics(f"k{number % 7}", value=float(number))
+    rig.run()
+    sizes = [len(keys) for keys in rig.sink.sent("metric")]
+    assert sizes[0] == 5000, "nothing of that was stored"
+    assert max(sizes[1:]) == 1000
+    assert sum(sizes[1:]) == 5000
+    assert rig.ledger().of("metric").delivered == sum(map(len, rig.of(1).metrics.values())) == 5000
+    assert rig.ledger().of("metric").dead == 0
+
+
+def test_of_a_bulk_request_that_is_refused_the_entry_at_fault_is_found(rig: DeliveryRig) -> None:
+    rig.sink.at_once = 20_000
+    log_batch = rig.sink.log_batch
+
+    def picky(run_id: str, *, metrics: Any = (), params: Any = (), tags: Any = ()) -> None:
+        if any(point.value == 1234.0 for point in metrics):
+            raise Refused("not this one")
+        log_batch(run_id, metrics=metrics, params=params, tags=tags)
+
+    rig.sink.log_batch = picky  # type: ignore[method-assign]
+    rig.start()
+    for number in range(5000):
+        rig.log_metrics("k", value=float(number))
+    rig.run()
+    assert rig.ledger().of("metric").delivered == 4999
+    assert rig.ledger().of("metric").dead == 1
