@@ -20,7 +20,14 @@ FOREIGN = {"_replace", "_asdict", "_fields"}
 OF_OTHERS = {
     "agent/tailrace_agent/bulk/tables.py": {"_check_run_is_active", "_get_run"},  # MLflow's, for its own words
     "agent/tailrace_agent/mlflow/http_bounds.py": {"_content", "_content_consumed"},  # requests': a body within bounds
-    "agent/tailrace_agent/mlflow/stores.py": {"_make_parent_dirs_if_sqlite", "_safe_initialize_tables"},  # MLflow's
+    "agent/tailrace_agent/mlflow/databases.py": {
+        "_make_parent_dirs_if_sqlite",
+        "_safe_initialize_tables",
+        "_all_tables_exist",
+        "_get_latest_schema_revision",
+        "_get_schema_version",
+        "_initialize_tables",
+    },  # MLflow's
     "sdk/tailrace/_fluent/beside.py": {"_active_run_stack"},  # MLflow's
     "sdk/tailrace/_fluent/traced.py": {"_active_run_stack"},  # MLflow's
     "sdk/tailrace/store/active_run.py": {"_active_run_stack"},  # MLflow's
