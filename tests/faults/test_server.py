@@ -330,7 +330,8 @@ def test_end_run_returns_within_its_timeout_and_says_what_is_left_when_the_serve
         assert run.run_id
         with proxy.faulty(BlackHole()):
             log_noted(run, journal, range(100))
-            run.log_text("kept", "notes.txt")
+            run.log_text("kept", "notes.txt")  # this server wants artifacts on this machine: it arrives without it
+            run.log_params({"lr": 1})
             eventually(lambda: run.ledger().of("metric").accepted == 100, 5, "the agent has the points")
             began = time.monotonic()
             tracker.end_run(timeout=timeout)
@@ -340,7 +341,7 @@ def test_end_run_returns_within_its_timeout_and_says_what_is_left_when_the_serve
         assert timeout <= took <= timeout + 0.25
         assert len(lines) == 1
         assert "100 points" in lines[0]
-        assert "1 artifact" in lines[0]
+        assert "1 param" in lines[0]
         stored = _check(server, run, journal)
     assert stored.status == "FINISHED"
 
