@@ -147,6 +147,16 @@ class Offline:
         run = None if run_id is None else self._runs.known(run_id)
         return run if isinstance(run, LocalRun) and not run.is_in_mlflow else None
 
+    def refuse_while_away(self) -> None:
+        """For what asks the server about all runs: with some that it does not have yet, it would be waited for twice.
+
+        Raises:
+            MlflowException: There are such runs, and the server is still away.
+        """
+        local = [run.run_id for run in self._runs.all() if isinstance(run, LocalRun) and not run.is_in_mlflow]
+        if local and self.is_away():
+            raise run_is_not_there(local[0])
+
     def begin(
         self, experiment_id: str, user_id: str, start_time: int, tags: Sequence[RunTag], run_name: str | None
     ) -> Run | None:

@@ -99,6 +99,7 @@ def _once_delivered(read: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(read)
     def read_all(store: Any, *args: Any, **kwargs: Any) -> Any:
         if not _depth.inner:
+            store.tailrace_offline.refuse_while_away()
             store.tailrace_runs.flush()
         with _own():
             return read(store, *args, **kwargs)
@@ -363,6 +364,7 @@ class _PlacedStore:
 
     def _await_all(self) -> None:
         """Waits until what a search may look for is there, ends included."""
+        self.tailrace_offline.refuse_while_away()
         self.tailrace_runs.flush()
         self.tailrace_runs.await_ends()
 
