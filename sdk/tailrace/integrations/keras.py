@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tailrace.integrations import library
 from tailrace.integrations.framework_run import FrameworkRun
 from tailrace.integrations.ranks import is_first
+from tailrace.training.runs.run_log import warn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,11 +69,7 @@ class TailraceCallback(Callback):  # type: ignore[misc]  # Keras is not installe
         if not self._first:
             return
         known = {name: self.params.get(name) for name in ("epochs", "steps")}
-        optimizer = getattr(self.model, "optimizer", None)
-        about = {} if optimizer is None else {"optimizer": optimizer.get_config()}
-        # One that is built by its first batch has none yet.
-        size = {"parameters": self.model.count_params()} if self.model.built else {}
-        self._framework.begin().log_params({**known, **size, **about})
+        self._framework.begin().log_params({**known, **_about(self.model)})
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """One epoch begins; of a fit that goes on with an earlier one (`initial_epoch`) not the first."""
@@ -105,3 +102,16 @@ class TailraceCallback(Callback):  # type: ignore[misc]  # Keras is not installe
         del logs
         self._fitting = False
         self._framework.end()
+
+
+def _about(model: Any) -> dict[str, Any]:
+    """What a model says of itself; its own methods may raise, which is no reason to stop its training."""
+    found: dict[str, Any] = {}
+    try:
+        if model.built:  # one that is built by its first batch has no parameters yet
+            found["parameters"] = model.count_params()
+        if getattr(model, "optimizer", None) is not None:
+            found["optimizer"] = model.optimizer.get_config()
+    except Exception as error:  # noqa: BLE001 - a program's own model and optimizer raise whatever they like
+        warn(f"{type(model).__name__} is logged without all of its params: {error!r}")
+    return found

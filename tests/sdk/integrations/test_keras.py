@@ -85,3 +85,35 @@ def test_a_fit_that_raises_is_failed_once_its_callback_is_gone(sdk: Tracker, sql
     assert sdk.active_run() is None
     sdk.flush()
     assert [named(sqlite_uri, name).status for name in ("failing", "next")] == ["FAILED", "FINISHED"]
+
+
+def test_a_model_that_cannot_describe_itself_is_trained_all_the_same(
+    sdk: Tracker, sqlite_uri: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Silent(keras.optimizers.SGD):  # type: ignore[misc,name-defined]
+        def get_config(self) -> Any:
+            raise NotImplementedError("no configuration")
+
+    model = line()
+    model.compile(Silent(0.125), "mse")
+    model.fit(X, Y, verbose=0, callbacks=[TailraceCallback("silent", tracker=sdk)])
+    sdk.flush()
+    store = named(sqlite_uri, "silent")
+    assert (store.status, store.params["parameters"], len(store.history("loss"))) == ("FINISHED", "2", 1)
+    assert "without all of its params: NotImplementedError" in caplog.text
+
+
+def test_batches_that_are_told_in_another_order_leave_the_next_epoch_its_steps(sdk: Tracker, sqlite_uri: str) -> None:
+    callback = TailraceCallback("disorder", tracker=sdk, every_batches=1)
+    callback.set_model(line())
+    callback.set_params({"epochs": 2, "steps": 3})
+    callback.on_train_begin()
+    for epoch in range(2):
+        callback.on_epoch_begin(epoch)
+        for batch in (0, 2, 1):  # as Keras may, of what is `async_safe`
+            callback.on_train_batch_end(batch, {"loss": float(batch)})
+        callback.on_epoch_end(epoch, {"loss": 1.0})
+    callback.on_train_end()
+    sdk.flush()
+    history = named(sqlite_uri, "disorder").history("batch/loss")
+    assert history == [(step, float(step % 3)) for step in range(6)]
