@@ -305,9 +305,8 @@ def _with_waits(loader: Any) -> Iterator[tuple[Any, float, bool]]:
     """
     clock = time.perf_counter
     iterator = iter(loader)
-    try:
-        count = len(loader)
-    except TypeError:
+    count = _length(loader)
+    if count is None:
         began = clock()
         ahead = next(iterator, None)
         waited = clock() - began
@@ -325,3 +324,10 @@ def _with_waits(loader: Any) -> Iterator[tuple[Any, float, bool]]:
         except StopIteration:
             return
         yield batch, clock() - began, number == count
+
+
+def _length(loader: Any) -> int | None:
+    try:
+        return len(loader)
+    except TypeError:
+        return None

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TextIO
+
+from tailrace.training.pytorch.bars import NotebookBar, TerminalBar, in_notebook, is_terminal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from tailrace.training.pytorch.bars import Bar
+
 __all__ = ["Progress"]
 
-_EVERY = 0.1
 _SHOWN = 6
 
 
 class Progress:
-    """Shows a training's progress on stderr. What cannot be shown stops nothing.
+    """Shows a training's progress, on stderr or below the cell of a notebook. What cannot be shown stops nothing.
 
     Args:
         epochs: How many there are.
@@ -26,8 +29,8 @@ class Progress:
 
     def __init__(self, epochs: int, *, wanted: bool, warns: bool = True) -> None:
         self._epochs, self._wanted, self._warns = epochs, wanted, warns
-        self._bar: Any = None
-        self._task: Any = None
+        self._notebook = in_notebook()
+        self._bar: Bar | None = None
         self._done = 0
         self._next = 0.0
 
@@ -36,15 +39,10 @@ class Progress:
         if not self._wanted:
             return
         self._done, self._next = 0, 0.0
-        if _live():
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-            from rich.progress import Progress as Bar
-
-            columns = TextColumn("epoch {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-            self._bar = Bar(*columns, console=Console(stderr=True), transient=True, refresh_per_second=1 / _EVERY)
-            self._task = self._bar.add_task(f"{epoch}/{self._epochs}", total=steps)
-            self._bar.start()
+        if self._bar is None and (self._notebook or is_terminal(sys.stderr)):
+            self._bar = NotebookBar() if self._notebook else TerminalBar()
+        if self._bar is not None:
+            self._bar.begin(f"epoch {epoch}/{self._epochs}", steps)
 
     def step(self) -> None:
         """A step is done."""
@@ -53,8 +51,8 @@ class Progress:
             return
         now = time.monotonic()
         if now >= self._next:
-            self._next = now + _EVERY
-            self._bar.update(self._task, completed=self._done)
+            self._next = now + self._bar.every
+            self._bar.update(self._done)
 
     def end(self, epoch: int, metrics: Mapping[str, float], seconds: float, *, best: bool) -> None:
         """The epoch is over: its line stays."""
@@ -67,33 +65,22 @@ class Progress:
     def say(self, line: str) -> None:
         """A line for the user."""
         if self._wanted:
-            _print(f"tailrace: {line}")
+            # What is written to stderr looks like an error in a notebook.
+            _print(line, sys.stdout if self._notebook else sys.stderr)
 
     def warn(self, line: str) -> None:
         """A line that the user needs, also where no progress is wanted."""
         if self._warns:
-            _print(f"tailrace: {line}")
+            _print(line, sys.stderr)
 
     def close(self) -> None:
-        """Takes the bar away."""
+        """No more is done, until another epoch begins."""
         if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+            self._bar.end(self._done)
 
 
-def _live() -> bool:
-    """Whether a bar can be drawn: on a terminal, or by a notebook."""
-    shell = sys.modules.get("IPython")
-    if shell is not None and getattr(shell.get_ipython(), "kernel", None) is not None:
-        return True
+def _print(line: str, to: TextIO | None) -> None:
     try:
-        return sys.stderr is not None and sys.stderr.isatty()
-    except (AttributeError, ValueError, OSError):  # replaced by something that is no file, or closed
-        return False
-
-
-def _print(line: str) -> None:
-    try:
-        print(line, file=sys.stderr, flush=True)  # noqa: T201 - progress is what it is for
+        print(f"tailrace: {line}", file=to, flush=True)
     except (AttributeError, ValueError, OSError):
         return

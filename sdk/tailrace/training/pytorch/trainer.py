@@ -83,7 +83,7 @@ class Trainer:
         log_model: Whether the model, with the weights of its best epoch, becomes an artifact.
         registered_model_name: Registers it under this name, too.
         input_example: A small input, for the model's signature; by default the first sample of the data.
-        progress: Whether progress is shown on stderr.
+        progress: Whether progress is shown on stderr, in a notebook below the cell.
 
     Raises:
         CallError: An argument can never work; nothing has been started.

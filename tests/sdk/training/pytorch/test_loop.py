@@ -259,6 +259,24 @@ def test_half_precision_does_not_round_what_a_regression_aims_at() -> None:
     assert losses[0] == losses[1]
 
 
+@pytest.mark.parametrize("sized", [True, False])
+def test_what_a_loader_raises_came_of_nothing_else(sized: bool) -> None:
+    """A traceback that begins with an error of the Trainer's own would be read as the cause."""
+
+    class Broken:
+        def __iter__(self) -> Any:
+            yield next(iter(loader()))
+            raise RuntimeError("the third file is damaged")
+
+    class Sized(Broken):
+        def __len__(self) -> int:
+            return 6
+
+    with pytest.raises(RuntimeError, match="the third file is damaged") as raised:
+        trained(classifier(), data=Sized() if sized else Broken())
+    assert (raised.value.__context__, raised.value.__cause__) == (None, None)
+
+
 def test_a_loader_that_promises_too_many_batches_loses_none() -> None:
     class Promising:
         def __len__(self) -> int:
