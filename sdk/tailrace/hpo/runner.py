@@ -160,7 +160,11 @@ class OptunaRunner:
         parent_run_id = await_run_id(study) if apart or not tracker.has_active_run else None
         trials = TrialRuns(tracker, self.metric, space, objective_fn, self._pruning, parent_run_id)
         if turn():
-            study.optimize(trials, callbacks=[lambda *_: None if turn() else study.stop()], catch=(Exception,))
+            callbacks = [trials.told, lambda *_: None if turn() else study.stop()]
+            try:
+                study.optimize(trials, callbacks=callbacks, catch=(Exception,))
+            finally:
+                trials.close()
 
     def counts(self) -> Counts:
         """How far the study is that it has opened."""
@@ -179,7 +183,7 @@ class OptunaRunner:
         error: BaseException | None = None
         try:
             if left is None or left > 0:
-                study.optimize(trials, n_trials=left, callbacks=[_stop_at(n_trials)], **options)
+                study.optimize(trials, n_trials=left, callbacks=[trials.told, _stop_at(n_trials)], **options)
         except Exception as raised:
             status, error = "FAILED", raised
             raise
@@ -187,6 +191,7 @@ class OptunaRunner:
             status = "KILLED"
             raise
         finally:
+            trials.close()
             parent.finish(status, error)
 
     def _params(self) -> dict[str, Any]:

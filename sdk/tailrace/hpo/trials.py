@@ -3,6 +3,9 @@
 A trial that was pruned is FINISHED, with the tag `trial.state`: somebody decided so. One whose objective raised is
 FAILED, with the error as tags, and one that was interrupted is KILLED. Whatever the objective raises goes on to Optuna
 as it is.
+
+A trial that went to its end, or was pruned, is so in Optuna first: of a process that is killed in between, MLflow has a
+KILLED run, as Optuna has a FAIL.
 """
 
 from __future__ import annotations
@@ -20,10 +23,11 @@ from tailrace_agent.errors import TailraceError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from optuna.trial import Trial
+    from optuna import Study
+    from optuna.trial import FrozenTrial, Trial
 
     from tailrace.hpo.search_space import Space
-    from tailrace.hpo.tracking import SearchTracker
+    from tailrace.hpo.tracking import SearchTracker, Status
     from tailrace.protocol import TrackedRun
 
 __all__ = ["ATTRIBUTE", "BadValue", "Objective", "Pruning", "TrialRuns"]
@@ -81,11 +85,25 @@ class TrialRuns:
         self._tracker, self._metric, self._space, self._objective = tracker, metric, space, objective
         self._pruning, self._parent_run_id = pruning, parent_run_id
         self._context = contextvars.copy_context()
+        self._untold: dict[int, Callable[[Status], None]] = {}
         self.runs: dict[int, TrackedRun] = {}
 
     def __call__(self, trial: Trial) -> float:
         """Runs one trial; what Optuna calls."""
-        return self._context.copy().run(self._in_a_run, trial)
+        context = self._context.copy()
+        return context.run(self._in_a_run, trial, context)
+
+    def told(self, study: Study, trial: FrozenTrial) -> None:
+        """Ends the run of a trial that Optuna has heard the end of; a callback of `Study.optimize`."""
+        del study
+        if (end := self._untold.pop(trial.number, None)) is not None:
+            end("FINISHED")
+
+    def close(self) -> None:
+        """Ends the runs of trials of which Optuna could not be told, as when its storage is away."""
+        while self._untold:
+            _, end = self._untold.popitem()
+            end("KILLED")
 
     def run_ids(self) -> tuple[str, ...]:
         """MLflow's ids of these runs, in the order of the trials, as far as MLflow has created them."""
@@ -97,7 +115,7 @@ class TrialRuns:
                 break
         return tuple(run_id for run_id in found if run_id)
 
-    def _in_a_run(self, trial: Trial) -> float:
+    def _in_a_run(self, trial: Trial, context: contextvars.Context) -> float:
         from optuna import TrialPruned
 
         study = trial.study.study_name
@@ -107,8 +125,7 @@ class TrialRuns:
             trial.set_user_attr(ATTRIBUTE, {"run": run.id, "process": this_process()})
             value = self._value(trial, run, study)
         except TrialPruned as pruned:
-            run.set_tags({"trial.state": "PRUNED", "trial.pruned": str(pruned)})
-            run.end("FINISHED")
+            self._untold[trial.number] = _end_of(run, context, {"trial.state": "PRUNED", "trial.pruned": str(pruned)})
             raise
         except Exception as error:
             run.set_tags({"trial.state": "FAIL"})
@@ -120,8 +137,7 @@ class TrialRuns:
             if not isinstance(error, KeyboardInterrupt):
                 _give_up(trial)
             raise
-        run.set_tags({"trial.state": "COMPLETE"})
-        run.end("FINISHED")
+        self._untold[trial.number] = _end_of(run, context, {"trial.state": "COMPLETE"})
         return value
 
     def _value(self, trial: Trial, run: TrackedRun, study: str) -> float:
@@ -134,6 +150,17 @@ class TrialRuns:
         metrics = _metrics(self._objective(trial, params), self._metric)
         run.log({f"trial/{name}": value for name, value in metrics.items()}, step=0)
         return metrics[self._metric]
+
+
+def _end_of(run: TrackedRun, context: contextvars.Context, tags: Mapping[str, str]) -> Callable[[Status], None]:
+    """Ends a run in the context in which it was started: a tracker may have its active run there."""
+
+    def end(status: Status) -> None:
+        if status == "FINISHED":
+            context.run(run.set_tags, tags)
+        context.run(run.end, status)
+
+    return end
 
 
 def _metrics(returned: Any, metric: str) -> dict[str, float]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
+import optuna
 import pytest
 
-from helpers.searches import SPACE, trials_below
+from helpers.searches import SPACE, parent_runs, trials_below
 from tailrace import Tracker
 from tailrace.hpo import OptunaRunner
 
@@ -37,3 +39,33 @@ def test_an_objective_may_return_several_metrics(tracker: Tracker, sqlite_uri: s
     assert result.best_value == 0.5
     metrics = trials_below(sqlite_uri, result.parent_run_id)["trial_0000"].run.data.metrics
     assert metrics == {"trial/acc": 0.5, "trial/loss": 2.0, "trial/number": 0.0}
+
+
+@pytest.mark.parametrize("pruned", [False, True])
+def test_a_trial_is_over_in_mlflow_only_when_it_is_in_optuna(
+    tracker: Tracker, sqlite_uri: str, monkeypatch: pytest.MonkeyPatch, pruned: bool
+) -> None:
+    """A worker that is killed while it waits for the storage would leave a FINISHED run of a trial that is FAIL."""
+    storage = optuna.storages.InMemoryStorage
+    heard = storage.set_trial_state_values
+
+    def away(self: Any, trial_id: int, state: Any, values: Any = None) -> bool:
+        if trial_id == 1 and state.is_finished():
+            raise OSError("no connection")
+        return bool(heard(self, trial_id, state, values))
+
+    def objective(trial: Any, params: Any) -> float:
+        if pruned:
+            raise optuna.TrialPruned("enough")
+        return 0.5
+
+    monkeypatch.setattr(storage, "set_trial_state_values", away)
+    with contextlib.suppress(OSError, AssertionError):  # Optuna's own, after that
+        OptunaRunner("away", metric="acc", tracker=tracker).optimize(objective, 3, SPACE)
+    (parent,) = parent_runs(sqlite_uri)
+    runs = trials_below(sqlite_uri, parent)
+    state = "PRUNED" if pruned else "COMPLETE"
+    assert {name: (run.status, run.tags.get("trial.state")) for name, run in runs.items()} == {
+        "trial_0000": ("FINISHED", state),
+        "trial_0001": ("KILLED", None),
+    }

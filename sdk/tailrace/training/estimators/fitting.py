@@ -10,7 +10,7 @@ from tailrace.training.estimators.cross_validation import cross_validate
 from tailrace.training.estimators.importances import draw_importances, importances_of
 from tailrace.training.estimators.plan import params_of, planned
 from tailrace.training.estimators.searched import planned_search
-from tailrace.training.measures.input_data import first_rows
+from tailrace.training.measures.input_data import first_rows, without_categories
 from tailrace.training.measures.predictions import predict, scores
 from tailrace.training.result import TrainingResult
 from tailrace.training.runs.run_log import default_tracker, open_run, warn
@@ -123,7 +123,7 @@ def carry_out(
         run.log_params(params_of(plan))
         folds = {} if plan.folds is None else cross_validate(plan, plan.estimator, run.log)
         found = {**folds, **_fitted(plan, run)}
-        _explain(plan, run)
+        _explain(plan, run, found)
         handle = _log_model(plan, run, register) if log_model else None
     return TrainingResult(
         run_id=run.mlflow_id,
@@ -149,10 +149,12 @@ def _fitted(plan: Plan, run: RunLog) -> dict[str, float]:
     return found
 
 
-def _explain(plan: Plan, run: RunLog) -> None:
-    if not plan.metrics:
+def _explain(plan: Plan, run: RunLog, found: Mapping[str, float]) -> None:
+    """What counts for the first metric that could be measured."""
+    prefix = "train" if plan.validation is None else "val"
+    metric = next((each for each in plan.metrics if f"{prefix}/{each.name}" in found), None)
+    if metric is None:
         return
-    metric = plan.metrics[0]
 
     def loss(model: Any, rows: Rows) -> float:
         value = metric.of(predict(model, rows, plan.task).estimator, rows.X, rows.y)
@@ -173,10 +175,27 @@ def _explain(plan: Plan, run: RunLog) -> None:
 def _log_model(plan: Plan, run: RunLog, register: str | None) -> Any:
     return run.log_model(
         plan.estimator,
-        input_example=first_rows(plan.rows.X),
+        input_example=_example(plan),
         register=register,
         flavor=booster_of(plan.estimator),
     )
+
+
+def _example(plan: Plan) -> Any:
+    """A small input, for the model's signature.
+
+    MLflow takes pandas' categories for texts, and then refuses the categories themselves: a model that takes texts as
+    well, such as a pipeline with an encoder, has them in its example.
+    """
+    rows = first_rows(plan.rows.X)
+    plain = without_categories(rows)
+    if plain is rows:
+        return rows
+    try:
+        plan.estimator.predict(plain)
+    except Exception:  # noqa: BLE001 - it wants categories, as boosters do, and says so in its own way
+        return rows
+    return plain
 
 
 def _version(handle: Any, *, waits: bool) -> str | None:

@@ -127,7 +127,8 @@ def folds_of(cv: Any, rows: Rows, task: Task) -> Any:
         folds = check_cv(cv, rows.y, classifier=task == "classification")
         highest = max(int(np.max(at)) for pair in folds.split(rows.X, rows.y) for at in pair)
     except (ValueError, TypeError) as error:
-        raise CallError(f"cv={cv!r}: {' '.join(str(error).split())}") from None
+        hint = ": pass its pairs, cv=list(splitter.split(X, y, groups))" if "groups" in str(error) else ""
+        raise CallError(f"cv={cv!r}: {' '.join(str(error).split()).rstrip('.')}{hint}") from None
     if highest >= rows.count:
         raise CallError(f"cv names row {highest:,}, and there are {rows.count:,} rows to train on")
     return folds

@@ -13,7 +13,16 @@ from tailrace_agent.errors import CallError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Rows", "at_rows", "checked_rows", "feature_names", "first_rows", "rows_at", "split_indices"]
+__all__ = [
+    "Rows",
+    "at_rows",
+    "checked_rows",
+    "feature_names",
+    "first_rows",
+    "rows_at",
+    "split_indices",
+    "without_categories",
+]
 
 
 @dataclass(frozen=True)
@@ -137,6 +146,17 @@ def at_rows(values: Any, at: Any) -> Any:
 def first_rows(X: Any, count: int = 5) -> Any:
     """A small input, for a model's signature."""
     return at_rows(X, slice(count))
+
+
+def without_categories(X: Any) -> Any:
+    """A frame with the values of its categories as they are; anything else, and a frame without any, as it is."""
+    pandas = sys.modules.get("pandas")
+    if pandas is None or not isinstance(X, pandas.DataFrame):
+        return X
+    kinds = {
+        name: dtype.categories.dtype for name, dtype in X.dtypes.items() if isinstance(dtype, pandas.CategoricalDtype)
+    }
+    return X.astype(kinds) if kinds else X
 
 
 def feature_names(X: Any) -> Sequence[str]:

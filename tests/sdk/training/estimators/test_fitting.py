@@ -10,18 +10,20 @@ from typing import Any
 
 import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 from lightgbm import LGBMClassifier
 from scipy.sparse import coo_matrix
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.cluster import KMeans
+from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
 from sklearn.ensemble import IsolationForest, StackingClassifier, VotingClassifier
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 from xgboost import XGBClassifier, XGBRegressor, XGBRFClassifier
@@ -333,3 +335,30 @@ def test_estimators_of_all_kinds_are_measured_by_what_they_have(model: Any, targ
 def test_inputs_may_be_lists_or_sparse(inputs: Any) -> None:
     result = fit(KNeighborsClassifier(), inputs, list(NAMES), validation=0.3, cv=2, tracker=LeastTracker())
     assert result["val_accuracy"] > 0.9
+
+
+def test_a_metric_that_a_fitted_model_turns_out_not_to_have_costs_nothing_but_itself(
+    shared: tuple[Tracker, str],
+) -> None:
+    """Whether this class has probabilities is seen when it is fitted; importances are then those of another metric."""
+    tracker, uri = shared
+    for metrics in (["log_loss", "accuracy"], ["log_loss"]):
+        result = fit(SVC(), FLOWERS, KINDS, metrics=metrics, tracker=tracker)
+        run = stored(uri, result)
+        assert run.status == "FINISHED"
+        assert ("train_accuracy" in result, "train_log_loss" in result) == ("accuracy" in metrics, False)
+        assert any("importances" in path for path in run.artifacts()) is ("accuracy" in metrics)
+
+
+def test_categories_of_pandas_are_texts_in_the_signature_where_the_model_takes_these(
+    shared: tuple[Tracker, str],
+) -> None:
+    tracker, _ = shared
+    frame = X.assign(ward=pd.Categorical(np.where(np.arange(len(X)) % 2, "east", "west")))
+    encoded = make_column_transformer((OneHotEncoder(), ["ward"]), remainder="passthrough")
+    fit(make_pipeline(encoded, DecisionTreeClassifier()), frame, Y, tracker=tracker, register="wards")
+    loaded = tracker.load_model("models:/wards/1", pyfunc=True)
+    assert loaded.metadata.signature.inputs.input_types()[-1].name == "string"
+    assert len(loaded.predict(frame.astype({"ward": str}))) == len(frame)
+    booster = LGBMClassifier(n_estimators=2, verbose=-1)  # takes categories, and no texts
+    assert fit(booster, frame, Y, tracker=tracker, register="wards").model_version == "2"

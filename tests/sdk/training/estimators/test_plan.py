@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -42,3 +43,12 @@ def test_folds_of_rows_that_were_held_back_are_an_error() -> None:
         plan(validation=0.25, cv=[([0, 1], [11])])
     with pytest.raises(CallError, match="validation has 3 parts"):
         plan(validation=(X, Y, Y))
+
+
+def test_folds_by_groups_are_passed_as_their_pairs_and_the_error_says_how() -> None:
+    with pytest.raises(
+        CallError, match=r"should not be None: pass its pairs, cv=list\(splitter.split\(X, y, groups\)\)"
+    ):
+        plan(cv=GroupKFold(3))
+    found = plan(cv=list(GroupKFold(3).split(X, Y, np.arange(12) // 4)))
+    assert [len(test.y) for _, test, _ in found.splits()] == [4, 4, 4]

@@ -10,7 +10,14 @@ import pytest
 from scipy.sparse import coo_matrix
 
 from tailrace import CallError
-from tailrace.training.measures.input_data import at_rows, checked_rows, feature_names, first_rows, split_indices
+from tailrace.training.measures.input_data import (
+    at_rows,
+    checked_rows,
+    feature_names,
+    first_rows,
+    split_indices,
+    without_categories,
+)
 
 X = np.arange(20.0).reshape(10, 2)
 
@@ -42,6 +49,15 @@ def test_rows_are_taken_from_whatever_has_them() -> None:
     assert first_rows(pd.DataFrame(X), 2).shape == (2, 2)
     assert feature_names(pd.DataFrame(X, columns=["a", "b"])) == ["a", "b"]
     assert feature_names(X) == ["x0", "x1"]
+
+
+def test_categories_become_the_values_that_they_stand_for() -> None:
+    frame = pd.DataFrame({"a": pd.Categorical(["x", "y"]), "b": pd.Categorical([3, 4]), "c": [0.5, 1.5]})
+    plain = without_categories(frame)
+    assert [dtype.kind for dtype in plain.dtypes[["b", "c"]]] == ["i", "f"]
+    assert plain["a"].tolist() == ["x", "y"]
+    assert without_categories(plain) is plain
+    assert without_categories(X) is X
 
 
 def test_rows_of_different_length_are_no_table() -> None:
