@@ -7,7 +7,6 @@ import os
 import sys
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +19,7 @@ from tailrace_agent.errors import StateDirError
 from tailrace_agent.hosts import process
 from tailrace_agent.mlflow import answer_delay
 from tailrace_agent.settings.settings import Settings
+from tailrace_agent.sinks.base import Limits
 
 
 @pytest.mark.parametrize(
@@ -61,8 +61,20 @@ def test_a_store_answers_or_is_named_with_what_to_do(sqlite_uri: str, tmp_path: 
         assert (found.result, mend in (found.mend or ""), "secret" in found.text) == ("fail", True, False)
 
 
+class _Answering:
+    """A store without runs and without a bulk way."""
+
+    limits = Limits()
+
+    def find_runs(self, _: str) -> list[object]:
+        return []
+
+    def metrics_at_once(self, _: int) -> int:
+        return self.limits.metrics
+
+
 def test_a_server_that_holds_answers_back_from_others_is_said_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "open_sink", lambda *_, **__: SimpleNamespace(find_runs=lambda _: []))
+    monkeypatch.setattr(process, "open_sink", lambda *_, **__: _Answering())
     for delay, said in ((0.0402, "waits 40 ms more for each answer"), (None, "")):
         monkeypatch.setattr(answer_delay, "answer_delay", lambda *_, delay=delay: delay)
         text = store(App(None), Settings(tracking_uri="http://127.0.0.1:9")).text

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from click.testing import CliRunner
 
 from helpers.commands import json_of, tailrace
 from helpers.left_sessions import crash, finished_session, metric_letter, spooled_session
-from helpers.sdk_tools import tracking
 from tailrace_agent.cli import main
 from tailrace_agent.ipc.session import Session
 from tailrace_agent.settings.sources import load_settings
@@ -36,9 +33,8 @@ def test_clean_never_deletes_what_is_undelivered_unless_told_twice(sqlite_uri: s
     assert tailrace("clean", "--older-than", "soon").exit_code == 2
 
 
-def test_clean_with_json_never_asks(tmp_path: Path, sqlite_uri: str) -> None:
-    with tracking(sqlite_uri) as tracker, tracker.start_run():
-        pass
+def test_clean_with_json_never_asks() -> None:
+    finished_session(age=100)
     result = CliRunner().invoke(main, ["clean", "--older-than", "0d", "--json"], input="y\n")
     assert result.exit_code == 2
     assert "--yes" in result.stderr
