@@ -6,7 +6,10 @@ import os
 import random
 import shutil
 import signal
+import sqlite3
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -44,6 +47,16 @@ def test_a_killed_trainer_loses_nothing_and_its_run_is_killed_within_five_second
     assert "disappeared without ending the run" in run.tags["tailrace.end_reason"]
 
 
+@contextmanager
+def _locked(sqlite_uri: str) -> Iterator[None]:
+    """Nobody else can write to the database."""
+    connection = sqlite3.connect(sqlite_uri.removeprefix("sqlite:///"), timeout=30, isolation_level=None)
+    connection.execute("BEGIN IMMEDIATE")
+    yield
+    connection.execute("ROLLBACK")
+    connection.close()
+
+
 @pytest.mark.slow
 def test_when_a_run_is_shown_as_killed_everything_that_it_logged_is_there_and_why_was_said_long_before(
     sqlite_uri: str, state: Path, tmp_path: Path
@@ -51,17 +64,20 @@ def test_when_a_run_is_shown_as_killed_everything_that_it_logged_is_there_and_wh
     store = MlflowDatabase(sqlite_uri)
     with Program(tmp_path / "a", sqlite_uri, state, keys=2, pause=0.001) as program:
         run = eventually(lambda: (r := program.stored()) and store.count(r.run_id) and r, 30, "rows arrive")
-        program.hurry()
-        eventually(lambda: len(program.journal.read()) > 8_000, 30, "a backlog", pause=0.005)
-        program.kill()
-        noted = program.journal.read()
+        with _locked(sqlite_uri):  # else all is delivered before anybody knows that the process is gone
+            program.hurry()
+            eventually(lambda: len(program.journal.read()) > 8_000, 30, "a backlog", pause=0.005)
+            program.kill()
+            noted = program.journal.read()
+            log = program.session.dir / "agent.log"
+            eventually(lambda: "run killed" in log.read_text(), 20, "the agent knows that the process is gone")
         explained_at = 0
         while run.status == "RUNNING":
             count = store.count(run.run_id)
             run = program.stored() or run
             if "tailrace.end_reason" in run.tags and not explained_at:
                 explained_at = count
-            time.sleep(0.1)
+            time.sleep(0.01)
         rows = store.rows(run.run_id)
     print(f"{len(noted)} points, {explained_at} of them there when it was said that the process is gone")
     assert run.status == "KILLED"
