@@ -262,7 +262,7 @@ class Pipeline:
         """Whether nothing is left to do: every run finalized, and no damaged spool still to be read."""
         if self.spool.waiting.points or self.observers.pending or any(found.begun for found in self.spool.set_aside):
             return False
-        return all(state.finalized for state in self.book.all())
+        return all(state.finalized for state in self.book.all()) and not self.owners.awaits_jobs
 
     @property
     def stuck(self) -> bool:
@@ -271,7 +271,7 @@ class Pipeline:
         Or it is in a damaged spool that is read when the session is opened next, since the disk was full at this time.
         """
         left = {s.spec.tracking_uri for s in self.book.all() if not s.finalized}
-        return self.destinations.refused(left) and not self.observers.pending
+        return self.destinations.refused(left) and not self.observers.pending and not self.owners.awaits_jobs
 
     def close(self) -> None:
         """Writes the last status and closes the spool."""

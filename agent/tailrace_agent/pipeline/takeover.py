@@ -115,8 +115,13 @@ class Takeover:
         sync = now >= self._sync_at
         with self._book.steady():
             states = [(start.spec.run, self._book.start(start, ring)) for start, ring in changes.starts]
+            states += [(rank.run, state) for rank, ring in changes.ranks if (state := self._book.rank(rank, ring))]
             states += [(end.run, state) for end in changes.ends if (state := self._book.end(end))]
-            states += [(end.run, state) for end, why in gone.values() if (state := self._book.end(end, why))]
+            states += [
+                (end.run, state)
+                for end, why, of_job in gone.values()
+                if (state := self._book.end(end, why, of_job=of_job))
+            ]
             states += [(record.run, state) for record in changes.monitors if (state := self._book.monitor(record))]
             states += self._book.reopen(changes.runs)
             self._spool.ingest(changes.blocks, changes.tallies, states, rings, sync=sync)
@@ -142,7 +147,7 @@ class Takeover:
 
     def _announce(self, gone: Mapping[int, Gone]) -> None:
         """These ends are written: now they may be announced."""
-        for run, (end, reason) in gone.items():
+        for run, (end, reason, _) in gone.items():
             self._owners.forget(run)
             if reason is not None:  # its tag is `tailrace.end_reason`
                 self._observers.announce(Alert(run, "run killed", reason, "error", end.time_ms))

@@ -27,6 +27,7 @@ from tailrace_agent.ipc.records import (
     Kind,
     Monitor,
     Params,
+    Rank,
     Samples,
     Start,
     Tags,
@@ -57,6 +58,7 @@ class Changes:
         self.blocks: list[NewBlock] = []
         self.starts: list[tuple[Start, str]] = []
         self.ends: list[End] = []
+        self.ranks: list[tuple[Rank, str]] = []
         self.flushes: list[tuple[Flush, str]] = []
         self.monitors: list[Monitor] = []
         self.alerts: list[Alert] = []
@@ -82,7 +84,7 @@ class Changes:
 
     @property
     def _control(self) -> bool:
-        return bool(self.starts or self.ends or self.flushes or self.monitors or self.alerts)
+        return bool(self.starts or self.ends or self.ranks or self.flushes or self.monitors or self.alerts)
 
     def add(self, other: Changes) -> None:
         """Takes another drain's blocks, counts and notices along."""
@@ -207,6 +209,8 @@ class Intake:
             self._changes.starts.append((record, ring))
         elif isinstance(record, End):
             self._changes.ends.append(record)
+        elif isinstance(record, Rank):
+            self._changes.ranks.append((record, ring))
         elif isinstance(record, Flush):
             self._changes.flushes.append((record, ring))
         elif isinstance(record, Monitor):
