@@ -23,6 +23,7 @@ from tailrace_agent.ipc.records import End, ModelOutcome, Monitor, Rank, Samples
 from tailrace_agent.ipc.status import RunStatus
 from tailrace_agent.ipc.stored import to_finite
 from tailrace_agent.ledger import Ledger
+from tailrace_agent.spool.rank_rows import Step
 from tailrace_agent.text.quoting import plain
 
 __all__ = ["RunBook"]
@@ -133,6 +134,15 @@ class RunBook:
                 self._states[run] = restored(run, b"", self._stand_in)
                 self.update(run)
             return bool(unknown)
+
+    def steps(self, run: int, steps: list[Step]) -> bytes | None:
+        """What the ranks of a run's job have said of steps whose statistics wait. Returns the state, to be written."""
+        with self._lock:
+            state = self._states.get(run)
+            if state is None:
+                return None
+            state.rank_steps = steps
+            return msgspec.json.encode(state)
 
     def end(self, record: End, reason: str | None = None, *, of_job: bool = False) -> bytes | None:
         """A run ended. The first end counts, but one that was inferred gives way to one that was reported.

@@ -93,7 +93,8 @@ class RunEnds:
         if self._book.ends_open_below(state.run):  # their program waits for this end alone
             return now + _SOON
         first = self._spool.waiting.first(state.run, artifacts=False)
-        if first is not None and first <= barrier:
+        # Of other ranks, what came after the word of rank 0 is to be there, too.
+        if first is not None and (first <= barrier or (state.ranks and now < ended + _RANKS)):
             return math.inf
         waits = [now]
         if awaited(state):

@@ -13,7 +13,7 @@ from tailrace_agent.ipc.notices import note
 from tailrace_agent.ipc.records import JobPart, Rank, RunSpec
 from tailrace_agent.runtime.processes import Fate
 
-__all__ = ["awaited", "fallen", "join", "note_rank", "reason_of", "status_of_fallen"]
+__all__ = ["awaited", "fallen", "join", "note_rank", "rank_record", "reason_of", "status_of_fallen"]
 
 _TOLD: Final = 8
 """Ranks that a reason names beside the first."""
@@ -59,6 +59,12 @@ def note_rank(state: RunState, record: Rank, ring: str) -> None:
         modes=record.modes,
     )
     state.ranks = [*(each for each in state.ranks if each.rank != record.rank), now]
+
+
+def rank_record(run: int, rank: RankState) -> Rank:
+    """What a rank has said of itself last, as it was."""
+    state = "began" if rank.state in ("began", "gone") else rank.state
+    return Rank(run, rank.rank, rank.pid, rank.started, rank.attempt, state, rank.time_ms, rank.detail, rank.modes)
 
 
 def awaited(state: RunState) -> bool:

@@ -71,6 +71,14 @@ class Takeover:
         Raises:
             sqlite3.Error, OSError: The disk refuses. Nothing has changed: the next step reads the same once more.
         """
+        kept = self._intake.ranks.keep()
+        try:
+            return self._step(now, committed)
+        except BaseException:
+            self._intake.ranks.restore(kept)
+            raise
+
+    def _step(self, now: float, committed: Callable[[Changes], None]) -> bool:
         reading = self._rings.read(now)
         changes = self._intake.take()
         gone = self._owners.gone
@@ -89,6 +97,11 @@ class Takeover:
             self._commit(changes, [], gone, now)
             committed(changes)
         return reading.more
+
+    @property
+    def waiting(self) -> bool:
+        """Whether statistics of ranks wait for some of them."""
+        return self._intake.ranks.waiting
 
     def keep_bound(self, max_bytes: int) -> None:
         """Drops the oldest metrics where more waits than the spool may hold."""
@@ -123,6 +136,7 @@ class Takeover:
                 if (state := self._book.end(end, why, of_job=of_job))
             ]
             states += [(record.run, state) for record in changes.monitors if (state := self._book.monitor(record))]
+            states += [(run, state) for run, steps in changes.steps.items() if (state := self._book.steps(run, steps))]
             states += self._book.reopen(changes.runs)
             self._spool.ingest(changes.blocks, changes.tallies, states, rings, sync=sync)
         self._unsynced = not sync

@@ -200,3 +200,19 @@ def test_a_node_that_is_counted_is_called_by_its_number() -> None:
 
 if sys.platform != "linux":
     del test_a_rank_that_is_killed_is_named_with_its_signal  # who was killed of what only Linux tells
+
+
+def test_statistics_of_all_ranks_stand_in_the_place_of_their_values(sqlite_uri: str, tmp_path: Path) -> None:
+    options = {"TAILRACE_TRACKING_URI": sqlite_uri, "TAILRACE_RANKS": "loss=stats,every*=each"}
+    done = launch(tmp_path, f"{TRAIN}sdk.log(step=0, every=1.0, other=2.0)\nsdk.end_run()", ranks=4, **options)
+    assert done[0] == 0, done
+    run = the_run(sqlite_uri, tmp_path)
+    found = run.metrics()
+    assert {key: len(values) for key, values in found.items()} == {
+        **{f"loss.{what}": 10 for what in ("mean", "min", "max", "max_rank")},
+        **{f"every/rank{rank}": 1 for rank in range(4)},
+        "other": 1,
+    }
+    assert {value for _, value in found["loss.mean"]} == {2.0}
+    assert {value for _, value in found["loss.max_rank"]} == {3.0}
+    assert run.status == "FINISHED"
