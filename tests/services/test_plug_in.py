@@ -90,6 +90,38 @@ def test_workers_of_joblib_log_to_the_run_that_they_are_given_and_to_their_own(s
         assert (own.status, own.metrics()) == ("FINISHED", {"number": [(0, float(number))]})
 
 
+OF_RAY = """
+import mlflow, tailrace
+
+tailrace.install()
+import ray
+
+@ray.remote
+def work(number, run_id):
+    import mlflow
+    client = mlflow.MlflowClient()
+    for step in range(20):
+        client.log_metric(run_id, f"worker {number}", float(step), step=step)
+    return type(client._tracking_client.store).__name__
+
+ray.init(num_cpus=2, object_store_memory=100 << 20, include_dashboard=False, log_to_driver=False)
+with mlflow.start_run(run_name="of ray") as run:
+    kinds = ray.get([work.remote(number, run.info.run_id) for number in range(3)])
+assert set(kinds) == {"TailraceSqlAlchemyStore"}, kinds
+ray.shutdown()
+"""
+
+
+def test_workers_of_ray_log_to_the_run_that_they_are_given(sqlite_uri: str, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    places = os.pathsep.join([lay_entry_points(tmp_path), *sys.path])
+    script(tmp_path, OF_RAY, MLFLOW_TRACKING_URI=sqlite_uri, PYTHONPATH=places)
+    forget(tmp_path)
+    run = named(sqlite_uri, "of ray")
+    assert {key: len(points) for key, points in run.metrics().items()} == {f"worker {n}": 20 for n in range(3)}
+    assert run.status == "FINISHED"
+
+
 CELLS = (
     "import mlflow, tailrace\ntailrace.install()\nmlflow.set_experiment('notebook')",
     "run = mlflow.start_run(run_name='of a notebook')\nmlflow.log_param('lr', 0.1)",
