@@ -201,25 +201,6 @@ study = optuna.create_study(study_name="docs", sampler=optuna.samplers.RandomSam
 study.optimize(objective, n_trials=4, callbacks=[callback])
 """
 
-RAY = """
-import os
-import mlflow
-import ray
-from ray import tune
-from ray.air.integrations.mlflow import MLflowLoggerCallback
-
-{line}
-def train(config):
-    for epoch in range(3):
-        tune.report({{"loss": config["x"] + 1 / (epoch + 1)}})
-
-
-ray.init(num_cpus=1, object_store_memory=100 << 20, include_dashboard=False, log_to_driver=False)
-callback = MLflowLoggerCallback(tracking_uri=os.environ["MLFLOW_TRACKING_URI"], experiment_name="docs")
-run_config = tune.RunConfig(storage_path=os.path.abspath("ray"), callbacks=[callback], verbose=0)
-tune.Tuner(train, param_space={{"x": tune.grid_search([0, 1])}}, run_config=run_config).fit()
-"""
-
 SCRIPTS = {
     "lightning": LIGHTNING.replace("{logger}", LIGHTNINGS_OWN),
     "transformers": TRANSFORMERS.replace("{tracker}", "mlflow"),
@@ -230,7 +211,6 @@ SCRIPTS = {
     "catboost": CATBOOST,
     "sklearn": SKLEARN,
     "optuna_integration": OPTUNA,
-    "ray": RAY,
 }
 OWN = {
     "lightning": (LIGHTNING.replace("{logger}", TAILRACES), "pass"),
@@ -245,7 +225,7 @@ OWN = {
 
 _EACH_TIME = (
     *("tailrace.", "mlflow.source", "mlflow.runName", "mlflow.parentRunId"),
-    *("datetime_", "output_dir", "logging_dir", "trial_name"),
+    *("datetime_", "output_dir", "logging_dir"),
 )
 """Params and tags with a time, a path or an id, and tailrace's own."""
 
