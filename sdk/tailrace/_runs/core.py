@@ -22,10 +22,11 @@ from tailrace._messages.summary import link_line
 from tailrace._offline.local_report import LocalReport
 from tailrace._runs.ending import Ending
 from tailrace._runs.following import late
+from tailrace._runs.job_runs import rank_record
 from tailrace._runs.steps import Steps
 from tailrace._values.texts import as_texts
 from tailrace_agent.errors import CallError, StoreRefused
-from tailrace_agent.ipc.records import Drop, End, LogCost, Tags
+from tailrace_agent.ipc.records import Artifact, Drop, End, LogCost, Params, Tags
 from tailrace_agent.ipc.status import RunStatus
 from tailrace_agent.ledger import Ledger
 from tailrace_agent.text.masking import mask_text
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
 __all__ = ["RunCore", "RunPart", "core_of"]
 
 _STATUSES: Final = ("FINISHED", "FAILED", "KILLED")
+_OF_RANK_ZERO: Final = (Tags, Params, Artifact)
+"""Records that a rank that does not own the run keeps to itself."""
 _MAX_MESSAGE: Final = 5000  # characters; servers of MLflow 2 take no more in a tag
 
 
@@ -108,7 +111,7 @@ class RunCore:
         self.spec, self.connection, self.settings, self.voice = spec, connection, settings, voice
         self.handle: Any = None
         self.seen: RunStatus | None = None
-        self.ended = False
+        self.ended = self._told = False
         self.outcome: str | None = None
         self.end_time: int | None = None
         self._on_end, self._parent, self._resumed, self._pid = on_end, parent, resumed, os.getpid()
@@ -121,7 +124,9 @@ class RunCore:
         self._shows_link = spec.owned and parent is None and not settings.quiet
         self._steps = self._ending = None
         if connection is not None:
-            self._steps = Steps(connection.session.shared, spec.run, joined=connection.joined and not spec.owned)
+            rank = spec.job.rank if spec.job is not None else 0
+            joined = connection.joined and not spec.owned
+            self._steps = Steps(connection.session.shared, spec.run, joined=joined, rank=rank)
             self._ending = Ending(spec, connection, settings, voice, self.status, self._drain)
         # With `log_metrics=False` params and the rest are delivered, so the connection is there, and metrics are not.
         self.latest = Latest() if connection is None or not settings.log_metrics else None
@@ -152,6 +157,11 @@ class RunCore:
         return self.spec.owned and self._pid == os.getpid()
 
     @property
+    def is_rank(self) -> bool:
+        """Whether this process is one of a job that others end: its end only says that it has done its part."""
+        return self.spec.job is not None and not self.spec.owned and self._pid == os.getpid()
+
+    @property
     def ends_at_exit(self) -> bool:
         """Whether the end of the program is its end, too: one that the program created in MLflow itself goes on."""
         return self.ours and not self.spec.created
@@ -172,7 +182,7 @@ class RunCore:
 
     def put(self, record: object) -> None:
         """Hands a record to the agent, if there is one."""
-        if self.connection is not None:
+        if self.connection is not None and not (self.is_rank and isinstance(record, _OF_RANK_ZERO)):
             self.connection.put(record)
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
@@ -367,6 +377,9 @@ class RunCore:
         if name not in _STATUSES:
             self.fault(f"status {status!r} is none of {', '.join(_STATUSES)}; taken as FINISHED", once=("end", name))
             name = "FINISHED"
+        if self.is_rank:
+            self._done(name)
+            return
         # Another process ends it, but what this one has held back and logged is to be there.
         if not self.ours:
             self._log_rest()
@@ -374,6 +387,8 @@ class RunCore:
             return
         # First: what is interrupted below is not begun again at the end of the program.
         self.ended, self.outcome = True, name
+        if self.spec.job is not None and not self._told:
+            self._tell_rank("done", "")
         try:
             self._on_end(self)
         finally:
@@ -386,6 +401,11 @@ class RunCore:
         except Exception as another:  # noqa: BLE001 - a foreign __str__ may raise anything
             message = f"(its message cannot be had: {type(another).__name__})"
         shown = mask_text(message[: 2 * _MAX_MESSAGE])[:_MAX_MESSAGE]  # half a secret might not be known as one
+        if self.spec.job is not None and self._pid == os.getpid() and not self.ended:
+            self._tell_rank("failed", f"{type(error).__qualname__}: {shown.partition(chr(10))[0][:500]}")
+        if self.is_rank:
+            self._done("FAILED")
+            return
         try:
             self.set_tags({"error.type": type(error).__qualname__, "error.message": shown})
         except Exception as another:  # noqa: BLE001 - what keeps the tags away (no memory, say) keeps no run open
@@ -409,6 +429,23 @@ class RunCore:
             self.put(End(self.spec.run, "RUNNING", time.time_ns() // 1_000_000))
         if self.connection is not None and self.connection.keeper.delivers_here:
             self.flush(timeout)
+
+    def _done(self, name: str) -> None:
+        """This rank has done its part; nothing is waited for, since the agent is the node's, and lives on."""
+        if not self._told:
+            self._tell_rank("done" if name == "FINISHED" else "failed", "" if name == "FINISHED" else f"it said {name}")
+        self._log_rest()
+        self.ended, self.outcome = True, name
+        if self.settings.log_metrics:
+            self.channel.slow, self.channel.encode = self._log_late, _over
+        self._on_end(self)
+        if self.connection is not None and self.connection.keeper.delivers_here:
+            self.flush()
+
+    def _tell_rank(self, state: str, detail: str) -> None:
+        self._told = True
+        if self.connection is not None:
+            self.connection.put(rank_record(self.spec, self.settings, state, detail))
 
     def let_go(self) -> None:
         """It goes on without this process, which has begun it."""

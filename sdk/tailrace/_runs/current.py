@@ -16,6 +16,7 @@ from tailrace._messages.voice import print_line
 from tailrace._runs.active import Active
 from tailrace._runs.core import RunCore
 from tailrace._runs.following import Follower, late
+from tailrace._runs.job_runs import rank_record
 from tailrace._runs.launch import Launcher, describe, verdict
 from tailrace._session.connection import SESSION, point_children_nowhere
 from tailrace_agent.errors import StoreRefused, TailraceError
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from tailrace._messages.voice import Voice
     from tailrace._session.connection import Connection
+    from tailrace_agent.runtime.job import Job
 
 __all__ = ["RUN", "CurrentRuns"]
 
@@ -81,13 +83,27 @@ class CurrentRuns:
 
     # -- beginning ---------------------------------------------------------------------------------------------------
 
-    def begin(self, spec: RunSpec, config: Settings, credentials: str | None, parent: RunCore | None = None) -> RunCore:
+    def begin(
+        self,
+        spec: RunSpec,
+        config: Settings,
+        credentials: str | None,
+        parent: RunCore | None = None,
+        job: Job | None = None,
+    ) -> RunCore:
         """Makes a run known to the agent, and active in this thread.
+
+        Args:
+            spec: What it is.
+            config: In force for it.
+            credentials: Of its store.
+            parent: The run that it is nested in.
+            job: The job whose processes share it.
 
         Raises:
             StateDirError, SessionError, StoreRefused: Under `on_error="raise"`.
         """
-        connection = self._connect(spec, config, credentials)
+        connection = self._connect(spec, config, credentials, job)
         if parent is not None and spec.parent_run_id is None:  # one that is named is meant
             spec = _below(parent, spec, connection)
         above = parent if _waits_for(parent, spec, connection) else None
@@ -95,14 +111,18 @@ class CurrentRuns:
         if connection is not None:
             # Before it is active: no row of another thread may lie in front of it.
             connection.put(Start(spec))
+            if spec.job is not None:
+                connection.put(rank_record(spec, config, "began"))
         self.active.push(run, self._implicit(run))
         if connection is None:
             return run
         connection.listen(self._on_bell)
-        self._point_children_at(run)
+        # Not at the run of a rank that is not logged: its children are not, either.
+        if spec.owned or config.log_metrics:
+            self._point_children_at(run)
         if not config.quiet and above is None:
             print_line(start_line(spec, config))
-        if config.on_error == "raise":
+        if config.on_error == "raise" and spec.owned:
             reason = verdict(run, spec)
             if reason is not None:
                 # It was active already, and the caller gets no handle to end it by.
@@ -289,7 +309,7 @@ class CurrentRuns:
             left: The seconds that are left for it.
         """
         for run in self._all():
-            if not run.ends_at_exit:
+            if not run.ends_at_exit and not run.is_rank:
                 with self._whatever_happens(run):
                     run.leave(left())
 
@@ -301,7 +321,7 @@ class CurrentRuns:
             left: The seconds that are left for it.
         """
         # Innermost first: a nested run leaves its end to its parent, which must not have ended by then.
-        for run in reversed([run for run in self._all() if run.ends_at_exit]):
+        for run in reversed([run for run in self._all() if run.ends_at_exit or run.is_rank]):
             with self._whatever_happens(run):
                 if error is not None:
                     run.handle.fail(error, left())
@@ -344,7 +364,7 @@ class CurrentRuns:
         self._last = run
         page = run.page
         self._announce(run)
-        if page is not None:
+        if page is not None and run.spec.owned:
             # Last: a child that sees the end looks for the run that is active, which has to be there by then.
             page.end(int(run.id, 16))
 
@@ -357,9 +377,13 @@ class CurrentRuns:
         self._handle(core)
         return core
 
-    def _connect(self, spec: RunSpec, config: Settings, credentials: str | None) -> Connection | None:
+    def _connect(
+        self, spec: RunSpec, config: Settings, credentials: str | None, job: Job | None = None
+    ) -> Connection | None:
         self.exit_timeout = max(self.exit_timeout, config.exit_timeout)
-        return None if config.agent == "off" else self._launcher.connect(config, spec.tracking_uri, credentials)
+        if config.agent == "off":
+            return None
+        return self._launcher.connect(config, spec.tracking_uri, credentials, None if job is None else job.key)
 
     def _attach(self, spec: RunSpec, config: Settings, credentials: str | None) -> RunCore:
         """A handle on somebody else's run, which is not the active one."""
@@ -391,7 +415,7 @@ class CurrentRuns:
                 run.slow_path.timed(values, metrics, step, time_ns, error)
 
         channel = run.attached(run.channel.twin(slow))
-        if not run.ours:
+        if not run.ours and run.spec.job is None:
             self._follow(run, channel)
         return channel
 
