@@ -94,7 +94,8 @@ class RunEnds:
             return now + _SOON
         first = self._spool.waiting.first(state.run, artifacts=False)
         # Of other ranks, what came after the word of rank 0 is to be there, too.
-        if first is not None and (first <= barrier or (state.ranks and now < ended + _RANKS)):
+        barrier = first or barrier if state.ranks and now < ended + _RANKS else barrier
+        if first is not None and first <= barrier:
             return math.inf
         waits = [now]
         if awaited(state):

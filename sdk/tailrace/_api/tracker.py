@@ -27,6 +27,7 @@ from tailrace._runs.current import CurrentRuns
 from tailrace._runs.job_runs import of_job
 from tailrace._runs.launch import context_tags, describe, resumed
 from tailrace._runs.program_end import end_all
+from tailrace._runs.ray_runs import end_left_behind
 from tailrace._session.job_place import this_job
 from tailrace._values.texts import as_name, as_text, as_texts
 from tailrace_agent.errors import CallError, SettingsError
@@ -232,6 +233,8 @@ class Tracker(ActiveCalls, ActiveArtifactCalls, ActiveResultCalls, ReadCalls, Re
         arguments["log_system_metrics"] = log_system_metrics
         runs = self._core.runs
         running = runs.active.own()
+        if running is not None and not nested and end_left_behind(running):
+            running = runs.active.own()
         if running is not None and not nested:
             raise CallError(
                 f"run {running.label} is active already: the cell or script that began it has not ended it. End it "
@@ -268,7 +271,7 @@ class Tracker(ActiveCalls, ActiveArtifactCalls, ActiveResultCalls, ReadCalls, Re
             owned=leads,
         )
         if job_found is not None:
-            spec, config = of_job(spec, config, job_found, parent)
+            spec, config = of_job(spec, config, job_found, parent.id if parent is not None else None)
         run: Run = runs.begin(spec, config, credentials, parent, job_found).handle
         if params is not None:
             run.log_params(params)

@@ -18,8 +18,10 @@ from tailrace._runs.core import RunCore
 from tailrace._runs.following import Follower, late
 from tailrace._runs.job_runs import rank_record
 from tailrace._runs.launch import Launcher, describe, verdict
+from tailrace._runs.nesting import below, waits_for
+from tailrace._runs.ray_runs import run_of_driver, show_ray
 from tailrace._session.connection import SESSION, point_children_nowhere
-from tailrace_agent.errors import StoreRefused, TailraceError
+from tailrace_agent.errors import StoreRefused
 from tailrace_agent.ipc.records import RunSpec, Start
 from tailrace_agent.settings.settings import Settings
 from tailrace_agent.settings.uris import mask_uri
@@ -91,22 +93,15 @@ class CurrentRuns:
         parent: RunCore | None = None,
         job: Job | None = None,
     ) -> RunCore:
-        """Makes a run known to the agent, and active in this thread.
-
-        Args:
-            spec: What it is.
-            config: In force for it.
-            credentials: Of its store.
-            parent: The run that it is nested in.
-            job: The job whose processes share it.
+        """Makes a run known to the agent, and active in this thread; one of a job, all of whose processes share it.
 
         Raises:
             StateDirError, SessionError, StoreRefused: Under `on_error="raise"`.
         """
         connection = self._connect(spec, config, credentials, job)
         if parent is not None and spec.parent_run_id is None:  # one that is named is meant
-            spec = _below(parent, spec, connection)
-        above = parent if _waits_for(parent, spec, connection) else None
+            spec = below(parent, spec, connection)
+        above = parent if waits_for(parent, spec, connection) else None
         run = self._made(spec, connection, config, above)
         if connection is not None:
             # Before it is active: no row of another thread may lie in front of it.
@@ -122,12 +117,10 @@ class CurrentRuns:
             self._point_children_at(run)
         if not config.quiet and above is None:
             print_line(start_line(spec, config))
-        if config.on_error == "raise" and spec.owned:
-            reason = verdict(run, spec)
-            if reason is not None:
-                # It was active already, and the caller gets no handle to end it by.
-                self._ended(run)
-                raise StoreRefused(reason)
+        if config.on_error == "raise" and spec.owned and (reason := verdict(run, spec)) is not None:
+            # It was active already, and the caller gets no handle to end it by.
+            self._ended(run)
+            raise StoreRefused(reason)
         return run
 
     def begin_nothing(self) -> RunCore:
@@ -253,7 +246,7 @@ class CurrentRuns:
 
         Or the one that `elsewhere` knows of, which is MLflow's own.
         """
-        return self.active.current() or self.inherited() or self.elsewhere()
+        return self.active.current() or self.inherited() or self.of_ray() or self.elsewhere()
 
     def inherited(self) -> RunCore | None:
         """The active run of the process that spawned this one."""
@@ -275,6 +268,15 @@ class CurrentRuns:
                 connection, number = there, following[0]
         run = self._join(number, config, connection)
         self.join(run)
+        return run
+
+    def of_ray(self) -> RunCore | None:
+        """The active run of the driver that this worker of Ray works for, if both are on one machine."""
+        found = run_of_driver(self._settings, self._launcher)
+        there = found and self._leading_to(found.number, found.session, found.connection, found.settings)
+        if not found or not there:
+            return None
+        self.join(run := self._join(found.number, found.settings, there))
         return run
 
     @property
@@ -381,9 +383,8 @@ class CurrentRuns:
         self, spec: RunSpec, config: Settings, credentials: str | None, job: Job | None = None
     ) -> Connection | None:
         self.exit_timeout = max(self.exit_timeout, config.exit_timeout)
-        if config.agent == "off":
-            return None
-        return self._launcher.connect(config, spec.tracking_uri, credentials, None if job is None else job.key)
+        key = None if job is None else job.key
+        return None if config.agent == "off" else self._launcher.connect(config, spec.tracking_uri, credentials, key)
 
     def _attach(self, spec: RunSpec, config: Settings, credentials: str | None) -> RunCore:
         """A handle on somebody else's run, which is not the active one."""
@@ -463,6 +464,7 @@ class CurrentRuns:
         if connection is None:
             return
         session, number = str(connection.session.dir), int(run.id, 16)
+        show_ray(run, connection, self._voice)
         # In a process that has several sessions both belong together.
         os.environ[RUN], os.environ[SESSION] = run.id, session
         connection.point_children_at(number)
@@ -488,22 +490,6 @@ class CurrentRuns:
         # To read a status prints what is new in it.
         for run in dict.fromkeys([*self.active.all(), *self._by_id.values()]):
             run.status()
-
-
-def _below(parent: RunCore, spec: RunSpec, connection: Connection | None) -> RunSpec:
-    """The same under a parent. One of another session is called by MLflow's id, which may have to be waited for."""
-    if parent.connection is connection or parent.connection is None:
-        return msgspec.structs.replace(spec, parent=int(parent.id, 16))
-    with contextlib.suppress(TailraceError, TimeoutError):  # MLflow is away: a run of its own is better than none
-        return msgspec.structs.replace(spec, parent_run_id=parent.handle.run_id)
-    return spec
-
-
-def _waits_for(parent: RunCore | None, spec: RunSpec, connection: Connection | None) -> bool:
-    """Whether the end of a run may be left to that of its parent: the agent knows both, and they go to one store."""
-    if parent is None or connection is None or not parent.ours:
-        return False
-    return parent.connection is connection and parent.spec.tracking_uri == spec.tracking_uri
 
 
 class _NoRun(Exception):

@@ -21,7 +21,6 @@ from tailrace_agent.runtime.job import derived_run
 from tailrace_agent.runtime.processes import process
 
 if TYPE_CHECKING:
-    from tailrace._runs.core import RunCore
     from tailrace_agent.ipc.records import RunSpec
     from tailrace_agent.runtime.job import Job
     from tailrace_agent.settings.settings import Settings
@@ -34,17 +33,17 @@ _NOT_A_NAME: Final = re.compile(r"[^\w.-]+")
 _SILENT: Final = {"log_params": False, "log_metrics": False, "log_artifacts": False, "log_model": False}
 
 
-def of_job(spec: RunSpec, config: Settings, job: Job, parent: RunCore | None) -> tuple[RunSpec, Settings]:
+def of_job(spec: RunSpec, config: Settings, job: Job, parent: str | None) -> tuple[RunSpec, Settings]:
     """A run as a rank of a job has it, and the settings that are in force for it there.
 
     Args:
         spec: As it would be without a job.
         config: In force.
         job: The job, and which rank this is.
-        parent: The run that it is nested in.
+        parent: tailrace's id of the run that it is nested in.
     """
     user = spec.tags.get("mlflow.user", "")
-    above = (parent.id if parent is not None else None, spec.parent_run_id)
+    above = (parent, spec.parent_run_id)
     # A resumed run is the one of that id, whatever it is called.
     what = ("resumed", spec.run_id) if spec.run_id else (spec.experiment_name, spec.experiment_id, spec.run_name)
     known = (user, job.key, *what, *above)
