@@ -55,12 +55,11 @@ class RunRef(NamedTuple):
 
 
 class StoredRun(NamedTuple):
-    """A run as it was read back. `tags` holds MLflow's own and tailrace's; `end_time` is in milliseconds."""
+    """A run as it was read back. `tags` holds MLflow's own and tailrace's."""
 
     ref: RunRef
     status: str
     tags: dict[str, str]
-    end_time: int | None = None
 
 
 class Sink(Protocol):
