@@ -24,7 +24,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import msgspec
@@ -245,22 +245,29 @@ class Delivery:
     def _created(self, sink: Sink, state: RunState, parent_run_id: str | None, *, again: bool) -> RunRef:
         """Creates the run with the tags that describe it, or without them where they are refused."""
         description = state.description
-        more = description.tags if description is not None else {}
-        for tags in (more, {}) if more else ({},):
-            spec = msgspec.structs.replace(state.spec, tags=fitting_tags({**tags, **state.spec.tags}, sink.check))
+        if description is not None and description.tags:
             try:
-                ref = sink.open_run(spec, parent_run_id, find_first=again)
-            except Refused as error:
-                if tags:
-                    continue
-                raise RunGone(f"the run could not be created: {error}") from error
-            # One that is found has the tags of the attempt that has created it, whichever these were.
-            if description is not None and tags and not again:
-                self._book.update(state.run, ref=ref, description=msgspec.structs.replace(description, tagged=True))
+                ref = self._opened(sink, state, parent_run_id, description.tags, again=again)
+            except Refused:
+                pass  # by themselves they are refused one by one, with the reason
             else:
-                self._book.update(state.run, ref=ref)
-            return ref
-        raise AssertionError
+                # One that is found has the tags of the attempt that has created it, whichever these were.
+                tagged = description.tagged or not again
+                self._book.update(state.run, ref=ref, description=msgspec.structs.replace(description, tagged=tagged))
+                return ref
+        try:
+            ref = self._opened(sink, state, parent_run_id, {}, again=again)
+        except Refused as error:
+            raise RunGone(f"the run could not be created: {error}") from error
+        self._book.update(state.run, ref=ref)
+        return ref
+
+    @staticmethod
+    def _opened(
+        sink: Sink, state: RunState, parent_run_id: str | None, more: Mapping[str, str], *, again: bool
+    ) -> RunRef:
+        tags = fitting_tags({**more, **state.spec.tags}, sink.check)
+        return sink.open_run(msgspec.structs.replace(state.spec, tags=tags), parent_run_id, find_first=again)
 
     def _find_run(self, sink: Sink, state: RunState, turn: Turn) -> bool:
         """Finds a run that another agent creates: it may not have come to that yet."""

@@ -95,7 +95,7 @@ class MemorySink:
         runs: All runs by MLflow's id, deleted ones included.
         experiments: Experiment ids by name.
         models: Tokens of the versions of each registered model.
-        at_once: Metrics that one request takes: more than MLflow's limit in a store with a bulk way.
+        metrics_limit: Metrics that one request takes: more than MLflow's limit in a store with a bulk way.
         fail: Called with the method's name before the method does anything; raises to make it fail.
         fail_after: The same when everything has been stored: the answer is lost.
     """
@@ -104,7 +104,7 @@ class MemorySink:
         self.runs: dict[str, MemoryRun] = {}
         self.experiments: dict[str, str] = {"Default": "0"}
         self.models: dict[str, list[str]] = {}
-        self.at_once = Limits().metrics
+        self.metrics_limit = Limits().metrics
         self.fail: Callable[[str], None] | None = None
         self.fail_after: Callable[[str], None] | None = None
         self._lock = threading.Lock()
@@ -120,9 +120,9 @@ class MemorySink:
         return Limits(at_once=4)
 
     def metrics_at_once(self, waiting: int) -> int:
-        """`at_once`, however many wait."""
+        """`metrics_limit`, however many wait."""
         del waiting
-        return self.at_once
+        return self.metrics_limit
 
     def check(self, kind: Kind, key: str, value: object = None) -> str | None:
         """The reason why MLflow would refuse this name, or None."""
@@ -284,8 +284,8 @@ class MemorySink:
         tags: Sequence[tuple[str, str]],
     ) -> None:
         limits = self.limits
-        if len(metrics) > self.at_once:
-            raise Refused(f"more than {self.at_once} metrics", too_large=True)
+        if len(metrics) > self.metrics_limit:
+            raise Refused(f"more than {self.metrics_limit} metrics", too_large=True)
         if len(params) > limits.params or len(tags) > limits.tags:
             raise Refused(f"more than {limits.params} params or {limits.tags} tags")
         names = [("param", key) for key, _ in params] + [("metric", point.key) for point in metrics]

@@ -356,7 +356,7 @@ class MlflowSink:
             if not (known and gone):
                 raise
         # It was deleted since it was looked up; another one may have its name by now.
-        del self._experiments[str(name)]
+        self._experiments.pop(str(name), None)  # another thread may have met it too
         return self._create(spec, self._experiment(spec), parent_run_id)
 
     def _experiment(self, spec: RunSpec) -> str:

@@ -753,7 +753,7 @@ def test_a_run_is_created_with_the_tags_that_describe_it_or_without_them_where_t
 
 
 def test_a_store_with_a_bulk_way_gets_what_waits_in_one_request(rig: DeliveryRig) -> None:
-    rig.sink.at_once = 20_000
+    rig.sink.metrics_limit = 20_000
     rig.start()
     for number in range(5000):
         rig.log_metrics(f"k{number % 7}", value=float(number))
@@ -763,12 +763,12 @@ def test_a_store_with_a_bulk_way_gets_what_waits_in_one_request(rig: DeliveryRig
 
 
 def test_a_bulk_way_that_goes_away_meanwhile_costs_no_point(rig: DeliveryRig) -> None:
-    rig.sink.at_once = 20_000
+    rig.sink.metrics_limit = 20_000
     log_batch = rig.sink.log_batch
 
     def gone(run_id: str, *, metrics: Any = (), params: Any = (), tags: Any = ()) -> None:
         if metrics:
-            rig.sink.at_once = 1000
+            rig.sink.metrics_limit = 1000
         log_batch(run_id, metrics=metrics, params=params, tags=tags)
 
     rig.sink.log_batch = gone  # type: ignore[method-assign]
@@ -785,7 +785,7 @@ def test_a_bulk_way_that_goes_away_meanwhile_costs_no_point(rig: DeliveryRig) ->
 
 
 def test_of_a_bulk_request_that_is_refused_the_entry_at_fault_is_found(rig: DeliveryRig) -> None:
-    rig.sink.at_once = 20_000
+    rig.sink.metrics_limit = 20_000
     log_batch = rig.sink.log_batch
 
     def picky(run_id: str, *, metrics: Any = (), params: Any = (), tags: Any = ()) -> None:

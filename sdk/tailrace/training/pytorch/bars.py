@@ -6,7 +6,7 @@ import sys
 import time
 from typing import Any, Protocol
 
-__all__ = ["Bar", "NotebookBar", "TerminalBar", "in_notebook", "is_terminal"]
+__all__ = ["Bar", "NotebookBar", "TerminalBar", "is_terminal"]
 
 
 class Bar(Protocol):
@@ -118,12 +118,6 @@ class NotebookBar:
             self._handle = untyped.display(data, raw=True, display_id=True)
         except Exception:  # noqa: BLE001 - the browser, or what stands between, is gone: training goes on
             return
-
-
-def in_notebook() -> bool:
-    """Whether this is the kernel of a notebook."""
-    shell = sys.modules.get("IPython")
-    return shell is not None and getattr(shell.get_ipython(), "kernel", None) is not None
 
 
 def is_terminal(stream: Any) -> bool:

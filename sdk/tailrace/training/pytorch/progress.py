@@ -6,7 +6,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, TextIO
 
-from tailrace.training.pytorch.bars import NotebookBar, TerminalBar, in_notebook, is_terminal
+from tailrace.training.pytorch.bars import NotebookBar, TerminalBar, is_terminal
+from tailrace_agent.runtime.program import notebook_shell
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,7 +30,7 @@ class Progress:
 
     def __init__(self, epochs: int, *, wanted: bool, warns: bool = True) -> None:
         self._epochs, self._wanted, self._warns = epochs, wanted, warns
-        self._notebook = in_notebook()
+        self._notebook = notebook_shell() is not None
         self._bar: Bar | None = None
         self._done = 0
         self._next = 0.0

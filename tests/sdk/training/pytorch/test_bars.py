@@ -17,7 +17,8 @@ from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 
-from tailrace.training.pytorch.bars import NotebookBar, in_notebook, is_terminal
+from tailrace.training.pytorch.bars import NotebookBar, is_terminal
+from tailrace_agent.runtime.program import notebook_shell
 
 TRAINS = """
 import torch
@@ -153,4 +154,4 @@ def test_only_a_terminal_is_one_and_this_is_no_notebook() -> None:
     closed = io.StringIO()
     closed.close()
     assert not any(map(is_terminal, (None, io.StringIO(), closed, object())))
-    assert not in_notebook()
+    assert notebook_shell() is None
