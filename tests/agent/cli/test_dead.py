@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,7 @@ def test_an_artifact_that_waits_can_be_listed_and_dropped() -> None:
 
 @pytest.mark.slow
 def test_dead_letters_of_a_name_used_twice_are_neither_dropped_nor_retried(same_names: SameNames) -> None:
+    time.sleep(1)  # younger ones are said to have begun just now
     for command in (["drop", "--yes"], ["retry"]):
         result = same_names.tailrace("dead", *command, "--run", "base")
         assert result.exit_code == 4, result.output
