@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,10 @@ def compare_with_sessions(settings: Settings, local: list[LocalRun], tracking_ur
     # After the ledger: what is delivered meanwhile is then more in MLflow, and never less.
     found = sink.count_metrics(run_id)
     # Others have logged to it, so more than this may be there.
-    resumed = len(local) > 1 or any(stored.tags.get(RUN_TAG) != first.run.run for stored in sink.find_runs(run_id))
+    known = sink.find_runs(run_id)
+    resumed = len(local) > 1 or any(stored.tags.get(RUN_TAG) != first.run.run for stored in known)
+    # So have other nodes of its job, whose sessions are not here.
+    resumed = resumed or any(len(ledger_tags(stored.tags)) > 1 for stored in known)
     finding = Finding(
         run_id=run_id,
         run_name=first.run.run_name,
@@ -103,14 +107,15 @@ def compare_with_tag(settings: Settings, uri: str, run: Any) -> Finding:
     Raises:
         Fail: It carries no ledger.
     """
-    info, tag = run.info, run.data.tags.get(LEDGER_TAG)
-    if tag is None:
+    info, tags = run.info, ledger_tags(run.data.tags)
+    if not tags:
         raise Fail(
             f"run {info.run_id} carries no ledger (the tag tailrace.ledger), and its session is not on this machine: "
             "tailrace did not log it, or has not settled it yet"
         )
-    ledger = msgspec.json.decode(tag, type=dict[str, Any])  # as plain data: of another version, it may have more
-    metric = ledger["kinds"].get("metric", {"delivered": 0, "merged": 0})
+    # As plain data: of another version, it may have more.
+    ledgers = [msgspec.json.decode(tag, type=dict[str, Any]) for tag in tags.values()]
+    metrics = [ledger["kinds"].get("metric", {"delivered": 0, "merged": 0}) for ledger in ledgers]
     sink, store = _open(settings, uri, str(Path.cwd()))
     found = sink.count_metrics(info.run_id)
     finding = Finding(
@@ -118,15 +123,21 @@ def compare_with_tag(settings: Settings, uri: str, run: Any) -> Finding:
         run_name=info.run_name,
         store=store,
         by_key=False,
-        delivered=metric["delivered"] - metric["merged"],  # rows: MLflow keeps one for identical points
+        # Rows: MLflow keeps one for identical points.
+        delivered=sum(metric["delivered"] - metric["merged"] for metric in metrics),
         found=sum(found.values()),
         keys=len(found),
-        pending=ledger["pending"],
-        dead=ledger["dead"],
-        dropped=ledger["dropped"],
+        pending=sum(ledger["pending"] for ledger in ledgers),
+        dead=sum(ledger["dead"] for ledger in ledgers),
+        dropped=dict(sum((Counter(ledger["dropped"]) for ledger in ledgers), Counter())),
     )
     finding.differing = _totals(finding)
     return finding
+
+
+def ledger_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """The ledgers that are stored with a run: of several nodes each has its own."""
+    return {key: value for key, value in tags.items() if key == LEDGER_TAG or key.startswith(f"{LEDGER_TAG}.")}
 
 
 def find_stored(settings: Settings, uri: str, run: str, choose: Choose) -> Any:

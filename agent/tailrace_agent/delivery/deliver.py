@@ -41,6 +41,7 @@ from tailrace_agent.ipc.notices import Notice, Topic
 from tailrace_agent.ipc.records import run_hex
 from tailrace_agent.ipc.tags import RUN_TAG
 from tailrace_agent.log import Log
+from tailrace_agent.mlflow.job_runs import is_of_job
 from tailrace_agent.mlflow.stored_names import fitting_tags
 from tailrace_agent.retry import IDLE
 from tailrace_agent.sinks.base import RunRef, Sink
@@ -226,7 +227,7 @@ class Delivery:
             if parent is not None and parent.ref is None and not parent.gone:
                 return False  # the parent comes first
             parent_run_id = parent.ref.run_id if parent and parent.ref else parent_run_id
-        again = state.attempts > 0
+        again = state.attempts > 0 or spec.job is not None
         self._book.update(state.run, attempts=state.attempts + 1)
         self._spool.sync()  # or a power cut would have it created twice
         ref = self._created(sink, state, parent_run_id, again=again)
@@ -273,7 +274,12 @@ class Delivery:
         """Finds a run that another agent creates: it may not have come to that yet."""
         mark = run_hex(state.run)
         # By its tag: `find_runs` also finds runs that have this text for a name.
-        refs = [found.ref for found in sink.find_runs(mark) if found.tags.get(RUN_TAG) == mark]
+        spec = state.spec
+        refs = [
+            found.ref
+            for found in sink.find_runs(mark)
+            if found.tags.get(RUN_TAG) == mark and is_of_job(spec, found.status, found.end_time)
+        ]
         turn.worked()
         self._book.update(state.run, attempts=state.attempts + 1, ref=refs[0] if refs else None)
         # The stand-in for its record is nobody's: where there is no such run, nobody else is going to create it.

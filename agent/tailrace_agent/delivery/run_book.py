@@ -13,15 +13,17 @@ from typing import Any
 
 import msgspec
 
+from tailrace_agent.delivery.run_jobs import join, note_rank
 from tailrace_agent.delivery.run_phase import Event
 from tailrace_agent.delivery.run_records import StandIn, nowhere, restored
 from tailrace_agent.delivery.run_state import RunState, finite, status_of
 from tailrace_agent.delivery.waiters import Waiters
 from tailrace_agent.ipc.notices import LONGEST, Notice, note
-from tailrace_agent.ipc.records import End, ModelOutcome, Monitor, Samples, Start
+from tailrace_agent.ipc.records import End, ModelOutcome, Monitor, Rank, Samples, Start
 from tailrace_agent.ipc.status import RunStatus
 from tailrace_agent.ipc.stored import to_finite
 from tailrace_agent.ledger import Ledger
+from tailrace_agent.spool.rank_rows import Step
 from tailrace_agent.text.quoting import plain
 
 __all__ = ["RunBook"]
@@ -108,7 +110,19 @@ class RunBook:
             state = self._states.setdefault(record.spec.run, RunState.begun(record, ring))
             if state.rebuilt:
                 state.spec, state.ring, state.rebuilt = record.spec, ring, False
+            if state.spec.job is not None and record.spec.job is not None:
+                join(state, record.spec, ring)
             self._parents.add(record.spec.parent)
+            self._changed.add(state.run)
+            return msgspec.json.encode(state)
+
+    def rank(self, record: Rank, ring: str) -> bytes | None:
+        """A process of a run's job says how far it is. Returns the state, to be written with the rows around it."""
+        with self._lock:
+            state = self._states.get(record.run)
+            if state is None:
+                return None
+            note_rank(state, record, ring)
             self._changed.add(state.run)
             return msgspec.json.encode(state)
 
@@ -121,8 +135,19 @@ class RunBook:
                 self.update(run)
             return bool(unknown)
 
-    def end(self, record: End, reason: str | None = None) -> bytes | None:
+    def steps(self, run: int, steps: list[Step]) -> bytes | None:
+        """What the ranks of a run's job have said of steps whose statistics wait. Returns the state, to be written."""
+        with self._lock:
+            state = self._states.get(run)
+            if state is None:
+                return None
+            state.rank_steps = steps
+            return msgspec.json.encode(state)
+
+    def end(self, record: End, reason: str | None = None, *, of_job: bool = False) -> bytes | None:
         """A run ended. The first end counts, but one that was inferred gives way to one that was reported.
+
+        And that of a whole job (`of_job`) counts more than that of the rank which has begun the run.
 
         Returns the state, to be written with the rows around it, or None when nothing changed.
         """
@@ -130,7 +155,7 @@ class RunBook:
             state = self._states.get(record.run)
             if state is None:
                 return None
-            if state.end is not None and (reason is not None or state.end_reason is None):
+            if state.end is not None and not of_job and (reason is not None or state.end_reason is None):
                 # The same again: it comes back when the commit failed with which its state was to be written.
                 return msgspec.json.encode(state) if (state.end, state.end_reason) == (record, reason) else None
             self.waiters.end(record.run)  # first: who sees the end, unlocked, sees that it is to wait

@@ -19,6 +19,7 @@ from typing import Final
 import msgspec
 
 from tailrace_agent.delivery.run_book import RunBook
+from tailrace_agent.delivery.run_jobs import awaited
 from tailrace_agent.delivery.run_phase import Event
 from tailrace_agent.delivery.run_state import RunState
 from tailrace_agent.errors import Refused
@@ -42,6 +43,8 @@ _ARTIFACTS: Final = 60.0
 """Seconds without a successful upload after which a run ends before its artifacts have arrived."""
 _ARTIFACTS_AT_MOST: Final = 3600.0
 """Seconds after its end for which a run waits for uploads that are under way."""
+_RANKS: Final = 10.0
+"""Seconds after the end that rank 0 has said for which a run waits for the other ranks on this machine."""
 _METADATA: Final = {"KILLED": 2.0}
 _METADATA_OTHERWISE: Final = 5.0
 """Seconds after its end for which a run stays open for the tags and files that describe where it comes from."""
@@ -90,9 +93,13 @@ class RunEnds:
         if self._book.ends_open_below(state.run):  # their program waits for this end alone
             return now + _SOON
         first = self._spool.waiting.first(state.run, artifacts=False)
+        # Of other ranks, what came after the word of rank 0 is to be there, too.
+        barrier = first or barrier if state.ranks and now < ended + _RANKS else barrier
         if first is not None and first <= barrier:
             return math.inf
         waits = [now]
+        if awaited(state):
+            waits.append(ended + _RANKS)
         if self._spool.waiting.backlog(state.run).get("artifact"):
             stalled = self._book.waiters.uploads_stalled_since(state.run)
             waits.append(ended + _ARTIFACTS_AT_MOST if stalled is None else stalled + _ARTIFACTS)
@@ -164,22 +171,33 @@ class RunEnds:
     def _settle(self, sink: Sink, state: RunState) -> None:
         """The ledger goes with the run, and twins of its creation go away."""
         assert state.ref is not None
-        if not state.spec.owned:  # the ledger of somebody else's run is its owner's
+        job = state.spec.job
+        if not state.spec.owned and (job is None or not job.several_nodes):
+            return  # the ledger of somebody else's run is its owner's
+        if not state.spec.owned:
+            self._store_ledger(state, sink, f"{LEDGER_TAG}.{job.node}" if job is not None else LEDGER_TAG)
             return
         self._discard_twins_once(sink, state)
+        self._store_ledger(state, sink, LEDGER_TAG)
+
+    def _discard_twins_once(self, sink: Sink, state: RunState) -> None:
+        assert state.ref is not None
+        job = state.spec.job
+        # A single attempt makes no two; and what has the mark of a weak key may be another job's.
+        twins = state.attempts > 1 and not state.spec.run_id and not (job is not None and job.weak)
+        if twins and state.run not in self._single:
+            self._discard_twins(sink, state, state.ref.run_id)
+            self._single.add(state.run)
+
+    def _store_ledger(self, state: RunState, sink: Sink, tag: str) -> None:
+        assert state.ref is not None
         ledger = self._spool.counts.ledger(state.run)
         text = _text(ledger)
         if self._stored.get(state.run) != text:
             found = self._spool.counts.extremes(state.run)
-            self._tag(sink, state.ref.run_id, *self._note(state, ledger, found), (LEDGER_TAG, text))
+            note = self._note(state, ledger, found) if state.spec.owned else []
+            self._tag(sink, state.ref.run_id, *note, (tag, text))
             self._stored[state.run] = text
-
-    def _discard_twins_once(self, sink: Sink, state: RunState) -> None:
-        assert state.ref is not None
-        # A single attempt makes no two.
-        if state.attempts > 1 and not state.spec.run_id and state.run not in self._single:
-            self._discard_twins(sink, state, state.ref.run_id)
-            self._single.add(state.run)
 
     def _note(self, state: RunState, ledger: Ledger, found: Mapping[str, Extreme]) -> list[tuple[str, str]]:
         """The smallest and largest values, to be noted with the run, if they are those of all that it has."""

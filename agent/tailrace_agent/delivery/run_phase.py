@@ -10,8 +10,8 @@
       GONE ──► GONE_ENDED ◄─────────┘ ──────────────► BURIED
 ```
 
-`CAME` takes FINALIZED back to CLOSED and BURIED to GONE_ENDED; `REVIVED` takes the three at the bottom back to RUNNING
-or ENDED.
+`RESTARTED` takes ENDED, CLOSED and FINALIZED back to RUNNING. `CAME` takes FINALIZED back to CLOSED and BURIED to
+GONE_ENDED; `REVIVED` takes the three at the bottom back to RUNNING or ENDED.
 
 The phase is not stored: it follows from fields that older versions read and write, too (`phase_of`). No phases are
 `refused` (its store cannot be used: a matter of the destination), `explained` (whether MLflow has the reason) and
@@ -63,6 +63,8 @@ class Event(Enum):
     """MLflow will take nothing more for it."""
     REVIVED = "revived"
     """Its dead letters are to be sent once more."""
+    RESTARTED = "restarted"
+    """Its job was started anew, and goes on in it."""
 
 
 PHASE_FIELDS: Final = frozenset({"end", "end_reason", "closed", "finalized", "gone"})
@@ -74,6 +76,7 @@ _AFTER: Final[Mapping[Phase, Mapping[Event, Phase]]] = {
         Event.CAME: Phase.RUNNING,
         Event.LOST: Phase.GONE,
         Event.REVIVED: Phase.RUNNING,
+        Event.RESTARTED: Phase.RUNNING,
     },
     Phase.ENDED: {
         Event.ENDED: Phase.ENDED,
@@ -81,6 +84,7 @@ _AFTER: Final[Mapping[Phase, Mapping[Event, Phase]]] = {
         Event.CAME: Phase.ENDED,
         Event.LOST: Phase.GONE_ENDED,
         Event.REVIVED: Phase.ENDED,
+        Event.RESTARTED: Phase.RUNNING,
     },
     Phase.CLOSED: {
         Event.ENDED: Phase.ENDED,
@@ -88,11 +92,13 @@ _AFTER: Final[Mapping[Phase, Mapping[Event, Phase]]] = {
         Event.CAME: Phase.CLOSED,
         Event.LOST: Phase.GONE_ENDED,
         Event.REVIVED: Phase.CLOSED,
+        Event.RESTARTED: Phase.RUNNING,
     },
     Phase.FINALIZED: {
         Event.ENDED: Phase.ENDED,
         Event.CAME: Phase.CLOSED,
         Event.REVIVED: Phase.CLOSED,
+        Event.RESTARTED: Phase.RUNNING,
     },
     Phase.GONE: {
         Event.ENDED: Phase.GONE_ENDED,
@@ -117,6 +123,7 @@ _FLAGS: Final[Mapping[Event, Mapping[str, Any]]] = {
     Event.REPORTED: {"closed": True},
     Event.SETTLED: {"closed": True, "finalized": True},
     Event.CAME: {"finalized": False},
+    Event.RESTARTED: {"end": None, "end_reason": None, "closed": False, "finalized": False},
     Event.LOST: {"closed": True},  # there is nothing more that could be reported to MLflow
 }
 

@@ -13,8 +13,9 @@ from tailrace_agent.ipc.status import RunStatus
 from tailrace_agent.ipc.stored import to_finite
 from tailrace_agent.ledger import Ledger
 from tailrace_agent.sinks.base import RunRef
+from tailrace_agent.spool.rank_rows import Step
 
-__all__ = ["Description", "RunState", "finite", "status_of"]
+__all__ = ["Description", "RankState", "RunState", "finite", "status_of"]
 
 
 class Description(msgspec.Struct, frozen=True):
@@ -27,6 +28,36 @@ class Description(msgspec.Struct, frozen=True):
     staged: str | None
     done: bool = False
     tagged: bool = False
+
+
+class RankState(msgspec.Struct, kw_only=True):
+    """One process of a job that logs to a run on this machine, as it was started last.
+
+    Attributes:
+        rank: Which one.
+        ring: Its ring.
+        pid: Its process id.
+        started: When it began, see `runtime.processes`.
+        attempt: How often the job had been started anew by then.
+        state: `began`, `done`, `failed`, or `gone`: its process is.
+        time_ms: Since when.
+        detail: What it failed of, or what became of its process.
+        signal: What killed its process, where that is known.
+        code: The exit code of its process, where that is known.
+        modes: What becomes of its metrics, by pattern.
+    """
+
+    rank: int
+    ring: str
+    pid: int
+    started: int = 0
+    attempt: int = 0
+    state: str = "began"
+    time_ms: int = 0
+    detail: str = ""
+    signal: int | None = None
+    code: int | None = None
+    modes: dict[str, str] = {}
 
 
 class RunState(msgspec.Struct, kw_only=True):
@@ -59,6 +90,8 @@ class RunState(msgspec.Struct, kw_only=True):
         shared: A tag in MLflow records that this session writes to a run that it has not created.
         rebuilt: Its record could not be read, and `spec` stands in for what was requested, until its program sends that
             again.
+        ranks: The processes of its job on this machine.
+        rank_steps: What they have said of steps whose statistics are not complete.
     """
 
     spec: RunSpec
@@ -87,6 +120,8 @@ class RunState(msgspec.Struct, kw_only=True):
     noted: bool = False
     shared: bool = False
     rebuilt: bool = False
+    ranks: list[RankState] = []
+    rank_steps: list[Step] = []
 
     @classmethod
     def begun(cls, record: Start, ring: str) -> RunState:

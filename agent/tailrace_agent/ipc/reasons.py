@@ -34,6 +34,7 @@ Reason = Literal[
     "key is no string",
     "step is too large",
     "staged elsewhere",
+    "after its step's statistics",
     # while they wait
     "spool at its bound",
     "lost with a damaged spool",

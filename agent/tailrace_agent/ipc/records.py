@@ -26,6 +26,7 @@ __all__ = [
     "End",
     "Facts",
     "Flush",
+    "JobPart",
     "Kind",
     "LogCost",
     "MetricRow",
@@ -34,6 +35,7 @@ __all__ = [
     "Monitor",
     "Params",
     "Point",
+    "Rank",
     "RunSpec",
     "Samples",
     "Start",
@@ -118,6 +120,36 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     config_files: list[str] = []
 
 
+class JobPart(msgspec.Struct, frozen=True, kw_only=True):
+    """The job that a run is of, and the part of it that has said so: see `runtime.job`.
+
+    Attributes:
+        key: The same in all processes of the job.
+        name: What people know it by; None where nobody has named it.
+        rank: Which process of the job.
+        world_size: How many they are; 0 where nobody says.
+        node: Name of this machine among those of the job.
+        first_node: Whether rank 0 runs here.
+        several_nodes: Whether there are others.
+        local_world_size: How many processes are on this machine; 0 where nobody says.
+        attempt: How often the job was started anew.
+        launcher: Process id of what has started the ranks here, and when it began; zeros where nothing is known.
+        weak: Another job may have the same key, at another time: a run that had ended before this one began is its.
+    """
+
+    key: str
+    name: str | None = None
+    rank: int = 0
+    world_size: int = 0
+    node: str = ""
+    first_node: bool = True
+    several_nodes: bool = False
+    local_world_size: int = 0
+    attempt: int = 0
+    launcher: tuple[int, int] = (0, 0)
+    weak: bool = False
+
+
 class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What `start_run` was called with: enough to create the run, now or after a reboot.
 
@@ -138,6 +170,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
         created: The program has created `run_id` itself, for this spec: its status is as it should be until its end.
         facts: Where it comes from; None when nothing of that is to be stored.
         git_diff: Store uncommitted changes with it.
+        job: The job whose processes share it; its id follows from the job's key then.
     """
 
     run: int
@@ -156,6 +189,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     created: bool = False
     facts: Facts | None = None
     git_diff: bool = False
+    job: JobPart | None = None
 
 
 # Records are arrays, so program and agent of two versions know a field by its place: a new one goes to the end of its
@@ -311,7 +345,33 @@ class Alert(msgspec.Struct, frozen=True, array_like=True, tag="alert"):
     time_ms: int
 
 
-Control = Start | Params | Tags | Artifact | End | Flush | Drop | Monitor | Alert
+class Rank(msgspec.Struct, frozen=True, array_like=True, tag="rank"):
+    """A process of a job logs to a run from now on (`began`), or has done its part (`done`, `failed`).
+
+    Attributes:
+        run: The run.
+        rank: Which process of the job.
+        pid: Its process id.
+        started: When it began, see `runtime.processes`.
+        attempt: How often the job was started anew before.
+        state: `began`, `done` or `failed`.
+        time_ms: When that was.
+        detail: What it failed of.
+        modes: What becomes of its metrics, by pattern: see the setting `ranks`.
+    """
+
+    run: int
+    rank: int
+    pid: int
+    started: int
+    attempt: int
+    state: str
+    time_ms: int
+    detail: str = ""
+    modes: dict[str, str] = {}
+
+
+Control = Start | Rank | Params | Tags | Artifact | End | Flush | Drop | Monitor | Alert
 
 _encoder = msgspec.msgpack.Encoder()
 _row_decoder: msgspec.msgpack.Decoder[MetricRow] = msgspec.msgpack.Decoder(MetricRow)

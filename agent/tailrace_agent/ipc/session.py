@@ -49,6 +49,7 @@ from tailrace_agent.ipc.ring_reader import RingReader
 from tailrace_agent.ipc.ring_writer import RingWriter
 from tailrace_agent.ipc.shared_dirs import shared_root
 from tailrace_agent.ipc.status import SessionInfo
+from tailrace_agent.runtime.processes import boot_id
 from tailrace_agent.runtime.program import program_name
 from tailrace_agent.settings.settings import Settings, state_dir
 
@@ -90,14 +91,6 @@ def make_sessions_root(settings: Settings) -> Path:
     except OSError as error:
         raise _state_dir_error(root, error) from error
     return root
-
-
-def boot_id() -> str:
-    """An id that changes with each boot of this machine, or an empty string where the kernel gives none."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
 
 
 def _state_dir_error(directory: Path, error: OSError) -> StateDirError:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["LEDGER_TAG", "MODEL_TAG", "NAME_TAG", "NOTE_TAG", "RUN_TAG"]
+__all__ = ["ATTEMPT_TAG", "LEDGER_TAG", "MODEL_TAG", "NAME_TAG", "NOTE_TAG", "RUN_TAG"]
 
+ATTEMPT_TAG: Final = "tailrace.attempt"
+"""How often the job of a run was started anew."""
 RUN_TAG: Final = "tailrace.run"
 """tailrace's id of the run, so that an attempt to create it is found whose answer was lost."""
 LEDGER_TAG: Final = "tailrace.ledger"

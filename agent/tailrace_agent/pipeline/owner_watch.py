@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from tailrace_agent.delivery.run_book import RunBook
 from tailrace_agent.delivery.run_state import RunState
 from tailrace_agent.ipc.records import End, run_hex
 from tailrace_agent.ipc.session import Session
 from tailrace_agent.log import Log
+from tailrace_agent.pipeline.job_watch import Gone, JobWatch
 
 __all__ = ["Gone", "OwnerWatch", "owner_alive"]
-
-
-class Gone(NamedTuple):
-    """The end of a run that nobody has reported, and why; no reason where there is nothing to report."""
-
-    end: End
-    reason: str | None
 
 
 def owner_alive(session: Session, hosted: bool, ring: str) -> bool:
@@ -45,6 +37,7 @@ class OwnerWatch:
 
     def __init__(self, session: Session, book: RunBook, log: Log) -> None:
         self._session, self._book, self._log = session, book, log
+        self._jobs = JobWatch(session, book, log)
         self._gone: dict[int, Gone] = {}
 
     @property
@@ -55,9 +48,19 @@ class OwnerWatch:
     def look(self, rings: set[str]) -> None:
         """Finds runs without an end whose ring is none of these."""
         for state in self._book.all():
+            if state.ranks and state.spec.job is not None:
+                self._jobs.watch(state)
+                if (gone := self._jobs.end_of(state, rings)) is not None:
+                    self._gone[state.run] = gone
+                continue
             # A rebuilt record may have lost the name of its ring: its process may be any that lives.
             if state.end is None and state.ring not in rings and not (state.rebuilt and rings):
                 self._gone[state.run] = self._end_of(state)
+
+    @property
+    def awaits_jobs(self) -> bool:
+        """Whether a job may still say how it ended."""
+        return bool(self._gone) or any(self._jobs.open(state) for state in self._book.all() if state.ranks)
 
     def forget(self, run: int) -> None:
         """The end of this run is written."""

@@ -22,6 +22,7 @@ from typing import Final
 import msgspec
 
 from tailrace_agent.delivery.run_book import RunBook
+from tailrace_agent.delivery.run_jobs import rank_record
 from tailrace_agent.delivery.run_records import stand_in
 from tailrace_agent.ipc import staging
 from tailrace_agent.ipc.session import Session
@@ -120,6 +121,10 @@ class Pipeline:
         book.remember(credentials or {})
         observers = Observers(settings, book, spool, session=session.id, host=session.info.hostname, log=log)
         intake = Intake(partial(staging.stage_text, session.artifacts), saw=observers.saw)
+        for state in book.all():
+            intake.ranks.resume(state.run, state.rank_steps)
+            for rank in state.ranks:
+                intake.resume_rank(state.spec, rank_record(state.run, rank), rank.ring)
         rings = RingDrain(session, spool, book, intake, alive, log)
         owners, monitors = OwnerWatch(session, book, log), RunMonitors(session, spool, book, alive, log)
         group = os.getpgrp() if host == "process" else 0
@@ -260,9 +265,11 @@ class Pipeline:
     @property
     def settled(self) -> bool:
         """Whether nothing is left to do: every run finalized, and no damaged spool still to be read."""
-        if self.spool.waiting.points or self.observers.pending or any(found.begun for found in self.spool.set_aside):
+        if self.spool.waiting.points or self.observers.pending or self.takeover.waiting:
             return False
-        return all(state.finalized for state in self.book.all())
+        if any(found.begun for found in self.spool.set_aside):
+            return False
+        return all(state.finalized for state in self.book.all()) and not self.owners.awaits_jobs
 
     @property
     def stuck(self) -> bool:
@@ -271,7 +278,7 @@ class Pipeline:
         Or it is in a damaged spool that is read when the session is opened next, since the disk was full at this time.
         """
         left = {s.spec.tracking_uri for s in self.book.all() if not s.finalized}
-        return self.destinations.refused(left) and not self.observers.pending
+        return self.destinations.refused(left) and not self.observers.pending and not self.owners.awaits_jobs
 
     def close(self) -> None:
         """Writes the last status and closes the spool."""

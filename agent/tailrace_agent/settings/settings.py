@@ -31,7 +31,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         enabled: False is `agent = "off"`.
         backend: `mlflow`; `local` keeps nothing but local reports; `none` not even those.
-        agent: `process` delivers from a process of its own, `thread` from a thread of the training process, `off`
+        agent: `process` delivers from a process of its own, `node` from one that all programs on this machine share,
+            `thread` from a thread of the training process, `off`
             tracks nothing and leaves local reports.
         reports_dir: Directory of the local reports.
         tracking_uri: Where MLflow is; None means MLflow's default.
@@ -54,6 +55,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             ever replaced, never written in place.
         every: Pattern of a metric's key to n: of its values, only each n-th is logged, and the last one.
         min_interval: Pattern of a metric's key to the least number of seconds between two values of it that are logged.
+        ranks: Pattern of a metric's key to what becomes of it in the ranks of a job: `zero`, `each` or `stats`.
         nice: Added to the niceness of the agent process.
         keep_days: Days that a finished session stays for `tailrace verify`.
         linger: Seconds that the agent goes on trying to deliver after its programs have ended.
@@ -82,7 +84,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     enabled: bool = True
     backend: Literal["mlflow", "local", "none"] = "mlflow"
-    agent: Literal["process", "thread", "off"] = "process"
+    agent: Literal["process", "node", "thread", "off"] = "process"
     reports_dir: str = "reports"
     tracking_uri: str | None = None
     registry_uri: str | None = None
@@ -103,6 +105,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     artifact_snapshot: Literal["copy", "link"] = "copy"
     every: dict[str, Annotated[int, msgspec.Meta(ge=1)]] | None = None
     min_interval: dict[str, _Day] | None = None
+    ranks: dict[str, Literal["zero", "each", "stats"]] | None = None
     nice: Annotated[int, msgspec.Meta(ge=0, le=19)] = 10
     keep_days: Annotated[float, msgspec.Meta(ge=0, le=36500)] = 7.0
     linger: _Day = 86400.0

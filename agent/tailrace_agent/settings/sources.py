@@ -43,6 +43,8 @@ INTERNAL_VARIABLES: Final = frozenset(
     {
         "TAILRACE_SESSION",
         "TAILRACE_RUN",
+        "TAILRACE_JOB",
+        "TAILRACE_RANK",
         "TAILRACE_NATIVE",
         "TAILRACE_BUILD_NATIVE",
         INSTALLED,

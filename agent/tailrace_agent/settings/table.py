@@ -104,10 +104,11 @@ TABLE: Final[dict[str, Setting]] = {
     ),
     "agent": Setting(
         "agent",
-        "Where delivery runs. `process`: a process of its own. `thread`: threads of the training process. `off`: "
+        "Where delivery runs. `process`: a process of its own. `node`: one that all programs of this user on this "
+        "machine [share](scale.md#many-small-programs). `thread`: threads of the training process. `off`: "
         "nothing is tracked; the run leaves [local reports](configuration.md#with-tracking-off).",
         as_word,
-        "process, thread or off",
+        "process, node, thread or off",
     ),
     "reports_dir": Setting("run", "Where local reports go.", *_PATH),
     "tracking_uri": Setting(
@@ -220,6 +221,16 @@ TABLE: Final[dict[str, Setting]] = {
         partial(by_pattern, parse=parse_duration),
         "from 0 to 86400 seconds, or a duration for each pattern",
         ': {"train/*": "500ms"}, or as text "train/*=500ms"',
+    ),
+    "ranks": Setting(
+        "run",
+        "What becomes of the metrics of a job's ranks: `zero` (those of rank 0 alone), `each` (`loss/rank3`) or "
+        '`stats` (`loss.mean`, `loss.max_rank`, …): `stats`, `{"train/*": "stats"}`, in a variable `train/*=stats`. '
+        "See [Several processes and nodes](scale.md#what-the-ranks-log).",
+        partial(by_pattern, parse=as_word),
+        "zero, each or stats, or one of them for each pattern",
+        ': {"train/*": "stats"}, or as text "train/*=stats, grad/*=each"',
+        "zero",
     ),
     "nice": Setting("agent", "Added to the niceness of the agent process.", as_whole, "a whole number from 0 to 19"),
     "keep_days": Setting(

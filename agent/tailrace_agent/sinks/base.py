@@ -55,11 +55,12 @@ class RunRef(NamedTuple):
 
 
 class StoredRun(NamedTuple):
-    """A run as it was read back. `tags` holds MLflow's own and tailrace's."""
+    """A run as it was read back. `tags` holds MLflow's own and tailrace's; `end_time` is in milliseconds."""
 
     ref: RunRef
     status: str
     tags: dict[str, str]
+    end_time: int | None = None
 
 
 class Sink(Protocol):

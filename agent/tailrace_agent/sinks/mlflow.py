@@ -28,9 +28,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tailrace_agent.errors import Refused, RunGone, StoreRefused, Unavailable
 from tailrace_agent.ipc.records import Kind, ModelOutcome, ModelSpec, Point, RunSpec, run_hex
-from tailrace_agent.ipc.tags import NOTE_TAG, RUN_TAG
+from tailrace_agent.ipc.tags import ATTEMPT_TAG, NOTE_TAG, RUN_TAG
 from tailrace_agent.mlflow.errors import mask, opening_failed, refused_code, stored_already, translate
 from tailrace_agent.mlflow.experiments import bring_back
+from tailrace_agent.mlflow.job_runs import is_of_job, is_over
 from tailrace_agent.mlflow.lean_import import import_lean
 from tailrace_agent.mlflow.links import is_server, run_page
 from tailrace_agent.mlflow.pages import PAGES_AT_MOST, pages
@@ -313,7 +314,7 @@ class MlflowSink:
             for query in filters:
                 found = self._runs.search_runs(ids, query) if ids else []
                 if found:
-                    return [StoredRun(self._ref(run), run.status, dict(run.tags)) for run in found]
+                    return [StoredRun(self._ref(run), run.status, dict(run.tags), run.end_time) for run in found]
         return []
 
     @contextmanager
@@ -347,8 +348,11 @@ class MlflowSink:
         known = name is not None and name in self._experiments
         experiment_id = self._experiment(spec)
         found = self._runs_of(spec, experiment_id) if find_first else []
-        if found:
-            return found[0]
+        for run in found:
+            if is_of_job(spec, run.status, run.end_time):
+                if spec.job is not None:
+                    self._go_on(spec, run)
+                return run
         try:
             return self._create(spec, experiment_id, parent_run_id)
         except Exception as error:
@@ -396,6 +400,14 @@ class MlflowSink:
             if len(self._artifact_uris) > _NEW_RUNS:
                 self._artifact_uris.popitem(last=False)
         return run
+
+    def _go_on(self, spec: RunSpec, run: Run) -> None:
+        """A job that was started anew goes on in its run."""
+        if is_over(run.status):
+            self._runs.update_run(run.run_id, "RUNNING", run.end_time, None)
+        attempt = spec.tags.get(ATTEMPT_TAG)
+        if attempt is not None and run.tags.get(ATTEMPT_TAG) != attempt:
+            self._runs.log_batch(run.run_id, tags=[(ATTEMPT_TAG, attempt)])
 
     def _resume(self, spec: RunSpec, run_id: str) -> Run:
         """Does as `mlflow.start_run(run_id=…)` does, and leaves the status of somebody else's run alone."""

@@ -24,9 +24,12 @@ from tailrace_agent.ipc.records import (
     Drop,
     End,
     Flush,
+    JobPart,
     Kind,
     Monitor,
     Params,
+    Rank,
+    RunSpec,
     Samples,
     Start,
     Tags,
@@ -38,6 +41,7 @@ from tailrace_agent.ipc.staging import is_staged_name
 from tailrace_agent.ledger import as_dropped
 from tailrace_agent.sinks.base import Limits
 from tailrace_agent.spool.blocks import BLOCK_POINTS, SYSTEM, NewBlock, Tally, encode_rows
+from tailrace_agent.spool.rank_rows import RankPlace, RankRows, Step, routed
 from tailrace_agent.text.quoting import quoted
 
 __all__ = ["Changes", "Intake"]
@@ -57,12 +61,14 @@ class Changes:
         self.blocks: list[NewBlock] = []
         self.starts: list[tuple[Start, str]] = []
         self.ends: list[End] = []
+        self.ranks: list[tuple[Rank, str]] = []
         self.flushes: list[tuple[Flush, str]] = []
         self.monitors: list[Monitor] = []
         self.alerts: list[Alert] = []
         self.notices: list[tuple[int, Notice | str]] = []
         self.last_ns: dict[int, int] = {}
         self.progress: dict[int, dict[str, Samples]] = {}
+        self.steps: dict[int, list[Step]] = {}
         self._tally: dict[tuple[int, Kind, str], int] = {}
 
     def count(self, run: int, kind: Kind, what: str, n: int) -> None:
@@ -82,12 +88,13 @@ class Changes:
 
     @property
     def _control(self) -> bool:
-        return bool(self.starts or self.ends or self.flushes or self.monitors or self.alerts)
+        return bool(self.starts or self.ends or self.ranks or self.flushes or self.monitors or self.alerts)
 
     def add(self, other: Changes) -> None:
         """Takes another drain's blocks, counts and notices along."""
         self.blocks += other.blocks
         self.notices += other.notices
+        self.steps |= other.steps
         for run, kind, what, n in other.tallies:
             self.count(run, kind, what, n)
 
@@ -97,7 +104,7 @@ class Changes:
         return {run for run, _, _ in self._tally}
 
     def __bool__(self) -> bool:
-        return bool(self.blocks or self._tally or self._control or self.notices)
+        return bool(self.blocks or self._tally or self._control or self.notices or self.steps)
 
 
 class Intake:
@@ -123,6 +130,15 @@ class Intake:
         self._lane: Kind = "metric"
         self._warned: set[tuple[int, object]] = set()
         self._changes = Changes()
+        self.ranks = RankRows()
+        self._jobs: dict[int, JobPart] = {}
+        self._done: dict[int, dict[int, bool]] = {}
+
+    def resume_rank(self, spec: RunSpec, record: Rank, ring: str) -> None:
+        """An earlier agent has taken over that this ring is a rank's."""
+        if spec.job is not None:
+            self._jobs[spec.run] = spec.job
+        self._place(record, ring)
 
     def feed_samples(self, rows: list[bytes]) -> None:
         """Takes rows of the system monitor."""
@@ -141,17 +157,11 @@ class Intake:
             except _UNREADABLE:
                 self._other(ring, body)
                 continue
-            if self._saw is not None:
-                self._saw(run, step, time_ns, values, system=self._lane == SYSTEM)
-            # MessagePack has unsigned numbers of 64 bits, and SQLite has none.
-            if run > _MAX_STEP or time_ns > _MAX_STEP:
-                self._changes.drop(0, "metric", "unreadable row")  # 0: no run's, since none of its fields is believed
-            elif step > _MAX_STEP:
-                self._bad(run, "metric", next(iter(values), ""), "step is too large", len(values))
-            elif len(values) <= BLOCK_POINTS:
-                self._add(run, time_ns, len(values), body)
-            else:
-                self._split(run, step, time_ns, values)
+            place = self.ranks.place_of(ring)
+            if place is None or place.run != run:
+                self._row(run, step, time_ns, values, body)
+            elif row := self._of_rank(place, step, time_ns, values):
+                self._row(run, step, time_ns, row, encode((run, step, time_ns, row)))
 
     def drop(self, run: int, reason: Reason, n: int) -> None:
         """Counts metrics that could not even be read."""
@@ -159,10 +169,39 @@ class Intake:
 
     def take(self) -> Changes:
         """Everything since the last `take`."""
+        for run, step in self.ranks.complete(self._all_done):
+            if self._saw is not None:
+                self._saw(run, step.step, step.time_ns, step.row, system=False)
+            self._split(run, step.step, step.time_ns, step.row)
         for run, lane in list(self._open):
             self._cut(run, lane)
+        self._changes.steps = self.ranks.take_changed()
         changes, self._changes = self._changes, Changes()
         return changes
+
+    def _row(self, run: int, step: int, time_ns: int, values: dict[str, float | bool], body: bytes) -> None:
+        if self._saw is not None:
+            self._saw(run, step, time_ns, values, system=self._lane == SYSTEM)
+        # MessagePack has unsigned numbers of 64 bits, and SQLite has none.
+        if run > _MAX_STEP or time_ns > _MAX_STEP:
+            self._changes.drop(0, "metric", "unreadable row")  # 0: no run's, since none of its fields is believed
+        elif step > _MAX_STEP:
+            self._bad(run, "metric", next(iter(values), ""), "step is too large", len(values))
+        elif len(values) <= BLOCK_POINTS:
+            self._add(run, time_ns, len(values), body)
+        else:
+            self._split(run, step, time_ns, values)
+
+    def _of_rank(
+        self, place: RankPlace, step: int, time_ns: int, values: dict[str, float | bool]
+    ) -> dict[str, float | bool]:
+        """What goes on of a rank's row; the rest becomes a part of statistics, or is not for MLflow."""
+        if step > _MAX_STEP or time_ns > _MAX_STEP:
+            return values  # it is dropped, and counted, as any other
+        row, stats = routed(place, values)
+        if late := self.ranks.add(place, step, time_ns, stats):
+            self._changes.drop(place.run, "metric", "after its step's statistics", late)
+        return row
 
     # -- metrics -----------------------------------------------------------------------------------------------------
 
@@ -205,8 +244,13 @@ class Intake:
             self._changes.drop(0, "metric", "unreadable row")
         elif isinstance(record, Start):
             self._changes.starts.append((record, ring))
+            if record.spec.job is not None:
+                self._jobs[record.spec.run] = record.spec.job
         elif isinstance(record, End):
             self._changes.ends.append(record)
+        elif isinstance(record, Rank):
+            self._changes.ranks.append((record, ring))
+            self._place(record, ring)
         elif isinstance(record, Flush):
             self._changes.flushes.append((record, ring))
         elif isinstance(record, Monitor):
@@ -216,6 +260,18 @@ class Intake:
         else:
             self._entries(record)
         return None
+
+    def _place(self, record: Rank, ring: str) -> None:
+        job = self._jobs.get(record.run)
+        self._done.setdefault(record.run, {})[record.rank] = record.state != "began"
+        if job is not None and record.state == "began":
+            node = f"/{job.node}" if job.several_nodes else ""
+            self.ranks.put_place(ring, RankPlace(record.run, record.rank, job.local_world_size, node, record.modes))
+
+    def _all_done(self, run: int) -> bool:
+        job, done = self._jobs.get(run), self._done.get(run, {})
+        # One that has not come yet may have something to say.
+        return len(done) >= (job.local_world_size if job is not None else 0) and all(done.values())
 
     def _salvage(self, body: bytes) -> None:
         """A metrics row with nested values, or with some that are no numbers: the good ones go on."""

@@ -24,8 +24,11 @@ from tailrace._log.log import make_log
 from tailrace._messages.suggestions import Suggests, instead_of_argument
 from tailrace._runs.core import core_of
 from tailrace._runs.current import CurrentRuns
+from tailrace._runs.job_runs import of_job
 from tailrace._runs.launch import context_tags, describe, resumed
 from tailrace._runs.program_end import end_all
+from tailrace._runs.ray_runs import end_left_behind
+from tailrace._session.job_place import this_job
 from tailrace._values.texts import as_name, as_text, as_texts
 from tailrace_agent.errors import CallError, SettingsError
 from tailrace_agent.ipc.tags import NOTE_TAG
@@ -186,7 +189,8 @@ class Tracker(ActiveCalls, ActiveArtifactCalls, ActiveResultCalls, ReadCalls, Re
         experiment_name: str | None = None,
         tracking_uri: str | os.PathLike[str] | None = None,
         params: Mapping[str, Any] | None = None,
-        agent: Literal["process", "thread", "off"] | None = None,
+        agent: Literal["process", "node", "thread", "off"] | None = None,
+        job: str | None = None,
         **settings: Any,
     ) -> Run:
         """Starts a run and makes it the active one of this thread or asyncio task. Does not wait for MLflow.
@@ -205,7 +209,9 @@ class Tracker(ActiveCalls, ActiveArtifactCalls, ActiveResultCalls, ReadCalls, Re
             experiment_name: Experiment by name; created when missing.
             tracking_uri: Where to, for this run and those nested below it.
             params: Params, as `log_params` takes them.
-            agent: Where delivery runs: `process`, `thread`, or `off`.
+            agent: Where delivery runs: `process`, `node`, `thread`, or `off`.
+            job: Name of the job whose processes share this run, on all its nodes; a job that is started anew under its
+                name goes on in its run. What the launcher says by default: see docs/scale.md.
             **settings: Any other setting, for this run.
 
         Returns:
@@ -227,6 +233,8 @@ class Tracker(ActiveCalls, ActiveArtifactCalls, ActiveResultCalls, ReadCalls, Re
         arguments["log_system_metrics"] = log_system_metrics
         runs = self._core.runs
         running = runs.active.own()
+        if running is not None and not nested and end_left_behind(running):
+            running = runs.active.own()
         if running is not None and not nested:
             raise CallError(
                 f"run {running.label} is active already: the cell or script that began it has not ended it. End it "
@@ -248,6 +256,8 @@ class Tracker(ActiveCalls, ActiveArtifactCalls, ActiveResultCalls, ReadCalls, Re
             experiment_id = self._core.experiment_id
         # A configuration names its runs; their children would all be called the same.
         name = run_name if run_name is not None else (self._run_name() if parent is None else None)
+        job_found = None if config.agent == "off" else this_job(_text(job, "job"), self._core.voice)
+        leads = job_found is None or job_found.rank == 0
         spec, credentials = describe(
             config,
             run_id=_text(run_id, "run_id") or resumed(),
@@ -258,8 +268,11 @@ class Tracker(ActiveCalls, ActiveArtifactCalls, ActiveResultCalls, ReadCalls, Re
             tags={**context_tags(), **self._tags(), **as_texts(tags or {}, "tags")},
             description=_note(description, tags),
             files=self._files(),
+            owned=leads,
         )
-        run: Run = runs.begin(spec, config, credentials, parent).handle
+        if job_found is not None:
+            spec, config = of_job(spec, config, job_found, parent.id if parent is not None else None)
+        run: Run = runs.begin(spec, config, credentials, parent, job_found).handle
         if params is not None:
             run.log_params(params)
         if config.log_system_metrics:

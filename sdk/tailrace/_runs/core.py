@@ -22,13 +22,14 @@ from tailrace._messages.summary import link_line
 from tailrace._offline.local_report import LocalReport
 from tailrace._runs.ending import Ending
 from tailrace._runs.following import late
+from tailrace._runs.job_runs import rank_record
+from tailrace._runs.reports import log_cost, message_of
 from tailrace._runs.steps import Steps
 from tailrace._values.texts import as_texts
 from tailrace_agent.errors import CallError, StoreRefused
-from tailrace_agent.ipc.records import Drop, End, LogCost, Tags
+from tailrace_agent.ipc.records import Artifact, Drop, End, LogCost, Params, Tags
 from tailrace_agent.ipc.status import RunStatus
 from tailrace_agent.ledger import Ledger
-from tailrace_agent.text.masking import mask_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 __all__ = ["RunCore", "RunPart", "core_of"]
 
 _STATUSES: Final = ("FINISHED", "FAILED", "KILLED")
-_MAX_MESSAGE: Final = 5000  # characters; servers of MLflow 2 take no more in a tag
+_OF_RANK_ZERO: Final = (Tags, Params, Artifact)  # what other ranks keep to themselves
 
 
 class _Fixed:
@@ -90,6 +91,7 @@ class RunCore:
         seen: The status that the agent published last.
         ended: Whether this process has ended it.
         outcome: How, if so.
+        task: Task or actor of Ray that has begun it.
         end_time: When it ended, where that was not now; milliseconds.
 
     Thread safety: every method from any thread, and from forked children, which cannot end it.
@@ -108,9 +110,10 @@ class RunCore:
         self.spec, self.connection, self.settings, self.voice = spec, connection, settings, voice
         self.handle: Any = None
         self.seen: RunStatus | None = None
-        self.ended = False
+        self.ended = self._told = False
         self.outcome: str | None = None
         self.end_time: int | None = None
+        self.task: str | None = None
         self._on_end, self._parent, self._resumed, self._pid = on_end, parent, resumed, os.getpid()
         self._nested: list[int] = []
         self._notices_seen = 0
@@ -121,7 +124,9 @@ class RunCore:
         self._shows_link = spec.owned and parent is None and not settings.quiet
         self._steps = self._ending = None
         if connection is not None:
-            self._steps = Steps(connection.session.shared, spec.run, joined=connection.joined and not spec.owned)
+            rank = spec.job.rank if spec.job is not None else 0
+            joined = connection.joined and not spec.owned
+            self._steps = Steps(connection.session.shared, spec.run, joined=joined, rank=rank)
             self._ending = Ending(spec, connection, settings, voice, self.status, self._drain)
         # With `log_metrics=False` params and the rest are delivered, so the connection is there, and metrics are not.
         self.latest = Latest() if connection is None or not settings.log_metrics else None
@@ -152,6 +157,11 @@ class RunCore:
         return self.spec.owned and self._pid == os.getpid()
 
     @property
+    def is_rank(self) -> bool:
+        """Whether this process is one of a job that others end."""
+        return self.spec.job is not None and not self.spec.owned and self._pid == os.getpid()
+
+    @property
     def ends_at_exit(self) -> bool:
         """Whether the end of the program is its end, too: one that the program created in MLflow itself goes on."""
         return self.ours and not self.spec.created
@@ -172,7 +182,7 @@ class RunCore:
 
     def put(self, record: object) -> None:
         """Hands a record to the agent, if there is one."""
-        if self.connection is not None:
+        if self.connection is not None and not (self.is_rank and isinstance(record, _OF_RANK_ZERO)):
             self.connection.put(record)
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
@@ -306,21 +316,6 @@ class RunCore:
             raise TimeoutError(f"MLflow has not created the run within {timeout:.0f} s: {problem}")
         return status
 
-    def facts(self) -> tuple[str | None, dict[str, str | None]]:
-        """Its name, and what else is known now; nothing is waited for, and nothing printed."""
-        spec, connection = self.spec, self.connection
-        # Not by `status`, which prints notices: this is called by `repr`, in a debugger for instance.
-        known = (connection.status(spec.run) if connection is not None else None) or self.seen
-        known = known or RunStatus(run=spec.run)
-        facts = {
-            "status": self.outcome or known.status,
-            "experiment": spec.experiment_name,
-            "experiment_id": known.experiment_id or spec.experiment_id,
-            "run_id": known.run_id or spec.run_id,
-            "link": known.url,
-        }
-        return spec.run_name or known.run_name, facts
-
     def _pass_on(self, status: RunStatus) -> None:
         """Prints the run's link and the agent's new notices."""
         if self._shows_link and status.run_id and not self.ended:
@@ -367,6 +362,9 @@ class RunCore:
         if name not in _STATUSES:
             self.fault(f"status {status!r} is none of {', '.join(_STATUSES)}; taken as FINISHED", once=("end", name))
             name = "FINISHED"
+        if self.is_rank:
+            self._done(name)
+            return
         # Another process ends it, but what this one has held back and logged is to be there.
         if not self.ours:
             self._log_rest()
@@ -374,6 +372,8 @@ class RunCore:
             return
         # First: what is interrupted below is not begun again at the end of the program.
         self.ended, self.outcome = True, name
+        if self.spec.job is not None and not self._told:
+            self._tell_rank("done", "")
         try:
             self._on_end(self)
         finally:
@@ -381,12 +381,10 @@ class RunCore:
 
     def fail(self, error: BaseException, timeout: float | None = None) -> None:
         """Ends it as FAILED, with what went wrong as tags; see `Run.fail`."""
-        try:
-            message = str(error)
-        except Exception as another:  # noqa: BLE001 - a foreign __str__ may raise anything
-            message = f"(its message cannot be had: {type(another).__name__})"
-        shown = mask_text(message[: 2 * _MAX_MESSAGE])[:_MAX_MESSAGE]  # half a secret might not be known as one
-        try:
+        shown = message_of(error)
+        if self.spec.job is not None and self._pid == os.getpid() and not self.ended:
+            self._tell_rank("failed", f"{type(error).__qualname__}: {shown.partition(chr(10))[0][:500]}")
+        try:  # of another rank than 0 the tags go nowhere
             self.set_tags({"error.type": type(error).__qualname__, "error.message": shown})
         except Exception as another:  # noqa: BLE001 - what keeps the tags away (no memory, say) keeps no run open
             self.surprised("set_tags", another)
@@ -409,6 +407,22 @@ class RunCore:
             self.put(End(self.spec.run, "RUNNING", time.time_ns() // 1_000_000))
         if self.connection is not None and self.connection.keeper.delivers_here:
             self.flush(timeout)
+
+    def _done(self, name: str) -> None:
+        """This rank has done its part; nothing is waited for, since the agent is the node's, and lives on."""
+        if not self._told:
+            self._tell_rank("done" if name == "FINISHED" else "failed", "" if name == "FINISHED" else f"it said {name}")
+        self._log_rest()
+        self.ended, self.outcome = True, name
+        if self.settings.log_metrics:
+            self.channel.slow, self.channel.encode = self._log_late, _over
+        self._on_end(self)
+        if self.connection is not None and self.connection.keeper.delivers_here:
+            self.flush()
+
+    def _tell_rank(self, state: str, detail: str) -> None:
+        self._told = True
+        self.put(rank_record(self.spec, self.settings, state, detail))
 
     def let_go(self) -> None:
         """It goes on without this process, which has begun it."""
@@ -468,13 +482,8 @@ class RunCore:
         self.slow_path.take(values, metrics, step, time_ns, error)
 
     def _cost(self) -> LogCost:
-        timings = sorted(self.connection.timings.pop(self.spec.run, ())) if self.connection is not None else []
-        # The median: a page fault or a switch of threads in one call says nothing about the others.
-        typical = timings[len(timings) // 2] if timings else 0
-        slow = self.slow_path
-        return LogCost(
-            len(timings), typical, time.monotonic_ns() - self._began, slow.calls, slow.took_ns, halves=slow.halves
-        )
+        timings = {} if self.connection is None else self.connection.timings
+        return log_cost(timings.pop(self.spec.run, ()), time.monotonic_ns() - self._began, self.slow_path)
 
 
 class RunPart:

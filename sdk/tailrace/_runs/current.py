@@ -16,9 +16,12 @@ from tailrace._messages.voice import print_line
 from tailrace._runs.active import Active
 from tailrace._runs.core import RunCore
 from tailrace._runs.following import Follower, late
+from tailrace._runs.job_runs import rank_record
 from tailrace._runs.launch import Launcher, describe, verdict
+from tailrace._runs.nesting import below, waits_for
+from tailrace._runs.ray_runs import run_of_driver, show_ray
 from tailrace._session.connection import SESSION, point_children_nowhere
-from tailrace_agent.errors import StoreRefused, TailraceError
+from tailrace_agent.errors import StoreRefused
 from tailrace_agent.ipc.records import RunSpec, Start
 from tailrace_agent.settings.settings import Settings
 from tailrace_agent.settings.uris import mask_uri
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 
     from tailrace._messages.voice import Voice
     from tailrace._session.connection import Connection
+    from tailrace_agent.runtime.job import Job
 
 __all__ = ["RUN", "CurrentRuns"]
 
@@ -81,33 +85,42 @@ class CurrentRuns:
 
     # -- beginning ---------------------------------------------------------------------------------------------------
 
-    def begin(self, spec: RunSpec, config: Settings, credentials: str | None, parent: RunCore | None = None) -> RunCore:
-        """Makes a run known to the agent, and active in this thread.
+    def begin(
+        self,
+        spec: RunSpec,
+        config: Settings,
+        credentials: str | None,
+        parent: RunCore | None = None,
+        job: Job | None = None,
+    ) -> RunCore:
+        """Makes a run known to the agent, and active in this thread; one of a job, all of whose processes share it.
 
         Raises:
             StateDirError, SessionError, StoreRefused: Under `on_error="raise"`.
         """
-        connection = self._connect(spec, config, credentials)
+        connection = self._connect(spec, config, credentials, job)
         if parent is not None and spec.parent_run_id is None:  # one that is named is meant
-            spec = _below(parent, spec, connection)
-        above = parent if _waits_for(parent, spec, connection) else None
+            spec = below(parent, spec, connection)
+        above = parent if waits_for(parent, spec, connection) else None
         run = self._made(spec, connection, config, above)
         if connection is not None:
             # Before it is active: no row of another thread may lie in front of it.
             connection.put(Start(spec))
+            if spec.job is not None:
+                connection.put(rank_record(spec, config, "began"))
         self.active.push(run, self._implicit(run))
         if connection is None:
             return run
         connection.listen(self._on_bell)
-        self._point_children_at(run)
+        # Not at the run of a rank that is not logged: its children are not, either.
+        if spec.owned or config.log_metrics:
+            self._point_children_at(run)
         if not config.quiet and above is None:
             print_line(start_line(spec, config))
-        if config.on_error == "raise":
-            reason = verdict(run, spec)
-            if reason is not None:
-                # It was active already, and the caller gets no handle to end it by.
-                self._ended(run)
-                raise StoreRefused(reason)
+        if config.on_error == "raise" and spec.owned and (reason := verdict(run, spec)) is not None:
+            # It was active already, and the caller gets no handle to end it by.
+            self._ended(run)
+            raise StoreRefused(reason)
         return run
 
     def begin_nothing(self) -> RunCore:
@@ -233,7 +246,7 @@ class CurrentRuns:
 
         Or the one that `elsewhere` knows of, which is MLflow's own.
         """
-        return self.active.current() or self.inherited() or self.elsewhere()
+        return self.active.current() or self.inherited() or self.of_ray() or self.elsewhere()
 
     def inherited(self) -> RunCore | None:
         """The active run of the process that spawned this one."""
@@ -255,6 +268,15 @@ class CurrentRuns:
                 connection, number = there, following[0]
         run = self._join(number, config, connection)
         self.join(run)
+        return run
+
+    def of_ray(self) -> RunCore | None:
+        """The active run of the driver that this worker of Ray works for, if both are on one machine."""
+        found = run_of_driver(self._settings, self._launcher)
+        there = found and self._leading_to(found.number, found.session, found.connection, found.settings)
+        if not found or not there:
+            return None
+        self.join(run := self._join(found.number, found.settings, there))
         return run
 
     @property
@@ -289,7 +311,7 @@ class CurrentRuns:
             left: The seconds that are left for it.
         """
         for run in self._all():
-            if not run.ends_at_exit:
+            if not run.ends_at_exit and not run.is_rank:
                 with self._whatever_happens(run):
                     run.leave(left())
 
@@ -301,7 +323,7 @@ class CurrentRuns:
             left: The seconds that are left for it.
         """
         # Innermost first: a nested run leaves its end to its parent, which must not have ended by then.
-        for run in reversed([run for run in self._all() if run.ends_at_exit]):
+        for run in reversed([run for run in self._all() if run.ends_at_exit or run.is_rank]):
             with self._whatever_happens(run):
                 if error is not None:
                     run.handle.fail(error, left())
@@ -344,7 +366,7 @@ class CurrentRuns:
         self._last = run
         page = run.page
         self._announce(run)
-        if page is not None:
+        if page is not None and run.spec.owned:
             # Last: a child that sees the end looks for the run that is active, which has to be there by then.
             page.end(int(run.id, 16))
 
@@ -357,9 +379,12 @@ class CurrentRuns:
         self._handle(core)
         return core
 
-    def _connect(self, spec: RunSpec, config: Settings, credentials: str | None) -> Connection | None:
+    def _connect(
+        self, spec: RunSpec, config: Settings, credentials: str | None, job: Job | None = None
+    ) -> Connection | None:
         self.exit_timeout = max(self.exit_timeout, config.exit_timeout)
-        return None if config.agent == "off" else self._launcher.connect(config, spec.tracking_uri, credentials)
+        key = None if job is None else job.key
+        return None if config.agent == "off" else self._launcher.connect(config, spec.tracking_uri, credentials, key)
 
     def _attach(self, spec: RunSpec, config: Settings, credentials: str | None) -> RunCore:
         """A handle on somebody else's run, which is not the active one."""
@@ -391,7 +416,7 @@ class CurrentRuns:
                 run.slow_path.timed(values, metrics, step, time_ns, error)
 
         channel = run.attached(run.channel.twin(slow))
-        if not run.ours:
+        if not run.ours and run.spec.job is None:
             self._follow(run, channel)
         return channel
 
@@ -439,6 +464,7 @@ class CurrentRuns:
         if connection is None:
             return
         session, number = str(connection.session.dir), int(run.id, 16)
+        show_ray(run, connection, self._voice)
         # In a process that has several sessions both belong together.
         os.environ[RUN], os.environ[SESSION] = run.id, session
         connection.point_children_at(number)
@@ -464,22 +490,6 @@ class CurrentRuns:
         # To read a status prints what is new in it.
         for run in dict.fromkeys([*self.active.all(), *self._by_id.values()]):
             run.status()
-
-
-def _below(parent: RunCore, spec: RunSpec, connection: Connection | None) -> RunSpec:
-    """The same under a parent. One of another session is called by MLflow's id, which may have to be waited for."""
-    if parent.connection is connection or parent.connection is None:
-        return msgspec.structs.replace(spec, parent=int(parent.id, 16))
-    with contextlib.suppress(TailraceError, TimeoutError):  # MLflow is away: a run of its own is better than none
-        return msgspec.structs.replace(spec, parent_run_id=parent.handle.run_id)
-    return spec
-
-
-def _waits_for(parent: RunCore | None, spec: RunSpec, connection: Connection | None) -> bool:
-    """Whether the end of a run may be left to that of its parent: the agent knows both, and they go to one store."""
-    if parent is None or connection is None or not parent.ours:
-        return False
-    return parent.connection is connection and parent.spec.tracking_uri == spec.tracking_uri
 
 
 class _NoRun(Exception):

@@ -167,7 +167,7 @@ class Ending:
     @property
     def _in_process(self) -> bool:
         """Whether the agent is a process of its own."""
-        return self._settings.agent == "process" and not self._connection.keeper.delivers_here
+        return self._settings.agent in ("process", "node") and not self._connection.keeper.delivers_here
 
     def _leave(
         self, status: RunStatus | None, waited: float, nested: Sequence[int] = (), *, interrupted: bool = False

@@ -14,6 +14,7 @@ import msgspec
 
 from tailrace._messages.waiting import until
 from tailrace._session.connection import Connection, point_children_nowhere
+from tailrace._session.job_place import NODE, open_shared
 from tailrace._session.process_facts import facts
 from tailrace_agent.errors import SessionError, StateDirError
 from tailrace_agent.ipc.records import RunSpec
@@ -131,9 +132,19 @@ class Launcher:
         self._lock = threading.RLock()
 
     def connect(
-        self, config: Settings, tracking_uri: str | None = None, credentials: str | None = None
+        self,
+        config: Settings,
+        tracking_uri: str | None = None,
+        credentials: str | None = None,
+        job: str | None = None,
     ) -> Connection | None:
         """The connection for these settings, with a living agent; None when nothing can be tracked at all.
+
+        Args:
+            config: The settings.
+            tracking_uri: The store of the run that it is for.
+            credentials: Of that.
+            job: Key of the job whose processes share a session on this node.
 
         Raises:
             StateDirError: Under `on_error="raise"`: state can be kept nowhere.
@@ -146,7 +157,7 @@ class Launcher:
             if connection is None:
                 try:
                     # Under the lock: two threads that begin their first runs at once are to share one session.
-                    connection = Connection.open(config, self._voice)
+                    connection = self._opened(config, job)
                 except (StateDirError, SessionError) as error:
                     if config.on_error == "raise":
                         # For the guard around public calls, which lets only such errors out.
@@ -163,6 +174,16 @@ class Launcher:
             if fresh:
                 connection.keeper.start()
             return connection
+
+    def _opened(self, config: Settings, job: str | None) -> Connection:
+        shared = NODE if config.agent == "node" else job
+        # Of several connections of a process one may be its job's: the others have other settings.
+        if shared is None or (job is not None and self._connections and config.agent != "node"):
+            return Connection.open(config, self._voice)
+        # Threads of one process are no agent for others.
+        if config.agent == "thread":
+            return Connection.open(config, self._voice)
+        return open_shared(config, self._voice, shared)
 
     def connect_to(self, session: str, config: Settings) -> Connection | None:
         """The connection to a session of this machine that is named by its directory; None where it cannot be joined.

@@ -35,10 +35,12 @@ class Steps:
         shared: The session's directory in shared memory.
         run: tailrace's id of the run.
         joined: Whether another process has begun it.
+        rank: Which process of a job counts.
     """
 
-    def __init__(self, shared: Path, run: int, *, joined: bool) -> None:
-        self._path = shared / f"run-{run:016x}.steps"
+    def __init__(self, shared: Path, run: int, *, joined: bool, rank: int = 0) -> None:
+        # Ranks do the same steps side by side; the children of one of them count with it.
+        self._path = shared / f"run-{run:016x}{f'-rank{rank}' if rank else ''}.steps"
         self._channels: weakref.WeakSet[Channel] = weakref.WeakSet()
         # Without C a shared counter takes a system call a step, which the program that begins a run is spared.
         alone = native.Steps is None and not joined

@@ -88,7 +88,7 @@ class Keeper:
     def start(self) -> None:
         """Starts an agent, unless one lives, and keeps one alive from now on."""
         self._started = True
-        if self._settings.agent != "process":
+        if self._settings.agent == "thread":
             self._start_host()
         elif not can_spawn():
             self._voice.warn("this interpreter cannot start a process of its own; delivering from a thread instead")

@@ -16,9 +16,9 @@ IMPOSSIBLE = {
     Phase.ENDED: {Event.SETTLED},
     Phase.CLOSED: {Event.REPORTED},
     Phase.FINALIZED: {Event.REPORTED, Event.SETTLED, Event.LOST},
-    Phase.GONE: {Event.REPORTED, Event.SETTLED, Event.LOST},
-    Phase.GONE_ENDED: {Event.REPORTED, Event.LOST},
-    Phase.BURIED: {Event.REPORTED, Event.SETTLED, Event.LOST},
+    Phase.GONE: {Event.REPORTED, Event.SETTLED, Event.LOST, Event.RESTARTED},
+    Phase.GONE_ENDED: {Event.REPORTED, Event.LOST, Event.RESTARTED},
+    Phase.BURIED: {Event.REPORTED, Event.SETTLED, Event.LOST, Event.RESTARTED},
 }
 
 

@@ -34,6 +34,7 @@ def test_the_words_are_those_that_spools_and_ledgers_of_all_versions_hold() -> N
         "key is no string",
         "step is too large",
         "staged elsewhere",
+        "after its step's statistics",
         "spool at its bound",
         "lost with a damaged spool",
         "unreadable block",

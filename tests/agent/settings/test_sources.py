@@ -198,7 +198,7 @@ def test_a_file_that_may_not_be_read_is_an_error_that_names_it(place: Path) -> N
 @pytest.mark.parametrize(
     ("key", "value", "allowed"),
     [
-        ("agent", "proces", "process, thread or off"),
+        ("agent", "proces", "process, node, thread or off"),
         ("on_error", "ignore", "warn or raise"),
         ("strict", "maybe", "true or false"),
         ("nice", "20", "0 to 19"),

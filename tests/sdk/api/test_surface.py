@@ -42,7 +42,7 @@ EXTRA = {
     "end_run": ["timeout"],
     "log_artifact": ["compress"],
     "log_artifacts": ["compress"],
-    "start_run": ["experiment_name", "tracking_uri", "params", "agent", "settings"],
+    "start_run": ["experiment_name", "tracking_uri", "params", "agent", "job", "settings"],
 }
 """Arguments that MLflow's function of that name does not have; all of them come after MLflow's."""
 

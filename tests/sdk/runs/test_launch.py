@@ -87,7 +87,7 @@ def test_two_destinations_at_once_each_get_what_is_theirs(sdk: Tracker, sqlite_u
 def test_settings_of_one_run_hold_for_that_run(sdk: Tracker, sqlite_uri: str, tmp_path: Path) -> None:
     for wrong, message in (
         ({"flush_interval": -1}, "flush_interval.*-1.*allowed"),
-        ({"agent": "proces"}, "agent.*'proces'.*process, thread or off"),
+        ({"agent": "proces"}, "agent.*'proces'.*process, node, thread or off"),
         ({"flush_intervall": 1}, "flush_intervall.*did you mean flush_interval"),
         ({"tracking_uri": ""}, "tracking_uri"),
     ):

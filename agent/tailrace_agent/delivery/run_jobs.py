@@ -1,0 +1,108 @@
+"""A run that the processes of a job share, as their node's agent knows it: who is in it, and what that means for it.
+
+Pure, but for the state that is changed.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tailrace_agent.delivery.run_phase import Event
+from tailrace_agent.delivery.run_state import RankState, RunState
+from tailrace_agent.ipc.notices import note
+from tailrace_agent.ipc.records import JobPart, Rank, RunSpec
+from tailrace_agent.runtime.processes import Fate
+
+__all__ = ["awaited", "fallen", "join", "note_rank", "rank_record", "reason_of", "status_of_fallen"]
+
+_TOLD: Final = 8
+"""Ranks that a reason names beside the first."""
+
+
+def join(state: RunState, spec: RunSpec, ring: str) -> None:
+    """Another process of the job has begun the same run: rank 0, a further one, or one of the next attempt."""
+    mine, theirs = state.spec.job, spec.job
+    assert mine is not None
+    assert theirs is not None
+    if theirs.attempt > mine.attempt:
+        # An end of the attempt before is none of the job's; what is known of MLflow's side is looked at once more.
+        if state.closed:
+            state.ref, state.attempts = None, max(1, state.attempts)
+        state.advance(Event.RESTARTED)
+        # Of an elastic job, whose nodes may have changed places: rank 0 is where it is now.
+        state.spec = spec
+    elif spec.owned and not state.spec.owned:
+        state.spec, state.ring = spec, ring
+
+
+def note_rank(state: RunState, record: Rank, ring: str) -> None:
+    """A process of the job says how far it is."""
+    before = next((each for each in state.ranks if each.rank == record.rank), None)
+    if before is not None and before.ring != ring and before.state == "began" and record.attempt == before.attempt:
+        mine = state.spec.job
+        name = f" {mine.name!r}" if mine is not None and mine.name else ""
+        note(
+            state.notices,
+            state.topics,
+            f"two processes ({before.pid} and {record.pid}) say that they are rank {record.rank} of job{name}: if they "
+            "are of two jobs, give each a name of its own (TAILRACE_JOB); what both log goes to one run",
+        )
+    now = RankState(
+        rank=record.rank,
+        ring=ring,
+        pid=record.pid,
+        started=record.started,
+        attempt=record.attempt,
+        state=record.state,
+        time_ms=record.time_ms,
+        detail=record.detail,
+        modes=record.modes,
+    )
+    state.ranks = [*(each for each in state.ranks if each.rank != record.rank), now]
+
+
+def rank_record(run: int, rank: RankState) -> Rank:
+    """What a rank has said of itself last, as it was."""
+    state = "began" if rank.state in ("began", "gone") else rank.state
+    return Rank(run, rank.rank, rank.pid, rank.started, rank.attempt, state, rank.time_ms, rank.detail, rank.modes)
+
+
+def awaited(state: RunState) -> bool:
+    """Whether ranks on this machine have not done their part yet."""
+    return any(each.state == "began" for each in state.ranks)
+
+
+def fallen(state: RunState) -> list[RankState]:
+    """The ranks of the latest attempt that have not done their part, and never will, the first one first."""
+    latest = max((each.attempt for each in state.ranks), default=0)
+    bad = [each for each in state.ranks if each.attempt == latest and (each.state in ("failed", "gone"))]
+    return sorted(bad, key=lambda each: (each.time_ms, each.rank))
+
+
+def status_of_fallen(ranks: list[RankState]) -> str:
+    """What the run of a job is whose ranks have fallen, the first one first."""
+    first = ranks[0]
+    return "FAILED" if first.state == "failed" or first.code else "KILLED"
+
+
+def reason_of(ranks: list[RankState], job: JobPart, host: str) -> str:
+    """Who fell first, of what, and where."""
+    first, others = ranks[0], ranks[1:]
+    if others and all(each.state == "gone" and each.code is None and each.signal is None for each in ranks):
+        named = ", ".join(str(each.rank) for each in ranks[:_TOLD])
+        return f"ranks {named}{_more(ranks)} on {host} are gone without a word; which of them fell first nobody saw"
+    fate = Fate(first.code, first.signal)
+    what = f"failed: {first.detail}" if first.state == "failed" else fate.text
+    if first.state == "failed" and fate.bad:
+        what += f" (its process {fate.text})"
+    where = f"process {first.pid} on {host}" + (f", {job.node}" if job.several_nodes else "")
+    again = f" in attempt {first.attempt}" if first.attempt else ""
+    text = f"rank {first.rank} ({where}) {what}{again}"
+    if others:
+        named = ", ".join(str(each.rank) for each in others[:_TOLD])
+        text += f"; after it rank{'s' if len(others) > 1 else ''} {named}{_more(others)}"
+    return text
+
+
+def _more(ranks: list[RankState]) -> str:
+    return f" and {len(ranks) - _TOLD} more" if len(ranks) > _TOLD else ""

@@ -1,0 +1,37 @@
+"""Which run of a store is the one that a job shares, where several carry its mark."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tailrace_agent.ipc.records import RunSpec
+
+__all__ = ["is_of_job", "is_over"]
+
+_CLOCKS: Final = 5 * 60_000
+"""Milliseconds by which the clocks of two nodes may differ."""
+
+
+def is_over(status: str) -> bool:
+    """Whether MLflow has an end for a run of this status."""
+    return status not in ("RUNNING", "SCHEDULED")
+
+
+def is_of_job(spec: RunSpec, status: str, end_time: int | None) -> bool:
+    """Whether a run that carries the mark of this spec is the job's, and not that of an earlier one with the same key.
+
+    Args:
+        spec: What was requested.
+        status: What MLflow has of the run.
+        end_time: When it ended, in milliseconds.
+
+    Example:
+        >>> from tailrace_agent.ipc.records import JobPart, RunSpec
+        >>> spec = RunSpec(run=1, start_time=10**12, cwd="/", job=JobPart(key="torchelastic:100", weak=True))
+        >>> is_of_job(spec, "FINISHED", 10**12 - 10**9), is_of_job(spec, "RUNNING", None)
+        (False, True)
+    """
+    if spec.job is None or not spec.job.weak or not is_over(status):
+        return True
+    # Rank 0 comes before the run is there: a run that has ended is another job's. The others may be late.
+    return not spec.owned and (end_time or 0) > spec.start_time - _CLOCKS

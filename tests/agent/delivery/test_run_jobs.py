@@ -1,0 +1,90 @@
+"""Who of a job is in a run, and what that means for it."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from tailrace_agent.delivery.run_jobs import awaited, fallen, join, note_rank, rank_record, reason_of, status_of_fallen
+from tailrace_agent.delivery.run_phase import Event
+from tailrace_agent.delivery.run_state import RankState, RunState
+from tailrace_agent.ipc.records import End, JobPart, Rank, RunSpec
+
+
+def spec(*, owned: bool = True, attempt: int = 0, rank: int = 0) -> RunSpec:
+    part = JobPart(key="k", name="night", rank=rank, attempt=attempt)
+    return RunSpec(run=1, start_time=1, cwd="/", owned=owned, job=part)
+
+
+def began(rank: int, pid: int = 10, attempt: int = 0, state: str = "began") -> Rank:
+    return Rank(1, rank, pid, 5, attempt, state, 1000 + rank)
+
+
+def test_rank_zero_owns_the_run_whoever_came_first() -> None:
+    state = RunState(spec=spec(owned=False, rank=3), ring="three")
+    join(state, spec(), "zero")
+    assert (state.spec.owned, state.ring) == (True, "zero")
+    join(state, spec(owned=False, rank=2), "two")
+    assert (state.spec.owned, state.ring) == (True, "zero")
+
+
+def test_the_next_attempt_takes_an_end_back() -> None:
+    state = RunState(spec=spec(), ring="zero")
+    state.advance(Event.ENDED)
+    state.end, state.end_reason, state.closed = End(1, "KILLED", 5), "rank 0", True
+    join(state, spec(attempt=1), "again")
+    assert (state.end, state.end_reason, state.closed, state.finalized) == (None, None, False, False)
+    assert state.attempts == 1, "it is looked for before it is created"
+
+
+def test_a_rank_that_comes_twice_at_once_is_told() -> None:
+    state = RunState(spec=spec(), ring="zero")
+    note_rank(state, began(0), "zero")
+    note_rank(state, began(0, pid=11, attempt=1), "again")
+    assert state.notices == []
+    note_rank(state, began(0, pid=12, attempt=1), "other")
+    assert "two processes (11 and 12) say that they are rank 0 of job 'night'" in state.notices[0]
+
+
+def test_ranks_are_awaited_until_they_have_done_their_part() -> None:
+    state = RunState(spec=spec(), ring="zero")
+    for rank in range(2):
+        note_rank(state, began(rank), f"ring{rank}")
+    assert awaited(state)
+    for rank in range(2):
+        note_rank(state, began(rank, state="done"), f"ring{rank}")
+    assert not awaited(state)
+    assert fallen(state) == []
+
+
+@pytest.mark.parametrize(
+    ("first", "status", "text"),
+    [
+        ({"state": "gone", "signal": 9}, "KILLED", "rank 1 (process 7 on box) was killed by SIGKILL; after it rank 0"),
+        ({"state": "gone", "code": 3}, "FAILED", "rank 1 (process 7 on box) ended with exit code 3; after it rank 0"),
+        ({"state": "failed", "detail": "ValueError: x"}, "FAILED", "rank 1 (process 7 on box) failed: ValueError: x; "),
+    ],
+)
+def test_the_rank_that_fell_first_is_named(first: dict[str, object], status: str, text: str) -> None:
+    state = RunState(spec=spec(), ring="zero")
+    one = msgspec.convert({"rank": 1, "ring": "r1", "pid": 7, "time_ms": 1, **first}, RankState)
+    state.ranks = [RankState(rank=0, ring="r0", pid=6, state="gone", time_ms=2, signal=15), one]
+    ranks = fallen(state)
+    assert status_of_fallen(ranks) == status
+    assert reason_of(ranks, JobPart(key="k"), "box").startswith(text)
+
+
+def test_where_nobody_saw_who_fell_first_none_is_named_so() -> None:
+    ranks = [RankState(rank=rank, ring="r", pid=rank, state="gone") for rank in range(12)]
+    text = reason_of(ranks, JobPart(key="k"), "box")
+    assert text.startswith("ranks 0, 1, 2, 3, 4, 5, 6, 7 and 4 more on box are gone without a word")
+
+
+def test_of_earlier_attempts_nobody_is_counted() -> None:
+    state = RunState(spec=spec(), ring="zero")
+    state.ranks = [
+        RankState(rank=0, ring="r0", pid=6, state="gone", attempt=0),
+        RankState(rank=1, ring="r1", pid=7, state="done", attempt=1),
+    ]
+    assert fallen(state) == []
+    assert rank_record(1, state.ranks[0]).state == "began"
