@@ -95,7 +95,7 @@ def test_a_user_without_a_home_and_without_a_name_loses_nothing(
     monkeypatch.setattr(pwd, "getpwuid", unknown)
     for name in ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "TAILRACE_DIR"):
         monkeypatch.delenv(name, raising=False)
-    with tracking(sqlite_uri, on_error="warn", end_timeout=3) as sdk:
+    with tracking(sqlite_uri, on_error="warn", end_timeout=20) as sdk:
         assert walk(sdk) == []
         with sdk.start_run() as run:
             sdk.log(step=1, loss=0.5)
@@ -142,13 +142,13 @@ def test_a_service_of_kubernetes_that_has_our_name_sets_nothing(
         "TAILRACE_SERVICE_PORT_HTTP": "80",
     }.items():
         monkeypatch.setenv(name, value)
-    with tracking(sqlite_uri, on_error="warn", end_timeout=3) as sdk:
+    with tracking(sqlite_uri, on_error="warn", end_timeout=20) as sdk:
         assert walk(sdk, reads=False) == []
 
 
 def test_a_config_that_cannot_be_read_costs_what_is_broken_of_it(sqlite_uri: str) -> None:
     config: Any = OmegaConf.create({"lr": 0.1, "missing": "???", "broken": "${nowhere.at.all}", "in": {"deep": "???"}})
-    with tracking(sqlite_uri, on_error="warn", end_timeout=3) as sdk, sdk.start_run(params=config) as run:
+    with tracking(sqlite_uri, on_error="warn", end_timeout=20) as sdk, sdk.start_run(params=config) as run:
         sdk.log_params(config)
         sdk.log_param("whole", config)
         sdk.log_config(config)
@@ -164,7 +164,7 @@ def test_what_nobody_foresaw_is_one_warning_and_training_goes_on(
     def surprise(*_: object, **__: object) -> None:
         raise OSError(5, "Input/output error")
 
-    with tracking(sqlite_uri, on_error="warn", end_timeout=3) as sdk:
+    with tracking(sqlite_uri, on_error="warn", end_timeout=20) as sdk:
         monkeypatch.setattr("tailrace._api.tracker.describe", surprise)
         run = sdk.start_run(params={"lr": 0.1})
         sdk.log(step=1, loss=0.5)
@@ -183,7 +183,7 @@ def test_what_nobody_foresaw_is_one_warning_and_training_goes_on(
 
 
 def test_arguments_that_a_call_does_not_take_are_its_callers_fault(sqlite_uri: str) -> None:
-    with tracking(sqlite_uri, on_error="warn", end_timeout=3) as sdk, sdk.start_run() as run:
+    with tracking(sqlite_uri, on_error="warn", end_timeout=20) as sdk, sdk.start_run() as run:
         for call in (run.log_param, sdk.log_param, run.system_monitor):
             with pytest.raises((TypeError, CallError), match="nonsense"):
                 call(nonsense=1)  # type: ignore[call-arg]
