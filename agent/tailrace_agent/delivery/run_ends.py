@@ -24,7 +24,7 @@ from tailrace_agent.delivery.run_phase import Event
 from tailrace_agent.delivery.run_state import RunState
 from tailrace_agent.errors import Refused
 from tailrace_agent.ipc.notices import Notice, Topic, refused
-from tailrace_agent.ipc.tags import LEDGER_TAG
+from tailrace_agent.ipc.tags import END_REASON_TAG, LEDGER_TAG
 from tailrace_agent.ledger import Ledger
 from tailrace_agent.log import Log
 from tailrace_agent.sinks.base import Sink
@@ -71,12 +71,14 @@ class RunEnds:
         self._single: set[int] = set()  # runs whose twins, if there were any, are gone
 
     def explain(self, sink: Sink, state: RunState) -> None:
-        """Records why a run will be KILLED, as its first write after that was found; or that its program ended it."""
+        """Records why a run will be KILLED, as its first write after that was found; not where its program ended it."""
         if bool(state.end_reason) == state.explained or not state.spec.owned:
             return
         assert state.ref is not None
-        reason = state.end_reason or "none: the program has ended the run"
-        self._tag(sink, state.ref.run_id, ("tailrace.end_reason", reason))
+        if state.end_reason:
+            self._tag(sink, state.ref.run_id, (END_REASON_TAG, state.end_reason))
+        else:
+            self._untag(sink, state.ref.run_id, END_REASON_TAG)
         self._book.update(state.run, explained=bool(state.end_reason))
 
     def reading(self, state: RunState, now: float) -> bool:
@@ -125,6 +127,9 @@ class RunEnds:
         assert end is not None
         assert ref is not None
         self._settle(sink, state)
+        if state.spec.run_id and state.spec.owned and not (state.spec.created or state.end_reason):
+            # Whoever watches over the attempt before this one may have come to it only after this one had begun.
+            self._untag(sink, ref.run_id, END_REASON_TAG)
         if state.spec.owned and end.status != "RUNNING":
             # As before whatever is sent: after a power cut MLflow must not have an end that nobody here knows of.
             self._spool.sync()
@@ -216,6 +221,12 @@ class RunEnds:
                 self._log.warning("removed a twin of a run", run_id=run_id)
         except Refused as error:  # not everybody may delete
             self._log.warning("twins stay", run_id=run_id, reason=str(error))
+
+    def _untag(self, sink: Sink, run_id: str, key: str) -> None:
+        try:
+            sink.delete_tags(run_id, (key,))
+        except Refused as error:  # not everybody may delete
+            self._log.warning("tag stays", key=key, reason=str(error))
 
     def _tag(self, sink: Sink, run_id: str, *tags: tuple[str, str]) -> bool:
         """Stores tags, those that are good even if one is refused; whether the store has taken all."""

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["ATTEMPT_TAG", "LEDGER_TAG", "MODEL_TAG", "NAME_TAG", "NOTE_TAG", "RUN_TAG"]
+__all__ = ["ATTEMPT_TAG", "END_REASON_TAG", "END_TAGS", "LEDGER_TAG", "MODEL_TAG", "NAME_TAG", "NOTE_TAG", "RUN_TAG"]
 
 ATTEMPT_TAG: Final = "tailrace.attempt"
 """How often the job of a run was started anew."""
+END_REASON_TAG: Final = "tailrace.end_reason"
+"""Why a run has ended whose program has said nothing of it."""
+END_TAGS: Final = (END_REASON_TAG, "error.type", "error.message")
+"""What went wrong at the end of a run. One that goes on is rid of them: they speak of its last attempt alone."""
 RUN_TAG: Final = "tailrace.run"
 """tailrace's id of the run, so that an attempt to create it is found whose answer was lost."""
 LEDGER_TAG: Final = "tailrace.ledger"

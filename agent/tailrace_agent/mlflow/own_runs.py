@@ -105,6 +105,10 @@ class MlflowRuns:
             tags=[RunTag(*tag) for tag in tags],
         )
 
+    def delete_tag(self, run_id: str, key: str) -> None:
+        """Deletes a tag."""
+        self._store.delete_tag(run_id, key)
+
     def metric_page(self, run_id: str, key: str, token: str | None) -> Page:
         """A page of a metric's history."""
         found = self._store.get_metric_history(run_id, key, GET_METRIC_HISTORY_MAX_RESULTS, token)

@@ -102,6 +102,9 @@ class RunStore(Protocol):
     ) -> None:
         """Writes one batch."""
 
+    def delete_tag(self, run_id: str, key: str) -> None:
+        """Deletes a tag; that there is none of this name is an error."""
+
     def metric_page(self, run_id: str, key: str, token: str | None) -> Page:
         """A page of a metric's history."""
 

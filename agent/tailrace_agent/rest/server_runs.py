@@ -135,6 +135,10 @@ class ServerRuns:
         headers = {"Content-Type": "application/json"}
         self._exchange("runs/log-batch", "POST", answers.Nothing, data=body, extra_headers=headers)
 
+    def delete_tag(self, run_id: str, key: str) -> None:
+        """Deletes a tag."""
+        self._post("runs/delete-tag", {"run_id": run_id, "key": key}, answers.Nothing)
+
     def metric_page(self, run_id: str, key: str, token: str | None) -> Page:
         """A page of a metric's history."""
         asked = {"run_uuid": run_id, "metric_key": key, "run_id": run_id, "page_token": token, "max_results": _PAGE}

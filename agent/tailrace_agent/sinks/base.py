@@ -83,6 +83,8 @@ class Sink(Protocol):
     def open_run(self, spec: RunSpec, parent_run_id: str | None, *, find_first: bool) -> RunRef:
         """Creates the run that `spec` describes (its experiment too), or resumes `spec.run_id`.
 
+        An owned run that goes on is rid of the tags that say how its last attempt has ended (`ipc.tags.END_TAGS`).
+
         Args:
             spec: What was requested.
             parent_run_id: MLflow's id of the parent run, when there is one.
@@ -99,6 +101,9 @@ class Sink(Protocol):
         tags: Sequence[tuple[str, str]] = (),
     ) -> None:
         """Writes one batch, whole or not at all as far as the store can."""
+
+    def delete_tags(self, run_id: str, keys: Sequence[str]) -> None:
+        """Deletes those of these tags that the run has."""
 
     def log_artifact(self, run_id: str, path: Path, artifact_path: str | None) -> Renamed:
         """Uploads a file, or a directory under its own name; which files the store has under other names."""

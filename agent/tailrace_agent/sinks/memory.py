@@ -28,14 +28,14 @@ import posixpath
 import re
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tailrace_agent.errors import Refused, RunGone
 from tailrace_agent.ipc.records import Kind, ModelOutcome, ModelSpec, Point, RunSpec, run_hex
-from tailrace_agent.ipc.tags import NOTE_TAG, RUN_TAG
+from tailrace_agent.ipc.tags import END_TAGS, NOTE_TAG, RUN_TAG
 from tailrace_agent.mlflow.stored_names import Texts
 from tailrace_agent.sinks.base import Limits, Renamed, RunRef, StoredRun
 
@@ -86,6 +86,11 @@ class MemoryRun:
         if identity not in self._seen:
             self._seen.add(identity)
             self.metrics.setdefault(point.key, []).append(point._replace(value=value))
+
+    def drop_tags(self, keys: Iterable[str]) -> None:
+        """Drops those of these tags that are there."""
+        for key in keys:
+            self.tags.pop(key, None)
 
 
 class MemorySink:
@@ -155,6 +160,11 @@ class MemorySink:
             for point in metrics:
                 run.add(point)
             run.tags.update(tags)
+
+    def delete_tags(self, run_id: str, keys: Sequence[str]) -> None:
+        """Deletes those of these tags that the run has."""
+        with self._call("delete_tags"):
+            self._active(run_id).drop_tags(keys)
 
     def log_artifact(self, run_id: str, path: Path, artifact_path: str | None) -> Renamed:
         """Keeps the contents of a file, or of a directory under its own name."""
@@ -273,6 +283,7 @@ class MemorySink:
         if spec.owned:  # somebody else's run keeps its status, as in `MlflowSink`
             run.status = "RUNNING"
             run.run_name = spec.run_name or run.run_name
+            run.drop_tags(END_TAGS)
         run.tags.update(spec.tags)
         return run
 

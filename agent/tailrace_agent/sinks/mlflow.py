@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tailrace_agent.errors import Refused, RunGone, StoreRefused, Unavailable
 from tailrace_agent.ipc.records import Kind, ModelOutcome, ModelSpec, Point, RunSpec, run_hex
-from tailrace_agent.ipc.tags import ATTEMPT_TAG, NOTE_TAG, RUN_TAG
+from tailrace_agent.ipc.tags import ATTEMPT_TAG, END_TAGS, NOTE_TAG, RUN_TAG
 from tailrace_agent.mlflow.errors import mask, opening_failed, refused_code, stored_already, translate
 from tailrace_agent.mlflow.experiments import bring_back
 from tailrace_agent.mlflow.job_runs import is_of_job, is_over
@@ -38,7 +38,7 @@ from tailrace_agent.mlflow.pages import PAGES_AT_MOST, pages
 from tailrace_agent.mlflow.proxied_files import is_proxied, list_directory
 from tailrace_agent.mlflow.run_store import Run, RunStore
 from tailrace_agent.mlflow.stored_names import Texts
-from tailrace_agent.mlflow.tags import send_cut
+from tailrace_agent.mlflow.tags import delete_tags, send_cut
 from tailrace_agent.rest.plain_server import plain_server
 from tailrace_agent.settings.uris import check_uri, public_uri
 from tailrace_agent.sinks.base import Limits, Renamed, RunRef, Sink, StoredRun
@@ -181,6 +181,11 @@ class MlflowSink:
                 # In company it is a refusal, so that the caller isolates the point that is there already.
                 if len(metrics) != 1 or not stored_already(error):
                     raise
+
+    def delete_tags(self, run_id: str, keys: Sequence[str]) -> None:
+        """Deletes those of these tags that the run has."""
+        with self._translated_errors(about_run=True, run_id=run_id):
+            delete_tags(self._runs, self._uri, self._runs.run(run_id), keys)
 
     def log_artifact(self, run_id: str, path: Path, artifact_path: str | None) -> Renamed:
         """Uploads a file, or a directory under its own name."""
@@ -405,6 +410,7 @@ class MlflowSink:
         """A job that was started anew goes on in its run."""
         if is_over(run.status):
             self._runs.update_run(run.run_id, "RUNNING", run.end_time, None)
+            delete_tags(self._runs, self._uri, run, END_TAGS)
         attempt = spec.tags.get(ATTEMPT_TAG)
         if attempt is not None and run.tags.get(ATTEMPT_TAG) != attempt:
             self._runs.log_batch(run.run_id, tags=[(ATTEMPT_TAG, attempt)])
@@ -416,15 +422,12 @@ class MlflowSink:
             raise RunGone(f"run {run_id} was deleted; `mlflow runs restore --run-id {run_id}` brings it back")
         if spec.owned and not spec.created:
             self._runs.update_run(run_id, "RUNNING", run.end_time, spec.run_name)
+            delete_tags(self._runs, self._uri, run, END_TAGS)
         tags = {key: value for key, value in spec.tags.items() if not key.startswith(_CONTEXT_TAGS)}
         if spec.description:
             tags[NOTE_TAG] = spec.description
         if tags:
-
-            def describe(cut: list[tuple[str, str]]) -> None:
-                self._runs.log_batch(run_id, tags=cut)
-
-            send_cut(tags, self.limits.tag_chars, describe)
+            send_cut(tags, self.limits.tag_chars, lambda cut: self._runs.log_batch(run_id, tags=cut))
         return run
 
     def _runs_of(self, spec: RunSpec, experiment_id: str) -> list[Run]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from mlflow.entities import RunStatus, RunTag
@@ -24,6 +24,7 @@ from tailrace.store.offline import Offline, run_is_not_there
 from tailrace.store.runs import ENDS, StoreRuns
 from tailrace.store.spark_lookup import spare_spark_lookup
 from tailrace.store.validation import checked_batch, checked_metric, checked_param, checked_tag
+from tailrace_agent.ipc.tags import END_TAGS
 from tailrace_agent.settings.plug_in import OFFLINE, wants
 
 if TYPE_CHECKING:
@@ -142,6 +143,8 @@ class _PlacedStore:
                 run.await_end()
             with _own():
                 info = inner.update_run_info(self._in_mlflow(run_id), run_status, end_time, run_name)
+            if status == "RUNNING" and not _depth.inner:
+                self._forget_last_end(self._in_mlflow(run_id))
             if run is not None and run_name:
                 run.named(run_name)
             if run is not None and status == "RUNNING":
@@ -154,6 +157,15 @@ class _PlacedStore:
                 inner.update_run_info(run.mlflow_id, RunStatus.RUNNING, None, run_name)
         info = run.end(status, end_time)
         return overlay.changed(info, run_name=run_name) if run_name else info
+
+    def _forget_last_end(self, run_id: str) -> None:
+        """A run that goes on is rid of the tags of its last end, as one of tailrace's own is."""
+        inner: Any = super()
+        with _own(), suppress(MlflowException):  # it goes on with them all the same
+            tags = inner.get_run(run_id).data.tags
+            for key in END_TAGS:
+                if key in tags:
+                    inner.delete_tag(run_id, key)
 
     def delete_run(self, run_id: str) -> Any:
         inner: Any = super()

@@ -270,7 +270,7 @@ def test_rows_that_come_while_the_ledger_is_being_stored_are_delivered(rig: Deli
     assert rig.state().finalized
 
 
-def test_the_reason_of_an_inferred_end_is_a_tag_and_a_said_end_replaces_it(rig: DeliveryRig) -> None:
+def test_the_reason_of_an_inferred_end_is_a_tag_and_a_said_end_takes_it_away(rig: DeliveryRig) -> None:
     rig.start()
     rig.book.end(End(1, "KILLED", 50), "process 7 disappeared")
     rig.drained()
@@ -279,7 +279,17 @@ def test_the_reason_of_an_inferred_end_is_a_tag_and_a_said_end_replaces_it(rig: 
     rig.say(End(1, "FINISHED", 60))
     rig.run()
     assert (rig.of(1).status, rig.of(1).end_time) == ("FINISHED", 60)
-    assert rig.of(1).tags["tailrace.end_reason"] == "none: the program has ended the run"
+    assert "tailrace.end_reason" not in rig.of(1).tags
+
+
+def test_a_resumed_run_that_ends_well_has_no_reason_that_came_late_from_the_attempt_before(rig: DeliveryRig) -> None:
+    run_id = MemorySink.open_run(rig.sink, RunSpec(run=9, start_time=1, cwd="/"), None, find_first=False).run_id
+    rig.start(run_id=run_id)
+    rig.run()
+    rig.sink.log_batch(run_id, tags=[("tailrace.end_reason", "process 7 disappeared")])  # another agent's
+    rig.say(End(1, "FINISHED", 60))
+    rig.run()
+    assert (rig.sink.runs[run_id].status, "tailrace.end_reason" in rig.sink.runs[run_id].tags) == ("FINISHED", False)
 
 
 def test_the_status_of_somebody_elses_run_is_left_alone(rig: DeliveryRig) -> None:

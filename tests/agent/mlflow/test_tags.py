@@ -1,13 +1,16 @@
-"""The tags that a run is opened with never keep it from being opened."""
+"""The tags that a run is opened with, and is rid of then, never keep it from being opened."""
 
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from tailrace_agent.errors import Unavailable
 from tailrace_agent.mlflow.errors import attach
-from tailrace_agent.mlflow.tags import send_cut
+from tailrace_agent.mlflow.run_store import Run
+from tailrace_agent.mlflow.tags import delete_tags, send_cut
 
 
 class _Server:
@@ -53,3 +56,37 @@ def test_a_request_with_nothing_to_cut_is_sent_once(tags: dict[str, str]) -> Non
     with pytest.raises(OSError, match="no"):
         send_cut(tags, 8000, server.take)
     assert len(server.sent) == 1
+
+
+class _Answering:
+    """A server that answers a deletion with a status; `asked` for which tags."""
+
+    remote = True
+
+    def __init__(self, status: int) -> None:
+        self.asked: list[str] = []
+        self._status = status
+
+    def delete_tag(self, run_id: str, key: str) -> None:
+        self.asked.append(f"{run_id} {key}")
+        error = OSError("no")
+        attach(error, SimpleNamespace(status_code=self._status, headers={}, text="", history=()))
+        raise error
+
+
+@pytest.mark.parametrize("status", [404, 405, 500, 501])
+def test_a_tag_stays_that_a_server_does_not_delete(status: int) -> None:
+    server: Any = _Answering(status)
+    delete_tags(server, "http://mlflow:5000", _run({"a": "1", "c": "3"}), ("a", "b", "c"))
+    assert server.asked == ["r a", "r c"], "and what the run does not have is not asked for"
+
+
+@pytest.mark.parametrize("status", [401, 429, 503])
+def test_a_tag_waits_for_a_server_that_is_away(status: int) -> None:
+    server: Any = _Answering(status)
+    with pytest.raises(Unavailable):
+        delete_tags(server, "http://mlflow:5000", _run({"a": "1"}), ("a",))
+
+
+def _run(tags: dict[str, str]) -> Run:
+    return Run("r", "0", "", "RUNNING", "active", None, "", tags, {}, {})

@@ -30,6 +30,7 @@ CALLS: dict[str, Callable[[RunStore], object]] = {
     "an end": lambda runs: runs.update_run(RUN_ID, "FINISHED", 1_700_000_000_123, None),
     "a start over": lambda runs: runs.update_run(RUN_ID, "RUNNING", None, "again"),
     "a deletion": lambda runs: runs.delete_run(RUN_ID),
+    "a tag less": lambda runs: runs.delete_tag(RUN_ID, "a b/ü"),
     "an experiment": lambda runs: runs.experiment_named("é/x y"),
     "all experiments": lambda runs: runs.active_experiments(),
     "metrics": lambda runs: runs.log_batch(
@@ -45,7 +46,7 @@ CALLS: dict[str, Callable[[RunStore], object]] = {
 }
 
 
-WRITES = ("a deletion", "a start over", "an end", "an upload", "metrics", "params and tags")
+WRITES = ("a deletion", "a start over", "a tag less", "an end", "an upload", "metrics", "params and tags")
 
 
 @pytest.mark.parametrize("what", CALLS)

@@ -117,11 +117,12 @@ def test_a_deleted_or_unknown_run_is_gone() -> None:
 def test_a_resumed_run_is_running_again_unless_it_is_somebody_elses() -> None:
     sink = MemorySink()
     run_id = opened(sink)
-    sink.end_run(run_id, "FINISHED", 5)
+    sink.log_batch(run_id, tags=[("error.type", "ValueError")])
+    sink.end_run(run_id, "FAILED", 5)
     sink.open_run(spec(8, run_id=run_id, owned=False), None, find_first=False)
-    assert sink.runs[run_id].status == "FINISHED"
+    assert (sink.runs[run_id].status, "error.type" in sink.runs[run_id].tags) == ("FAILED", True)
     sink.open_run(spec(8, run_id=run_id), None, find_first=False)
-    assert sink.runs[run_id].status == "RUNNING"
+    assert (sink.runs[run_id].status, "error.type" in sink.runs[run_id].tags) == ("RUNNING", False)
 
 
 def test_artifacts_are_kept_under_the_paths_that_mlflow_gives_them(tmp_path: Path) -> None:

@@ -141,6 +141,24 @@ def test_a_resumed_run_is_running_again_and_keeps_its_origin(store_uri: str, exp
     assert sink.discard_twins(again, run_id) == 0
 
 
+def test_a_run_that_goes_on_is_rid_of_the_tags_of_its_last_end_unless_it_is_somebody_elses(
+    store_uri: str, experiment: str
+) -> None:
+    sink, client = sink_for(store_uri), MlflowClient(store_uri)
+    run_id = opened(sink, experiment)
+    ended = {"tailrace.end_reason": "process 7 disappeared", "error.type": "ValueError", "error.message": "no"}
+    sink.log_batch(run_id, tags=[*ended.items(), ("note", "stays")])
+    sink.end_run(run_id, "FAILED", 1_700_000_001_000)
+    sink.open_run(spec(run_id=run_id, owned=False), None, find_first=False)
+    assert ended.items() <= client.get_run(run_id).data.tags.items()
+    sink.open_run(spec(run_id=run_id), None, find_first=False)
+    tags = client.get_run(run_id).data.tags
+    assert not tags.keys() & ended.keys()
+    assert tags["note"] == "stays"
+    sink.delete_tags(run_id, ("note", "note"))  # the second time it is there no more
+    assert "note" not in client.get_run(run_id).data.tags
+
+
 def test_the_status_of_somebody_elses_run_is_left_alone(store_uri: str, experiment: str) -> None:
     sink = sink_for(store_uri)
     run_id = opened(sink, experiment)

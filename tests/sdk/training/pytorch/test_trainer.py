@@ -256,7 +256,7 @@ def killed_and_resumed(uri: str, folder: Path, kills: list[int]) -> list[tuple[i
         assert process.returncode == (0 if step is None else -signal.SIGKILL)
     forget(folder)
     (run,) = mlflow.MlflowClient(uri).search_runs(["0"])
-    assert run.info.status == "FINISHED"
+    assert (run.info.status, run.data.tags.get("tailrace.end_reason")) == ("FINISHED", None)
     return Store(uri, run.info.run_id).history("train/loss_step")
 
 
