@@ -27,7 +27,10 @@ _OBJECTIVE = """
     def objective(trial, params):
         for step in range(3):
             sdk.log(step=step, loss=params["x"])
-        if trial.number in (3, 7):
+        if os.path.exists("slow"):
+            open(f"began-{trial.number}", "w").close()
+            time.sleep(1)
+        elif trial.number in (3, 7):
             os.kill(os.getpid(), 9)
         time.sleep(0.05)
         return params["x"]
@@ -64,11 +67,8 @@ def _command(folder: Path, uri: str) -> list[str]:
     return [*command_line(folder / "bin"), "hpo", "digits.yaml", "--workers", _WORKERS]
 
 
-def _check(uri: str, storage: str) -> None:
-    """One parent, every trial once, nothing RUNNING, and counts that are the study's."""
-    states = [trial.state.name for trial in optuna.load_study(study_name="digits", storage=storage).trials]
-    assert sorted(set(states)) == ["COMPLETE", "FAIL"]
-    assert states.count("FAIL") == 2
+def _stores(uri: str) -> tuple[Store, dict[int, Store]]:
+    """The one parent, and the trials by their numbers, once nothing is RUNNING."""
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name("found")
     assert experiment is not None
@@ -83,6 +83,15 @@ def _check(uri: str, storage: str) -> None:
     (parent,) = [store for store in stores if "mlflow.parentRunId" not in store.tags]
     trials = {int(store.params["trial_number"]): store for store in stores if store is not parent}
     assert len(stores) == len(trials) + 1
+    return parent, trials
+
+
+def _check(uri: str, storage: str) -> None:
+    """One parent, every trial once, nothing RUNNING, and counts that are the study's."""
+    states = [trial.state.name for trial in optuna.load_study(study_name="digits", storage=storage).trials]
+    assert sorted(set(states)) == ["COMPLETE", "FAIL"]
+    assert states.count("FAIL") == 2
+    parent, trials = _stores(uri)
     assert sorted(trials) == list(range(len(states)))
     assert {number for number, store in trials.items() if store.status == "KILLED"} == {3, 7}
     assert all(len(store.history("loss")) == 3 for store in trials.values())
@@ -126,6 +135,42 @@ def test_a_second_machine_joins_the_study_and_its_run(storage: str, sqlite_uri: 
     _check(sqlite_uri, storage)
     forget(tmp_path / "a")
     forget(tmp_path / "b")
+
+
+def test_a_database_that_goes_away_on_the_way_ends_the_search_in_one_line_and_the_same_command_goes_on(
+    storage: str, postgresql_server: PostgreSQL, sqlite_uri: str, tmp_path: Path
+) -> None:
+    environ = {**os.environ, "OPTUNA_STORAGE": storage}
+    (tmp_path / "slow").touch()
+    command = _command(tmp_path, sqlite_uri)
+    search = subprocess.Popen(
+        command, cwd=tmp_path, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        eventually(lambda: len(list(tmp_path.glob("began-*"))) >= 2, 60)
+        postgresql_server.stop()
+        _, err = search.communicate(timeout=120)
+    finally:
+        postgresql_server.start()
+        search.kill()
+    said = [line for line in err.splitlines() if line.startswith("tailrace: storage postgresql://ada:***@")]
+    assert search.returncode == 3, err
+    assert "has gone away on the way" in said[-1]
+    assert PASSWORD not in err
+    parent, _ = _stores(sqlite_uri)
+    assert (parent.status, parent.tags["error.type"]) == ("FAILED", "Unavailable")
+    (tmp_path / "slow").unlink()
+    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    again, trials = _stores(sqlite_uri)
+    assert (again.run_id, again.status, "error.type" in again.tags) == (parent.run_id, "FINISHED", False)
+    study = optuna.load_study(study_name="digits", storage=storage)
+    assert len(study.trials) == _TRIALS
+    for trial in study.trials:
+        wanted = {"COMPLETE": ("FINISHED",), "FAIL": ("KILLED", "FAILED")}[trial.state.name]
+        assert trials[trial.number].status in wanted
+        assert len(trials[trial.number].history("loss")) == 3
+    forget(tmp_path)
 
 
 def test_a_wrong_password_is_one_error_that_does_not_show_it(postgresql_server: PostgreSQL) -> None:

@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes at work on it")
     parser.add_argument("--storage", metavar="URL", help="where the study is kept")
     parser.add_argument("--json", action="store_true", help="print JSON for scripts")
-    given = parser.parse_args(arguments)
+    given = parser.parse_intermixed_args(arguments)  # overrides may stand behind options
     signal.signal(signal.SIGTERM, _terminated)
     try:
         result = _search(given)

@@ -9,7 +9,7 @@ from tailrace.hpo.config import read_search
 from tailrace.hpo.parent import Parent
 from tailrace.hpo.progress import Progress
 from tailrace.hpo.result import result_of
-from tailrace.hpo.storage import masked, need_optuna, open_storage
+from tailrace.hpo.storage import gone_away, masked, need_optuna, open_storage
 from tailrace.hpo.studies import chosen, fail_the_dead, open_study
 from tailrace.hpo.tracking import SearchTracker
 from tailrace.hpo.workers import Crew, job_of
@@ -58,12 +58,16 @@ def search(
     parent = Parent(tracker, study, created=created, metric=plan.metric, params=_params(plan))
     job = job_of(plan, str(folder), settings=settings, tags=tracking.tags, apart=parent.run is None)
     status: Status = "KILLED"
+    failed: Exception | None = None
     try:
         Crew(study, job, workers, progress, sys.stderr.fileno() if aside else None).work()
         status = "FINISHED"
+    except Exception as error:
+        status, failed = "FAILED", gone_away(error, plan.kept_in) or error
+        raise failed from None
     finally:
         progress.close()
-        parent.finish(status)
+        parent.finish(status, failed)
     return result_of(study, plan.metric, parent.run_id)
 
 

@@ -6,7 +6,7 @@
   goes on with the same run, and owns it.
 * That the owner lives is known on its machine from its process, and elsewhere from a time that it writes into the study
   every ten seconds.
-* All counts are the study's. Nobody here counts.
+* All counts are the study's. Nobody here counts. What a trial has come to is, too: see `reconciled`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from tailrace.hpo.reconciled import end_what_is_over
 from tailrace.hpo.reports import log_reports
-from tailrace.hpo.studies import best_of, count
+from tailrace.hpo.storage import reason_of
+from tailrace.hpo.studies import best_of, count, numbers_of_ended
 from tailrace.hpo.whereabouts import is_gone, this_process
 from tailrace_agent.errors import TailraceError
 
@@ -61,6 +63,7 @@ class Parent:
         self._tracker, self._study, self._metric = tracker, study, metric
         self.run: TrackedRun | None = None
         self.run_id: str | None = None
+        self._earlier = frozenset() if created else numbers_of_ended(study)
         self._over, self._lock = threading.Event(), threading.Lock()
         if created:
             self._claim()
@@ -76,20 +79,18 @@ class Parent:
 
     def finish(self, status: Status, error: BaseException | None = None) -> None:
         """Writes what the study has come to, and ends the run, which waits for all that the trials have logged."""
-        if self.run is None:
-            owner = self._study.user_attrs.get(_OWNER)
-            if owner is None or _lives(owner):
-                return
-            self._claim()
-            self._own(self.run_id, {})  # its owner was killed in the meantime
+        if self.run is None and not self._inherits():
+            return
         run = self.run
         assert run is not None
         with self._lock:
             self._over.set()
         try:
             self._summarize(run)
+            if self.run_id:
+                self._reconcile(self.run_id)
         except Exception as failed:  # noqa: BLE001 - a storage that is away: what has ended the search is the news
-            _warn(f"what the search has come to could not be written: {failed}")
+            _warn(f"what the search has come to could not be written: {reason_of(failed)}")
         if error is not None and status == "FAILED":
             run.fail(error)
         else:
@@ -98,7 +99,20 @@ class Parent:
             self._look_up(run)
             self._study.set_user_attr(_OWNER, None)
         except Exception as failed:  # noqa: BLE001 - as above
-            _warn(f"the study cannot be written to: {failed}")
+            _warn(f"the study cannot be written to: {reason_of(failed)}")
+
+    def _inherits(self) -> bool:
+        """Whether the run's owner was killed in the meantime; then it is this process's."""
+        try:
+            owner = self._study.user_attrs.get(_OWNER)
+            if owner is None or _lives(owner):
+                return False
+            self._claim()
+        except Exception as failed:  # noqa: BLE001 - a storage that is away
+            _warn(f"the study cannot be read: {reason_of(failed)}")
+            return False
+        self._own(self.run_id, {})
+        return True
 
     def _summarize(self, run: TrackedRun) -> None:
         counts = count(self._study)
@@ -114,6 +128,12 @@ class Parent:
             self._log_best(run, best.params)
         run.log(metrics, step=counts.total)
         log_reports(self._study, run)
+
+    def _reconcile(self, run_id: str) -> None:
+        try:
+            end_what_is_over(self._study, self._tracker, run_id, self._earlier)
+        except (TailraceError, TimeoutError) as failed:  # MLflow is away: whoever comes next looks again
+            _warn(f"runs of trials whose process was killed at their end may be KILLED: {failed}")
 
     def _log_best(self, run: TrackedRun, params: dict[str, Any]) -> None:
         """As params; MLflow does not let them change, so a better trial after that is in tags of the same names."""
@@ -160,7 +180,7 @@ class Parent:
                     if not self._over.is_set():
                         self._claim()
             except Exception as error:  # noqa: BLE001 - a storage that is away for a while; the trials see it, too
-                _warn(f"the study cannot be written to: {error}")
+                _warn(f"the study cannot be written to: {reason_of(error)}")
             if self._over.wait(_BEAT_EVERY):
                 return
 

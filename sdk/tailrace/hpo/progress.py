@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -57,8 +58,9 @@ class Progress:
             self._to.flush()
 
     def close(self) -> None:
-        """No more is shown."""
-        self.show()
+        """No more is shown. That the study cannot be read is no matter any more: whoever needs it says so."""
+        with contextlib.suppress(Exception):
+            self.show()
         if self._bar is not None:
             self._bar.stop()
 

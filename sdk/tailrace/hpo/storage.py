@@ -1,11 +1,12 @@
 """Where a study is kept, by what people write: a path, a database's URL, the address of Optuna's gRPC proxy.
 
-A storage that is away is one error at the start, with its password masked.
+A storage that is away is one error, at the start and on the way, with its password masked.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -14,11 +15,11 @@ from typing import TYPE_CHECKING, Any, Final
 from tailrace_agent.errors import SettingsError, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from optuna.storages import BaseStorage
 
-__all__ = ["masked", "need_optuna", "open_storage"]
+__all__ = ["gone_away", "masked", "need_optuna", "open_storage", "reason_of"]
 
 _CONNECT_WITHIN: Final = 10
 """Seconds."""
@@ -80,6 +81,59 @@ def masked(storage: object) -> str:
         return f"{text.partition('://')[0]}://…"
 
 
+def gone_away(error: BaseException, storage: object) -> Unavailable | None:
+    """The error for a storage that has gone away on the way; None where another error has ended the search.
+
+    Args:
+        error: What came out of a study. An objective's own errors do not.
+        storage: As it was given.
+    """
+    kinds = _kinds()
+    # Optuna stumbles over some of them, and raises another error then.
+    found = next((link for link in _chain(error) if isinstance(link, kinds)), None)
+    if found is None:
+        return None
+    return Unavailable(
+        f"storage {masked(storage)} has gone away on the way: {_without_password(reason_of(found), storage)}. All that was "
+        "logged is delivered; the same command goes on with the study"
+    )
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a storage does not answer, in one line: of an error of Optuna's, which says only that there is one, the cause."""
+    cause = error.__cause__ or error
+    text = " ".join(str(getattr(cause, "orig", None) or cause).split())
+    return text.rstrip(".") or type(cause).__name__
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _kinds() -> tuple[type[BaseException], ...]:
+    """What storages raise, of those libraries that are loaded."""
+    kinds: list[type[BaseException]] = [OSError]
+    for module, name in (
+        ("optuna.exceptions", "StorageInternalError"), ("sqlalchemy.exc", "SQLAlchemyError"), ("grpc", "RpcError"),
+    ):  # fmt: skip
+        if (loaded := sys.modules.get(module)) is not None:
+            kinds.append(getattr(loaded, name))
+    return tuple(kinds)
+
+
+def _without_password(text: str, storage: object) -> str:
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        password = make_url(storage).password if isinstance(storage, str) and "://" in storage else None
+    except (ArgumentError, ValueError):
+        return text
+    return text.replace(password, "***") if password else text
+
+
 def _journal(optuna: Any, path: str) -> BaseStorage:
     from optuna.storages.journal import JournalFileBackend
 
@@ -131,10 +185,9 @@ def _database(optuna: Any, url: str) -> BaseStorage:
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-    shown, password = masked(url), None
+    shown = masked(url)
     try:
         parsed = make_url(url)
-        password = parsed.password
         waits = parsed.get_backend_name() in ("postgresql", "mysql")
         arguments = {"connect_args": {"connect_timeout": _CONNECT_WITHIN}} if waits else {}
         with warnings.catch_warnings():
@@ -149,9 +202,7 @@ def _database(optuna: Any, url: str) -> BaseStorage:
     except (ArgumentError, ValueError) as error:
         raise SettingsError(f"storage {shown} is no URL of a database; write postgresql://user@host/name") from error
     except SQLAlchemyError as error:
-        reason = " ".join(str(getattr(error, "orig", None) or error).split())
-        if password:
-            reason = reason.replace(password, "***")
+        reason = _without_password(" ".join(str(getattr(error, "orig", None) or error).split()), url)
         raise Unavailable(f"storage {shown} cannot be used: {reason}") from error
     return storage
 

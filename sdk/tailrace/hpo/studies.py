@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.storages import BaseStorage
 
-__all__ = ["Counts", "best_of", "chosen", "count", "fail_the_dead", "open_study"]
+__all__ = ["Counts", "best_of", "chosen", "count", "fail_the_dead", "numbers_of_ended", "open_study"]
 
 _DIRECTIONS: Final = ("minimize", "maximize")
 _MADE_WITHIN: Final = 60.0
@@ -112,6 +112,11 @@ def count(study: Study) -> Counts:
         states.count(state) for state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING)
     )
     return Counts(completed + pruned + failed + running, completed, pruned, failed, running)
+
+
+def numbers_of_ended(study: Study) -> frozenset[int]:
+    """The numbers of trials that are over, however they ended."""
+    return frozenset(trial.number for trial in study.get_trials(deepcopy=False) if trial.state.is_finished())
 
 
 def best_of(study: Study) -> Any:

@@ -77,6 +77,11 @@ class SearchTracker:
             return self.resuming.start_run(run_name=run_name, parent_run_id=parent_run_id, tags=tags, **settings)
         return self.resuming.start_run(run_name=run_name, nested=True, tags=tags, **self._trial_settings)
 
+    def go_on_with_trial(self, run_id: str) -> TrackedRun:
+        """The run of a trial that another process has left, below the active one."""
+        assert self.resuming is not None
+        return self.resuming.start_run(run_id, nested=True, **self._trial_settings)
+
     @property
     def has_active_run(self) -> bool:
         """Whether a run is active here; where a tracker cannot say so, one may be."""
@@ -84,12 +89,23 @@ class SearchTracker:
 
     def find(self, filter_string: str) -> list[str]:
         """MLflow's ids of the runs that a filter finds; none where the tracker cannot search."""
+        return [record.run_id for record in self._search(filter_string)]
+
+    def not_finished(self, parent_run_id: str) -> list[Any]:
+        """Records of the runs below one that are anything but FINISHED; none where the tracker cannot search."""
+        return self._search(f"tags.`mlflow.parentRunId` = '{parent_run_id}' and attributes.status != 'FINISHED'")
+
+    def _search(self, filter_string: str) -> list[Any]:
         if self.resuming is None:
             return []
-        found = self.resuming.search_runs(
-            filter_string=filter_string, output_format="list", search_all_experiments=True
+        where: ResumingTracker = self.resuming
+        if "tracking_uri" in self._settings:  # where the parent's run goes, and not the tracker's others
+            import tailrace
+
+            where = tailrace.Tracker(tracking_uri=self._settings["tracking_uri"])
+        return list(
+            where.search_runs(filter_string=filter_string, output_format="list", search_all_experiments=True)
         )
-        return [record.run_id for record in found]
 
 
 class _Plain:

@@ -4,8 +4,8 @@ A trial that was pruned is FINISHED, with the tag `trial.state`: somebody decide
 FAILED, with the error as tags, and one that was interrupted is KILLED. Whatever the objective raises goes on to Optuna
 as it is.
 
-A trial that went to its end, or was pruned, is so in Optuna first: of a process that is killed in between, MLflow has a
-KILLED run, as Optuna has a FAIL.
+A trial that went to its end, or was pruned, is so in Optuna first: of a process that is killed before that, MLflow has a
+KILLED run, as Optuna has a FAIL. What is killed between the two is mended by `reconciled`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tailrace.hpo.tracking import SearchTracker, Status
     from tailrace.protocol import TrackedRun
 
-__all__ = ["ATTRIBUTE", "BadValue", "Objective", "Pruning", "TrialRuns"]
+__all__ = ["ATTRIBUTE", "BadValue", "Objective", "Pruning", "TrialRuns", "tags_of"]
 
 Objective = Any
 """`objective(trial, params)`: a number, or metrics by name with the one that is optimized among them."""
@@ -150,6 +150,14 @@ class TrialRuns:
         metrics = _metrics(self._objective(trial, params), self._metric)
         run.log({f"trial/{name}": value for name, value in metrics.items()}, step=0)
         return metrics[self._metric]
+
+
+def tags_of(trial: FrozenTrial) -> dict[str, str]:
+    """The tags of the run of a trial that is COMPLETE or PRUNED, as far as the study knows them."""
+    tags = {"trial.state": trial.state.name}
+    if trial.state.name == "PRUNED" and trial.last_step is not None:
+        tags["trial.pruned"] = f"at step {trial.last_step}"
+    return tags
 
 
 def _end_of(run: TrackedRun, context: contextvars.Context, tags: Mapping[str, str]) -> Callable[[Status], None]:

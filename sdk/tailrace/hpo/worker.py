@@ -19,6 +19,7 @@ import msgspec
 from tailrace.hpo.config import SearchConfig
 from tailrace.hpo.objectives import load_function
 from tailrace.hpo.runner import OptunaRunner
+from tailrace.hpo.storage import gone_away
 from tailrace.hpo.tracking import SearchTracker
 from tailrace_agent.errors import TailraceError
 
@@ -77,7 +78,14 @@ def _work(job: Job) -> None:
     runner = OptunaRunner(**search.runner_options(job.number))
     objective, space = _shown(load_function(search.objective, folder, "hpo.objective")), search.space(folder)
     tracker = SearchTracker(None, trial_settings={**job.settings, "quiet": True}, tags=job.tags)
-    runner.work(objective, space, _turns(job, runner), tracker=tracker, apart=job.apart)
+    try:
+        runner.work(objective, space, _turns(job, runner), tracker=tracker, apart=job.apart)
+    except TailraceError:
+        raise
+    except Exception as error:
+        if (away := gone_away(error, search.kept_in)) is not None:
+            raise away from None
+        raise
 
 
 def _shown(objective: Objective) -> Objective:

@@ -122,11 +122,11 @@ class Crew:
         gone = [worker for worker in self._workers if worker.poll() is not None]
         self._workers = [worker for worker in self._workers if worker not in gone]
         killed = [worker for worker in gone if worker.returncode < 0]
+        failed = fail_the_dead(self._study) if killed else 0
         for worker in killed:
             name = signal.Signals(-worker.returncode).name
-            self._progress.say(f"worker {worker.pid} was ended by {name}; its trial is FAIL, the others go on")
-        if killed:
-            fail_the_dead(self._study)
+            trial = "its trial is FAIL" if failed == len(killed) else "a trial that it ran is FAIL"
+            self._progress.say(f"worker {worker.pid} was ended by {name}; {trial}, the others go on")
         self._progress.show()
         return len(killed)
 
@@ -143,7 +143,8 @@ class Crew:
             for worker in self._workers:
                 worker.kill()
                 worker.wait()
-            fail_the_dead(self._study)
+            with contextlib.suppress(Exception):  # a storage that is away: whoever goes on with the study does it
+                fail_the_dead(self._study)
 
     def _await_others(self) -> None:
         """Trials of other machines end, as long as that may take a trial."""

@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("config", help="a YAML, TOML or JSON file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="values in place of the file's")
     parser.add_argument("--json", action="store_true", help="print JSON for scripts")
-    given = parser.parse_args(arguments)
+    given = parser.parse_intermixed_args(arguments)  # overrides may stand behind options
     code = 1
     try:
         result, code = _trained(given.config, given.overrides), 0

@@ -37,6 +37,7 @@ def configured(tmp_path: Path, sqlite_uri: str) -> Path:
         (["n_trials="], 2, "neither n_trials nor timeout is given"),
         (["n_trials=many"], 2, "n_trials"),
         (["--storage", "sqlite:////no/such/study.db"], 3, "storage sqlite:////no/such/study.db cannot be used"),
+        (["--workers", "2", "metrc=acc"], 2, "metrc is no key"),
         (["storage=${NO_SUCH_VARIABLE}"], 2, "names a variable that the environment does not have"),
     ],
 )

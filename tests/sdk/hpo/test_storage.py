@@ -8,12 +8,12 @@ from typing import Any
 
 import optuna
 import pytest
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from helpers.serving import free_port
 from tailrace import SettingsError
 from tailrace.hpo import storage
-from tailrace.hpo.storage import masked, open_storage
+from tailrace.hpo.storage import gone_away, masked, open_storage
 from tailrace_agent.errors import Unavailable
 
 
@@ -96,3 +96,30 @@ def test_a_database_in_which_another_machine_creates_the_tables_is_opened_again(
     monkeypatch.setattr(optuna.storages, "RDBStorage", collides)
     assert open_storage(f"sqlite:///{tmp_path}/studies.db") is not None
     assert len(tries) == 3
+
+
+_REFUSED = OperationalError("SELECT 1", {}, Exception("connection to s3cr3t@db failed:\n refused"))
+
+
+@pytest.mark.parametrize("error", [_REFUSED, ConnectionResetError("reset by peer"), FileNotFoundError(2, "No such file")])
+def test_a_storage_that_goes_away_on_the_way_is_one_error_without_its_password(error: Exception) -> None:
+    away = gone_away(error, "postgresql://ada:s3cr3t@db/studies")
+    assert away is not None
+    assert str(away).startswith("storage postgresql://ada:***@db/studies has gone away on the way: ")
+    assert "the same command goes on with the study" in str(away)
+    assert "s3cr3t" not in str(away)
+    assert "\n" not in str(away)
+
+
+def test_optunas_own_words_for_a_storage_that_is_away_give_way_to_the_cause() -> None:
+    error = optuna.exceptions.StorageInternalError("An exception is raised during the commit.")
+    error.__cause__ = _REFUSED
+    assert "failed: refused" in str(gone_away(error, "study.journal"))
+    stumbled = UnboundLocalError("updated_state")  # in Optuna, on the way out
+    stumbled.__context__ = error
+    assert "failed: refused" in str(gone_away(stumbled, "study.journal"))
+
+
+def test_any_other_error_is_not_taken_for_the_storages() -> None:
+    assert gone_away(ValueError("it diverges"), "study.journal") is None
+    assert gone_away(KeyError(3), None) is None

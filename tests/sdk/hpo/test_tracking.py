@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -16,6 +17,7 @@ import tailrace
 from helpers.sdk_tools import Store
 from helpers.searches import SPACE, parent_runs, trials_below
 from tailrace.hpo import OptunaRunner
+from tailrace.hpo.tracking import SearchTracker
 
 
 def test_by_default_runs_are_those_of_the_module_and_go_where_optimize_is_told(
@@ -75,3 +77,12 @@ def test_any_tracker_will_do_and_what_it_cannot_do_is_left_out_with_a_word(sqlit
     children = trials_below(sqlite_uri, parent)
     assert [children[name].status for name in sorted(children)] == ["FINISHED", "FAILED", "FINISHED"]
     assert children["trial_0000"].history("loss") == [(0, 1.0)]
+
+
+def test_runs_are_looked_for_where_optimize_sends_them(tracker: tailrace.Tracker, sqlite_uri: str, tmp_path: Path) -> None:
+    elsewhere = f"sqlite:///{tmp_path}/elsewhere.db"
+    with tracker.start_run(tracking_uri=elsewhere) as run:
+        run_id = run.run_id
+    query = f"tags.`tailrace.run` = '{run.id}'"
+    assert SearchTracker(tracker, {"tracking_uri": elsewhere}).find(query) == [run_id]
+    assert SearchTracker(tracker).find(query) == []

@@ -24,9 +24,25 @@ OBJECTIVE = """
     import os, time
     import tailrace as sdk
 
+    if "TOLD" in os.environ:  # dies when Optuna has heard of a trial's end, and MLflow has not
+        from tailrace.hpo.trials import TrialRuns
+
+        told = TrialRuns.told
+
+        def die(runs, study, trial):
+            if str(trial.number) in os.environ["TOLD"].split(","):
+                os.kill(os.getpid(), 9)
+            told(runs, study, trial)
+
+        TrialRuns.told = die
+
     def objective(trial, params):
         for step in range(3):
             sdk.log(step=step, loss=params["x"])
+        if trial.number == int(os.environ.get("PRUNED", -1)):
+            import optuna
+            trial.report(1.0, 2)
+            raise optuna.TrialPruned
         if trial.number == int(os.environ.get("KILLED", -1)):
             os.kill(os.getpid(), 9)
         if trial.number == int(os.environ.get("FAILED", -1)):
@@ -138,6 +154,25 @@ def test_two_workers_share_a_study_and_a_worker_that_is_killed_is_no_matter_of_t
     assert shown["counts"] == {"total": 7, "completed": 5, "pruned": 0, "failed": 2, "running": 0}
     again, children = _settled(sqlite_uri)
     assert (again.run_id, again.status, len(children)) == (parent.run_id, "FINISHED", 7)
+    forget(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_trial_whose_worker_was_killed_when_it_was_over_ends_in_mlflow_as_in_the_study(
+    search: Callable[..., subprocess.Popen[str]], sqlite_uri: str, tmp_path: Path
+) -> None:
+    code, out, err = _ended(search("--workers", "2", TOLD="1,3", PRUNED="3"))
+    assert code == 0, err
+    assert out.count("was ended by SIGKILL") == 2
+    assert "its trial is FAIL" not in out
+    assert "digits: 6 trials, 5 completed, 1 pruned, 0 failed" in out
+    parent, children = _settled(sqlite_uri, least=6)
+    assert {child.status for child in (parent, *children.values())} == {"FINISHED"}
+    states = {name: child.tags["trial.state"] for name, child in children.items()}
+    assert states.pop("trial_0003") == "PRUNED"
+    assert set(states.values()) == {"COMPLETE"}
+    assert children["trial_0003"].tags["trial.pruned"] == "at step 2"
+    assert not any("tailrace.end_reason" in child.tags for child in children.values())
     forget(tmp_path)
 
 

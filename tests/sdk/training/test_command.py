@@ -66,6 +66,8 @@ def test_a_mistake_is_one_line_and_a_failed_training_too(
 ) -> None:
     assert main([config, "training.model.parameters.max_deph=2"]) == 2
     assert "did you mean 'max_depth'?" in capsys.readouterr().err
+    assert main([config, "--json", "training.model.parameters.max_deph=2"]) == 2
+    assert "did you mean 'max_depth'?" in capsys.readouterr().out
     assert main([config, "training"]) == 2
     assert "'training' is no override: write key=value" in capsys.readouterr().err
     assert main([config, "training.cv=[1"]) == 2
