@@ -59,15 +59,16 @@ def search(
     job = job_of(plan, str(folder), settings=settings, tags=tracking.tags, apart=parent.run is None)
     status: Status = "KILLED"
     failed: Exception | None = None
+    crew = Crew(study, job, workers, progress, sys.stderr.fileno() if aside else None)
     try:
-        Crew(study, job, workers, progress, sys.stderr.fileno() if aside else None).work()
+        crew.work()
         status = "FINISHED"
     except Exception as error:
         status, failed = "FAILED", gone_away(error, plan.kept_in) or error
         raise failed from None
     finally:
         progress.close()
-        parent.finish(status, failed)
+        parent.finish(status, failed, killed=crew.killed > 0)
     return result_of(study, plan.metric, parent.run_id)
 
 

@@ -64,6 +64,7 @@ class Parent:
         self.run: TrackedRun | None = None
         self.run_id: str | None = None
         self._earlier = frozenset() if created else numbers_of_ended(study)
+        self._killed = True
         self._over, self._lock = threading.Event(), threading.Lock()
         if created:
             self._claim()
@@ -77,9 +78,18 @@ class Parent:
         """MLflow's id for trials to be nested under, where the run is not this program's."""
         return self.run_id if self.run is None else None
 
-    def finish(self, status: Status, error: BaseException | None = None) -> None:
-        """Writes what the study has come to, and ends the run, which waits for all that the trials have logged."""
+    def finish(self, status: Status, error: BaseException | None = None, *, killed: bool = True) -> None:
+        """Writes what the study has come to, and ends the run, which waits for all that the trials have logged.
+
+        Args:
+            status: How the search has ended.
+            error: What has ended it, if anything.
+            killed: Whether a process that ran trials of this search may have been killed.
+        """
+        self._killed = killed
         if self.run is None and not self._inherits():
+            if killed and self.run_id:
+                self._reconcile(self.run_id)
             return
         run = self.run
         assert run is not None
@@ -131,8 +141,8 @@ class Parent:
 
     def _reconcile(self, run_id: str) -> None:
         try:
-            end_what_is_over(self._study, self._tracker, run_id, self._earlier)
-        except (TailraceError, TimeoutError) as failed:  # MLflow is away: whoever comes next looks again
+            end_what_is_over(self._study, self._tracker, run_id, self._earlier, killed=self._killed)
+        except Exception as failed:  # noqa: BLE001 - MLflow is away: whoever comes next looks again
             _warn(f"runs of trials whose process was killed at their end may be KILLED: {failed}")
 
     def _log_best(self, run: TrackedRun, params: dict[str, Any]) -> None:

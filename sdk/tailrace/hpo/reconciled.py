@@ -28,20 +28,22 @@ _KILLED_WITHIN: Final = 20.0
 _LOOK_EVERY: Final = 0.5
 
 
-def end_what_is_over(study: Study, tracker: SearchTracker, parent_run_id: str, earlier: Collection[int]) -> int:
+def end_what_is_over(
+    study: Study, tracker: SearchTracker, parent_run_id: str, earlier: Collection[int], *, killed: bool
+) -> int:
     """Ends runs below the parent's as their trials have ended; how many.
 
     Args:
         study: The study.
-        tracker: Where the runs are; the parent's is active.
+        tracker: Where the runs are.
         parent_run_id: MLflow's id of the run above.
-        earlier: Numbers of trials that were over when this search began. Of those since then, only what other processes
-            have run is looked at: this one has ended its own.
+        earlier: Numbers of trials that were over when this search began.
+        killed: Whether trials of other processes since then are to be looked at, too. This one has ended its own.
 
     Raises:
         TailraceError: MLflow is away.
     """
-    over = _over(study, earlier)
+    over = _over(study, earlier, killed=killed)
     if not over:
         return 0
     deadline = time.monotonic() + _KILLED_WITHIN
@@ -61,7 +63,7 @@ def end_what_is_over(study: Study, tracker: SearchTracker, parent_run_id: str, e
     return ended
 
 
-def _over(study: Study, earlier: Collection[int]) -> dict[str, Any]:
+def _over(study: Study, earlier: Collection[int], *, killed: bool) -> dict[str, Any]:
     """Trials that went to their end, by tailrace's ids of their runs."""
     from optuna.trial import TrialState
 
@@ -73,7 +75,7 @@ def _over(study: Study, earlier: Collection[int]) -> dict[str, Any]:
         for trial, attribute in known
         if isinstance(attribute, dict)
         and attribute.get("run")
-        and (trial.number in earlier or attribute.get("process") != here)
+        and (trial.number in earlier or (killed and attribute.get("process") != here))
     }
 
 

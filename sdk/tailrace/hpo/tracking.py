@@ -78,9 +78,10 @@ class SearchTracker:
         return self.resuming.start_run(run_name=run_name, nested=True, tags=tags, **self._trial_settings)
 
     def go_on_with_trial(self, run_id: str) -> TrackedRun:
-        """The run of a trial that another process has left, below the active one."""
+        """The run of a trial that another process has left."""
         assert self.resuming is not None
-        return self.resuming.start_run(run_id, nested=True, **self._trial_settings)
+        where = {} if self.has_active_run else self._settings
+        return self.resuming.start_run(run_id, nested=True, **where, **self._trial_settings)
 
     @property
     def has_active_run(self) -> bool:

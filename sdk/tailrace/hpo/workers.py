@@ -51,12 +51,15 @@ class Crew:
         size: How many there are at a time.
         progress: Shows how far the study is.
         output: Where what they print goes: a file descriptor, or None for where this process's goes.
+
+    Attributes:
+        killed: How many were ended by a signal.
     """
 
     def __init__(self, study: Study, job: Job, size: int, progress: Progress, output: int | None = None) -> None:
         self._study, self._job, self._size, self._progress, self._output = study, job, size, progress, output
         self._workers: list[subprocess.Popen[bytes]] = []
-        self._started = 0
+        self._started = self.killed = 0
         self._began = -1
 
     def work(self) -> None:
@@ -122,6 +125,7 @@ class Crew:
         gone = [worker for worker in self._workers if worker.poll() is not None]
         self._workers = [worker for worker in self._workers if worker not in gone]
         killed = [worker for worker in gone if worker.returncode < 0]
+        self.killed += len(killed)
         failed = fail_the_dead(self._study) if killed else 0
         for worker in killed:
             name = signal.Signals(-worker.returncode).name
@@ -142,7 +146,7 @@ class Crew:
         finally:  # a second Ctrl-C
             for worker in self._workers:
                 worker.kill()
-                worker.wait()
+                self.killed += worker.wait() < 0
             with contextlib.suppress(Exception):  # a storage that is away: whoever goes on with the study does it
                 fail_the_dead(self._study)
 

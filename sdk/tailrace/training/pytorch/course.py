@@ -113,7 +113,8 @@ class Course:
             "total_steps": self._loop.step,
             "early_stopped": stopped,
         }
-        self._log.end(final, max(0, self._loop.step - 1))
+        if self._resumed is None or self._resumed.total_steps != self._loop.step:  # it was over before
+            self._log.end(final, max(0, self._loop.step - 1))
         return {**self._last, **{f"best_{name}": value for name, value in self._at_best.items()}, **final}
 
     @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from tailrace.training.pytorch.step_log import EPOCH_KEY, STEP_KEY
+from tailrace.training.pytorch.step_log import EPOCH_KEY, STEP_KEY, TOTAL_KEY
 from tailrace.training.runs.tracked_run import Resumed, begun_id
 from tailrace_agent.errors import NotFound, TailraceError, Unavailable
 
@@ -51,7 +51,8 @@ def find_resumed(
                 if late and not whole:
                     warn(f"run {name} was not over after {_SETTLES:.0f} s; what it lacks comes later, or never")
                 if late or whole:
-                    return Resumed(record.run_id, max(step, logged[0]), max(epoch, logged[1]))
+                    total = int(record.metrics.get(TOTAL_KEY, -1))
+                    return Resumed(record.run_id, max(step, logged[0]), max(epoch, logged[1]), total)
         except (Unavailable, NotFound) as error:  # one that has just been killed may not be in MLflow yet
             why = f"not there yet ({error})" if isinstance(error, NotFound) else f"out of reach ({error})"
             if late:

@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from tailrace.training.pytorch.logged_steps import LoggedSteps
     from tailrace.training.pytorch.loop import Step
 
-__all__ = ["EPOCH_KEY", "STEP_KEY", "StepLog"]
+__all__ = ["EPOCH_KEY", "STEP_KEY", "TOTAL_KEY", "StepLog"]
 
 STEP_KEY = "train/loss_step"
 EPOCH_KEY = "epoch/train_loss"
+TOTAL_KEY = "final/total_steps"
 _GB = 1e9
 _GPU_EVERY = 1.0
 

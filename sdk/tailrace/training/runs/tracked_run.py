@@ -25,11 +25,13 @@ class Resumed:
         run_id: MLflow's id.
         step: The last step that it has; -1: none.
         epoch: The last epoch that it has; 0: none.
+        total_steps: Steps that its summary speaks of; -1: it has none.
     """
 
     run_id: str
     step: int = -1
     epoch: int = 0
+    total_steps: int = -1
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,9 @@ def found(tracker: Any, logged: tuple[int, int] = (-1, 0)) -> tuple[Resumed | No
 def test_a_run_that_is_over_has_what_it_has() -> None:
     assert found(Reading(record("KILLED", 41, 2))) == (Resumed("abc", 41, 2), [])
     assert found(Reading(record("KILLED"))) == (Resumed("abc", -1, 0), [])
+    over = record("FINISHED", 41, 2)
+    over.metrics["final/total_steps"] = 42.0
+    assert found(Reading(over)) == (Resumed("abc", 41, 2, 42), [])
 
 
 def test_a_run_that_is_still_being_delivered_is_waited_for_with_a_word() -> None:

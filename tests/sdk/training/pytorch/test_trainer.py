@@ -205,6 +205,17 @@ def test_a_checkpoint_whose_run_is_gone_goes_on_in_a_new_one(
     assert second["total_epochs"] == 2
 
 
+def test_a_training_that_was_over_is_not_summed_up_twice(sqlite_uri: str, tmp_path: Path) -> None:
+    with tracking(sqlite_uri) as tracker:
+        for epochs in (1, 1, 2, 2):
+            result = trainer(tracker, num_epochs=epochs, checkpoint_dir=tmp_path, resume_from="auto").train()
+            assert result["total_epochs"] == epochs
+        assert result.run_id is not None
+        store = Store(sqlite_uri, result.run_id)
+    assert store.history("final/total_steps") == [(5, 6.0), (11, 12.0)]
+    assert store.status == "FINISHED"
+
+
 PROGRAM = """
 import sys, time
 import tailrace
