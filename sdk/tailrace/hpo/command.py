@@ -64,8 +64,11 @@ def search(
         crew.work()
         status = "FINISHED"
     except Exception as error:
-        status, failed = "FAILED", gone_away(error, plan.kept_in) or error
-        raise failed from None
+        status, failed = "FAILED", error
+        if (away := gone_away(error, plan.kept_in)) is not None:
+            failed = away
+            raise away from None
+        raise
     finally:
         progress.close()
         parent.finish(status, failed, killed=crew.killed > 0)

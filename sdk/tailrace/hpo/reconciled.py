@@ -48,7 +48,8 @@ def end_what_is_over(
         return 0
     deadline = time.monotonic() + _KILLED_WITHIN
     while True:
-        found = [(record, over[mark]) for record in tracker.not_finished(parent_run_id) if (mark := _mark(record)) in over]
+        below = tracker.not_finished(parent_run_id)
+        found = [(record, over[mark]) for record in below if (mark := _mark(record)) in over]
         awaited = [trial for record, trial in found if _is_to_be_killed(record, trial)]
         if not awaited or time.monotonic() > deadline:
             break

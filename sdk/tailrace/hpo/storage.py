@@ -93,14 +93,15 @@ def gone_away(error: BaseException, storage: object) -> Unavailable | None:
     found = next((link for link in _chain(error) if isinstance(link, kinds)), None)
     if found is None:
         return None
+    reason = _without_password(reason_of(found), storage)
     return Unavailable(
-        f"storage {masked(storage)} has gone away on the way: {_without_password(reason_of(found), storage)}. All that was "
-        "logged is delivered; the same command goes on with the study"
+        f"storage {masked(storage)} has gone away on the way: {reason}. All that was logged is delivered; the same command "
+        "goes on with the study"
     )
 
 
 def reason_of(error: BaseException) -> str:
-    """Why a storage does not answer, in one line: of an error of Optuna's, which says only that there is one, the cause."""
+    """Why a storage does not answer, in one line: the cause of Optuna's own error, which does not say."""
     cause = error.__cause__ or error
     text = " ".join(str(getattr(cause, "orig", None) or cause).split())
     return text.rstrip(".") or type(cause).__name__

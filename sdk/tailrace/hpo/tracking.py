@@ -104,9 +104,7 @@ class SearchTracker:
             import tailrace
 
             where = tailrace.Tracker(tracking_uri=self._settings["tracking_uri"])
-        return list(
-            where.search_runs(filter_string=filter_string, output_format="list", search_all_experiments=True)
-        )
+        return list(where.search_runs(filter_string=filter_string, output_format="list", search_all_experiments=True))
 
 
 class _Plain:

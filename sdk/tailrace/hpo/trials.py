@@ -4,8 +4,8 @@ A trial that was pruned is FINISHED, with the tag `trial.state`: somebody decide
 FAILED, with the error as tags, and one that was interrupted is KILLED. Whatever the objective raises goes on to Optuna
 as it is.
 
-A trial that went to its end, or was pruned, is so in Optuna first: of a process that is killed before that, MLflow has a
-KILLED run, as Optuna has a FAIL. What is killed between the two is mended by `reconciled`.
+A trial that went to its end, or was pruned, is so in Optuna first: of a process that is killed before that, MLflow has
+a KILLED run, as Optuna has a FAIL. What is killed between the two is mended by `reconciled`.
 """
 
 from __future__ import annotations

@@ -101,7 +101,9 @@ def test_a_database_in_which_another_machine_creates_the_tables_is_opened_again(
 _REFUSED = OperationalError("SELECT 1", {}, Exception("connection to s3cr3t@db failed:\n refused"))
 
 
-@pytest.mark.parametrize("error", [_REFUSED, ConnectionResetError("reset by peer"), FileNotFoundError(2, "No such file")])
+@pytest.mark.parametrize(
+    "error", [_REFUSED, ConnectionResetError("reset by peer"), FileNotFoundError(2, "No such file")]
+)
 def test_a_storage_that_goes_away_on_the_way_is_one_error_without_its_password(error: Exception) -> None:
     away = gone_away(error, "postgresql://ada:s3cr3t@db/studies")
     assert away is not None

@@ -79,7 +79,9 @@ def test_any_tracker_will_do_and_what_it_cannot_do_is_left_out_with_a_word(sqlit
     assert children["trial_0000"].history("loss") == [(0, 1.0)]
 
 
-def test_runs_are_looked_for_where_optimize_sends_them(tracker: tailrace.Tracker, sqlite_uri: str, tmp_path: Path) -> None:
+def test_runs_are_looked_for_where_optimize_sends_them(
+    tracker: tailrace.Tracker, sqlite_uri: str, tmp_path: Path
+) -> None:
     elsewhere = f"sqlite:///{tmp_path}/elsewhere.db"
     with tracker.start_run(tracking_uri=elsewhere) as run:
         run_id = run.run_id
