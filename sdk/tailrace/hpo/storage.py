@@ -95,8 +95,8 @@ def gone_away(error: BaseException, storage: object) -> Unavailable | None:
         return None
     reason = _without_password(reason_of(found), storage)
     return Unavailable(
-        f"storage {masked(storage)} has gone away on the way: {reason}. All that was logged is delivered; the same command "
-        "goes on with the study"
+        f"storage {masked(storage)} has gone away on the way: {reason}. All that was logged is delivered; the same "
+        "command goes on with the study"
     )
 
 
