@@ -20,7 +20,9 @@ Foreign exceptions (MLflow's, requests', SQLAlchemy's) become a `SinkError` at o
 
 from __future__ import annotations
 
-from typing import Literal
+import functools
+import sys
+from typing import Any, Final, Literal
 
 __all__ = [
     "ArchiveError",
@@ -73,7 +75,35 @@ class NotFound(TailraceError):
 
 
 class CallError(TailraceError):
-    """A call with arguments that can never work. Raised under `strict=True`, else warned about and counted."""
+    """A call with arguments that can never work. Raised under `strict=True`, else warned about and counted.
+
+    In a program that has imported MLflow it is an `MlflowException` as well, of the code INVALID_PARAMETER_VALUE: what
+    was written for MLflow goes on catching it.
+    """
+
+    def __new__(cls, *args: object) -> CallError:
+        """Of MLflow's class as well, where that is loaded."""
+        mlflows = getattr(sys.modules.get("mlflow.exceptions"), "MlflowException", None)
+        if cls is not CallError or mlflows is None:
+            return super().__new__(cls, *args)
+        return super().__new__(_also(mlflows), *args)  # type: ignore[arg-type]
+
+    def __reduce__(self) -> tuple[type[CallError], tuple[object, ...]]:
+        return CallError, self.args  # elsewhere it is what is imported there
+
+
+@functools.lru_cache(maxsize=1)
+def _also(mlflows: type[Exception]) -> type[CallError]:
+    """A `CallError` that is MLflow's as well."""
+
+    def begin(self: Any, message: object = "") -> None:
+        mlflows.__init__(self, message, error_code=_CODE)  # type: ignore[call-arg]
+
+    return type("CallError", (CallError, mlflows), {"__init__": begin, "__module__": __name__})
+
+
+_CODE: Final = 1000
+"""MLflow's number for INVALID_PARAMETER_VALUE."""
 
 
 class SessionError(TailraceError):

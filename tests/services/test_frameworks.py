@@ -201,6 +201,61 @@ study = optuna.create_study(study_name="docs", sampler=optuna.samplers.RandomSam
 study.optimize(objective, n_trials=4, callbacks=[callback])
 """
 
+RAY_TUNE = """
+import os
+import mlflow
+import ray
+from ray import tune
+from ray.air.integrations.mlflow import MLflowLoggerCallback
+
+{line}
+def train(config):
+    for epoch in range(3):
+        tune.report({{"loss": config["x"] + 1 / (epoch + 1)}})
+
+
+ray.init(num_cpus=1, object_store_memory=100 << 20, include_dashboard=False, log_to_driver=False)
+callback = MLflowLoggerCallback(tracking_uri=os.environ["MLFLOW_TRACKING_URI"], experiment_name="docs")
+run_config = tune.RunConfig(storage_path=os.path.abspath("ray"), callbacks=[callback], verbose=0)
+tune.Tuner(train, param_space={{"x": tune.grid_search([0, 1])}}, run_config=run_config).fit()
+"""
+
+RAY_TRAIN = """
+import os
+import mlflow
+import ray
+import torch
+from ray.train import ScalingConfig
+from ray.train.torch import TorchTrainer
+
+{line}
+def train(config):
+    torch.manual_seed(ray.train.get_context().get_world_rank())
+    model = ray.train.torch.prepare_model(torch.nn.Linear(2, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=config["lr"])
+    if ray.train.get_context().get_world_rank() == 0:
+        mlflow.set_tracking_uri(config["tracking_uri"])
+        mlflow.set_experiment("docs")
+        mlflow.start_run(run_name="run")
+        mlflow.log_params(config)
+    for epoch in range(3):
+        loss = torch.nn.functional.mse_loss(model(torch.ones(4, 2)), torch.ones(4, 1))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        ray.train.report({{"loss": loss.item()}})
+        if ray.train.get_context().get_world_rank() == 0:
+            mlflow.log_metric("loss", loss.item(), step=epoch)
+    if ray.train.get_context().get_world_rank() == 0:
+        mlflow.end_run()
+
+
+ray.init(num_cpus=3, object_store_memory=100 << 20, include_dashboard=False, log_to_driver=False)
+config = {{"lr": 0.1, "tracking_uri": os.environ["MLFLOW_TRACKING_URI"]}}
+run_config = ray.train.RunConfig(storage_path=os.path.abspath("ray"))
+TorchTrainer(train, train_loop_config=config, scaling_config=ScalingConfig(num_workers=2), run_config=run_config).fit()
+"""
+
 SCRIPTS = {
     "lightning": LIGHTNING.replace("{logger}", LIGHTNINGS_OWN),
     "transformers": TRANSFORMERS.replace("{tracker}", "mlflow"),
@@ -211,6 +266,8 @@ SCRIPTS = {
     "catboost": CATBOOST,
     "sklearn": SKLEARN,
     "optuna_integration": OPTUNA,
+    "ray.tune": RAY_TUNE,
+    "ray.train": RAY_TRAIN,
 }
 OWN = {
     "lightning": (LIGHTNING.replace("{logger}", TAILRACES), "pass"),
@@ -225,9 +282,11 @@ OWN = {
 
 _EACH_TIME = (
     *("tailrace.", "mlflow.source", "mlflow.runName", "mlflow.parentRunId"),
-    *("datetime_", "output_dir", "logging_dir"),
+    *("datetime_", "output_dir", "logging_dir", "trial_name", "tracking_uri"),
 )
 """Params and tags with a time, a path or an id, and tailrace's own."""
+_OF_SOME_RUNS = "trial_id"
+"""Ray logs what `float()` takes: of random ids as `13e30_00000` that is every sixth."""
 
 
 def _stored(code: str, line: str, template: Path, directory: Path) -> list[dict[str, Any]]:
@@ -247,7 +306,9 @@ def _stored(code: str, line: str, template: Path, directory: Path) -> list[dict[
 
 def _shown(store: Store) -> dict[str, Any]:
     return {
-        "metrics": {key: [step for step, _ in points] for key, points in sorted(store.metrics().items())},
+        "metrics": {
+            key: [step for step, _ in points] for key, points in sorted(store.metrics().items()) if key != _OF_SOME_RUNS
+        },
         "params": {key: value for key, value in sorted(store.params.items()) if key not in _EACH_TIME},
         "tags": {key: value for key, value in sorted(store.tags.items()) if not key.startswith(_EACH_TIME)},
         "status": store.status,

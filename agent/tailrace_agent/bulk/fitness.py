@@ -16,17 +16,16 @@ from mlflow.store.tracking.dbmodels.models import SqlLatestMetric, SqlMetric
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from sqlalchemy.engine import Connection
 
-__all__ = ["TESTED", "Unfit", "check_store", "unfit", "version_fault"]
+from tailrace_agent.bulk.rows import TESTED, VERSION
 
-TESTED: Final = frozenset(("dc11669786a5",))
-"""Versions of MLflow's schema (`alembic_version`): MLflow 3.17's."""
+__all__ = ["Unfit", "check_store", "unfit", "version_fault"]
+
 _DIALECTS: Final = ("sqlite", "postgresql")
 _COLUMNS: Final = frozenset(("key", "value", "timestamp", "step", "is_nan", "run_uuid"))
 _KEYS: Final = {
     SqlMetric.__tablename__: frozenset(("key", "timestamp", "step", "run_uuid", "value", "is_nan")),
     SqlLatestMetric.__tablename__: frozenset(("key", "run_uuid")),
 }
-_VERSION: Final = "SELECT version_num FROM alembic_version"
 
 
 class Unfit(Exception):
@@ -57,7 +56,7 @@ def check_store(store: Any) -> None:
 
 def version_fault(connection: Connection) -> str | None:
     """Why the version of the database's schema is none that was tested, or None."""
-    found = [row[0] for row in connection.exec_driver_sql(_VERSION)]
+    found = [row[0] for row in connection.exec_driver_sql(VERSION)]
     if len(found) == 1 and found[0] in TESTED:
         return None
     return f"it was not tested with the version {', '.join(found) or 'none'} of MLflow's tables"

@@ -16,53 +16,28 @@ Loading this module imports MLflow.
 
 from __future__ import annotations
 
-import math
 import operator
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import repeat
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
 
 from mlflow.entities import Metric
-from mlflow.store.tracking.dbmodels.models import SqlLatestMetric, SqlMetric
 from mlflow.utils.validation import MAX_METRICS_PER_BATCH, _validate_metric, _validate_run_id
 from sqlalchemy.engine import Connection
 
 from tailrace_agent.bulk.columns import RunColumns
 from tailrace_agent.bulk.fitness import Unfit, version_fault
+from tailrace_agent.bulk.rows import COLUMNS, INSERT, LATEST, METRICS, NEWER, UPSERT, Row, latest_of, rows_of
 
 __all__ = ["write"]
 
-_LARGEST: Final = 1.7976931348623157e308
-"""What MLflow's tables have for infinity."""
-_METRICS: Final = SqlMetric.__tablename__
-_LATEST: Final = SqlLatestMetric.__tablename__
-_COLUMNS: Final = "key, value, timestamp, step, is_nan, run_uuid"
-_NEWER: Final = (
-    "ON CONFLICT (key, run_uuid) DO UPDATE SET "
-    + ", ".join(f"{column} = excluded.{column}" for column in ("value", "timestamp", "step", "is_nan"))
-    + " WHERE (excluded.step, excluded.timestamp, excluded.value)"
-    + f" > ({_LATEST}.step, {_LATEST}.timestamp, {_LATEST}.value)"
-)
-_QMARKS: Final = f"({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)"
 _UNNEST: Final = (
-    f"({_COLUMNS}) SELECT {_COLUMNS} FROM unnest(CAST(%s AS text[]), CAST(%s AS double precision[]), "  # noqa: S608
-    f"CAST(%s AS bigint[]), CAST(%s AS bigint[]), CAST(%s AS boolean[]), CAST(%s AS text[])) AS points({_COLUMNS})"
+    f"({COLUMNS}) SELECT {COLUMNS} FROM unnest(CAST(%s AS text[]), CAST(%s AS double precision[]), "  # noqa: S608
+    f"CAST(%s AS bigint[]), CAST(%s AS bigint[]), CAST(%s AS boolean[]), CAST(%s AS text[])) AS points({COLUMNS})"
 )
 
 
 _PLACE: Final = operator.itemgetter(5, 0, 3, 2, 1, 4)
 """Where a row stands among others: by run, key, step, timestamp, value."""
-
-
-class _Row(NamedTuple):
-    """A row of either table, in the order of `_COLUMNS`."""
-
-    key: str
-    value: float
-    timestamp: int
-    step: int
-    is_nan: bool
-    run_uuid: str
 
 
 def write(store: Any, runs: Sequence[RunColumns]) -> None:
@@ -85,7 +60,7 @@ def write(store: Any, runs: Sequence[RunColumns]) -> None:
         if fault is None:
             for run in plain:
                 store._check_run_is_active(store._get_run(run_uuid=run.run_id, session=session))
-            rows = [row for run in plain for row in _rows(run)]
+            rows = [row for run in plain for row in rows_of(run)]
             if rows:
                 _insert(connection, rows)
     if fault is not None:  # not within the session, which makes an error of MLflow's of whatever it meets
@@ -104,46 +79,19 @@ def _validate(run: RunColumns) -> None:
         _validate_metric(run.keys[run.key[at]], run.value[at], earliest, run.step[at], f"metrics[{at}]")
 
 
-def _rows(run: RunColumns) -> Iterator[_Row]:
-    keys: Iterable[str] = map(run.keys.__getitem__, run.key)
-    values, are_nan = run.value, repeat(False)
-    if not all(map(math.isfinite, values)):
-        are_nan = list(map(math.isnan, values))  # type: ignore[assignment]
-        values = list(map(_storable, values))
-    return map(_Row, keys, values, run.timestamp, run.step, are_nan, repeat(run.run_id))
-
-
-def _storable(value: float) -> float:
-    """A value as MLflow's tables have it: zero for NaN, the largest number for infinity."""
-    if math.isnan(value):
-        return 0.0
-    return math.copysign(_LARGEST, value) if math.isinf(value) else value
-
-
-def _insert(connection: Connection, rows: Sequence[_Row]) -> None:
-    latest = _latest(rows)
+def _insert(connection: Connection, rows: Sequence[Row]) -> None:
+    latest = latest_of(rows)
     if connection.dialect.name == "sqlite":
-        connection.exec_driver_sql(f"INSERT INTO {_METRICS} {_QMARKS} ON CONFLICT DO NOTHING", list(rows))
-        connection.exec_driver_sql(f"INSERT INTO {_LATEST} {_QMARKS} {_NEWER}", latest)
+        connection.exec_driver_sql(INSERT, list(rows))
+        connection.exec_driver_sql(UPSERT, latest)
         return
     ordered = sorted(rows, key=_PLACE)  # two that insert the same rows wait for each other, row by row
-    connection.exec_driver_sql(f"INSERT INTO {_METRICS} {_UNNEST} ON CONFLICT DO NOTHING", _arrays(ordered))
+    connection.exec_driver_sql(f"INSERT INTO {METRICS} {_UNNEST} ON CONFLICT DO NOTHING", _arrays(ordered))
     # In the order of the database, as MLflow locks them, and not in that of Python.
-    connection.exec_driver_sql(f"INSERT INTO {_LATEST} {_UNNEST} ORDER BY run_uuid, key {_NEWER}", _arrays(latest))
+    connection.exec_driver_sql(f"INSERT INTO {LATEST} {_UNNEST} ORDER BY run_uuid, key {NEWER}", _arrays(latest))
 
 
-def _latest(rows: Sequence[_Row]) -> list[_Row]:
-    """The last row of each run and key, by MLflow's rule, in the order in which they are locked."""
-    found: dict[tuple[str, str], _Row] = {}
-    for row in rows:
-        mark = row.run_uuid, row.key
-        other = found.get(mark)
-        if other is None or (row.step, row.timestamp, row.value) > (other.step, other.timestamp, other.value):
-            found[mark] = row
-    return [found[mark] for mark in sorted(found)]
-
-
-def _arrays(rows: Sequence[_Row]) -> tuple[str, ...]:
+def _arrays(rows: Sequence[Row]) -> tuple[str, ...]:
     """A column each as PostgreSQL writes arrays: every driver takes a text, and none has to adapt each number."""
     keys, values, timestamps, steps, are_nan, runs = zip(*rows, strict=True)
     quoted = {text: _quoted(text) for text in {*keys, *runs}}

@@ -6,8 +6,9 @@ What this module promises:
   a message that a person can act on and that holds no password.
 * No method retries or sleeps, and none waits longer than the request time-out for one answer (uploads to object stores
   excepted). Nothing of the process is changed: no environment variable, no state of MLflow's modules.
-* A plain MLflow server is spoken to without importing MLflow, where the process is tailrace's own (see `rest`). All
-  else goes through MLflow's own stores, which know what a program has changed about them.
+* A plain MLflow server is spoken to without importing MLflow, where the process is tailrace's own (see `rest`), and so
+  is a SQLite database of a known version about runs that are there (see `mlflow.sqlite_runs`). All else goes through
+  MLflow's own stores, which know what a program has changed about them.
 
 Loading this module is cheap. MLflow's import takes a second. Its telemetry is left as the process has it; a host that
 owns its process sets `MLFLOW_DISABLE_TELEMETRY=true` before the first call.
@@ -82,11 +83,17 @@ def open_sink(tracking_uri: str | None, cwd: str, *, request_timeout: float, own
     try:
         runs: RunStore
         server = plain_server(tracking_uri) if own_process else None
+        database = _known_database(tracking_uri, cwd) if own_process and server is None else None
         if server is not None:
             from tailrace_agent.rest.server_runs import ServerRuns
 
             uri = server
             runs = ServerRuns(uri, cwd, request_timeout)
+        elif database is not None:
+            from tailrace_agent.mlflow.sqlite_runs import SqliteRuns
+
+            uri = database
+            runs = SqliteRuns(uri, cwd, request_timeout)
         else:
             if own_process:
                 import_lean()
@@ -101,6 +108,12 @@ def open_sink(tracking_uri: str | None, cwd: str, *, request_timeout: float, own
     except Exception as error:  # noqa: BLE001  # whatever a database driver or a plug-in raises
         raise opening_failed(error, uri) from None
     return MlflowSink(uri, runs, request_timeout)
+
+
+def _known_database(tracking_uri: str | None, cwd: str) -> str | None:
+    from tailrace_agent.mlflow.sqlite_runs import known_database  # loads SQLite
+
+    return known_database(tracking_uri, cwd)
 
 
 def sink_over(uri: str, store: Store, request_timeout: float) -> MlflowSink:

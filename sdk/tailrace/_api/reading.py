@@ -220,7 +220,7 @@ class ReadCalls(TrackerPart):
     ) -> list[str] | None:
         """Experiment ids to search; None for all of them."""
         if ids and names:
-            raise CallError("give experiment_ids or experiment_names, not both")
+            raise CallError("Only experiment_ids or experiment_names can be used, but not both")
         if ids:
             return [as_name(experiment_id, "one of experiment_ids") for experiment_id in ids]
         if names:

@@ -161,7 +161,7 @@ class Tracker(ActiveCalls, ActiveArtifactCalls, ActiveResultCalls, ReadCalls, Re
             >>> tailrace.set_experiment("digits")
         """
         if (experiment_name is None) == (experiment_id is None):
-            raise CallError("set_experiment takes experiment_name or experiment_id, one of the two")
+            raise CallError("Must specify exactly one of the two: experiment_name or experiment_id")
         experiment_name, experiment_id = (
             _text(experiment_name, "experiment_name"),
             _text(experiment_id, "experiment_id"),

@@ -50,7 +50,8 @@ def as_name(value: object, name: str) -> str:
         '7'
     """
     if value is None or isinstance(value, _SEVERAL):
-        raise CallError(f"{name} is one name or id, a text, not {value!r:.200}")
+        what = name.removeprefix("one of ").replace("_", " ")
+        raise CallError(f"Invalid {what}: {name} is one name or id, a text, not {value!r:.200}")
     return as_text(value, name)
 
 

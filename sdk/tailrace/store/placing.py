@@ -67,9 +67,10 @@ def install(*, offline: bool = False, background_artifacts: bool = False) -> Non
 
 
 def join_mlflow() -> None:
-    """What goes with the stores, as soon as MLflow is imported: active runs, the exit, artifacts, links."""
+    """What goes with the stores, as soon as MLflow is imported: active runs, the exit, artifacts, links, batches."""
     from tailrace.store.active_run import share_active_run
     from tailrace.store.artifacts import hand_over_artifacts, reach_artifacts
+    from tailrace.store.batches import pass_batches_on
     from tailrace.store.exits import attend_exit
     from tailrace.store.links import link_by_what_is_known
 
@@ -78,6 +79,7 @@ def join_mlflow() -> None:
     reach_artifacts()
     hand_over_artifacts()
     link_by_what_is_known()
+    pass_batches_on()
 
 
 def stand_before(registry: Any) -> None:
