@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 from mlflow.entities import ViewType
 
 from helpers.databases import copy_database
-from helpers.sdk_tools import Store, forget, script
+from helpers.sdk_tools import Store, forget, named, script
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
 pytestmark = [pytest.mark.services, pytest.mark.timeout(600)]
@@ -334,3 +334,94 @@ def _steps(stored: list[dict[str, Any]]) -> dict[str, list[int]]:
     """The steps of each metric in all runs, each once: of two that are equal in all, time too, MLflow keeps one."""
     names = sorted({name for run in stored for name in run["metrics"]})
     return {name: sorted({step for run in stored for step in run["metrics"].get(name, ())}) for name in names}
+
+
+TENSORBOARD = """
+import torch
+{line}
+torch.manual_seed(0)
+writer = SummaryWriter("runs/docs")
+x = torch.arange(-5, 5, 0.1).view(-1, 1)
+y = -5 * x + 0.1 * torch.randn(x.size())
+model = torch.nn.Linear(1, 1)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+for epoch in range(10):
+    loss = torch.nn.functional.mse_loss(model(x), y)
+    writer.add_scalar("Loss/train", loss, epoch)
+    writer.add_scalars("weights", {{"w": model.weight.detach(), "b": model.bias.detach()}}, epoch)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+writer.add_hparams({{"lr": 0.1, "bsize": 100}}, {{"hparam/accuracy": 0.5, "hparam/loss": loss.item()}})
+writer.flush()
+writer.close()
+"""
+
+CLU = """
+import numpy as np
+from clu import metric_writers, values
+
+{line}
+with metric_writers.ensure_flushes(writer):
+    writer.write_hparams({{"learning_rate": 0.1, "batch_size": 8}})
+    for step in range(1, 11):
+        writer.write_scalars(step, {{"loss": 1 / step, "accuracy": np.float32(step / 10)}})
+        metric_writers.write_values(writer, step, {{"lr": values.Scalar(0.1 / step)}})
+"""
+
+WRITERS = "writer = metric_writers.MultiWriter([metric_writers.LoggingWriter(), {one}])"
+EVENTS = {
+    "tensorboard": (
+        TENSORBOARD,
+        "from torch.utils.tensorboard import SummaryWriter",
+        "from tailrace.tensorboard import SummaryWriter",
+    ),
+    "clu.metric_writers": (
+        CLU,
+        WRITERS.replace("{one}", "metric_writers.SummaryWriter('runs')"),
+        "from tailrace.integrations.clu import MetricWriter; " + WRITERS.replace("{one}", "MetricWriter('docs')"),
+    ),
+}
+"""Scripts that write event files: the script, its line, and the one that stands for it."""
+
+
+@pytest.mark.parametrize("framework", EVENTS)
+def test_a_script_that_writes_event_files_leaves_its_scalars_in_mlflow(
+    framework: str, sqlite_template: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip(framework, exc_type=ImportError)
+    pytest.importorskip("tensorboard")
+    code, theirs, ours = EVENTS[framework]
+    places = os.pathsep.join(sys.path)
+    script(tmp_path, code.format(line=theirs), PYTHONPATH=places)
+    written = _scalars(tmp_path)
+    assert len(written) > 2
+    (tmp_path / "ours").mkdir()
+    uri = f"sqlite:///{copy_database(sqlite_template, tmp_path)}"
+    script(tmp_path / "ours", code.format(line=ours), MLFLOW_TRACKING_URI=uri, PYTHONPATH=places)
+    forget(tmp_path / "ours")
+    run = named(uri, "docs")
+    stored = {key: [(step, pytest.approx(value)) for step, value in points] for key, points in run.metrics().items()}
+    assert written == stored
+    assert run.status == "FINISHED"
+    assert "0.1" in run.params.values()
+
+
+def _scalars(directory: Path) -> dict[str, list[tuple[int, float]]]:
+    """What the event files in a directory have, by name: that of a writer of its own stands before its tag."""
+    from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer
+    from tensorboard.util import tensor_util
+
+    found = EventMultiplexer().AddRunsFromDirectory(str(directory)).Reload()
+    scalars = {}
+    for run, tags in found.Runs().items():
+        for tag in tags["scalars"]:
+            # torch's `add_scalars` writes each by a writer of its own, whose directory is named after both.
+            own = tag.replace("/", "_") + "_"
+            name = f"{tag}/{run.rpartition(own)[2]}" if own in run else tag
+            scalars[name] = [(event.step, event.value) for event in found.Scalars(run, tag)]
+        for tag in tags["tensors"]:
+            if found.SummaryMetadata(run, tag).plugin_data.plugin_name == "scalars":
+                events = found.Tensors(run, tag)
+                scalars[tag] = [(event.step, float(tensor_util.make_ndarray(event.tensor_proto))) for event in events]
+    return scalars
