@@ -23,7 +23,7 @@ from tailrace_agent.ipc.records import End, ModelOutcome, Monitor, Rank, Samples
 from tailrace_agent.ipc.status import RunStatus
 from tailrace_agent.ipc.stored import to_finite
 from tailrace_agent.ledger import Ledger
-from tailrace_agent.spool.rank_rows import Step
+from tailrace_agent.spool.rank_rows import RankSteps
 from tailrace_agent.text.quoting import plain
 
 __all__ = ["RunBook"]
@@ -135,7 +135,7 @@ class RunBook:
                 self.update(run)
             return bool(unknown)
 
-    def steps(self, run: int, steps: list[Step]) -> bytes | None:
+    def steps(self, run: int, steps: RankSteps) -> bytes | None:
         """What the ranks of a run's job have said of steps whose statistics wait. Returns the state, to be written."""
         with self._lock:
             state = self._states.get(run)

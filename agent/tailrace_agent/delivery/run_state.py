@@ -13,7 +13,7 @@ from tailrace_agent.ipc.status import RunStatus
 from tailrace_agent.ipc.stored import to_finite
 from tailrace_agent.ledger import Ledger
 from tailrace_agent.sinks.base import RunRef
-from tailrace_agent.spool.rank_rows import Step
+from tailrace_agent.spool.rank_rows import RankSteps
 
 __all__ = ["Description", "RankState", "RunState", "finite", "status_of"]
 
@@ -91,7 +91,7 @@ class RunState(msgspec.Struct, kw_only=True):
         rebuilt: Its record could not be read, and `spec` stands in for what was requested, until its program sends that
             again.
         ranks: The processes of its job on this machine.
-        rank_steps: What they have said of steps whose statistics are not complete.
+        rank_steps: What they have said of steps whose statistics are not complete, and which are out.
     """
 
     spec: RunSpec
@@ -121,7 +121,7 @@ class RunState(msgspec.Struct, kw_only=True):
     shared: bool = False
     rebuilt: bool = False
     ranks: list[RankState] = []
-    rank_steps: list[Step] = []
+    rank_steps: RankSteps | None = None
 
     @classmethod
     def begun(cls, record: Start, ring: str) -> RunState:

@@ -149,6 +149,11 @@ class JobPart(msgspec.Struct, frozen=True, kw_only=True):
     launcher: tuple[int, int] = (0, 0)
     weak: bool = False
 
+    @property
+    def beside_others(self) -> bool:
+        """Whether there may be several processes of it on this machine."""
+        return self.local_world_size > 1 or (not self.local_world_size and self.world_size > 1)
+
 
 class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What `start_run` was called with: enough to create the run, now or after a reboot.

@@ -122,7 +122,8 @@ class Pipeline:
         observers = Observers(settings, book, spool, session=session.id, host=session.info.hostname, log=log)
         intake = Intake(partial(staging.stage_text, session.artifacts), saw=observers.saw)
         for state in book.all():
-            intake.ranks.resume(state.run, state.rank_steps)
+            if state.rank_steps is not None:
+                intake.ranks.resume(state.run, state.rank_steps)
             for rank in state.ranks:
                 intake.resume_rank(state.spec, rank_record(state.run, rank), rank.ring)
         rings = RingDrain(session, spool, book, intake, alive, log)

@@ -48,7 +48,8 @@ class RunMonitors:
     def resume(self) -> None:
         """An earlier agent was killed: what it sampled, this one samples, if the run's process still lives."""
         for state in self._book.all():
-            if not state.monitors or state.end is not None or not self._alive(state.ring):
+            rings = [state.ring, *(rank.ring for rank in state.ranks)]  # any rank of a job may want samples
+            if not state.monitors or state.end is not None or not any(map(self._alive, rings)):
                 continue
             self._monitors = self._monitors or self._made()
             for record in state.monitors:
@@ -75,7 +76,7 @@ class RunMonitors:
                 (self._monitors.start if record.on else self._monitors.stop)(record)
             except (CallError, msgspec.ValidationError) as error:
                 changes.notices.append((record.run, f"the system monitor cannot be started: {error}"))
-        for run in (*gone, *(end.run for end in changes.ends)):
+        for run in (*gone, *(end.run for end in changes.ends), *changes.done):
             self._monitors.stop_run(run)
         return self._monitors.take()
 

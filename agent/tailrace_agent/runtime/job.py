@@ -19,7 +19,7 @@ import msgspec
 
 from tailrace_agent.runtime.processes import Process
 
-__all__ = ["JOB", "Job", "derived_run", "find_job", "why_none"]
+__all__ = ["JOB", "Job", "derived_run", "find_job", "own_run", "why_none"]
 
 JOB: Final = "TAILRACE_JOB"
 """The variable that names a job, stronger than whatever the launcher says."""
@@ -123,6 +123,11 @@ def derived_run(*parts: object) -> int:
     """The id of a run on which all processes of a job agree without a word: 63 bits, from what they all know."""
     digest = hashlib.sha256("\0".join(map(str, parts)).encode(errors="surrogateescape")).digest()
     return int.from_bytes(digest[:8], "big") >> 1
+
+
+def own_run(run: int, rank: int) -> int:
+    """The id of the nested run that a rank of a job has for itself; rank 0's is that of the job."""
+    return derived_run(run, "rank", rank) if rank else run
 
 
 def int_of(environ: Mapping[str, str], name: str, default: int = 0) -> int:

@@ -11,7 +11,7 @@ import msgspec
 
 from tailrace_agent.errors import CallError
 
-__all__ = ["SWITCHES", "MonitorConfig", "key"]
+__all__ = ["SWITCHES", "MonitorConfig", "key", "node_part"]
 
 SWITCHES: Final = ("cpu", "memory", "disk", "network", "gpu", "process", "cores")
 """The fields of `MonitorConfig` that are switched on and off."""
@@ -21,6 +21,7 @@ _LONGEST: Final = 3600.0
 _LONGEST_NAME: Final = 80
 """Of a prefix or node: MLflow allows 250 characters in a key, and the longest name of a metric has some 60."""
 _NAME: Final = re.compile(r"[\w\-./: ]+", re.ASCII)
+_NOT_A_NODE: Final = re.compile(r"[^\w.-]+", re.ASCII)
 
 
 class MonitorConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,6 +41,8 @@ class MonitorConfig(msgspec.Struct, frozen=True, kw_only=True):
         pid: Root process of the training program; None means the process that samples.
         cwd: Directory whose file system is measured; None means the working directory of the process that samples.
         visible_devices: `CUDA_VISIBLE_DEVICES` as the training process has it; None when it is not set.
+        family: Root process of a job's processes on this machine, of which `pid` is one: all of them are measured, and
+            GPUs have the machine's own index. None: `pid` is alone.
 
     Raises:
         CallError: A value can never work.
@@ -62,6 +65,7 @@ class MonitorConfig(msgspec.Struct, frozen=True, kw_only=True):
     pid: int | None = None
     cwd: str | None = None
     visible_devices: str | None = None
+    family: int | None = None
 
     def __post_init__(self) -> None:
         _check_interval(self.interval)
@@ -70,8 +74,9 @@ class MonitorConfig(msgspec.Struct, frozen=True, kw_only=True):
         _check_name("prefix", self.prefix)
         if self.node is not None:
             _check_name("node", self.node)
-        pid: object = self.pid
-        _require(pid is None or (type(pid) is int and pid > 0), "pid", pid, "a process id, or None")
+        for name in ("pid", "family"):
+            pid: object = getattr(self, name)
+            _require(pid is None or (type(pid) is int and pid > 0), name, pid, "a process id, or None")
         for name in ("cwd", "visible_devices"):
             value: object = getattr(self, name)
             _require(value is None or isinstance(value, str), name, value, "a string, or None")
@@ -80,6 +85,16 @@ class MonitorConfig(msgspec.Struct, frozen=True, kw_only=True):
 def key(prefix: str, node: str | None, name: str) -> str:
     """A metric's full name: `key("system", None, "swap_usage_megabytes")` is `system/swap_usage_megabytes`."""
     return f"{prefix}/{name}" if node is None else f"{prefix}/{node}/{name}"
+
+
+def node_part(name: str) -> str:
+    """What a machine is called in a metric's name: what that may not have becomes a dash.
+
+    Example:
+        >>> node_part("gpu box #3"), node_part("../knoten-ä"), node_part("###")
+        ('gpu-box-3', 'knoten', 'node')
+    """
+    return _NOT_A_NODE.sub("-", name)[:_LONGEST_NAME].strip("-.") or "node"
 
 
 def _check_interval(value: object) -> None:

@@ -20,7 +20,7 @@ from tailrace_agent.sampler.memory import MemorySource, SwapSource
 from tailrace_agent.sampler.network import NetworkSource
 from tailrace_agent.sampler.process import ProcessSource
 from tailrace_agent.sampler.source import Source
-from tailrace_agent.sampler.torch_memory import TorchSource, torch_board
+from tailrace_agent.sampler.torch_memory import TorchOfRanks, TorchSource, torch_board
 
 __all__ = ["all_sources", "host_sources", "process_family"]
 
@@ -36,9 +36,11 @@ def all_sources(config: MonitorConfig, log: Log, health: Callable[[], Health], s
     """
     sources = [*host_sources(config), HealthSource(health)]
     if config.gpu:
-        family = partial(process_family, config.pid or os.getpid())
-        sources += gpu_sources(config.visible_devices, log, family)
-        if config.pid is not None:
+        family = partial(process_family, config.family or config.pid or os.getpid())
+        sources += gpu_sources(None if config.family else config.visible_devices, log, family)
+        if config.family is not None:
+            sources.append(TorchOfRanks(shared))
+        elif config.pid is not None:
             sources.append(TorchSource(torch_board(shared, config.pid)))
     return sources
 
@@ -65,5 +67,5 @@ def host_sources(config: MonitorConfig) -> list[Source]:
     if config.network:
         sources.append(NetworkSource())
     if config.process:
-        sources.append(ProcessSource(config.pid))
+        sources.append(ProcessSource(config.family or config.pid))
     return sources

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from tailrace_agent.ipc.sample_board import BoardReader
 
-__all__ = ["TorchSource", "torch_board"]
+__all__ = ["TorchOfRanks", "TorchSource", "torch_board"]
+
+_BOARD: Final = "-torch.board"
 
 
 def torch_board(shared: Path, pid: int) -> Path:
     """Where a training process writes it."""
-    return shared / f"{pid}-torch.board"
+    return shared / f"{pid}{_BOARD}"
 
 
 class TorchSource:
@@ -45,3 +48,39 @@ class TorchSource:
 
     def close(self) -> None:
         """Nothing to let go of."""
+
+
+class TorchOfRanks:
+    """The same of all processes of a job on this machine, which name GPUs by its index; of one GPU it is their sum.
+
+    Args:
+        shared: The session's directory in shared memory.
+    """
+
+    name = "torch"
+    every = 0.0
+
+    def __init__(self, shared: Path) -> None:
+        self._shared = shared
+        self._sources: dict[Path, TorchSource] = {}
+
+    def sample(self, now: float) -> dict[str, float]:
+        """See `Source`."""
+        values: dict[str, float] = {}
+        for path in self._shared.glob(f"*{_BOARD}"):
+            source = self._sources.setdefault(path, TorchSource(path))
+            for key, value in source.sample(now).items():
+                values[key] = values.get(key, 0.0) + value
+        return values
+
+    def tags(self) -> dict[str, str]:
+        """None."""
+        return {}
+
+    def totals(self) -> dict[str, float]:
+        """None."""
+        return {}
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+        self._sources.clear()

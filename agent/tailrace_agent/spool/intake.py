@@ -39,9 +39,10 @@ from tailrace_agent.ipc.records import (
 )
 from tailrace_agent.ipc.staging import is_staged_name
 from tailrace_agent.ledger import as_dropped
+from tailrace_agent.runtime.job import own_run
 from tailrace_agent.sinks.base import Limits
 from tailrace_agent.spool.blocks import BLOCK_POINTS, SYSTEM, NewBlock, Tally, encode_rows
-from tailrace_agent.spool.rank_rows import RankPlace, RankRows, Step, routed
+from tailrace_agent.spool.rank_rows import RankPlace, RankRows, RankSteps
 from tailrace_agent.text.quoting import quoted
 
 __all__ = ["Changes", "Intake"]
@@ -68,7 +69,8 @@ class Changes:
         self.notices: list[tuple[int, Notice | str]] = []
         self.last_ns: dict[int, int] = {}
         self.progress: dict[int, dict[str, Samples]] = {}
-        self.steps: dict[int, list[Step]] = {}
+        self.steps: dict[int, RankSteps] = {}
+        self.done: set[int] = set()
         self._tally: dict[tuple[int, Kind, str], int] = {}
 
     def count(self, run: int, kind: Kind, what: str, n: int) -> None:
@@ -160,8 +162,8 @@ class Intake:
             place = self.ranks.place_of(ring)
             if place is None or place.run != run:
                 self._row(run, step, time_ns, values, body)
-            elif row := self._of_rank(place, step, time_ns, values):
-                self._row(run, step, time_ns, row, encode((run, step, time_ns, row)))
+            else:
+                self._of_rank(ring, place, body, step, time_ns, values)
 
     def drop(self, run: int, reason: Reason, n: int) -> None:
         """Counts metrics that could not even be read."""
@@ -193,15 +195,22 @@ class Intake:
             self._split(run, step, time_ns, values)
 
     def _of_rank(
-        self, place: RankPlace, step: int, time_ns: int, values: dict[str, float | bool]
-    ) -> dict[str, float | bool]:
-        """What goes on of a rank's row; the rest becomes a part of statistics, or is not for MLflow."""
-        if step > _MAX_STEP or time_ns > _MAX_STEP:
-            return values  # it is dropped, and counted, as any other
-        row, stats = routed(place, values)
-        if late := self.ranks.add(place, step, time_ns, stats):
-            self._changes.drop(place.run, "metric", "after its step's statistics", late)
-        return row
+        self, ring: str, place: RankPlace, body: bytes, step: int, time_ns: int, values: dict[str, float | bool]
+    ) -> None:
+        """A rank's row: what of it goes on, under which name; the rest is a part of statistics, or not for MLflow."""
+        run = place.run
+        if step > _MAX_STEP or time_ns > _MAX_STEP:  # it is dropped, and counted, as any other
+            return self._row(run, step, time_ns, values, body)
+        row, own, stats = self.ranks.route(ring, values)
+        if stats and (late := self.ranks.add(ring, step, time_ns, stats)):
+            self._changes.drop(run, "metric", "after its step's statistics", late)
+        if row:
+            # Nearly all of rank 0's rows go on as they are.
+            whole = len(row) == len(values) and row.keys() == values.keys()
+            self._row(run, step, time_ns, row, body if whole else encode((run, step, time_ns, row)))
+        if own:
+            self._row(place.own_run, step, time_ns, own, encode((place.own_run, step, time_ns, own)))
+        return None
 
     # -- metrics -----------------------------------------------------------------------------------------------------
 
@@ -264,9 +273,14 @@ class Intake:
     def _place(self, record: Rank, ring: str) -> None:
         job = self._jobs.get(record.run)
         self._done.setdefault(record.run, {})[record.rank] = record.state != "began"
+        if self._all_done(record.run):
+            self._changes.done.add(record.run)
         if job is not None and record.state == "began":
             node = f"/{job.node}" if job.several_nodes else ""
-            self.ranks.put_place(ring, RankPlace(record.run, record.rank, job.local_world_size, node, record.modes))
+            own = own_run(record.run, record.rank)
+            self.ranks.put_place(
+                ring, RankPlace(record.run, record.rank, job.local_world_size, node, record.modes, own)
+            )
 
     def _all_done(self, run: int) -> bool:
         job, done = self._jobs.get(run), self._done.get(run, {})

@@ -329,7 +329,7 @@ class ActiveCalls(TrackerPart):
             process: This process and its children.
             cores: Each core's utilisation, too.
             prefix: First part of every name.
-            node: Name of this machine among several: `system/<node>/…`.
+            node: Name of this machine among several: `system/<node>/…`; where a job runs on several, it has one anyway.
 
         Returns:
             The monitor; `latest()` gives the last sample from memory.
@@ -353,7 +353,7 @@ class ActiveCalls(TrackerPart):
             process=process,
             cores=cores,
             prefix=prefix,
-            node=config.system_metrics_node if node is None else node,
+            node=node,
         )
 
     def _linked(

@@ -160,7 +160,7 @@ class Run(ResultCalls, AlertCalls, ModelCalls, Shown, Suggests):
         """
         from tailrace._api.system_monitor import SystemMonitor, monitor_config
 
-        return SystemMonitor(self._core, monitor_config(interval=interval, **wanted))
+        return SystemMonitor(self._core, monitor_config(self._core, interval=interval, **wanted))
 
     # -- waiting and ending ------------------------------------------------------------------------------------------
 

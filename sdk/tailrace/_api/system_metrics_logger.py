@@ -8,6 +8,7 @@ from tailrace._api.boundary import protect
 from tailrace._api.system_monitor import SystemMonitor, monitor_config
 from tailrace._api.tracker_core import module_core
 from tailrace._runs.core import core_of
+from tailrace_agent.sampler.config import key
 
 if TYPE_CHECKING:
     from tailrace._api.run import Run
@@ -56,9 +57,10 @@ class SystemMetricsLogger:
             "disk_": log_disk,
             "network_": log_network,
         }
-        self._prefixes = tuple(f"system/{prefix}" for prefix, on in wanted.items() if on)
         # Everything is sampled, so that a `system_monitor` that joins this one lacks nothing.
-        config = monitor_config(interval=self._core.settings.system_metrics_interval)
+        config = monitor_config(self._core, interval=self._core.settings.system_metrics_interval)
+        self._start = len(key(config.prefix, config.node, ""))
+        self._prefixes = tuple(key(config.prefix, config.node, prefix) for prefix, on in wanted.items() if on)
         self._monitor = SystemMonitor(self._core, config, board_only=True).start()
 
     def log_metrics(self, step: int, prefix: str = "system") -> None:
@@ -71,7 +73,7 @@ class SystemMetricsLogger:
         prefix = prefix.rstrip("/")
         start = f"{prefix}/" if prefix else ""
         values = {
-            start + name[len("system/") :]: value
+            start + name[self._start :]: value
             for name, value in self._monitor.latest().items()
             if name.startswith(self._prefixes)
         }

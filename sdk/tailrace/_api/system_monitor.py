@@ -17,7 +17,7 @@ from tailrace_agent.errors import CallError
 from tailrace_agent.ipc.records import Monitor
 from tailrace_agent.ipc.sample_board import BoardReader, board_file
 from tailrace_agent.runtime.places import working_directory
-from tailrace_agent.sampler.config import MonitorConfig
+from tailrace_agent.sampler.config import MonitorConfig, node_part
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -85,7 +85,7 @@ class SystemMonitor:
             return
         # The agent cannot see what torch's allocator holds in here.
         if on and self._config.gpu:
-            connection.watch_torch()
+            connection.watch_torch(by_machine=self._config.family is not None)
         settings = msgspec.to_builtins(self._config)
         connection.put(Monitor(self._run.spec.run, settings, on, self._board_only, token))
 
@@ -101,8 +101,8 @@ class SystemMonitor:
         self.stop()
 
 
-def monitor_config(**wanted: Any) -> MonitorConfig:
-    """A configuration for this process: its pid, working directory and visible GPUs.
+def monitor_config(run: RunCore, **wanted: Any) -> MonitorConfig:
+    """A configuration for this process: its pid, working directory and visible GPUs; of a rank, for all on its node.
 
     Raises:
         CallError: A value can never work, or there is no such thing to sample.
@@ -112,7 +112,18 @@ def monitor_config(**wanted: Any) -> MonitorConfig:
     for name in given:
         if name not in fields:
             raise CallError(instead_of_argument(name, "system_monitor", fields))
+    job, named = run.spec.job, run.settings.system_metrics_node
+    if named is not None:
+        given = {"node": node_part(named), **given}
+        if given["node"] != named:
+            run.voice.warn(f"this machine is called {given['node']!r}: {named!r} cannot be a part of a metric's name")
+    elif job is not None and job.several_nodes:
+        given = {"node": job.node, **given}
     # This process's own: the agent may have been started elsewhere, and with other GPUs visible.
     return MonitorConfig(
-        pid=os.getpid(), cwd=working_directory(), visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES"), **given
+        pid=os.getpid(),
+        cwd=working_directory(),
+        visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES"),
+        family=(job.launcher[0] or os.getpid()) if job is not None and job.beside_others else None,
+        **given,
     )

@@ -276,7 +276,7 @@ class Tracker(ActiveCalls, ActiveArtifactCalls, ActiveResultCalls, ReadCalls, Re
         if params is not None:
             run.log_params(params)
         if config.log_system_metrics:
-            run.system_monitor(config.system_metrics_interval, node=config.system_metrics_node).start()
+            run.system_monitor(config.system_metrics_interval).start()
         return run
 
     def _short_name(self, name: str | None) -> str | None:

@@ -8,7 +8,6 @@ all ranks make the same calls. The store's address is no part of it: nodes may r
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Final
@@ -19,6 +18,7 @@ from tailrace_agent.ipc.records import JobPart, Rank
 from tailrace_agent.ipc.tags import ATTEMPT_TAG
 from tailrace_agent.runtime.job import derived_run
 from tailrace_agent.runtime.processes import process
+from tailrace_agent.sampler.config import node_part
 
 if TYPE_CHECKING:
     from tailrace_agent.ipc.records import RunSpec
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["of_job", "rank_record"]
 
 _begun: Counter[tuple[object, ...]] = Counter()
-_NOT_A_NAME: Final = re.compile(r"[^\w.-]+")
-"""What a metric's name may not have, of what a host may be called."""
 _SILENT: Final = {"log_params": False, "log_metrics": False, "log_artifacts": False, "log_model": False}
 
 
@@ -115,7 +113,7 @@ def node_name(job: Job, given: str | None) -> str:
     """
     if given is None and job.node is not None:
         return f"node{job.node}"
-    return _NOT_A_NAME.sub("-", given or os.uname().nodename).strip("-") or "node"
+    return node_part(given or os.uname().nodename)
 
 
 def _after_fork_in_child() -> None:

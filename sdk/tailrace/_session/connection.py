@@ -182,12 +182,12 @@ class Connection:
             with contextlib.suppress(OSError):  # a full /dev/shm: what they log is added to the run that has ended
                 self.page.point_elsewhere(session, run)
 
-    def watch_torch(self) -> None:
+    def watch_torch(self, *, by_machine: bool = False) -> None:
         """From now on publishes to the system monitor what torch holds on the GPUs."""
         try:
             from tailrace._session.torch_memory import TorchMemory
 
-            self._torch = self._torch or TorchMemory(self.session.shared)
+            self._torch = self._torch or TorchMemory(self.session.shared, by_machine=by_machine)
         except OSError:  # no room in shared memory, no descriptor: that one figure is missing then
             self._torch = None
 

@@ -28,12 +28,14 @@ class TorchMemory:
 
     Args:
         shared: The session's directory in shared memory.
+        by_machine: GPUs are called by the machine's own index, and not by that of this process, which sees some of them.
 
     Raises:
         OSError: There is no room for the board.
     """
 
-    def __init__(self, shared: Path) -> None:
+    def __init__(self, shared: Path, *, by_machine: bool = False) -> None:
+        self._numbers = _numbers(os.environ.get("CUDA_VISIBLE_DEVICES")) if by_machine else None
         self._board = BoardWriter(torch_board(shared, os.getpid()))
         self._next = 0.0
 
@@ -47,14 +49,22 @@ class TorchMemory:
         # Before the look: one that fails is not tried again with the next row.
         self._next = now + _EVERY
         try:
-            values = _held(torch)
+            values = _held(torch, self._numbers)
         except Exception:  # noqa: BLE001 - a torch of another make, or still being imported: nothing to report then
             return
         if values:
             self._board.write(values)
 
 
-def _held(torch: Any) -> dict[str, float]:
+def _numbers(visible: str | None) -> list[str] | None:
+    """The machine's index of each GPU that this process sees; None: it is the same."""
+    if visible is None:
+        return None
+    # Of what is named by its UUID only the driver knows the index: its figures are left out.
+    return [number if number.isdigit() else "" for number in map(str.strip, visible.split(","))]
+
+
+def _held(torch: Any, numbers: list[str] | None = None) -> dict[str, float]:
     cuda = torch.cuda
     # CUDA is not touched before the program does it: children that are forked after that cannot use it.
     if not cuda.is_initialized():
@@ -62,7 +72,8 @@ def _held(torch: Any) -> dict[str, float]:
     values = {}
     for device in range(cuda.device_count()):
         reserved = cuda.memory_reserved(device)
-        if reserved:  # 0 on a GPU that this process does not use
-            values[f"gpu_{device}_torch_allocated_megabytes"] = cuda.memory_allocated(device) / _MEGABYTE
-            values[f"gpu_{device}_torch_reserved_megabytes"] = reserved / _MEGABYTE
+        index = str(device) if numbers is None else numbers[device] if device < len(numbers) else ""
+        if reserved and index:  # 0 on a GPU that this process does not use
+            values[f"gpu_{index}_torch_allocated_megabytes"] = cuda.memory_allocated(device) / _MEGABYTE
+            values[f"gpu_{index}_torch_reserved_megabytes"] = reserved / _MEGABYTE
     return values

@@ -189,7 +189,9 @@ if rank == 0 and len(sys.argv) == 1:
     assert sorted(run.tags["mlflow.runName"] for run in runs(sqlite_uri)) == ["all", "below"]
 
 
-@pytest.mark.parametrize(("host", "name"), [("gpu box #3", "gpu-box-3"), ("a/b", "a-b"), ("###", "node")])
+@pytest.mark.parametrize(
+    ("host", "name"), [("gpu box #3", "gpu-box-3"), ("a/b", "a-b"), ("###", "node"), ("..", "node")]
+)
 def test_a_node_is_called_what_a_metric_may_be_called(host: str, name: str) -> None:
     assert node_name(Job(key="k"), host) == name
 
