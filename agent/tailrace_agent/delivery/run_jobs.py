@@ -24,13 +24,16 @@ def join(state: RunState, spec: RunSpec, ring: str) -> None:
     mine, theirs = state.spec.job, spec.job
     assert mine is not None
     assert theirs is not None
-    if theirs.attempt > mine.attempt:
+    # Nobody but rank 0 opens a run again that has ended; on other nodes, any process that was not there before.
+    known = [state.ring, *(each.ring for each in state.ranks)]
+    again = state.end is not None and ring not in known and (spec.owned or not state.spec.owned)
+    if theirs.attempt > mine.attempt or (again and theirs.attempt == mine.attempt):
         # An end of the attempt before is none of the job's; what is known of MLflow's side is looked at once more.
         if state.closed:
             state.ref, state.attempts = None, max(1, state.attempts)
         state.advance(Event.RESTARTED)
         # Of an elastic job, whose nodes may have changed places: rank 0 is where it is now.
-        state.spec = spec
+        state.spec, state.ring = spec, ring
     elif spec.owned and not state.spec.owned:
         state.spec, state.ring = spec, ring
 

@@ -135,6 +135,7 @@ class JobPart(msgspec.Struct, frozen=True, kw_only=True):
         attempt: How often the job was started anew.
         launcher: Process id of what has started the ranks here, and when it began; zeros where nothing is known.
         weak: Another job may have the same key, at another time: a run that had ended before this one began is its.
+        own: The run is that of one rank alone, nested in the job's.
     """
 
     key: str
@@ -148,6 +149,7 @@ class JobPart(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int = 0
     launcher: tuple[int, int] = (0, 0)
     weak: bool = False
+    own: bool = False
 
     @property
     def beside_others(self) -> bool:

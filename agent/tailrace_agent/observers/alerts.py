@@ -2,6 +2,7 @@
 
 * A rule raises the alarm once for each metric of each run, and again only after its condition has not held for
   `_CLEAR` seconds. Times are those of the rows, so it does not matter when they are read.
+* A rule about ranks is one about each of them: its condition has to hold for one and the same.
 * "No progress" counts from a run's last metrics (its start, or this agent's, where it has none); a sample of the
   system monitor is none. It ends with the next metrics, or with the run.
 * An alert is due until `done` reports it as written: what fails in between raises it once more, and never twice.
@@ -18,6 +19,7 @@ import msgspec
 
 from tailrace_agent.delivery.run_book import RunBook
 from tailrace_agent.ipc.records import Alert, Tags
+from tailrace_agent.runtime.job import BATCH_TIME
 from tailrace_agent.settings.alert_rules import Rule, parse_rule
 
 __all__ = ["MOST", "Alerts", "as_tags"]
@@ -28,6 +30,7 @@ _CLEAR: Final = 60.0
 _LOOK_EVERY: Final = 1.0  # seconds; the drain comes ten times as often
 _MOST_KEYS: Final = 10_000  # also of conditions that hold at once: beyond that no new one raises the alarm
 _LONGEST: Final = 2000  # characters: a tag of MLflow's has room for 8,000
+_LONGEST_BATCH: Final = f"{BATCH_TIME}.max"
 _NS: Final = 1_000_000_000
 
 
@@ -52,7 +55,9 @@ class Alerts:
     def __init__(self, rules: Iterable[str], book: RunBook) -> None:
         parsed = [parse_rule(rule) for rule in rules]
         self._rules = [rule for rule in parsed if rule.matches is not None]
-        self._silences = [rule for rule in parsed if rule.matches is None]
+        self._silences = [rule for rule in parsed if rule.matches is None and not rule.ranks]
+        self._of_ranks = [rule for rule in parsed if rule.ranks]
+        self._slowest: dict[tuple[int, str], str] = {}
         self._book = book
         self._due: list[Alert] = []
         self._held: dict[tuple[int, str, str], _Held] = {}
@@ -65,7 +70,7 @@ class Alerts:
     @property
     def watching(self) -> bool:
         """Whether there is any rule."""
-        return bool(self._rules or self._silences)
+        return bool(self._rules or self._silences or self._of_ranks)
 
     def saw(self, run: int, step: int, time_ns: int, values: Mapping[str, float], *, system: bool) -> None:
         """A row passes by."""
@@ -74,8 +79,11 @@ class Alerts:
         for key, value in values.items():
             for rule in self._of(key):
                 if self._judge(rule, run, key, float(value), time_ns):
-                    lasting = f" for {_lasting(rule.seconds)}" if rule.seconds else ""
-                    self._raise(run, rule.text, f"{key} is {value:g}{lasting} at step {step}", time_ns // 1_000_000)
+                    text = f"{key} is {value:g}{_for(rule.seconds)} at step {step}"
+                    self._raise(run, rule.text, text, time_ns // 1_000_000)
+
+        if self._of_ranks and not system:
+            self._look_for_slow_ranks(run, step, time_ns, values)
 
     def look(self, now: float, time_ms: int) -> None:
         """Looks for runs without progress, after the rows that came; at most once a second."""
@@ -105,6 +113,25 @@ class Alerts:
     def done(self, alerts: Sequence[Alert]) -> None:
         """These are written."""
         self._due = [alert for alert in self._due if alert not in alerts]  # some may have come since `due`
+
+    def _look_for_slow_ranks(self, run: int, step: int, time_ns: int, values: Mapping[str, float]) -> None:
+        for key, longest in values.items():
+            node = key[len(_LONGEST_BATCH) :]
+            if not key.startswith(_LONGEST_BATCH) or node[:1] not in ("", "/"):
+                continue
+            least = values.get(f"{BATCH_TIME}.min{node}", 0.0)
+            times = longest / least if least > 0 else 1.0
+            rank = f"{values.get(f'{BATCH_TIME}.max_rank{node}', 0.0):g}"
+            before = self._slowest.get((run, node), rank)
+            self._slowest[run, node] = rank
+            for rule in self._of_ranks:
+                # It is one rank that has to be slow all the time: that each is at some step is no straggler.
+                if before != rank:
+                    self._judge(rule, run, f"{before}{node}", 1.0, time_ns)
+                if self._judge(rule, run, f"{rank}{node}", times, time_ns):
+                    where, lasting = f" on {node[1:]}" if node else "", _for(rule.seconds)
+                    what = f"rank {rank}{where} takes {longest:g} s a batch, {times:.2g} times the fastest"
+                    self._raise(run, rule.text, f"{what}{lasting} at step {step}", time_ns // 1_000_000)
 
     def _of(self, key: str) -> list[Rule]:
         rules = self._rules_of.get(key)
@@ -150,9 +177,12 @@ def as_tags(alerts: Sequence[Alert], book: RunBook, new: Container[int] = ()) ->
             continue
         before = state.alerts if state is not None else 0
         number = next(numbers.setdefault(alert.run, itertools.count(before + 1)))
+        # Of a job's other nodes, whose agents count for themselves, each has names of its own.
+        job = state.spec.job if state is not None and not state.spec.owned else None
+        where = f"{job.node}." if job is not None and job.several_nodes else ""
         if number <= MOST:
             last = " (further alerts of this run are left out)" if number == MOST else ""
-            tagged.append((alert, Tags(alert.run, {f"tailrace.alert.{number:03}": f"{describe(alert)}{last}"})))
+            tagged.append((alert, Tags(alert.run, {f"tailrace.alert.{where}{number:03}": f"{describe(alert)}{last}"})))
     return tagged
 
 
@@ -161,6 +191,10 @@ def describe(alert: Alert) -> str:
     at = datetime.fromtimestamp(alert.time_ms / 1000, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     text = f": {alert.text}" if alert.text else ""
     return f"{at} {alert.level}: {alert.title}{text}"[:_LONGEST]
+
+
+def _for(seconds: float) -> str:
+    return f" for {_lasting(seconds)}" if seconds else ""
 
 
 def _lasting(seconds: float) -> str:

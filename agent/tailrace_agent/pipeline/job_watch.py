@@ -129,7 +129,7 @@ class JobWatch:
             return Gone(End(state.run, "FINISHED", at), None) if state.end is None else None
         ranks = fallen(state)
         reason = reason_of(ranks, job, self._session.info.hostname) if ranks else None
-        if outcome is not None:
+        if outcome is not None and not job.own:  # what became of one rank that knows best
             if not outcome.fate.bad:
                 # The command knows best whether it has got over what became of some process of its.
                 return Gone(End(state.run, "FINISHED", outcome.time_ms), None) if state.end is None else None

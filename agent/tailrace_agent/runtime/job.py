@@ -19,10 +19,13 @@ import msgspec
 
 from tailrace_agent.runtime.processes import Process
 
-__all__ = ["JOB", "Job", "derived_run", "find_job", "own_run", "why_none"]
+__all__ = ["BATCH_TIME", "JOB", "Job", "derived_run", "find_job", "own_run", "why_none"]
 
 JOB: Final = "TAILRACE_JOB"
 """The variable that names a job, stronger than whatever the launcher says."""
+
+BATCH_TIME: Final = "train/batch_time_seconds"
+"""The metric by which a slow rank is found: of all ranks, as statistics, where nobody has said otherwise."""
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 

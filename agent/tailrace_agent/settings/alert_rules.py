@@ -4,9 +4,12 @@
 rule      = metric "is" ("NaN" | "not finite")
           | metric ("<" | "<=" | ">" | ">=" | "==" | "!=") number ["for" duration]
           | "no progress for" duration
+          | "rank slower than" number "times the fastest" ["for" duration]
 metric    = a name, in quotes where it holds one of the words or signs above; `*` stands for anything
 duration  = a number with ms, s, min or h
 ```
+
+The last form looks at the batch times of a job's ranks on one node (`runtime.job.BATCH_TIME`, as statistics).
 
 A metric's name may leave out what stands before a `/`: `loss` means `loss`, `train/loss` and `val/loss`.
 """
@@ -34,8 +37,13 @@ _LIMIT = re.compile(
     rf"{_METRIC}\s*(?P<sign><=|>=|==|!=|<|>)\s*(?P<number>\S+)(?:\s+for\s+(?P<time>\S.*))?", re.IGNORECASE
 )
 _SILENCE = re.compile(r"no\s+progress\s+for\s+(?P<time>\S.*)", re.IGNORECASE)
+_SLOW = re.compile(
+    r"rank\s+slower\s+than\s+(?P<number>\S+?)\s*(?:x|times)(?:\s+the\s+fastest)?(?:\s+for\s+(?P<time>\S.*))?",
+    re.IGNORECASE,
+)
 _FORMS: Final = (
-    "write `loss is NaN`, `loss is not finite`, `gpu_0_temperature_celsius > 85 for 5 min` or `no progress for 10 min`"
+    "write `loss is NaN`, `loss is not finite`, `gpu_0_temperature_celsius > 85 for 5 min`, `no progress for 10 min` "
+    "or `rank slower than 1.5 times the fastest for 5 min`"
 )
 
 
@@ -44,15 +52,17 @@ class Rule(NamedTuple):
 
     Attributes:
         text: As it was written.
-        matches: Whether a metric of this name is meant; None for a rule about progress.
-        holds: Whether a value fulfils the condition.
+        matches: Whether a metric of this name is meant; None for a rule about progress, or about ranks.
+        holds: Whether a value fulfils the condition; of a rule about ranks, how many times as slow as the fastest.
         seconds: For how long it has to; for a rule about progress, how long the silence lasts.
+        ranks: Whether it is about ranks that are slow.
     """
 
     text: str
     matches: Callable[[str], bool] | None
     holds: Callable[[float], bool]
     seconds: float
+    ranks: bool = False
 
 
 def parse_rule(text: str) -> Rule:
@@ -69,6 +79,12 @@ def parse_rule(text: str) -> Rule:
     rule = text.strip()
     if match := _SILENCE.fullmatch(rule):
         return Rule(rule, None, _never, _duration(rule, match["time"]))
+    if match := _SLOW.fullmatch(rule):
+        times = _number(rule, match["number"])
+        if times < 1:
+            raise _bad(rule, "no rank is faster than the fastest: write a number above 1")
+        lasts = _duration(rule, match["time"]) if match["time"] else 0.0
+        return Rule(rule, None, lambda value: value > times, lasts, ranks=True)
     # Before the comparison: `loss is < 3` is to be refused for its `is`.
     if match := _STATE.fullmatch(rule):
         state = " ".join(match["state"].lower().split())

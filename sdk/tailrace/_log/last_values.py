@@ -32,12 +32,17 @@ class Latest:
     `log()` adds to `values` by itself and calls `keep` here whenever there is a name that was not there before. One
     value that can change after the call, or that takes a closer look, sends every later call here.
 
+    Args:
+        heard: Names whose values are not kept but go out, though the others of their run do not. They are never in
+            `values`, so that each of their calls comes to `keep` as a new name does, and the others cost what they did.
+
     Attributes:
         values: By name: a plain number, or what is read as one at the end.
         left_out: Values that found no room.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, heard: frozenset[str] = frozenset()) -> None:
+        self.heard = heard
         self.values: dict[str, Any] = {}
         self.left_out = 0
         self._channels: list[Channel] = []
@@ -47,8 +52,8 @@ class Latest:
         channel.latest, channel.known, channel.encode = self.values, 0, None
         self._channels.append(channel)
 
-    def keep(self, named: Any, parts: Split) -> None:
-        """Takes over one call's values, sorted by `numbers.split`."""
+    def keep(self, named: Any, parts: Split) -> dict[str, Any]:
+        """Takes over one call's values, sorted by `numbers.split`; those that go out."""
         # `log` has merged the whole call into `values` before it came here: what is bad of it is taken out again.
         # A copy, here and in `numbers`: meanwhile other threads add names of theirs.
         for key in [key for key in self.values.copy() if type(key) is not str] if parts.bad else ():
@@ -64,12 +69,16 @@ class Latest:
             # The newest names go: those that were there first stay.
             self.values.popitem()
             self.left_out += 1
+        heard = {key: parts.numbers[key] for key in self.heard if key in parts.numbers}
+        for key in self.heard:
+            self.values.pop(key, None)
         # From now on each call comes here: what is an array or a tensor once will be one again.
         closely = parts.bad or any(hasattr(value, "__setitem__") for value in named.values())
         for channel in self._channels:
             channel.known = len(self.values)
             if closely and channel.encode is None:
                 channel.encode = _look_closely
+        return heard
 
     def numbers(self) -> dict[str, float]:
         """All of it as floats; waits for what is still on a device."""

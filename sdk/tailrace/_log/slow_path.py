@@ -73,7 +73,10 @@ class SlowPath:
         numbers, deferred, bad = parts
         # Before the step is looked at: nothing is kept of it here, and a strange one is no fault.
         if self._latest is not None:
-            self._latest.keep(values if faults or metrics is None else {**metrics, **values}, parts)
+            heard = self._latest.keep(values if faults or metrics is None else {**metrics, **values}, parts)
+            # Without a step nobody could tell which it is: the calls of such a run are not counted.
+            if heard and type(step) is int:
+                self.channel.put(encode((self._run, step, now_ns(), heard)))
             self._reject([*faults, *map(bad_value, bad)], False)
             return False
         try:

@@ -22,7 +22,7 @@ from tailrace._messages.summary import link_line
 from tailrace._offline.local_report import LocalReport
 from tailrace._runs.ending import Ending
 from tailrace._runs.following import late
-from tailrace._runs.job_runs import rank_record
+from tailrace._runs.job_runs import heard, told
 from tailrace._runs.reports import log_cost, message_of
 from tailrace._runs.steps import Steps
 from tailrace._values.texts import as_texts
@@ -129,7 +129,7 @@ class RunCore:
             self._steps = Steps(connection.session.shared, spec.run, joined=joined, rank=rank)
             self._ending = Ending(spec, connection, settings, voice, self.status, self._drain)
         # With `log_metrics=False` params and the rest are delivered, so the connection is there, and metrics are not.
-        self.latest = Latest() if connection is None or not settings.log_metrics else None
+        self.latest = Latest(heard(spec, settings)) if connection is None or not settings.log_metrics else None
         self.local = LocalReport(spec, settings, voice) if connection is None and settings.backend != "none" else None
         self.slow_path = SlowPath(spec.run, self._reject, self.latest)
         selection = Selection.of(settings.every, settings.min_interval)
@@ -412,17 +412,20 @@ class RunCore:
         """This rank has done its part; nothing is waited for, since the agent is the node's, and lives on."""
         if not self._told:
             self._tell_rank("done" if name == "FINISHED" else "failed", "" if name == "FINISHED" else f"it said {name}")
-        self._log_rest()
         self.ended, self.outcome = True, name
         if self.settings.log_metrics:
             self.channel.slow, self.channel.encode = self._log_late, _over
+        elif self.latest is not None:
+            self.latest.heard = frozenset()
         self._on_end(self)
         if self.connection is not None and self.connection.keeper.delivers_here:
             self.flush()
 
     def _tell_rank(self, state: str, detail: str) -> None:
+        self._log_rest()  # first: it is a part of what this rank had to say
         self._told = True
-        self.put(rank_record(self.spec, self.settings, state, detail))
+        for record in told(self.spec, self.settings, state, detail):
+            self.put(record)
 
     def let_go(self) -> None:
         """It goes on without this process, which has begun it."""

@@ -16,7 +16,7 @@ from tailrace._messages.voice import print_line
 from tailrace._runs.active import Active
 from tailrace._runs.core import RunCore
 from tailrace._runs.following import Follower, late
-from tailrace._runs.job_runs import rank_record
+from tailrace._runs.job_runs import begun
 from tailrace._runs.launch import Launcher, describe, verdict
 from tailrace._runs.nesting import below, waits_for
 from tailrace._runs.ray_runs import run_of_driver, show_ray
@@ -105,9 +105,8 @@ class CurrentRuns:
         run = self._made(spec, connection, config, above)
         if connection is not None:
             # Before it is active: no row of another thread may lie in front of it.
-            connection.put(Start(spec))
-            if spec.job is not None:
-                connection.put(rank_record(spec, config, "began"))
+            for record in begun(spec, config):
+                connection.put(record)
         self.active.push(run, self._implicit(run))
         if connection is None:
             return run

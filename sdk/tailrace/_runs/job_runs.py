@@ -10,24 +10,28 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from tailrace_agent.ipc.records import JobPart, Rank
+from tailrace_agent.ipc.records import End, JobPart, Rank, Start
 from tailrace_agent.ipc.tags import ATTEMPT_TAG
-from tailrace_agent.runtime.job import derived_run
+from tailrace_agent.runtime.job import BATCH_TIME, derived_run, own_run
 from tailrace_agent.runtime.processes import process
 from tailrace_agent.sampler.config import node_part
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tailrace_agent.ipc.records import RunSpec
     from tailrace_agent.runtime.job import Job
     from tailrace_agent.settings.settings import Settings
 
-__all__ = ["of_job", "rank_record"]
+__all__ = ["begun", "heard", "of_job", "told"]
 
 _begun: Counter[tuple[object, ...]] = Counter()
+_CONTEXT: Final = ("mlflow.user", "mlflow.source.")
 _SILENT: Final = {"log_params": False, "log_metrics": False, "log_artifacts": False, "log_model": False}
 
 
@@ -66,28 +70,76 @@ def of_job(spec: RunSpec, config: Settings, job: Job, parent: str | None) -> tup
             spec = msgspec.structs.replace(spec, tags={**spec.tags, ATTEMPT_TAG: str(job.attempt)})
         return spec, config
     # What describes the run is rank 0's to say; what it logs under its own name, too.
-    spec = msgspec.structs.replace(spec, tags={}, description=None)
-    quiet = {**_SILENT, "quiet": True}
-    if modes(config):
+    context = {key: value for key, value in spec.tags.items() if key.startswith(_CONTEXT)}
+    spec = msgspec.structs.replace(spec, tags=context, description=None)
+    quiet: dict[str, Any] = {**_SILENT, "quiet": True}
+    if not config.log_metrics:
+        quiet["ranks"] = {"*": "zero"}
+    elif any(mode != "zero" for mode in (config.ranks or {}).values()):
         del quiet["log_metrics"]
     return spec, msgspec.structs.replace(config, **quiet)
 
 
-def modes(config: Settings) -> dict[str, str]:
+def modes(spec: RunSpec, config: Settings) -> dict[str, str]:
     """What becomes of metrics by pattern, where that is more than those of rank 0; else nothing."""
     found: dict[str, str] = {**(config.ranks or {})}
+    several = spec.job is not None and max(spec.job.world_size, spec.job.local_world_size) > 1
+    if several and not any(fnmatchcase(BATCH_TIME, pattern) for pattern in found):
+        found[BATCH_TIME] = "stats"
     return found if any(mode != "zero" for mode in found.values()) else {}
 
 
-def rank_record(spec: RunSpec, config: Settings, state: str, detail: str = "") -> Rank:
-    """What the agent is told of this rank.
+def heard(spec: RunSpec, config: Settings) -> frozenset[str]:
+    """Metrics that go out also of a rank that is not logged."""
+    silent = spec.job is not None and spec.job.rank and not config.log_metrics
+    return frozenset({BATCH_TIME} if silent and modes(spec, config).get(BATCH_TIME) == "stats" else ())
+
+
+def begun(spec: RunSpec, config: Settings) -> Iterator[Start | Rank]:
+    """What the agent is told of a run that begins, and of this rank if it is a job's."""
+    yield Start(spec)
+    if spec.job is None:
+        return
+    yield _rank_record(spec, config, "began")
+    if (own := _own(spec, config)) is not None:
+        yield Start(own)
+        yield _rank_record(own, config, "began")
+
+
+def told(spec: RunSpec, config: Settings, state: str, detail: str) -> Iterator[Rank | End]:
+    """What the agent is told when this rank has done its part.
 
     Args:
         spec: The run.
         config: In force for it.
-        state: `began`, `done` or `failed`.
+        state: `done` or `failed`.
         detail: What it failed of.
     """
+    yield _rank_record(spec, config, state, detail)
+    if (own := _own(spec, config)) is not None:
+        record = _rank_record(own, config, state, detail)
+        yield record
+        yield End(own.run, "FINISHED" if state == "done" else "FAILED", record.time_ms)
+
+
+def _own(spec: RunSpec, config: Settings) -> RunSpec | None:
+    """The nested run of this rank, where it has one: its agent creates it, and ends it as this rank ends."""
+    job = spec.job
+    if job is None or not job.rank or "runs" not in modes(spec, config).values():
+        return None
+    return msgspec.structs.replace(
+        spec,
+        run=own_run(spec.run, job.rank),
+        run_id=None,
+        run_name=f"rank{job.rank}",
+        parent=spec.run,
+        parent_run_id=None,
+        owned=True,
+        job=msgspec.structs.replace(job, own=True),
+    )
+
+
+def _rank_record(spec: RunSpec, config: Settings, state: str, detail: str = "") -> Rank:
     assert spec.job is not None
     here = process(os.getpid())
     return Rank(
@@ -99,7 +151,7 @@ def rank_record(spec: RunSpec, config: Settings, state: str, detail: str = "") -
         state=state,
         time_ms=time.time_ns() // 1_000_000,
         detail=detail,
-        modes=modes(config),
+        modes={} if spec.job.own else modes(spec, config),  # its rows come by the job's run
     )
 
 

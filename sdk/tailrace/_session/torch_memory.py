@@ -28,7 +28,7 @@ class TorchMemory:
 
     Args:
         shared: The session's directory in shared memory.
-        by_machine: GPUs are called by the machine's own index, and not by that of this process, which sees some of them.
+        by_machine: GPUs have the machine's own index, and not that of this process, which sees some of them.
 
     Raises:
         OSError: There is no room for the board.

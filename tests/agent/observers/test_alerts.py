@@ -79,6 +79,31 @@ def test_a_condition_with_a_time_has_to_hold_that_long(book: RunBook) -> None:
     assert watch.row(91, temperature=90, system=True) == ["temperature is 90 for 1 min at step 91"]
 
 
+def batch(rank: int, *, longest: float = 2.0, node: str = "") -> dict[str, float]:
+    """The statistics of a step in which this rank was the slowest."""
+    values = {"mean": 1.2, "min": 1.0, "max": longest, "max_rank": float(rank)}
+    return {f"train/batch_time_seconds.{what}{node}": value for what, value in values.items()}
+
+
+def test_a_rank_that_is_slow_all_the_time_is_named(book: RunBook) -> None:
+    watch = Watch(book, "rank slower than 1.5 times the fastest for 1 min")
+    assert [watch.row(at, **batch(3)) for at in (0, 30, 59)] == [[], [], []]
+    assert watch.row(60, **batch(3)) == ["rank 3 takes 2 s a batch, 2 times the fastest for 1 min at step 60"]
+    assert watch.row(90, **batch(3)) == []
+
+
+def test_ranks_that_are_slow_by_turns_are_no_stragglers(book: RunBook) -> None:
+    watch = Watch(book, "rank slower than 1.5 times the fastest for 1 min")
+    assert [watch.row(at, **batch(at % 2)) for at in range(0, 300, 15)] == [[]] * 20
+    assert [watch.row(at, **batch(3, longest=1.4)) for at in (400, 500)] == [[], []]
+
+
+def test_each_node_has_its_own_slow_rank(book: RunBook) -> None:
+    watch = Watch(book, "rank slower than 1.5x")
+    said = watch.row(1, **batch(3), **batch(9, node="/node1"))
+    assert [text.partition(" takes")[0] for text in said] == ["rank 3", "rank 9 on node1"]
+
+
 def test_no_progress_ends_with_the_next_metrics_and_with_the_run(book: RunBook) -> None:
     watch = Watch(book, "no progress for 10 s")
     assert watch.look(0) == []

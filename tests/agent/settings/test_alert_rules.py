@@ -36,6 +36,28 @@ def test_a_rule_about_a_value(text: str, value: float, other: float, seconds: fl
     assert rule.text == text.strip()
 
 
+@pytest.mark.parametrize(
+    ("text", "times", "seconds"),
+    [
+        ("rank slower than 1.5 times the fastest for 2 min", 1.5, 120),
+        ("Rank slower  than 2x", 2, 0),
+        ("rank slower than 1.2 times for 30s", 1.2, 30),
+    ],
+)
+def test_a_rule_about_slow_ranks(text: str, times: float, seconds: float) -> None:
+    rule = parse_rule(text)
+    assert (rule.matches, rule.ranks, rule.seconds) == (None, True, seconds)
+    assert (rule.holds(times), rule.holds(times + 0.1)) == (False, True)
+
+
+@pytest.mark.parametrize(
+    "text", ["rank slower than 0.5 times", "rank slower than much x", "rank slower than 2x for ever"]
+)
+def test_a_rule_about_slow_ranks_that_can_never_work_is_refused(text: str) -> None:
+    with pytest.raises(SettingsError, match="cannot be understood"):
+        parse_rule(text)
+
+
 def test_a_rule_about_progress_is_about_no_metric() -> None:
     rule = parse_rule("no progress for 10 min")
     assert (rule.matches, rule.seconds) == (None, 600)

@@ -1,4 +1,4 @@
-"""The machine is measured once a node, whatever the number of ranks, and under the node's name where there are several."""
+"""The machine is measured once a node, whatever the number of ranks, and under its name where there are several."""
 
 from __future__ import annotations
 

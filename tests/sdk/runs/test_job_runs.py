@@ -189,11 +189,78 @@ if rank == 0 and len(sys.argv) == 1:
     assert sorted(run.tags["mlflow.runName"] for run in runs(sqlite_uri)) == ["all", "below"]
 
 
-@pytest.mark.parametrize(
-    ("host", "name"), [("gpu box #3", "gpu-box-3"), ("a/b", "a-b"), ("###", "node"), ("..", "node")]
-)
+@pytest.mark.parametrize(("host", "name"), [("gpu box #3", "gpu-box-3"), ("a/b", "a-b"), ("..", "node")])
 def test_a_node_is_called_what_a_metric_may_be_called(host: str, name: str) -> None:
     assert node_name(Job(key="k"), host) == name
+
+
+BATCHES = """
+import os, time
+import tailrace as sdk
+
+rank = int(os.environ["RANK"])
+run = sdk.start_run()
+time.sleep(2)  # all are there
+for step in range(20):
+    sdk.log({"train/batch_time_seconds": 0.1 + (rank == 2), "loss": 1.0}, step=step)
+    sdk.log({"other": 2.0}, step=step)
+sdk.end_run()
+"""
+
+
+def test_the_batch_times_of_all_ranks_are_there_and_name_the_slowest(sqlite_uri: str, tmp_path: Path) -> None:
+    rule = {"TAILRACE_ALERTS": "rank slower than 2 times the fastest"}
+    done = launch(tmp_path, BATCHES, ranks=4, TAILRACE_TRACKING_URI=sqlite_uri, **rule)
+    assert done[0] == 0, done
+    run = the_run(sqlite_uri, tmp_path)
+    names = {f"train/batch_time_seconds.{what}" for what in ("mean", "min", "max", "max_rank")}
+    assert {key: len(values) for key, values in run.metrics().items()} == {
+        **dict.fromkeys(names, 20),
+        "loss": 20,
+        "other": 20,
+    }
+    assert {value for _, value in run.history("train/batch_time_seconds.max_rank")} == {2.0}
+    assert {round(value, 3) for _, value in run.history("train/batch_time_seconds.mean")} == {0.35}
+    assert "rank 2 takes 1.1 s a batch, 11 times the fastest" in run.tags["tailrace.alert.001"]
+
+
+@pytest.mark.parametrize(
+    "fate", ["", "if rank == 1: os.kill(os.getpid(), signal.SIGKILL)", "if rank == 1: raise ValueError('no')"]
+)
+def test_each_rank_may_have_a_nested_run_of_its_own(sqlite_uri: str, tmp_path: Path, fate: str) -> None:
+    options = {"TAILRACE_TRACKING_URI": sqlite_uri, "TAILRACE_RANKS": "loss=runs"}
+    code = (
+        f"{TRAIN}sdk.log(step=0, other=1.0)\ntime.sleep(2)\n{fate}\ntime.sleep({2 if not fate else 60})\nsdk.end_run()"
+    )
+    done = launch(tmp_path, code, ranks=3, **options)
+    assert done[0] == (1 if fate else 0), done
+    forget(tmp_path)
+    found = {run.tags["mlflow.runName"]: run for run in runs(sqlite_uri)}
+    assert set(found) == {"all", "rank1", "rank2"}
+    for name, value in (("all", 0.5), ("rank1", 1.5), ("rank2", 2.5)):
+        assert {value for _, value in found[name].history("loss")} == {value}
+        assert len(found[name].history("loss")) == 10
+    assert set(found["all"].metrics()) == {"loss", "other"}
+    assert set(found["rank1"].metrics()) == {"loss"}
+    assert {found[name].tags["mlflow.parentRunId"] for name in ("rank1", "rank2")} == {found["all"].run_id}
+    if not fate:
+        assert {run.status for run in found.values()} == {"FINISHED"}
+    elif "kill" in fate:
+        assert (found["all"].status, found["rank1"].status) == ("KILLED", "KILLED")
+        assert "was killed by SIGKILL" in found["rank1"].tags["tailrace.end_reason"]
+        assert "rank 2" in found["rank2"].tags["tailrace.end_reason"], "its launcher has stopped it"
+    else:
+        assert (found["all"].status, found["rank1"].status) == ("FAILED", "FAILED")
+        assert "failed: ValueError: no" in found["rank1"].tags["tailrace.end_reason"]
+
+
+def test_who_wants_rank_zeros_batch_time_alone_has_it_under_its_name(sqlite_uri: str, tmp_path: Path) -> None:
+    done = launch(tmp_path, BATCHES, ranks=2, TAILRACE_TRACKING_URI=sqlite_uri, TAILRACE_RANKS="zero")
+    assert done[0] == 0, done
+    found = the_run(sqlite_uri, tmp_path).metrics()
+    assert {key: len(values) for key, values in found.items()} == dict.fromkeys(
+        ("train/batch_time_seconds", "loss", "other"), 20
+    )
 
 
 def test_a_node_that_is_counted_is_called_by_its_number() -> None:
