@@ -281,7 +281,9 @@ class Delivery:
             if found.tags.get(RUN_TAG) == mark and is_of_job(spec, found.status, found.end_time)
         ]
         turn.worked()
-        self._book.update(state.run, attempts=state.attempts + 1, ref=refs[0] if refs else None)
+        # Of a job, an agent that was here before this one may have stored what fell.
+        anew = bool(refs) and spec.job is not None and spec.job.several_nodes
+        self._book.update(state.run, attempts=state.attempts + 1, ref=refs[0] if refs else None, anew=anew)
         # The stand-in for its record is nobody's: where there is no such run, nobody else is going to create it.
         if not refs and state.rebuilt:
             self._book.update(state.run, spec=msgspec.structs.replace(state.spec, owned=True))  # so it is to be created
@@ -293,6 +295,9 @@ class Delivery:
         return bool(refs)
 
     def _send_or_close(self, sink: Sink, state: RunState, now: float, turn: Turn) -> float:
+        if state.anew:
+            self._ends.falls.forget(sink, state)
+            self._book.update(state.run, anew=False)
         self._ends.explain(sink, state)
         closing = math.inf
         if state.end is not None and not state.closed:

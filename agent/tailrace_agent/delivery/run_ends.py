@@ -18,6 +18,7 @@ from typing import Final
 
 import msgspec
 
+from tailrace_agent.delivery.node_falls import NodeFalls
 from tailrace_agent.delivery.run_book import RunBook
 from tailrace_agent.delivery.run_jobs import awaited
 from tailrace_agent.delivery.run_phase import Event
@@ -68,16 +69,18 @@ class RunEnds:
         # Since when this agent knows it (monotonic seconds): with each agent the waits begin anew.
         self._ended: dict[int, float] = {}
         self._stored: dict[int, str] = {}  # the ledger of each run as this agent has stored it
+        self.falls = NodeFalls(log)
         self._single: set[int] = set()  # runs whose twins, if there were any, are gone
 
     def explain(self, sink: Sink, state: RunState) -> None:
         """Records why a run will be KILLED, as its first write after that was found; not where its program ended it."""
-        if bool(state.end_reason) == state.explained or not state.spec.owned:
+        if bool(state.end_reason) == state.explained:
             return
         assert state.ref is not None
-        if state.end_reason:
+        self.falls.store(sink, state)
+        if state.spec.owned and state.end_reason:
             self._tag(sink, state.ref.run_id, (END_REASON_TAG, state.end_reason))
-        else:
+        elif state.spec.owned:
             self._untag(sink, state.ref.run_id, END_REASON_TAG)
         self._book.update(state.run, explained=bool(state.end_reason))
 
@@ -130,18 +133,23 @@ class RunEnds:
         if state.spec.run_id and state.spec.owned and not (state.spec.created or state.end_reason):
             # Whoever watches over the attempt before this one may have come to it only after this one had begun.
             self._untag(sink, ref.run_id, END_REASON_TAG)
-        if state.spec.owned and end.status != "RUNNING":
+        status = end.status
+        if state.spec.owned and status != "RUNNING":
+            status = self.falls.status(sink, state, status)
             # As before whatever is sent: after a power cut MLflow must not have an end that nobody here knows of.
             self._spool.sync()
             try:
-                sink.end_run(ref.run_id, end.status, end.time_ms)
+                sink.end_run(ref.run_id, status, end.time_ms)
             except Refused as error:  # it will stay as it is in MLflow; the other runs must not wait for it
-                text = f"MLflow refused the status {end.status}: {error}"
-                self._book.notice(state.run, Notice(text, Topic(refused("status", end.status))))
+                text = f"MLflow refused the status {status}: {error}"
+                self._book.notice(state.run, Notice(text, Topic(refused("status", status))))
+        # Another node may have stored meanwhile what fell there.
+        if status != "RUNNING" and (state.spec.owned or state.end_reason):
+            self.falls.end_anew(sink, state)
         if not self._book.advance(state.run, Event.REPORTED, reported=end):  # its program has set another end meanwhile
             return
         self._ended.pop(state.run, None)
-        self._log.info("run closed", run_id=ref.run_id, status=end.status, reason=state.end_reason)
+        self._log.info("run closed", run_id=ref.run_id, status=status, reason=state.end_reason)
 
     def finish(self, sink: Sink, state: RunState) -> bool:
         """After the end: stores the ledger anew if it has changed; whether nothing is left to do for this run."""

@@ -1,6 +1,6 @@
 """A run that the processes of a job share, as their node's agent knows it: who is in it, and what that means for it.
 
-Pure, but for the state that is changed.
+Pure, but for the state that is changed, and for a look at whether a process lives.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from tailrace_agent.delivery.run_phase import Event
 from tailrace_agent.delivery.run_state import RankState, RunState
 from tailrace_agent.ipc.notices import note
 from tailrace_agent.ipc.records import JobPart, Rank, RunSpec
-from tailrace_agent.runtime.processes import Fate
+from tailrace_agent.runtime.processes import Fate, Process, is_alive
 
 __all__ = ["awaited", "fallen", "join", "note_rank", "rank_record", "reason_of", "status_of_fallen"]
 
@@ -26,6 +26,8 @@ def join(state: RunState, spec: RunSpec, ring: str) -> None:
     assert theirs is not None
     # Nobody but rank 0 opens a run again that has ended; on other nodes, any process that was not there before.
     known = [state.ring, *(each.ring for each in state.ranks)]
+    if mine.several_nodes and spec.owned == state.spec.owned:
+        state.anew = state.anew or any(each.rank == theirs.rank and each.ring != ring for each in state.ranks)
     again = state.end is not None and ring not in known and (spec.owned or not state.spec.owned)
     if theirs.attempt > mine.attempt or (again and theirs.attempt == mine.attempt):
         # An end of the attempt before is none of the job's; what is known of MLflow's side is looked at once more.
@@ -41,7 +43,8 @@ def join(state: RunState, spec: RunSpec, ring: str) -> None:
 def note_rank(state: RunState, record: Rank, ring: str) -> None:
     """A process of the job says how far it is."""
     before = next((each for each in state.ranks if each.rank == record.rank), None)
-    if before is not None and before.ring != ring and before.state == "began" and record.attempt == before.attempt:
+    again = before is not None and before.ring != ring and record.state == "began"
+    if before is not None and again and record.attempt == before.attempt and _lives(before):
         mine = state.spec.job
         name = f" {mine.name!r}" if mine is not None and mine.name else ""
         note(
@@ -61,7 +64,14 @@ def note_rank(state: RunState, record: Rank, ring: str) -> None:
         detail=record.detail,
         modes=record.modes,
     )
-    state.ranks = [*(each for each in state.ranks if each.rank != record.rank), now]
+    others = [each for each in state.ranks if each.rank != record.rank]
+    # A launcher that starts them anew may number them anew, and not count that (a node came or went): who fell before
+    # is none of the job's any more.
+    state.ranks = [*(each for each in others if not again or each.state not in ("gone", "failed")), now]
+
+
+def _lives(rank: RankState) -> bool:
+    return rank.state == "began" and is_alive(Process(rank.pid, rank.started))
 
 
 def rank_record(run: int, rank: RankState) -> Rank:

@@ -91,6 +91,7 @@ class RunState(msgspec.Struct, kw_only=True):
         rebuilt: Its record could not be read, and `spec` stands in for what was requested, until its program sends that
             again.
         ranks: The processes of its job on this machine.
+        anew: They were started anew, and what fell before is still with the run in MLflow.
         rank_steps: What they have said of steps whose statistics are not complete, and which are out.
     """
 
@@ -121,6 +122,7 @@ class RunState(msgspec.Struct, kw_only=True):
     shared: bool = False
     rebuilt: bool = False
     ranks: list[RankState] = []
+    anew: bool = False
     rank_steps: RankSteps | None = None
 
     @classmethod

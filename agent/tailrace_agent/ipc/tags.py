@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["ATTEMPT_TAG", "END_REASON_TAG", "END_TAGS", "LEDGER_TAG", "MODEL_TAG", "NAME_TAG", "NOTE_TAG", "RUN_TAG"]
+__all__ = [
+    "ATTEMPT_TAG",
+    "END_REASON_TAG",
+    "END_TAGS",
+    "FALLEN_TAG",
+    "LEDGER_TAG",
+    "MODEL_TAG",
+    "NAME_TAG",
+    "NONE_FELL",
+    "NOTE_TAG",
+    "RUN_TAG",
+]
 
 ATTEMPT_TAG: Final = "tailrace.attempt"
 """How often the job of a run was started anew."""
@@ -14,6 +25,10 @@ END_TAGS: Final = (END_REASON_TAG, "error.type", "error.message")
 """What went wrong at the end of a run. One that goes on is rid of them: they speak of its last attempt alone."""
 RUN_TAG: Final = "tailrace.run"
 """tailrace's id of the run, so that an attempt to create it is found whose answer was lost."""
+FALLEN_TAG: Final = "tailrace.fallen."
+"""Begins a tag whose rest is a node, and whose value says which of its ranks fell, as JSON; or `NONE_FELL`."""
+NONE_FELL: Final = "none"
+"""Stands in such a tag where ranks had fallen, and were started anew."""
 LEDGER_TAG: Final = "tailrace.ledger"
 """What became of everything that the run logged, as JSON."""
 MODEL_TAG: Final = "tailrace.model"

@@ -125,9 +125,10 @@ class JobWatch:
 
     def _verdict(self, state: RunState, job: JobPart, outcome: Outcome | None) -> Gone | None:
         at = state.last_ns // 1_000_000 or state.spec.start_time
-        if not state.spec.owned:  # another node's agent ends it
-            return Gone(End(state.run, "FINISHED", at), None) if state.end is None else None
         ranks = fallen(state)
+        if not state.spec.owned and not (job.several_nodes and (ranks or (outcome is not None and outcome.fate.bad))):
+            # Another node's agent ends it, and there is nothing that this one would have to tell it.
+            return Gone(End(state.run, "FINISHED", at), None) if state.end is None else None
         reason = reason_of(ranks, job, self._session.info.hostname) if ranks else None
         if outcome is not None and not job.own:  # what became of one rank that knows best
             if not outcome.fate.bad:

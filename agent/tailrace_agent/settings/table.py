@@ -225,8 +225,8 @@ TABLE: Final[dict[str, Setting]] = {
     "ranks": Setting(
         "run",
         "What becomes of the metrics of a job's ranks: `zero` (those of rank 0 alone), `each` (`loss/rank3`), "
-        '`runs` (a nested run for each) or `stats` (`loss.mean`, `loss.max_rank`, …): `stats`, `{"train/*": "stats"}`, in a variable `train/*=stats`. '
-        "See [Several processes and nodes](scale.md#what-the-ranks-log).",
+        '`runs` (a nested run for each) or `stats` (`loss.mean`, …): `stats`, `{"train/*": "stats"}`, in a variable '
+        "`train/*=stats`. See [Several processes and nodes](scale.md#what-the-ranks-log).",
         partial(by_pattern, parse=as_word),
         "zero, each, runs or stats, or one of them for each pattern",
         ': {"train/*": "stats"}, or as text "train/*=stats, grad/*=each"',

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tailrace_agent.errors import Refused, RunGone, StoreRefused, Unavailable
 from tailrace_agent.ipc.records import Kind, ModelOutcome, ModelSpec, Point, RunSpec, run_hex
-from tailrace_agent.ipc.tags import ATTEMPT_TAG, END_TAGS, NOTE_TAG, RUN_TAG
+from tailrace_agent.ipc.tags import ATTEMPT_TAG, END_TAGS, FALLEN_TAG, NONE_FELL, NOTE_TAG, RUN_TAG
 from tailrace_agent.mlflow.errors import mask, opening_failed, refused_code, stored_already, translate
 from tailrace_agent.mlflow.experiments import bring_back
 from tailrace_agent.mlflow.job_runs import is_of_job, is_over
@@ -425,8 +425,12 @@ class MlflowSink:
             self._runs.update_run(run.run_id, "RUNNING", run.end_time, None)
             delete_tags(self._runs, self._uri, run, END_TAGS)
         attempt = spec.tags.get(ATTEMPT_TAG)
+        # What fell before is none of this attempt's.
+        tags = [(key, NONE_FELL) for key in run.tags if key.startswith(FALLEN_TAG) and run.tags[key] != NONE_FELL]
         if attempt is not None and run.tags.get(ATTEMPT_TAG) != attempt:
-            self._runs.log_batch(run.run_id, tags=[(ATTEMPT_TAG, attempt)])
+            tags.append((ATTEMPT_TAG, attempt))
+        if tags:
+            self._runs.log_batch(run.run_id, tags=tags)
 
     def _resume(self, spec: RunSpec, run_id: str) -> Run:
         """Does as `mlflow.start_run(run_id=…)` does, and leaves the status of somebody else's run alone."""

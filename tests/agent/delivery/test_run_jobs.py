@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import msgspec
 import pytest
 
@@ -9,6 +11,9 @@ from tailrace_agent.delivery.run_jobs import awaited, fallen, join, note_rank, r
 from tailrace_agent.delivery.run_phase import Event
 from tailrace_agent.delivery.run_state import RankState, RunState
 from tailrace_agent.ipc.records import End, JobPart, Rank, RunSpec
+from tailrace_agent.runtime.processes import process
+
+GONE = 2**22 + 1  # no process has such an id
 
 
 def spec(*, owned: bool = True, attempt: int = 0, rank: int = 0) -> RunSpec:
@@ -16,8 +21,8 @@ def spec(*, owned: bool = True, attempt: int = 0, rank: int = 0) -> RunSpec:
     return RunSpec(run=1, start_time=1, cwd="/", owned=owned, job=part)
 
 
-def began(rank: int, pid: int = 10, attempt: int = 0, state: str = "began") -> Rank:
-    return Rank(1, rank, pid, 5, attempt, state, 1000 + rank)
+def began(rank: int, pid: int = 10, attempt: int = 0, state: str = "began", started: int = 5) -> Rank:
+    return Rank(1, rank, pid, started, attempt, state, 1000 + rank)
 
 
 def test_rank_zero_owns_the_run_whoever_came_first() -> None:
@@ -40,10 +45,32 @@ def test_the_next_attempt_takes_an_end_back() -> None:
 def test_a_rank_that_comes_twice_at_once_is_told() -> None:
     state = RunState(spec=spec(), ring="zero")
     note_rank(state, began(0), "zero")
-    note_rank(state, began(0, pid=11, attempt=1), "again")
+    here = process(os.getpid())
+    note_rank(state, began(0, pid=here.pid, started=here.began, attempt=1), "again")
     assert state.notices == []
     note_rank(state, began(0, pid=12, attempt=1), "other")
-    assert "two processes (11 and 12) say that they are rank 0 of job 'night'" in state.notices[0]
+    assert f"two processes ({here.pid} and 12) say that they are rank 0 of job 'night'" in state.notices[0]
+
+
+def test_a_rank_that_is_started_anew_is_no_second_one_and_who_fell_before_is_forgotten() -> None:
+    state = RunState(spec=spec(), ring="zero")
+    for rank in (0, 1, 2):
+        note_rank(state, began(rank, pid=GONE + rank), f"ring{rank}")
+    state.ranks = [msgspec.structs.replace(each, state="gone") for each in state.ranks if each.rank] + state.ranks[:1]
+    note_rank(state, began(0, pid=12), "again")  # of the same attempt: a node came, and the ranks have new numbers
+    assert ([each.rank for each in state.ranks], state.notices) == ([0], [])
+
+
+def test_rank_zero_opens_a_run_again_that_has_ended_and_another_one_does_not() -> None:
+    state = RunState(spec=spec(), ring="zero")
+    state.advance(Event.ENDED)
+    state.end = End(1, "FINISHED", 5)
+    join(state, spec(owned=False, rank=2), "late")
+    assert state.end is not None
+    join(state, spec(), "zero")  # the record that it sends once more at its end
+    assert state.end is not None
+    join(state, spec(), "again")
+    assert (state.end, state.ring) == (None, "again")
 
 
 def test_ranks_are_awaited_until_they_have_done_their_part() -> None:

@@ -161,6 +161,28 @@ def test_two_nodes_are_one_run_with_a_ledger_each(sqlite_uri: str, tmp_path: Pat
     assert {key: len(found) for key, found in run.metrics().items()} == {f"loss/rank{rank}": 10 for rank in range(4)}
 
 
+@pytest.mark.parametrize("rank_zero", ["fails", "has finished"])
+def test_a_rank_that_falls_on_another_node_is_named_by_the_runs_end(
+    sqlite_uri: str, tmp_path: Path, rank_zero: str
+) -> None:
+    options = {"nodes": 2, "run_id": "0f8fad5b-d9cb-469f-a165-70867728950d", "TAILRACE_TRACKING_URI": sqlite_uri}
+    zero = "time.sleep(3)\nraise ConnectionError('peer is gone')" if rank_zero == "fails" else "sdk.end_run()"
+    code = f"{FALLS}if rank == 2:\n    time.sleep({0 if rank_zero == 'fails' else 3})\n    os.kill(os.getpid(), signal.SIGKILL)"
+    code += f"\nif rank < 2:\n    {zero.replace(chr(10), chr(10) + '    ')}\nelse:\n    time.sleep(60)"
+    launchers = [start(tmp_path / f"node{node}", code, node=node, **options) for node in (0, 1)]  # type: ignore[arg-type]
+    for launcher in launchers:
+        launcher.communicate(timeout=100)
+    for node in (0, 1):
+        forget(tmp_path / f"node{node}")
+    (run,) = runs(sqlite_uri)
+    assert run.status == "KILLED"
+    assert run.tags["tailrace.end_reason"].startswith("rank 2 (process ")
+    assert "node1) was killed by SIGKILL" in run.tags["tailrace.end_reason"]
+    if rank_zero == "fails":
+        assert "; on other nodes: rank " in run.tags["tailrace.end_reason"]
+        assert "failed: ConnectionError: peer is gone" in run.tags["tailrace.end_reason"]
+
+
 def test_ranks_train_on_while_the_server_is_away(tmp_path: Path) -> None:
     began = time.monotonic()
     code = f"{TRAIN}sdk.end_run(timeout=0)"
