@@ -22,7 +22,7 @@ from tailrace._messages.summary import link_line
 from tailrace._offline.local_report import LocalReport
 from tailrace._runs.ending import Ending
 from tailrace._runs.following import late
-from tailrace._runs.job_runs import heard, told
+from tailrace._runs.job_runs import ends_elsewhere, heard, told
 from tailrace._runs.reports import log_cost, message_of
 from tailrace._runs.steps import Steps
 from tailrace._values.texts import as_texts
@@ -363,15 +363,17 @@ class RunCore:
             self.fault(f"status {status!r} is none of {', '.join(_STATUSES)}; taken as FINISHED", once=("end", name))
             name = "FINISHED"
         if self.is_rank:
-            self._done(name)
+            self._done(name, timeout)
             return
         # Another process ends it, but what this one has held back and logged is to be there.
         if not self.ours:
             self._log_rest()
             self.flush(timeout)
             return
-        # First: what is interrupted below is not begun again at the end of the program.
-        self.ended, self.outcome = True, name
+        self.ended, self.outcome = (
+            True,
+            name,
+        )  # first: what is interrupted below is not begun again at the program's end
         if self.spec.job is not None and not self._told:
             self._tell_rank("done", "")
         try:
@@ -408,8 +410,8 @@ class RunCore:
         if self.connection is not None and self.connection.keeper.delivers_here:
             self.flush(timeout)
 
-    def _done(self, name: str) -> None:
-        """This rank has done its part; nothing is waited for, since the agent is the node's, and lives on."""
+    def _done(self, name: str, timeout: float | None) -> None:
+        """This rank has done its part; on rank 0's node nothing is waited for, since the agent lives on."""
         if not self._told:
             self._tell_rank("done" if name == "FINISHED" else "failed", "" if name == "FINISHED" else f"it said {name}")
         self.ended, self.outcome = True, name
@@ -418,8 +420,9 @@ class RunCore:
         elif self.latest is not None:
             self.latest.heard = frozenset()
         self._on_end(self)
-        if self.connection is not None and self.connection.keeper.delivers_here:
-            self.flush()
+        # What is on rank 0's node its end waits for; elsewhere a launcher's end may take the agent along.
+        if self.connection is not None and (self.connection.keeper.delivers_here or ends_elsewhere(self.spec)):
+            self.flush(timeout)
 
     def _tell_rank(self, state: str, detail: str) -> None:
         self._log_rest()  # first: it is a part of what this rank had to say
@@ -456,8 +459,7 @@ class RunCore:
             self._ending.finish(end, limit, nested=self._nested)
             return
         try:
-            # Also of a nested run: its artifacts have to be on the ring before its end.
-            self._drain(limit)
+            self._drain(limit)  # also of a nested run: its artifacts have to be on the ring before its end
         finally:
             self._ending.hand_over(end())
             above.await_too([self.spec.run, *self._nested])

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tailrace_agent.runtime.job import Job
     from tailrace_agent.settings.settings import Settings
 
-__all__ = ["begun", "heard", "of_job", "told"]
+__all__ = ["begun", "ends_elsewhere", "heard", "of_job", "told"]
 
 _begun: Counter[tuple[object, ...]] = Counter()
 _CONTEXT: Final = ("mlflow.user", "mlflow.source.")
@@ -57,7 +57,8 @@ def of_job(spec: RunSpec, config: Settings, job: Job, parent: str | None) -> tup
         rank=job.rank,
         world_size=job.world_size,
         node=node_name(job, config.system_metrics_node),
-        first_node=job.rank == 0,
+        # Where nobody counts nodes, ranks are most often given out node by node.
+        first_node=job.rank == 0 or (job.rank < job.local_world_size if job.node is None else job.node == 0),
         several_nodes=job.several_nodes,
         local_world_size=job.local_world_size,
         attempt=job.attempt,
@@ -93,6 +94,11 @@ def heard(spec: RunSpec, config: Settings) -> frozenset[str]:
     """Metrics that go out also of a rank that is not logged."""
     silent = spec.job is not None and spec.job.rank and not config.log_metrics
     return frozenset({BATCH_TIME} if silent and modes(spec, config).get(BATCH_TIME) == "stats" else ())
+
+
+def ends_elsewhere(spec: RunSpec) -> bool:
+    """Whether the run is ended on another node, where nobody waits for what this one has said."""
+    return spec.job is not None and spec.job.several_nodes and not spec.job.first_node
 
 
 def begun(spec: RunSpec, config: Settings) -> Iterator[Start | Rank]:
