@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ STATS = {f"train/batch_time_seconds.{what}" for what in ("mean", "min", "max", "
 
 
 @pytest.fixture
-def here(tmp_path: Path, sqlite_uri: str) -> Iterator[dict[str, str]]:
+def here(tmp_path: Path, sqlite_uri: str) -> dict[str, str]:
     """The scripts in a directory of their own, with `tailrace`, `torchrun` and `python` of this environment."""
     shutil.copytree(LAUNCHERS, tmp_path / "launchers")
     programs = tmp_path / "programs"
@@ -47,8 +46,8 @@ def here(tmp_path: Path, sqlite_uri: str) -> Iterator[dict[str, str]]:
         (programs / name).write_text(f'#!/bin/sh\nexec {sys.executable}{code} "$@"\n')
         (programs / name).chmod(0o755)
     variables = {"TAILRACE_TRACKING_URI": sqlite_uri, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    yield {**os.environ, **variables, "TAILRACE_DIR": str(tmp_path / "tailrace"), "STEPS": "20",
-           "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}  # fmt: skip
+    return {**os.environ, **variables, "TAILRACE_DIR": str(tmp_path / "tailrace"), "STEPS": "20",
+            "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}  # fmt: skip
 
 
 def launched(folder: Path, environ: dict[str, str], *command: str) -> None:
@@ -89,7 +88,7 @@ def test_mpirun(here: dict[str, str], sqlite_uri: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("named", [True, False])
 def test_slurm_with_two_nodes(here: dict[str, str], sqlite_uri: str, tmp_path: Path, named: bool) -> None:
-    """By the script, and by the step alone. Both nodes are on this machine, so that each is given a state of its own."""
+    """By the script, and by the step alone. Both nodes are on this machine, so each is given a state of its own."""
     (tmp_path / "launchers" / "task.py").write_text(
         "import os, runpy\n"
         f"os.environ['TAILRACE_DIR'] = '{tmp_path}/node' + os.environ['SLURM_NODEID'] + '/tailrace'\n"

@@ -71,6 +71,9 @@ def test_two_processes_are_one_run_with_the_metrics_of_both(sqlite_uri: str, tmp
     assert [step for step, _ in store.history("train/loss_step")] == list(range(15))  # 40 samples, 4 for each of two
     assert [step for step, _ in store.history("epoch/val_f1_macro")] == [1, 2, 3]
     assert store.history("epoch/val_loss")[-1][1] == float(first.split()[0])
+    names = {f"train/batch_time_seconds.{what}" for what in ("mean", "min", "max", "max_rank")}
+    assert {len(store.history(name)) for name in names} == {15}, "of both"
+    assert "train/batch_time_seconds" not in store.metrics()
 
 
 def test_the_example_for_one_process_is_one_for_several(sqlite_uri: str, tmp_path: Path) -> None:

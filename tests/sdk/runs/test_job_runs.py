@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -15,6 +19,7 @@ from tailrace import Settings
 from tailrace._runs.job_runs import node_name
 from tailrace_agent.hosts.spawn import request_exit
 from tailrace_agent.ipc.session import Session
+from tailrace_agent.ipc.status import AgentStatus, read
 from tailrace_agent.runtime.job import Job
 
 pytestmark = pytest.mark.slow
@@ -181,6 +186,45 @@ def test_a_rank_that_falls_on_another_node_is_named_by_the_runs_end(
     if rank_zero == "fails":
         assert "; on other nodes: rank " in run.tags["tailrace.end_reason"]
         assert "failed: ConnectionError: peer is gone" in run.tags["tailrace.end_reason"]
+
+
+LAGS = """
+import os, time
+import tailrace as sdk
+
+rank = int(os.environ["RANK"])
+run = sdk.start_run(ranks="stats")
+time.sleep(1)
+for step in range(200):
+    if step == 100 and rank == 1:
+        time.sleep(8)  # what rank 0 has said meanwhile goes out without this one
+    sdk.log(step=step, x=float(step + rank))
+    time.sleep(0.02)
+sdk.end_run()
+"""
+
+
+def test_an_agent_that_is_killed_in_the_middle_of_statistics_sends_each_once(sqlite_uri: str, tmp_path: Path) -> None:
+    with start(tmp_path, LAGS, TAILRACE_TRACKING_URI=sqlite_uri) as launcher:
+        killed: set[int] = set()
+        (session,) = eventually(lambda: Session.all(Settings(dir=str(tmp_path / "tailrace"))))
+        while launcher.poll() is None:
+            found = read(session.shared / "agent.status", AgentStatus)
+            if found is not None and found.pid not in killed and session.agent_alive():
+                time.sleep(1.5)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(found.pid, signal.SIGKILL)
+                killed.add(found.pid)
+            time.sleep(0.05)
+        assert launcher.returncode == 0, launcher.communicate()
+    assert len(killed) > 2
+    run = the_run(sqlite_uri, tmp_path)
+    assert {key: sorted(step for step, _ in values) for key, values in run.metrics().items()} == {
+        f"x.{what}": list(range(200)) for what in ("mean", "min", "max", "max_rank")
+    }
+    means = dict(run.history("x.mean"))
+    assert all(means[step] == step + 0.5 for step in range(100))
+    assert json.loads(run.tags["tailrace.ledger"])["dropped"].keys() == {"after its step's statistics"}
 
 
 def test_ranks_train_on_while_the_server_is_away(tmp_path: Path) -> None:

@@ -8,12 +8,15 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tailrace_agent.runtime.job import find_job
+from tailrace_agent.runtime.processes import boot_id, process
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from torch import Tensor, device, nn
 
-__all__ = ["Ranks", "joined_ranks"]
+__all__ = ["Ranks", "in_job", "joined_ranks"]
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,11 @@ class _Part:
 
     def __len__(self) -> int:
         return self._length
+
+
+def in_job() -> bool:
+    """Whether all processes of this training share the runs that they begin."""
+    return find_job(os.environ, parent=lambda: process(os.getppid()), boot=boot_id) is not None
 
 
 @contextlib.contextmanager

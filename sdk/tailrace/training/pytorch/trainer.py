@@ -17,13 +17,13 @@ from tailrace.training.pytorch.course import Course
 from tailrace.training.pytorch.loop import Loop
 from tailrace.training.pytorch.monitor import Monitor
 from tailrace.training.pytorch.progress import Progress
-from tailrace.training.pytorch.ranks import Ranks, joined_ranks
+from tailrace.training.pytorch.ranks import Ranks, in_job, joined_ranks
 from tailrace.training.pytorch.recipe import Precision, Recipe
 from tailrace.training.pytorch.resumption import find_resumed
 from tailrace.training.pytorch.scores import mode_of
 from tailrace.training.result import TrainingResult
 from tailrace.training.runs.run_log import default_tracker
-from tailrace.training.runs.tracked_run import Resumed, TrackedRun, entered
+from tailrace.training.runs.tracked_run import Resumed, TrackedRun, entered, mlflows_run
 from tailrace_agent.errors import CallError
 
 if TYPE_CHECKING:
@@ -194,6 +194,8 @@ class Trainer:
                 loop.load_state_dict(state)
             if state is not None and ranks.first:
                 resumed = find_resumed(self._tracker, state.get("run"), logged_steps.read(path.parent), progress.warn)
+            if state is not None:
+                resumed = ranks.from_first(resumed)
             with contextlib.ExitStack() as stack:
                 folder = self._recipe.checkpoint_dir
                 if folder is None:
@@ -224,12 +226,16 @@ class Trainer:
 
     @contextlib.contextmanager
     def _entered(self, ranks: Ranks, resumed: Resumed | None) -> Iterator[TrackedRun]:
-        """The run; for processes other than the first one, none."""
-        if not ranks.first:
+        """The run; processes other than the first one have a part in it where it is their job's, or none."""
+        # One that MLflow has begun is the first one's alone.
+        shares = ranks.first and hasattr(self._tracker, "attach_run") and in_job() and not mlflows_run(self._tracker)
+        shares = ranks.from_first(shares)
+        if not (ranks.first or shares):
             yield TrackedRun(_Nothing())
             return
         with entered(self._tracker, run_name=None, resumed=resumed) as run:
-            yield run
+            # Of the others' steps what becomes of it says the setting `ranks`: by default their batch times are compared.
+            yield run if ranks.first else TrackedRun(_Steps(run.run))
 
     def _seed(self, ranks: Ranks) -> None:
         if self._recipe.seed is None:
@@ -256,6 +262,19 @@ class Trainer:
                 input_example=example if self._input_example is None else self._input_example,
                 registered_model_name=self._registered_name,
             )
+
+
+class _Steps:
+    """Takes the steps of a process that is not the first one."""
+
+    def __init__(self, run: Any) -> None:
+        self._run = run
+
+    def log(self, values: Mapping[str, Any], step: int | None = None) -> None:
+        self._run.log(values, step=step)
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_, **__: None
 
 
 class _Nothing:

@@ -14,7 +14,7 @@ from tailrace_agent.errors import TailraceError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Resumed", "TrackedRun", "begun_id", "entered", "joined"]
+__all__ = ["Resumed", "TrackedRun", "begun_id", "entered", "joined", "mlflows_run"]
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def joined(tracker: Any) -> TrackedRun | None:
     active = tracker.active_run() if hasattr(tracker, "active_run") else None
     if active is not None:
         return TrackedRun(tracker, _name(active), None, active, enabled=_enabled(active))
-    theirs = _mlflows(tracker)
+    theirs = mlflows_run(tracker)
     if theirs is None:
         return None
     run_id = theirs.info.run_id
@@ -129,7 +129,7 @@ def _enabled(run: Any) -> bool:
     return bool(getattr(run, "enabled", True))
 
 
-def _mlflows(tracker: Any) -> Any:
+def mlflows_run(tracker: Any) -> Any:
     """The run that MLflow itself has begun, if the tracker can log to it."""
     mlflow: Any = sys.modules.get("mlflow")
     return mlflow.active_run() if mlflow is not None and hasattr(tracker, "attach_run") else None
@@ -138,7 +138,7 @@ def _mlflows(tracker: Any) -> Any:
 def begun_id(tracker: Any) -> str | None:
     """MLflow's id of the run that the user has entered; None: there is none, or nobody knows yet."""
     active = tracker.active_run() if hasattr(tracker, "active_run") else None
-    theirs = _mlflows(tracker) if active is None else None
+    theirs = mlflows_run(tracker) if active is None else None
     try:
         return theirs.info.run_id if theirs is not None else getattr(active, "run_id", None)
     except (TailraceError, OSError):
