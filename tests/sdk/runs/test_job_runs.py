@@ -103,7 +103,8 @@ def test_an_exit_code_makes_a_run_failed_that_rank_zero_has_called_finished(sqli
 
 @pytest.mark.parametrize("fallen", [0, 1])
 def test_a_job_that_its_launcher_starts_anew_goes_on_in_its_run(sqlite_uri: str, tmp_path: Path, fallen: int) -> None:
-    code = f"{TRAIN}if rank == {fallen} and not attempt: os.kill(os.getpid(), signal.SIGKILL)\n"
+    code = f"{TRAIN}open(f'rank{{rank}}', 'w')\nwhile not os.path.exists(f'rank{{1 - rank}}'): time.sleep(0.1)\n"
+    code += f"if rank == {fallen} and not attempt: os.kill(os.getpid(), signal.SIGKILL)\n"
     code += "elif not attempt: time.sleep(60)"
     done = launch(tmp_path, code, ranks=2, restarts=1, TAILRACE_TRACKING_URI=sqlite_uri)
     assert done[0] == 0, done
@@ -171,9 +172,11 @@ def test_a_rank_that_falls_on_another_node_is_named_by_the_runs_end(
     sqlite_uri: str, tmp_path: Path, rank_zero: str
 ) -> None:
     options = {"nodes": 2, "run_id": "0f8fad5b-d9cb-469f-a165-70867728950d", "TAILRACE_TRACKING_URI": sqlite_uri}
-    zero = "time.sleep(3)\nraise ConnectionError('peer is gone')" if rank_zero == "fails" else "sdk.end_run()"
-    code = f"{FALLS}if rank == 2:\n    time.sleep({0 if rank_zero == 'fails' else 3})\n    os.kill(os.getpid(), signal.SIGKILL)"
-    code += f"\nif rank < 2:\n    {zero.replace(chr(10), chr(10) + '    ')}\nelse:\n    time.sleep(60)"
+    falls = "if rank == 2: os.kill(os.getpid(), signal.SIGKILL)"
+    if rank_zero == "fails":
+        code = f"{FALLS}{falls}\ntime.sleep(3)\nif rank < 2: raise ConnectionError('peer is gone')\ntime.sleep(60)"
+    else:
+        code = f"{FALLS}if rank < 2: sdk.end_run()\nelse: time.sleep(3)\n{falls}\nif rank == 3: time.sleep(60)"
     launchers = [start(tmp_path / f"node{node}", code, node=node, **options) for node in (0, 1)]  # type: ignore[arg-type]
     for launcher in launchers:
         launcher.communicate(timeout=100)

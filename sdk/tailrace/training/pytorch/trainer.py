@@ -228,14 +228,17 @@ class Trainer:
     def _entered(self, ranks: Ranks, resumed: Resumed | None) -> Iterator[TrackedRun]:
         """The run; processes other than the first one have a part in it where it is their job's, or none."""
         # One that MLflow has begun is the first one's alone.
-        shares = ranks.first and hasattr(self._tracker, "attach_run") and in_job() and not mlflows_run(self._tracker)
-        shares = ranks.from_first(shares)
-        if not (ranks.first or shares):
+        ours = ranks.first and hasattr(self._tracker, "attach_run") and mlflows_run(self._tracker) is None and in_job()
+        if ranks.first:
+            with entered(self._tracker, run_name=None, resumed=resumed) as run:
+                ranks.from_first(ours and run.enabled)
+                yield run
+        elif ranks.from_first(None):
+            with entered(self._tracker, run_name=None, resumed=resumed) as run:
+                # What becomes of its steps says the setting `ranks`: by default batch times are compared.
+                yield TrackedRun(_Steps(run.run))
+        else:
             yield TrackedRun(_Nothing())
-            return
-        with entered(self._tracker, run_name=None, resumed=resumed) as run:
-            # Of the others' steps what becomes of it says the setting `ranks`: by default their batch times are compared.
-            yield run if ranks.first else TrackedRun(_Steps(run.run))
 
     def _seed(self, ranks: Ranks) -> None:
         if self._recipe.seed is None:
