@@ -171,6 +171,11 @@ def upload_fault(world: World, tries: int) -> None:
     world.network.stubborn = tries
 
 
+def bulk(world: World, there: bool) -> None:
+    """The bulk way of the store comes, or goes."""
+    world.model.offer_bulk(there)
+
+
 def pass_(world: World, seconds: float, order: int) -> None:
     world.pass_time(seconds, random.Random(order))
 

@@ -18,7 +18,7 @@ from tailrace_agent.hosts import workers as host
 from tailrace_agent.hosts.process import _Agent
 from tailrace_agent.hosts.worker import Worker
 from tailrace_agent.ipc import staging, status
-from tailrace_agent.ipc.ring_reader import RingReader
+from tailrace_agent.ipc.ring_reader import Frames, RingReader
 from tailrace_agent.ipc.session import Session
 from tailrace_agent.pipeline.pipeline import Pipeline
 from tailrace_agent.spool import database
@@ -65,11 +65,21 @@ class _Reader(RingReader):
     """A reader whose commits can be cut short."""
 
     points: Points
+    read_bytes: int
+
+    def read(self, max_bytes: int = 0, *, give_up: bool = False) -> Frames:
+        return super().read(max_bytes or self.read_bytes, give_up=give_up)
 
     def commit(self, tail: int, spill: int) -> None:
         self.points.reach("before the tail")
         super().commit(tail, spill)
         self.points.reach("after the tail")
+
+    def _punch(self, fd: int, end: int) -> bool:
+        self.points.reach("before the hole")
+        punched = super()._punch(fd, end)
+        self.points.reach("after the hole")
+        return punched
 
 
 class Program(Session):
@@ -78,6 +88,7 @@ class Program(Session):
     points: Points
     living: Callable[[str], bool]
     told: Callable[[status.RunStatus], None]
+    read_bytes: int
 
     def owner_alive(self, name: str) -> bool:
         return self.living(name)
@@ -89,7 +100,7 @@ class Program(Session):
 
     def reader(self, name: str) -> RingReader:
         reader = _Reader(self.shared / f"{name}.ring", self.spill_path(name))
-        reader.points = self.points
+        reader.points, reader.read_bytes = self.points, self.read_bytes
         return reader
 
 

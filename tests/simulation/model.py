@@ -8,10 +8,12 @@ from typing import Any
 from simulation.journal import Mark, mark_of
 from tailrace_agent.errors import Refused
 from tailrace_agent.ipc.records import Point
+from tailrace_agent.sinks.base import Limits
 from tailrace_agent.sinks.memory import MemoryRun, MemorySink
 
 __all__ = ["Model"]
 
+_FEW, _MANY = 50, 400
 POISON = "poison"
 """What the names begin with that this store refuses, and `check` knows nothing of."""
 
@@ -19,16 +21,29 @@ POISON = "poison"
 class Model(MemorySink):
     """A store that notes what arrives for the first time, and when.
 
+    Args:
+        bulk: It may have a bulk way; then it takes so few metrics without it that the difference is soon felt.
+
     Attributes:
         arrivals: Metrics marks of each run in the order of their first arrival.
         on_status: Called with a run when MLflow is told its status.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, bulk: bool = False) -> None:
         super().__init__()
+        self._bulk = bulk
+        self.offer_bulk(there=False)
         self.arrivals: dict[str, list[Mark]] = {}
         self._known_marks: dict[str, set[Mark]] = {}
         self.on_status: Callable[[MemoryRun], None] = lambda _: None
+
+    @property
+    def limits(self) -> Limits:
+        return super().limits._replace(metrics=_FEW) if self._bulk else super().limits
+
+    def offer_bulk(self, there: bool) -> None:
+        """Whether more metrics than `limits` says may come at once, from now on."""
+        self.metrics_limit = _MANY if there and self._bulk else self.limits.metrics
 
     def log_batch(
         self,

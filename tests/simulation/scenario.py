@@ -17,14 +17,20 @@ __all__ = ["Scenario", "scenario"]
 
 Action = list[Any]
 _FAMILIES = ("network", "store", "kills", "disk", "status", "power", "clock", "meanwhile", "children", "bound", "gone")
+_FAMILIES += ("bulk", "spill")
 _KILL_POINTS = ("begin", "commit", "committed", "settled", "request", "answer", "before the tail", "after the tail")
 _KILL_POINTS += ("status", "after the status", "open", "noting")
+_HOLES = ("before the hole", "after the hole")
 _PAUSES = ("request", "answer", "settled", "noting", "finalizing")
 """Points at which the agent's threads hold no lock, so that another one may come in between."""
 
 
 class Scenario(msgspec.Struct, frozen=True):
-    """One simulation, whole. `families`: which kinds of fault there are."""
+    """One simulation, whole.
+
+    `families`: which kinds of fault there are. `bulk`: its store takes few metrics at once, unless its bulk way is
+    there. `read_bytes`: how much of a ring the agent reads at once.
+    """
 
     seed: int
     families: tuple[str, ...]
@@ -34,6 +40,8 @@ class Scenario(msgspec.Struct, frozen=True):
     retry_max_delay: float = 10.0
     spool_max_bytes: int = 1 << 30
     power_cuts: bool = False
+    bulk: bool = False
+    read_bytes: int = 4 << 20
 
 
 def scenario(seed: int) -> Scenario:
@@ -53,6 +61,8 @@ def scenario(seed: int) -> Scenario:
         retry_max_delay=rng.choice((2.0, 30.0)),
         spool_max_bytes=8_000 if "bound" in families else 1 << 30,
         power_cuts="power" in families,
+        bulk="bulk" in families,
+        read_bytes=20_000 if "spill" in families else 4 << 20,
     )
 
 
@@ -74,6 +84,8 @@ class _Draw:
             "meanwhile": self._meanwhile,
             "children": self._child,
             "bound": lambda: [["burst", self._trainer(), self._run(), rng.randint(20, 120)]],
+            "bulk": lambda: [["bulk", rng.random() < 0.6], ["burst", self._trainer(), self._run(), rng.randint(5, 60)]],
+            "spill": self._spill,
             "gone": lambda: [["delete", self._run()]] if rng.random() < 0.3 else [],
         }
         self._faults = [faults[family] for family in families]
@@ -152,6 +164,12 @@ class _Draw:
             trainer, run = self._trainer(), self._run()
             return [["arm", point, 0, "full"], ["log", trainer, run, 3, "plain"], ["params", trainer, run, 1, 7000]]
         return [self._arm(point, self._rng.choice(("full", "eio")))]
+
+    def _spill(self) -> list[Action]:
+        """More than a ring holds, while the agent reads a part of it at a time, and may be killed at each."""
+        rng, burst = self._rng, ["burst", self._trainer(), self._run(), self._rng.randint(80, 200)]
+        killed = [self._arm(rng.choice(_HOLES), "kill")] if rng.random() < 0.5 else []
+        return [*killed, burst, ["pass", 0.02, rng.getrandbits(16)], [*burst[:3], rng.randint(1, 60)]]
 
     def _meanwhile(self) -> list[Action]:
         rng, others = self._rng, []

@@ -42,7 +42,7 @@ class World:
 
     def __init__(self, scenario: Scenario, folder: Path, clock: Clock) -> None:
         self.scenario, self._folder, self.clock = scenario, folder, clock
-        self.points, self.journal, self.model = Points(), Journal(), Model()
+        self.points, self.journal, self.model = Points(), Journal(), Model(bulk=scenario.bulk)
         self.trace: list[str] = []
         self.network = Network(self.model, self.clock, self.points, self.tell)
         self.trainers: dict[int, Trainer] = {}
@@ -228,6 +228,7 @@ class World:
         opened = Program.open(directory)
         assert isinstance(opened, Program)
         opened.points, opened.living, opened.told = self.points, self._living, self.oracle.told
+        opened.read_bytes = self.scenario.read_bytes
         bound = msgspec.structs.replace(opened.info.settings, spool_max_bytes=self.scenario.spool_max_bytes)
         opened.info = msgspec.structs.replace(opened.info, settings=bound)
         return opened

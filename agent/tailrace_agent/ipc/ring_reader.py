@@ -15,6 +15,7 @@ from zlib import adler32
 
 from tailrace_agent.errors import SessionError
 from tailrace_agent.files.descriptors import NONE_LEFT
+from tailrace_agent.files.holes import punch
 from tailrace_agent.files.ownership import open_own
 from tailrace_agent.ipc.records import FORMAT
 from tailrace_agent.ipc.ring_format import (
@@ -95,6 +96,8 @@ class RingReader:
             raise SessionError(f"{path} is no ring of format {FORMAT}")
         self.pid = self._words[PID]
         self._fence = threading.Lock()
+        self._spill_base: int | None = None  # where the spill file begins, as the rows of the last read have shown
+        self._punches = True
         self._disbelieved: dict[int, int] = {}  # by word of the header: the value that was counted as damage already
         tail, unspilled = self._words[TAIL], self._words[UNSPILLED]
         # A tail that cannot be true: what was read is zero, so the first other byte shows about where it was.
@@ -168,11 +171,34 @@ class RingReader:
                 self._zero(BASE, tail)
             self._tail = tail
         if is_spill_position(spill, self._spill):
+            if spill > self._spill:
+                self._give_back()
             self._spill = spill
         for _ in range(2):  # a fence: on a machine with weak ordering the zeros must not arrive after the tail
             with self._fence:
                 pass
         self._words[TAIL], self._words[UNSPILLED] = self._tail, self._spill
+
+    def _give_back(self) -> None:
+        """Gives back the spill file's room up to the last commit: so a kill at any moment leaves what is to be read.
+
+        Before the next commit is in the header, its writer knows of rows that are not read, and begins no new file.
+        """
+        if self._spill_base is None or not self._punches:
+            return
+        try:
+            fd = open_own(self._spill_path, os.O_RDWR)
+        except OSError:  # gone, or no descriptor is left: next time
+            return
+        try:
+            self._punches = self._punch(fd, self._spill - self._spill_base)
+        except OSError:  # a full disk may have no room for the note of a hole: next time
+            pass
+        finally:
+            os.close(fd)
+
+    def _punch(self, fd: int, end: int) -> bool:
+        return punch(fd, 0, end)
 
     def close(self) -> None:
         """Unmaps the file."""
@@ -264,7 +290,7 @@ class RingReader:
 
     def _read_spill(self, start: int, end: int, budget: int, rows: list[bytes], *, give_up: bool) -> tuple[int, int]:
         """Appends the spilled rows; `(position, frames lost)`. A damaged spill file is given up up to `end`."""
-        base = self._words[SPILL_BASE]
+        base, self._spill_base = self._words[SPILL_BASE], None
         if start < base:  # the file begins behind that
             return min(base, end), 1
         try:
@@ -281,6 +307,7 @@ class RingReader:
                     if len(row) != size or adler32(row) != word >> 32:
                         return end, 1  # where the next frame begins is lost, so all of it counts as one
                     rows.append(row)
+                    self._spill_base = base
                     pos += 8 + size
                     if pos >= budget:
                         break

@@ -26,8 +26,10 @@ Format (little-endian 64-bit words)
 Header page of 4096 bytes: 0 magic, 1 format, 2 end of data, 3 pid of the owner, 8 head, 9 spill bytes written, 10 of
 them before the spill file's first byte, 16 tail, 17 spill bytes read. `head`/`tail` are byte offsets into the file;
 equal means empty. What the writer and the reader change lies on different cache lines. All that was ever spilled is
-counted, while the file begins anew whenever all of it was read. (A writer that never sets word 10 keeps one file, and
-is read as before. `FORMAT` stays, since an agent deletes the ring of a dead program whose format it does not know.)
+counted, while the file begins anew whenever all of it was read. Where the file system can do that, it is a hole up to
+the reader's commit before the last one: so it takes the room of what waits, also where the reader never catches up. (A
+writer that never sets word 10 keeps one file, and is read as before. `FORMAT` stays, since an agent deletes the ring of
+a dead program whose format it does not know.)
 
 Frame, at a multiple of 8: one word (length in the low half, Adler-32 in the high half), then the row, then padding. A
 length of `0xffffffff` means: go on at the first frame. In the spill file the same without padding.
@@ -38,6 +40,7 @@ in a tight loop and several times that between steps. Against torn writes, and o
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -230,6 +233,8 @@ class RingWriter(Cursor):
             self._drop(row, "ring closed")
         # Into the ring only while nothing is spilled: it is read first, so a newer row would come before older ones.
         elif spilled == unspilled and size <= (self._end - BASE) // _MAX_SHARE and self._room(size):
+            if self._spill_base != spilled:
+                self._empty_spill_file(spilled)
             length, words = len(row), self.words
             word = length | adler32(row) << 32
             started = time_ns()
@@ -307,12 +312,20 @@ class RingWriter(Cursor):
         return None
 
     def _begin_spill_file(self, at: int) -> None:
-        """All of it was read: gives its blocks back. What was deleted under its writer is made again."""
+        """All of it was read: it begins anew. What was deleted under its writer is made again."""
         if self._spill_fd >= 0 and not os.fstat(self._spill_fd).st_nlink:
             os.close(self._spill_fd)
             self._spill_fd = -1
         if self._spill_fd < 0:
             self._spill_fd = open_kept(self._spill_path, os.O_RDWR | os.O_CREAT)
+        self._truncate_spill_file(at)
+
+    def _empty_spill_file(self, at: int) -> None:
+        """All of it was read, and the ring has room again: gives the file's room back, however long no row spills."""
+        with contextlib.suppress(OSError):  # then it is done when the next one does
+            self._truncate_spill_file(at)
+
+    def _truncate_spill_file(self, at: int) -> None:
         # Before the new base: all that was in it is safe elsewhere, so dying between the two loses nothing.
         os.ftruncate(self._spill_fd, 0)
         self._spill_base = self.words[SPILL_BASE] = at

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 
 from helpers.rings import BASE, HEAD, TAIL, RingRig, fill, new_rig, number_of, quick, row
 from tailrace_agent.errors import SessionError
+from tailrace_agent.files.holes import punch
 from tailrace_agent.ipc.ring_format import MIN_BYTES
 from tailrace_agent.ipc.ring_reader import RingReader
 
@@ -81,6 +84,74 @@ def test_a_spill_file_that_was_cut_short_is_given_up_and_counted(rig: RingRig, k
     assert rig.reader.unread == 0
     rig.writer.put(b"later")
     assert rig.take_all()[-1] == b"later"
+
+
+class _Killed(BaseException):
+    """The agent's process is gone."""
+
+
+@pytest.mark.parametrize("noted", [False, True], ids=["by its header", "by the spool"])
+@pytest.mark.parametrize("moment", ["before the hole", "after the hole", "after the header"])
+def test_a_kill_around_a_hole_in_the_spill_file_loses_and_doubles_no_row(
+    rig: RingRig, monkeypatch: pytest.MonkeyPatch, moment: str, *, noted: bool
+) -> None:
+    rows = _spilled(rig)
+    while rig.reader.position[1] < 40_000:  # all of the ring, and a part of the file
+        rig.take(20_000)
+
+    def killed(reader: RingReader, fd: int, end: int) -> bool:
+        assert moment == "before the hole" or punch(fd, 0, end)
+        raise _Killed
+
+    frames = rig.reader.read(20_000)
+    with monkeypatch.context() as patch, contextlib.suppress(_Killed):
+        if moment != "after the header":
+            patch.setattr(RingReader, "_punch", killed)
+        rig.reader.commit(frames.tail, frames.spill)
+    rig.reader.close()
+    rig.reader = RingReader(rig.path, rig.spill)
+    if noted:  # what the spool knows to be taken over is not read again
+        rig.reader.resume(frames.tail, frames.spill)
+    if noted or moment == "after the header":
+        rig.rows += frames.rows
+    assert rig.take_all() == rows
+    assert rig.take().damaged == 0
+
+
+def test_without_holes_in_files_the_rows_come_all_the_same(rig: RingRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tailrace_agent.ipc.ring_reader.punch", lambda *_: False)
+    rows = _spilled(rig)
+    before = rig.spill.stat().st_blocks
+    while rig.take(20_000).more:
+        assert rig.spill.stat().st_blocks == before
+    assert rig.rows == rows
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC])
+def test_a_hole_that_fails_costs_no_row_and_is_tried_again(
+    rig: RingRig, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    tried: list[int] = []
+
+    def fails(_: int, __: int, end: int) -> bool:
+        tried.append(end)
+        raise OSError(error, "no hole")
+
+    monkeypatch.setattr("tailrace_agent.ipc.ring_reader.punch", fails)
+    rows = _spilled(rig)
+    while rig.take(20_000).more:
+        pass
+    assert rig.rows == rows
+    assert len(tried) > 2
+
+
+def _spilled(rig: RingRig) -> list[bytes]:
+    """Rows of which most are in the spill file."""
+    rows = fill(rig)
+    for _ in range(100):
+        rows.append(row(len(rows), 2000))
+        rig.writer.put(rows[-1])
+    return rows
 
 
 def test_a_spill_file_that_was_deleted_is_given_up_and_counted(rig: RingRig) -> None:

@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 from helpers.rings import BASE, RingRig, fill, new_rig, number_of, quick, row
 from tailrace._log.log import python_log
 from tailrace_agent.ipc import ring_writer as ring
-from tailrace_agent.ipc.ring_format import MIN_BYTES
+from tailrace_agent.ipc.ring_format import MIN_BYTES, SPILL_BASE, SPILLED
 from tailrace_agent.ipc.ring_reader import RingReader
 from tailrace_agent.ipc.ring_writer import RingWriter
 
@@ -112,6 +112,52 @@ def test_the_spill_file_gives_its_blocks_back_when_it_was_read(rig: RingRig) -> 
         rig.take_all()
         assert rig.spill.stat().st_blocks * 512 <= 220_000 * (lap < 3) + 220_000
     assert rig.rows == expected
+
+
+def test_a_spill_file_takes_the_room_of_what_waits_though_its_reader_never_catches_up(rig: RingRig) -> None:
+    rows = fill(rig)
+    for _ in range(40):
+        for _ in range(50):
+            rows.append(row(len(rows), 2000))
+            rig.writer.put(rows[-1])
+        while rig.reader.unread > 150_000:
+            assert rig.take(20_000).more
+        assert rig.spill.stat().st_blocks * 512 < 350_000
+    assert rig.writer.words[SPILLED] > 3_500_000
+    assert rig.take_all() == rows
+
+
+def test_a_spill_files_room_is_back_as_soon_as_the_ring_has_room_again(rig: RingRig) -> None:
+    rows = fill(rig)
+    for _ in range(100):
+        rows.append(row(len(rows), 2000))
+        rig.writer.put(rows[-1])
+    rig.take_all()
+    rows.append(row(len(rows), 100))
+    rig.writer.put(rows[-1])
+    assert rig.spill.stat().st_size == 0
+    assert rig.take_all() == rows
+    while rig.writer.words[SPILL_BASE] == rig.writer.words[SPILLED]:
+        rows.append(row(len(rows), 1000))
+        rig.writer.put(rows[-1])
+    assert rig.take_all() == rows
+
+
+def test_a_disk_that_does_not_give_the_spill_files_room_back_costs_no_row(
+    rig: RingRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = fill(rig)
+    rig.take_all()
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tailrace_agent.ipc.ring_writer.os.ftruncate", refuse)
+        for _ in range(10):
+            rows.append(row(len(rows), 100))
+            rig.writer.put(rows[-1])
+    assert rig.take_all() == rows
 
 
 def test_what_exceeds_the_spill_files_bound_is_given_up_with_a_reason() -> None:
