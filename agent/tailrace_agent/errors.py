@@ -86,7 +86,7 @@ class CallError(TailraceError):
         mlflows = getattr(sys.modules.get("mlflow.exceptions"), "MlflowException", None)
         if cls is not CallError or mlflows is None:
             return super().__new__(cls, *args)
-        return super().__new__(_also(mlflows), *args)  # type: ignore[arg-type]
+        return super().__new__(_also(mlflows), *args)
 
     def __reduce__(self) -> tuple[type[CallError], tuple[object, ...]]:
         return CallError, self.args  # elsewhere it is what is imported there

@@ -194,6 +194,10 @@ class SqliteRuns:
 
     # -- what is MLflow's --------------------------------------------------------------------------------------------
 
+    def delete_tag(self, run_id: str, key: str) -> None:
+        """Takes a tag away."""
+        self._mlflow().delete_tag(run_id, key)
+
     def default_experiment(self) -> str:
         """What MLflow takes here for a run that names no experiment."""
         return self._mlflow().default_experiment()
