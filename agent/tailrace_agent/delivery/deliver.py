@@ -227,7 +227,7 @@ class Delivery:
             if parent is not None and parent.ref is None and not parent.gone:
                 return False  # the parent comes first
             parent_run_id = parent.ref.run_id if parent and parent.ref else parent_run_id
-        again = state.attempts > 0 or spec.job is not None
+        again, first = state.attempts > 0 or spec.job is not None, not state.attempts
         self._book.update(state.run, attempts=state.attempts + 1)
         self._spool.sync()  # or a power cut would have it created twice
         ref = self._created(sink, state, parent_run_id, again=again)
@@ -235,6 +235,8 @@ class Delivery:
         self._first.pop(state.run, None)
         self.opened += 1
         self._log.info("run opened", run_id=ref.run_id, attempts=state.attempts)
+        if ref.running and first and spec.job is not None and not spec.job.own:
+            self._book.notice(state.run, goes_on(spec.job))
         if ref.artifacts:
             self._book.notice(
                 state.run,
@@ -289,9 +291,7 @@ class Delivery:
             self._book.update(state.run, spec=msgspec.structs.replace(state.spec, owned=True))  # so it is to be created
             return False
         if not refs and state.attempts == _WARN_AFTER:
-            self._book.notice(
-                state.run, f"run {mark} is not in MLflow yet; what was logged to it from here waits until it is"
-            )
+            self._book.notice(state.run, not_there(mark, spec.job))
         return bool(refs)
 
     def _send_or_close(self, sink: Sink, state: RunState, now: float, turn: Turn) -> float:

@@ -5,6 +5,7 @@ Pure, but for the state that is changed, and for a look at whether a process liv
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from tailrace_agent.delivery.run_phase import Event
@@ -13,7 +14,9 @@ from tailrace_agent.ipc.notices import note
 from tailrace_agent.ipc.records import JobPart, Rank, RunSpec
 from tailrace_agent.runtime.processes import Fate, Process, is_alive
 
-__all__ = ["awaited", "fallen", "join", "note_rank", "rank_record", "reason_of", "status_of_fallen"]
+__all__ = [
+    "awaited", "fallen", "goes_on", "join", "not_there", "note_rank", "rank_record", "reason_of", "status_of_fallen",
+]  # fmt: skip
 
 _TOLD: Final = 8
 """Ranks that a reason names beside the first."""
@@ -53,6 +56,7 @@ def note_rank(state: RunState, record: Rank, ring: str) -> None:
             f"two processes ({before.pid} and {record.pid}) say that they are rank {record.rank} of job{name}: if they "
             "are of two jobs, give each a name of its own (TAILRACE_JOB); what both log goes to one run",
         )
+    _note_differences(state, record)
     now = RankState(
         rank=record.rank,
         ring=ring,
@@ -68,6 +72,47 @@ def note_rank(state: RunState, record: Rank, ring: str) -> None:
     # A launcher that starts them anew may number them anew, and not count that (a node came or went): who fell before
     # is none of the job's any more.
     state.ranks = [*(each for each in others if not again or each.state not in ("gone", "failed")), now]
+
+
+def goes_on(job: JobPart) -> str:
+    """What its users are told where the run of a job is there and running before its rank 0 has begun it."""
+    name = f" {job.name!r}" if job.name else ""
+    return (
+        f"the run of job{name} is in MLflow already, and running: this one goes on in it. If the one that is running is "
+        "another job, give each a name of its own (TAILRACE_JOB, start_run(job=…)); what both log goes to one run"
+    )
+
+
+def not_there(mark: str, job: JobPart | None) -> str:
+    """What its users are told where a run that another agent creates is not to be found.
+
+    Args:
+        mark: What its tag `tailrace.run` would be.
+        job: The job that shares it.
+    """
+    text = f"run {mark} is not in MLflow yet; what was logged to it from here waits until it is"
+    if job is None:
+        return text
+    return (
+        f"{text}. The agent of rank 0's node creates it: if that has logged already, this node ({job.node}) has "
+        "another tracking_uri, experiment, run_name or job name"
+    )
+
+
+def _note_differences(state: RunState, record: Rank) -> None:
+    """Ranks that do not agree on what they log."""
+    other = next((each for each in state.ranks if each.rank != record.rank and each.modes != record.modes), None)
+    if other is not None and record.state == "began" and _lives(other):
+        note(
+            state.notices,
+            state.topics,
+            f"ranks {other.rank} and {record.rank} differ in the setting `ranks`: {_shown(other.modes)} and "
+            f"{_shown(record.modes)}. Each goes by its own, so that statistics may lack some; give all the same",
+        )
+
+
+def _shown(modes: Mapping[str, str]) -> str:
+    return ", ".join(f"{pattern}={mode}" for pattern, mode in modes.items()) or "zero"
 
 
 def _lives(rank: RankState) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from tailrace_agent.ipc.records import RunSpec
+from tailrace_agent.ipc.tags import ATTEMPT_TAG, FALLEN_TAG, NONE_FELL
 
-__all__ = ["is_of_job", "is_over"]
+__all__ = ["is_of_job", "is_over", "tags_of_restart"]
 
 _CLOCKS: Final = 5 * 60_000
 """Milliseconds by which the clocks of two nodes may differ."""
@@ -35,3 +37,23 @@ def is_of_job(spec: RunSpec, status: str, end_time: int | None) -> bool:
         return True
     # Rank 0 comes before the run is there: a run that has ended is another job's. The others may be late.
     return not spec.owned and (end_time or 0) > spec.start_time - _CLOCKS
+
+
+def tags_of_restart(spec: RunSpec, tags: Mapping[str, str]) -> list[tuple[str, str]]:
+    """What changes with a run in which a job goes on that was started anew: what fell before is none of this attempt's.
+
+    Args:
+        spec: What was requested.
+        tags: What the run has.
+
+    Example:
+        >>> from tailrace_agent.ipc.records import RunSpec
+        >>> spec = RunSpec(run=1, start_time=1, cwd="/", tags={"tailrace.attempt": "2"})
+        >>> tags_of_restart(spec, {"tailrace.fallen.node1": "{}", "tailrace.fallen.node2": "none"})
+        [('tailrace.fallen.node1', 'none'), ('tailrace.attempt', '2')]
+    """
+    changed = [(key, NONE_FELL) for key in tags if key.startswith(FALLEN_TAG) and tags[key] != NONE_FELL]
+    attempt = spec.tags.get(ATTEMPT_TAG)
+    if attempt is not None and tags.get(ATTEMPT_TAG) != attempt:
+        changed.append((ATTEMPT_TAG, attempt))
+    return changed

@@ -43,6 +43,7 @@ class RunRef(NamedTuple):
     """A run as MLflow knows it. `url` is where a person looks at it, or None for a store without a server.
 
     `artifacts` is the directory on this machine that a server names for its artifacts; empty where it names none.
+    `running`: it was looked for and found, and is going on.
     `next_steps` is where steps go on in a run that had metrics before, by the first part of their names (`system`).
     """
 
@@ -52,6 +53,7 @@ class RunRef(NamedTuple):
     url: str | None
     artifacts: str = ""
     next_steps: dict[str, int] | None = None
+    running: bool = False
 
 
 class StoredRun(NamedTuple):

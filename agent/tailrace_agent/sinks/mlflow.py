@@ -29,10 +29,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tailrace_agent.errors import Refused, RunGone, StoreRefused, Unavailable
 from tailrace_agent.ipc.records import Kind, ModelOutcome, ModelSpec, Point, RunSpec, run_hex
-from tailrace_agent.ipc.tags import ATTEMPT_TAG, END_TAGS, FALLEN_TAG, NONE_FELL, NOTE_TAG, RUN_TAG
+from tailrace_agent.ipc.tags import END_TAGS, NOTE_TAG, RUN_TAG
 from tailrace_agent.mlflow.errors import mask, opening_failed, refused_code, stored_already, translate
 from tailrace_agent.mlflow.experiments import bring_back
-from tailrace_agent.mlflow.job_runs import is_of_job, is_over
+from tailrace_agent.mlflow.job_runs import is_of_job, is_over, tags_of_restart
 from tailrace_agent.mlflow.lean_import import import_lean
 from tailrace_agent.mlflow.links import is_server, run_page
 from tailrace_agent.mlflow.pages import PAGES_AT_MOST, pages
@@ -170,7 +170,10 @@ class MlflowSink:
             with self._translated_errors(about_run=True):
                 return self._ref(self._resume(spec, spec.run_id))
         with self._translated_errors(about_run=False):
-            return self._ref(self._found_or_created(spec, parent_run_id, find_first=find_first))
+            found = self._found(spec) if find_first else None
+            if found is not None:
+                return self._ref(found)._replace(running=not is_over(found.status))
+            return self._ref(self._created(spec, parent_run_id))
 
     def log_batch(
         self,
@@ -361,16 +364,18 @@ class MlflowSink:
                     self._artifact_uris.pop(run_id, None)  # an upload is not to go there either
             raise translated from None
 
-    def _found_or_created(self, spec: RunSpec, parent_run_id: str | None, *, find_first: bool) -> Run:
-        name = spec.experiment_name
-        known = name is not None and name in self._experiments
-        experiment_id = self._experiment(spec)
-        found = self._runs_of(spec, experiment_id) if find_first else []
-        for run in found:
+    def _found(self, spec: RunSpec) -> Run | None:
+        for run in self._runs_of(spec, self._experiment(spec)):
             if is_of_job(spec, run.status, run.end_time):
                 if spec.job is not None:
                     self._go_on(spec, run)
                 return run
+        return None
+
+    def _created(self, spec: RunSpec, parent_run_id: str | None) -> Run:
+        name = spec.experiment_name
+        known = name is not None and name in self._experiments
+        experiment_id = self._experiment(spec)
         try:
             return self._create(spec, experiment_id, parent_run_id)
         except Exception as error:
@@ -424,12 +429,7 @@ class MlflowSink:
         if is_over(run.status):
             self._runs.update_run(run.run_id, "RUNNING", run.end_time, None)
             delete_tags(self._runs, self._uri, run, END_TAGS)
-        attempt = spec.tags.get(ATTEMPT_TAG)
-        # What fell before is none of this attempt's.
-        tags = [(key, NONE_FELL) for key in run.tags if key.startswith(FALLEN_TAG) and run.tags[key] != NONE_FELL]
-        if attempt is not None and run.tags.get(ATTEMPT_TAG) != attempt:
-            tags.append((ATTEMPT_TAG, attempt))
-        if tags:
+        if tags := tags_of_restart(spec, run.tags):
             self._runs.log_batch(run.run_id, tags=tags)
 
     def _resume(self, spec: RunSpec, run_id: str) -> Run:
