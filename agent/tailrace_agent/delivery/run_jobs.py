@@ -78,8 +78,8 @@ def goes_on(job: JobPart) -> str:
     """What its users are told where the run of a job is there and running before its rank 0 has begun it."""
     name = f" {job.name!r}" if job.name else ""
     return (
-        f"the run of job{name} is in MLflow already, and running: this one goes on in it. If the one that is running is "
-        "another job, give each a name of its own (TAILRACE_JOB, start_run(job=…)); what both log goes to one run"
+        f"the run of job{name} is in MLflow already, and running: this one goes on in it. If the one that is running "
+        "is another job, give each a name of its own (TAILRACE_JOB, start_run(job=…)); what both log goes to one run"
     )
 
 

@@ -66,6 +66,8 @@ def of_job(spec: RunSpec, config: Settings, job: Job, parent: str | None) -> tup
         weak=job.weak,
     )
     spec = msgspec.structs.replace(spec, run=derived_run(*known, number), job=part)
+    if not config.log_metrics:  # of nobody, then
+        config = msgspec.structs.replace(config, ranks={"*": "zero"})
     if job.rank == 0:
         if job.attempt:
             spec = msgspec.structs.replace(spec, tags={**spec.tags, ATTEMPT_TAG: str(job.attempt)})
@@ -74,9 +76,7 @@ def of_job(spec: RunSpec, config: Settings, job: Job, parent: str | None) -> tup
     context = {key: value for key, value in spec.tags.items() if key.startswith(_CONTEXT)}
     spec = msgspec.structs.replace(spec, tags=context, description=None)
     quiet: dict[str, Any] = {**_SILENT, "quiet": True}
-    if not config.log_metrics:
-        quiet["ranks"] = {"*": "zero"}
-    elif any(mode != "zero" for mode in (config.ranks or {}).values()):
+    if config.log_metrics and any(mode != "zero" for mode in (config.ranks or {}).values()):
         del quiet["log_metrics"]
     return spec, msgspec.structs.replace(config, **quiet)
 
