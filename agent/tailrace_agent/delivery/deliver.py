@@ -32,8 +32,8 @@ import msgspec
 from tailrace_agent.delivery.pace import Pace, Turn
 from tailrace_agent.delivery.run_book import RunBook
 from tailrace_agent.delivery.run_ends import RunEnds
-from tailrace_agent.delivery.run_names import NamesOfRuns
 from tailrace_agent.delivery.run_jobs import goes_on, not_there
+from tailrace_agent.delivery.run_names import NamesOfRuns
 from tailrace_agent.delivery.run_phase import Event
 from tailrace_agent.delivery.run_requests import RunRequests
 from tailrace_agent.delivery.run_state import RunState
