@@ -44,6 +44,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         launcher: The process on this node whose end is the job's end here; none where nothing is known of one.
         weak: Another job may have the same key, at another time.
         named: Somebody has named the job, who so says which run is meant.
+        placed: It is known which process of its node this one is.
     """
 
     key: str
@@ -56,11 +57,14 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     launcher: Process | None = None
     weak: bool = False
     named: bool = False
+    placed: bool = True
 
     @property
     def several_nodes(self) -> bool:
-        """Whether it runs on several nodes, as far as that is known."""
-        return bool(self.node) or 0 < self.local_world_size < self.world_size
+        """Whether it runs on several nodes, or may do so: where two nodes were taken for one, their names would clash."""
+        counted = self.node is not None and not self.world_size
+        elsewhere = self.rank != self.local_rank if self.placed else self.world_size > 1
+        return bool(self.node) or counted or elsewhere or 0 < self.local_world_size < self.world_size
 
 
 class _Place(msgspec.Struct, frozen=True):
@@ -72,6 +76,7 @@ class _Place(msgspec.Struct, frozen=True):
     local_world_size: int = 0
     node: int | None = None
     attempt: int = 0
+    placed: bool = True
     supervised: bool = False  # its parent is the launcher's process on this node
 
 
@@ -109,6 +114,7 @@ def find_job(
         launcher=parent() if place.supervised else None,
         weak=weak,
         named=bool(name),
+        placed=place.placed,
     )
 
 
@@ -265,7 +271,14 @@ def _plain(environ: Mapping[str, str]) -> _Place | None:
     # Launchers that give each process its place on its node alone (Lightning's) number the nodes, too.
     rank = int_of(environ, "RANK", local + max(node, 0) * int_of(environ, "LOCAL_WORLD_SIZE"))
     world = int_of(environ, "WORLD_SIZE")
-    return _Place(rank, world, local, int_of(environ, "LOCAL_WORLD_SIZE"), None if node < 0 else node)
+    return _Place(
+        rank,
+        world,
+        local,
+        int_of(environ, "LOCAL_WORLD_SIZE"),
+        None if node < 0 else node,
+        placed="LOCAL_RANK" in environ,
+    )
 
 
 def _kubernetes(environ: Mapping[str, str]) -> _Place | None:

@@ -7,7 +7,17 @@ import os
 import msgspec
 import pytest
 
-from tailrace_agent.delivery.run_jobs import awaited, fallen, join, note_rank, rank_record, reason_of, status_of_fallen
+from tailrace_agent.delivery.run_jobs import (
+    awaited,
+    fallen,
+    goes_on,
+    join,
+    not_there,
+    note_rank,
+    rank_record,
+    reason_of,
+    status_of_fallen,
+)
 from tailrace_agent.delivery.run_phase import Event
 from tailrace_agent.delivery.run_state import RankState, RunState
 from tailrace_agent.ipc.records import End, JobPart, Rank, RunSpec
@@ -115,3 +125,20 @@ def test_of_earlier_attempts_nobody_is_counted() -> None:
     ]
     assert fallen(state) == []
     assert rank_record(1, state.ranks[0]).state == "began"
+
+
+def test_ranks_that_differ_in_what_they_log_are_told() -> None:
+    state, here = RunState(spec=spec(), ring="zero"), process(os.getpid())
+    for rank, modes in ((0, {"*": "stats"}), (1, {})):
+        record = began(rank, pid=here.pid, started=here.began)
+        note_rank(state, msgspec.structs.replace(record, modes=modes), f"ring{rank}")
+    assert "ranks 0 and 1 differ in the setting `ranks`: *=stats and zero" in state.notices[0]
+
+
+def test_who_does_not_find_the_run_is_told_what_may_differ() -> None:
+    assert "another tracking_uri" in not_there("0f", JobPart(key="k", node="node1"))
+    assert not_there("0f", None).endswith("waits until it is")
+
+
+def test_who_finds_its_run_running_is_told_that_another_job_may_have_the_name() -> None:
+    assert goes_on(JobPart(key="k", name="night")).startswith("the run of job 'night' is in MLflow already")

@@ -68,6 +68,20 @@ def test_a_port_alone_is_no_key() -> None:
     assert job({**plain, "TAILRACE_JOB": "mine"}).rank == 1
 
 
+@pytest.mark.parametrize(
+    ("environ", "several"),
+    [
+        ({"JOB_COMPLETION_INDEX": "0"}, True),  # a pod of an indexed job, of which nobody says how many there are
+        ({"RANK": "0", "WORLD_SIZE": "2"}, True),  # one process in each pod, as Kubeflow starts them
+        ({"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}, False),
+        ({"RANK": "2", "LOCAL_RANK": "0", "WORLD_SIZE": "4"}, True),
+        ({}, False),
+    ],
+)
+def test_two_nodes_are_never_taken_for_one(environ: dict[str, str], several: bool) -> None:
+    assert job({**environ, "TAILRACE_JOB": "mine"}).several_nodes is several
+
+
 def test_a_step_of_slurm_is_a_job_and_a_batch_script_is_none() -> None:
     step = job(SRUN)
     assert (step.key, step.rank, step.node, step.local_world_size) == ("slurm::8.0", 5, 1, 3)
