@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import mlflow
@@ -35,7 +36,7 @@ print(result["val_loss"], result["val_f1_macro"], result["total_steps"], weights
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "digits_trainer.py"
 
 
-def torchrun(folder: Path, uri: str, program: Path, *arguments: str) -> list[str]:
+def torchrun(folder: Path, uri: str, program: Path, *arguments: str, restarts: int = 0) -> list[str]:
     environ = {**os.environ, "TAILRACE_DIR": str(folder / "tailrace"), "TAILRACE_TRACKING_URI": uri}
     environ |= {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
@@ -44,6 +45,7 @@ def torchrun(folder: Path, uri: str, program: Path, *arguments: str) -> list[str
             "-m",
             "torch.distributed.run",
             "--standalone",
+            f"--max-restarts={restarts}",
             "--nproc-per-node",
             "2",
             str(program),
@@ -74,6 +76,28 @@ def test_two_processes_are_one_run_with_the_metrics_of_both(sqlite_uri: str, tmp
     names = {f"train/batch_time_seconds.{what}" for what in ("mean", "min", "max", "max_rank")}
     assert {len(store.history(name)) for name in names} == {15}, "of both"
     assert "train/batch_time_seconds" not in store.metrics()
+
+
+def test_a_training_that_torchrun_starts_anew_goes_on_in_its_run(sqlite_uri: str, tmp_path: Path) -> None:
+    falls = """
+    from tailrace.training import Callback
+    import os, signal
+
+    class Falls(Callback):
+        def on_epoch_end(self, epoch, metrics):
+            if epoch == 2 and os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+                os.kill(os.getpid(), signal.SIGKILL)
+    """
+    code = textwrap.dedent(falls) + PROGRAM.replace("resume_from", "callbacks=[Falls()], resume_from")
+    (tmp_path / "train.py").write_text(code)
+    began = time.monotonic()
+    torchrun(tmp_path, sqlite_uri, tmp_path / "train.py", restarts=1)
+    assert time.monotonic() - began < 55, "it does not wait for a run to be over that goes on"
+    forget(tmp_path)
+    (run,) = mlflow.MlflowClient(sqlite_uri).search_runs(["0"])
+    store = Store(sqlite_uri, run.info.run_id)
+    assert (store.status, store.tags["tailrace.attempt"]) == ("FINISHED", "1")
+    assert [step for step, _ in store.history("train/loss_step")] == list(range(15)), "each step once"
 
 
 def test_the_example_for_one_process_is_one_for_several(sqlite_uri: str, tmp_path: Path) -> None:

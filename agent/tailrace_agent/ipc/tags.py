@@ -9,6 +9,7 @@ __all__ = [
     "END_REASON_TAG",
     "END_TAGS",
     "FALLEN_TAG",
+    "JOB_TAG",
     "LEDGER_TAG",
     "MODEL_TAG",
     "NAME_TAG",
@@ -29,6 +30,8 @@ FALLEN_TAG: Final = "tailrace.fallen."
 """Begins a tag whose rest is a node, and whose value says which of its ranks fell, as JSON; or `NONE_FELL`."""
 NONE_FELL: Final = "none"
 """Stands in such a tag where ranks had fallen, and were started anew."""
+JOB_TAG: Final = "tailrace.job"
+"""The key of the job whose processes share the run, see `runtime.job`."""
 LEDGER_TAG: Final = "tailrace.ledger"
 """What became of everything that the run logged, as JSON."""
 MODEL_TAG: Final = "tailrace.model"

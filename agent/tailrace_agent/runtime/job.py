@@ -61,7 +61,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def several_nodes(self) -> bool:
-        """Whether it runs on several nodes, or may do so: where two nodes were taken for one, their names would clash."""
+        """Whether it runs on several nodes, or may do so: of two that were taken for one the names would clash."""
         counted = self.node is not None and not self.world_size
         elsewhere = self.rank != self.local_rank if self.placed else self.world_size > 1
         return bool(self.node) or counted or elsewhere or 0 < self.local_world_size < self.world_size

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from tailrace_agent.ipc.records import End, JobPart, Rank, Start
-from tailrace_agent.ipc.tags import ATTEMPT_TAG
+from tailrace_agent.ipc.tags import ATTEMPT_TAG, JOB_TAG
 from tailrace_agent.runtime.job import BATCH_TIME, derived_run, own_run
 from tailrace_agent.runtime.processes import process
 from tailrace_agent.sampler.config import node_part
@@ -69,9 +69,8 @@ def of_job(spec: RunSpec, config: Settings, job: Job, parent: str | None) -> tup
     if not config.log_metrics:  # of nobody, then
         config = msgspec.structs.replace(config, ranks={"*": "zero"})
     if job.rank == 0:
-        if job.attempt:
-            spec = msgspec.structs.replace(spec, tags={**spec.tags, ATTEMPT_TAG: str(job.attempt)})
-        return spec, config
+        again = {ATTEMPT_TAG: str(job.attempt)} if job.attempt else {}
+        return msgspec.structs.replace(spec, tags={**spec.tags, JOB_TAG: job.key, **again}), config
     # What describes the run is rank 0's to say; what it logs under its own name, too.
     context = {key: value for key, value in spec.tags.items() if key.startswith(_CONTEXT)}
     spec = msgspec.structs.replace(spec, tags=context, description=None)

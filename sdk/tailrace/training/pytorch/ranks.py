@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, device, nn
 
-__all__ = ["Ranks", "in_job", "joined_ranks"]
+__all__ = ["Ranks", "job_key", "joined_ranks"]
 
 
 @dataclass(frozen=True)
@@ -149,9 +149,10 @@ class _Part:
         return self._length
 
 
-def in_job() -> bool:
-    """Whether all processes of this training share the runs that they begin."""
-    return find_job(os.environ, parent=lambda: process(os.getppid()), boot=boot_id) is not None
+def job_key() -> str | None:
+    """What the processes of this training share the runs by that they begin; None where each has its own."""
+    job = find_job(os.environ, parent=lambda: process(os.getppid()), boot=boot_id)
+    return None if job is None else job.key
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from tailrace.training.pytorch.course import Course
 from tailrace.training.pytorch.loop import Loop
 from tailrace.training.pytorch.monitor import Monitor
 from tailrace.training.pytorch.progress import Progress
-from tailrace.training.pytorch.ranks import Ranks, in_job, joined_ranks
+from tailrace.training.pytorch.ranks import Ranks, job_key, joined_ranks
 from tailrace.training.pytorch.recipe import Precision, Recipe
 from tailrace.training.pytorch.resumption import find_resumed
 from tailrace.training.pytorch.scores import mode_of
@@ -228,7 +228,7 @@ class Trainer:
     def _entered(self, ranks: Ranks, resumed: Resumed | None) -> Iterator[TrackedRun]:
         """The run; processes other than the first one have a part in it where it is their job's, or none."""
         # One that MLflow has begun is the first one's alone.
-        ours = ranks.first and hasattr(self._tracker, "attach_run") and mlflows_run(self._tracker) is None and in_job()
+        ours = hasattr(self._tracker, "attach_run") and mlflows_run(self._tracker) is None and job_key() is not None
         if ranks.first:
             with entered(self._tracker, run_name=None, resumed=resumed) as run:
                 ranks.from_first(ours and run.enabled)

@@ -22,7 +22,7 @@ class Resumed:
     """A run to go on with, and how far it is.
 
     Attributes:
-        run_id: MLflow's id.
+        run_id: MLflow's id; empty: the one that is begun anyway.
         step: The last step that it has; -1: none.
         epoch: The last epoch that it has; 0: none.
         total_steps: Steps that its summary speaks of; -1: it has none.
@@ -86,7 +86,7 @@ def entered(tracker: Any, *, run_name: str | None, resumed: Resumed | None) -> I
         run_name: Of a run of its own.
         resumed: The run to go on with.
     """
-    if resumed is not None and resumed.run_id != begun_id(tracker):
+    if resumed is not None and resumed.run_id and resumed.run_id != begun_id(tracker):
         # Inside of another run, which is the active one again afterwards.
         nested = hasattr(tracker, "active_run") and tracker.active_run() is not None
         with tracker.start_run(run_id=resumed.run_id, nested=nested) as run:

@@ -50,6 +50,15 @@ def found(tracker: Any, logged: tuple[int, int] = (-1, 0)) -> tuple[Resumed | No
     return find_resumed(tracker, "abc", logged, warned.append), warned
 
 
+@pytest.mark.parametrize(("status", "step"), [("RUNNING", 7), ("KILLED", 41)])
+def test_the_run_of_this_very_job_is_begun_anyway(monkeypatch: pytest.MonkeyPatch, status: str, step: int) -> None:
+    monkeypatch.setenv("TAILRACE_JOB", "night")
+    same = record(status, 41, 2)
+    same.tags = {"tailrace.job": "named:night"}
+    resumed, warned = found(Reading(same), (7, 2))
+    assert (resumed, warned) == (Resumed("", step, 2), [])
+
+
 def test_a_run_that_is_over_has_what_it_has() -> None:
     assert found(Reading(record("KILLED", 41, 2))) == (Resumed("abc", 41, 2), [])
     assert found(Reading(record("KILLED"))) == (Resumed("abc", -1, 0), [])
