@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import mlflow
@@ -59,6 +58,7 @@ def torchrun(folder: Path, uri: str, program: Path, *arguments: str, restarts: i
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    assert "still being delivered" not in done.stderr, "a run that goes on is not waited for"
     return done.stdout.splitlines()
 
 
@@ -90,9 +90,7 @@ def test_a_training_that_torchrun_starts_anew_goes_on_in_its_run(sqlite_uri: str
     """
     code = textwrap.dedent(falls) + PROGRAM.replace("resume_from", "callbacks=[Falls()], resume_from")
     (tmp_path / "train.py").write_text(code)
-    began = time.monotonic()
     torchrun(tmp_path, sqlite_uri, tmp_path / "train.py", restarts=1)
-    assert time.monotonic() - began < 55, "it does not wait for a run to be over that goes on"
     forget(tmp_path)
     (run,) = mlflow.MlflowClient(sqlite_uri).search_runs(["0"])
     store = Store(sqlite_uri, run.info.run_id)
