@@ -58,7 +58,7 @@ def torchrun(folder: Path, uri: str, program: Path, *arguments: str, restarts: i
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "still being delivered" not in done.stderr, "a run that goes on is not waited for"
+    assert "was not over after" not in done.stderr, "a run that goes on is not waited for"
     return done.stdout.splitlines()
 
 

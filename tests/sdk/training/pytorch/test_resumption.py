@@ -50,7 +50,7 @@ def found(tracker: Any, logged: tuple[int, int] = (-1, 0)) -> tuple[Resumed | No
     return find_resumed(tracker, "abc", logged, warned.append), warned
 
 
-@pytest.mark.parametrize(("status", "step"), [("RUNNING", 7), ("KILLED", 41)])
+@pytest.mark.parametrize(("status", "step"), [("RUNNING", 41), ("KILLED", 41)])
 def test_the_run_of_this_very_job_is_begun_anyway(monkeypatch: pytest.MonkeyPatch, status: str, step: int) -> None:
     monkeypatch.setenv("TAILRACE_JOB", "night")
     same = record(status, 41, 2)
