@@ -5,6 +5,7 @@ Pure, but for the state that is changed, and for a look at whether a process liv
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping
 from typing import Final
 
@@ -20,6 +21,8 @@ __all__ = [
 
 _TOLD: Final = 8
 """Ranks that a reason names beside the first."""
+_SEEN_WITHIN_MS: Final = 500
+"""Less than any launcher leaves those that it has asked to end, before it kills them."""
 
 
 def join(state: RunState, spec: RunSpec, ring: str) -> None:
@@ -134,7 +137,13 @@ def fallen(state: RunState) -> list[RankState]:
     """The ranks of the latest attempt that have not done their part, and never will, the first one first."""
     latest = max((each.attempt for each in state.ranks), default=0)
     bad = [each for each in state.ranks if each.attempt == latest and (each.state in ("failed", "gone"))]
-    return sorted(bad, key=lambda each: (each.time_ms, each.rank))
+    return sorted(bad, key=lambda each: (_fell_ms(each), each.rank))
+
+
+def _fell_ms(rank: RankState) -> int:
+    """When a rank fell, about. That one was killed is seen a moment later; by then others have failed of it."""
+    stopped = rank.signal in (None, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    return rank.time_ms - (0 if stopped else _SEEN_WITHIN_MS)
 
 
 def status_of_fallen(ranks: list[RankState]) -> str:

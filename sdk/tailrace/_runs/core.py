@@ -370,10 +370,8 @@ class RunCore:
             self._log_rest()
             self.flush(timeout)
             return
-        self.ended, self.outcome = (
-            True,
-            name,
-        )  # first: what is interrupted below is not begun again at the program's end
+        # First: what is interrupted below is not begun again at the end of the program.
+        self.ended, self.outcome = True, name
         if self.spec.job is not None and not self._told:
             self._tell_rank("done", "")
         try:
@@ -421,7 +419,7 @@ class RunCore:
             self.latest.heard = frozenset()
         self._on_end(self)
         # What is on rank 0's node its end waits for; elsewhere a launcher's end may take the agent along.
-        if self.connection is not None and (self.connection.keeper.delivers_here or ends_elsewhere(self.spec)):
+        if ends_elsewhere(self.spec) or (self.connection is not None and self.connection.keeper.delivers_here):
             self.flush(timeout)
 
     def _tell_rank(self, state: str, detail: str) -> None:

@@ -142,3 +142,17 @@ def test_who_does_not_find_the_run_is_told_what_may_differ() -> None:
 
 def test_who_finds_its_run_running_is_told_that_another_job_may_have_the_name() -> None:
     assert goes_on(JobPart(key="k", name="night")).startswith("the run of job 'night' is in MLflow already")
+
+
+def test_who_was_killed_fell_before_who_failed_of_that() -> None:
+    state = RunState(spec=spec(), ring="zero")
+    for rank in (0, 1, 2):
+        note_rank(state, began(rank, pid=GONE + rank), f"ring{rank}")
+    replace = msgspec.structs.replace
+    zero, one, two = state.ranks
+    state.ranks = [
+        replace(zero, state="failed", time_ms=1000, detail="RuntimeError: peer"),
+        replace(one, state="gone", time_ms=1200, signal=9),
+        replace(two, state="gone", time_ms=900, signal=15),
+    ]
+    assert [each.rank for each in fallen(state)] == [1, 2, 0]
