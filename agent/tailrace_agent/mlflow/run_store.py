@@ -31,6 +31,16 @@ class Run(NamedTuple):
     params: Mapping[str, str]
     steps: Mapping[str, int]
 
+    @property
+    def next_steps(self) -> dict[str, int] | None:
+        """Where steps go on, by the first part of the metrics' names; None for a run that has none yet."""
+        steps: dict[str, int] = {}
+        for key, step in self.steps.items():
+            group, slash, _ = key.partition("/")
+            if slash:
+                steps[group] = max(steps.get(group, 0), step + 1)
+        return steps or None
+
 
 class Page(list[Any]):
     """What one request brings of a list, with the token of the next one."""

@@ -58,6 +58,7 @@ _CONTEXT_TAGS: Final = ("mlflow.user", "mlflow.source.", RUN_TAG)  # record how 
 _REPOSITORIES: Final = 64  # runs whose artifact repository is kept: each costs a request, and may hold threads
 _NEW_RUNS: Final = 1000  # of which the place of their artifacts is kept, until somebody asks for it
 _AT_ONCE: Final = 4  # `mlflow server` has four workers by default
+_SEVERAL_WRITE: Final = ("postgresql", "mysql", "mssql")  # databases that take several writers at a time
 _ID: Final = re.compile(r"[A-Za-z0-9][\w-]{0,255}", re.ASCII)  # MLflow's own rule for ids
 _OF_THE_PATH: Final = frozenset(
     (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP, errno.EILSEQ)
@@ -143,7 +144,7 @@ class MlflowSink:
         self._runs = runs
         self._timeout = request_timeout
         # A database that is a file has one writer; before a server's stands the server.
-        self._limits = Limits(at_once=_AT_ONCE if runs.remote or _has_writers(uri) else 1)
+        self._limits = Limits(at_once=_AT_ONCE if runs.remote or uri.startswith(_SEVERAL_WRITE) else 1)
         self._lock = threading.Lock()
         self._experiments: dict[str, str] = {}
         self._artifact_uris: OrderedDict[str, str] = OrderedDict()
@@ -458,7 +459,7 @@ class MlflowSink:
         url = run_page(self._uri, run.experiment_id, run.run_id) if is_server(self._uri) else None
         here = self._runs.place_here(run.artifact_uri)
         shown = "" if here is None else plain(str(here))
-        return RunRef(run.run_id, run.experiment_id, plain(run.name), url, shown, _next_steps(run))
+        return RunRef(run.run_id, run.experiment_id, plain(run.name), url, shown, run.next_steps)
 
     def _count(self, run_id: str, key: str) -> int:
         def fetch(token: str | None) -> Any:
@@ -484,11 +485,6 @@ class MlflowSink:
         return repository
 
 
-def _has_writers(uri: str) -> bool:
-    """Whether this is a database that several may write to at a time."""
-    return uri.startswith(("postgresql", "mysql", "mssql"))
-
-
 def _fault_of_the_path(error: Exception, repository: Any) -> str | None:
     """What a file system has against this one path, where it takes others: a file where a directory must be, say."""
     root = getattr(repository, "artifact_dir", None)
@@ -496,16 +492,6 @@ def _fault_of_the_path(error: Exception, repository: Any) -> str | None:
         return None
     where = error.filename2 or error.filename
     return f"it cannot be stored in {root}: {error.strerror} ({where})"
-
-
-def _next_steps(run: Run) -> dict[str, int] | None:
-    """Where steps go on, by the first part of the metrics' names; None for a run that has none yet."""
-    steps: dict[str, int] = {}
-    for key, step in run.steps.items():
-        group, slash, _ = key.partition("/")
-        if slash:
-            steps[group] = max(steps.get(group, 0), step + 1)
-    return steps or None
 
 
 def _refuse_long(kind: Kind, entries: Sequence[tuple[str, str]], limit: int) -> None:

@@ -446,8 +446,7 @@ class RunCore:
                 self.local.finish(name, self.latest, limit)
             return
         self._log_rest()
-        # In this order: whoever meets the encoder that raises finds the new `slow`.
-        self.channel.slow, self.channel.encode = self._log_late, _over
+        self.channel.slow, self.channel.encode = self._log_late, _over  # in this order: who meets `_over` finds `slow`
 
         def end() -> End:
             return End(self.spec.run, name, self.end_time or time.time_ns() // 1_000_000, self._cost())
