@@ -109,6 +109,8 @@ def test_each_trial_of_ray_is_a_run_below_one(cluster: None, sqlite_uri: str, tm
     assert parent.params["best_hpo/x"] == "0"
     assert parent.artifacts() == ["hpo_trials_history.csv"]
     assert {x: child.status for x, child in children.items()} == {"0": "FINISHED", "1": "FINISHED", "2": "FAILED"}
+    states = {x: child.tags["trial.state"] for x, child in children.items()}
+    assert states == {"0": "TERMINATED", "1": "TERMINATED", "2": "ERROR"}
     assert [step for step, _ in children["1"].history("loss")] == [1, 2, 3]
     assert children["1"].history("val/acc") == [(1, 0.5), (2, 0.5), (3, 0.5)]
     assert children["1"].run.data.metrics["trial/loss"] == pytest.approx(1 + 1 / 3)

@@ -127,7 +127,7 @@ class TailraceLoggerCallback(LoggerCallback or object):  # type: ignore[misc]  #
         value = self._results.get(trial.trial_id, {}).get(self._metric or "")
         if value is not None:
             run.log({f"trial/{self._metric}": value}, step=0)
-        run.set_tags({"trial.state": str(trial.status)})
+        run.set_tags({"trial.state": "ERROR" if failed else "TERMINATED"})  # its status is still RUNNING here
         if failed:
             self._failed.add(trial.trial_id)
             run.fail(_error_of(trial))

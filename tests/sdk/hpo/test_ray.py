@@ -17,7 +17,7 @@ from tailrace.protocol import TrackerLike
 def _trial(name: str, folder: Path, **config: Any) -> Any:
     metadata = SimpleNamespace(error_filename="error.txt")
     return SimpleNamespace(
-        trial_id=name, config=config, status="TERMINATED", local_path=str(folder), run_metadata=metadata
+        trial_id=name, config=config, status="RUNNING", local_path=str(folder), run_metadata=metadata
     )
 
 
@@ -45,6 +45,8 @@ def test_trials_side_by_side_are_runs_below_one(tracker: Tracker, sqlite_uri: st
         "trial_0001": "FAILED",
         "trial_0002": "KILLED",
     }
+    states = {name: child.tags["trial.state"] for name, child in children.items()}
+    assert states == {"trial_0000": "TERMINATED", "trial_0001": "ERROR", "trial_0002": "INTERRUPTED"}
     first = children["trial_0000"]
     assert first.params == {"hpo/x": "0", "trial_number": "0", "study_name": "tuned"}
     assert first.history("loss") == [(1, 1.0), (2, 0.5)]
