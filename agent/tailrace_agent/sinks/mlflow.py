@@ -38,6 +38,7 @@ from tailrace_agent.mlflow.links import is_server, run_page
 from tailrace_agent.mlflow.pages import PAGES_AT_MOST, pages
 from tailrace_agent.mlflow.proxied_files import is_proxied, list_directory
 from tailrace_agent.mlflow.run_store import Run, RunStore
+from tailrace_agent.mlflow.sqlite_runs import SqliteRuns, known_database
 from tailrace_agent.mlflow.stored_names import Texts
 from tailrace_agent.mlflow.tags import delete_tags, send_cut
 from tailrace_agent.rest.plain_server import plain_server
@@ -84,15 +85,12 @@ def open_sink(tracking_uri: str | None, cwd: str, *, request_timeout: float, own
     try:
         runs: RunStore
         server = plain_server(tracking_uri) if own_process else None
-        database = _known_database(tracking_uri, cwd) if own_process and server is None else None
         if server is not None:
             from tailrace_agent.rest.server_runs import ServerRuns
 
             uri = server
             runs = ServerRuns(uri, cwd, request_timeout)
-        elif database is not None:
-            from tailrace_agent.mlflow.sqlite_runs import SqliteRuns
-
+        elif own_process and (database := known_database(tracking_uri, cwd)) is not None:
             uri = database
             runs = SqliteRuns(uri, cwd, request_timeout)
         else:
@@ -109,12 +107,6 @@ def open_sink(tracking_uri: str | None, cwd: str, *, request_timeout: float, own
     except Exception as error:  # noqa: BLE001  # whatever a database driver or a plug-in raises
         raise opening_failed(error, uri) from None
     return MlflowSink(uri, runs, request_timeout)
-
-
-def _known_database(tracking_uri: str | None, cwd: str) -> str | None:
-    from tailrace_agent.mlflow.sqlite_runs import known_database  # loads SQLite
-
-    return known_database(tracking_uri, cwd)
 
 
 def sink_over(uri: str, store: Store, request_timeout: float) -> MlflowSink:
