@@ -73,6 +73,8 @@ class ReadCalls(TrackerPart):
             raise CallError(f"output_format is 'pandas' or 'list', not {output_format!r}")
         if isinstance(experiment_ids, str):
             raise CallError(_not_a_list(experiment_ids))
+        if experiment_ids and experiment_names:
+            raise CallError("Only experiment_ids or experiment_names can be used, but not both")
         reader = self._read()
         ids = self._where(reader, experiment_ids, experiment_names, everywhere=search_all_experiments)
         order = [order_by] if isinstance(order_by, str) else order_by
@@ -219,8 +221,6 @@ class ReadCalls(TrackerPart):
         self, reader: Reader, ids: Sequence[str] | None, names: Sequence[str] | str | None, *, everywhere: bool
     ) -> list[str] | None:
         """Experiment ids to search; None for all of them."""
-        if ids and names:
-            raise CallError("Only experiment_ids or experiment_names can be used, but not both")
         if ids:
             return [as_name(experiment_id, "one of experiment_ids") for experiment_id in ids]
         if names:

@@ -238,7 +238,7 @@ class Tracker(ActiveCalls, ActiveArtifactCalls, ActiveResultCalls, ReadCalls, Re
         if running is not None and not nested:
             raise CallError(
                 f"run {running.label} is active already: the cell or script that began it has not ended it. End it "
-                "with tailrace.end_run(), or pass nested=True"
+                "with tailrace.end_run(). To start a nested run, pass nested=True"
             )
         # Without a run of its own the thread nests under the program's, as far as it is known which one is meant.
         parent = running if running is not None or not nested else self._active_core()

@@ -292,11 +292,14 @@ class _PlacedStore:
         if _depth.inner:
             return inner.get_run(run_id)
         run = self.tailrace_runs.known(run_id)
+        if run is not None:
+            complete = run.on_the_way()
+            with _own():
+                return complete(run.stored(inner.get_run))
         with _own():
-            found = inner.get_run(run_id) if run is None else run.stored(inner.get_run)
-        # It may have come to be known meanwhile.
-        run = run or self.tailrace_runs.known(run_id)
-        return found if run is None else run.seen(found)
+            found = inner.get_run(run_id)
+        run = self.tailrace_runs.known(run_id)  # it may have come to be known meanwhile
+        return found if run is None else run.on_the_way()(found)
 
     def get_metric_history(self, run_id: str, *args: Any, **kwargs: Any) -> Any:
         inner: Any = super()

@@ -162,17 +162,20 @@ class StoreRun:
         """Whether something may not have been delivered, be it what `tailrace.log` has added to the run."""
         return bool(self._fresh or self._marked or (not self.core.ended and self._position != self._ring_position()))
 
-    def seen(self, run: Any) -> Any:
-        """The store's answer, with what is not in it yet; nothing is waited for."""
+    def on_the_way(self) -> Callable[[Any], Any]:
+        """Lays what the store may not have by now over what it answers from now on; nothing is waited for.
+
+        To be called before the store is asked: what comes to be delivered while it answers is in neither afterwards.
+        """
         with self._lock:
             self._mark()
             changes = self._end() or {}
-            if not (self._fresh or self._marked or changes):
-                return run
             written = Written()
             written.add_all(self._marked)
             written.add_all(self._fresh)
-        return overlaid(run, written, **changes)
+        if not (written or changes):
+            return lambda run: run
+        return lambda run: overlaid(run, written, **changes)
 
     def flush(self) -> None:
         """Waits until everything is delivered, for tailrace's `end_timeout` at most."""

@@ -273,3 +273,42 @@ except mlflow.MlflowException as error:
 def test_a_server_that_is_away_when_a_run_begins_is_mlflow_s_own_error(tmp_path: Path) -> None:
     done = script(tmp_path, AWAY, MLFLOW_TRACKING_URI="http://127.0.0.1:9", MLFLOW_HTTP_REQUEST_MAX_RETRIES="0")
     assert done.stdout.split() == ["MlflowException"]
+
+
+READ_WHILE_DELIVERED = """
+import json, time
+import mlflow, tailrace
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+tailrace.install()
+client = mlflow.MlflowClient()
+read = SqlAlchemyStore.get_run
+waited = []
+
+def answered_late(store, run_id):
+    # What the store had when it was asked comes back when all that was on the way then is there.
+    found = read(store, run_id)
+    deadline = time.monotonic() + 60
+    while waited and not waited[0](read(store, run_id)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return found
+
+SqlAlchemyStore.get_run = answered_late
+with mlflow.start_run() as run:
+    client.get_run(run.info.run_id)
+    mlflow.log_metric("loss", 0.5)
+    mlflow.set_tag("phase", "one")
+    waited[:] = [lambda found: "loss" in found.data.metrics and "phase" in found.data.tags]
+    seen = client.get_run(run.info.run_id).data
+    waited.clear()
+waited[:] = [lambda found: found.info.status == "FINISHED"]
+ended = client.get_run(run.info.run_id).info.status
+print("SEEN", json.dumps([seen.metrics, seen.tags.get("phase"), ended]))
+"""
+
+
+@pytest.mark.slow
+def test_what_is_delivered_while_the_store_answers_is_in_the_answer(sqlite_uri: str, tmp_path: Path) -> None:
+    done = script(tmp_path, READ_WHILE_DELIVERED, MLFLOW_TRACKING_URI=sqlite_uri)
+    forget(tmp_path)
+    assert json.loads(done.stdout.rpartition("SEEN ")[2].split("\n")[0]) == [{"loss": 0.5}, "one", "FINISHED"]
