@@ -279,7 +279,8 @@ class Pipeline:
         Or it is in a damaged spool that is read when the session is opened next, since the disk was full at this time.
         """
         left = {s.spec.tracking_uri for s in self.book.all() if not s.finalized}
-        return self.destinations.refused(left) and not self.observers.pending and not self.owners.awaits_jobs
+        more = self.observers.pending or self.owners.awaits_jobs or self.takeover.waiting
+        return self.destinations.refused(left) and not more
 
     def close(self) -> None:
         """Writes the last status and closes the spool."""

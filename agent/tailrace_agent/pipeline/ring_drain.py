@@ -6,7 +6,7 @@ finished it for `_GIVE_UP_AFTER`. A ring is removed when its process is gone and
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Final, NamedTuple
 
 from tailrace_agent.delivery.run_book import RunBook
@@ -85,6 +85,11 @@ class RingDrain:
     def reading(self) -> bool:
         """Whether there is a ring to read."""
         return bool(self._sources)
+
+    @property
+    def found(self) -> Container[str]:
+        """Those that are being read."""
+        return self._sources.keys()
 
     @property
     def names(self) -> set[str]:

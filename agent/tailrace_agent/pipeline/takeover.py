@@ -80,6 +80,7 @@ class Takeover:
 
     def _step(self, now: float, committed: Callable[[Changes], None]) -> bool:
         reading = self._rings.read(now)
+        self._intake.ranks.close_all_but(self._rings.found)
         changes = self._intake.take()
         gone = self._owners.gone
         self._add_samples(changes, gone)

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Final, NamedTuple
 
@@ -179,6 +179,7 @@ class RankRows:
         self._places: dict[str, RankPlace] = {}
         self._runs: dict[int, _OfRun] = {}
         self._changed: set[int] = set()
+        self._silent: set[int] = set()
         self._modes: dict[str, dict[str, str]] = {}  # by ring and metric, as found
 
     def place_of(self, ring: str) -> RankPlace | None:
@@ -220,6 +221,14 @@ class RankRows:
             self._changed.add(place.run)
         return late
 
+    def close_all_but(self, rings: Container[str]) -> None:
+        """Who writes to none of these rings is gone, and has nothing more to say."""
+        self._silent = {
+            run
+            for run, of_run in self._runs.items()
+            if of_run.waiting and not any(map(rings.__contains__, of_run.rounds))
+        }
+
     def complete(self, done: Callable[[int], bool]) -> Iterator[tuple[int, Step]]:
         """Those that go out now, of each run the oldest first.
 
@@ -228,7 +237,7 @@ class RankRows:
         """
         now, spare = self._monotonic(), sum(len(of_run.waiting) for of_run in self._runs.values()) - _MOST
         for run, of_run in self._runs.items():
-            over = bool(of_run.waiting) and done(run)
+            over = run in self._silent or (bool(of_run.waiting) and done(run))
             for name, (step, since) in list(of_run.waiting.items()):
                 whole = step.ranks and len(step.values) >= step.ranks
                 if whole or over or spare > 0 or now - since > _PATIENCE:

@@ -132,3 +132,12 @@ def test_ranks_that_are_started_anew_may_do_a_step_once_more() -> None:
             assert add(rows, rank, 7, 100, {"loss": float(rank)}, f"ring{rank}{again}") == 0
         assert [row["loss.mean"] for row in out(rows)] == [0.5]
     assert add(rows, 0, 7, 100, {"loss": 9.0}) == 1, "a row of the round before that is read late"
+
+
+def test_what_waits_for_ranks_that_are_gone_goes_out_at_once() -> None:
+    rows = RankRows(Clock())
+    add(rows, 0, 7, 100, {"loss": 1.0})
+    rows.close_all_but({"ring0"})
+    assert out(rows) == []
+    rows.close_all_but({"ring of another run"})
+    assert [row["loss.mean"] for row in out(rows)] == [1.0]
