@@ -43,10 +43,11 @@ class Bench:
     Args:
         quick: Few repetitions: to see that it works, not for figures to quote.
         rivals: Interpreter that has the other trackers installed, or None.
+        points: How many the large run has; None for as many as take minutes.
     """
 
-    def __init__(self, *, quick: bool, rivals: Path | None = None) -> None:
-        self.quick, self.rivals = quick, rivals
+    def __init__(self, *, quick: bool, rivals: Path | None = None, points: int | None = None) -> None:
+        self.quick, self.rivals, self.points = quick, rivals, points
         self.dir = Path(tempfile.mkdtemp(prefix="tailrace-bench-"))
         self.state = self.dir / "state"
         self._stack = contextlib.ExitStack()
@@ -84,6 +85,10 @@ class Bench:
     def app_server(self, database: str | None = None) -> str:
         """A server with tailrace's app and MLflow's default number of workers, on a database or a new SQLite file."""
         return self._start_server(4, database or self.sqlite(), "--app-name", "tailrace")
+
+    def server_on(self, database: str) -> str:
+        """A plain server with MLflow's default number of workers on a database that is there."""
+        return self._start_server(4, database)
 
     def stores(self) -> dict[str, str]:
         """Both, by name."""

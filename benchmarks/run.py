@@ -30,6 +30,8 @@ _QUESTIONS = (
     "memory",
     "monitor",
     "scale",
+    "ranks",
+    "large_run",
     "reading",
     "trainer",
     "search",
@@ -57,7 +59,7 @@ def main() -> int:
     machine = _machine()
     if machine["load"] > 0.3 * machine["cores"]:
         print(f"The machine is busy (load {machine['load']:.1f}): these figures are not for quoting.")
-    with Bench(quick=options.quick, rivals=rivals) as bench:
+    with Bench(quick=options.quick, rivals=rivals, points=options.points) as bench:
         figures = [figure for name in options.only or _QUESTIONS for figure in _ask(bench, name)]
     machine["load_after"] = os.getloadavg()[0]
     _show(figures, machine, quick=options.quick)
@@ -75,6 +77,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=_QUESTIONS, metavar="NAME", help="these questions alone")
     parser.add_argument("--quick", action="store_true", help="few repetitions: shows that it works, proves nothing")
     parser.add_argument("--rivals", action="store_true", help="install other trackers into a venv, measure them too")
+    parser.add_argument("--points", type=int, metavar="N", help="how many the large run has (100000000 take an hour)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures with their spread")
     parser.add_argument("--list", action="store_true", help="list the questions")
     return parser.parse_args()

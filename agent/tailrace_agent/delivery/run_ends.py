@@ -22,12 +22,13 @@ from tailrace_agent.delivery.node_falls import NodeFalls
 from tailrace_agent.delivery.run_book import RunBook
 from tailrace_agent.delivery.run_jobs import awaited
 from tailrace_agent.delivery.run_phase import Event
-from tailrace_agent.delivery.run_state import RunState
+from tailrace_agent.delivery.run_state import RunState, ledger_tag
 from tailrace_agent.errors import Refused
 from tailrace_agent.ipc.notices import Notice, Topic, refused
 from tailrace_agent.ipc.tags import END_REASON_TAG, LEDGER_TAG
 from tailrace_agent.ledger import Ledger
 from tailrace_agent.log import Log
+from tailrace_agent.mlflow.job_runs import attempt_of
 from tailrace_agent.sinks.base import Sink
 from tailrace_agent.spool import extremes
 from tailrace_agent.spool.blocks import Outcome
@@ -77,6 +78,9 @@ class RunEnds:
         if bool(state.end_reason) == state.explained:
             return
         assert state.ref is not None
+        if self._goes_on_elsewhere(sink, state):
+            self._book.update(state.run, explained=True)
+            return
         self.falls.store(sink, state)
         if state.spec.owned and state.end_reason:
             self._tag(sink, state.ref.run_id, (END_REASON_TAG, state.end_reason))
@@ -118,11 +122,11 @@ class RunEnds:
             return []
         self._discard_twins_once(sink, state)
         ledger, found = self._spool.foresee(state.run, outcomes)
-        return [*self._note(state, ledger, found), (LEDGER_TAG, _text(ledger))]
+        return [*self._note(state, ledger, found), (_tag_of(state), _text(ledger))]
 
     def have_stored(self, run: int, tags: Iterable[tuple[str, str]]) -> None:
         """The run has these tags in MLflow."""
-        self._stored.update((run, text) for key, text in tags if key == LEDGER_TAG)
+        self._stored.update((run, text) for key, text in tags if key.startswith(LEDGER_TAG))
 
     def close(self, sink: Sink, state: RunState) -> None:
         """Stores the ledger, and then reports to MLflow how the run ended."""
@@ -133,8 +137,8 @@ class RunEnds:
         if state.spec.run_id and state.spec.owned and not (state.spec.created or state.end_reason):
             # Whoever watches over the attempt before this one may have come to it only after this one had begun.
             self._untag(sink, ref.run_id, END_REASON_TAG)
-        status = end.status
-        if state.spec.owned and status != "RUNNING":
+        status, elsewhere = end.status, self._goes_on_elsewhere(sink, state)
+        if state.spec.owned and status != "RUNNING" and not elsewhere:
             status = self.falls.status(sink, state, status)
             # As before whatever is sent: after a power cut MLflow must not have an end that nobody here knows of.
             self._spool.sync()
@@ -144,7 +148,7 @@ class RunEnds:
                 text = f"MLflow refused the status {status}: {error}"
                 self._book.notice(state.run, Notice(text, Topic(refused("status", status))))
         # Another node may have stored meanwhile what fell there.
-        if status != "RUNNING" and (state.spec.owned or state.end_reason):
+        if status != "RUNNING" and (state.spec.owned or state.end_reason) and not elsewhere:
             self.falls.end_anew(sink, state)
         if not self._book.advance(state.run, Event.REPORTED, reported=end):  # its program has set another end meanwhile
             return
@@ -181,17 +185,23 @@ class RunEnds:
         self._stored.pop(run, None)
         self._single.discard(run)
 
+    def _goes_on_elsewhere(self, sink: Sink, state: RunState) -> bool:
+        """Whether the job of a run that has ended here was started anew on other nodes, which say how it ends."""
+        job = state.spec.job
+        if job is None or not job.several_nodes or not state.end_reason:
+            return False
+        assert state.ref is not None
+        return attempt_of(sink.texts_of(state.ref.run_id).tags) > job.attempt
+
     def _settle(self, sink: Sink, state: RunState) -> None:
         """The ledger goes with the run, and twins of its creation go away."""
         assert state.ref is not None
         job = state.spec.job
         if not state.spec.owned and (job is None or not job.several_nodes):
             return  # the ledger of somebody else's run is its owner's
-        if not state.spec.owned:
-            self._store_ledger(state, sink, f"{LEDGER_TAG}.{job.node}" if job is not None else LEDGER_TAG)
-            return
-        self._discard_twins_once(sink, state)
-        self._store_ledger(state, sink, LEDGER_TAG)
+        if state.spec.owned:
+            self._discard_twins_once(sink, state)
+        self._store_ledger(state, sink)
 
     def _discard_twins_once(self, sink: Sink, state: RunState) -> None:
         assert state.ref is not None
@@ -202,14 +212,14 @@ class RunEnds:
             self._discard_twins(sink, state, state.ref.run_id)
             self._single.add(state.run)
 
-    def _store_ledger(self, state: RunState, sink: Sink, tag: str) -> None:
+    def _store_ledger(self, state: RunState, sink: Sink) -> None:
         assert state.ref is not None
         ledger = self._spool.counts.ledger(state.run)
         text = _text(ledger)
         if self._stored.get(state.run) != text:
             found = self._spool.counts.extremes(state.run)
             note = self._note(state, ledger, found) if state.spec.owned else []
-            self._tag(sink, state.ref.run_id, *note, (tag, text))
+            self._tag(sink, state.ref.run_id, *note, (_tag_of(state), text))
             self._stored[state.run] = text
 
     def _note(self, state: RunState, ledger: Ledger, found: Mapping[str, Extreme]) -> list[tuple[str, str]]:
@@ -247,6 +257,10 @@ class RunEnds:
             self._log.warning("tag refused", key=tags[0][0], reason=str(error))
             return False
         return True
+
+
+def _tag_of(state: RunState) -> str:
+    return state.ledger_tag or ledger_tag(state.spec)  # one of an older version
 
 
 def _text(ledger: Ledger) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from tailrace_agent.delivery.run_phase import Event
-from tailrace_agent.delivery.run_state import RankState, RunState
+from tailrace_agent.delivery.run_state import RankState, RunState, ledger_tag
 from tailrace_agent.ipc.notices import note
 from tailrace_agent.ipc.records import JobPart, Rank, RunSpec
 from tailrace_agent.runtime.processes import Fate, Process, is_alive
@@ -35,15 +35,21 @@ def join(state: RunState, spec: RunSpec, ring: str) -> None:
     if mine.several_nodes and spec.owned == state.spec.owned:
         state.anew = state.anew or any(each.rank == theirs.rank and each.ring != ring for each in state.ranks)
     again = state.end is not None and ring not in known and (spec.owned or not state.spec.owned)
+    was_closed = state.closed
     if theirs.attempt > mine.attempt or (again and theirs.attempt == mine.attempt):
-        # An end of the attempt before is none of the job's; what is known of MLflow's side is looked at once more.
-        if state.closed:
-            state.ref, state.attempts = None, max(1, state.attempts)
+        # An end of the attempt before is none of the job's.
         state.advance(Event.RESTARTED)
         # Of an elastic job, whose nodes may have changed places: rank 0 is where it is now.
         state.spec, state.ring = spec, ring
     elif spec.owned and not state.spec.owned:
+        if state.ledger_tag == ledger_tag(state.spec):  # in the attempt in which this session came to the run
+            state.ledger_tag = ledger_tag(spec)
         state.spec, state.ring = spec, ring
+    else:
+        return
+    # The run is looked for once more: MLflow is to know that it goes on, and in which attempt.
+    if was_closed or (spec.owned and theirs.attempt):
+        state.ref, state.attempts = None, max(1, state.attempts)
 
 
 def note_rank(state: RunState, record: Rank, ring: str) -> None:

@@ -11,11 +11,12 @@ from tailrace_agent.ipc.notices import Topic
 from tailrace_agent.ipc.records import End, LogCost, ModelOutcome, Monitor, RunSpec, Samples, Start
 from tailrace_agent.ipc.status import RunStatus
 from tailrace_agent.ipc.stored import to_finite
+from tailrace_agent.ipc.tags import LEDGER_TAG
 from tailrace_agent.ledger import Ledger
 from tailrace_agent.sinks.base import RunRef
 from tailrace_agent.spool.rank_rows import RankSteps
 
-__all__ = ["Description", "RankState", "RunState", "finite", "status_of"]
+__all__ = ["Description", "RankState", "RunState", "finite", "ledger_tag", "status_of"]
 
 
 class Description(msgspec.Struct, frozen=True):
@@ -60,6 +61,21 @@ class RankState(msgspec.Struct, kw_only=True):
     modes: dict[str, str] = {}
 
 
+def ledger_tag(spec: RunSpec) -> str:
+    """The tag for the ledger of a session that comes to a run with this: another one for each session of a job.
+
+    Example:
+        >>> from tailrace_agent.ipc.records import JobPart
+        >>> part = JobPart(key="a", node="node3", several_nodes=True, attempt=2)
+        >>> ledger_tag(RunSpec(run=1, start_time=0, cwd="/", job=part))
+        'tailrace.ledger.node3.2'
+    """
+    job = spec.job
+    if job is None or (spec.owned and not job.attempt):
+        return LEDGER_TAG
+    return f"{LEDGER_TAG}.{job.node}" + (f".{job.attempt}" if job.attempt else "")
+
+
 class RunState(msgspec.Struct, kw_only=True):
     """One run.
 
@@ -93,6 +109,7 @@ class RunState(msgspec.Struct, kw_only=True):
         ranks: The processes of its job on this machine.
         anew: They were started anew, and what fell before is still with the run in MLflow.
         rank_steps: What they have said of steps whose statistics are not complete, and which are out.
+        ledger_tag: Under which tag this session stores its ledger: it stays when nodes change places.
     """
 
     spec: RunSpec
@@ -124,13 +141,15 @@ class RunState(msgspec.Struct, kw_only=True):
     ranks: list[RankState] = []
     anew: bool = False
     rank_steps: RankSteps | None = None
+    ledger_tag: str = ""
 
     @classmethod
     def begun(cls, record: Start, ring: str) -> RunState:
         """A run of which nothing was known; what an earlier state knew is lost where it makes itself known again."""
         # It may be in MLflow already, with a note of its extremes: one attempt has it looked for before it is created.
         again = record.again
-        return cls(spec=record.spec, ring=ring, attempts=int(again), partial=again, noted=again)
+        tag = ledger_tag(record.spec)
+        return cls(spec=record.spec, ring=ring, attempts=int(again), partial=again, noted=again, ledger_tag=tag)
 
     @property
     def described(self) -> bool:

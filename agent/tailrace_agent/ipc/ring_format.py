@@ -46,11 +46,11 @@ def is_spill_position(word: int, known: int) -> bool:
     return 0 <= word <= max(_MOST_SPILLED, known + _A_LITTLE)
 
 
-def map_ring(fd: int, size: int) -> mmap.mmap:
-    """Maps a ring's file, with all its pages at once where the system can.
+def map_ring(fd: int, size: int, *, whole: bool) -> mmap.mmap:
+    """Maps a ring's file; `whole`: with all its pages at once, where the system can.
 
     Raises:
         OSError: It cannot be mapped.
     """
     # A page that is mapped at its first use is a page fault inside of a `log()`. macOS has no such flag.
-    return map_kept(fd, size, mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0))
+    return map_kept(fd, size, mmap.MAP_SHARED | (getattr(mmap, "MAP_POPULATE", 0) if whole else 0))

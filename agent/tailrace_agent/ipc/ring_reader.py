@@ -85,7 +85,7 @@ class RingReader:
             size = os.fstat(fd).st_size
             if size < MIN_BYTES:
                 raise SessionError(f"{path} is no ring: it has {size} bytes")
-            self._map = map_ring(fd, size)
+            self._map = map_ring(fd, size, whole=False)  # of a ring that is hardly used, as most ranks' are, no more
         finally:
             os.close(fd)
         self.path, self._spill_path = path, spill

@@ -129,7 +129,7 @@ class RingWriter(Cursor):
         fd = open_kept(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         try:
             reserve(fd, size)
-            self.memory = map_ring(fd, size)
+            self.memory = map_ring(fd, size, whole=True)
         except OSError:
             path.unlink(missing_ok=True)
             raise

@@ -8,10 +8,16 @@ from typing import Final
 from tailrace_agent.ipc.records import RunSpec
 from tailrace_agent.ipc.tags import ATTEMPT_TAG, FALLEN_TAG, NONE_FELL
 
-__all__ = ["is_of_job", "is_over", "tags_of_restart"]
+__all__ = ["attempt_of", "is_of_job", "is_over", "tags_of_restart"]
 
 _CLOCKS: Final = 5 * 60_000
 """Milliseconds by which the clocks of two nodes may differ."""
+
+
+def attempt_of(tags: Mapping[str, str]) -> int:
+    """In which attempt of its job a run is, by its tags."""
+    text = tags.get(ATTEMPT_TAG, "")
+    return int(text) if text.isdecimal() else 0
 
 
 def is_over(status: str) -> bool:

@@ -36,6 +36,7 @@ from pathlib import Path
 from tailrace_agent.errors import Refused, RunGone
 from tailrace_agent.ipc.records import Kind, ModelOutcome, ModelSpec, Point, RunSpec, run_hex
 from tailrace_agent.ipc.tags import END_TAGS, NOTE_TAG, RUN_TAG
+from tailrace_agent.mlflow.job_runs import attempt_of, is_over, tags_of_restart
 from tailrace_agent.mlflow.stored_names import Texts
 from tailrace_agent.sinks.base import Limits, Renamed, RunRef, StoredRun
 
@@ -140,6 +141,8 @@ class MemorySink:
             run = self._resume(spec) if spec.run_id else None
             if run is None and find_first:
                 run = next(iter(self._runs_of(spec)), None)
+                if run is not None and spec.job is not None and attempt_of(run.tags) <= spec.job.attempt:
+                    _go_on(spec, run)
             if run is None:
                 run = self._create(spec, parent_run_id)
             return RunRef(run.run_id, run.experiment_id, run.run_name, None)  # no page: nothing can be opened
@@ -322,6 +325,14 @@ class MemorySink:
         for file in sorted(path.rglob("*")):
             if file.is_file():
                 run.artifacts[posixpath.join(name, file.relative_to(path).as_posix())] = file.read_bytes()
+
+
+def _go_on(spec: RunSpec, run: MemoryRun) -> None:
+    """As `MlflowSink`: a job that was started anew goes on in its run."""
+    if is_over(run.status):
+        run.status = "RUNNING"
+        run.drop_tags(END_TAGS)
+    run.tags.update(tags_of_restart(spec, run.tags))
 
 
 def _name_fault(kind: Kind, key: str) -> str | None:

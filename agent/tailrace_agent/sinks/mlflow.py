@@ -32,7 +32,7 @@ from tailrace_agent.ipc.records import Kind, ModelOutcome, ModelSpec, Point, Run
 from tailrace_agent.ipc.tags import END_TAGS, NOTE_TAG, RUN_TAG
 from tailrace_agent.mlflow.errors import mask, opening_failed, refused_code, stored_already, translate
 from tailrace_agent.mlflow.experiments import bring_back
-from tailrace_agent.mlflow.job_runs import is_of_job, is_over, tags_of_restart
+from tailrace_agent.mlflow.job_runs import attempt_of, is_of_job, is_over, tags_of_restart
 from tailrace_agent.mlflow.lean_import import import_lean
 from tailrace_agent.mlflow.links import is_server, run_page
 from tailrace_agent.mlflow.pages import PAGES_AT_MOST, pages
@@ -360,7 +360,7 @@ class MlflowSink:
     def _found(self, spec: RunSpec) -> Run | None:
         for run in self._runs_of(spec, self._experiment(spec)):
             if is_of_job(spec, run.status, run.end_time):
-                if spec.job is not None:
+                if spec.job is not None and attempt_of(run.tags) <= spec.job.attempt:
                     self._go_on(spec, run)
                 return run
         return None

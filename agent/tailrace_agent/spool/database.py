@@ -44,6 +44,7 @@ class Database:
         self.path = path
         self._lock = threading.Lock()
         self._safe = 0  # the highest block id that is known to be on the disk
+        self._commits, self._synced = 0, -1  # how many there were, and up to which they are known to be on the disk
         try:
             self.connection = connect(path, prove=prove)
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # SQLite quotes damaged bytes in its messages
@@ -54,27 +55,33 @@ class Database:
     @contextlib.contextmanager
     def transaction(self, sync: bool = False) -> Iterator[sqlite3.Connection]:
         """What is done with the connection is done as a whole or not at all; with `sync`, it is on the disk then."""
-        with self._lock:
-            db = self.connection
+        with self._lock, self._transaction(sync) as db:
+            yield db
+
+    @contextlib.contextmanager
+    def _transaction(self, sync: bool) -> Iterator[sqlite3.Connection]:
+        db = self.connection
+        if sync:
+            # SQLite changes it only outside of a transaction.
+            db.execute("PRAGMA synchronous = FULL")
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            yield db
+            if sync:  # a transaction that writes nothing would not reach the disk, and take nothing along
+                db.execute("INSERT OR REPLACE INTO beat VALUES(1, ?)", (time.time(),))
+            db.execute("COMMIT")
+            self._commits += 1
             if sync:
-                # SQLite changes it only outside of a transaction.
-                db.execute("PRAGMA synchronous = FULL")
-            try:
-                db.execute("BEGIN IMMEDIATE")
-                yield db
-                if sync:  # a transaction that writes nothing would not reach the disk, and take nothing along
-                    db.execute("INSERT OR REPLACE INTO beat VALUES(1, ?)", (time.time(),))
-                db.execute("COMMIT")
-                if sync:
-                    self._safe = db.execute("SELECT max(id) FROM block").fetchone()[0] or 0
-            except BaseException as error:
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-                make_room(db, error)
-                raise
-            finally:
-                if sync:
-                    db.execute("PRAGMA synchronous = NORMAL")
+                self._synced = self._commits
+                self._safe = db.execute("SELECT max(id) FROM block").fetchone()[0] or 0
+        except BaseException as error:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            make_room(db, error)
+            raise
+        finally:
+            if sync:
+                db.execute("PRAGMA synchronous = NORMAL")
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -90,9 +97,14 @@ class Database:
     def sync(self, upto: int | None = None) -> None:
         """Waits until all that was committed is on the disk; with `upto`, only if that block may not be yet."""
         # Without the lock: whatever value it had is right for good, and one too low costs a sync that was not needed.
-        if upto is None or upto > self._safe:
-            with self.transaction(sync=True):
-                pass
+        if upto is not None and upto <= self._safe:
+            return
+        wanted = self._commits
+        with self._lock:
+            # Whoever had the lock before may have waited for the disk after our last commit: one wait for all of them.
+            if self._synced < wanted:
+                with self._transaction(sync=True):
+                    pass
 
     def close(self) -> None:
         """Closes the database; everything in it is on disk then."""

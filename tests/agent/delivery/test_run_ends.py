@@ -13,7 +13,7 @@ import pytest
 from helpers.delivery_rigs import DeliveryRig, fails
 from tailrace_agent.delivery.run_phase import Event, Phase
 from tailrace_agent.errors import Refused, Unavailable
-from tailrace_agent.ipc.records import End, Params, RunSpec, Start, Tags
+from tailrace_agent.ipc.records import End, JobPart, Params, RunSpec, Start, Tags
 from tailrace_agent.sinks.memory import MemorySink
 from tailrace_agent.spool.store import Spool
 
@@ -300,6 +300,25 @@ def test_the_status_of_somebody_elses_run_is_left_alone(rig: DeliveryRig) -> Non
     rig.run()
     assert rig.sink.runs[run_id].status == "RUNNING"
     assert rig.sink.count_metrics(run_id) == {"a": 1}
+    assert rig.state().finalized
+
+
+@pytest.mark.parametrize(("theirs", "status"), [("0", "KILLED"), ("1", "RUNNING"), ("odd", "KILLED")])
+def test_the_end_of_a_node_that_was_lost_is_not_that_of_a_job_that_goes_on_elsewhere(
+    rig: DeliveryRig, theirs: str, status: str
+) -> None:
+    rig.start(job=JobPart(key="k", node="node0", several_nodes=True))
+    rig.log_metrics("a")
+    rig.run(5)
+    rig.of(1).tags["tailrace.attempt"] = theirs
+    rig.book.end(End(1, "KILLED", 50), "rank 0 was killed by SIGKILL")
+    rig.drained()
+    rig.log_metrics("b")
+    rig.run()
+    assert rig.of(1).status == status
+    assert ("tailrace.end_reason" in rig.of(1).tags) == (status == "KILLED")
+    assert rig.sink.count_metrics(rig.of(1).run_id) == {"a": 1, "b": 1}
+    assert json.loads(rig.of(1).tags["tailrace.ledger"])["delivered"] == 2
     assert rig.state().finalized
 
 

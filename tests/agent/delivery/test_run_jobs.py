@@ -20,8 +20,9 @@ from tailrace_agent.delivery.run_jobs import (
 )
 from tailrace_agent.delivery.run_phase import Event
 from tailrace_agent.delivery.run_state import RankState, RunState
-from tailrace_agent.ipc.records import End, JobPart, Rank, RunSpec
+from tailrace_agent.ipc.records import End, JobPart, Rank, RunSpec, Start
 from tailrace_agent.runtime.processes import process
+from tailrace_agent.sinks.base import RunRef
 
 GONE = 2**22 + 1  # no process has such an id
 
@@ -50,6 +51,39 @@ def test_the_next_attempt_takes_an_end_back() -> None:
     join(state, spec(attempt=1), "again")
     assert (state.end, state.end_reason, state.closed, state.finalized) == (None, None, False, False)
     assert state.attempts == 1, "it is looked for before it is created"
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["rank 0 first", "rank 0 last"])
+def test_the_owner_of_a_later_attempt_looks_for_the_run_once_more_so_that_mlflow_knows_the_attempt(
+    order: tuple[int, int],
+) -> None:
+    state = RunState(spec=spec(), ring="zero", ref=RunRef("a1", "0", "night", None))
+    for rank in order:
+        join(state, spec(owned=rank == 0, rank=rank, attempt=1), f"ring{rank}")
+    assert (state.ref, state.attempts, state.spec.owned) == (None, 1, True)
+
+
+def test_in_the_first_attempt_a_run_that_was_found_stays_found() -> None:
+    state = RunState(spec=spec(owned=False, rank=1), ring="one", ref=RunRef("a1", "0", "night", None))
+    join(state, spec(), "zero")
+    assert state.ref is not None
+
+
+def test_a_sessions_ledger_keeps_its_tag_when_nodes_change_places() -> None:
+    def at(node: int, rank: int, attempt: int) -> RunSpec:
+        part = JobPart(key="k", node=f"node{node}", several_nodes=True, rank=rank, attempt=attempt)
+        return RunSpec(run=1, start_time=1, cwd="/", owned=rank == 0, job=part)
+
+    first = RunState.begun(Start(at(0, 1, 0)), "one")
+    assert first.ledger_tag == "tailrace.ledger.node0"
+    join(first, at(0, 0, 0), "zero")
+    assert first.ledger_tag == "tailrace.ledger"
+    second = RunState.begun(Start(at(1, 2, 0)), "two")
+    for state, node, rank in ((first, 1, 2), (second, 0, 1), (second, 0, 0)):
+        join(state, at(node, rank, 1), "again")
+    assert (first.ledger_tag, second.ledger_tag) == ("tailrace.ledger", "tailrace.ledger.node1")
+    late = RunState.begun(Start(at(1, 2, 1)), "late")
+    assert late.ledger_tag == "tailrace.ledger.node1.1"
 
 
 def test_a_rank_that_comes_twice_at_once_is_told() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tailrace_agent.ipc.records import JobPart, RunSpec
-from tailrace_agent.mlflow.job_runs import is_of_job, is_over, tags_of_restart
+from tailrace_agent.mlflow.job_runs import attempt_of, is_of_job, is_over, tags_of_restart
 
 MINUTE = 60_000
 BEGAN = 10**12
@@ -40,3 +40,8 @@ def test_a_job_that_is_started_anew_counts_and_forgets_who_fell() -> None:
     tags = {"tailrace.fallen.node1": "{}", "tailrace.fallen.node2": "none", "tailrace.attempt": "1"}
     assert tags_of_restart(spec(attempt="2"), tags) == [("tailrace.fallen.node1", "none"), ("tailrace.attempt", "2")]
     assert tags_of_restart(spec(), {"tailrace.attempt": "1"}) == []
+
+
+@pytest.mark.parametrize(("tag", "attempt"), [(None, 0), ("", 0), ("3", 3), ("-1", 0), ("three", 0), ("12", 12)])
+def test_what_is_no_number_is_no_attempt(tag: str | None, attempt: int) -> None:
+    assert attempt_of({} if tag is None else {"tailrace.attempt": tag}) == attempt

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tailrace_agent.errors import Refused, RunGone, Unavailable
-from tailrace_agent.ipc.records import Point, RunSpec
+from tailrace_agent.ipc.records import JobPart, Point, RunSpec
 from tailrace_agent.sinks.base import Sink, SinkFactory
 from tailrace_agent.sinks.memory import MemorySink
 
@@ -35,6 +35,17 @@ def test_a_batch_can_be_looked_at() -> None:
     assert (run.params, run.tags["who"], run.tags["tailrace.run"]) == ({"lr": "0.1"}, "me", "0000000000000007")
     assert sink.count_metrics(run_id) == {"loss": 1}
     assert sink.count_metrics(run_id, ["loss", "none"]) == {"loss": 1, "none": 0}
+
+
+def test_a_job_that_is_started_anew_goes_on_in_its_run_as_in_mlflows() -> None:
+    sink = MemorySink()
+    run_id = sink.open_run(spec(job=JobPart(key="k")), None, find_first=True).run_id
+    sink.log_batch(run_id, tags=[("tailrace.end_reason", "rank 3 was killed by SIGKILL")])
+    sink.end_run(run_id, "KILLED", 5)
+    again = spec(job=JobPart(key="k", attempt=1), tags={"tailrace.attempt": "1"})
+    assert sink.open_run(again, None, find_first=True).run_id == run_id
+    assert (sink.runs[run_id].status, sink.runs[run_id].tags["tailrace.attempt"]) == ("RUNNING", "1")
+    assert "tailrace.end_reason" not in sink.runs[run_id].tags
 
 
 def test_a_repeated_metric_is_stored_once_and_nan_counts_as_itself() -> None:

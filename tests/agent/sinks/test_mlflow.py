@@ -23,7 +23,7 @@ from mlflow import MlflowClient
 from helpers.mlflow_sinks import NUMBERS, answering, attempt, opened, sink_for, spec
 from helpers.sdk_tools import newer_than_mlflow_3_7
 from tailrace_agent.errors import Refused, RunGone, StoreRefused, Unavailable
-from tailrace_agent.ipc.records import Point, run_hex
+from tailrace_agent.ipc.records import JobPart, Point, run_hex
 from tailrace_agent.mlflow.errors import retry_after
 from tailrace_agent.mlflow.links import run_page
 from tailrace_agent.sinks.memory import MemorySink
@@ -51,6 +51,29 @@ def test_a_run_is_created_with_all_that_its_spec_says(store_uri: str, experiment
     assert run.info.user_id == "ada"
     assert client.get_experiment(ref.experiment_id).name == experiment
     assert ref.run_name == "vision"
+
+
+@pytest.mark.parametrize("before", [None, "rank 3 was killed by SIGKILL"])
+def test_a_job_that_is_started_anew_goes_on_in_its_run_and_its_earlier_end_is_taken_back(
+    store_uri: str, experiment: str, before: str | None
+) -> None:
+    sink, client = sink_for(store_uri), MlflowClient(store_uri)
+    first = spec(experiment_name=experiment, job=JobPart(key="k"))
+    run_id = sink.open_run(first, None, find_first=True).run_id
+    if before is not None:
+        sink.log_batch(run_id, tags=[("tailrace.end_reason", before)])
+        sink.end_run(run_id, "KILLED", 1_700_000_001_000)
+    again = spec(
+        run=first.run, experiment_name=experiment, job=JobPart(key="k", attempt=1), tags={"tailrace.attempt": "1"}
+    )
+    assert sink.open_run(again, None, find_first=True).run_id == run_id
+    found = client.get_run(run_id)
+    assert (found.info.status, found.data.tags["tailrace.attempt"]) == ("RUNNING", "1")
+    assert "tailrace.end_reason" not in found.data.tags
+    sink.end_run(run_id, "FINISHED", 1_700_000_002_000)
+    assert sink.open_run(first, None, find_first=True).run_id == run_id, "a node of the first attempt comes back"
+    found = client.get_run(run_id)
+    assert (found.info.status, found.data.tags["tailrace.attempt"]) == ("FINISHED", "1")
 
 
 def test_a_run_on_a_server_has_a_page_and_one_in_a_file_has_none(

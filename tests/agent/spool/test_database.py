@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -78,7 +79,33 @@ def test_a_sync_waits_for_the_disk_only_for_what_may_not_be_there_yet(spool: Spo
     assert any("INTO beat" in text for text in said), "what writes nothing would take nothing along"
     said.clear()
     spool.sync()
-    assert said != [], "whatever there is"
+    assert said == [], "there is no commit that has not waited"
+    spool.save_run(1, b"state")
+    said.clear()
+    spool.sync()
+    assert "PRAGMA synchronous = FULL" in said
+    spool.database.connection.set_trace_callback(None)
+
+
+def test_what_an_earlier_owner_has_committed_is_waited_for(tmp_path: Path) -> None:
+    Spool(tmp_path / "s.db").close()
+    spool, said = Spool(tmp_path / "s.db"), list[str]()
+    spool.database.connection.set_trace_callback(said.append)
+    spool.sync()
+    assert "PRAGMA synchronous = FULL" in said
+    spool.database.connection.set_trace_callback(None)
+
+
+def test_threads_that_wait_for_the_disk_at_the_same_time_wait_for_it_once(spool: Spool) -> None:
+    said = list[str]()
+    spool.save_run(1, b"state")
+    spool.database.connection.set_trace_callback(said.append)
+    with ThreadPoolExecutor(8) as pool:
+        with spool.database.reading():  # they all come while somebody else is at it
+            jobs = [pool.submit(spool.sync) for _ in range(8)]
+            assert not wait(jobs, timeout=0.3).done
+        assert not wait(jobs, timeout=20).not_done
+    assert said.count("PRAGMA synchronous = FULL") == 1
     spool.database.connection.set_trace_callback(None)
 
 
