@@ -23,6 +23,7 @@ from tailrace_agent.pipeline import job_watch
 from tailrace_agent.runtime.processes import Fate
 from tailrace_agent.settings.settings import Settings
 from tailrace_agent.sinks.base import Sink
+from tailrace_agent.spool.rank_rows import RankRows
 
 __all__ = ["Cluster", "Node", "Rank"]
 
@@ -211,5 +212,7 @@ class Cluster:
             stack.enter_context(mock.patch.object(job_watch, "ProcessEnds", return_value=self.processes))
             for module in (job_watch, job_dir, run_jobs):
                 stack.enter_context(mock.patch.object(module, "is_alive", self.processes.alive))
+            clock = (self.clock.monotonic,)  # in place of the real one, which it has by default
+            stack.enter_context(mock.patch.object(RankRows.__init__, "__defaults__", clock))
             stack.callback(lambda: [node.close() for node in self.nodes])
             yield self

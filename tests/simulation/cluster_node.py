@@ -299,7 +299,6 @@ class Node:
             return
         session = self._opened(self.session.dir)
         self.pipeline = Pipeline.open(session, self._open_sink, self.cluster, monotonic=self.cluster.clock.monotonic)
-        self.pipeline.takeover._intake.ranks._monotonic = self.cluster.clock.monotonic
         self.pipeline.on_change = self.due.clear
         self.due.clear()
         self.agents += 1

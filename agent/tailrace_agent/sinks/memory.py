@@ -331,7 +331,7 @@ def _go_on(spec: RunSpec, run: MemoryRun) -> None:
     """As `MlflowSink`: a job that was started anew goes on in its run."""
     if is_over(run.status):
         run.status = "RUNNING"
-        run.drop_tags(END_TAGS)
+    run.drop_tags(END_TAGS)
     run.tags.update(tags_of_restart(spec, run.tags))
 
 

@@ -421,7 +421,7 @@ class MlflowSink:
         """A job that was started anew goes on in its run."""
         if is_over(run.status):
             self._runs.update_run(run.run_id, "RUNNING", run.end_time, None)
-            delete_tags(self._runs, self._uri, run, END_TAGS)
+        delete_tags(self._runs, self._uri, run, END_TAGS)  # an earlier attempt's, of which the end was not told yet
         if tags := tags_of_restart(spec, run.tags):
             self._runs.log_batch(run.run_id, tags=tags)
 
