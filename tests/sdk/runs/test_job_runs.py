@@ -210,7 +210,7 @@ sdk.end_run()
 def test_an_agent_that_is_killed_in_the_middle_of_statistics_sends_each_once(sqlite_uri: str, tmp_path: Path) -> None:
     with start(tmp_path, LAGS, TAILRACE_TRACKING_URI=sqlite_uri) as launcher:
         killed: set[int] = set()
-        (session,) = eventually(lambda: Session.all(Settings(dir=str(tmp_path / "tailrace"))))
+        (session,) = eventually(lambda: list(Session.all(Settings(dir=str(tmp_path / "tailrace")))))
         while launcher.poll() is None:
             found = read(session.shared / "agent.status", AgentStatus)
             if found is not None and found.pid not in killed and session.agent_alive():
