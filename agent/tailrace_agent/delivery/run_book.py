@@ -18,8 +18,9 @@ from tailrace_agent.delivery.run_phase import Event
 from tailrace_agent.delivery.run_records import StandIn, nowhere, restored
 from tailrace_agent.delivery.run_state import RunState, finite, status_of
 from tailrace_agent.delivery.waiters import Waiters
+from tailrace_agent.ipc.curves import At
 from tailrace_agent.ipc.notices import LONGEST, Notice, note
-from tailrace_agent.ipc.records import End, ModelOutcome, Monitor, Rank, Samples, Start
+from tailrace_agent.ipc.records import End, Goals, ModelOutcome, Monitor, Rank, Samples, Start
 from tailrace_agent.ipc.status import RunStatus
 from tailrace_agent.ipc.stored import to_finite
 from tailrace_agent.ledger import Ledger
@@ -142,6 +143,26 @@ class RunBook:
             if state is None:
                 return None
             state.rank_steps = steps
+            return msgspec.json.encode(state)
+
+    def goals(self, record: Goals) -> bytes | None:
+        """What is better of a run's metrics. Returns the state, to be written with the rows around it."""
+        with self._lock:
+            state = self._states.get(record.run)
+            if state is None:
+                return None
+            # What is said once more counts as said last.
+            kept = {key: goal for key, goal in state.goals.items() if key not in record.goals}
+            state.goals = {**kept, **record.goals}
+            return msgspec.json.encode(state)
+
+    def bests(self, run: int, bests: dict[str, At]) -> bytes | None:
+        """The best values of a run's metrics so far. Returns the state, to be written with the rows around it."""
+        with self._lock:
+            state = self._states.get(run)
+            if state is None:
+                return None
+            state.bests = bests
             return msgspec.json.encode(state)
 
     def end(self, record: End, reason: str | None = None, *, of_job: bool = False) -> bytes | None:

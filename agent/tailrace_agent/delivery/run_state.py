@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from tailrace_agent.delivery.run_phase import PHASE_FIELDS, Event, Phase, after, flags_of, phase_of
+from tailrace_agent.ipc.curves import At
 from tailrace_agent.ipc.notices import Topic
 from tailrace_agent.ipc.records import End, LogCost, ModelOutcome, Monitor, RunSpec, Samples, Start
 from tailrace_agent.ipc.status import RunStatus
@@ -110,6 +111,8 @@ class RunState(msgspec.Struct, kw_only=True):
         anew: They were started anew, and what fell before is still with the run in MLflow.
         rank_steps: What they have said of steps whose statistics are not complete, and which are out.
         ledger_tag: Under which tag this session stores its ledger: it stays when nodes change places.
+        goals: What is better of which metrics, by pattern, as its program has said: see `observers.bests`.
+        bests: The best value so far of each metric that has one.
     """
 
     spec: RunSpec
@@ -142,6 +145,8 @@ class RunState(msgspec.Struct, kw_only=True):
     anew: bool = False
     rank_steps: RankSteps | None = None
     ledger_tag: str = ""
+    goals: dict[str, str] = {}
+    bests: dict[str, At] = {}
 
     @classmethod
     def begun(cls, record: Start, ring: str) -> RunState:

@@ -26,6 +26,7 @@ __all__ = [
     "End",
     "Facts",
     "Flush",
+    "Goals",
     "JobPart",
     "Kind",
     "LogCost",
@@ -378,7 +379,14 @@ class Rank(msgspec.Struct, frozen=True, array_like=True, tag="rank"):
     modes: dict[str, str] = {}
 
 
-Control = Start | Rank | Params | Tags | Artifact | End | Flush | Drop | Monitor | Alert
+class Goals(msgspec.Struct, frozen=True, array_like=True, tag="goals"):
+    """What is better of a run's metrics, by pattern: `min`, `max`, or `last` for neither. The last that fits counts."""
+
+    run: int
+    goals: dict[str, str]
+
+
+Control = Start | Goals | Rank | Params | Tags | Artifact | End | Flush | Drop | Monitor | Alert
 
 _encoder = msgspec.msgpack.Encoder()
 _row_decoder: msgspec.msgpack.Decoder[MetricRow] = msgspec.msgpack.Decoder(MetricRow)

@@ -158,4 +158,5 @@ def _run(run: Any) -> Run:
         data.params,
         # MLflow's public `metrics` has no steps.
         dict.fromkeys(data.metrics, -1) | {metric.key: metric.step for metric in getattr(data, "_metric_objs", ())},
+        data.metrics,
     )

@@ -18,7 +18,7 @@ FOUND_AT_MOST: Final = 1000
 
 
 class Run(NamedTuple):
-    """A run as a store has it. `steps` holds the last step of each metric, `end_time` is in milliseconds."""
+    """A run as a store has it. `steps` and `values` are each metric's last ones, `end_time` is in milliseconds."""
 
     run_id: str
     experiment_id: str
@@ -30,6 +30,7 @@ class Run(NamedTuple):
     tags: Mapping[str, str]
     params: Mapping[str, str]
     steps: Mapping[str, int]
+    values: Mapping[str, float]
 
     @property
     def next_steps(self) -> dict[str, int] | None:

@@ -14,6 +14,7 @@ Invariants
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import sqlite3
@@ -62,7 +63,7 @@ _TABLES: Final[dict[str, frozenset[str]]] = {
 _RUN: Final = "SELECT run_uuid, experiment_id, name, status, lifecycle_stage, end_time, artifact_uri FROM runs"
 _TAGS: Final = "SELECT key, value FROM tags WHERE run_uuid = ?"
 _PARAMS: Final = "SELECT key, value FROM params WHERE run_uuid = ?"
-_STEPS: Final = "SELECT key, step FROM latest_metrics WHERE run_uuid = ?"
+_LATEST: Final = "SELECT key, step, value, is_nan FROM latest_metrics WHERE run_uuid = ?"
 _RUN_ID: Final = re.compile(r"[a-zA-Z0-9][\w\-]{0,255}")
 _NAME_TAG: Final = "mlflow.runName"
 _STATUSES: Final = frozenset(("RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED"))
@@ -143,14 +144,16 @@ class SqliteRuns:
                 row = connection.execute(f"{_RUN} WHERE run_uuid = ?", (run_id,)).fetchone()
                 if row is None:
                     raise _LeftToMlflow
-                tags, params, steps = (
-                    dict(connection.execute(select, (run_id,))) for select in (_TAGS, _PARAMS, _STEPS)
-                )
+                tags, params = (dict(connection.execute(select, (run_id,))) for select in (_TAGS, _PARAMS))
+                latest = connection.execute(_LATEST, (run_id,)).fetchall()
         except _LeftToMlflow:
             return self._mlflow().run(run_id)
         found, experiment_id, name, status, stage, end_time, artifact_uri = row
         name = name or tags.get(_NAME_TAG) or ""
-        return Run(found, str(experiment_id), name, status, stage, end_time, artifact_uri or "", tags, params, steps)
+        steps = {key: step for key, step, _, _ in latest}
+        values = {key: math.nan if is_nan else value for key, _, value, is_nan in latest}
+        where = str(experiment_id), name, status, stage, end_time, artifact_uri or ""
+        return Run(found, *where, tags, params, steps, values)
 
     def update_run(self, run_id: str, status: str, end_time: int | None, name: str | None) -> None:
         """Sets the status; end time and name where they are not None."""

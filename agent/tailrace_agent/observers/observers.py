@@ -6,14 +6,16 @@ None of them holds up or changes what is delivered: judging a row is arithmetic,
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tailrace_agent.delivery.run_book import RunBook
-from tailrace_agent.ipc.records import Alert, encode, run_hex
+from tailrace_agent.ipc.records import Alert, End, encode, run_hex
 from tailrace_agent.log import Log
 from tailrace_agent.observers.alerts import Alerts, as_tags, describe
+from tailrace_agent.observers.bests import closing_row, with_more
+from tailrace_agent.observers.curves import Curves
 from tailrace_agent.observers.last_values import LastValues
 from tailrace_agent.observers.webhook import Webhook
 from tailrace_agent.settings.settings import Settings
@@ -46,6 +48,7 @@ class Observers:
     def __init__(self, settings: Settings, book: RunBook, spool: Spool, *, session: str, host: str, log: Log) -> None:
         self._settings, self._book, self._host, self._log = settings, book, host, log
         self._spool, self._session = spool, session
+        self._curves = Curves()
         self._latest = LastValues() if settings.prometheus_port is not None else None
         self._endpoint: Endpoint | None = None
         self._served: str | None = None
@@ -55,15 +58,36 @@ class Observers:
         self._masked = settings.alert_webhook  # settings are on disk, so without the path that is the secret
         self._webhook: Webhook | None = None
 
-    @property
-    def saw(self) -> Callable[..., None] | None:
-        """To be called with each row, if anybody looks."""
-        return self._saw if self.alerts.watching or self._latest is not None else None
+    def saw(self, run: int, step: int, time_ns: int, values: Mapping[str, float], *, system: bool) -> None:
+        """A row passes by."""
+        self._curves.saw(run, step, time_ns, values)
+        if self.alerts.watching:
+            self.alerts.saw(run, step, time_ns, values, system=system)
+        if self._latest is not None:
+            self._latest.saw(run, step, time_ns, values, system=system)
 
     @property
     def url(self) -> str | None:
         """Where the metrics are served to Prometheus, if they are."""
         return self._endpoint.url if self._endpoint is not None else None
+
+    def look_back(self, changes: Changes, ends: Iterable[End]) -> list[bytes]:
+        """Notes the best values that a drain has brought; rows for the runs that end with it, to be written with it.
+
+        Args:
+            changes: What it brought; the book knows of its starts, goals and ends already.
+            ends: Of runs, also those whose process is gone.
+        """
+        for run, curves in self._curves.take_in().items():
+            state = self._book.get(run)
+            if state is not None and (bests := with_more(state, curves, by_name=self._settings.best_metrics)):
+                changes.bests[run] = bests
+        rows = []
+        for end in ends:
+            if (state := self._book.get(end.run)) is not None:
+                bests = changes.bests.get(end.run, state.bests)
+                rows.append(closing_row(state, end, bests, by_name=self._settings.best_metrics))
+        return [row for row in rows if row is not None]
 
     def take(self, changes: Changes, now: float) -> list[bytes]:
         """Alerts that are due: their rows, to be written with the changes; `done` follows when they are."""
@@ -126,12 +150,6 @@ class Observers:
             self._endpoint.close()
         if self._webhook is not None:
             self._webhook.finish(_LAST_POSTS)
-
-    def _saw(self, run: int, step: int, time_ns: int, values: Mapping[str, float], *, system: bool) -> None:
-        if self.alerts.watching:
-            self.alerts.saw(run, step, time_ns, values, system=system)
-        if self._latest is not None:
-            self._latest.saw(run, step, time_ns, values, system=system)
 
     def _serve(self, now: float) -> float:
         if self._endpoint is None:

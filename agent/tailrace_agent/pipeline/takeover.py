@@ -137,6 +137,9 @@ class Takeover:
                 if (state := self._book.end(end, why, of_job=of_job))
             ]
             states += [(record.run, state) for record in changes.monitors if (state := self._book.monitor(record))]
+            states += [(each.run, state) for each in changes.goals if (state := self._book.goals(each))]
+            self._look_back(changes, gone)  # before the steps of ranks, of which it may complete some
+            states += [(run, state) for run, best in changes.bests.items() if (state := self._book.bests(run, best))]
             states += [(run, state) for run, steps in changes.steps.items() if (state := self._book.steps(run, steps))]
             states += self._book.reopen(changes.runs)
             self._spool.ingest(changes.blocks, changes.tallies, states, rings, sync=sync)
@@ -144,6 +147,13 @@ class Takeover:
         if sync:
             self._sync_at = now + _SYNC_EVERY
         self._note(changes)
+
+    def _look_back(self, changes: Changes, gone: Mapping[int, Gone]) -> None:
+        """What a run gets with its end is written in the same transaction, and so is all that it follows from."""
+        rows = self._observers.look_back(changes, [*changes.ends, *(end for end, _, _ in gone.values())])
+        if rows:
+            self._intake.feed_samples(rows)
+            changes.add(self._intake.take())
 
     def _note(self, changes: Changes) -> None:
         """What the run book has to know of what is written."""

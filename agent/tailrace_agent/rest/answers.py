@@ -44,6 +44,7 @@ class _Text(msgspec.Struct):
 class _Metric(msgspec.Struct):
     key: str = ""
     step: int = 0
+    value: float | str = 0.0
 
 
 class _Info(msgspec.Struct):
@@ -79,6 +80,7 @@ class _Run(msgspec.Struct):
             {tag.key: tag.value for tag in data.tags},
             {param.key: param.value for param in data.params},
             {metric.key: metric.step for metric in data.metrics},
+            {metric.key: float(metric.value) for metric in data.metrics},
         )
 
 

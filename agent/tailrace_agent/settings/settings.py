@@ -63,6 +63,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         log_system_metrics: Sample the machine while a run lasts.
         system_metrics_interval: Seconds between two samples.
         system_metrics_node: Name of this machine among several that log to one run.
+        best_metrics: Store with each run the best value of metrics whose names say what is better.
         metadata: Store with each new run where it comes from: git, command line, host, Python, packages, GPUs.
         git_diff: Store the uncommitted changes too, as an artifact.
         log_params: False makes `log_params` a no-op; so do the next three for their calls.
@@ -112,6 +113,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_system_metrics: bool = False
     system_metrics_interval: Annotated[float, msgspec.Meta(ge=0.1, le=3600)] = 1.0
     system_metrics_node: str | None = None
+    best_metrics: bool = True
     metadata: bool = True
     git_diff: bool = False
     log_params: bool = True

@@ -258,6 +258,12 @@ TABLE: Final[dict[str, Setting]] = {
     "system_metrics_node": Setting(
         "agent", "Name of this machine among several that log to one run: `system/<node>/…`.", *_TEXT
     ),
+    "best_metrics": Setting(
+        "agent",
+        "Store with each run [the best value](logging.md#the-best-value) of metrics whose names say what is better: "
+        "`loss.best`, `loss.best_step`.",
+        *_FLAG,
+    ),
     "metadata": Setting(
         "run",
         "Store with each new run [where it comes from](run-metadata.md): git, command line, host, Python, "

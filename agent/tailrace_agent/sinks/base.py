@@ -45,6 +45,7 @@ class RunRef(NamedTuple):
     `artifacts` is the directory on this machine that a server names for its artifacts; empty where it names none.
     `running`: it was looked for and found, and is going on.
     `next_steps` is where steps go on in a run that had metrics before, by the first part of their names (`system`).
+    `bests` are the best values that it has by then, by metric; None where nobody has looked.
     """
 
     run_id: str
@@ -54,6 +55,7 @@ class RunRef(NamedTuple):
     artifacts: str = ""
     next_steps: dict[str, int] | None = None
     running: bool = False
+    bests: dict[str, float] | None = None
 
 
 class StoredRun(NamedTuple):

@@ -44,6 +44,7 @@ from tailrace_agent.mlflow.tags import delete_tags, send_cut
 from tailrace_agent.rest.plain_server import plain_server
 from tailrace_agent.settings.uris import check_uri, public_uri
 from tailrace_agent.sinks.base import Limits, Renamed, RunRef, Sink, StoredRun
+from tailrace_agent.text.directions import bests_among
 from tailrace_agent.text.quoting import plain, quoted
 
 if TYPE_CHECKING:
@@ -451,7 +452,8 @@ class MlflowSink:
         url = run_page(self._uri, run.experiment_id, run.run_id) if is_server(self._uri) else None
         here = self._runs.place_here(run.artifact_uri)
         shown = "" if here is None else plain(str(here))
-        return RunRef(run.run_id, run.experiment_id, plain(run.name), url, shown, run.next_steps)
+        ref = RunRef(run.run_id, run.experiment_id, plain(run.name), url, shown, run.next_steps)
+        return ref._replace(bests=bests_among(run.values))
 
     def _count(self, run_id: str, key: str) -> int:
         def fetch(token: str | None) -> Any:

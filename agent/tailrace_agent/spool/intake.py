@@ -13,6 +13,7 @@ from zlib import crc32
 
 import msgspec
 
+from tailrace_agent.ipc.curves import At
 from tailrace_agent.ipc.nested import flat_items
 from tailrace_agent.ipc.notices import Notice, Topic, not_logged
 from tailrace_agent.ipc.reasons import Reason, of_the_trainer
@@ -24,6 +25,7 @@ from tailrace_agent.ipc.records import (
     Drop,
     End,
     Flush,
+    Goals,
     JobPart,
     Kind,
     Monitor,
@@ -66,6 +68,8 @@ class Changes:
         self.flushes: list[tuple[Flush, str]] = []
         self.monitors: list[Monitor] = []
         self.alerts: list[Alert] = []
+        self.goals: list[Goals] = []
+        self.bests: dict[int, dict[str, At]] = {}
         self.notices: list[tuple[int, Notice | str]] = []
         self.last_ns: dict[int, int] = {}
         self.progress: dict[int, dict[str, Samples]] = {}
@@ -83,6 +87,17 @@ class Changes:
         self.count(run, kind, "accepted", n)
         self.count(run, kind, as_dropped(reason), n)
 
+    def hand_on(self, record: End | Monitor | Alert | Goals) -> None:
+        """Takes a record that the run book, or who looks on, has to know as it is."""
+        if isinstance(record, End):
+            self.ends.append(record)
+        elif isinstance(record, Monitor):
+            self.monitors.append(record)
+        elif isinstance(record, Alert):
+            self.alerts.append(record)
+        else:
+            self.goals.append(record)
+
     @property
     def tallies(self) -> Iterator[Tally]:
         """The counts, as the spool takes them."""
@@ -90,7 +105,8 @@ class Changes:
 
     @property
     def _control(self) -> bool:
-        return bool(self.starts or self.ends or self.ranks or self.flushes or self.monitors or self.alerts)
+        handed_on = self.ends or self.monitors or self.alerts or self.goals
+        return bool(self.starts or handed_on or self.ranks or self.flushes)
 
     def add(self, other: Changes) -> None:
         """Takes another drain's blocks, counts and notices along."""
@@ -106,7 +122,7 @@ class Changes:
         return {run for run, _, _ in self._tally}
 
     def __bool__(self) -> bool:
-        return bool(self.blocks or self._tally or self._control or self.notices or self.steps)
+        return bool(self.blocks or self._tally or self._control or self.notices or self.steps or self.bests)
 
 
 class Intake:
@@ -255,17 +271,13 @@ class Intake:
             self._changes.starts.append((record, ring))
             if record.spec.job is not None:
                 self._jobs[record.spec.run] = record.spec.job
-        elif isinstance(record, End):
-            self._changes.ends.append(record)
         elif isinstance(record, Rank):
             self._changes.ranks.append((record, ring))
             self._place(record, ring)
         elif isinstance(record, Flush):
             self._changes.flushes.append((record, ring))
-        elif isinstance(record, Monitor):
-            self._changes.monitors.append(record)
-        elif isinstance(record, Alert):
-            self._changes.alerts.append(record)
+        elif isinstance(record, End | Monitor | Alert | Goals):
+            self._changes.hand_on(record)
         else:
             self._entries(record)
         return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from tailrace.hpo.directions import direction_by_name
 from tailrace.hpo.parent import Parent, await_run_id
 from tailrace.hpo.result import result_of
 from tailrace.hpo.search_space import nearest, read_space
@@ -13,6 +12,7 @@ from tailrace.hpo.studies import chosen, count, fail_the_dead, open_study
 from tailrace.hpo.tracking import SearchTracker
 from tailrace.hpo.trials import Pruning, TrialRuns
 from tailrace_agent.errors import SettingsError
+from tailrace_agent.text.directions import direction_by_name
 
 if TYPE_CHECKING:
     import os

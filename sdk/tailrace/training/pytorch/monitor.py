@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, SupportsFloat
 
-from tailrace.hpo.directions import direction_by_name
 from tailrace_agent.errors import CallError
+from tailrace_agent.text.directions import direction_by_name
 
 __all__ = ["Monitor"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sklearn.metrics import get_scorer_names
 
-from tailrace.hpo.directions import direction_by_name
+from tailrace_agent.text.directions import direction_by_name
 
 _SMALLER = [
     "val_loss",

@@ -1,11 +1,18 @@
-"""Whether more or less of a metric is better, as far as its name says so."""
+"""What the name of a metric says: whether more or less of it is better, and whether it is the best of another one."""
 
 from __future__ import annotations
 
+import functools
+import math
 import re
+from collections.abc import Mapping
 from typing import Final, Literal
 
-__all__ = ["Direction", "direction_by_name"]
+__all__ = ["BEST", "BEST_STEP", "Direction", "bests_among", "direction_by_name"]
+
+BEST: Final = ".best"
+BEST_STEP: Final = ".best_step"
+"""What the names of the two metrics end with that tell a run's best value of another one, and its step."""
 
 Direction = Literal["minimize", "maximize"]
 
@@ -21,6 +28,7 @@ _LARGER: Final = re.compile(
 _TURNS: Final = ("neg", "negative")
 
 
+@functools.lru_cache(4096)
 def direction_by_name(name: str) -> Direction | None:
     """The direction in which a metric gets better; None where the name does not say.
 
@@ -43,3 +51,14 @@ def direction_by_name(name: str) -> Direction | None:
     if sum(word in _TURNS for word in words) % 2:
         return "maximize" if found == "minimize" else "minimize"
     return found
+
+
+def bests_among(values: Mapping[str, float]) -> dict[str, float]:
+    """The best values that a run has, by the metric of which they are.
+
+    Example:
+        >>> bests_among({"loss": 0.3, "loss.best": 0.25, "loss.best_step": 7})
+        {'loss': 0.25}
+    """
+    bests = {key: value for key, value in values.items() if key.endswith(BEST) and math.isfinite(value)}
+    return {key.removesuffix(BEST): value for key, value in bests.items()}

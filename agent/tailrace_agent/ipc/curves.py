@@ -1,0 +1,184 @@
+"""A metric's course in bounded room: its last value, its smallest and its largest, and a line that keeps every peak.
+
+What the agent keeps of each metric for those who look on: the live view, the card in a notebook, the summary at a run's
+end. A line has at most `SPANS` spans of steps, each with its smallest, largest and last value. Where the steps have
+outgrown it, two neighbours become one: the line is coarser then, and loses no peak.
+
+Taking in the same points twice changes nothing, so a drain that is done again does no harm. NaN is a last value, and
+neither the smallest nor the largest.
+
+Pure; no I/O.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+import msgspec
+
+__all__ = ["SPANS", "At", "Curve", "Span", "Stored"]
+
+SPANS: Final = 256
+"""Most spans of a line: a chart of 128 columns of braille has twice as many dots."""
+_NAN: Final = math.nan
+
+
+class At(NamedTuple):
+    """A value, and the step at which it was logged."""
+
+    value: float
+    step: int
+
+
+class Span(NamedTuple):
+    """Some neighbouring steps of a line.
+
+    Attributes:
+        step: The first of them that it may hold.
+        low: Smallest value.
+        high: Largest value.
+        last: The value of its last step.
+    """
+
+    step: int
+    low: float
+    high: float
+    last: float
+
+
+class Stored(msgspec.Struct, array_like=True, frozen=True):
+    """A curve as it is written: see `Curve`. The three lines are doubles of this machine, one after the other."""
+
+    width: int
+    first: int
+    lows: bytes
+    highs: bytes
+    lasts: bytes
+    last: tuple[int, int, float] | None
+    low: tuple[float, int] | None
+    high: tuple[float, int] | None
+
+
+class Curve:
+    """One metric's course.
+
+    Attributes:
+        last: Step, time (nanoseconds) and value of the last point, in MLflow's order: by step, time, value.
+        low: The smallest value and the first step that had it; None where there was nothing but NaN.
+        high: The largest, likewise.
+        width: Steps of one span; a power of two.
+
+    Not thread-safe.
+
+    Example:
+        >>> curve = Curve()
+        >>> curve.add([(0, 10, 0.5), (1, 20, 0.25)])
+        >>> curve.low, curve.last
+        (At(value=0.25, step=1), (1, 20, 0.25))
+    """
+
+    __slots__ = ("_first", "_highs", "_lasts", "_lows", "high", "last", "low", "width")
+
+    def __init__(self) -> None:
+        self.width = 1
+        self.last: tuple[int, int, float] | None = None
+        self.low: At | None = None
+        self.high: At | None = None
+        self._first = 0
+        self._lows, self._highs, self._lasts = array("d"), array("d"), array("d")
+
+    def add(self, points: Iterable[tuple[int, int, float]]) -> None:
+        """Takes in points: step, time in nanoseconds, value."""
+        ordered = sorted(points)
+        if self.last is None or ordered[-1] >= self.last:
+            self.last = ordered[-1]
+        steps = [step for step, _, value in ordered if value == value]  # noqa: PLR0124 - NaN alone differs from itself
+        values = [value for _, _, value in ordered if value == value]  # noqa: PLR0124
+        if not values:
+            return
+        smallest, largest = min(values), max(values)
+        # The first of equals is that of the smallest step.
+        low, high = At(smallest, steps[values.index(smallest)]), At(largest, steps[values.index(largest)])
+        if self.low is None or low < self.low:
+            self.low = low
+        if self.high is None or (high.value, -high.step) > (self.high.value, -self.high.step):
+            self.high = high
+        at = 0
+        while at < len(steps):  # once for each span, not for each point
+            span = steps[at] // self.width
+            upto = bisect_left(steps, (span + 1) * self.width, at)
+            if (n := self._place(span)) is None:
+                self._coarsen()
+                continue
+            self._draw(n, min(values[at:upto]), max(values[at:upto]), values[upto - 1])
+            at = upto
+
+    @property
+    def line(self) -> list[Span]:
+        """The line, by step; spans without a value are left out."""
+        spans = zip(self._lows, self._highs, self._lasts, strict=True)
+        return [
+            Span((self._first + n) * self.width, low, high, last)
+            for n, (low, high, last) in enumerate(spans)
+            if not math.isnan(low)
+        ]
+
+    def stored(self) -> Stored:
+        """As it is written."""
+        lines = self._lows.tobytes(), self._highs.tobytes(), self._lasts.tobytes()
+        return Stored(self.width, self._first, *lines, self.last, self.low, self.high)
+
+    @classmethod
+    def of(cls, stored: Stored) -> Curve:
+        """From what was written.
+
+        Raises:
+            ValueError: It is no curve.
+        """
+        curve = cls()
+        curve.width, curve._first, curve.last = stored.width, stored.first, stored.last
+        curve.low = At(*stored.low) if stored.low is not None else None
+        curve.high = At(*stored.high) if stored.high is not None else None
+        for line, written in ((curve._lows, stored.lows), (curve._highs, stored.highs), (curve._lasts, stored.lasts)):
+            line.frombytes(written)
+        if not len(curve._lows) == len(curve._highs) == len(curve._lasts) <= SPANS or curve.width < 1:
+            raise ValueError("the lines of a curve have different lengths, or are too long")
+        return curve
+
+    def _draw(self, n: int, low: float, high: float, last: float) -> None:
+        if not math.isnan(self._lows[n]):
+            low, high = min(self._lows[n], low), max(self._highs[n], high)
+        self._lows[n], self._highs[n], self._lasts[n] = low, high, last
+
+    def _place(self, at: int) -> int | None:
+        """Where a span is in the line, which grows for it; None where it would grow too long."""
+        size = len(self._lows)
+        if not size:
+            self._first = at
+        n = at - self._first
+        if 0 <= n < size:
+            return n
+        before, behind = max(0, -n), max(0, n + 1 - size)
+        if size + before + behind > SPANS:
+            return None
+        if before:
+            self._first = at
+            self._lows, self._highs, self._lasts = (
+                array("d", [_NAN] * before) + line for line in (self._lows, self._highs, self._lasts)
+            )
+        for line in (self._lows, self._highs, self._lasts):
+            line.extend([_NAN] * behind)
+        return n + before
+
+    def _coarsen(self) -> None:
+        spans = self.line
+        self.width *= 2
+        self._lows, self._highs, self._lasts = array("d"), array("d"), array("d")
+        for span in spans:
+            n = self._place(span.step // self.width)
+            assert n is not None  # half as many as there were
+            self._draw(n, span.low, span.high, span.last)

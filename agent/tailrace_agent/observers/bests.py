@@ -1,0 +1,110 @@
+"""The best value of a metric, and its step: written with the run's end, so that MLflow's UI can sort runs by them.
+
+MLflow keeps each metric's last value with a run. That of a loss says how training ended, and not how well it went.
+
+What this module promises:
+
+* `loss.best` is the smallest (or largest) number of all that the run was given under the name, and `loss.best_step` the
+  first step that had it: also of a run that was killed, and over agents that were killed, since `RunState.bests` is
+  written in the transaction of the rows from which it comes.
+* What is better, its program has said (`define_metric`), or the name says it (`text.directions`). Of any other metric,
+  and of those of the machine, there is none.
+* A run that goes on where an earlier attempt has left off keeps that attempt's best while it is the better.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from typing import Final, Literal
+
+from tailrace_agent.delivery.run_state import RunState
+from tailrace_agent.ipc.curves import At, Curve
+from tailrace_agent.ipc.records import End, encode
+from tailrace_agent.spool.extremes import SYSTEM_KEYS
+from tailrace_agent.text.directions import BEST, BEST_STEP, direction_by_name
+
+__all__ = ["Goal", "better", "closing_row", "goal_of", "with_more"]
+
+_MOST: Final = 200
+"""Metrics of one run of which there is a best one. They are in its state, which is written as a whole."""
+_NS: Final = 1_000_000
+
+Goal = Literal["min", "max"]
+
+
+def goal_of(key: str, defined: Mapping[str, str], *, by_name: bool = True) -> Goal | None:
+    """What of a metric is its best value; None where it has none.
+
+    Args:
+        key: Its name.
+        defined: What its program has said, by pattern: `min`, `max`, or `last` for none. The last that fits counts.
+        by_name: Whether its name may say it otherwise.
+
+    Example:
+        >>> goal_of("val/loss", {}), goal_of("val/loss", {"val/*": "max"}), goal_of("lr", {})
+        ('min', 'max', None)
+    """
+    if key.startswith(SYSTEM_KEYS) or key.endswith((BEST, BEST_STEP)):
+        return None
+    for pattern in reversed(list(defined)):
+        if pattern == key or fnmatchcase(key, pattern):
+            goal = defined[pattern]
+            return "min" if goal == "min" else "max" if goal == "max" else None
+    direction = direction_by_name(key) if by_name else None
+    return None if direction is None else "min" if direction == "minimize" else "max"
+
+
+def better(goal: Goal, one: At | None, other: At | None) -> At | None:
+    """The better of two; of equals the earlier. Infinities are nobody's best."""
+    found = [each for each in (one, other) if each is not None and math.isfinite(each.value)]
+    sign = 1 if goal == "min" else -1
+    return min(found, key=lambda at: (sign * at.value, at.step), default=None)
+
+
+def with_more(state: RunState, curves: Mapping[str, Curve], *, by_name: bool) -> dict[str, At] | None:
+    """A run's bests with what its curves say, where that changes any; else None."""
+    found = dict(state.bests)
+    for key, curve in curves.items():
+        goal = _goal(state, key, by_name)
+        if goal is None or (key not in found and len(found) >= _MOST):
+            continue
+        best = better(goal, found.get(key), curve.low if goal == "min" else curve.high)
+        if best is not None:
+            found[key] = best
+    return found if found != state.bests else None
+
+
+def closing_row(state: RunState, end: End, bests: Mapping[str, At], *, by_name: bool) -> bytes | None:
+    """The metrics that a run gets with its end, as a row for the intake; None where there are none.
+
+    Args:
+        state: The run. Where it goes on in MLflow, `ref` has the bests of before.
+        end: How it ends.
+        bests: Its own by now.
+        by_name: As `goal_of` has it.
+    """
+    if end.status == "RUNNING" or not state.spec.owned:
+        return None
+    before = state.ref.bests if state.ref is not None else None
+    if before is None:
+        if state.spec.run_id:  # what it had before is not known, and may be better
+            return None
+        before = {}
+    values: dict[str, float] = {}
+    for key, best in bests.items():
+        goal = _goal(state, key, by_name)
+        if goal is None:  # its program has said so since
+            continue
+        known = At(before[key], best.step) if key in before else None
+        if better(goal, known, best) is best or known is None:
+            values |= {f"{key}{BEST}": best.value, f"{key}{BEST_STEP}": best.step}
+    return encode((state.run, 0, end.time_ms * _NS, values)) if values else None
+
+
+def _goal(state: RunState, key: str, by_name: bool) -> Goal | None:
+    # A run that its program has made with MLflow's own calls has what these give it, and no more.
+    return goal_of(key, state.goals, by_name=by_name and not state.spec.created)
