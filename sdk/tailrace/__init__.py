@@ -78,6 +78,7 @@ __all__ = [
     "best_run",
     "build_tracker_from_config",
     "compare_runs",
+    "define_metric",
     "end_run",
     "flush",
     "flush_artifact_async_logging",
@@ -129,6 +130,7 @@ archive_model = _default.archive_model
 attach_run = _default.attach_run
 best_run = _default.best_run
 compare_runs = _default.compare_runs
+define_metric = _default.define_metric
 end_run = _default.end_run
 flush = _default.flush
 flush_artifact_async_logging = _default.flush_artifact_async_logging

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -21,13 +21,15 @@ from tailrace_agent.delivery.waiters import Waiters
 from tailrace_agent.ipc.curves import At
 from tailrace_agent.ipc.notices import LONGEST, Notice, note
 from tailrace_agent.ipc.records import End, Goals, ModelOutcome, Monitor, Rank, Samples, Start
-from tailrace_agent.ipc.status import RunStatus
+from tailrace_agent.ipc.status import MetricEnds, RunStatus
 from tailrace_agent.ipc.stored import to_finite
 from tailrace_agent.ledger import Ledger
 from tailrace_agent.spool.rank_rows import RankSteps
 from tailrace_agent.text.quoting import plain
 
 __all__ = ["RunBook"]
+
+_NO_METRICS: Final = MetricEnds()
 
 
 class RunBook:
@@ -96,12 +98,12 @@ class RunBook:
         state = self._states[run]
         return state.end is not None or self.waiters.waited_for(run)
 
-    def status(self, run: int, ledger: Ledger, lag: float) -> RunStatus:
+    def status(self, run: int, ledger: Ledger, lag: float, metrics: MetricEnds = _NO_METRICS) -> RunStatus:
         """The status that is published to its process."""
         with self._lock:
             state = self._states[run]
             parent = state.end is not None and run in self._parents
-            return status_of(state, self.waiters.settled(run), ledger, lag, parent=parent)
+            return status_of(state, self.waiters.settled(run), ledger, lag, metrics, parent=parent)
 
     # -- changing ----------------------------------------------------------------------------------------------------
 

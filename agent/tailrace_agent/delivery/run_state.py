@@ -10,7 +10,7 @@ from tailrace_agent.delivery.run_phase import PHASE_FIELDS, Event, Phase, after,
 from tailrace_agent.ipc.curves import At
 from tailrace_agent.ipc.notices import Topic
 from tailrace_agent.ipc.records import End, LogCost, ModelOutcome, Monitor, RunSpec, Samples, Start
-from tailrace_agent.ipc.status import RunStatus
+from tailrace_agent.ipc.status import MetricEnds, RunStatus
 from tailrace_agent.ipc.stored import to_finite
 from tailrace_agent.ipc.tags import LEDGER_TAG
 from tailrace_agent.ledger import Ledger
@@ -224,7 +224,9 @@ def finite(samples: Samples) -> Samples:
     return msgspec.structs.replace(samples, totals=totals)
 
 
-def status_of(state: RunState, settled: dict[str, int], ledger: Ledger, lag: float, *, parent: bool) -> RunStatus:
+def status_of(
+    state: RunState, settled: dict[str, int], ledger: Ledger, lag: float, metrics: MetricEnds, *, parent: bool
+) -> RunStatus:
     """The status that is published to the process of a run.
 
     Args:
@@ -232,6 +234,7 @@ def status_of(state: RunState, settled: dict[str, int], ledger: Ledger, lag: flo
         settled: The last token of each ring that was answered.
         ledger: Its counts.
         lag: Age of its oldest metrics call that waits, in seconds.
+        metrics: How its metrics ended, once it has.
         parent: Whether it has ended, and there were runs below it.
     """
     ref = state.ref
@@ -257,4 +260,5 @@ def status_of(state: RunState, settled: dict[str, int], ledger: Ledger, lag: flo
         lag=lag,
         cost=state.end.cost if state.end else LogCost(),
         models=dict(state.models),
+        metrics=metrics,
     )

@@ -20,7 +20,32 @@ from tailrace_agent.ledger import Ledger
 from tailrace_agent.settings.settings import Settings
 from tailrace_agent.text.utf8 import encoded
 
-__all__ = ["AgentStatus", "RunStatus", "SessionInfo", "read", "run_file", "write"]
+__all__ = ["AgentStatus", "MetricEnd", "MetricEnds", "RunStatus", "SessionInfo", "read", "run_file", "write"]
+
+
+class MetricEnd(msgspec.Struct, frozen=True):
+    """What a person wants to know of a metric when its run has ended.
+
+    Attributes:
+        key: Its name.
+        last: Its last value.
+        line: Some of its values, evenly spread over its steps.
+        best: Its best value; None where nothing says what is better.
+        step: The first step that had it.
+    """
+
+    key: str
+    last: float
+    line: list[float]
+    best: float | None = None
+    step: int = 0
+
+
+class MetricEnds(msgspec.Struct, frozen=True):
+    """The metrics of a run that has ended: some of them, and how many more there are."""
+
+    shown: list[MetricEnd] = []
+    more: int = 0
 
 
 class RunStatus(msgspec.Struct, kw_only=True):
@@ -48,6 +73,7 @@ class RunStatus(msgspec.Struct, kw_only=True):
         lag: Seconds between the oldest pending point's call and now; 0 when nothing is pending.
         cost: What `log()` cost, as the training process reported it at the end.
         models: What became of its models so far, by `ModelSpec.token`.
+        metrics: How its metrics ended, once it has.
     """
 
     run: int
@@ -71,6 +97,7 @@ class RunStatus(msgspec.Struct, kw_only=True):
     lag: float = 0.0
     cost: LogCost = LogCost()
     models: dict[str, ModelOutcome] = {}
+    metrics: MetricEnds = MetricEnds()
 
     @property
     def all_notices(self) -> list[Notice]:

@@ -17,21 +17,27 @@ Pure.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from fnmatch import fnmatchcase
 from typing import Final, Literal
 
 from tailrace_agent.delivery.run_state import RunState
 from tailrace_agent.ipc.curves import At, Curve
 from tailrace_agent.ipc.records import End, encode
+from tailrace_agent.ipc.status import MetricEnd, MetricEnds
 from tailrace_agent.spool.extremes import SYSTEM_KEYS
 from tailrace_agent.text.directions import BEST, BEST_STEP, direction_by_name
+from tailrace_agent.text.sparkline import thinned
 
-__all__ = ["Goal", "better", "closing_row", "goal_of", "with_more"]
+__all__ = ["Goal", "better", "closing_row", "ends_of", "goal_of", "with_more"]
 
 _MOST: Final = 200
 """Metrics of one run of which there is a best one. They are in its state, which is written as a whole."""
 _NS: Final = 1_000_000
+
+_SHOWN: Final = 12
+_LINE: Final = 24
+"""Metrics that a person is shown when a run ends, and the values of each."""
 
 Goal = Literal["min", "max"]
 
@@ -48,7 +54,7 @@ def goal_of(key: str, defined: Mapping[str, str], *, by_name: bool = True) -> Go
         >>> goal_of("val/loss", {}), goal_of("val/loss", {"val/*": "max"}), goal_of("lr", {})
         ('min', 'max', None)
     """
-    if key.startswith(SYSTEM_KEYS) or key.endswith((BEST, BEST_STEP)):
+    if not _is_own(key):
         return None
     for pattern in reversed(list(defined)):
         if pattern == key or fnmatchcase(key, pattern):
@@ -103,6 +109,23 @@ def closing_row(state: RunState, end: End, bests: Mapping[str, At], *, by_name: 
         if better(goal, known, best) is best or known is None:
             values |= {f"{key}{BEST}": best.value, f"{key}{BEST_STEP}": best.step}
     return encode((state.run, 0, end.time_ms * _NS, values)) if values else None
+
+
+def ends_of(curves: Mapping[str, Curve], bests: Mapping[str, At], left_out: Collection[str] = ()) -> MetricEnds:
+    """How a run's metrics ended, for people: the program's own, those with a best value first."""
+    own = {key: curve for key, curve in curves.items() if _is_own(key)}
+    shown = sorted(own, key=lambda key: key not in bests)[:_SHOWN]
+    ends = []
+    for key in shown:
+        curve, best = own[key], bests.get(key)
+        line = thinned([span.last for span in curve.line], _LINE)
+        last = curve.last[2] if curve.last is not None else math.nan
+        ends.append(MetricEnd(key, last, line, *(best if best is not None else ())))
+    return MetricEnds(ends, len(own) - len(shown) + sum(map(_is_own, left_out)))
+
+
+def _is_own(key: str) -> bool:
+    return not key.startswith(SYSTEM_KEYS) and not key.endswith((BEST, BEST_STEP))
 
 
 def _goal(state: RunState, key: str, by_name: bool) -> Goal | None:

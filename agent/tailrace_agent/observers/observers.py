@@ -8,13 +8,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from tailrace_agent.delivery.run_book import RunBook
 from tailrace_agent.ipc.records import Alert, End, encode, run_hex
+from tailrace_agent.ipc.status import MetricEnds
 from tailrace_agent.log import Log
 from tailrace_agent.observers.alerts import Alerts, as_tags, describe
-from tailrace_agent.observers.bests import closing_row, with_more
+from tailrace_agent.observers.bests import closing_row, ends_of, with_more
 from tailrace_agent.observers.curves import Curves
 from tailrace_agent.observers.last_values import LastValues
 from tailrace_agent.observers.webhook import Webhook
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Observers"]
 
-_LAST_POSTS = 3.0
+_NO_METRICS: Final = MetricEnds()
+_LAST_POSTS: Final = 3.0
 """Seconds that an agent which ends gives the webhook."""
 
 
@@ -49,6 +51,7 @@ class Observers:
         self._settings, self._book, self._host, self._log = settings, book, host, log
         self._spool, self._session = spool, session
         self._curves = Curves()
+        self._ends: dict[int, MetricEnds] = {}
         self._latest = LastValues() if settings.prometheus_port is not None else None
         self._endpoint: Endpoint | None = None
         self._served: str | None = None
@@ -65,6 +68,10 @@ class Observers:
             self.alerts.saw(run, step, time_ns, values, system=system)
         if self._latest is not None:
             self._latest.saw(run, step, time_ns, values, system=system)
+
+    def metric_ends(self, run: int) -> MetricEnds:
+        """How the metrics of a run have ended, once it has. From any thread."""
+        return self._ends.get(run, _NO_METRICS)
 
     @property
     def url(self) -> str | None:
@@ -87,6 +94,7 @@ class Observers:
             if (state := self._book.get(end.run)) is not None:
                 bests = changes.bests.get(end.run, state.bests)
                 rows.append(closing_row(state, end, bests, by_name=self._settings.best_metrics))
+                self._ends[end.run] = ends_of(self._curves.of(end.run), bests, self._curves.left_out.get(end.run, ()))
         return [row for row in rows if row is not None]
 
     def take(self, changes: Changes, now: float) -> list[bytes]:

@@ -153,7 +153,7 @@ class Pipeline:
             destinations=Destinations(
                 session, settings, open_sink, spool=spool, book=book, log=log, monotonic=monotonic
             ),
-            status_files=StatusFiles(session, spool, book, agent, log),
+            status_files=StatusFiles(session, spool, book, observers, agent, log),
             monotonic=monotonic,
         )
         pipeline.destinations.update()

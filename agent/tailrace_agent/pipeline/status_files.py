@@ -12,6 +12,7 @@ from tailrace_agent.ipc.records import run_hex
 from tailrace_agent.ipc.session import Session
 from tailrace_agent.ipc.status import AgentStatus
 from tailrace_agent.log import Log
+from tailrace_agent.observers.observers import Observers
 from tailrace_agent.spool.store import Spool
 
 __all__ = ["StatusFiles"]
@@ -26,14 +27,18 @@ class StatusFiles:
         session: The session.
         spool: What waits.
         book: The runs.
+        observers: Know how the metrics of a run have ended.
         agent: The status of this agent.
         log: Where operators read.
 
     Thread safety: `publish` from any thread; all else from the drain's.
     """
 
-    def __init__(self, session: Session, spool: Spool, book: RunBook, agent: AgentStatus, log: Log) -> None:
+    def __init__(
+        self, session: Session, spool: Spool, book: RunBook, observers: Observers, agent: AgentStatus, log: Log
+    ) -> None:
         self._session, self._spool, self._book, self._agent, self._log = session, spool, book, agent, log
+        self._observers = observers
         self._publishing = threading.Lock()
         self._publish_at = 0.0
         self._notified: dict[int, int] = {}
@@ -77,7 +82,8 @@ class StatusFiles:
         oldest = self._spool.waiting.oldest_ns(run)
         lag = max(0.0, time.time() - oldest / 1e9) if oldest else 0.0
         ledger = self._spool.counts.ledger(run)
-        status.write(self._session.shared / status.run_file(run), self._book.status(run, ledger, lag))
+        found = self._book.status(run, ledger, lag, self._observers.metric_ends(run))
+        status.write(self._session.shared / status.run_file(run), found)
         news = len(state.notices) + (state.ref is not None)  # its link is news as soon as MLflow knows it
         if news > self._notified.get(run, 0):
             self._notified[run] = news

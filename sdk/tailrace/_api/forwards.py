@@ -233,6 +233,26 @@ class ActiveCalls(TrackerPart):
         """
         self._to(None).alert(title, text, level)
 
+    def define_metric(self, name: str, summary: Literal["min", "max", "last"] = "min") -> None:
+        """Says which value of a metric of the active run is its best: `<name>.best` and `<name>.best_step` at its end.
+
+        Metrics whose names say it themselves (loss, error, accuracy, F1, AUC, …) need no such call; see the setting
+        `best_metrics`.
+
+        Args:
+            name: The metric's name, or a pattern (`val/*`). Of several that fit, the last call counts.
+            summary: `min`: the smallest value is the best; `max`: the largest; `last`: none is, the last one counts.
+
+        Raises:
+            CallError: Under `strict=True`: another summary, or a name that is no text.
+
+        Thread safety: any thread.
+
+        Example:
+            >>> tailrace.define_metric("val/perplexity_gap", summary="min")
+        """
+        self._to(None).define_metric(name, summary)
+
     def log_model(  # noqa: PLR0913 - as of `Run.log_model`
         self,
         model: Any,

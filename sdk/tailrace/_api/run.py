@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tailrace._api.alerts import AlertCalls
 from tailrace._api.boundary import NoMonitor, protect
+from tailrace._api.goals import GoalCalls
 from tailrace._api.info import RunData, RunInfo, Shown
 from tailrace._api.model_handle import no_model
 from tailrace._api.models import ModelCalls
@@ -36,7 +37,7 @@ __all__ = ["Run"]
     "status": lambda _: "RUNNING",
     "system_monitor": lambda _: NoMonitor(),
 })  # fmt: skip
-class Run(ResultCalls, AlertCalls, ModelCalls, Shown, Suggests):
+class Run(ResultCalls, AlertCalls, GoalCalls, ModelCalls, Shown, Suggests):
     """A run that is being tracked. Use it as a context manager, or end it with `end()`.
 
     Leaving the `with` block by an exception ends it as FAILED, with the tags `error.type` and `error.message`.

@@ -6,9 +6,12 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tailrace._messages.metrics import metric_lines, metric_words
+from tailrace._messages.voice import shows
 from tailrace._messages.waiting import leftover, short
 from tailrace_agent.ledger import Ledger
 from tailrace_agent.settings.uris import missing_file, resolve_uri
+from tailrace_agent.text.sparkline import BLOCKS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,7 +72,7 @@ def link_line(status: RunStatus, spec: RunSpec, settings: Settings) -> str | Non
 def end_lines(
     status: RunStatus, cost: LogCost, spec: RunSpec, nested: Sequence[RunStatus], settings: Settings
 ) -> list[str]:
-    """What arrived, what `log()` cost, where to look; and one line on the runs below it, if there were any.
+    """How the metrics ended, what arrived, what `log()` cost, where to look; and one line on the runs below it, if any.
 
     Args:
         status: Of the run.
@@ -80,13 +83,21 @@ def end_lines(
     """
     if spec.parent is not None:  # one of many: its parent shows where to look
         name = spec.run_name or status.run_name
-        return [f"run {name!r}: {_arrived(status)}"]
+        ended = metric_words(status.metrics)
+        return [f"run {name!r}: {f'{ended}; ' if ended else ''}{_arrived(status)}"]
+    metrics = metric_lines(status.metrics, drawn=shows(BLOCKS))
     arrived, cost_, where = _arrived(status), _cost(status, cost), _where(status, spec, settings)
     if not nested:
-        return [arrived, *cost_, where]
+        return [*metrics, arrived, *cost_, where]
     # The parent of a sweep often logs nothing: a line of zeros would look like a fault.
     of_its_own = status.ledger.total.accepted or status.ledger.calls
-    return [*([arrived] if of_its_own else []), _nested(nested), *(cost_ if status.ledger.calls else []), where]
+    return [
+        *metrics,
+        *([arrived] if of_its_own else []),
+        _nested(nested),
+        *(cost_ if status.ledger.calls else []),
+        where,
+    ]
 
 
 def handed_line(*, in_process: bool) -> str:

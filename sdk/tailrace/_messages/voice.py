@@ -21,7 +21,7 @@ from tailrace_agent.text.quoting import visible
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Voice", "on_terminal", "print_line"]
+__all__ = ["Voice", "on_terminal", "print_line", "shows"]
 
 _MOST = 1000
 """Warnings of one tracker: what it has said is remembered, and that has an end."""
@@ -32,10 +32,23 @@ def print_line(text: str) -> None:
     """One line on standard error, in a notebook on standard output; a broken stream is nobody's problem."""
     # None, closed, without `flush`; RuntimeError: a signal handler that prints in the midst of a print.
     with contextlib.suppress(OSError, ValueError, AttributeError, TypeError, RuntimeError):
-        stream = sys.stderr if notebook_shell() is None else sys.stdout
+        stream = _stream()
         # In one piece, so that lines of two threads do not run into each other.
         stream.write(_writable(f"tailrace: {text}", stream) + "\n")
         stream.flush()
+
+
+def shows(characters: str) -> bool:
+    """Whether the stream on which lines are printed has such characters."""
+    try:
+        characters.encode(getattr(_stream(), "encoding", None) or "utf-8")
+    except (UnicodeEncodeError, LookupError, TypeError):
+        return False
+    return True
+
+
+def _stream() -> Any:
+    return sys.stderr if notebook_shell() is None else sys.stdout
 
 
 def _writable(text: str, stream: Any) -> str:

@@ -27,7 +27,7 @@ from tailrace._runs.reports import log_cost, message_of
 from tailrace._runs.steps import Steps
 from tailrace._values.texts import as_texts
 from tailrace_agent.errors import CallError, StoreRefused
-from tailrace_agent.ipc.records import Artifact, Drop, End, LogCost, Params, Tags
+from tailrace_agent.ipc.records import Artifact, Drop, End, Goals, LogCost, Params, Tags
 from tailrace_agent.ipc.status import RunStatus
 from tailrace_agent.ledger import Ledger
 
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 __all__ = ["RunCore", "RunPart", "core_of"]
 
 _STATUSES: Final = ("FINISHED", "FAILED", "KILLED")
-_OF_RANK_ZERO: Final = (Tags, Params, Artifact)  # what other ranks keep to themselves
+_OF_RANK_ZERO: Final = (Tags, Params, Artifact, Goals)  # what other ranks keep to themselves
 
 
 class _Fixed:
