@@ -67,6 +67,8 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(
         "TAILRACE_METADATA", "false"
     )  # exact tags and artifacts elsewhere; tests/agent/provenance/test_metadata.py has it
+    # Exact metrics elsewhere; tests/agent/observers/test_bests.py and tests/sdk/api/test_goals.py have it.
+    monkeypatch.setenv("TAILRACE_BEST_METRICS", "false")
     monkeypatch.setenv("TAILRACE_DIR", str(tmp_path / "tailrace"))
     monkeypatch.chdir(tmp_path)
 

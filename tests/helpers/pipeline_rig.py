@@ -58,7 +58,7 @@ class PipelineRig:
 
     def __init__(self, folder: Path, **more: Any) -> None:
         (folder / "shared").mkdir()
-        config = {"ring_bytes": MIN_BYTES, "drain_interval": 0.1, **more}
+        config = {"ring_bytes": MIN_BYTES, "drain_interval": 0.1, "best_metrics": False, **more}
         config |= {"dir": str(folder / "state"), "ring_dir": str(folder / "shared")}
         self.session = Session.create(Settings(**config), cwd=str(folder), program="test")
         self.sink = MemorySink()

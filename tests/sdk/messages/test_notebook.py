@@ -210,7 +210,8 @@ def test_what_is_reported_after_the_last_cell_is_shown_below_it(notebook: Notebo
 def test_result_lines_go_to_standard_output(notebook: Notebook) -> None:
     assert notebook.text("start", "stdout") == f"tailrace: run '<b>base</b>' in experiment 'Default' → {notebook.uri}\n"
     assert notebook.text("alert", "stdout") == "tailrace: alert: look\n"
-    arrived, cost, where = notebook.text("end", "stdout").splitlines()
+    *metrics, arrived, cost, where = notebook.text("end", "stdout").splitlines()
+    assert len(metrics) == 2
     assert arrived.startswith("tailrace: 2 points delivered with 1 param, 2 tags in ")
     assert arrived.endswith("2 dropped: value is no number; 4 dropped: could not be read")
     assert cost.startswith("tailrace: 2 calls of log() in ")

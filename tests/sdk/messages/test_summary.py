@@ -15,7 +15,7 @@ from tailrace_agent.ipc.records import End, LogCost, RunSpec, Start
 from tailrace_agent.ipc.status import RunStatus
 
 
-def test_a_run_says_one_line_at_its_start_and_three_at_its_end(
+def test_a_run_says_one_line_at_its_start_and_at_its_end_its_metrics_and_three_more(
     sqlite_uri: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with tracking(sqlite_uri, quiet=False) as sdk:
@@ -28,7 +28,8 @@ def test_a_run_says_one_line_at_its_start_and_three_at_its_end(
             sdk.log_text("text", "text.txt")
             sdk.flush()
             capsys.readouterr()
-        arrived, cost, where = lines(capsys.readouterr().err)
+        loss, accuracy, arrived, cost, where = lines(capsys.readouterr().err)
+        assert (loss, accuracy) == (f"loss      1    {'▅' * 24}", f"accuracy  0.5  {'▅' * 24}")
         assert re.fullmatch(r"2,000 points delivered with 1 param, 1 artifact in [234] requests; nothing lost", arrived)
         assert re.fullmatch(
             r"log\(\) cost \d+\.\d µs a call, [\d.e-]+ % of the run's [\d.]+ m?s \(1,000 calls, \d+ of them timed\)",
@@ -38,8 +39,9 @@ def test_a_run_says_one_line_at_its_start_and_three_at_its_end(
 
         with sdk.start_run(run_id=run.run_id):
             sdk.log(loss=1)
-        first, arrived, cost, _ = lines(capsys.readouterr().err)
+        first, ended, arrived, cost, _ = lines(capsys.readouterr().err)
         assert first.startswith(f"resuming run {run.run_id} ")
+        assert ended == "loss  1"
         assert arrived == "1 point delivered in 1 request; nothing lost"
         assert re.fullmatch(r"1 call of log\(\) in [\d.]+ m?s, too few to time", cost)
 

@@ -1,0 +1,167 @@
+"""The best value of a metric: exact over kills, and only where something says what is better."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from helpers.pipeline_rig import MS, PipelineRig, owner_of, put, start
+from tailrace_agent.delivery.run_state import RunState
+from tailrace_agent.ipc.curves import At, Curve
+from tailrace_agent.ipc.records import End, Goals, RunSpec
+from tailrace_agent.observers.bests import better, closing_row, ends_of, goal_of, with_more
+from tailrace_agent.sinks.base import RunRef
+
+
+def curve(*values: float) -> Curve:
+    drawn = Curve()
+    drawn.add([(step, step, value) for step, value in enumerate(values)])
+    return drawn
+
+
+def state(**more: object) -> RunState:
+    return RunState(spec=RunSpec(run=1, start_time=0, cwd="/"), ring="r", **more)  # type: ignore[arg-type]
+
+
+def values_of(row: bytes | None) -> dict[str, float] | None:
+    return None if row is None else msgspec.msgpack.decode(row)[3]
+
+
+@pytest.mark.parametrize(
+    ("key", "defined", "goal"),
+    [
+        ("val/loss", {}, "min"),
+        ("accuracy", {}, "max"),
+        ("lr", {}, None),
+        ("lr", {"lr": "max"}, "max"),
+        ("val/loss", {"val/*": "max"}, "max"),
+        ("val/loss", {"val/*": "max", "val/loss": "last"}, None),
+        ("val/loss", {"val/loss": "min", "*": "last"}, None),
+        ("a[0]", {"a[0]": "min"}, "min"),
+        ("system/error_rate", {"*": "min"}, None),
+        ("loss.best", {"*": "min"}, None),
+        ("loss.best_step", {}, None),
+    ],
+)
+def test_what_is_better_the_program_says_or_the_name(key: str, defined: dict[str, str], goal: str | None) -> None:
+    assert goal_of(key, defined) == goal
+
+
+def test_a_name_says_nothing_where_that_is_switched_off() -> None:
+    assert goal_of("loss", {}, by_name=False) is None
+    assert goal_of("loss", {"loss": "max"}, by_name=False) == "max"
+
+
+def test_infinities_are_nobodys_best_and_the_earlier_of_equals_is() -> None:
+    assert better("min", At(-math.inf, 0), At(3.0, 9)) == (3.0, 9)
+    assert better("max", At(math.inf, 0), None) is None
+    assert better("max", At(3.0, 9), At(3.0, 4)) == (3.0, 4)
+
+
+def test_a_run_whose_bests_have_not_changed_is_not_written_anew() -> None:
+    known = state(bests={"loss": At(0.25, 2)})
+    assert with_more(known, {"loss": curve(0.5, 0.5), "lr": curve(0.1)}, by_name=True) is None
+    assert with_more(known, {"loss": curve(0.5, 0.125)}, by_name=True) == {"loss": (0.125, 1)}
+
+
+@pytest.mark.parametrize(
+    ("more", "end", "written"),
+    [
+        ({}, "FINISHED", True),
+        ({}, "KILLED", True),
+        ({}, "RUNNING", False),
+        ({"spec": RunSpec(run=1, start_time=0, cwd="/", owned=False)}, "FINISHED", False),
+        ({"spec": RunSpec(run=1, start_time=0, cwd="/", created=True, run_id="a")}, "FINISHED", False),
+        ({"spec": RunSpec(run=1, start_time=0, cwd="/", run_id="a")}, "FINISHED", False),
+        ({"goals": {"loss": "last"}}, "FINISHED", False),
+    ],
+)
+def test_who_owns_a_run_writes_its_bests_with_its_end(more: dict[str, object], end: str, written: bool) -> None:
+    run = msgspec.structs.replace(state(), **more)
+    row = closing_row(run, End(1, end, 5), {"loss": At(0.25, 2)}, by_name=True)
+    assert values_of(row) == ({"loss.best": 0.25, "loss.best_step": 2} if written else None)
+
+
+def test_an_earlier_attempts_best_stays_while_it_is_the_better() -> None:
+    def again(before: float) -> dict[str, float] | None:
+        ref = RunRef("a", "0", "n", None, bests={"loss": before})
+        run = state(ref=ref)
+        return values_of(closing_row(run, End(1, "FINISHED", 5), {"loss": At(0.25, 2)}, by_name=True))
+
+    assert again(0.125) is None
+    assert again(0.5) == {"loss.best": 0.25, "loss.best_step": 2}
+
+
+def test_people_are_shown_the_programs_own_metrics_first_those_with_a_best_value() -> None:
+    curves = {f"m{n}": curve(float(n)) for n in range(20)} | {"loss": curve(*map(float, range(100)))}
+    curves |= {"system/cpu": curve(1.0), "loss.best": curve(1.0)}
+    ends = ends_of(curves, {"loss": At(0.0, 0)}, {"left", "system/out"})
+    assert [end.key for end in ends.shown] == ["loss", *(f"m{n}" for n in range(11))]
+    assert ends.more == 10
+    first = ends.shown[0]
+    assert (first.last, first.best, first.step, len(first.line)) == (99.0, 0.0, 0, 24)
+    assert (first.line[0], first.line[-1]) == (0.0, 99.0)
+
+
+@pytest.fixture
+def best_rig(tmp_path: Path) -> PipelineRig:
+    return PipelineRig(tmp_path, best_metrics=True)
+
+
+def last(rig: PipelineRig) -> dict[str, float]:
+    return {
+        key: max(points, key=lambda point: (point.step, point.timestamp)).value
+        for key, points in rig.of().metrics.items()
+    }
+
+
+def row(step: int, **values: float) -> tuple[object, ...]:
+    return (1, step, step * MS, values)
+
+
+def test_a_run_has_its_bests_with_its_end(best_rig: PipelineRig) -> None:
+    ring = best_rig.ring()
+    rows = [row(0, loss=0.5, gap=1.0), row(1, loss=0.25, gap=3.0), row(2, loss=0.75, gap=2.0)]
+    put(ring, start(), Goals(1, {"gap": "max"}), *rows, End(1, "FINISHED", 77))
+    best_rig.run()
+    assert last(best_rig) == {
+        "loss": 0.75,
+        "gap": 2.0,
+        "loss.best": 0.25,
+        "loss.best_step": 1.0,
+        "gap.best": 3.0,
+        "gap.best_step": 1.0,
+    }
+    status = best_rig.status()
+    assert (status.ledger.accepted, status.ledger.pending, status.ledger.calls) == (10, 0, 3)
+    assert [end.key for end in status.metrics.shown] == ["loss", "gap"]
+
+
+def test_so_has_a_run_that_was_killed(best_rig: PipelineRig) -> None:
+    with owner_of(best_rig) as owner:
+        owner.put(start(), row(0, loss=0.25), row(1, loss=0.5))
+        owner.kill()
+        best_rig.run()
+    assert best_rig.of().status == "KILLED"
+    assert last(best_rig) == {"loss": 0.5, "loss.best": 0.25, "loss.best_step": 0.0}
+
+
+def test_what_a_killed_agent_has_seen_is_not_forgotten(best_rig: PipelineRig) -> None:
+    ring = best_rig.ring()
+    put(ring, start(), row(0, loss=0.125))
+    best_rig.run(1)
+    best_rig.restart()
+    put(ring, row(1, loss=0.5), End(1, "FINISHED", 77))
+    best_rig.run()
+    assert last(best_rig) == {"loss": 0.5, "loss.best": 0.125, "loss.best_step": 0.0}
+
+
+def test_nothing_of_it_is_stored_where_it_is_switched_off(tmp_path: Path) -> None:
+    rig = PipelineRig(tmp_path)
+    put(rig.ring(), start(), row(0, loss=0.5), End(1, "FINISHED", 77))
+    rig.run()
+    assert rig.stored() == {"loss": 1}
+    assert [end.best for end in rig.status().metrics.shown] == [None]
