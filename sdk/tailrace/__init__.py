@@ -117,6 +117,7 @@ __all__ = [
     "set_tag",
     "set_tags",
     "set_tracking_uri",
+    "should_stop",
     "start_run",
     "system_monitor",
 ]
@@ -166,6 +167,7 @@ set_experiment = _default.set_experiment
 set_tag = _default.set_tag
 set_tags = _default.set_tags
 set_tracking_uri = _default.set_tracking_uri
+should_stop = _default.should_stop
 start_run = _default.start_run
 system_monitor = _default.system_monitor
 

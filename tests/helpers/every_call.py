@@ -41,6 +41,7 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "log_backtest": lambda sdk: sdk.log_backtest("momentum", {"Sharpe Ratio": 1.4}),
     "log_model": lambda sdk: sdk.log_model(object(), "model"),
     "register_model": lambda sdk: sdk.register_model("models:/none/1", "none"),
+    "should_stop": lambda sdk: sdk.should_stop(),
     "define_metric": lambda sdk: sdk.define_metric("val/*", summary="min"),
     "alert": lambda sdk: sdk.alert("look", "there", level="info"),
     "system_monitor": lambda sdk: sdk.system_monitor(interval=60).start().stop(),

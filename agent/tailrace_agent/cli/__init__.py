@@ -32,6 +32,7 @@ _COMMANDS: Final = {
     "status": "Show the sessions of this machine: what is delivered, pending, dead.",
     "sync": "Deliver what is left of sessions, with progress.",
     "verify": "Read a run back from MLflow and compare it with the ledger.",
+    "stop": "Ask the program of a run to stop, wherever it runs.",
     "dead": "List, retry or drop what MLflow has refused.",
     "runs": "List runs in MLflow: search, sort, choose metrics.",
     "compare": "Put runs side by side: what differs first; with a figure.",

@@ -25,7 +25,7 @@ from tailrace_agent.delivery.run_phase import Event
 from tailrace_agent.delivery.run_state import RunState, ledger_tag
 from tailrace_agent.errors import Refused
 from tailrace_agent.ipc.notices import Notice, Topic, refused
-from tailrace_agent.ipc.tags import END_REASON_TAG, LEDGER_TAG
+from tailrace_agent.ipc.tags import END_REASON_TAG, LEDGER_TAG, STOPPED_TAG
 from tailrace_agent.ledger import Ledger
 from tailrace_agent.log import Log
 from tailrace_agent.mlflow.job_runs import attempt_of
@@ -122,7 +122,7 @@ class RunEnds:
             return []
         self._discard_twins_once(sink, state)
         ledger, found = self._spool.foresee(state.run, outcomes)
-        return [*self._note(state, ledger, found), (_tag_of(state), _text(ledger))]
+        return [*self._note(state, ledger, found), *_stopped(state), (_tag_of(state), _text(ledger))]
 
     def have_stored(self, run: int, tags: Iterable[tuple[str, str]]) -> None:
         """The run has these tags in MLflow."""
@@ -219,7 +219,7 @@ class RunEnds:
         if self._stored.get(state.run) != text:
             found = self._spool.counts.extremes(state.run)
             note = self._note(state, ledger, found) if state.spec.owned else []
-            self._tag(sink, state.ref.run_id, *note, (_tag_of(state), text))
+            self._tag(sink, state.ref.run_id, *note, *_stopped(state), (_tag_of(state), text))
             self._stored[state.run] = text
 
     def _note(self, state: RunState, ledger: Ledger, found: Mapping[str, Extreme]) -> list[tuple[str, str]]:
@@ -261,6 +261,11 @@ class RunEnds:
 
 def _tag_of(state: RunState) -> str:
     return state.ledger_tag or ledger_tag(state.spec)  # one of an older version
+
+
+def _stopped(state: RunState) -> list[tuple[str, str]]:
+    """With a run that has ended after it was asked to, goes what it was asked."""
+    return [(STOPPED_TAG, state.stop or "somebody")] if state.stop is not None and state.end is not None else []
 
 
 def _text(ledger: Ledger) -> str:

@@ -111,6 +111,7 @@ class RunState(msgspec.Struct, kw_only=True):
         anew: They were started anew, and what fell before is still with the run in MLflow.
         rank_steps: What they have said of steps whose statistics are not complete, and which are out.
         ledger_tag: Under which tag this session stores its ledger: it stays when nodes change places.
+        stop: What somebody has said who asked its program to end it; None while nobody has.
         goals: What is better of which metrics, by pattern, as its program has said: see `observers.bests`.
         bests: The best value so far of each metric that has one.
     """
@@ -145,6 +146,7 @@ class RunState(msgspec.Struct, kw_only=True):
     anew: bool = False
     rank_steps: RankSteps | None = None
     ledger_tag: str = ""
+    stop: str | None = None
     goals: dict[str, str] = {}
     bests: dict[str, At] = {}
 
@@ -261,4 +263,5 @@ def status_of(
         cost=state.end.cost if state.end else LogCost(),
         models=dict(state.models),
         metrics=metrics,
+        stop=state.stop,
     )

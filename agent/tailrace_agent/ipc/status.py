@@ -74,6 +74,7 @@ class RunStatus(msgspec.Struct, kw_only=True):
         cost: What `log()` cost, as the training process reported it at the end.
         models: What became of its models so far, by `ModelSpec.token`.
         metrics: How its metrics ended, once it has.
+        stop: What somebody has said who asked its program to end it; None while nobody has.
     """
 
     run: int
@@ -98,6 +99,7 @@ class RunStatus(msgspec.Struct, kw_only=True):
     cost: LogCost = LogCost()
     models: dict[str, ModelOutcome] = {}
     metrics: MetricEnds = MetricEnds()
+    stop: str | None = None
 
     @property
     def all_notices(self) -> list[Notice]:

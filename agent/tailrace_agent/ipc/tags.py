@@ -16,13 +16,19 @@ __all__ = [
     "NONE_FELL",
     "NOTE_TAG",
     "RUN_TAG",
+    "STOPPED_TAG",
+    "STOP_TAG",
 ]
 
 ATTEMPT_TAG: Final = "tailrace.attempt"
 """How often the job of a run was started anew."""
 END_REASON_TAG: Final = "tailrace.end_reason"
 """Why a run has ended whose program has said nothing of it."""
-END_TAGS: Final = (END_REASON_TAG, "error.type", "error.message")
+STOP_TAG: Final = "tailrace.stop"
+"""Whoever sets it, in MLflow's UI or by `tailrace stop`, asks the program to end the run; its value says who and why."""
+STOPPED_TAG: Final = "tailrace.stopped_by"
+"""Of a run that has ended after that: what it was asked."""
+END_TAGS: Final = (END_REASON_TAG, STOP_TAG, STOPPED_TAG, "error.type", "error.message")
 """What went wrong at the end of a run. One that goes on is rid of them: they speak of its last attempt alone."""
 RUN_TAG: Final = "tailrace.run"
 """tailrace's id of the run, so that an attempt to create it is found whose answer was lost."""

@@ -22,7 +22,7 @@ from tailrace_agent.mlflow import experiments
 from tailrace_agent.mlflow.bulk_tables import BulkTables
 from tailrace_agent.mlflow.log_batch_body import batch_body
 from tailrace_agent.mlflow.places import place_here
-from tailrace_agent.mlflow.run_store import FOUND_AT_MOST, Bulk, Page, Run
+from tailrace_agent.mlflow.run_store import FOUND_AT_MOST, Bulk, Page, Run, running_with_tag
 from tailrace_agent.mlflow.stores import Store, batch_poster, bulk_route, is_remote, open_repository
 from tailrace_agent.text.quoting import plain
 
@@ -78,6 +78,10 @@ class MlflowRuns:
         """The runs of some experiments that a filter finds."""
         found = self._store.search_runs(list(experiment_ids), query, ViewType.ACTIVE_ONLY, FOUND_AT_MOST, None)
         return [_run(run) for run in found]
+
+    def running_with_tag(self, experiment_ids: Sequence[str], key: str) -> dict[str, str]:
+        """The running ones of some experiments that have a tag."""
+        return running_with_tag(self, experiment_ids, key)
 
     def update_run(self, run_id: str, status: str, end_time: int | None, name: str | None) -> None:
         """Sets the status; end time and name where they are not None."""

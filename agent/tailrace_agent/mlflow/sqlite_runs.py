@@ -64,6 +64,10 @@ _RUN: Final = "SELECT run_uuid, experiment_id, name, status, lifecycle_stage, en
 _TAGS: Final = "SELECT key, value FROM tags WHERE run_uuid = ?"
 _PARAMS: Final = "SELECT key, value FROM params WHERE run_uuid = ?"
 _LATEST: Final = "SELECT key, step, value, is_nan FROM latest_metrics WHERE run_uuid = ?"
+_RUNNING_WITH_TAG: Final = (
+    "SELECT run_uuid, experiment_id, tags.value FROM tags JOIN runs USING(run_uuid) "
+    "WHERE key = ? AND status = 'RUNNING' AND lifecycle_stage = 'active'"
+)
 _RUN_ID: Final = re.compile(r"[a-zA-Z0-9][\w\-]{0,255}")
 _NAME_TAG: Final = "mlflow.runName"
 _STATUSES: Final = frozenset(("RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED"))
@@ -154,6 +158,16 @@ class SqliteRuns:
         values = {key: math.nan if is_nan else value for key, _, value, is_nan in latest}
         where = str(experiment_id), name, status, stage, end_time, artifact_uri or ""
         return Run(found, *where, tags, params, steps, values)
+
+    def running_with_tag(self, experiment_ids: Sequence[str], key: str) -> dict[str, str]:
+        """The running ones of some experiments that have a tag."""
+        try:
+            with self._transaction("BEGIN") as connection:
+                found = connection.execute(_RUNNING_WITH_TAG, (key,)).fetchall()
+        except _LeftToMlflow:
+            return self._mlflow().running_with_tag(experiment_ids, key)
+        wanted = set(experiment_ids)
+        return {run_id: value or "" for run_id, experiment_id, value in found if str(experiment_id) in wanted}
 
     def update_run(self, run_id: str, status: str, end_time: int | None, name: str | None) -> None:
         """Sets the status; end time and name where they are not None."""

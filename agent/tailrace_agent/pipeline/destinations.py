@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from tailrace_agent.delivery.deliver import Delivery
 from tailrace_agent.delivery.run_book import RunBook
+from tailrace_agent.delivery.stops import Stops
 from tailrace_agent.delivery.uploads import Uploads
 from tailrace_agent.ipc.session import Session
 from tailrace_agent.log import Log
@@ -24,6 +25,7 @@ class Destination(NamedTuple):
 
     delivery: Delivery
     uploads: Uploads
+    stops: Stops
 
 
 class Destinations:
@@ -90,7 +92,8 @@ class Destinations:
             log=self._log,
             monotonic=self._monotonic,
         )
-        return Destination(delivery, uploads)
+        stops = Stops(tracking_uri, self._book, self._settings.stop_interval, self._log)
+        return Destination(delivery, uploads, stops)
 
     def _opened(self, tracking_uri: str | None, cwd: str) -> Sink:
         # Looked up at each try: a thread-hosted agent may be given a password while it runs.

@@ -225,6 +225,8 @@ class Pipeline:
         """One step of a destination's delivery, and an answer to those who wait for it."""
         opened = destination.delivery.opened
         deadline = destination.delivery.step(now)
+        if not destination.delivery.probing:  # a store that is away is asked nothing else
+            deadline = min(deadline, destination.stops.step(destination.delivery.sink, now))
         if destination.delivery.opened != opened:
             self.on_change()  # its files may be uploaded now
         if self.book.waiters.awaited:

@@ -88,7 +88,9 @@ class StatusFiles:
         if news > self._notified.get(run, 0):
             self._notified[run] = news
             # Not before the file is there: who is called reads it at once, and not again.
-            self._session.ring_bell(state.ring)
+            # A request to stop is for all processes of the run; another notice for the one that has begun it.
+            for ring in {state.ring, *self._session.rings()} if state.stop is not None else {state.ring}:
+                self._session.ring_bell(ring)
 
     def _write_agent(self) -> None:
         try:

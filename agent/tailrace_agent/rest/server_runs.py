@@ -19,7 +19,7 @@ from tailrace_agent.mlflow.bulk_route import BulkRoute
 from tailrace_agent.mlflow.errors import refused_code
 from tailrace_agent.mlflow.lean_import import import_lean
 from tailrace_agent.mlflow.log_batch_body import batch_body
-from tailrace_agent.mlflow.run_store import FOUND_AT_MOST, Bulk, Page, Run
+from tailrace_agent.mlflow.run_store import FOUND_AT_MOST, Bulk, Page, Run, running_with_tag
 from tailrace_agent.rest import answers
 from tailrace_agent.rest.credentials import is_true
 from tailrace_agent.rest.requests import answered, send_once
@@ -112,6 +112,10 @@ class ServerRuns:
             "max_results": FOUND_AT_MOST,
         }
         return [run.plain() for run in self._post("runs/search", body, answers.Runs).runs]
+
+    def running_with_tag(self, experiment_ids: Sequence[str], key: str) -> dict[str, str]:
+        """The running ones of some experiments that have a tag."""
+        return running_with_tag(self, experiment_ids, key)
 
     def update_run(self, run_id: str, status: str, end_time: int | None, name: str | None) -> None:
         """Sets the status; end time and name where they are not None."""

@@ -63,6 +63,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         log_system_metrics: Sample the machine while a run lasts.
         system_metrics_interval: Seconds between two samples.
         system_metrics_node: Name of this machine among several that log to one run.
+        on_stop: What happens to a program whose run is asked to stop: `flag`: `should_stop()` is True; `signal`: it
+            gets SIGTERM, too.
+        stop_interval: Seconds between two looks for such a request; 0 for none.
         best_metrics: Store with each run the best value of metrics whose names say what is better.
         metadata: Store with each new run where it comes from: git, command line, host, Python, packages, GPUs.
         git_diff: Store the uncommitted changes too, as an artifact.
@@ -114,6 +117,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     system_metrics_interval: Annotated[float, msgspec.Meta(ge=0.1, le=3600)] = 1.0
     system_metrics_node: str | None = None
     best_metrics: bool = True
+    on_stop: Literal["flag", "signal"] = "flag"
+    stop_interval: _Day = 10.0
     metadata: bool = True
     git_diff: bool = False
     log_params: bool = True

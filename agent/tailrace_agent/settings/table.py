@@ -258,6 +258,14 @@ TABLE: Final[dict[str, Setting]] = {
     "system_metrics_node": Setting(
         "agent", "Name of this machine among several that log to one run: `system/<node>/…`.", *_TEXT
     ),
+    "on_stop": Setting(
+        "run",
+        "What happens to a program whose run [is asked to stop](stop.md): `flag`: `should_stop()` is True; `signal`: "
+        "it gets SIGTERM, too.",
+        as_word,
+        "flag or signal",
+    ),
+    "stop_interval": Setting("agent", "Pause between two looks for such a request; 0 for none.", *_DAY),
     "best_metrics": Setting(
         "agent",
         "Store with each run [the best value](logging.md#the-best-value) of metrics whose names say what is better: "

@@ -229,6 +229,13 @@ class MemorySink:
             run = self._active(run_id)
             return Texts(dict(run.tags), dict(run.params))
 
+    def running_with_tag(self, experiment_ids: Sequence[str], key: str) -> dict[str, str]:
+        """The running ones of some experiments that have a tag."""
+        with self._call("running_with_tag"):
+            found = (run for run in self.runs.values() if run.status == "RUNNING" and not run.deleted)
+            asked = (run for run in found if run.experiment_id in experiment_ids and key in run.tags)
+            return {run.run_id: run.tags[key] for run in asked}
+
     def find_runs(self, text: str) -> list[StoredRun]:
         """Runs by the start of their id or tag, or else by name."""
         with self._call("find_runs"):

@@ -197,6 +197,11 @@ class MlflowSink:
         with self._translated_errors(about_run=True, run_id=run_id):
             delete_tags(self._runs, self._uri, self._runs.run(run_id), keys)
 
+    def running_with_tag(self, experiment_ids: Sequence[str], key: str) -> dict[str, str]:
+        """The running ones of some experiments that have a tag."""
+        with self._translated_errors(about_run=False):
+            return self._runs.running_with_tag(experiment_ids, key)
+
     def log_artifact(self, run_id: str, path: Path, artifact_path: str | None) -> Renamed:
         """Uploads a file, or a directory under its own name."""
         if path.is_dir():

@@ -233,6 +233,25 @@ class ActiveCalls(TrackerPart):
         """
         self._to(None).alert(title, text, level)
 
+    def should_stop(self) -> bool:
+        """Whether somebody has asked the active run to stop, or one that it is nested in: for the training loop.
+
+        Whoever sets the tag `tailrace.stop` of the run in MLflow, or calls `tailrace stop RUN`, asks; it is known here
+        within 15 seconds. The program decides where it stops. With several ranks let rank 0 ask and tell the others:
+        they may hear of it a step apart.
+
+        Returns:
+            True from then on; False while no run is active.
+
+        Thread safety: any thread.
+
+        Example:
+            >>> for batch in loader:
+            ...     if tailrace.should_stop():
+            ...         break
+        """
+        raise NotImplementedError("replaced in __init__")
+
     def define_metric(self, name: str, summary: Literal["min", "max", "last"] = "min") -> None:
         """Says which value of a metric of the active run is its best: `<name>.best` and `<name>.best_step` at its end.
 

@@ -13,6 +13,7 @@ from tailrace._api.models import ModelCalls
 from tailrace._api.passing import pass_run
 from tailrace._api.readers import stored_run
 from tailrace._api.results import ResultCalls
+from tailrace._api.stopping import StopCalls
 from tailrace._messages.suggestions import Suggests
 from tailrace_agent.ledger import Ledger
 
@@ -34,10 +35,11 @@ __all__ = ["Run"]
     "log_model": lambda _: no_model(),
     "register_model": lambda _: no_model(),
     "run_id": lambda _: "",
+    "should_stop": lambda _: False,
     "status": lambda _: "RUNNING",
     "system_monitor": lambda _: NoMonitor(),
 })  # fmt: skip
-class Run(ResultCalls, AlertCalls, GoalCalls, ModelCalls, Shown, Suggests):
+class Run(ResultCalls, AlertCalls, GoalCalls, StopCalls, ModelCalls, Shown, Suggests):
     """A run that is being tracked. Use it as a context manager, or end it with `end()`.
 
     Leaving the `with` block by an exception ends it as FAILED, with the tags `error.type` and `error.message`.

@@ -106,6 +106,7 @@ class Tracker(ActiveCalls, ActiveArtifactCalls, ActiveResultCalls, ReadCalls, Re
         super().__init__(core)
         # In the instance, as in Run: the method below is its documentation.
         self.__dict__["log"] = make_log(core.runs.active.pointer)
+        self.__dict__["should_stop"] = core.runs.stopping.should_stop
 
     # -- where to ----------------------------------------------------------------------------------------------------
 

@@ -114,7 +114,7 @@ class RunCore:
         self.outcome: str | None = None
         self.end_time: int | None = None
         self.task: str | None = None
-        self._on_end, self._parent, self._resumed, self._pid = on_end, parent, resumed, os.getpid()
+        self._on_end, self.parent, self._resumed, self._pid = on_end, parent, resumed, os.getpid()
         self._nested: list[int] = []
         self._notices_seen = 0
         self._channels: list[Channel] = []
@@ -439,7 +439,7 @@ class RunCore:
 
     def _finish(self, name: str, timeout: float | None) -> None:
         """The end itself; whoever logs after it gets a warning."""
-        above = self._parent
+        above = self.parent
         limit = self.settings.end_timeout if timeout is None else timeout
         if self._ending is None:
             if self.local is not None:

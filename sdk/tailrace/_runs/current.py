@@ -20,6 +20,7 @@ from tailrace._runs.job_runs import begun
 from tailrace._runs.launch import Launcher, describe, verdict
 from tailrace._runs.nesting import below, waits_for
 from tailrace._runs.ray_runs import run_of_driver, show_ray
+from tailrace._runs.stopping import Stopping
 from tailrace._session.connection import SESSION, point_children_nowhere
 from tailrace_agent.errors import StoreRefused
 from tailrace_agent.ipc.records import RunSpec, Start
@@ -74,6 +75,7 @@ class CurrentRuns:
         # So every call without a run comes to `_nowhere`, and the hot path needs no branch for it.
         idle.close(_no_run)
         self.active = Active(idle, home)
+        self.stopping = Stopping(self.active.current)
         self._launcher = Launcher(voice)
         self._lock = threading.RLock()
         self._by_id: dict[tuple[str, str | None], RunCore] = {}
@@ -485,10 +487,9 @@ class CurrentRuns:
                 gone.connection.point_children_at(0)
 
     def _on_bell(self) -> None:
-        """The agent has something new: each run prints its notices."""
-        # To read a status prints what is new in it.
+        """The agent has something new: each run prints its notices, and hears whether it is to stop."""
         for run in dict.fromkeys([*self.active.all(), *self._by_id.values()]):
-            run.status()
+            self.stopping.look(run)
 
 
 class _NoRun(Exception):
