@@ -45,17 +45,15 @@ class Stops:
 
     def step(self, sink: Sink | None, now: float) -> float:
         """Looks, if it is time; when to be called again (monotonic seconds)."""
-        going = (
-            [state for state in self._book.unfinished(self._tracking_uri) if _may_stop(state)] if self._interval else []
-        )
-        if not going:
-            self._next = None
+        going = [state for state in self._book.unfinished(self._tracking_uri) if _may_stop(state)]
+        if sink is None or not going or not self._interval:
             return math.inf
-        if self._next is None:  # a run has begun just now: nobody has seen it yet
-            self._next = now + self._interval
-        if now < self._next:
+        with self._lock:
+            if now < self._next:
+                return self._next
+            first, self._next = self._next == -math.inf, now + self._interval
+        if first:  # the first runs have begun just now: nobody has seen them yet
             return self._next
-        self._next = now + self._interval
         experiments = sorted({state.ref.experiment_id for state in going if state.ref is not None})
         try:
             asked = sink.running_with_tag(experiments, STOP_TAG)

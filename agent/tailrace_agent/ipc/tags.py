@@ -25,7 +25,7 @@ ATTEMPT_TAG: Final = "tailrace.attempt"
 END_REASON_TAG: Final = "tailrace.end_reason"
 """Why a run has ended whose program has said nothing of it."""
 STOP_TAG: Final = "tailrace.stop"
-"""Whoever sets it, in MLflow's UI or by `tailrace stop`, asks the program to end the run; its value says who and why."""
+"""Whoever sets it, in MLflow's UI or by `tailrace stop`, asks the program to end the run; its value: who, and why."""
 STOPPED_TAG: Final = "tailrace.stopped_by"
 """Of a run that has ended after that: what it was asked."""
 END_TAGS: Final = (END_REASON_TAG, STOP_TAG, STOPPED_TAG, "error.type", "error.message")
