@@ -112,6 +112,12 @@ class FrameworkRun:
         elif self._waited_for:  # MLflow's own: whoever has begun it may read it next
             run.end()
 
+    @property
+    def should_stop(self) -> bool:
+        """Whether somebody has asked the run to stop, as far as its tracker hears of that."""
+        ask = getattr(self._run, "should_stop", None)
+        return ask is not None and bool(ask())
+
     def call(self, name: str, *args: Any, **kwargs: Any) -> None:
         """A call that not every tracker has (`log_image`); of one that lacks it that is reported once."""
         run = self.run

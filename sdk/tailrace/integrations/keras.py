@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tailrace.integrations import library
 from tailrace.integrations.framework_run import FrameworkRun
-from tailrace.integrations.ranks import is_first
+from tailrace.integrations.ranks import is_alone, is_first
 from tailrace.training.runs.run_log import warn
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class TailraceCallback(Callback):  # type: ignore[misc]  # Keras is not installe
     """What a model measures while it is fitted: by epoch as `loss` and `val_loss`, by batch as `batch/loss`.
 
     Joins the active run, or begins one that ends with the fit. What is evaluated after it is added to the same run, as
-    `test_loss`. The optimizer's configuration becomes params.
+    `test_loss`. The optimizer's configuration becomes params. A fit whose run is asked to stop ends with the batch.
 
     Args:
         run_name: The run's name, where it begins one.
@@ -83,6 +83,8 @@ class TailraceCallback(Callback):  # type: ignore[misc]  # Keras is not installe
         step = self._batches + batch
         if self._every and self._first and logs and step % self._every == 0:
             self._framework.run.log({f"batch/{name}": value for name, value in logs.items()}, step=step)
+        if is_alone() and self._framework.should_stop:
+            self.model.stop_training = True
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """One epoch is done."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tailrace.integrations.framework_run import FrameworkRun
-from tailrace.integrations.ranks import is_first
+from tailrace.integrations.ranks import is_alone, is_first
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,8 +68,13 @@ class TailraceCallback:
                 metrics[f"{data}/{metric}_std"] = deviation[0]
         if metrics:
             self._framework.run.log(metrics, step=env.iteration)
-        if env.iteration == env.end_iteration - 1:
+        asked = is_alone() and self._framework.should_stop
+        if asked or env.iteration == env.end_iteration - 1:
             self._framework.end()
+        if asked:
+            from lightgbm.callback import EarlyStopException  # loaded by now
+
+            raise EarlyStopException(env.iteration, env.evaluation_result_list or [])
 
 
 def _ended_early(models: list[Any]) -> str:

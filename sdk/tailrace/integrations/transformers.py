@@ -73,6 +73,13 @@ class TailraceCallback(TrainerCallback):  # type: ignore[misc]  # Transformers i
             about = {"model": {key: value for key, value in known.items() if key not in _LABELS}} if known else {}
             run.log_params({**args.to_dict(), **about})
 
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """A step is done: the training ends with it where its run is asked to stop."""
+        del state
+        # Of several processes each would have to know of it at the same step.
+        if args.world_size == 1 and self._framework.should_stop:
+            control.should_training_stop = True
+
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **_: Any) -> None:
         """The trainer logs."""
         del args, control

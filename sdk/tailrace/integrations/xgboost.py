@@ -70,7 +70,8 @@ class TailraceCallback(TrainingCallback):  # type: ignore[misc]  # XGBoost is no
         del model
         if self._first:
             self._framework.run.log(dict(_last(evals_log)), step=epoch)
-        return False
+        # Of several processes each would have to know of it at the same round.
+        return collective.get_world_size() == 1 and self._framework.should_stop
 
     def after_training(self, model: Any) -> Any:
         """The training is over."""

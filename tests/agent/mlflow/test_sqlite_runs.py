@@ -72,6 +72,20 @@ def test_the_rows_are_those_of_mlflows_store(calls: str, ways: tuple[SqliteRuns,
     assert left[0] == left[1]
 
 
+def test_running_runs_that_have_a_tag_are_found_as_mlflow_finds_them(
+    ways: tuple[SqliteRuns, MlflowRuns], sqlite_uri: str
+) -> None:
+    client, (going, over, gone, other) = MlflowClient(sqlite_uri), (new_run(sqlite_uri) for _ in range(4))
+    for run_id in (going, over, gone):
+        client.set_tag(run_id, "tailrace.stop", "ada: enough")
+    client.set_tag(other, "tailrace.stopped", "no")
+    client.set_terminated(over)
+    client.delete_run(gone)
+    for way in ways:
+        assert way.running_with_tag(["0"], "tailrace.stop") == {going: "ada: enough"}
+        assert way.running_with_tag(["1"], "tailrace.stop") == {}
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_points_are_stored_as_log_batch_stores_them(
     case: str, ways: tuple[SqliteRuns, MlflowRuns], sqlite_uri: str

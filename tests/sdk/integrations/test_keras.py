@@ -117,3 +117,13 @@ def test_batches_that_are_told_in_another_order_leave_the_next_epoch_its_steps(s
     sdk.flush()
     history = named(sqlite_uri, "disorder").history("batch/loss")
     assert history == [(step, float(step % 3)) for step in range(6)]
+
+
+def test_a_fit_whose_run_is_asked_to_stop_ends_with_the_batch(sdk: Tracker, sqlite_uri: str) -> None:
+    asked = iter([False, True])
+    with sdk.start_run(run_name="asked") as run:
+        run.__dict__["should_stop"] = lambda: next(asked, True)
+        fitted = line()
+        history = fitted.fit(X, Y, epochs=5, batch_size=8, verbose=0, callbacks=[TailraceCallback(tracker=run)])
+    assert len(history.epoch) < 5
+    assert named(sqlite_uri, "asked").status == "FINISHED"

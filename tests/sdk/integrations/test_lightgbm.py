@@ -81,3 +81,12 @@ def test_an_estimator_takes_it_and_only_the_first_process_logs(
     with sdk.start_run(run_name="second"):
         model.fit(x, y, eval_set=[(x, y)], callbacks=[TailraceCallback(tracker=sdk)])
     assert named(sqlite_uri, "second").metrics() == {}
+
+
+def test_a_training_whose_run_is_asked_to_stop_ends_with_the_round(sdk: Tracker, sqlite_uri: str) -> None:
+    with sdk.start_run(run_name="asked") as run:
+        run.__dict__["should_stop"] = lambda: True
+        callbacks = [TailraceCallback(tracker=run)]
+        booster = lightgbm.train(PARAMS, data := rows(), 50, valid_sets=[data], callbacks=callbacks)
+    assert booster.current_iteration() == 1
+    assert named(sqlite_uri, "asked").status == "FINISHED"

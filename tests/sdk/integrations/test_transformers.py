@@ -90,3 +90,14 @@ def test_of_several_processes_the_first_logs(sdk: Tracker, sqlite_uri: str, tmp_
         event(training.args, state, training.control, model=training.model)
     callback.on_log(training.args, state, training.control, logs={"loss": 1.0})
     assert sdk.active_run() is None
+
+
+def test_a_training_whose_run_is_asked_to_stop_ends_with_the_step(
+    sdk: Tracker, sqlite_uri: str, tmp_path: Path
+) -> None:
+    with sdk.start_run(run_name="asked") as run:
+        run.__dict__["should_stop"] = lambda: True
+        training = trainer(tmp_path, max_steps=50, callbacks=[TailraceCallback(tracker=run)])
+        training.train()
+    assert training.state.global_step == 1
+    assert named(sqlite_uri, "asked").status == "FINISHED"

@@ -78,3 +78,12 @@ def test_a_training_that_raises_is_failed_once_its_callback_is_gone(sdk: Tracker
     assert sdk.active_run() is None
     # What has been handed over is not waited for.
     eventually(lambda: MlflowClient(sqlite_uri).search_runs(["0"], "attributes.status = 'FAILED'"))
+
+
+def test_a_training_whose_run_is_asked_to_stop_ends_with_the_round(sdk: Tracker, sqlite_uri: str) -> None:
+    with sdk.start_run(run_name="asked") as run:
+        run.__dict__["should_stop"] = lambda: True
+        callbacks = [TailraceCallback(tracker=run)]
+        booster = xgboost.train(PARAMS, rows(), 50, evals=[(rows(), "val")], verbose_eval=False, callbacks=callbacks)
+    assert booster.num_boosted_rounds() == 1
+    assert named(sqlite_uri, "asked").status == "FINISHED"
