@@ -116,9 +116,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_system_metrics: bool = False
     system_metrics_interval: Annotated[float, msgspec.Meta(ge=0.1, le=3600)] = 1.0
     system_metrics_node: str | None = None
-    best_metrics: bool = True
     on_stop: Literal["flag", "signal"] = "flag"
     stop_interval: _Day = 10.0
+    best_metrics: bool = True
     metadata: bool = True
     git_diff: bool = False
     log_params: bool = True

@@ -236,9 +236,9 @@ class ActiveCalls(TrackerPart):
     def should_stop(self) -> bool:
         """Whether somebody has asked the active run to stop, or one that it is nested in: for the training loop.
 
-        Whoever sets the tag `tailrace.stop` of the run in MLflow, or calls `tailrace stop RUN`, asks; it is known here
-        within 15 seconds. The program decides where it stops. With several ranks let rank 0 ask and tell the others:
-        they may hear of it a step apart.
+        Whoever sets the tag `tailrace.stop` of the run in MLflow, or calls `tailrace stop RUN`, asks; it is known
+        here within 15 seconds. The program decides where it stops. With several ranks let rank 0 ask and tell the
+        others: they may hear of it a step apart.
 
         Returns:
             True from then on; False while no run is active.

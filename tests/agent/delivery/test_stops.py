@@ -13,7 +13,7 @@ from tailrace_agent.errors import Refused, Unavailable
 from tailrace_agent.ipc.records import End
 
 
-class Rig(DeliveryRig):
+class StopRig(DeliveryRig):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.stops = Stops(None, self.book, 10.0, self.log)
@@ -32,15 +32,15 @@ class Rig(DeliveryRig):
 
 
 @pytest.fixture
-def rig(tmp_path: Path) -> Rig:
-    rig = Rig(tmp_path)
+def rig(tmp_path: Path) -> StopRig:
+    rig = StopRig(tmp_path)
     for run in (1, 2):
         rig.start(run)
     rig.run(1)
     return rig
 
 
-def test_the_runs_that_were_asked_know_it_and_are_not_looked_for_again(rig: Rig) -> None:
+def test_the_runs_that_were_asked_know_it_and_are_not_looked_for_again(rig: StopRig) -> None:
     assert rig.look() == 10.0
     assert rig.looks == [], "nobody has seen the run yet"
     rig.of(1).tags["tailrace.stop"] = "ada: \x1b[31menough"
@@ -58,7 +58,7 @@ def test_the_runs_that_were_asked_know_it_and_are_not_looked_for_again(rig: Rig)
     assert rig.look() == math.inf, "there is no run left to ask for"
 
 
-def test_what_was_asked_goes_with_the_end(rig: Rig) -> None:
+def test_what_was_asked_goes_with_the_end(rig: StopRig) -> None:
     rig.of(1).tags["tailrace.stop"] = "ada"
     for _ in range(2):
         rig.look()
@@ -71,7 +71,7 @@ def test_what_was_asked_goes_with_the_end(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("error", [Unavailable("away"), Refused("no searches here")])
-def test_a_store_that_does_not_answer_is_asked_more_rarely_and_again(rig: Rig, error: Exception) -> None:
+def test_a_store_that_does_not_answer_is_asked_more_rarely_and_again(rig: StopRig, error: Exception) -> None:
     rig.look()
     rig.now += 10
     rig.error = error
@@ -84,12 +84,12 @@ def test_a_store_that_does_not_answer_is_asked_more_rarely_and_again(rig: Rig, e
     assert rig.notices(2) == []
 
 
-def test_nobody_is_asked_without_a_store_or_where_it_is_switched_off(rig: Rig) -> None:
+def test_nobody_is_asked_without_a_store_or_where_it_is_switched_off(rig: StopRig) -> None:
     assert rig.stops.step(None, rig.now) == math.inf
     assert Stops(None, rig.book, 0.0, rig.log).step(rig.sink, rig.now) == math.inf
 
 
-def test_a_new_agent_knows_what_was_asked(rig: Rig) -> None:
+def test_a_new_agent_knows_what_was_asked(rig: StopRig) -> None:
     rig.of(1).tags["tailrace.stop"] = "ada"
     rig.look()
     rig.now += 10

@@ -20,6 +20,7 @@ OURS = {
     "attach_run",
     "best_run",
     "compare_runs",
+    "define_metric",
     "flush",
     "get_run_info",
     "list_models",
@@ -33,6 +34,7 @@ OURS = {
     "metric_history",
     "promote_model",
     "register_model",
+    "should_stop",
     "system_monitor",
 }
 """Functions that MLflow's fluent API does not have."""
