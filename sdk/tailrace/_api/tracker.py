@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Literal
 
 from tailrace._api.artifact_forwards import ActiveArtifactCalls
@@ -107,11 +106,8 @@ class Tracker(ActiveCalls, ActiveArtifactCalls, ActiveResultCalls, ReadCalls, Re
         super().__init__(core)
         # In the instance, as in Run: the method below is its documentation.
         self.__dict__["log"] = make_log(core.runs.active.pointer)
-        self.__dict__["should_stop"] = update_wrapper(
-            core.runs.stopping.should_stop,
-            ActiveCalls.should_stop,
-            assigned=("__doc__", "__name__", "__qualname__", "__module__"),
-        )
+        self.__dict__["should_stop"] = core.runs.stopping.should_stop
+        core.runs.stopping.should_stop.__doc__ = ActiveCalls.should_stop.__doc__
 
     # -- where to ----------------------------------------------------------------------------------------------------
 
