@@ -8,10 +8,11 @@ Loading this module is cheap.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
@@ -19,9 +20,13 @@ from tailrace_agent.errors import Refused
 from tailrace_agent.mlflow.links import is_server
 from tailrace_agent.text.quoting import quoted
 
-__all__ = ["check_place", "place_here"]
+__all__ = ["check_place", "fault_of_the_path", "place_here"]
 
 _OF_A_RUN: Final = re.compile(r"/(?:m-)?[0-9a-f]{32}/artifacts$")  # `m-`: of a logged model
+_OF_THE_PATH: Final = frozenset(
+    (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP, errno.EILSEQ)
+)
+"""The error numbers of a path that a file system will never take."""
 
 
 def place_here(artifact_uri: str, tracking_uri: str) -> Path | None:
@@ -57,3 +62,12 @@ def check_place(artifact_uri: str, tracking_uri: str) -> None:
             f"MLflow's server wants artifacts in {quoted(here)} on this machine, which is no directory of a run: "
             "nothing is written there; start the server with --serve-artifacts"
         )
+
+
+def fault_of_the_path(error: Exception, repository: Any) -> str | None:
+    """What a file system has against this one path, where it takes others: a file where a directory must be, say."""
+    root = getattr(repository, "artifact_dir", None)
+    if not isinstance(error, OSError) or error.errno not in _OF_THE_PATH or root is None or not Path(root).is_dir():
+        return None
+    where = error.filename2 or error.filename
+    return f"it cannot be stored in {root}: {error.strerror} ({where})"

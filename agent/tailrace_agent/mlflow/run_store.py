@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
 from tailrace_agent.ipc.records import Kind, Point
+from tailrace_agent.text.directions import bests_among
 
-__all__ = ["FOUND_AT_MOST", "Bulk", "Page", "Run", "RunStore"]
+__all__ = ["FOUND_AT_MOST", "Bulk", "Page", "Run", "RunStore", "running_with_tag"]
 
 FOUND_AT_MOST: Final = 1000
 """Runs or experiments that one search may find."""
@@ -41,6 +42,11 @@ class Run(NamedTuple):
             if slash:
                 steps[group] = max(steps.get(group, 0), step + 1)
         return steps or None
+
+    @property
+    def bests(self) -> dict[str, float]:
+        """The best values that it has, by metric."""
+        return bests_among(self.values)
 
 
 def running_with_tag(store: RunStore, experiment_ids: Sequence[str], key: str) -> dict[str, str]:

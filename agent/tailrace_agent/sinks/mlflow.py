@@ -36,6 +36,7 @@ from tailrace_agent.mlflow.job_runs import attempt_of, is_of_job, is_over, tags_
 from tailrace_agent.mlflow.lean_import import import_lean
 from tailrace_agent.mlflow.links import is_server, run_page
 from tailrace_agent.mlflow.pages import PAGES_AT_MOST, pages
+from tailrace_agent.mlflow.places import fault_of_the_path
 from tailrace_agent.mlflow.proxied_files import is_proxied, list_directory
 from tailrace_agent.mlflow.run_store import Run, RunStore
 from tailrace_agent.mlflow.sqlite_runs import SqliteRuns, known_database
@@ -44,7 +45,6 @@ from tailrace_agent.mlflow.tags import delete_tags, send_cut
 from tailrace_agent.rest.plain_server import plain_server
 from tailrace_agent.settings.uris import check_uri, public_uri
 from tailrace_agent.sinks.base import Limits, Renamed, RunRef, Sink, StoredRun
-from tailrace_agent.text.directions import bests_among
 from tailrace_agent.text.quoting import plain, quoted
 
 if TYPE_CHECKING:
@@ -62,10 +62,6 @@ _NEW_RUNS: Final = 1000  # of which the place of their artifacts is kept, until 
 _AT_ONCE: Final = 4  # `mlflow server` has four workers by default
 _SEVERAL_WRITE: Final = ("postgresql", "mysql", "mssql")  # databases that take several writers at a time
 _ID: Final = re.compile(r"[A-Za-z0-9][\w-]{0,255}", re.ASCII)  # MLflow's own rule for ids
-_OF_THE_PATH: Final = frozenset(
-    (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP, errno.EILSEQ)
-)
-"""The error numbers of a path that a file system will never take."""
 
 
 def open_sink(tracking_uri: str | None, cwd: str, *, request_timeout: float, own_process: bool = False) -> Sink:
@@ -353,7 +349,7 @@ class MlflowSink:
         try:
             yield
         except Exception as error:  # noqa: BLE001  # MLflow, its plug-ins and drivers raise anything
-            if repository is not None and (fault := _fault_of_the_path(error, repository)) is not None:
+            if repository is not None and (fault := fault_of_the_path(error, repository)) is not None:
                 raise Refused(fault) from None
             remote = self._runs.remote and (repository is None or is_proxied(repository))
             upload = repository is not None
@@ -458,7 +454,7 @@ class MlflowSink:
         here = self._runs.place_here(run.artifact_uri)
         shown = "" if here is None else plain(str(here))
         ref = RunRef(run.run_id, run.experiment_id, plain(run.name), url, shown, run.next_steps)
-        return ref._replace(bests=bests_among(run.values))
+        return ref._replace(bests=run.bests)
 
     def _count(self, run_id: str, key: str) -> int:
         def fetch(token: str | None) -> Any:
@@ -482,15 +478,6 @@ class MlflowSink:
                 if len(self._repositories) > _REPOSITORIES:
                     self._repositories.popitem(last=False)  # the oldest, whose run has most likely ended
         return repository
-
-
-def _fault_of_the_path(error: Exception, repository: Any) -> str | None:
-    """What a file system has against this one path, where it takes others: a file where a directory must be, say."""
-    root = getattr(repository, "artifact_dir", None)
-    if not isinstance(error, OSError) or error.errno not in _OF_THE_PATH or root is None or not Path(root).is_dir():
-        return None
-    where = error.filename2 or error.filename
-    return f"it cannot be stored in {root}: {error.strerror} ({where})"
 
 
 def _refuse_long(kind: Kind, entries: Sequence[tuple[str, str]], limit: int) -> None:
