@@ -45,6 +45,7 @@ def same_names(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) 
     """Two stores in which runs have one name; what a test changes in them, it puts back."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TAILRACE_METADATA", "false")
+        patch.setenv("TAILRACE_BEST_METRICS", "false")
         return SameNames(tmp_path_factory.mktemp("names"), sqlite_template)
 
 

@@ -85,7 +85,7 @@ class Cluster:
             root = self._folder / f"n{len(self.nodes)}"
             (root / "shared").mkdir(parents=True)
             given = {"dir": str(root / "state"), "ring_dir": str(root / "shared"), "ring_bytes": MIN_BYTES}
-            settings = Settings(**{**given, "metadata": False, **self._settings})
+            settings = Settings(**{**given, "metadata": False, "best_metrics": False, **self._settings})
             self.nodes.append(Node(self, len(self.nodes), settings))
         return self.nodes[index]
 

@@ -217,6 +217,7 @@ class World:
             ring_dir=str(self._folder / "shared"),
             ring_bytes=MIN_BYTES,
             drain_interval=self.scenario.drain_interval,
+            best_metrics=False,
             flush_interval=self.scenario.flush_interval,
             retry_max_delay=self.scenario.retry_max_delay,
             metadata=False,

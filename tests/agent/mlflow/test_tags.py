@@ -89,4 +89,4 @@ def test_a_tag_waits_for_a_server_that_is_away(status: int) -> None:
 
 
 def _run(tags: dict[str, str]) -> Run:
-    return Run("r", "0", "", "RUNNING", "active", None, "", tags, {}, {})
+    return Run("r", "0", "", "RUNNING", "active", None, "", tags, {}, {}, {})

@@ -36,6 +36,7 @@ def runs(uri: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("TAILRACE_DIR", str(tmp_path_factory.mktemp("state")))
             patch.setenv("TAILRACE_METADATA", "false")
+            patch.setenv("TAILRACE_BEST_METRICS", "false")
             _MADE[uri] = made_to_be_read(uri)
     return _MADE[uri]
 

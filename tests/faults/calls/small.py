@@ -143,7 +143,9 @@ class Calls:
 def run(plan: dict[str, Any], folder: Path) -> None:
     """The trainer and the pipeline, from the session's creation to the run's end, if nothing comes in between."""
     journal, kept = Journal(folder / "journal"), _Kept(folder, plan.get("record"))
-    settings = Settings(dir=str(folder / "state"), ring_dir=str(folder / "shared"), ring_bytes=MIN_BYTES)
+    settings = Settings(
+        dir=str(folder / "state"), ring_dir=str(folder / "shared"), ring_bytes=MIN_BYTES, best_metrics=False
+    )
     try:
         session = Session.create(settings, cwd=str(folder), program="small")
         (folder / "session").write_text(str(session.dir))

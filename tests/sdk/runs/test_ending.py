@@ -139,7 +139,7 @@ def test_a_nested_run_that_is_waited_for_has_one_line(sqlite_uri: str, capsys: p
         sdk.log(step=0, x=1.0)
         nested.end(timeout=30)
         assert lines(capsys.readouterr().err) == [
-            "run 'below': 1 point delivered in 1 request; nothing lost",
+            "run 'below': x 1; 1 point delivered in 1 request; nothing lost",
         ]
 
 
