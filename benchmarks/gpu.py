@@ -7,18 +7,22 @@ and each block is timed until the device is done.
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from bench import Bench
-from figures import Figure, Samples, shown
+from figures import Figure, Samples, judged, shown
 
 _BATCHES = {512: "CPU", 16_384: "GPU"}
 """Rows of data, and which processor a step then waits for: with few, the GPU is done before the next kernel comes."""
 _LABELS = {
     "tensor": "sdk.log(loss=loss), the tensor itself",
+    "five": "sdk.log of five tensors",
+    "older": "sdk.log(loss=loss), with TAILRACE_GPU_SLOTS=0",
+    "clone": "loss.detach().clone()",
     "item": "sdk.log(loss=loss.item())",
     "mlflow": "mlflow.log_metric(loss.item(), synchronous=False)",
     "nothing": "an empty function with loss.item()",
@@ -78,6 +82,16 @@ def _tensor(uri: str) -> Callable[[int, Any], object]:
     return lambda step, loss: log(step=step, loss=loss)
 
 
+def _five(uri: str) -> Callable[[int, Any], object]:
+    log = _tailrace(uri).log
+    return lambda step, loss: log(step=step, a=loss, b=loss, c=loss, d=loss, e=loss)
+
+
+def _older(uri: str) -> Callable[[int, Any], object]:
+    os.environ["TAILRACE_GPU_SLOTS"] = "0"
+    return _tensor(uri)
+
+
 def _item(uri: str) -> Callable[[int, Any], object]:
     log = _tailrace(uri).log
     return lambda step, loss: log(step=step, loss=loss.item())
@@ -91,7 +105,56 @@ def _mlflow(uri: str) -> Callable[[int, Any], object]:
     return lambda step, loss: mlflow.log_metric("loss", loss.item(), step=step, synchronous=False)
 
 
-_WAYS = {"tensor": _tensor, "item": _item, "mlflow": _mlflow, "nothing": lambda _: lambda _, loss: loss.item()}
+_WAYS = {
+    "tensor": _tensor,
+    "five": _five,
+    "older": _older,
+    "clone": lambda _: lambda _, loss: loss.detach().clone(),
+    "item": _item,
+    "mlflow": _mlflow,
+    "nothing": lambda _: lambda _, loss: loss.item(),
+}
+_IN_THE_CALL = {"tensor": 25e-6, "five": 45e-6}
+"""Seconds that a call is to take at most, between steps that the CPU holds up."""
+_SLOWDOWN = 15e-6
+"""Seconds by which a step that the device holds up may become longer."""
+
+
+def tight(uri: str, rounds: int) -> dict[str, list[float]]:
+    """Seconds a call in a loop of nothing else, with a tensor on the device and with a float."""
+    import torch
+
+    log = _tailrace(uri).log
+    found: dict[str, list[float]] = {"tensor": [], "float": []}
+    values = {"tensor": torch.ones((), device="cuda"), "float": 1.0}
+    for _ in range(rounds):
+        for name, value in values.items():
+            # Fewer than a device's queue holds: a full one is waited for, by whoever launches anything.
+            torch.cuda.synchronize()
+            began = time.perf_counter()
+            for step in range(200):
+                log(step=step, loss=value)
+            found[name].append((time.perf_counter() - began) / 200)
+            time.sleep(0.02)
+    return found
+
+
+def lag(uri: str, rounds: int) -> list[float]:
+    """Seconds from the moment at which the device has computed a value until MLflow has it."""
+    import torch
+
+    sdk = _tailrace(uri)
+    run = sdk.start_run(tracking_uri=uri, nested=True)
+    found = []
+    for step in range(rounds):
+        torch.cuda._sleep(50_000_000)
+        run.log(step=step, loss=torch.ones((), device="cuda") * step)
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        while run.ledger().of("metric").delivered <= step and time.perf_counter() - began < 10:
+            time.sleep(0.005)
+        found.append(time.perf_counter() - began)
+    return found
 
 
 def measure(bench: Bench) -> Iterator[Figure]:
@@ -113,9 +176,16 @@ def measure(bench: Bench) -> Iterator[Figure]:
         for bound, found in zip(_BATCHES.values(), every, strict=True):
             slower = [on - off for on, off in zip(found["logged"], found["bare"], strict=True)]
             bare = statistics.median(found["bare"])
-            yield shown(
-                f"{label}: slowdown of a step of {bare * 1e3:.2f} ms, {bound}-bound",
-                Samples(slower),
-                note=f"{statistics.median(slower) / bare:.1%} of the step; in the call "
-                f"{Samples(found['call']).median * 1e6:.0f} µs; {found['device']}",
-            )
+            slowdown = f"{label}: slowdown of a step of {bare * 1e3:.2f} ms, {bound}-bound"
+            note = f"{statistics.median(slower) / bare:.1%} of the step; {found['device']}"
+            bounded = way in _IN_THE_CALL and bound == "GPU"
+            yield judged(slowdown, Samples(slower), most=_SLOWDOWN if bounded else None, note=note)
+            target = _IN_THE_CALL.get(way) if bound == "CPU" else None
+            in_the_call = f"{label}: in the call, between such steps, {bound}-bound"
+            yield judged(in_the_call, Samples(found["call"]), most=target, note=str(found["device"]))
+    each = bench.child("gpu", "tight", uri=bench.sqlite(), rounds=bench.scale(60, 10))
+    yield judged("sdk.log(loss=loss) in a tight loop, a tensor on the GPU", Samples(each["tensor"]), most=3e-6)
+    yield shown("the same with a float", Samples(each["float"]))
+    lags = Samples(bench.child("gpu", "lag", uri=bench.sqlite(), rounds=bench.scale(40, 5)))
+    late = lags.quantile(0.95)
+    yield judged("from the device's end to MLflow, p95", lags, value=late, most=1.0)

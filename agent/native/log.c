@@ -21,6 +21,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "device.h"
 #include "msgpack.h"
 #include "numbers.h"
 #include "state.h"
@@ -34,7 +35,7 @@
 
 enum {
     HEAD = 8,     /* index of the head among the ring's 64-bit words; see ring_format.py */
-    INTERFACE = 3 /* between this file and the Python code; native.py asks for it */
+    INTERFACE = 4 /* between this file and the Python code; native.py asks for it */
 };
 
 /* -- Log ------------------------------------------------------------------------------------------------------------ */
@@ -43,9 +44,20 @@ typedef struct {
     PyObject_HEAD
     PyObject *pointer, *own, *otherwise, *encode, *encode_checked;
     PyObject *shared_name, *put_slowly_name, *sampled_name, *renew_name;
-    PyTypeObject *cursor_type, *route_type, *group_type, *selector_type;
+    PyTypeObject *cursor_type, *route_type, *group_type, *selector_type, *slots_type;
     Numbers numbers;
 } Log;
+
+/* The values of a call that are on a GPU: found while it is encoded, and queued when all of it is known to be good. */
+typedef struct {
+    const Route *route;
+    Cursor *ring;
+    Slots *slots;
+    Py_ssize_t count;
+    Copy copies[COPIES_MAX];
+    PyObject *tensors[COPIES_MAX]; /* held until their copies are queued */
+    uint8_t *places[COPIES_MAX];   /* where they stand in the row */
+} Remote;
 
 /* What a call says, once it is known to be an ordinary one. */
 typedef struct {
@@ -56,6 +68,7 @@ typedef struct {
     Py_ssize_t step_at;       /* where it is among them, or -1 */
     Py_ssize_t count;         /* of metrics */
     int foreign;              /* a value had to be asked for its number: other code may have run since the call began */
+    Remote *remote;           /* takes values on a GPU; NULL: they are not for us */
 } Call;
 
 static inline int
@@ -115,17 +128,89 @@ understand(PyObject *const *args, Py_ssize_t positional, PyObject *names, Call *
     return call->count <= UINT16_MAX && (call->step == NULL || PyLong_CheckExact(call->step));
 }
 
+/* A value on a GPU, in whose stead its place will stand; NULL for any other, perhaps with an error. */
+static uint8_t *
+put_remote(const Log *self, uint8_t *at, PyObject *value, const Call *call)
+{
+    Remote *remote = call->remote;
+    if (remote == NULL || remote->count == COPIES_MAX || kind_of(&self->numbers, value) != TENSOR) {
+        return NULL;
+    }
+    if (remote->count == 0) {
+        PyObject *ring = remote->route->ring, *slots = NULL;
+        if (ring != NULL && PyObject_TypeCheck(ring, self->cursor_type)) {
+            slots = ((Cursor *)ring)->slots;
+        }
+        if (slots == NULL || !PyObject_TypeCheck(slots, self->slots_type)) {
+            return NULL;
+        }
+        remote->ring = (Cursor *)ring;
+        remote->slots = (Slots *)slots;
+    }
+    PyObject *held[] = {Py_NewRef(value), Py_NewRef(remote->ring), Py_NewRef(remote->slots)};
+    if (!describe(remote->slots, value, &remote->copies[remote->count])) {
+        for (size_t i = remote->count == 0 ? 3 : 1; i-- > 0;) {
+            Py_DECREF(held[i]);
+        }
+        return NULL;
+    }
+    if (remote->count > 0) { /* these two are held once */
+        Py_DECREF(held[1]);
+        Py_DECREF(held[2]);
+    }
+    remote->tensors[remote->count] = value;
+    *at++ = 0xd7;
+    *at++ = PLACE_EXT;
+    remote->places[remote->count++] = at;
+    return at + PLACE_SIZE;
+}
+
+/* Lets go of what is held for a call's values on a GPU. Python code may run in here. */
+static void
+forget_remote(Remote *remote)
+{
+    if (remote->count > 0) {
+        Cursor *ring = remote->ring;
+        Slots *slots = remote->slots;
+        while (remote->count > 0) {
+            Py_DECREF(remote->tensors[--remote->count]);
+        }
+        Py_DECREF(slots);
+        Py_DECREF(ring);
+    }
+}
+
+/* Has the devices copy their values, and names the places in the row; 0 where that cannot be done. Others may run. */
+static int
+queue_remote(Remote *remote)
+{
+    if (!queue_copies(remote->slots, remote->copies, remote->count)) {
+        return 0;
+    }
+    for (Py_ssize_t i = 0; i < remote->count; i++) {
+        put_place(remote->places[i], &remote->copies[i]);
+    }
+    return 1;
+}
+
+/* A value that is no plain number; NULL for what is none that is here, perhaps with an error. */
+static Py_NO_INLINE uint8_t *
+put_foreign(const Log *self, uint8_t *at, PyObject *value, Call *call)
+{
+    double number;
+    call->foreign = 1;
+    if (number_of(&self->numbers, value, &number)) {
+        return put_double(at, number);
+    }
+    return PyErr_Occurred() ? NULL : put_remote(self, at, value, call);
+}
+
 /* One key and its value; NULL for what is no number that is here, perhaps with an error. */
 static inline uint8_t *
 put_entry(const Log *self, uint8_t *at, const uint8_t *end, PyObject *key, PyObject *value, Call *call)
 {
-    double number;
     uint8_t *behind = (at = put_key(at, end, key)) == NULL ? NULL : put_plain(at, value);
-    if (at == NULL || behind != NULL) {
-        return behind;
-    }
-    call->foreign = 1;
-    return number_of(&self->numbers, value, &number) ? put_double(at, number) : NULL;
+    return at == NULL || behind != NULL ? behind : put_foreign(self, at, value, call);
 }
 
 /* The metrics' keys and values, and where each ends, if asked; NULL when one of them is not for us, perhaps with an
@@ -249,6 +334,31 @@ goes_to_ring(const Log *self, const Route *route)
            PyObject_TypeCheck(route->ring, self->cursor_type);
 }
 
+/* As `deliver`, once more and from the beginning, for a call that may have values on a GPU. */
+static Py_NO_INLINE int
+deliver_remote(const Log *self, Route *route, Call *call, int64_t now, PyObject **result)
+{
+    uint8_t buffer[PREFIX_MAX + ROW_MAX], prefix[PREFIX_MAX];
+    Remote remote;
+    remote.route = route;
+    remote.count = 0;
+    call->remote = &remote;
+    const uint8_t *end = put_entries(self, buffer + PREFIX_MAX, buffer + sizeof buffer, call, NULL);
+    long long step;
+    int done = end == NULL && !forgive();
+    /* The copies before the step: a call that is Python's must not have taken one. Looked at last: ring and run. */
+    if (end != NULL && remote.count > 0 && queue_remote(&remote) && goes_to_ring(self, route) &&
+        route->ring == (PyObject *)remote.ring && step_of(call, route, &step)) {
+        Py_ssize_t length = put_prefix(prefix, route->run, step, now, call->count);
+        uint8_t *row = buffer + PREFIX_MAX - length;
+        memcpy(row, prefix, (size_t)length);
+        *result = put(self, route->ring, row, end - row);
+        done = 1;
+    }
+    forget_remote(&remote);
+    return done;
+}
+
 /* Delivers a call. 0: nothing has happened, and Python's `log` is to do it. 1: done, or an error without a result. */
 static inline int
 deliver(const Log *self, Route *route, Call *call, int64_t now, PyObject **result)
@@ -258,7 +368,7 @@ deliver(const Log *self, Route *route, Call *call, int64_t now, PyObject **resul
     const uint8_t *end = put_entries(self, buffer + PREFIX_MAX, buffer + sizeof buffer, call, NULL);
     long long step;
     if (end == NULL) {
-        return !forgive();
+        return call->foreign && !PyErr_Occurred() ? deliver_remote(self, route, call, now, result) : !forgive();
     }
     if ((call->foreign && !goes_to_ring(self, route)) || !step_of(call, route, &step)) {
         return 0;
@@ -381,7 +491,7 @@ static PyMethodDef log_methods[] = {
 };
 
 typedef struct {
-    PyTypeObject *cursor, *route, *group, *selector;
+    PyTypeObject *cursor, *route, *group, *selector, *slots;
 } State;
 
 static PyObject *
@@ -415,6 +525,7 @@ log_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->route_type = (PyTypeObject *)Py_NewRef(state->route);
     self->group_type = (PyTypeObject *)Py_NewRef(state->group);
     self->selector_type = (PyTypeObject *)Py_NewRef(state->selector);
+    self->slots_type = (PyTypeObject *)Py_NewRef(state->slots);
     self->shared_name = PyUnicode_InternFromString("shared");
     self->put_slowly_name = PyUnicode_InternFromString("put_slowly");
     self->sampled_name = PyUnicode_InternFromString("sampled");
@@ -459,6 +570,7 @@ log_dealloc(Log *self)
     Py_XDECREF(self->route_type);
     Py_XDECREF(self->group_type);
     Py_XDECREF(self->selector_type);
+    Py_XDECREF(self->slots_type);
     type->tp_free(self);
     Py_DECREF(type);
 }
@@ -568,13 +680,14 @@ module_exec(PyObject *module)
     state->route = add_type(module, &route_spec);
     state->group = add_type(module, &group_spec);
     state->selector = add_type(module, &selector_spec);
+    state->slots = add_type(module, &slots_spec);
     PyTypeObject *log = add_type(module, &log_spec), *steps = add_type(module, &steps_spec);
     Py_XDECREF(log);
     Py_XDECREF(steps);
     if (PyModule_AddIntConstant(module, "INTERFACE", INTERFACE) < 0) {
         return -1;
     }
-    int whole = state->cursor && state->route && state->group && state->selector && log && steps;
+    int whole = state->cursor && state->route && state->group && state->selector && state->slots && log && steps;
     return whole ? 0 : -1;
 }
 
@@ -586,6 +699,7 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->route);
     Py_VISIT(state->group);
     Py_VISIT(state->selector);
+    Py_VISIT(state->slots);
     return 0;
 }
 
@@ -597,6 +711,7 @@ module_clear(PyObject *module)
     Py_CLEAR(state->route);
     Py_CLEAR(state->group);
     Py_CLEAR(state->selector);
+    Py_CLEAR(state->slots);
     return 0;
 }
 

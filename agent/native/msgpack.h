@@ -10,7 +10,7 @@
 enum {
     ROW_MAX = 2048,     /* bytes of keys and values; longer rows go to Python */
     PREFIX_MAX = 32,    /* array, run, step, time, map: 1 + 9 + 9 + 9 + 3 bytes at most */
-    ENTRY_EXTRA = 2 + 9 /* what a key's length and a value take beside the key itself */
+    ENTRY_EXTRA = 2 + 10 /* what a key's length and a value take beside the key itself */
 };
 
 static inline uint8_t *

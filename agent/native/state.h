@@ -28,7 +28,7 @@ forgive(void)
 typedef struct {
     PyObject_HEAD
     Py_ssize_t off, limit, hard;
-    PyObject *memory;
+    PyObject *memory, *slots;
     Py_buffer view;
 } Cursor;
 
@@ -36,6 +36,7 @@ static PyMemberDef cursor_members[] = {
     {"off", T_PYSSIZET, offsetof(Cursor, off), 0, "Where the next frame begins."},
     {"limit", T_PYSSIZET, offsetof(Cursor, limit), 0, "How far it may reach without a look at anything else."},
     {"hard", T_PYSSIZET, offsetof(Cursor, hard), 0, "How far there is room, while `limit` is not negative."},
+    {"slots", T_OBJECT, offsetof(Cursor, slots), 0, "Where devices write the values of its rows; None: nowhere."},
     {NULL},
 };
 
@@ -73,12 +74,14 @@ cursor_traverse(Cursor *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->memory);
+    Py_VISIT(self->slots);
     return 0;
 }
 
 static int
 cursor_clear(Cursor *self)
 {
+    Py_CLEAR(self->slots);
     if (self->memory != NULL) {
         self->limit = -1; /* who still has it, a finalizer in a cycle, say, finds no room in C any more */
         PyBuffer_Release(&self->view);

@@ -7,6 +7,7 @@ class Cursor:
     limit: int
     hard: int
     memory: mmap.mmap
+    slots: Slots | None
 
 class Route:
     run: int
@@ -48,6 +49,11 @@ class Log:
     def log(
         self, metrics: Mapping[str, Any] | None = None, /, step: int | None = None, *others: Any, **values: Any
     ) -> None: ...
+
+class Slots:
+    def __init__(self, memory: object, stream: Callable[[int], int], dtypes: dict[Any, int]) -> None: ...
+    def describe(self, tensor: Any, /) -> tuple[int, int, int, int] | None: ...
+    def queue(self, copies: list[tuple[int, int, int, int]], /) -> list[bytes] | None: ...
 
 class Steps:
     def __init__(self, word: memoryview, /) -> None: ...

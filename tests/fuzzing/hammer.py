@@ -28,11 +28,14 @@ from zlib import adler32
 import msgspec
 
 import fuzzing.instead  # noqa: F401 - before tailrace: the C that is to be watched
+from helpers import cuda_standin
+from helpers.cuda_standin import Tensor
 from tailrace._log.channel import Channel
 from tailrace._log.log import LogCall, make_log
 from tailrace._log.selection import Selection
 from tailrace._values.numbers import KINDS
 from tailrace_agent.ipc import native
+from tailrace_agent.ipc.device_slots import DTYPES, place_of
 from tailrace_agent.ipc.ring_format import BASE, HEAD, MIN_BYTES, SPILL_BASE, SPILLED, TAIL, UNSPILLED
 from tailrace_agent.ipc.ring_reader import RingReader
 from tailrace_agent.ipc.ring_writer import RingWriter
@@ -144,7 +147,60 @@ class LiveTensor:
     __float__ = item
 
 
-KINDS[LiveTensor] = 3
+KINDS[LiveTensor] = KINDS[Tensor] = 3
+
+
+class LiveRemote(Tensor):
+    """One that C takes for a tensor on a GPU, with code of its own that runs while it is looked at."""
+
+    def numel(self) -> int:
+        Live.meanwhile()
+        return super().numel()
+
+    def get_device(self) -> int:
+        Live.meanwhile()
+        return super().get_device()
+
+    def __del__(self) -> None:
+        Live.meanwhile()
+
+
+KINDS[LiveRemote] = 3
+
+
+class OddRemote(Tensor):
+    """One that answers as it should not."""
+
+    def __init__(self, rng: random.Random) -> None:
+        super().__init__(0.5)
+        odd: list[Any] = [-1, 0, 2, 64, 2**31, 2**63, 2**70, None, "x", 0.5, ValueError()]
+        self._odd = {rng.choice(["numel", "data_ptr", "get_device", "is_neg", "dtype"]): rng.choice(odd)}
+
+    def __getattribute__(self, name: str) -> Any:
+        odd = object.__getattribute__(self, "__dict__").get("_odd", {})
+        if name not in odd:
+            return super().__getattribute__(name)
+        if isinstance(odd[name], Exception):
+            raise odd[name]
+        # 1 is no address, so nothing odd is ever read from.
+        return odd[name] if name == "dtype" else lambda: odd[name] if name != "data_ptr" else min(0, hash(odd[name]))
+
+
+KINDS[OddRemote] = 3
+
+
+def slots(count: int) -> Any:
+    """Slots on the heap."""
+    assert native.Slots is not None
+    torch = cuda_standin.fake_torch({0: 5, 1: 6})
+    kinds = {getattr(torch, name): code for name, code in DTYPES.items()}
+    return native.Slots(bytearray(4096 + 32 * count), lambda index: Live.meanwhile() or 5 + index, kinds)
+
+
+def remote(rng: random.Random) -> Any:
+    dtype = rng.choice(["float32", "float64", "float16", "int64", "int8", "bool", "uint16", "complex64"])
+    body = rng.randbytes(2 if dtype.endswith("16") else 1 if dtype in ("bool", "int8") else 4)
+    return rng.choice([Tensor, Tensor, LiveRemote])(body, dtype, rng.choice([0, 0, 1]), count=rng.choice([1, 1, 1, 3]))
 
 
 def number(rng: random.Random) -> Any:
@@ -219,6 +275,8 @@ def code_of_others_in_between(rng: random.Random) -> None:
     bench = Bench(HeapRing(4096, rng, shared=True), selection)
     other = HeapRing(2208, rng, shared=True)
     metrics: dict[str, Any] = {}
+    plain = Bench(bench.ring)
+    beside = [None, slots(20), slots(2)]
     changes: list[Callable[[], object]] = [
         selection.begin_anew,
         selection.forget,
@@ -229,6 +287,9 @@ def code_of_others_in_between(rng: random.Random) -> None:
         lambda: bench.log({"a": 1.0, "z": 2}),
         lambda: bench.log({Live("c"): 1.0}),
         lambda: bench.log(a=LiveNumber(1.0)),
+        lambda: setattr(bench.ring, "slots", rng.choice(beside)),
+        lambda: plain.channel.lead_to(rng.choice([other, bench.ring])),
+        lambda: plain.log(a=remote(rng)),
         gc.collect,
         metrics.clear,
     ]
@@ -240,11 +301,13 @@ def code_of_others_in_between(rng: random.Random) -> None:
 
     for _ in range(30):
         names = [rng.choice([str, Live])(rng.choice("abcz") + str(rng.randrange(3))) for _ in range(rng.randrange(5))]
-        metrics.update((name, rng.choice([LiveNumber(2.0), LiveTensor(), 1, 0.5])) for name in names)
+        metrics.update((name, rng.choice([LiveNumber(2.0), LiveTensor(), remote(rng), 1, 0.5])) for name in names)
         del names
         Live.meanwhile = staticmethod(meanwhile)
         way = rng.random()
-        if way < 0.4:
+        if way < 0.2:
+            plain.log(metrics)
+        elif way < 0.4:
             bench.log(metrics)
         elif way < 0.8:
             bench.log(**metrics)
@@ -255,6 +318,33 @@ def code_of_others_in_between(rng: random.Random) -> None:
         if rng.random() < 0.1:
             bench.channel.encode = None if bench.channel.encode is not None else selection.chooser
             bench.channel.known = 4
+
+
+def values_on_devices(rng: random.Random) -> None:
+    """Slots that run out, drivers that fail, and tensors that are none; what is in a row is a place that there is."""
+    DRIVER.anew()
+    count = rng.choice([1, 2, 17, 300])
+    bench = Bench(HeapRing(rng.choice([2208, 20_000]), rng))
+    bench.ring.slots = slots(count)
+    for step in range(60):
+        held, fails = rng.choice([0, 0, 1]), rng.choice([-1, -1, 0, 1, 3])
+        DRIVER.set(held=held, fails_after=fails, fail_code=700, capturing=rng.choice([0, 0, 0, 1]))
+        values = {
+            key(rng) + str(i): rng.choice([remote(rng), OddRemote(rng), 0.5, 1]) for i in range(rng.randrange(22))
+        }
+        if rng.random() < 0.3:
+            values |= filling(rng)
+        bench.log(values, step)
+        if rng.random() < 0.2:
+            bench.ring.slots.queue([bench.ring.slots.describe(Tensor(0.5))] * rng.randrange(20))
+        if rng.random() < 0.1:
+            DRIVER.land(newest=rng.random() < 0.5)
+            bench.ring.slots = slots(count)  # as an agent that has freed them all
+    for row in bench.ring.taken():
+        for value in msgspec.msgpack.decode(row)[3].values():
+            place = place_of(value)
+            assert place is None or place.slot < count
+    DRIVER.anew()
 
 
 def plans_that_go(rng: random.Random) -> None:
@@ -363,12 +453,16 @@ ALL = [
     numbers_of_all_kinds,
     rules_over_many_keys,
     code_of_others_in_between,
+    values_on_devices,
     plans_that_go,
     rings_of_files,
     threads_and_signals,
     children,
     counters,
 ]
+
+
+DRIVER = cuda_standin.load(Path(tempfile.mkdtemp(prefix="hammer-")))
 
 
 def main(seconds: float, seed: int) -> None:

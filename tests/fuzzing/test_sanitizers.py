@@ -46,6 +46,16 @@ BROKEN = {
         "plan = PyDict_GetItemWithError(selector->plans, keys);",
         "AddressSanitizer",
     ),
+    "a slot behind the last one": (
+        "at = at + 1 < self->count ? at + 1 : 0;",
+        "at = at < self->count ? at + 1 : 0;",
+        "heap-buffer-overflow",
+    ),
+    "one value on a device more than there is room for": (
+        "remote->count == COPIES_MAX",
+        "remote->count == COPIES_MAX + 1",
+        "AddressSanitizer",
+    ),
     "memory of a ring that nobody holds": (
         "self->memory = Py_NewRef(memory);",
         "self->memory = memory;",

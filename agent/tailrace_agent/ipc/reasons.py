@@ -35,6 +35,7 @@ Reason = Literal[
     "step is too large",
     "staged elsewhere",
     "after its step's statistics",
+    "not computed by its device",
     # while they wait
     "spool at its bound",
     "lost with a damaged spool",

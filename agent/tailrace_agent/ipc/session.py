@@ -44,6 +44,7 @@ from tailrace_agent.files.ownership import (
     remove_tree,
 )
 from tailrace_agent.ipc import shared_dirs, status
+from tailrace_agent.ipc.device_slots import SlotsReader
 from tailrace_agent.ipc.ring_format import MIN_BYTES
 from tailrace_agent.ipc.ring_reader import RingReader
 from tailrace_agent.ipc.ring_writer import RingWriter
@@ -307,6 +308,19 @@ class Session:
         """
         return RingReader(self.shared / f"{name}.ring", self.spill_path(name))
 
+    def slots(self, name: str) -> SlotsReader:
+        """Opens the slots beside a ring, for values that devices write.
+
+        Raises:
+            SessionError: They are none.
+            OSError: They cannot be opened; there may be none.
+        """
+        return SlotsReader(self.slots_path(name))
+
+    def slots_path(self, name: str) -> Path:
+        """Where these are."""
+        return self.shared / f"{name}.slots"
+
     def spill_path(self, name: str) -> Path:
         """Where a ring's overflow goes."""
         return self.dir / f"spill-{name}"
@@ -330,7 +344,7 @@ class Session:
         self.spill_path(name).unlink(missing_ok=True)
         if not self.has_shared:
             return
-        for suffix in ("ring", "owner", "bell"):
+        for suffix in ("ring", "owner", "bell", "slots"):
             (self.shared / f"{name}.{suffix}").unlink(missing_ok=True)
 
     def bell(self, name: str) -> Path:

@@ -39,6 +39,7 @@ from tailrace_agent.provenance.metadata import Metadata
 from tailrace_agent.runtime.file_limit import explained
 from tailrace_agent.settings.settings import Settings
 from tailrace_agent.sinks.base import SinkFactory
+from tailrace_agent.spool.device_rows import DeviceRows
 from tailrace_agent.spool.intake import Changes, Intake
 from tailrace_agent.spool.store import Spool
 
@@ -120,7 +121,8 @@ class Pipeline:
         book = _opened_book(session, spool, log)
         book.remember(credentials or {})
         observers = Observers(settings, book, spool, session=session.id, host=session.info.hostname, log=log)
-        intake = Intake(partial(staging.stage_text, session.artifacts), saw=observers.saw)
+        devices = _resumed_devices(session, spool, book, monotonic(), log)
+        intake = Intake(partial(staging.stage_text, session.artifacts), saw=observers.saw, devices=devices)
         for state in book.all():
             if state.rank_steps is not None:
                 intake.ranks.resume(state.run, state.rank_steps)
@@ -186,7 +188,7 @@ class Pipeline:
             self.on_change()
         self.takeover.keep_bound(self.settings.spool_max_bytes)
         if now >= self._look_at:
-            self._look_around()
+            self._look_around(now)
             self._look_at = now + _LOOK_AROUND
         self.status_files.publish(now)
         # At once: the next drain writes the ends of those that are gone, and finds the rings read for the barriers.
@@ -205,8 +207,8 @@ class Pipeline:
             self.destinations.update()
         self.on_change()
 
-    def _look_around(self) -> None:
-        self.rings.retire()  # first: a run counts as killed when its ring is none of those that are left
+    def _look_around(self, now: float) -> None:
+        self.rings.retire(now)  # first: a run counts as killed when its ring is none of those that are left
         rings = self.rings.names
         # Only without a ring: as long as there is one, the record of such a run may still come.
         if not rings and self.book.adopt(self.spool.waiting.runs):
@@ -290,6 +292,18 @@ class Pipeline:
         self.observers.close()
         self.spool.close()
         self.rings.close()
+
+
+def _resumed_devices(session: Session, spool: Spool, book: RunBook, now: float, log: Log) -> DeviceRows:
+    """The rows that an earlier agent has put aside, until devices have written their values."""
+    devices = DeviceRows(session.slots)
+    for block in devices.resume(spool.waiting.aside()):
+        log.error("a row that was put aside cannot be read", block=block)
+        spool.give_up_aside(block, "unreadable block")
+    for state in book.all():
+        if state.end is not None:
+            devices.ended(state.run, now)
+    return devices
 
 
 def _opened_book(session: Session, spool: Spool, log: Log) -> RunBook:

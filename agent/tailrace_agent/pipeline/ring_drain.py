@@ -154,18 +154,24 @@ class RingDrain:
                 reading = reading._replace(more=reading.more or frames.more)
         return reading
 
-    def retire(self) -> None:
+    def retire(self, now: float) -> None:
         """Removes the rings of processes that are gone, each after it was read once more."""
         for name, source in list(self._sources.items()):
+            read = not source.reader.unread
             if not self._alive(name):
-                if source.dead and not source.reader.unread:  # a torn frame is skipped by then: see `gives_up`
+                # A torn frame is skipped by then: see `gives_up`. What devices had not computed is given up first.
+                if source.dead and read and not self._intake.devices.give_up(name):
                     self._remove(name, source)
                 source.dead = True  # whoever died may have written after the last read: read once more
+            elif read:
+                self._intake.devices.reclaim(name, now)
+        self._intake.devices.keep_only(self.names)
 
     def close(self) -> None:
         """Lets go of all rings; what is in them stays."""
         for source in self._sources.values():
             source.reader.close()
+        self._intake.devices.close()
 
     def _read_one(self, name: str, source: _Source, now: float) -> Frames | None:
         """What a ring holds; None where it cannot be read now, which is no matter of the other rings."""

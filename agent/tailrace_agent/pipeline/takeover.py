@@ -79,6 +79,7 @@ class Takeover:
             raise
 
     def _step(self, now: float, committed: Callable[[Changes], None]) -> bool:
+        self._intake.feed_landed(now)
         reading = self._rings.read(now)
         self._intake.ranks.close_all_but(self._rings.found)
         changes = self._intake.take()
@@ -88,10 +89,11 @@ class Takeover:
             self._intake.feed("", alerts)
             changes.add(self._intake.take())
         if reading.taken or changes or gone:
-            self._commit(changes, reading.positions, gone, now)
+            aside = self._commit(changes, reading.positions, gone, now)
             committed(changes)
             self._announce(gone)
             reading.commit()
+            self._intake.devices.committed(zip(aside, changes.aside, strict=True), changes.landed, changes.safe)
             self._observers.done()
         # Nothing new, but earlier commits have not waited for the disk: an empty one that waits takes them along.
         elif self._unsynced and now >= self._sync_at:
@@ -121,7 +123,7 @@ class Takeover:
 
     def _commit(
         self, changes: Changes, rings: list[tuple[str, int, int]], gone: Mapping[int, Gone], now: float
-    ) -> None:
+    ) -> list[int]:
         # First, and apart: what fails after `ingest` would have the rings read again. A kill in between is a gap in the
         # samples' steps, and no step twice.
         for run, samples in changes.progress.items():
@@ -142,11 +144,25 @@ class Takeover:
             states += [(run, state) for run, best in changes.bests.items() if (state := self._book.bests(run, best))]
             states += [(run, state) for run, steps in changes.steps.items() if (state := self._book.steps(run, steps))]
             states += self._book.reopen(changes.runs)
-            self._spool.ingest(changes.blocks, changes.tallies, states, rings, sync=sync)
+            aside = self._spool.ingest(
+                changes.blocks,
+                changes.tallies,
+                states,
+                rings,
+                aside=changes.blocks_aside,
+                landed=[(row.run, block) for block, row in changes.landed],
+                sync=sync,
+            )
         self._unsynced = not sync
         if sync:
             self._sync_at = now + _SYNC_EVERY
         self._note(changes)
+        for end in (*changes.ends, *(each.end for each in gone.values())):
+            if end.status == "RUNNING":
+                self._intake.devices.goes_on(end.run)
+            else:
+                self._intake.devices.ended(end.run, now)
+        return aside
 
     def _look_back(self, changes: Changes, gone: Mapping[int, Gone]) -> None:
         """What a run gets with its end is written in the same transaction, and so is all that it follows from."""

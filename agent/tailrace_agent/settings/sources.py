@@ -46,6 +46,7 @@ INTERNAL_VARIABLES: Final = frozenset(
         "TAILRACE_JOB",
         "TAILRACE_RANK",
         "TAILRACE_NATIVE",
+        "TAILRACE_GPU_SLOTS",
         "TAILRACE_BUILD_NATIVE",
         INSTALLED,
     }

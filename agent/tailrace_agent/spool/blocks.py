@@ -18,6 +18,7 @@ from tailrace_agent.spool.extremes import Extreme
 
 __all__ = [
     "BLOCK_POINTS",
+    "DEVICE",
     "SYSTEM",
     "Block",
     "DeadLetter",
@@ -34,6 +35,9 @@ BLOCK_POINTS: Final = 250
 
 SYSTEM: Final = "system"
 """The kind of a new block that holds system metrics."""
+
+DEVICE: Final = "device"
+"""The kind of a block whose values a device has still to write: see `device_rows`. Nothing sends it."""
 
 NewBlock = tuple[int, Kind, int, int, bytes]
 """`(run, kind, n, first_ns, body)`, as `Block` calls them. Those of the kind `SYSTEM` are metrics, too."""

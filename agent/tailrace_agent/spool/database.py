@@ -106,6 +106,10 @@ class Database:
                 with self._transaction(sync=True):
                     pass
 
+    def unsafe_from(self, block: int) -> None:
+        """Within a transaction: a block of this id, perhaps a lower one than others on the disk, is new."""
+        self._safe = min(self._safe, block - 1)
+
     def close(self) -> None:
         """Closes the database; everything in it is on disk then."""
         with self._lock:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from tailrace_agent.ipc.records import Kind
 from tailrace_agent.ledger import as_dropped
-from tailrace_agent.spool.blocks import DeadLetter, NewBlock
+from tailrace_agent.spool.blocks import DEVICE, DeadLetter, NewBlock
 from tailrace_agent.spool.counts import count
 from tailrace_agent.spool.database import Database
 from tailrace_agent.spool.schema import sound
@@ -57,8 +57,8 @@ class DeadLetters:
             db.execute(
                 # '*' for a name: a block holds many.
                 "INSERT INTO dead(run, kind, key, n, body, reason, at) "  # noqa: S608
-                f"SELECT run, kind, '*', n, {sound('block')}, ?, ? FROM block WHERE run = ? ORDER BY id",
-                (reason, time.time(), run),
+                f"SELECT run, kind, '*', n, {sound('block')}, ?, ? FROM block WHERE run = ? AND kind != ? ORDER BY id",
+                (reason, time.time(), run, DEVICE),
             )
             removed = self._waiting.remove_all(db, run)
             count(db, [(run, kind, "dead", n) for kind, _, n in removed])

@@ -6,14 +6,15 @@ What is no number, no string, no step is counted as dropped, with a reason and o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 from zlib import crc32
 
 import msgspec
 
 from tailrace_agent.ipc.curves import At
+from tailrace_agent.ipc.device_slots import Place, place_of
 from tailrace_agent.ipc.nested import flat_items
 from tailrace_agent.ipc.notices import Notice, Topic, not_logged
 from tailrace_agent.ipc.reasons import Reason, of_the_trainer
@@ -43,7 +44,8 @@ from tailrace_agent.ipc.staging import is_staged_name
 from tailrace_agent.ledger import as_dropped
 from tailrace_agent.runtime.job import own_run
 from tailrace_agent.sinks.base import Limits
-from tailrace_agent.spool.blocks import BLOCK_POINTS, SYSTEM, NewBlock, Tally, encode_rows
+from tailrace_agent.spool.blocks import BLOCK_POINTS, DEVICE, SYSTEM, NewBlock, Tally, encode_rows
+from tailrace_agent.spool.device_rows import DeviceRow, DeviceRows
 from tailrace_agent.spool.rank_rows import RankPlace, RankRows, RankSteps
 from tailrace_agent.text.quoting import quoted
 
@@ -51,6 +53,8 @@ __all__ = ["Changes", "Intake"]
 
 _LIMITS: Final = Limits()
 _SHOWN: Final = 100
+_METRICS: Final = b"\x94"
+"""How a metrics row begins: a MessagePack array of four."""
 _MAX_STEP: Final = 2**63 - 1
 """The largest integer that SQLite and MLflow's databases hold."""
 _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -75,6 +79,9 @@ class Changes:
         self.progress: dict[int, dict[str, Samples]] = {}
         self.steps: dict[int, RankSteps] = {}
         self.done: set[int] = set()
+        self.aside: list[DeviceRow] = []
+        self.landed: list[tuple[int, DeviceRow]] = []
+        self.safe: dict[str, list[Place]] = {}
         self._tally: dict[tuple[int, Kind, str], int] = {}
 
     def count(self, run: int, kind: Kind, what: str, n: int) -> None:
@@ -109,7 +116,7 @@ class Changes:
         return bool(self.starts or handed_on or self.ranks or self.flushes)
 
     def add(self, other: Changes) -> None:
-        """Takes another drain's blocks, counts and notices along."""
+        """Takes blocks, counts and notices of other rows along, none of them with values on devices."""
         self.blocks += other.blocks
         self.notices += other.notices
         self.steps |= other.steps
@@ -121,8 +128,14 @@ class Changes:
         """Runs whose ledger changes."""
         return {run for run, _, _ in self._tally}
 
+    @property
+    def blocks_aside(self) -> list[NewBlock]:
+        """The rows that are put aside, as the spool takes them."""
+        return [(row.run, DEVICE, len(row.places), row.time_ns, encode(row)) for row in self.aside]
+
     def __bool__(self) -> bool:
-        return bool(self.blocks or self._tally or self._control or self.notices or self.steps or self.bests)
+        written = self.blocks or self._tally or self.steps or self.bests or self.landed
+        return bool(written or self._control or self.notices)
 
 
 class Intake:
@@ -133,6 +146,7 @@ class Intake:
             returns the name of the staged entry.
         limits: MLflow's limits for the length of values.
         saw: Called with each row's `(run, step, time_ns, values, system=…)`.
+        devices: The rows that wait for values on devices.
 
     Not thread-safe: one drain at a time.
     """
@@ -142,8 +156,10 @@ class Intake:
         stage_text: Callable[[str, str], str],
         limits: Limits = _LIMITS,
         saw: Callable[..., None] | None = None,
+        devices: DeviceRows | None = None,
     ) -> None:
         self._stage_text, self._limits, self._saw = stage_text, limits, saw
+        self.devices = DeviceRows(_no_slots) if devices is None else devices
         self._open: dict[tuple[int, Kind], tuple[list[bytes], int, int]] = {}
         self._lane: Kind = "metric"
         self._warned: set[tuple[int, object]] = set()
@@ -173,13 +189,23 @@ class Intake:
                 # First, since nearly all rows are metrics; a control record fails at its first element.
                 run, step, time_ns, values = decode_row(body)
             except _UNREADABLE:
-                self._other(ring, body)
+                if not self._has_places(ring, body):
+                    self._other(ring, body)
                 continue
-            place = self.ranks.place_of(ring)
-            if place is None or place.run != run:
-                self._row(run, step, time_ns, values, body)
-            else:
-                self._of_rank(ring, place, body, step, time_ns, values)
+            self._metrics(ring, run, step, time_ns, values, body)
+
+    def feed_landed(self, now: float) -> None:
+        """Takes the rows whose values devices have written since; before those that rings bring."""
+        for block, row, found, reason in self.devices.look(now):
+            self._changes.landed.append((block, row))
+            # They were counted when they were put aside, and are counted once more where they go.
+            self._changes.count(row.run, "metric", "accepted", -len(row.places))
+            if found.lost:
+                self._changes.drop(row.run, "metric", reason, found.lost)
+            if found.values:
+                self._note_safe(row.ring, row.places, found.values)
+                self._changes.count(row.run, "metric", "calls", -row.rest)
+                self._metrics(row.ring, row.run, row.step, row.time_ns, found.values)
 
     def drop(self, run: int, reason: Reason, n: int) -> None:
         """Counts metrics that could not even be read."""
@@ -197,7 +223,23 @@ class Intake:
         changes, self._changes = self._changes, Changes()
         return changes
 
-    def _row(self, run: int, step: int, time_ns: int, values: dict[str, float | bool], body: bytes) -> None:
+    def _metrics(
+        self,
+        ring: str,
+        run: int,
+        step: int,
+        time_ns: int,
+        values: Mapping[str, float | bool],
+        body: bytes | None = None,
+    ) -> None:
+        body = encode((run, step, time_ns, values)) if body is None else body
+        place = self.ranks.place_of(ring)
+        if place is None or place.run != run:
+            self._row(run, step, time_ns, values, body)
+        else:
+            self._of_rank(ring, place, body, step, time_ns, values)
+
+    def _row(self, run: int, step: int, time_ns: int, values: Mapping[str, float | bool], body: bytes) -> None:
         if self._saw is not None:
             self._saw(run, step, time_ns, values, system=self._lane == SYSTEM)
         # MessagePack has unsigned numbers of 64 bits, and SQLite has none.
@@ -211,7 +253,7 @@ class Intake:
             self._split(run, step, time_ns, values)
 
     def _of_rank(
-        self, ring: str, place: RankPlace, body: bytes, step: int, time_ns: int, values: dict[str, float | bool]
+        self, ring: str, place: RankPlace, body: bytes, step: int, time_ns: int, values: Mapping[str, float | bool]
     ) -> None:
         """A rank's row: what of it goes on, under which name; the rest is a part of statistics, or not for MLflow."""
         run = place.run
@@ -251,7 +293,7 @@ class Intake:
         if lane != SYSTEM:
             self._changes.count(run, "metric", "calls", len(bodies))
 
-    def _split(self, run: int, step: int, time_ns: int, values: dict[str, float | bool]) -> None:
+    def _split(self, run: int, step: int, time_ns: int, values: Mapping[str, float | bool]) -> None:
         items = list(values.items())
         starts = range(0, len(items), BLOCK_POINTS)
         for at in starts:
@@ -259,6 +301,46 @@ class Intake:
             self._add(run, time_ns, len(part), encode((run, step, time_ns, part)))
         if len(starts) > 1 and self._lane != SYSTEM:  # each part is counted as a call where its block is cut
             self._changes.count(run, "metric", "calls", 1 - len(starts))
+
+    # -- values on devices -------------------------------------------------------------------------------------------
+
+    def _has_places(self, ring: str, body: bytes) -> bool:
+        """Takes a row that names places in the stead of some values; whether it was one."""
+        if body[:1] != _METRICS:
+            return False
+        try:
+            run, step, time_ns, values = RAW.decode(body)
+            places = {key: place for key, value in values.items() if (place := place_of(value)) is not None}
+            run, step, time_ns = _as_id(run), _as_step(step), _as_id(time_ns)
+            good = all(isinstance(key, str) for key in places)
+        except (*_UNREADABLE, ValueError, TypeError, AttributeError):
+            return False
+        if not places or not good:
+            return False
+        rest = {key: value for key, value in values.items() if key not in places}
+        found = self.devices.find(ring, places)
+        if found.waits:
+            row = DeviceRow(ring, run, step, time_ns, places, rest=bool(rest))
+            self._changes.aside.append(row)
+            self._changes.count(run, "metric", "accepted", len(places))
+            self._changes.last_ns[run] = time_ns
+        else:
+            if found.lost:
+                self._changes.drop(run, "metric", "damaged in the ring", found.lost)
+            self._note_safe(ring, places, found.values)
+            # In the order of the call.
+            rest = {
+                key: found.values.get(key, value)
+                for key, value in values.items()
+                if key not in places or key in found.values
+            }
+        if rest:
+            self.feed(ring, [encode((run, step, time_ns, rest))])
+        return True
+
+    def _note_safe(self, ring: str, places: Mapping[str, Place], values: Mapping[str, float]) -> None:
+        """These values are here, so their slots are free when all this is written."""
+        self._changes.safe.setdefault(ring, []).extend(places[key] for key in values)
 
     def _other(self, ring: str, body: bytes) -> None:
         try:
@@ -380,6 +462,10 @@ class Intake:
         pointer = _POINTER.format(path=Path(folder, name).as_posix())
         self._changes.notices.append((run, f"{kind} {quoted(key)} has {len(value)} characters: cut,{pointer[20:-1]}"))
         return value[: longest - len(pointer)] + pointer
+
+
+def _no_slots(ring: str) -> NoReturn:
+    raise LookupError(ring)
 
 
 def _run_of(record: Control) -> int:

@@ -20,13 +20,16 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 from tailrace_agent.ipc.finished import SetAside, still_aside
-from tailrace_agent.ledger import Ledger
+from tailrace_agent.ipc.reasons import Reason
+from tailrace_agent.ledger import Ledger, as_dropped
 from tailrace_agent.spool.artifacts import WaitingArtifacts
-from tailrace_agent.spool.blocks import NewBlock, Outcome, Tally
+from tailrace_agent.spool.blocks import DEVICE, NewBlock, Outcome, Tally
 from tailrace_agent.spool.counts import Counts, count, count_keys, extremes, ledger, widen
 from tailrace_agent.spool.database import Database, NotASpool, move_away, move_rest
 from tailrace_agent.spool.dead_letters import DeadLetters
@@ -79,17 +82,48 @@ class Spool:
         runs: Iterable[tuple[int, bytes]] = (),
         rings: Iterable[tuple[str, int, int]] = (),
         *,
+        aside: Sequence[NewBlock] = (),
+        landed: Iterable[tuple[int, int]] = (),
         sync: bool = False,
-    ) -> None:
-        """Takes over what rings held: blocks, counts, run states, ring positions."""
-        blocks = list(blocks)
+    ) -> list[int]:
+        """Takes over what rings held: blocks, counts, run states, ring positions.
+
+        Args:
+            blocks: What waits from now on.
+            tallies: The counts.
+            runs: Run states.
+            rings: How far each ring is taken over.
+            aside: Blocks that nothing sends.
+            landed: Of these, `(run, id)` of those that go now: the first new blocks of their run take their ids.
+            sync: Wait for the disk.
+
+        Returns:
+            The ids of what is aside now.
+        """
+        blocks, landed = list(blocks), sorted(landed)
         with self.database.transaction(sync) as db:
-            self.waiting.put(db, blocks)
+            gone = [(run, *self.waiting.remove(db, [id_])) for run, id_ in landed]
+            ids = {run: iter([id_ for _, id_ in group]) for run, group in groupby(landed, itemgetter(0))}
+            self.waiting.put(db, blocks, ids)
+            put_aside = self.waiting.put_aside(db, aside)
             count(db, tallies)
             db.executemany("INSERT OR REPLACE INTO run VALUES(?, ?)", runs)
             db.executemany("INSERT OR REPLACE INTO ring VALUES(?, ?, ?)", rings)
+            if landed and not sync:
+                self.database.unsafe_from(min(id_ for _, id_ in landed))
         # After the commit: where it fails, the counts in memory still agree with the file.
-        self.waiting.grow(blocks)
+        self.waiting.grow([*blocks, *aside])
+        for run, size, entries in gone:
+            self.waiting.shrink(run, DEVICE, size, entries)
+        return put_aside
+
+    def give_up_aside(self, block: int, reason: Reason) -> None:
+        """Removes a block that nothing sends, and counts its entries as dropped."""
+        with self.database.transaction() as db:
+            row = db.execute("SELECT run, n, length(body) FROM block WHERE id = ?", (block,)).fetchone()
+            self.waiting.remove(db, [block])
+            count(db, [(row[0], "metric", as_dropped(reason), row[1])])
+        self.waiting.shrink(row[0], DEVICE, row[2], row[1])
 
     def settle(self, *outcomes: Outcome) -> None:
         """Removes blocks that were dealt with and counts what became of them, in one transaction."""

@@ -10,13 +10,14 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
 from tailrace_agent.ipc.reasons import Reason
 from tailrace_agent.ipc.records import Kind
 from tailrace_agent.ledger import as_dropped
-from tailrace_agent.spool.blocks import SYSTEM, Block, NewBlock, stored_kind
+from tailrace_agent.spool.blocks import DEVICE, SYSTEM, Block, NewBlock, stored_kind
 from tailrace_agent.spool.counts import count
 from tailrace_agent.spool.database import Database
 from tailrace_agent.spool.schema import sound
@@ -25,6 +26,7 @@ __all__ = ["SELECT_BLOCK", "Waiting"]
 
 SELECT_BLOCK: Final = f"SELECT id, run, kind, n, first_ns, {sound('block')} FROM block"  # noqa: S608
 """The columns of a `Block`."""
+_PUT: Final = "INSERT INTO block(id, run, kind, minor, n, first_ns, body) VALUES(?, ?, ?, ?, ?, ?, ?)"
 
 
 class Waiting:
@@ -101,12 +103,39 @@ class Waiting:
 
     # -- within a transaction, and after it --------------------------------------------------------------------------
 
-    def put(self, db: sqlite3.Connection, blocks: Iterable[NewBlock]) -> None:
-        """Adds blocks; those of the kind `SYSTEM` are the first to go at the bound."""
+    def put(
+        self,
+        db: sqlite3.Connection,
+        blocks: Iterable[NewBlock],
+        ids: Mapping[int, Iterator[int]] = MappingProxyType({}),
+    ) -> None:
+        """Adds blocks; those of the kind `SYSTEM` are the first to go at the bound.
+
+        Args:
+            db: In a transaction.
+            blocks: The blocks.
+            ids: Of blocks of each run that have just been removed: its first new ones of metrics take their place.
+        """
+        none: Iterator[int] = iter(())
         db.executemany(
-            "INSERT INTO block(run, kind, n, first_ns, body, minor) VALUES(?, ?, ?, ?, ?, ?)",
-            [(run, stored_kind(kind), n, at, body, kind == SYSTEM) for run, kind, n, at, body in blocks],
+            _PUT,
+            [
+                (next(ids.get(run, none), None) if kind == "metric" else None, run, *_stored(kind), n, at, body)
+                for run, kind, n, at, body in blocks
+            ],
         )
+
+    def put_aside(self, db: sqlite3.Connection, blocks: Iterable[NewBlock]) -> list[int]:
+        """Adds blocks that nothing sends; their ids."""
+        return [
+            db.execute(_PUT, (None, run, *_stored(kind), n, at, body)).lastrowid or 0
+            for run, kind, n, at, body in blocks
+        ]
+
+    def aside(self) -> list[tuple[int, bytes]]:
+        """Id and body of each block that nothing sends, oldest first."""
+        sql = f"SELECT id, {sound('block')} FROM block WHERE kind = ? ORDER BY id"  # noqa: S608
+        return [(row[0], row[1]) for row in self._database.rows(sql, (DEVICE,))]
 
     def remove(self, db: sqlite3.Connection, ids: Sequence[int]) -> tuple[int, int]:
         """Removes blocks; the bytes and entries of those that were still there."""
@@ -119,10 +148,10 @@ class Waiting:
         return size, entries
 
     def remove_all(self, db: sqlite3.Connection, run: int) -> list[tuple[Kind, int, int]]:
-        """Removes all blocks of a run; the bytes and entries of each kind."""
-        sql = "SELECT kind, total(length(body)), sum(n) FROM block WHERE run = ? GROUP BY kind"
-        found = [(kind, int(size), n) for kind, size, n in db.execute(sql, (run,)).fetchall()]
-        db.execute("DELETE FROM block WHERE run = ?", (run,))
+        """Removes all blocks of a run but those that are aside; the bytes and entries of each kind."""
+        sql = "SELECT kind, total(length(body)), sum(n) FROM block WHERE run = ? AND kind != ? GROUP BY kind"
+        found = [(kind, int(size), n) for kind, size, n in db.execute(sql, (run, DEVICE)).fetchall()]
+        db.execute("DELETE FROM block WHERE run = ? AND kind != ?", (run, DEVICE))
         return found
 
     def grow(self, blocks: Iterable[NewBlock]) -> None:
@@ -181,6 +210,11 @@ class Waiting:
         for _, run, n, size in gone:
             dropped[run] = dropped.get(run, 0) + n
             self.shrink(run, "metric", size, n)
+
+
+def _stored(kind: Kind) -> tuple[Kind, bool]:
+    """The columns `kind` and `minor`."""
+    return stored_kind(kind), kind == SYSTEM
 
 
 def _oldest(db: sqlite3.Connection, run: int, kind: Kind, limit: int) -> list[Block]:

@@ -1,7 +1,8 @@
 """What becomes of a `log()` call that the fast path could not take: what is good of it is logged all the same.
 
 Such a call has values that are on a device, values or a step that are no numbers, or a step of an unusual type. Values
-on a device are copied there without a wait and put on the ring when they have arrived, in a row of their own.
+on a device are copied there without a wait. A CUDA device writes them into shared memory, and the row that names them
+goes on the ring at once; from others they go on the ring when they have arrived, in a row of their own.
 
 Thread safety: any thread. The figures that are kept for the run's report may then lack a call in a million.
 """
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from tailrace._log.channel import Channel
     from tailrace._log.last_values import Latest
+    from tailrace_agent.ipc import native
 
 __all__ = ["SlowPath"]
 
@@ -35,6 +37,8 @@ class SlowPath:
         run: tailrace's id of the run.
         reject: Called with what cannot be logged; with True for what turned out after the call.
         latest: Keeps the values of a run that is not delivered; None: they go to the channel.
+        slots: Gives the slots beside this process's ring, into which devices write by themselves, if there are any;
+            gets a value on a device to try them with.
 
     Attributes:
         channel: Where the rows go; set before the first call.
@@ -45,8 +49,14 @@ class SlowPath:
 
     channel: Channel
 
-    def __init__(self, run: int, reject: Callable[[list[Fault], bool], None], latest: Latest | None) -> None:
-        self._run, self._reject, self._latest = run, reject, latest
+    def __init__(
+        self,
+        run: int,
+        reject: Callable[[list[Fault], bool], None],
+        latest: Latest | None,
+        slots: Callable[[object], native.Slots | None] | None = None,
+    ) -> None:
+        self._run, self._reject, self._latest, self._slots = run, reject, latest, slots
         self.calls = self.took_ns = self.halves = 0
 
     def timed(self, values: Mapping[str, Any], metrics: Any, step: Any, time_ns: int, error: BaseException) -> None:
@@ -86,6 +96,10 @@ class SlowPath:
             n = len(numbers) + len(deferred) + len(bad)
             self._reject([*faults, Fault(f"step {shown(step)} is no integer", "step is no integer", n)], False)
             return False
+        if deferred and (places := self._copied(deferred)) is not None:
+            self.channel.put(encode((self._run, step, time_ns, {**numbers, **places})))
+            self._reject([*faults, *map(bad_value, bad)], False)
+            return True
         # In a row of its own: what is ready does not wait for what is still on a device.
         if numbers:
             self.channel.put(encode((self._run, step, time_ns, numbers)))
@@ -105,6 +119,15 @@ class SlowPath:
         except Exception as error:  # noqa: BLE001 - as in the hot path
             return self.take(values, None, step, time_ns, error)
         return True
+
+    def _copied(self, deferred: dict[str, object]) -> dict[str, object] | None:
+        """Has devices write these values into slots; what stands for them in a row, or None where that cannot be."""
+        from tailrace._log.device_slots import copied, on_cuda
+
+        if self._slots is None or not all(map(on_cuda, deferred.values())):
+            return None
+        slots = self._slots(next(iter(deferred.values())))
+        return None if slots is None else copied(slots, deferred)
 
     def _defer(self, deferred: dict[str, object], step: int, time_ns: int, *, half: bool) -> list[tuple[str, str]]:
         """Values that are on a device: copied without a sync now, put on the ring when they have arrived.

@@ -32,8 +32,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tailrace._log.channel import Channel
+    from tailrace._log.device_slots import Trial
     from tailrace._messages.voice import Voice
     from tailrace._session.torch_memory import TorchMemory
+    from tailrace_agent.ipc import native
     from tailrace_agent.ipc.ring_writer import RingWriter
     from tailrace_agent.ipc.session import Session
     from tailrace_agent.settings.settings import Settings
@@ -83,6 +85,7 @@ class Connection:
         self._token = 0
         self._torch: TorchMemory | None = None
         self._ring: RingWriter | None = None
+        self._trial: Trial | None = None
 
     @classmethod
     def open(cls, settings: Settings, voice: Voice, join: str | None = None) -> Connection:
@@ -161,6 +164,24 @@ class Connection:
                 for channel in self._channels:
                     channel.lead_to(self._ring)
             return self._ring
+
+    def device_slots(self, value: object) -> native.Slots | None:
+        """Where devices write values of this process's rows by themselves; None where they do not, or not yet.
+
+        Args:
+            value: One on a device, to try it with.
+        """
+        ring = self._ring
+        if ring is None:  # a forked child: where the parent has used a GPU, it can use none itself
+            return None
+        if ring.slots is None:
+            with contextlib.suppress(Exception):  # full shared memory, a driver of another kind: the older way does
+                from tailrace._log.device_slots import Trial
+
+                self._trial = self._trial or Trial(self.session.slots_path(ring.path.stem))
+                if (slots := self._trial.passed(value)) is not None:
+                    ring.slots = slots
+        return ring.slots
 
     def listen(self, on_bell: Callable[[], None]) -> None:
         """Calls a function when the agent has something new for this process; once in each process."""
@@ -277,6 +298,7 @@ class Connection:
         self._lock = threading.RLock()
         # The mapping is inherited, and shared with the parent: a row from here would go among the parent's.
         self._ring = None
+        self._trial = None
         self.keeper.after_fork()
         self._listens = False
         self._torch = None

@@ -26,6 +26,7 @@ __all__ = [
     "NotReady",
     "Split",
     "flatten_params",
+    "learn_tensors",
     "name_of",
     "split",
     "to_number",
@@ -74,6 +75,11 @@ _plain: set[type] = {float, int, bool}
 _SCALAR, _ARRAY, _TENSOR = 1, 2, 3
 KINDS: dict[type, int] = {}
 """What the hot path in C reads by itself (agent/native/numbers.h): each type once one of it was read here."""
+
+
+def learn_tensors(tensor: type) -> None:
+    """The hot path in C is to look at this class of torch's by itself."""
+    KINDS[tensor] = _TENSOR
 
 
 def to_number(value: object) -> float:
