@@ -334,8 +334,10 @@ class Intake:
                 for key, value in values.items()
                 if key not in places or key in found.values
             }
-        if rest:
-            self.feed(ring, [encode((run, step, time_ns, rest))])
+        if all(isinstance(value, (float, int)) for value in rest.values()):
+            self._metrics(ring, run, step, time_ns, rest)
+        else:
+            self._other(ring, encode((run, step, time_ns, rest)))
         return True
 
     def _note_safe(self, ring: str, places: Mapping[str, Place], values: Mapping[str, float]) -> None:
