@@ -336,7 +336,8 @@ def values_on_devices(rng: random.Random) -> None:
             values |= filling(rng)
         bench.log(values, step)
         if rng.random() < 0.2:
-            bench.ring.slots.queue([bench.ring.slots.describe(Tensor(0.5))] * rng.randrange(20))
+            tensor = Tensor(0.5)
+            bench.ring.slots.queue([bench.ring.slots.describe(tensor)] * rng.randrange(20))
         if rng.random() < 0.1:
             DRIVER.land(newest=rng.random() < 0.5)
             bench.ring.slots = slots(count)  # as an agent that has freed them all

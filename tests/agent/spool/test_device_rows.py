@@ -252,7 +252,7 @@ def test_values_of_a_rank_go_where_its_other_values_go(rig: DeviceRig) -> None:
     assert {key: [p.value for p in points] for key, points in rig.of(2).metrics.items()} == {"loss/rank3": [4.0]}
 
 
-@given(st.integers(0, 2**32))
+@given(seed=st.integers(0, 2**32))
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_happens_in_whatever_order_the_ledger_adds_up(seed: int, tmp_path_factory: Any) -> None:
     rng = random.Random(seed)
