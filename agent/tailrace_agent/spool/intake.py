@@ -334,9 +334,9 @@ class Intake:
                 for key, value in values.items()
                 if key not in places or key in found.values
             }
-        if all(isinstance(value, (float, int)) for value in rest.values()):
+        if rest and all(isinstance(value, (float, int)) for value in rest.values()):
             self._metrics(ring, run, step, time_ns, rest)
-        else:
+        elif rest:
             self._other(ring, encode((run, step, time_ns, rest)))
         return True
 
