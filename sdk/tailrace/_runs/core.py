@@ -131,8 +131,7 @@ class RunCore:
         # With `log_metrics=False` params and the rest are delivered, so the connection is there, and metrics are not.
         self.latest = Latest(heard(spec, settings)) if connection is None or not settings.log_metrics else None
         self.local = LocalReport(spec, settings, voice) if connection is None and settings.backend != "none" else None
-        slots = None if connection is None else connection.device_slots
-        self.slow_path = SlowPath(spec.run, self._reject, self.latest, slots)
+        self.slow_path = SlowPath(spec.run, self._reject, self.latest, getattr(connection, "device_slots", None))
         selection = Selection.of(settings.every, settings.min_interval)
         # Without a connection rows go nowhere: `latest` takes the values before they become rows.
         channel = Channel(spec.run, lambda _: None, self.slow_path.timed, strict=settings.strict, selection=selection)
