@@ -329,10 +329,12 @@ def values_on_devices(rng: random.Random) -> None:
     for step in range(60):
         held, fails = rng.choice([0, 0, 1]), rng.choice([-1, -1, 0, 1, 3])
         DRIVER.set(held=held, fails_after=fails, fail_code=700, capturing=rng.choice([0, 0, 0, 1]))
-        values = {
-            key(rng) + str(i): rng.choice([remote(rng), OddRemote(rng), 0.5, 1]) for i in range(rng.randrange(22))
-        }
-        if rng.random() < 0.3:
+        if rng.random() < 0.3:  # good ones alone, around as many as C takes
+            values: dict[str, Any] = {f"k{i}": Tensor(0.5) for i in range(rng.choice([1, 2, 15, 16, 17, 18]))}
+        else:
+            kinds = [remote, OddRemote, number]
+            values = {key(rng, 9) + str(i): rng.choice(kinds)(rng) for i in range(rng.randrange(22))}
+        if rng.random() < 0.2:
             values |= filling(rng)
         bench.log(values, step)
         if rng.random() < 0.2:
