@@ -233,6 +233,9 @@ class Delivery:
         self._spool.sync()  # or a power cut would have it created twice
         ref = self._created(sink, state, parent_run_id, again=again)
         turn.worked()
+        if state.spec is not spec:  # its job was started anew meanwhile: MLflow is to know of that attempt, too
+            self._book.update(state.run, ref=None)
+            return False
         self._first.pop(state.run, None)
         self.opened += 1
         self._log.info("run opened", run_id=ref.run_id, attempts=state.attempts)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import mlflow
@@ -201,26 +201,30 @@ time.sleep(1)
 for step in range(200):
     if step == 100 and rank == 1:
         time.sleep(8)  # what rank 0 has said meanwhile goes out without this one
+        open("late", "w")
+        time.sleep(2)
     sdk.log(step=step, x=float(step + rank))
     time.sleep(0.02)
 sdk.end_run()
 """
 
 
+def runs_of(uri: str) -> Callable[[], list[Store]]:
+    return lambda: runs(uri)
+
+
 def test_an_agent_that_is_killed_in_the_middle_of_statistics_sends_each_once(sqlite_uri: str, tmp_path: Path) -> None:
     with start(tmp_path, LAGS, TAILRACE_TRACKING_URI=sqlite_uri) as launcher:
         killed: set[int] = set()
         (session,) = eventually(lambda: list(Session.all(Settings(dir=str(tmp_path / "tailrace")))))
-        while launcher.poll() is None:
-            found = read(session.shared / "agent.status", AgentStatus)
-            if found is not None and found.pid not in killed and session.agent_alive():
-                time.sleep(1.5)
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(found.pid, signal.SIGKILL)
-                killed.add(found.pid)
-            time.sleep(0.05)
-        assert launcher.returncode == 0, launcher.communicate()
-    assert len(killed) > 2
+        for ready in (runs_of(sqlite_uri), lambda: (tmp_path / "late").exists(), lambda: True):
+            eventually(ready)
+            agent = eventually(lambda: session.agent_alive() and read(session.shared / "agent.status", AgentStatus))
+            if agent and agent.pid not in killed:
+                os.kill(agent.pid, signal.SIGKILL)
+                killed.add(agent.pid)
+        assert launcher.wait(100) == 0, launcher.communicate()
+    assert len(killed) > 1
     run = the_run(sqlite_uri, tmp_path)
     assert {key: sorted(step for step, _ in values) for key, values in run.metrics().items()} == {
         f"x.{what}": list(range(200)) for what in ("mean", "min", "max", "max_rank")
