@@ -217,7 +217,7 @@ def test_an_agent_that_is_killed_in_the_middle_of_statistics_sends_each_once(sql
     with start(tmp_path, LAGS, TAILRACE_TRACKING_URI=sqlite_uri) as launcher:
         killed: set[int] = set()
         (session,) = eventually(lambda: list(Session.all(Settings(dir=str(tmp_path / "tailrace")))))
-        for ready in (runs_of(sqlite_uri), lambda: (tmp_path / "late").exists(), lambda: True):
+        for ready in (runs_of(sqlite_uri), (tmp_path / "late").exists, lambda: True):
             eventually(ready)
             agent = eventually(lambda: session.agent_alive() and read(session.shared / "agent.status", AgentStatus))
             if agent and agent.pid not in killed:
