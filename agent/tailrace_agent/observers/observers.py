@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from tailrace_agent.delivery.run_book import RunBook
 from tailrace_agent.ipc.records import Alert, End, encode, run_hex
 from tailrace_agent.ipc.status import MetricEnds
@@ -85,16 +87,22 @@ class Observers:
             changes: What it brought; the book knows of its starts, goals and ends already.
             ends: Of runs, also those whose process is gone.
         """
+        ending = {end.run: end for end in ends}
         for run, curves in self._curves.take_in().items():
             state = self._book.get(run)
-            if state is not None and (bests := with_more(state, curves, by_name=self._settings.best_metrics)):
+            if state is None:
+                continue
+            if bests := with_more(state, curves, by_name=self._settings.best_metrics):
                 changes.bests[run] = bests
+                if state.end is not None:  # a value that a device had not computed by then, or another process's
+                    later = max(time.time_ns() // 1_000_000, state.end.time_ms + 1)
+                    ending.setdefault(run, msgspec.structs.replace(state.end, time_ms=later))
         rows = []
-        for end in ends:
-            if (state := self._book.get(end.run)) is not None:
-                bests = changes.bests.get(end.run, state.bests)
+        for run, end in ending.items():
+            if (state := self._book.get(run)) is not None:
+                bests = changes.bests.get(run, state.bests)
                 rows.append(closing_row(state, end, bests, by_name=self._settings.best_metrics))
-                self._ends[end.run] = ends_of(self._curves.of(end.run), bests, self._curves.left_out.get(end.run, ()))
+                self._ends[run] = ends_of(self._curves.of(run), bests, self._curves.left_out.get(run, ()))
         return [row for row in rows if row is not None]
 
     def take(self, changes: Changes, now: float) -> list[bytes]:

@@ -159,6 +159,16 @@ def test_what_a_killed_agent_has_seen_is_not_forgotten(best_rig: PipelineRig) ->
     assert last(best_rig) == {"loss": 0.5, "loss.best": 0.125, "loss.best_step": 0.0}
 
 
+def test_a_value_that_comes_after_the_end_counts(best_rig: PipelineRig) -> None:
+    ring = best_rig.ring()
+    put(ring, start(), row(0, loss=0.5), End(1, "FINISHED", 77))
+    best_rig.run()
+    put(ring, row(1, loss=0.25), row(2, loss=1.0))
+    best_rig.run()
+    assert last(best_rig) == {"loss": 1.0, "loss.best": 0.25, "loss.best_step": 1.0}
+    assert best_rig.ledger().pending == 0
+
+
 def test_nothing_of_it_is_stored_where_it_is_switched_off(tmp_path: Path) -> None:
     rig = PipelineRig(tmp_path)
     put(rig.ring(), start(), row(0, loss=0.5), End(1, "FINISHED", 77))
