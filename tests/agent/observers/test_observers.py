@@ -74,10 +74,10 @@ def test_a_commit_that_fails_raises_no_alert_twice(tmp_path: Path, receiver: Rec
         ring.put(encode(record))
     ingest, failures = pipeline.spool.ingest, iter(range(2))
 
-    def fail(*args: Any, **more: Any) -> None:
+    def fail(*args: Any, **more: Any) -> Any:
         if next(failures, None) is not None:
             raise sqlite3.OperationalError("database or disk is full")
-        ingest(*args, **more)
+        return ingest(*args, **more)
 
     pipeline.spool.ingest = fail  # type: ignore[method-assign]
     for now in (1.0, 2.0):
