@@ -10,6 +10,7 @@ What this module promises:
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import re
@@ -33,6 +34,7 @@ __all__ = [
 ]
 
 _VARIABLE = re.compile(r"\$(?P<escaped>\$?)\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
+_EXPONENT: Final = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+\Z")
 _FLAT: Final = ("enabled", "backend", "tracking_uri", "experiment_name", "registry_uri", "run_name")
 """One of them at the top means that the whole document is about tracking."""
 _BESIDE: Final = {
@@ -139,7 +141,7 @@ def read_override(text: str, example: str) -> tuple[str, Any]:
     if not (name and equals):
         raise SettingsError(f"{text!r} is no override: write key=value, such as {example}")
     try:
-        return name, yaml.safe_load(value)
+        return name, yaml.load(value, _loader())  # noqa: S506 - a SafeLoader
     except yaml.YAMLError as error:
         raise SettingsError(f"{text!r}: {' '.join(str(error).split())}") from None
 
@@ -150,7 +152,7 @@ def _parse_yaml(path: Path, data: bytes) -> Any:
     import yaml
 
     try:
-        values = yaml.safe_load(data)
+        values = yaml.load(data, _loader())  # noqa: S506 - a SafeLoader
     except Exception as error:  # noqa: BLE001 - PyYAML raises anything where a value does not fit its tag
         what = " ".join(str(error).split()) or type(error).__name__
         raise SettingsError(f"{path} is no valid YAML: {what}") from None
@@ -158,6 +160,18 @@ def _parse_yaml(path: Path, data: bytes) -> Any:
     if _size(values, {}) > _MOST_VALUES:
         raise SettingsError(f"{path} holds more than {_MOST_VALUES:,} values once its aliases are followed")
     return {} if values is None else values
+
+
+@functools.lru_cache(maxsize=1)
+def _loader() -> Any:
+    """PyYAML's safe one, for which `1e-5` is a number, as in JSON and YAML 1.2, and as whoever writes it means."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+0123456789"))
+    return Loader
 
 
 def _size(value: Any, known: dict[int, float]) -> float:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from tailrace.hpo.objectives import check_function, load_function
 from tailrace.hpo.search_space import nearest, read_space
+from tailrace.hpo.studies import check_directions, check_extent
 from tailrace_agent.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from tailrace.hpo.search_space import Space
 
 __all__ = ["SearchConfig", "read_search"]
+
+
+_TABLES: Final = ("hpo", "mlflow", "tracking")
 
 
 class SearchConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,12 +128,14 @@ def _full(key: str) -> str:
         return f"hpo.{key}"
     if "." not in key:
         raise SettingsError(f"{key} is no key of a search; {nearest(key, fields)}")
+    if (top := key.partition(".")[0]) not in _TABLES:  # a file may have others, for somebody else
+        raise SettingsError(f"{key}: {top} is no table of a search; {nearest(top, (*_TABLES, *fields))}")
     return key
 
 
 def _check(search: SearchConfig, folder: Path) -> None:
-    if search.n_trials is None and search.timeout is None:
-        raise SettingsError("neither n_trials nor timeout is given: the search would never end")
+    check_extent(search.n_trials, search.timeout)
+    check_directions(search.direction, search.prune_direction, search.prune_on)
     _ = search.kept_in
     check_function(search.objective, folder, "objective")
     if isinstance(search.search_space, str):

@@ -35,7 +35,9 @@ def check_function(name: Any, folder: Path, key: str) -> None:
             found = None
         if found is None:
             raise SettingsError(f"{key}: there is no module {module!r}; a file is named as train.py:{function}")
-        return
+        if not (found.origin or "").endswith(".py"):
+            return
+        module = str(found.origin)
     path = folder / module
     try:
         tree = ast.parse(path.read_bytes())
@@ -44,7 +46,7 @@ def check_function(name: Any, folder: Path, key: str) -> None:
     except SyntaxError as error:
         raise SettingsError(f"{key}: {path}, line {error.lineno}: {error.msg}") from error
     names = _top_names(tree)
-    if function not in names and "*" not in names:
+    if function not in names and "*" not in names and "__getattr__" not in names:
         raise SettingsError(f"{key}: {path} has no function {function!r}; {nearest(function, names)}")
 
 

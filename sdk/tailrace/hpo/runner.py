@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from tailrace.hpo.parent import Parent, await_run_id
 from tailrace.hpo.result import result_of
-from tailrace.hpo.search_space import nearest, read_space
+from tailrace.hpo.search_space import read_space
 from tailrace.hpo.storage import open_storage
-from tailrace.hpo.studies import chosen, count, fail_the_dead, open_study
+from tailrace.hpo.studies import check_directions, check_extent, chosen, count, fail_the_dead, open_study
 from tailrace.hpo.tracking import SearchTracker
 from tailrace.hpo.trials import Pruning, TrialRuns
-from tailrace_agent.errors import SettingsError
 from tailrace_agent.text.directions import direction_by_name
 
 if TYPE_CHECKING:
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
     from tailrace.protocol import TrackerLike
 
 __all__ = ["OptunaRunner"]
-
-_DIRECTIONS: Final = ("minimize", "maximize")
 
 
 class OptunaRunner:
@@ -79,9 +76,7 @@ class OptunaRunner:
         prune_direction: str | None = None,
         tracker: TrackerLike | None = None,
     ) -> None:
-        for name, value in (("direction", direction), ("prune_direction", prune_direction or direction)):
-            if value not in _DIRECTIONS:
-                raise SettingsError(f"{name} is {value!r}; {nearest(value, _DIRECTIONS)}")
+        check_directions(direction, prune_direction, prune_on)
         self.study_name, self.direction, self.metric = study_name, direction, metric
         self._sampler, self._pruner = chosen(sampler, "sampler", seed), chosen(pruner, "pruner")
         self._pruning = _pruning(prune_on, prune_direction, direction, metric)
@@ -125,8 +120,7 @@ class OptunaRunner:
 
         Thread safety: one call at a time for each object.
         """
-        if n_trials is None and timeout is None:
-            raise SettingsError("neither n_trials nor timeout is given: the search would never end")
+        check_extent(n_trials, timeout)
         space = read_space(search_space)
         study, created = self._open(resume=resume)
         fail_the_dead(study)
@@ -208,8 +202,6 @@ class OptunaRunner:
 
 def _pruning(on: str | None, prune_direction: str | None, direction: str, metric: str) -> Pruning | None:
     if on is None:
-        if prune_direction is not None:
-            raise SettingsError("prune_direction is given, and prune_on is not: name the metric that trials log")
         return None
     if prune_direction is None:
         same = on.rpartition("/")[2] == metric.rpartition("/")[2]

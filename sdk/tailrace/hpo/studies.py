@@ -16,7 +16,17 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.storages import BaseStorage
 
-__all__ = ["Counts", "best_of", "chosen", "count", "fail_the_dead", "numbers_of_ended", "open_study"]
+__all__ = [
+    "Counts",
+    "best_of",
+    "check_directions",
+    "check_extent",
+    "chosen",
+    "count",
+    "fail_the_dead",
+    "numbers_of_ended",
+    "open_study",
+]
 
 _DIRECTIONS: Final = ("minimize", "maximize")
 _MADE_WITHIN: Final = 60.0
@@ -66,6 +76,33 @@ def open_study(
             f"study {name!r} in {masked(described)} is there to {study.direction.name.lower()}, not to {direction}"
         )
     return study, False
+
+
+def check_directions(direction: str, prune_direction: str | None, prune_on: str | None) -> None:
+    """That metrics have a direction in which they get better.
+
+    Raises:
+        SettingsError: They have none.
+    """
+    for name, value in (("direction", direction), ("prune_direction", prune_direction or direction)):
+        if value not in _DIRECTIONS:
+            raise SettingsError(f"{name} is {value!r}; {nearest(value, _DIRECTIONS)}")
+    if prune_direction is not None and prune_on is None:
+        raise SettingsError("prune_direction is given, and prune_on is not: name the metric that trials log")
+
+
+def check_extent(n_trials: Any, timeout: Any) -> None:
+    """That a search begins, and ends.
+
+    Raises:
+        SettingsError: It would not.
+    """
+    if n_trials is None and timeout is None:
+        raise SettingsError("neither n_trials nor timeout is given: the search would never end")
+    if n_trials is not None and not (hasattr(n_trials, "__index__") and n_trials >= 1):
+        raise SettingsError(f"n_trials is {n_trials!r}; allowed: a whole number from 1 on")
+    if timeout is not None and not timeout > 0:
+        raise SettingsError(f"timeout is {timeout!r}; allowed: seconds, more than 0")
 
 
 def chosen(given: Any, kind: str, seed: int | None = None) -> Any:

@@ -21,6 +21,7 @@ import msgspec
 
 from tailrace.hpo.studies import count, fail_the_dead
 from tailrace.hpo.worker import Job
+from tailrace_agent.errors import TailraceError
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -59,17 +60,19 @@ class Crew:
     def __init__(self, study: Study, job: Job, size: int, progress: Progress, output: int | None = None) -> None:
         self._study, self._job, self._size, self._progress, self._output = study, job, size, progress, output
         self._workers: list[subprocess.Popen[bytes]] = []
-        self._started = self.killed = 0
+        self._started = self.killed = self._stopped = 0
         self._began = -1
 
     def work(self) -> None:
         """Lets them work until the study has its trials, or the time is over."""
-        most = self._job.search.n_trials
+        most, first = self._job.search.n_trials, count(self._study).total
         while not self._late():
             before = count(self._study)
             missing = _WITHOUT_END if most is None else most - before.total
             if missing <= 0 or not self._round(missing) or count(self._study).total == before.total:
                 break
+        if self._stopped and count(self._study).total == first:
+            raise TailraceError("no trial has begun: no worker could start, as is said above")
         self._await_others()
 
     def _late(self) -> bool:
@@ -125,6 +128,7 @@ class Crew:
         gone = [worker for worker in self._workers if worker.poll() is not None]
         self._workers = [worker for worker in self._workers if worker not in gone]
         killed = [worker for worker in gone if worker.returncode < 0]
+        self._stopped += sum(worker.returncode > 0 for worker in gone)
         self.killed += len(killed)
         failed = fail_the_dead(self._study) if killed else 0
         for worker in killed:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tailrace import SettingsError, load_config
-from tailrace._config.files import expand
+from tailrace._config.files import expand, read_override
 
 TOML = """
 [tracking]
@@ -110,6 +110,15 @@ def test_a_file_that_is_wrong_is_named(tmp_path: Path, name: str, text: str | No
     with pytest.raises(SettingsError) as caught:
         load_config(tmp_path / name)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "config.json"])
+def test_a_number_with_an_exponent_is_a_number_as_in_json(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_text('{"small": 1e-5, "large": -2.5E3, "text": "1e-5"}\n')
+    assert load_config(path).experiment == {"small": 1e-5, "large": -2500.0, "text": "1e-5"}
+    assert read_override("lr=1e-5", "") == ("lr", 1e-5)
+    assert read_override("commit=1e5a", "") == ("commit", "1e5a")
 
 
 def test_a_table_with_nothing_in_it_is_none() -> None:

@@ -233,6 +233,20 @@ def test_workers_that_all_die_before_a_trial_end_the_search_and_not_never(
 
 
 @pytest.mark.slow
+def test_workers_that_cannot_start_make_the_search_fail(
+    search: Callable[..., subprocess.Popen[str]], sqlite_uri: str, tmp_path: Path
+) -> None:
+    (tmp_path / "train.py").write_text("objective = 3\n")
+    code, _, err = _ended(search("--workers", "2"))
+    assert code == 1, err
+    assert "no trial has begun: no worker could start" in err
+    client = MlflowClient(sqlite_uri)
+    (run,) = client.search_runs([client.get_experiment_by_name("found").experiment_id])
+    assert (run.info.status, run.data.tags["error.type"]) == ("FAILED", "TailraceError")
+    forget(tmp_path)
+
+
+@pytest.mark.slow
 def test_a_space_may_be_a_function_of_a_module(
     search: Callable[..., subprocess.Popen[str]], sqlite_uri: str, tmp_path: Path
 ) -> None:
