@@ -167,7 +167,7 @@ def _loader() -> Any:
     """PyYAML's safe one, for which `1e-5` is a number, as in JSON and YAML 1.2, and as whoever writes it means."""
     import yaml
 
-    class Loader(yaml.SafeLoader):
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types here
         pass
 
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+0123456789"))
