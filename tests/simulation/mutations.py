@@ -105,7 +105,7 @@ MUTATIONS = {
     "what a program logged last, before it died, is not read": Mutation(
         "861f2e6",
         "pipeline.ring_drain:RingDrain.retire",
-        "if source.dead and not source.reader.unread:",
+        "if source.dead and read and not self._intake.devices.give_up(name):",
         "if True:",
     ),
     "what was taken over before a kill is taken over once more": Mutation(

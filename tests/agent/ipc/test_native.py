@@ -43,7 +43,7 @@ def test_one_that_was_built_for_another_version_is_not_used() -> None:
     other = """
 import sys, types
 module = types.ModuleType("tailrace_agent._native")
-for name in ("Cursor", "Group", "Log", "Route", "Selector", "Steps"):
+for name in ("Cursor", "Group", "Log", "Route", "Selector", "Slots", "Steps"):
     setattr(module, name, type(name, (), {}))
 module.INTERFACE = -1
 sys.modules["tailrace_agent._native"] = module

@@ -35,6 +35,7 @@ def test_the_words_are_those_that_spools_and_ledgers_of_all_versions_hold() -> N
         "step is too large",
         "staged elsewhere",
         "after its step's statistics",
+        "not computed by its device",
         "spool at its bound",
         "lost with a damaged spool",
         "unreadable block",
