@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tailrace_agent.cli._app import App, Code, Fail, console, print_line, quieten_mlflow
 from tailrace_agent.reading.candidates import shortest_ids
+from tailrace_agent.text.directions import is_of_another
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -45,7 +46,7 @@ def table(columns: Sequence[tuple[str, str]]) -> Any:
 
 
 def chosen_metrics(records: Sequence[RunRecord], wanted: Sequence[str], most: int) -> list[str]:
-    """The metrics to show: those that fit what was requested, else the ones that most runs have, system metrics aside.
+    """The metrics to show: those that fit what was requested, else those of the program that most runs have.
 
     Raises:
         Fail: Nothing fits one of the patterns.
@@ -61,7 +62,8 @@ def chosen_metrics(records: Sequence[RunRecord], wanted: Sequence[str], most: in
             return matching(sorted(counted), wanted)
         except NotFound as error:
             raise Fail(str(error), Code.UNKNOWN) from error
-    usual = sorted((key for key in counted if not key.startswith("system/")), key=lambda key: (-counted[key], key))
+    own = (key for key in counted if not key.startswith("system/") and not is_of_another(key))
+    usual = sorted(own, key=lambda key: (-counted[key], key))
     return usual[:most]
 
 

@@ -26,7 +26,7 @@ from tailrace_agent.ipc.curves import At, Curve
 from tailrace_agent.ipc.records import End, encode
 from tailrace_agent.ipc.status import MetricEnd, MetricEnds
 from tailrace_agent.spool.extremes import SYSTEM_KEYS
-from tailrace_agent.text.directions import BEST, BEST_STEP, direction_by_name
+from tailrace_agent.text.directions import BEST, BEST_STEP, direction_by_name, is_of_another
 from tailrace_agent.text.sparkline import thinned
 
 __all__ = ["Goal", "better", "closing_row", "ends_of", "goal_of", "with_more"]
@@ -125,7 +125,7 @@ def ends_of(curves: Mapping[str, Curve], bests: Mapping[str, At], left_out: Coll
 
 
 def _is_own(key: str) -> bool:
-    return not key.startswith(SYSTEM_KEYS) and not key.endswith((BEST, BEST_STEP))
+    return not key.startswith(SYSTEM_KEYS) and not is_of_another(key)
 
 
 def _goal(state: RunState, key: str, by_name: bool) -> Goal | None:

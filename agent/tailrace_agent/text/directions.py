@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Final, Literal
 
-__all__ = ["BEST", "BEST_STEP", "Direction", "bests_among", "direction_by_name"]
+__all__ = ["BEST", "BEST_STEP", "Direction", "bests_among", "direction_by_name", "is_of_another"]
 
 BEST: Final = ".best"
 BEST_STEP: Final = ".best_step"
@@ -51,6 +51,16 @@ def direction_by_name(name: str) -> Direction | None:
     if sum(word in _TURNS for word in words) % 2:
         return "maximize" if found == "minimize" else "minimize"
     return found
+
+
+def is_of_another(key: str) -> bool:
+    """Whether a metric tells the best value of another one, or its step.
+
+    Example:
+        >>> is_of_another("val/loss.best_step"), is_of_another("val/loss")
+        (True, False)
+    """
+    return key.endswith((BEST, BEST_STEP))
 
 
 def bests_among(values: Mapping[str, float]) -> dict[str, float]:

@@ -35,7 +35,8 @@ def _record(**metrics: float) -> RunRecord:
 
 
 def test_the_metrics_that_most_runs_have_are_shown_and_none_of_the_machine_unasked() -> None:
-    records = [_record(loss=1, acc=1), _record(loss=1, **{"system/cpu": 1}), _record(loss=1, acc=1, zoom=1)]
+    other = {"system/cpu": 1, "loss.best": 1, "loss.best_step": 1}
+    records = [_record(loss=1, acc=1), _record(loss=1, **other), _record(loss=1, acc=1, zoom=1)]
     assert chosen_metrics(records, [], 2) == ["loss", "acc"]
     assert chosen_metrics(records, [], 9) == ["loss", "acc", "zoom"]
     assert chosen_metrics(records, ["system/*", "z*"], 1) == ["system/cpu", "zoom"], "what is requested is shown whole"
