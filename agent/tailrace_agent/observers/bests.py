@@ -17,6 +17,7 @@ Pure.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Mapping
 from fnmatch import fnmatchcase
 from typing import Final, Literal
@@ -39,6 +40,9 @@ _SHOWN: Final = 12
 _LINE: Final = 24
 """Metrics that a person is shown when a run ends, and the values of each."""
 
+_OF_BESTS: Final = re.compile(r"(?<![a-z])best(?![a-z])")
+"""What is in a name such as `final/best_val_loss`, which is the best of another metric already."""
+
 Goal = Literal["min", "max"]
 
 
@@ -60,7 +64,7 @@ def goal_of(key: str, defined: Mapping[str, str], *, by_name: bool = True) -> Go
         if pattern == key or fnmatchcase(key, pattern):
             goal = defined[pattern]
             return "min" if goal == "min" else "max" if goal == "max" else None
-    direction = direction_by_name(key) if by_name else None
+    direction = direction_by_name(key) if by_name and not _OF_BESTS.search(key.lower()) else None
     return None if direction is None else "min" if direction == "minimize" else "max"
 
 

@@ -44,6 +44,8 @@ def values_of(row: bytes | None) -> dict[str, float] | None:
         ("system/error_rate", {"*": "min"}, None),
         ("loss.best", {"*": "min"}, None),
         ("loss.best_step", {}, None),
+        ("final/best_val_loss", {}, None),
+        ("best_f1", {"best_*": "max"}, "max"),
     ],
 )
 def test_what_is_better_the_program_says_or_the_name(key: str, defined: dict[str, str], goal: str | None) -> None:
