@@ -141,6 +141,9 @@ class Course:
         while self._epoch < recipe.num_epochs:
             if monitor.exhausted:
                 return True
+            if self._epoch and self._asked_to_stop():
+                self.progress.say(f"asked to stop: ends after epoch {self._epoch} of {recipe.num_epochs}")
+                return False
             epoch = self._epoch + 1
             began = time.monotonic()
             self.progress.begin(epoch, self._steps())
@@ -158,6 +161,11 @@ class Course:
             for callback in recipe.callbacks:
                 callback.on_epoch_end(epoch, metrics)
         return monitor.exhausted
+
+    def _asked_to_stop(self) -> bool:
+        """Whether somebody has asked the run to stop; the processes ask together, so that all of them end."""
+        ask = getattr(self._run.target, "should_stop", None)
+        return self._ranks.any(ask is not None and bool(ask()))
 
     def _monitored(self, metrics: Mapping[str, float]) -> float:
         name = self._monitor.metric

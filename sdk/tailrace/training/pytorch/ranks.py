@@ -48,6 +48,14 @@ class Ranks:
         dist.all_reduce(values)
         return values
 
+    def any(self, flag: bool) -> bool:
+        """Whether it is so in any of the processes; the same everywhere."""
+        if self.size == 1:
+            return flag
+        import torch
+
+        return bool(self.sum(torch.tensor(int(flag))).item())
+
     def wrap(self, model: nn.Module) -> nn.Module:
         """The model with its gradients averaged over all processes."""
         if self.size == 1:

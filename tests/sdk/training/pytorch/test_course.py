@@ -99,6 +99,16 @@ def test_what_ends_it_leaves_the_epoch_before_as_an_artifact(tmp_path: Path) -> 
     assert not any("final/best_epoch" in values for _, values in tracker.logged)
 
 
+def test_a_training_whose_run_is_asked_to_stop_ends_with_the_epoch(tmp_path: Path) -> None:
+    tracker = ListTracker()
+    asked = iter([False, True])
+    tracker.should_stop = lambda: next(asked)  # type: ignore[attr-defined]
+    found = course(tracker, tmp_path, [3.0, 2.0, ValueError("not come to"), 1.0]).through()
+    assert (found["total_epochs"], found["early_stopped"], found["best_epoch"]) == (2, False, 2)
+    assert weight(tmp_path / checkpoints.LAST) == 2.0
+    assert tracker.logged[-1][1]["final/total_epochs"] == 2.0
+
+
 def test_the_first_checkpoint_is_there_before_the_first_step_where_checkpoints_are_kept(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at once"):
         course(ListTracker(), tmp_path, [ValueError("at once")], checkpoint_dir=tmp_path).through()

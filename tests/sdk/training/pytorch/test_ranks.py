@@ -23,6 +23,7 @@ def test_one_process_leaves_everything_as_it_is() -> None:
     assert alone.gathered(3) == [3]
     assert alone.from_first("it") == "it"
     assert torch.equal(alone.sum(torch.ones(2)), torch.ones(2))
+    assert [alone.any(flag) for flag in (True, False)] == [True, False]
 
 
 def test_each_process_gets_its_part_and_all_of_it_is_somebodys() -> None:
