@@ -39,7 +39,7 @@ def _watch(folder: str) -> None:
                 return inner(self, *args, **kwargs)
             enter(byte, inside)
             found = inner(self, *args, **kwargs)
-            enter(byte, after if found is None or found.rows else IDLE)
+            enter(byte, after if getattr(found, "rows", True) else IDLE)  # a reading of a ring without any is none
             return found
 
         setattr(kind, name, call)

@@ -212,7 +212,7 @@ def test_result_lines_go_to_standard_output(notebook: Notebook) -> None:
     assert notebook.text("alert", "stdout") == "tailrace: alert: look\n"
     *metrics, arrived, cost, where = notebook.text("end", "stdout").splitlines()
     assert metrics == ["tailrace: accuracy  0.6  best 0.6 at step 1"]
-    assert arrived.startswith("tailrace: 2 points delivered with 1 param, 2 tags in ")
+    assert arrived.startswith("tailrace: 4 points delivered with 1 param, 2 tags in ")
     assert arrived.endswith("2 dropped: value is no number; 4 dropped: could not be read")
     assert cost.startswith("tailrace: 2 calls of log() in ")
     assert where == f"tailrace: look at run '<b>base</b>' with `tailrace ui --tracking-uri {notebook.uri}`"
@@ -224,7 +224,7 @@ def test_a_wait_leaves_lines_and_no_progress_bar(notebook: Notebook) -> None:
     assert said[0] == "tailrace: run 'away' in experiment 'Default' → http://127.0.0.1:9"
     assert len(said) == 2
     assert re.search(r"0 of 3 delivered; .*waiting \d s more at most$", said[1])
-    assert "1 point not delivered after 1.5 s" in notebook.text("away", "stderr")
+    assert "3 points not delivered after 1.5 s" in notebook.text("away", "stderr")
     assert notebook.shown("away") == []
     assert "\x1b" not in str(notebook.outputs["away"])
 
