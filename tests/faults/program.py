@@ -44,6 +44,7 @@ def environment(**more: str) -> dict[str, str]:
     """The environment of test programs: both source roots and the stage hooks on the path."""
     path = [str(HERE / "stages"), str(ROOT / "sdk"), str(ROOT / "agent"), str(ROOT / "tests")]
     kept = {k: v for k, v in os.environ.items() if not k.startswith("TAILRACE_") or k == "TAILRACE_DIR"}
+    kept["TAILRACE_BEST_METRICS"] = "false"  # the oracle knows what programs log, and nothing else
     return {**kept, "PYTHONPATH": os.pathsep.join(path), "MLFLOW_DISABLE_TELEMETRY": "true", **more}
 
 
