@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tailrace_agent.cli._app import App, Code, Fail, console, print_line, quieten_mlflow
 from tailrace_agent.reading.candidates import shortest_ids
-from tailrace_agent.text.directions import is_of_another
+from tailrace_agent.spool.extremes import of_program
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -62,7 +62,7 @@ def chosen_metrics(records: Sequence[RunRecord], wanted: Sequence[str], most: in
             return matching(sorted(counted), wanted)
         except NotFound as error:
             raise Fail(str(error), Code.UNKNOWN) from error
-    own = (key for key in counted if not key.startswith("system/") and not is_of_another(key))
+    own = (key for key in counted if of_program(key))
     usual = sorted(own, key=lambda key: (-counted[key], key))
     return usual[:most]
 

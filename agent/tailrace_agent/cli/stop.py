@@ -21,15 +21,13 @@ from tailrace_agent.cli._app import (
     uri_option,
 )
 from tailrace_agent.errors import Refused, RunGone, Unavailable
-from tailrace_agent.ipc.tags import STOP_TAG
+from tailrace_agent.ipc.tags import STOP_NOW, STOP_TAG
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tailrace_agent.sinks.base import StoredRun
 
-_NOW: Final = "now"
-"""What a request begins with that does not wait for the program to look: see `tailrace._runs.stopping`."""
 _TAG_CHARS: Final = 200
 
 
@@ -59,7 +57,7 @@ def command(app: App, run: str, now: bool, reason: str, tracking_uri: str | None
     try:
         found = _running(run, sink.find_runs(run))
         who = f"{getpass.getuser()}@{os.uname().nodename}"
-        text = f"{f'{_NOW}: ' if now else ''}{who}{f': {reason}' if reason else ''}"[:_TAG_CHARS]
+        text = f"{f'{STOP_NOW}: ' if now else ''}{who}{f': {reason}' if reason else ''}"[:_TAG_CHARS]
         sink.log_batch(found.ref.run_id, tags=[(STOP_TAG, text)])
     except (Unavailable, Refused, RunGone) as error:
         raise Fail(str(error), Code.STORE) from error

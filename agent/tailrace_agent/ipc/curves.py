@@ -18,9 +18,7 @@ from bisect import bisect_left
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-import msgspec
-
-__all__ = ["SPANS", "At", "Curve", "Span", "Stored"]
+__all__ = ["SPANS", "At", "Curve", "Span"]
 
 SPANS: Final = 256
 """Most spans of a line: a chart of 128 columns of braille has twice as many dots."""
@@ -48,19 +46,6 @@ class Span(NamedTuple):
     low: float
     high: float
     last: float
-
-
-class Stored(msgspec.Struct, array_like=True, frozen=True):
-    """A curve as it is written: see `Curve`. The three lines are doubles of this machine, one after the other."""
-
-    width: int
-    first: int
-    lows: bytes
-    highs: bytes
-    lasts: bytes
-    last: tuple[int, int, float] | None
-    low: tuple[float, int] | None
-    high: tuple[float, int] | None
 
 
 class Curve:
@@ -126,28 +111,6 @@ class Curve:
             for n, (low, high, last) in enumerate(spans)
             if not math.isnan(low)
         ]
-
-    def stored(self) -> Stored:
-        """As it is written."""
-        lines = self._lows.tobytes(), self._highs.tobytes(), self._lasts.tobytes()
-        return Stored(self.width, self._first, *lines, self.last, self.low, self.high)
-
-    @classmethod
-    def of(cls, stored: Stored) -> Curve:
-        """From what was written.
-
-        Raises:
-            ValueError: It is no curve.
-        """
-        curve = cls()
-        curve.width, curve._first, curve.last = stored.width, stored.first, stored.last
-        curve.low = At(*stored.low) if stored.low is not None else None
-        curve.high = At(*stored.high) if stored.high is not None else None
-        for line, written in ((curve._lows, stored.lows), (curve._highs, stored.highs), (curve._lasts, stored.lasts)):
-            line.frombytes(written)
-        if not len(curve._lows) == len(curve._highs) == len(curve._lasts) <= SPANS or curve.width < 1:
-            raise ValueError("the lines of a curve have different lengths, or are too long")
-        return curve
 
     def _draw(self, n: int, low: float, high: float, last: float) -> None:
         if not math.isnan(self._lows[n]):

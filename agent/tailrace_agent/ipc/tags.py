@@ -15,8 +15,10 @@ __all__ = [
     "NAME_TAG",
     "NONE_FELL",
     "NOTE_TAG",
+    "RUN_NAME_TAG",
     "RUN_TAG",
     "STOPPED_TAG",
+    "STOP_NOW",
     "STOP_TAG",
 ]
 
@@ -26,6 +28,8 @@ END_REASON_TAG: Final = "tailrace.end_reason"
 """Why a run has ended whose program has said nothing of it."""
 STOP_TAG: Final = "tailrace.stop"
 """Whoever sets it, in MLflow's UI or by `tailrace stop`, asks the program to end the run; its value: who, and why."""
+STOP_NOW: Final = "now"
+"""What a request to stop begins with that does not wait for the program to look."""
 STOPPED_TAG: Final = "tailrace.stopped_by"
 """Of a run that has ended after that: what it was asked."""
 END_TAGS: Final = (END_REASON_TAG, STOP_TAG, STOPPED_TAG, "error.type", "error.message")
@@ -44,5 +48,7 @@ MODEL_TAG: Final = "tailrace.model"
 """The token of a logged model, and of its version in the registry."""
 NAME_TAG: Final = "tailrace.name."
 """Begins a tag whose rest is a name in MLflow, and whose value the name that was logged, which MLflow refuses."""
+RUN_NAME_TAG: Final = "mlflow.runName"
+"""MLflow's own: a run's name."""
 NOTE_TAG: Final = "mlflow.note.content"
 """MLflow's own: a run's description."""

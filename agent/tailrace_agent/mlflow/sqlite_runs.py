@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tailrace_agent.bulk.columns import as_columns
 from tailrace_agent.bulk.rows import INSERT, TESTED, TESTED_MLFLOW, UPSERT, VERSION, latest_of, rows_of
 from tailrace_agent.ipc.records import Kind, Point
+from tailrace_agent.ipc.tags import RUN_NAME_TAG
 from tailrace_agent.mlflow import name_rules
 from tailrace_agent.mlflow.bulk_route import AT_ONCE
 from tailrace_agent.mlflow.lean_import import import_lean
@@ -69,7 +70,6 @@ _RUNNING_WITH_TAG: Final = (
     "WHERE key = ? AND status = 'RUNNING' AND lifecycle_stage = 'active'"
 )
 _RUN_ID: Final = re.compile(r"[a-zA-Z0-9][\w\-]{0,255}")
-_NAME_TAG: Final = "mlflow.runName"
 _STATUSES: Final = frozenset(("RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED"))
 _PARAM_CHARS: Final = 6000
 _TAG_CHARS: Final = 8000
@@ -153,7 +153,7 @@ class SqliteRuns:
         except _LeftToMlflow:
             return self._mlflow().run(run_id)
         found, experiment_id, name, status, stage, end_time, artifact_uri = row
-        name = name or tags.get(_NAME_TAG) or ""
+        name = name or tags.get(RUN_NAME_TAG) or ""
         steps = {key: step for key, step, _, _ in latest}
         values = {key: math.nan if is_nan else value for key, _, value, is_nan in latest}
         where = str(experiment_id), name, status, stage, end_time, artifact_uri or ""
@@ -362,5 +362,5 @@ def _refusable(
     return (
         any(len(value) > _PARAM_CHARS for _, value in params)
         or any(len(value) > _TAG_CHARS for _, value in tags)
-        or any(key == _NAME_TAG for key, _ in tags)
+        or any(key == RUN_NAME_TAG for key, _ in tags)
     )

@@ -26,8 +26,8 @@ from tailrace_agent.delivery.run_state import RunState
 from tailrace_agent.ipc.curves import At, Curve
 from tailrace_agent.ipc.records import End, encode
 from tailrace_agent.ipc.status import MetricEnd, MetricEnds
-from tailrace_agent.spool.extremes import SYSTEM_KEYS
-from tailrace_agent.text.directions import BEST, BEST_STEP, direction_by_name, is_of_another
+from tailrace_agent.spool.extremes import of_program
+from tailrace_agent.text.directions import BEST, BEST_STEP, direction_by_name
 from tailrace_agent.text.sparkline import thinned
 
 __all__ = ["Goal", "better", "closing_row", "ends_of", "goal_of", "with_more"]
@@ -58,7 +58,7 @@ def goal_of(key: str, defined: Mapping[str, str], *, by_name: bool = True) -> Go
         >>> goal_of("val/loss", {}), goal_of("val/loss", {"val/*": "max"}), goal_of("lr", {})
         ('min', 'max', None)
     """
-    if not _is_own(key):
+    if not of_program(key):
         return None
     for pattern in reversed(list(defined)):
         if pattern == key or fnmatchcase(key, pattern):
@@ -117,7 +117,7 @@ def closing_row(state: RunState, end: End, bests: Mapping[str, At], *, by_name: 
 
 def ends_of(curves: Mapping[str, Curve], bests: Mapping[str, At], left_out: Collection[str] = ()) -> MetricEnds:
     """How a run's metrics ended, for people: the program's own, those with a best value first."""
-    own = {key: curve for key, curve in curves.items() if _is_own(key)}
+    own = {key: curve for key, curve in curves.items() if of_program(key)}
     shown = sorted(own, key=lambda key: key not in bests)[:_SHOWN]
     ends = []
     for key in shown:
@@ -125,11 +125,7 @@ def ends_of(curves: Mapping[str, Curve], bests: Mapping[str, At], left_out: Coll
         line = thinned([span.last for span in curve.line], _LINE)
         last = curve.last[2] if curve.last is not None else math.nan
         ends.append(MetricEnd(key, last, line, *(best if best is not None else ())))
-    return MetricEnds(ends, len(own) - len(shown) + sum(map(_is_own, left_out)))
-
-
-def _is_own(key: str) -> bool:
-    return not key.startswith(SYSTEM_KEYS) and not is_of_another(key)
+    return MetricEnds(ends, len(own) - len(shown) + sum(map(of_program, left_out)))
 
 
 def _goal(state: RunState, key: str, by_name: bool) -> Goal | None:

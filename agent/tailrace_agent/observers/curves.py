@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from tailrace_agent.ipc.curves import Curve
+from tailrace_agent.text.directions import is_of_another
 
 __all__ = ["Curves"]
 
@@ -47,7 +48,7 @@ class Curves:
         changed: dict[int, dict[str, Curve]] = {}
         for run, points_of in new.items():
             for key, points in points_of.items():
-                if (curve := self._curve(run, key)) is not None:
+                if not is_of_another(key) and (curve := self._curve(run, key)) is not None:
                     curve.add(points)
                     changed.setdefault(run, {})[key] = curve
         return changed
@@ -55,12 +56,6 @@ class Curves:
     def of(self, run: int) -> Mapping[str, Curve]:
         """A run's curves, in the order in which its metrics came."""
         return self._runs.get(run, {})
-
-    def put(self, run: int, curves: Mapping[str, Curve]) -> None:
-        """What an earlier agent has drawn."""
-        for key, curve in curves.items():
-            if self._curve(run, key) is not None:
-                self._runs[run][key] = curve
 
     def keep_only(self, runs: Iterable[int]) -> None:
         """Forgets all other runs."""

@@ -88,6 +88,8 @@ class Observers:
             ends: Of runs, also those whose process is gone.
         """
         ending = {end.run: end for end in ends}
+        if ending:  # what is settled makes room: there may be more runs than there is room for
+            self._curves.keep_only(state.run for state in self._book.all() if not state.finalized)
         for run, curves in self._curves.take_in().items():
             state = self._book.get(run)
             if state is None:

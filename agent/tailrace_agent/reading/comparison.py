@@ -21,8 +21,7 @@ import pandas as pd
 from tailrace_agent.errors import NotFound
 from tailrace_agent.mlflow.names import stored_among
 from tailrace_agent.reading.candidates import nearest
-from tailrace_agent.spool.extremes import SYSTEM_KEYS, machine_last
-from tailrace_agent.text.directions import is_of_another
+from tailrace_agent.spool.extremes import SYSTEM_KEYS, machine_last, of_program
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -128,7 +127,7 @@ def compare(reader: Reader, runs: Sequence[Any], metrics: Sequence[str] | str | 
     records = [reader.record(run) for run in runs]
     known = sorted({key for record in records for key in record.metrics}, key=machine_last)
     keys = matching(known, metrics) if metrics else known
-    bounded = [key for key in keys if metrics or (metrics is None and _is_own(key))]
+    bounded = [key for key in keys if metrics or (metrics is None and of_program(key))]
     run_ids = [record.run_id for record in records]
     columns: dict[str, list[Any]] = {}
     for key in sorted({key for record in records for key in record.params}):
@@ -211,7 +210,7 @@ def _chosen(frame: Comparison, metrics: Sequence[str] | str | None) -> list[str]
     known = [column.removeprefix("metrics.") for column in columns if column.startswith("metrics.")]
     if metrics is not None:
         return matching(known, metrics)
-    chosen = [name for name in known if _is_own(name)][:6] or known[:6]
+    chosen = [name for name in known if of_program(name)][:6] or known[:6]
     if not chosen:
         raise NotFound("these runs have no metrics to draw")
     return chosen
@@ -230,8 +229,3 @@ def _labels(frame: Comparison) -> list[str]:
         f"{label} [{str(run_id)[:8]}]" if label in twice else label
         for label, run_id in zip(labels, frame.index, strict=True)
     ]
-
-
-def _is_own(key: str) -> bool:
-    """Neither of the machine, nor the best value of another metric."""
-    return not key.startswith(SYSTEM_KEYS) and not is_of_another(key)

@@ -239,27 +239,21 @@ def _tasks_on(text: str, node: int) -> int:
 
 
 def _openmpi(environ: Mapping[str, str]) -> _Place | None:
-    if "OMPI_COMM_WORLD_RANK" not in environ:
-        return None
-    return _Place(
-        int_of(environ, "OMPI_COMM_WORLD_RANK"),
-        int_of(environ, "OMPI_COMM_WORLD_SIZE"),
-        int_of(environ, "OMPI_COMM_WORLD_LOCAL_RANK"),
-        int_of(environ, "OMPI_COMM_WORLD_LOCAL_SIZE"),
-        supervised=True,
-    )
+    return _numbered(environ, "OMPI_COMM_WORLD")
 
 
 def _jsm(environ: Mapping[str, str]) -> _Place | None:
-    if "JSM_NAMESPACE_RANK" not in environ:
+    return _numbered(environ, "JSM_NAMESPACE")
+
+
+def _numbered(environ: Mapping[str, str], prefix: str) -> _Place | None:
+    """By the four variables of a launcher that watches over its processes."""
+    if f"{prefix}_RANK" not in environ:
         return None
-    return _Place(
-        int_of(environ, "JSM_NAMESPACE_RANK"),
-        int_of(environ, "JSM_NAMESPACE_SIZE"),
-        int_of(environ, "JSM_NAMESPACE_LOCAL_RANK"),
-        int_of(environ, "JSM_NAMESPACE_LOCAL_SIZE"),
-        supervised=True,
+    rank, size, local_rank, local_size = (
+        int_of(environ, f"{prefix}_{what}") for what in ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE")
     )
+    return _Place(rank, size, local_rank, local_size, supervised=True)
 
 
 def _plain(environ: Mapping[str, str]) -> _Place | None:

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tailrace_agent.errors import Refused, RunGone, StoreRefused, Unavailable
 from tailrace_agent.ipc.records import Kind, ModelOutcome, ModelSpec, Point, RunSpec, run_hex
-from tailrace_agent.ipc.tags import END_TAGS, NOTE_TAG, RUN_TAG
+from tailrace_agent.ipc.tags import END_TAGS, NOTE_TAG, RUN_NAME_TAG, RUN_TAG
 from tailrace_agent.mlflow.errors import mask, opening_failed, refused_code, stored_already, translate
 from tailrace_agent.mlflow.experiments import bring_back
 from tailrace_agent.mlflow.job_runs import attempt_of, is_of_job, is_over, tags_of_restart
@@ -54,7 +54,6 @@ if TYPE_CHECKING:
 
 __all__ = ["MlflowSink", "open_sink", "sink_over"]
 
-_NAME_TAG: Final = "mlflow.runName"
 _PARENT_TAG: Final = "mlflow.parentRunId"
 _CONTEXT_TAGS: Final = ("mlflow.user", "mlflow.source.", RUN_TAG)  # record how a run was created; resuming keeps them
 _REPOSITORIES: Final = 64  # runs whose artifact repository is kept: each costs a request, and may hold threads
@@ -397,7 +396,7 @@ class MlflowSink:
     def _create(self, spec: RunSpec, experiment_id: str, parent_run_id: str | None) -> Run:
         tags = {**spec.tags, RUN_TAG: run_hex(spec.run)}
         if spec.run_name:
-            tags[_NAME_TAG] = spec.run_name
+            tags[RUN_NAME_TAG] = spec.run_name
         if spec.description:
             tags[NOTE_TAG] = spec.description
         if parent_run_id or spec.parent_run_id:

@@ -23,6 +23,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from tailrace_agent.ipc.records import Point
+from tailrace_agent.text.directions import is_of_another
 
 __all__ = [
     "LARGEST",
@@ -34,6 +35,7 @@ __all__ = [
     "known",
     "machine_last",
     "of",
+    "of_program",
     "to_text",
     "unbounded",
 ]
@@ -106,6 +108,11 @@ def to_text(extremes: Mapping[str, Extreme]) -> str:
             entries.append(entry)
             room -= len(entry) + 1
     return f"{{{','.join(entries)}}}"
+
+
+def of_program(key: str) -> bool:
+    """Whether a metric is the program's own: neither one of the machine, nor the best value of another one."""
+    return not key.startswith(SYSTEM_KEYS) and not is_of_another(key)
 
 
 def machine_last(key: str) -> tuple[bool, str]:

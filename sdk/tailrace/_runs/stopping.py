@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
+
+from tailrace_agent.ipc.tags import STOP_NOW
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,9 +18,6 @@ if TYPE_CHECKING:
     from tailrace._runs.core import RunCore
 
 __all__ = ["Stopping", "asked_to_stop"]
-
-_NOW: Final = "now"
-"""What a request begins with that does not wait for the program to look."""
 
 
 def asked_to_stop(run: RunCore) -> bool:
@@ -61,5 +60,5 @@ class Stopping:
         if status is None or status.stop is None or run.spec.run in self._asked:
             return
         self._asked.append(run.spec.run)
-        if run.ours and (run.settings.on_stop == "signal" or status.stop.startswith(_NOW)):
+        if run.ours and (run.settings.on_stop == "signal" or status.stop.startswith(STOP_NOW)):
             os.kill(os.getpid(), signal.SIGTERM)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from tailrace_agent.ipc.tags import RUN_NAME_TAG
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -14,7 +16,6 @@ Value: TypeAlias = tuple[str, float, int, int]
 """Name, value, time (milliseconds since the epoch) and step of a metric, as MLflow's entity has them."""
 _LARGEST: Final = sys.float_info.max
 """What MLflow makes of infinity."""
-_RUN_NAME: Final = "mlflow.runName"
 
 
 class Written:
@@ -74,8 +75,8 @@ def overlaid(run: Any, written: Written, **changes: Any) -> Any:
             metrics[key] = Metric(key, value, timestamp, step)
     params = {**written.params, **run.data.params}
     tags = {**run.data.tags, **written.tags}
-    if _RUN_NAME in written.tags:
-        changes.setdefault("run_name", written.tags[_RUN_NAME])
+    if RUN_NAME_TAG in written.tags:
+        changes.setdefault("run_name", written.tags[RUN_NAME_TAG])
     return Run(
         changed(run.info, **changes) if changes else run.info,
         RunData(

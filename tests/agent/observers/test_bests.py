@@ -12,6 +12,7 @@ from helpers.pipeline_rig import MS, PipelineRig, owner_of, put, start
 from tailrace_agent.delivery.run_state import RunState
 from tailrace_agent.ipc.curves import At, Curve
 from tailrace_agent.ipc.records import End, Goals, RunSpec
+from tailrace_agent.observers import curves
 from tailrace_agent.observers.bests import better, closing_row, ends_of, goal_of, with_more
 from tailrace_agent.sinks.base import RunRef
 
@@ -169,6 +170,17 @@ def test_a_value_that_comes_after_the_end_counts(best_rig: PipelineRig) -> None:
     best_rig.run()
     assert last(best_rig) == {"loss": 1.0, "loss.best": 0.25, "loss.best_step": 1.0}
     assert best_rig.ledger().pending == 0
+
+
+def test_runs_that_are_settled_leave_their_room_to_those_that_follow(
+    best_rig: PipelineRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(curves, "_MOST", 2)
+    ring = best_rig.ring()
+    for run in range(1, 6):
+        put(ring, start(run), (run, 0, run * MS, {"loss": 0.5}), End(run, "FINISHED", 77))
+        best_rig.run()
+        assert best_rig.stored(run) == {"loss": 1, "loss.best": 1, "loss.best_step": 1}
 
 
 def test_nothing_of_it_is_stored_where_it_is_switched_off(tmp_path: Path) -> None:

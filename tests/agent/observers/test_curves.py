@@ -37,13 +37,3 @@ def test_memory_is_bounded_and_what_is_left_out_is_counted(monkeypatch: pytest.M
     curves.saw(2, 1, 1, {"b": 1.0, "c": 1.0})
     curves.take_in()
     assert (curves.of(1), list(curves.of(2))) == ({}, ["a", "b", "c"])
-
-
-def test_what_an_earlier_agent_has_drawn_goes_on() -> None:
-    before, curves = Curves(), Curves()
-    before.saw(1, 0, 0, {"loss": 0.25})
-    before.take_in()
-    curves.put(1, before.of(1))
-    curves.saw(1, 1, 1, {"loss": 0.5})
-    curves.take_in()
-    assert curves.of(1)["loss"].low == (0.25, 0)
