@@ -24,6 +24,7 @@ from tailrace._api.tracker_part import tracker_core_of
 from tailrace._offline.local_report import CONFIG, FIGURES, METRICS, RUN_FILE
 from tailrace._offline.report_copy import Taken, take_reports
 from tailrace._runs.launch import describe
+from tailrace_agent.decoding import decode_json
 from tailrace_agent.errors import CallError, SettingsError, SinkError, StoreRefused, TailraceError
 from tailrace_agent.runtime.places import working_directory
 from tailrace_agent.text.quoting import plain, visible
@@ -150,7 +151,7 @@ def _read(taken: Taken) -> _Report:
         _check_params(params)
         name = RUN_FILE
         run = taken.copy / RUN_FILE
-        facts = msgspec.json.decode(run.read_bytes(), type=_RunFile) if run.exists() else _guessed(taken)
+        facts = decode_json(run.read_bytes(), _RunFile) if run.exists() else _guessed(taken)
     except (OSError, ValueError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise CallError(f"the report in {taken.path} cannot be read: {name}: {reason}") from None

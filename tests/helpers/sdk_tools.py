@@ -112,7 +112,7 @@ def script(directory: Path, code: str, *, check: bool = True, **variables: str) 
         env=environ,
         cwd=directory,
     )
-    assert not check or done.returncode == 0, done.stderr
+    assert not check or done.returncode == 0, (done.returncode, done.stdout, done.stderr)
     return done
 
 

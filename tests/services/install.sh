@@ -8,6 +8,9 @@ command -v chromium >/dev/null && command -v chromedriver >/dev/null ||
 command -v postgres >/dev/null || ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 ||
     packages="$packages postgresql"
 command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || packages="$packages nginx-light"
+command -v slurmctld >/dev/null && command -v slurmd >/dev/null && command -v srun >/dev/null && command -v munged >/dev/null ||
+    packages="$packages slurmctld slurmd slurm-client munge"
+command -v mpirun >/dev/null || packages="$packages openmpi-bin"
 
 [ -n "$packages" ] || exit 0
 if ! command -v apt-get >/dev/null; then

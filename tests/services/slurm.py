@@ -7,11 +7,13 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from helpers.sdk_tools import eventually
 from helpers.serving import free_port
 from services.missing import missing
 
@@ -23,6 +25,7 @@ SlurmctldHost={host}(127.0.0.1)
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
+AuthInfo=socket={munge}/socket
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool-%n
 SlurmctldPidFile={folder}/slurmctld.pid
@@ -44,17 +47,46 @@ _DEADLINE = 60.0
 @contextmanager
 def slurm(folder: Path) -> Iterator[dict[str, str]]:
     """While the block lasts; the variables by which `srun` and `sbatch` find it."""
-    if not all(map(shutil.which, ("slurmctld", "slurmd", "srun", "munge"))):
+    if not all(map(shutil.which, ("slurmctld", "slurmd", "srun", "munged"))):
         missing("Slurm is missing; on Debian: apt install slurmctld slurmd slurm-client munge")
     if os.getuid() != 0:
         missing("Slurm's daemons run as root")
-    if subprocess.run(["munge", "-n"], capture_output=True, check=False).returncode:
-        missing("munge does not run; on Debian: service munge start")
     for name in ("state", "spool-n0", "spool-n1"):
         (folder / name).mkdir()
     conf = folder / "slurm.conf"
     ports = [free_port() for _ in range(3)]
-    conf.write_text(_CONF.format(folder=folder, host=socket.gethostname(), ports=ports))
+    with _munge() as munge:
+        conf.write_text(_CONF.format(folder=folder, munge=munge, host=socket.gethostname(), ports=ports))
+        with _daemons(folder, conf):
+            yield {"SLURM_CONF": str(conf)}
+
+
+@contextmanager
+def _munge() -> Iterator[str]:
+    """The service by which Slurm's daemons know each other; its folder, of a path short enough for a socket."""
+    with tempfile.TemporaryDirectory(prefix="munge-") as folder:
+        key = Path(folder, "key")
+        key.touch(0o600)
+        key.write_bytes(os.urandom(128))
+        files = [f"--{kind}-file={folder}/{kind}" for kind in ("key", "log", "pid", "seed")]
+        # --force: the folder is nobody else's, who could not use the socket then.
+        daemon = subprocess.Popen(
+            ["munged", "--force", "--foreground", f"--socket={folder}/socket", *files],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            eventually(lambda: daemon.poll() is not None or Path(folder, "socket").exists())
+            if daemon.poll() is not None:
+                missing(f"munged does not run here: {Path(folder, 'log').read_text()}")
+            yield folder
+        finally:
+            daemon.terminate()
+            daemon.wait(_DEADLINE)
+
+
+@contextmanager
+def _daemons(folder: Path, conf: Path) -> Iterator[None]:
     environ = {"SLURM_CONF": str(conf)}
     try:
         subprocess.run(["slurmctld", "-f", str(conf)], check=True, timeout=_DEADLINE)
@@ -70,7 +102,7 @@ def slurm(folder: Path) -> Iterator[dict[str, str]]:
             if time.monotonic() > deadline:
                 missing("Slurm's nodes do not come up here")
             time.sleep(0.2)
-        yield environ
+        yield
     finally:
         for pid in folder.glob("*.pid"):
             with suppress(OSError, ValueError):

@@ -14,6 +14,7 @@ from typing import Annotated, Final
 
 import msgspec
 
+from tailrace_agent.decoding import msgpack_decoder
 from tailrace_agent.ipc.records import Point
 
 __all__ = [
@@ -97,7 +98,7 @@ class _Body(msgspec.Struct):
 
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(_Body)
+_decoder = msgpack_decoder(_Body)
 
 
 def as_columns(run_id: str, points: Sequence[Point]) -> RunColumns:

@@ -13,6 +13,7 @@ from tailrace_agent.cli._app import Code, Fail, count
 from tailrace_agent.cli._deliver import known_credentials
 from tailrace_agent.cli._look import Busy
 from tailrace_agent.cli._runs import LocalRun, delivered_keys
+from tailrace_agent.decoding import decode_json
 from tailrace_agent.errors import NotFound
 from tailrace_agent.hosts.process import open_sink
 from tailrace_agent.ipc import status
@@ -114,7 +115,7 @@ def compare_with_tag(settings: Settings, uri: str, run: Any) -> Finding:
             "tailrace did not log it, or has not settled it yet"
         )
     # As plain data: of another version, it may have more.
-    ledgers = [msgspec.json.decode(tag, type=dict[str, Any]) for tag in tags.values()]
+    ledgers = [decode_json(tag, dict[str, Any]) for tag in tags.values()]
     metrics = [ledger["kinds"].get("metric", {"delivered": 0, "merged": 0}) for ledger in ledgers]
     sink, store = _open(settings, uri, str(Path.cwd()))
     found = sink.count_metrics(info.run_id)

@@ -18,6 +18,7 @@ from tailrace_agent.cli._app import Code, Fail, count
 from tailrace_agent.cli._holding import relieve
 from tailrace_agent.cli._look import Busy, reading, run_of, states
 from tailrace_agent.cli._runs import LocalRun, meant
+from tailrace_agent.decoding import msgpack_decoder
 from tailrace_agent.delivery.artifact_source import ArtifactSource, artifact_file
 from tailrace_agent.delivery.run_book import RunBook
 from tailrace_agent.delivery.run_phase import Event
@@ -36,8 +37,8 @@ __all__ = ["Letter", "collect", "discard", "put_back", "select"]
 
 V = TypeVar("V")
 
-_texts = msgspec.msgpack.Decoder(dict[str, str])
-_artifact = msgspec.msgpack.Decoder(Artifact)
+_texts = msgpack_decoder(dict[str, str])
+_artifact = msgpack_decoder(Artifact)
 
 
 class Letter(NamedTuple):

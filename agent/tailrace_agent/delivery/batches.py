@@ -9,8 +9,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-import msgspec
-
+from tailrace_agent.decoding import msgpack_decoder
 from tailrace_agent.ipc.records import Kind, Point, encode
 from tailrace_agent.spool.blocks import Block, decode_rows
 
@@ -19,7 +18,7 @@ __all__ = ["Batch", "Entry", "Twins", "as_logged", "metrics_batch", "texts_batch
 Entry = Point | tuple[str, str]
 """What is sent: a point, or a `(key, value)` of a param or tag."""
 
-_texts_decoder = msgspec.msgpack.Decoder(dict[str, str])
+_texts_decoder = msgpack_decoder(dict[str, str])
 
 
 class Batch(NamedTuple):

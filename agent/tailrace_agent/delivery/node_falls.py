@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from tailrace_agent.decoding import decode_json
 from tailrace_agent.delivery.run_state import RunState
 from tailrace_agent.errors import Refused
 from tailrace_agent.ipc.tags import END_REASON_TAG, FALLEN_TAG, NONE_FELL
@@ -61,7 +62,7 @@ def end_of_all(tags: Mapping[str, str]) -> Fall | None:
     for key, value in sorted(tags.items()):
         if key.startswith(FALLEN_TAG) and value != NONE_FELL:
             try:
-                falls.append(msgspec.json.decode(value, type=Fall))
+                falls.append(decode_json(value, Fall))
             except (msgspec.DecodeError, UnicodeDecodeError):  # somebody has changed it
                 continue
     if not falls:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
+from tailrace_agent.decoding import convert, decode_json
 from tailrace_agent.delivery.run_state import RunState
 from tailrace_agent.ipc.records import RunSpec, run_hex
 from tailrace_agent.ipc.status import SessionInfo
@@ -43,14 +44,14 @@ def restored(run: int, encoded: bytes, stand_in: StandIn = nowhere) -> RunState:
         stand_in: What to take for the spec where that is lost.
     """
     try:
-        state = msgspec.json.decode(encoded, type=RunState)
+        state = decode_json(encoded, RunState)
         if state.run == run:  # another id means damage: then it is read field by field
             return state
     except UNREADABLE:
         pass
     raw: dict[str, Any] = {}
     with suppress(*UNREADABLE):
-        raw = msgspec.json.decode(encoded, type=dict[str, Any])
+        raw = decode_json(encoded, dict[str, Any])
     spec, rebuilt = _spec(raw.get("spec"), run, stand_in)
     ring = raw.get("ring") if isinstance(raw.get("ring"), str) else ""
     read = converted({**raw, "spec": msgspec.to_builtins(spec), "ring": ring}, RunState)
@@ -86,7 +87,7 @@ def _spec(raw: object, run: int, stand_in: StandIn) -> tuple[RunSpec, bool]:
     lost: set[str] = set()
     for field in msgspec.structs.fields(RunSpec):
         try:
-            known[field.name] = msgspec.convert(raw[field.name], field.type)  # type: ignore[index]
+            known[field.name] = convert(raw[field.name], field.type)  # type: ignore[index]
         except UNREADABLE:
             lost.add(field.name)
         except (TypeError, LookupError):  # no object, or an older one

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from tailrace_agent.decoding import json_decoder
 from tailrace_agent.files.ownership import write_own
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ class _Table(msgspec.Struct):
     data: list[msgspec.Raw]
 
 
-_table_decoder = msgspec.json.Decoder(_Table)
-_row_decoder = msgspec.json.Decoder(list[msgspec.Raw])
+_table_decoder = json_decoder(_Table)
+_row_decoder = json_decoder(list[msgspec.Raw])
 
 
 def merge_tables(parts: Sequence[Path], out: Path) -> int:

@@ -24,6 +24,7 @@ from typing import Final
 
 import msgspec
 
+from tailrace_agent.decoding import msgpack_decoder
 from tailrace_agent.delivery.artifact_pieces import Pieces
 from tailrace_agent.delivery.artifact_source import ArtifactSource, CutShort, NoTable, artifact_file
 from tailrace_agent.delivery.deliver import Delivery
@@ -54,7 +55,7 @@ _TELL_AFTER: Final = 3
 _DOUBT_AFTER: Final = 3
 _CHECK: Final = "upload-check.txt"
 _CHECK_TEXT: Final = "Written by tailrace, to find out whether artifacts can be stored while one of them cannot.\n"
-_decoder = msgspec.msgpack.Decoder(Artifact)
+_decoder = msgpack_decoder(Artifact)
 
 
 class Uploads:

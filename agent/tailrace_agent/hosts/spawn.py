@@ -23,6 +23,7 @@ from typing import Final
 
 import msgspec
 
+from tailrace_agent.decoding import decode_json
 from tailrace_agent.files.descriptors import nameless, open_kept
 from tailrace_agent.files.dir_lock import let_go
 from tailrace_agent.ipc import status
@@ -137,7 +138,7 @@ def take_credentials() -> dict[str, str]:
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
-    return msgspec.json.decode(text, type=dict[str, str]) if text else {}
+    return decode_json(text, dict[str, str]) if text else {}
 
 
 def _start(session: Session, credentials: int | None, lock: int, errors: int) -> int:

@@ -17,6 +17,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from tailrace_agent.decoding import decode_json
 from tailrace_agent.errors import StateDirError
 from tailrace_agent.files.dir_lock import alone_in
 from tailrace_agent.files.ownership import is_own, make_parents, own_directory, read_own, remove_tree, write_own
@@ -164,7 +165,7 @@ class JobDir:
         if text is None:
             return None
         try:
-            return msgspec.json.decode(text, type=kind)
+            return decode_json(text, kind)
         except (msgspec.DecodeError, UnicodeError):  # damaged: as if it had not been written
             return None
 

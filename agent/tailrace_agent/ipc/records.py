@@ -15,6 +15,8 @@ from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
+from tailrace_agent.decoding import msgpack_decoder
+
 __all__ = [
     "FORMAT",
     "RAW",
@@ -389,10 +391,10 @@ class Goals(msgspec.Struct, frozen=True, array_like=True, tag="goals"):
 Control = Start | Goals | Rank | Params | Tags | Artifact | End | Flush | Drop | Monitor | Alert
 
 _encoder = msgspec.msgpack.Encoder()
-_row_decoder: msgspec.msgpack.Decoder[MetricRow] = msgspec.msgpack.Decoder(MetricRow)
-_control_decoder: msgspec.msgpack.Decoder[Control] = msgspec.msgpack.Decoder(Control)
+_row_decoder = msgpack_decoder(MetricRow)
+_control_decoder = msgpack_decoder(Control)
 
-RAW: Final[msgspec.msgpack.Decoder[Any]] = msgspec.msgpack.Decoder()
+RAW: Final = msgpack_decoder()
 """Decodes anything; for rows that are not what they should be."""
 
 
@@ -408,7 +410,8 @@ def decode_row(body: bytes) -> MetricRow:
         msgspec.ValidationError: It is a control record, or a row with values that are no numbers.
         msgspec.DecodeError: It is no MessagePack.
     """
-    return _row_decoder.decode(body)
+    row: MetricRow = _row_decoder.decode(body)
+    return row
 
 
 def decode_control(body: bytes) -> Control:
@@ -417,7 +420,8 @@ def decode_control(body: bytes) -> Control:
     Raises:
         msgspec.ValidationError: It is something else.
     """
-    return _control_decoder.decode(body)
+    control: Control = _control_decoder.decode(body)
+    return control
 
 
 def run_hex(run: int) -> str:

@@ -16,6 +16,7 @@ from zlib import crc32
 
 import msgspec
 
+from tailrace_agent.decoding import msgpack_decoder
 from tailrace_agent.files.descriptors import map_kept, reserve
 from tailrace_agent.files.ownership import open_own
 
@@ -24,7 +25,7 @@ __all__ = ["BoardReader", "BoardWriter", "board_file"]
 _SIZE: Final = 64 * 1024
 _HEADER: Final = 24  # three words: sequence, length, checksum
 
-_decoder: msgspec.msgpack.Decoder[dict[str, float]] = msgspec.msgpack.Decoder(dict[str, float])
+_decoder = msgpack_decoder(dict[str, float])
 
 
 def board_file(shared: Path, run: int, prefix: str, node: str | None) -> Path:

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
+from tailrace_agent.decoding import convert, decode_json
+
 __all__ = ["UNREADABLE", "Read", "converted", "read", "read_with_losses", "to_finite"]
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -42,11 +44,11 @@ def read(body: bytes, type_: type[T]) -> T | None:
 def read_with_losses(body: bytes, type_: type) -> Read:
     """As `read`, and what it cost."""
     try:
-        return Read(msgspec.json.decode(body, type=type_), [])
+        return Read(decode_json(body, type_), [])
     except UNREADABLE:
         pass
     try:
-        return converted(msgspec.json.decode(body), type_)
+        return converted(decode_json(body), type_)
     except UNREADABLE:
         return Read(None, [])
 
@@ -71,7 +73,7 @@ def converted(raw: object, type_: type) -> Read:
             continue  # the default; or what has none is missed below
         value = raw[field.encode_name]
         try:
-            known[field.name] = msgspec.convert(value, field.type)
+            known[field.name] = convert(value, field.type)
             continue
         except (msgspec.ValidationError, RecursionError):
             lost.append(field.name)

@@ -16,8 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-import msgspec
-
+from tailrace_agent.decoding import decode_json
 from tailrace_agent.errors import SessionError, StateDirError
 from tailrace_agent.files.dir_lock import alone_in
 from tailrace_agent.files.ownership import is_private, read_own
@@ -175,7 +174,7 @@ def _unreadable(path: Path, settings: Settings) -> Unreadable | None:
 
 def _fault(file: Path) -> str:
     try:
-        msgspec.json.decode(read_own(file), type=SessionInfo)
+        decode_json(read_own(file), SessionInfo)
     except UNREADABLE as error:
         return str(error) or type(error).__name__
     except OSError as error:

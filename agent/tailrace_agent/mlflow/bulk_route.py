@@ -18,10 +18,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
-import msgspec
 import requests
 
 from tailrace_agent.bulk.columns import ROUTE, Offer, Taken, as_columns, encode
+from tailrace_agent.decoding import convert
 from tailrace_agent.ipc.records import Point
 from tailrace_agent.mlflow.answers import OK, believing
 
@@ -105,7 +105,7 @@ class BulkRoute:
     def _read(self, response: requests.Response, kind: type[_Kind]) -> _Kind:
         fields = self._answered(response, ROUTE)
         with believing(response):
-            return msgspec.convert(fields, kind)
+            return convert(fields, kind)
 
     def _gone(self) -> None:
         self._points, self._absent_until = 0, self._monotonic() + _AGAIN_AFTER

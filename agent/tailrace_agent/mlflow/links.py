@@ -21,6 +21,7 @@ from typing import Final
 
 import msgspec
 
+from tailrace_agent.decoding import decode_json
 from tailrace_agent.files.ownership import is_own, own_directory
 from tailrace_agent.files.whole_files import write_all
 from tailrace_agent.settings.settings import Settings, state_dir
@@ -153,7 +154,7 @@ def _announced(directory: Path) -> Iterator[_Contents]:
         return
     for path in paths:
         with contextlib.suppress(OSError, msgspec.DecodeError):  # taken back meanwhile, or of another version
-            contents = msgspec.json.decode(path.read_bytes(), type=_Contents)
+            contents = decode_json(path.read_bytes(), _Contents)
             # A lock on another host is not seen here; so its file is nobody's to delete but that host's.
             if contents.host != os.uname().nodename or _is_held(path):
                 yield contents

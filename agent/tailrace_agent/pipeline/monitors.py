@@ -19,8 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
-import msgspec
-
+from tailrace_agent.decoding import convert
 from tailrace_agent.ipc.records import Monitor, Samples, Tags, encode
 from tailrace_agent.ipc.sample_board import BoardWriter, board_file
 from tailrace_agent.log import Log
@@ -115,7 +114,7 @@ class Monitors:
         Raises:
             CallError: The configuration can never work (a newer version wrote it).
         """
-        config = msgspec.convert(record.config, MonitorConfig)
+        config = convert(record.config, MonitorConfig)
         place = _Place(record.run, config.prefix, config.node)
         with self._lock:
             wanted = self._wanted.get(place)

@@ -2,7 +2,8 @@
 
 A parent that asks for an exit code takes it away from everybody else. Launchers ask every tenth of a second or so, and
 until they have, the kernel shows it in /proc to whoever is the same user. So the thread is woken by a pidfd, and often
-comes first. Where it does not, or where there are no pidfds, only that the process is gone is known.
+comes first. Where it does not, a kernel from 6.15 on still tells it through the pidfd; on older ones, or where there
+are no pidfds, only that the process is gone is known.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ class ProcessEnds:
             return None
         return self._end(process)
 
-    def _end(self, process: Process) -> tuple[Fate, int]:
-        found = fate_of(process), time.time_ns() // 1_000_000
+    def _end(self, process: Process, pidfd: int | None = None) -> tuple[Fate, int]:
+        found = fate_of(process, pidfd), time.time_ns() // 1_000_000
         with self._lock:
             return self._ended.setdefault(process, found)
 
@@ -75,7 +76,7 @@ class ProcessEnds:
                 with self._lock:
                     process = self._watched[fd]
                 # First: it is still there for as long as the descriptor is.
-                self._end(process)
+                self._end(process, fd)
                 with self._lock:
                     poll.unregister(fd)
                     del self._watched[fd]

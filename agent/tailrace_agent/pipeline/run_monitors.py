@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
+from tailrace_agent.decoding import convert
 from tailrace_agent.delivery.run_book import RunBook
 from tailrace_agent.errors import CallError
 from tailrace_agent.ipc.records import run_hex
@@ -54,7 +55,7 @@ class RunMonitors:
             self._monitors = self._monitors or self._made()
             for record in state.monitors:
                 try:
-                    config = msgspec.convert(record.config, MonitorConfig)
+                    config = convert(record.config, MonitorConfig)
                     # `key` without a name, and without its last slash, is what `_Place.name` has written.
                     self._monitors.start(record, state.samples.get(key(config.prefix, config.node, "")[:-1]))
                 except (CallError, msgspec.ValidationError) as error:

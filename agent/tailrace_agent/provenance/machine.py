@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from tailrace_agent.decoding import decode_json
 from tailrace_agent.runtime import interpreter
 from tailrace_agent.sampler.gpu.listing import list_cards, text
 from tailrace_agent.sampler.gpu.nvml import Nvml, NvmlError
@@ -55,7 +56,7 @@ def _packages_of(executable: str) -> list[tuple[str, str]]:
             capture_output=True,
             timeout=_DEADLINE,
         )
-        return msgspec.json.decode(done.stdout, type=list[tuple[str, str]])
+        return decode_json(done.stdout, list[tuple[str, str]])
     except (OSError, subprocess.SubprocessError, msgspec.DecodeError):
         return []
 

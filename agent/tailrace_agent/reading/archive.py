@@ -38,6 +38,7 @@ from typing import IO, Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 
+from tailrace_agent.decoding import decode_json
 from tailrace_agent.errors import ArchiveError
 from tailrace_agent.settings.units import size_text
 
@@ -366,7 +367,7 @@ class ArchiveReader:
 
     def _decoded(self, name: str, text: bytes, kind: type[T]) -> T:
         try:
-            return msgspec.json.decode(text, type=kind)
+            return decode_json(text, kind)
         except (ValueError, RecursionError) as error:  # msgspec's own are ValueErrors
             raise ArchiveError(f"{self._path}: {name} is damaged, or not what it should be: {error}") from error
 

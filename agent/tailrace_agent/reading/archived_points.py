@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from tailrace_agent.decoding import decode_json
 from tailrace_agent.errors import ArchiveError
 from tailrace_agent.ipc.records import Point
 from tailrace_agent.reading.archive import ArchivedRun
@@ -157,7 +158,7 @@ def _main(path: str) -> int:
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
-        check_points(Path(path), msgspec.json.decode(sys.stdin.buffer.read(), type=ArchivedRun))
+        check_points(Path(path), decode_json(sys.stdin.buffer.read(), ArchivedRun))
     except ArchiveError as error:
         sys.stdout.buffer.write(str(error).encode("utf-8", "replace"))
         return _REFUSED

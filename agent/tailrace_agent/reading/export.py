@@ -8,8 +8,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
-
+from tailrace_agent.decoding import convert
 from tailrace_agent.reading.archive import ArchivedInput, ArchivedRun, ArchiveWriter
 
 if TYPE_CHECKING:
@@ -85,8 +84,7 @@ def _export(
         params=dict(data.params),
         tags=dict(data.tags),
         inputs=[
-            msgspec.convert(each.to_dictionary(), ArchivedInput)
-            for each in getattr(run.inputs, "dataset_inputs", None) or []
+            convert(each.to_dictionary(), ArchivedInput) for each in getattr(run.inputs, "dataset_inputs", None) or []
         ],
         points=points,
         artifacts=len(files),

@@ -20,6 +20,7 @@ from mlflow.store.tracking import GET_METRIC_HISTORY_MAX_RESULTS
 from mlflow.store.tracking.dbmodels.models import SqlMetric
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
+from tailrace_agent.decoding import json_decoder
 from tailrace_agent.mlflow.pages import pages
 from tailrace_agent.mlflow.stores import HISTORY_AT_MOST, bulk_fetcher, in_flight, page_fetcher
 from tailrace_agent.spool.extremes import LARGEST, unbounded
@@ -62,7 +63,7 @@ class _Page(msgspec.Struct):
         return len(self.metrics)
 
 
-_decoder = msgspec.json.Decoder(_Page)
+_decoder = json_decoder(_Page)
 
 
 def read(store: Store, run_id: str, key: str) -> Iterator[Columns]:

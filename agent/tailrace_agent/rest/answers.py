@@ -11,6 +11,7 @@ from typing import Any, ClassVar, TypeVar
 import msgspec
 import requests
 
+from tailrace_agent.decoding import convert
 from tailrace_agent.mlflow.answers import believing, check_answer
 from tailrace_agent.mlflow.run_store import Run
 
@@ -169,4 +170,4 @@ def read(fields: dict[str, Any], kind: type[_Kind], response: requests.Response,
     with believing(response):
         given = any(fields.get(name) not in (None, []) for name in known)
         check_answer(given, known, fields, what, may_be_empty=kind.may_be_empty)
-        return msgspec.convert(fields, kind, strict=False)
+        return convert(fields, kind, strict=False)

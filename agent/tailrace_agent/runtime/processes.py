@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import signal
+import struct
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -11,6 +14,10 @@ __all__ = ["Fate", "Process", "boot_id", "fate_of", "is_alive", "process"]
 
 _STATE, _BEGAN, _EXIT_CODE = 0, 19, 49
 """Fields of /proc/<pid>/stat behind the name, see proc_pid_stat(5)."""
+_GET_INFO: Final = 0xC040FF0B
+"""PIDFD_GET_INFO with a `struct pidfd_info` of 64 bytes, see linux/pidfd.h: the mask first, the exit code last."""
+_INFO_EXIT: Final = 1 << 3
+"""PIDFD_INFO_EXIT, of Linux 6.15."""
 
 
 class Process(NamedTuple):
@@ -87,12 +94,28 @@ def is_alive(found: Process) -> bool:
     return True
 
 
-def fate_of(found: Process) -> Fate:
-    """How a process ended, if its parent has not asked for that yet: until then the kernel keeps it."""
+def fate_of(found: Process, pidfd: int | None = None) -> Fate:
+    """How a process ended: as long as its parent has not asked for that, and behind that from Linux 6.15 on.
+
+    Args:
+        found: The process.
+        pidfd: A file descriptor of it, opened while it lived; without one, its end cannot be known behind its parent.
+    """
     fields = _stat(found.pid)
-    if len(fields) <= _EXIT_CODE or fields[_STATE] not in "ZX" or found.began != int(fields[_BEGAN]):
-        return Fate()
-    status = int(fields[_EXIT_CODE])
+    if len(fields) > _EXIT_CODE and fields[_STATE] in "ZX" and found.began == int(fields[_BEGAN]):
+        return _fate(int(fields[_EXIT_CODE]))
+    if pidfd is not None:
+        # Not before its parent has asked: the kernel keeps it for the descriptor from then on.
+        info = bytearray(struct.pack("<Q56x", _INFO_EXIT))
+        with contextlib.suppress(OSError):  # an older kernel
+            fcntl.ioctl(pidfd, _GET_INFO, info)
+            known, status = struct.unpack("<Q52xi", info)
+            if known & _INFO_EXIT:
+                return _fate(status)
+    return Fate()
+
+
+def _fate(status: int) -> Fate:
     return Fate(signal=os.WTERMSIG(status)) if os.WIFSIGNALED(status) else Fate(code=os.WEXITSTATUS(status))
 
 

@@ -19,8 +19,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import msgspec
-
+from tailrace_agent.decoding import convert
 from tailrace_agent.errors import SettingsError
 from tailrace_agent.runtime.places import working_directory
 from tailrace_agent.settings.found_files import fault_of_directory, read_found
@@ -91,7 +90,7 @@ def load_settings(
     # What has no store needs no agent; all code behind this reads `agent` alone.
     if resolved.get("enabled") is False or resolved.get("backend", "mlflow") != "mlflow":
         resolved["agent"] = "off"
-    return msgspec.convert(resolved, Settings)
+    return convert(resolved, Settings)
 
 
 def check_setting(key: str, value: object, name: Callable[[str], str], path: Path | None = None) -> object:
@@ -240,7 +239,7 @@ def _check(key: str, value: object, source: _Source) -> object:
         if parsed is None:  # `as_flag` of another word: None would mean "not set"
             raise ValueError("no value")
         # Through the whole struct: its bounds and types stand there, and nowhere else.
-        parsed = getattr(msgspec.convert({key: parsed}, Settings), key)
+        parsed = getattr(convert({key: parsed}, Settings), key)
     except SettingsError as error:  # its message is more exact than "allowed" could be
         raise SettingsError(f"{source.name(key)}: {error}") from None
     except ValueError:  # msgspec.ValidationError is a ValueError

@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-import msgspec
-
+from tailrace_agent.decoding import msgpack_decoder
 from tailrace_agent.ipc.reasons import Reason
 from tailrace_agent.ipc.records import Kind, MetricRow
 from tailrace_agent.ledger import as_dropped
@@ -45,7 +44,7 @@ NewBlock = tuple[int, Kind, int, int, bytes]
 Tally = tuple[int, Kind, str, int]
 """`(run, kind, what, n)`, `what` as in `Ledger.from_rows`."""
 
-_rows_decoder = msgspec.msgpack.Decoder(list[MetricRow])
+_rows_decoder = msgpack_decoder(list[MetricRow])
 
 
 def stored_kind(kind: Kind) -> Kind:

@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from tailrace_agent.decoding import msgpack_decoder
 from tailrace_agent.errors import SessionError
 from tailrace_agent.ipc.device_slots import Place, SlotsReader
 from tailrace_agent.ipc.reasons import Reason
@@ -71,7 +72,7 @@ class Landed(NamedTuple):
     given_up: Reason
 
 
-_decoder = msgspec.msgpack.Decoder(DeviceRow)
+_decoder = msgpack_decoder(DeviceRow)
 
 
 class DeviceRows:

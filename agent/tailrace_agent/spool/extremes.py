@@ -22,6 +22,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from tailrace_agent.decoding import convert
 from tailrace_agent.ipc.records import Point
 from tailrace_agent.text.directions import is_of_another
 
@@ -146,7 +147,7 @@ def known(tags: Mapping[str, str], last: Mapping[str, tuple[int, int, float]]) -
 
 def _noted(text: str) -> dict[str, tuple[float | None, float | None, int, int]]:
     # Not msgspec's own decoder: it knows no Infinity.
-    return msgspec.convert(json.loads(text), dict[str, tuple[float | None, float | None, int, int]])
+    return convert(json.loads(text), dict[str, tuple[float | None, float | None, int, int]])
 
 
 def unbounded(value: float) -> float:

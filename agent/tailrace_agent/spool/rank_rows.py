@@ -26,6 +26,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from tailrace_agent.decoding import msgpack_decoder
 from tailrace_agent.spool.step_ranges import StepRanges
 
 __all__ = ["RankPlace", "RankRows", "RankSteps", "Routed", "Step", "mode_of", "routed"]
@@ -279,4 +280,4 @@ class RankRows:
 
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(dict[int, RankSteps])
+_decoder = msgpack_decoder(dict[int, RankSteps])

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from tailrace._session.credentials import CredentialsWatch
+from tailrace_agent.decoding import decode_json
 from tailrace_agent.files.descriptors import NONE_LEFT, SPARE
 from tailrace_agent.files.dir_lock import let_go
 from tailrace_agent.hosts.spawn import Agent, can_spawn, request_exit, spawn_agent
@@ -205,7 +206,7 @@ class Keeper:
             return error.errno in NONE_LEFT  # then it is unknown, and counts as written
         with contextlib.suppress(msgspec.DecodeError):
             # The file may be that of the agent before.
-            return msgspec.json.decode(text, type=status.AgentStatus).group == agent.group
+            return decode_json(text, status.AgentStatus).group == agent.group
         return False
 
     def _deliver_from_here(self) -> bool:

@@ -11,6 +11,7 @@ import msgspec
 from tailrace.hpo.objectives import check_function, load_function
 from tailrace.hpo.search_space import nearest, read_space
 from tailrace.hpo.studies import check_directions, check_extent
+from tailrace_agent.decoding import convert
 from tailrace_agent.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def read_search(
         if key not in table:
             raise SettingsError(f"{where}.{key} is missing")
     try:
-        search = msgspec.convert(table, SearchConfig)
+        search = convert(table, SearchConfig)
     except msgspec.ValidationError as error:
         raise SettingsError(f"{where}: {str(error).replace('$.', '').replace('`$`', '`hpo`')}") from None
     folder = Path(config).absolute().parent

@@ -21,6 +21,7 @@ from tailrace.hpo.objectives import load_function
 from tailrace.hpo.runner import OptunaRunner
 from tailrace.hpo.storage import gone_away
 from tailrace.hpo.tracking import SearchTracker
+from tailrace_agent.decoding import decode_json
 from tailrace_agent.errors import TailraceError
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 def main() -> int:
     """Runs trials until there are no more. Returns the exit code."""
-    job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
+    job = decode_json(sys.stdin.buffer.read(), Job)
     try:
         _work(job)
     except KeyboardInterrupt:

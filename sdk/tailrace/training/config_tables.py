@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from tailrace.training.nearest_name import advice
+from tailrace_agent.decoding import convert
 from tailrace_agent.errors import SettingsError
 
 __all__ = ["read_struct"]
@@ -31,7 +32,7 @@ def read_struct(table: Any, kind: type[S], place: str) -> S:
     """
     _check_keys(table, kind, place)
     try:
-        return msgspec.convert(table, kind)
+        return convert(table, kind)
     except msgspec.ValidationError as error:
         text, _, at = str(error).partition(" - at `$")
         raise SettingsError(f"{place}{at.rstrip('`')}: {text[0].lower()}{text[1:]}") from None

@@ -49,6 +49,31 @@ def test_how_a_process_ended_is_seen_before_its_parent_asks(code: str, fate: Fat
     assert fate_of(found) == Fate()
 
 
+KERNEL = tuple(map(int, os.uname().release.split("-")[0].split(".")[:2]))
+
+
+@linux
+@pytest.mark.skipif(KERNEL < (6, 15), reason="Linux 6.15 is the first to tell it")
+@pytest.mark.parametrize(
+    ("code", "fate"),
+    [
+        ("raise SystemExit(3)", Fate(code=3)),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", Fate(signal=signal.SIGKILL)),
+    ],
+)
+def test_how_a_process_ended_is_seen_by_its_pidfd_after_its_parent_has_asked(code: str, fate: Fate) -> None:
+    child = subprocess.Popen([sys.executable, "-c", f"import sys; sys.stdin.read()\n{code}"], stdin=subprocess.PIPE)
+    found = process(child.pid)
+    pidfd = os.pidfd_open(child.pid)
+    try:
+        assert fate_of(found, pidfd) == Fate()
+        child.communicate()
+        assert fate_of(found, pidfd) == fate
+        assert fate_of(found) == Fate()
+    finally:
+        os.close(pidfd)
+
+
 def test_a_fate_is_told_in_words() -> None:
     assert Fate(signal=64).text == "was killed by SIGRTMAX"
     assert (Fate(code=0).bad, Fate(code=1).bad, Fate(signal=9).bad, Fate().bad) == (False, True, True, False)
