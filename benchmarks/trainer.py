@@ -1,9 +1,10 @@
 """What does a `Trainer` cost against the same loop written by hand, without any tracking?
 
-Both run in one process, epoch by epoch in turn, on the same data with models of the same size: the loop by hand in a
-callback at the end of each epoch of the trainer. What is compared is the median step of each epoch, from the end of the
-one before, since a burst of somebody else's work on a shared machine is longer than a hundredth of an epoch; the
-checkpoint at the end of an epoch is a row of its own.
+All run in one process, epoch by epoch in turn, on the same data with models of the same size: the loops by hand in a
+callback at the end of each epoch of the trainer. One by hand computes what the trainer does, the epoch's loss and
+accuracy; another one the loss alone, and what its steps take less is what an accuracy costs whoever computes it. What is
+compared is the median step of each epoch, from the end of the one before, since a burst of somebody else's work on a
+shared machine is longer than a hundredth of an epoch; the checkpoint at the end of an epoch is a row of its own.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ WIDTH = 512  # of each layer
 def train(
     uri: str, epochs: int, steps: int, milliseconds: float, device: str = "cpu", enabled: bool = True
 ) -> dict[str, Any]:
-    """Seconds of each step by trainer and by hand; of calls of `log()` and of an empty function; of ends of epochs."""
+    """Seconds of each step by trainer and by hand; of calls of `log()` and of an empty function; of ends of epochs.
+
+    `hand` is the loop with an accuracy, `loss` the one without.
+    """
     import torch
 
     import tailrace as sdk
@@ -33,9 +37,10 @@ def train(
     torch.set_num_threads(1)
     rows = _rows(milliseconds, device)
     batches = [_batch(rows, device) for _ in range(steps)]
-    hand = _ByHand(batches, device)
-    found: dict[str, Any] = {"trainer": [], "hand": [], "log": [], "empty": [], "end": []}
-    hand.epoch()
+    hands = {"hand": _ByHand(batches, device, accuracy=True), "loss": _ByHand(batches, device, accuracy=False)}
+    found: dict[str, Any] = {"trainer": [], "hand": [], "loss": [], "log": [], "empty": [], "end": []}
+    for hand in hands.values():
+        hand.epoch()
     model, optimizer = _made(device)
     with sdk.start_run(tracking_uri=uri, enabled=enabled) as run:
         assert run.run_id or not enabled  # the agent is there, and MLflow is imported in it
@@ -47,11 +52,11 @@ def train(
             torch.nn.CrossEntropyLoss(),
             device,
             epochs,
-            callbacks=[_turns(found, hand, steps)],
+            callbacks=[_turns(found, hands, steps)],
             tracker=_Timed(sdk, found["log"], found["empty"]),
             progress=False,
         ).train()
-    for name in ("trainer", "hand", "end"):
+    for name in ("trainer", "hand", "loss", "end"):
         del found[name][:1]  # the first epoch warms up
     return found
 
@@ -79,10 +84,10 @@ def _sync(device: str) -> None:
 
 
 class _ByHand:
-    """The loop as people write it: with the loss of the epoch, which they print."""
+    """The loop as people write it: with the loss of the epoch, and its accuracy, which they print."""
 
-    def __init__(self, batches: list[tuple[Any, Any]], device: str) -> None:
-        self._batches, self.device = batches, device
+    def __init__(self, batches: list[tuple[Any, Any]], device: str, *, accuracy: bool) -> None:
+        self._batches, self.device, self._accuracy = batches, device, accuracy
         self._model, self._optimizer = _made(device)
 
     def epoch(self) -> float:
@@ -93,15 +98,20 @@ class _ByHand:
         criterion = torch.nn.CrossEntropyLoss()
         model.train()
         total: Any = 0.0
+        right: Any = 0.0
         _sync(self.device)
         ends = [time.perf_counter()]
         for x, y in self._batches:
             optimizer.zero_grad()
-            loss = criterion(model(x), y)
+            outputs = model(x)
+            loss = criterion(outputs, y)
             loss.backward()
             optimizer.step()
             # On a GPU `item` would wait for the device at each step.
             total += (loss.item() if on_cpu else loss.detach()) * len(x)
+            if self._accuracy:
+                hits = (outputs.argmax(1) == y).type(torch.float).sum()
+                right += hits.item() if on_cpu else hits
             ends.append(time.perf_counter())
         _sync(self.device)
         return _step(ends, time.perf_counter(), self.device)
@@ -114,9 +124,11 @@ def _step(ends: list[float], done: float, device: str) -> float:
     return statistics.median(end - began for began, end in itertools.pairwise(ends))
 
 
-def _turns(found: dict[str, Any], hand: _ByHand, steps: int) -> Any:
-    """A callback that times the trainer's steps, and lets the loop by hand train an epoch after each of its."""
+def _turns(found: dict[str, Any], hands: dict[str, _ByHand], steps: int) -> Any:
+    """A callback that times the trainer's steps, and lets each loop by hand train an epoch after each of its."""
     from tailrace.training import Callback
+
+    device = hands["hand"].device
 
     class Turns(Callback):
         def __init__(self) -> None:
@@ -129,13 +141,14 @@ def _turns(found: dict[str, Any], hand: _ByHand, steps: int) -> Any:
         def on_step(self, step: int) -> None:
             self.ends.append(time.perf_counter())
             if (step + 1) % steps == 0:
-                _sync(hand.device)
+                _sync(device)
                 self.last = time.perf_counter()
-                found["trainer"].append(_step(self.ends, self.last, hand.device))
+                found["trainer"].append(_step(self.ends, self.last, device))
 
         def on_epoch_end(self, *_: Any) -> None:
             found["end"].append(time.perf_counter() - self.last)
-            found["hand"].append(hand.epoch())
+            for name, hand in hands.items():
+                found[name].append(hand.epoch())
             self.ends = [time.perf_counter()]
 
     return Turns()
@@ -212,6 +225,14 @@ def measure(bench: Bench) -> Iterator[Figure]:
             most=most,
             unit="share",
             note=f"steps of {step * 1e3:.2f} ms, {len(found['hand'])} epochs of {steps} each",
+        )
+        pairs = zip(found["trainer"], found["loss"], strict=True)
+        without = Samples(ours / theirs - 1 for ours, theirs in pairs)
+        yield shown(
+            f"the same against one by hand that computes no accuracy, {device}",
+            without,
+            value=without.middle_mean,
+            unit="share",
         )
         logging = Samples(seconds / step for seconds in found["log"])
         call = Samples(found["log"])
