@@ -2,8 +2,8 @@
 
 All run in one process, epoch by epoch in turn, on the same data with models of the same size: the loops by hand in a
 callback at the end of each epoch of the trainer. One by hand computes what the trainer does, the epoch's loss and
-accuracy; another one the loss alone, and what its steps take less is what an accuracy costs whoever computes it. What is
-compared is the median step of each epoch, from the end of the one before, since a burst of somebody else's work on a
+accuracy; another one the loss alone, and what its steps take less is what an accuracy costs whoever computes it. What
+is compared is the median step of each epoch, from the end of the one before, since a burst of somebody else's work on a
 shared machine is longer than a hundredth of an epoch; the checkpoint at the end of an epoch is a row of its own.
 """
 

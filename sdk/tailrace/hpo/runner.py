@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 from tailrace.hpo.parent import Parent, await_run_id
 from tailrace.hpo.result import result_of
 from tailrace.hpo.search_space import read_space
-from tailrace.hpo.storage import open_storage
+from tailrace.hpo.storage import gone_away, open_storage
 from tailrace.hpo.studies import check_directions, check_extent, chosen, count, fail_the_dead, open_study
 from tailrace.hpo.tracking import SearchTracker
-from tailrace.hpo.trials import Pruning, TrialRuns
+from tailrace.hpo.trials import Pruning, TrialRuns, is_of_objective
 from tailrace_agent.text.directions import direction_by_name
 
 if TYPE_CHECKING:
@@ -117,6 +117,8 @@ class OptunaRunner:
 
         Raises:
             SettingsError: The search space or another argument is wrong. Nothing has begun then.
+            Unavailable: The storage has gone away on the way. All that was logged is delivered, and the same call goes
+                on with the study once it is back.
 
         Thread safety: one call at a time for each object.
         """
@@ -179,7 +181,10 @@ class OptunaRunner:
             if left is None or left > 0:
                 study.optimize(trials, n_trials=left, callbacks=[trials.told, _stop_at(n_trials)], **options)
         except Exception as raised:
-            status, error = "FAILED", raised
+            away = None if is_of_objective(raised) else gone_away(raised, self._described)
+            status, error = "FAILED", away or raised
+            if away is not None:
+                raise away from None  # what it says is what came before it
             raise
         except BaseException:
             status = "KILLED"

@@ -91,19 +91,20 @@ def gone_away(error: BaseException, storage: object) -> Unavailable | None:
     kinds = _kinds()
     # Optuna stumbles over some of them, and raises another error then.
     found = next((link for link in _chain(error) if isinstance(link, kinds)), None)
-    if found is None:
+    if found is None or storage is None:  # memory does not go away
         return None
     reason = _without_password(reason_of(found), storage)
     return Unavailable(
-        f"storage {masked(storage)} has gone away on the way: {reason}. All that was logged is delivered; the same "
-        "command goes on with the study"
+        f"storage {masked(storage)} has gone away on the way: {reason}. All that was logged is delivered; once it is "
+        "there again, the same command goes on with the study"
     )
 
 
 def reason_of(error: BaseException) -> str:
     """Why a storage does not answer, in one line: the cause of Optuna's own error, which does not say."""
     cause = error.__cause__ or error
-    text = " ".join(str(getattr(cause, "orig", None) or cause).split())
+    details = getattr(cause, "details", None)  # gRPC's
+    text = " ".join(str(details() if callable(details) else getattr(cause, "orig", None) or cause).split())
     return text.rstrip(".") or type(cause).__name__
 
 
@@ -136,12 +137,12 @@ def _without_password(text: str, storage: object) -> str:
 
 
 def _journal(optuna: Any, path: str) -> BaseStorage:
-    from optuna.storages.journal import JournalFileBackend
+    from tailrace.hpo.journal import Journal
 
     try:
         if _begins(path) not in (b"", b"{"):  # Optuna would append to it
             raise SettingsError(f"storage {path!r} is no journal of Optuna's; a database is named as sqlite:///…")
-        storage: BaseStorage = optuna.storages.JournalStorage(JournalFileBackend(path))
+        storage: BaseStorage = optuna.storages.JournalStorage(Journal(path))
     except OSError as error:
         raise SettingsError(f"storage {path!r} cannot be opened: {error.strerror or error}") from error
     return storage

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextvars
 import math
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -147,9 +148,18 @@ class TrialRuns:
         run.log({"trial/number": trial.number}, step=0)
         if self._pruning is not None:
             run.observe(self._pruning.on, _reporting(trial, self._pruning))
-        metrics = _metrics(self._objective(trial, params), self._metric)
+        metrics = _metrics(self._called(trial, params), self._metric)
         run.log({f"trial/{name}": value for name, value in metrics.items()}, step=0)
         return metrics[self._metric]
+
+    def _called(self, trial: Trial, params: dict[str, Any]) -> Any:
+        return self._objective(trial, params)
+
+
+def is_of_objective(error: BaseException) -> bool:
+    """Whether an objective has raised it, and not Optuna or its storage."""
+    calling = TrialRuns._called.__code__
+    return any(frame.f_code is calling for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def tags_of(trial: FrozenTrial) -> dict[str, str]:

@@ -14,6 +14,7 @@ from helpers.sdk_tools import Store, tracking
 from helpers.searches import SPACE, parent_runs, trials_below
 from tailrace import SettingsError, Tracker
 from tailrace.hpo import OptunaRunner
+from tailrace_agent.errors import Unavailable
 
 
 @pytest.mark.slow
@@ -232,3 +233,31 @@ def test_in_which_direction_the_pruner_sees_a_metric(
 def _logged(tracker: Tracker, name: str) -> float:
     tracker.log({name: 2.0}, 0)
     return 1.0
+
+
+@pytest.mark.slow
+def test_a_journal_that_is_removed_on_the_way_is_one_error_and_an_objectives_own_is_its_own(
+    tracker: Tracker, sqlite_uri: str, tmp_path: Path
+) -> None:
+    journal = tmp_path / "study.journal"
+
+    def objective(trial: optuna.Trial, params: Mapping[str, Any]) -> float:
+        if trial.number == 2:
+            journal.unlink()
+        if trial.number == 5:
+            raise FileNotFoundError("my own data")
+        return float(params["x"])
+
+    runner = OptunaRunner("digits", metric="acc", storage=journal, seed=0, tracker=tracker)
+    kept = tmp_path / "kept"
+    kept.hardlink_to(journal)
+    with pytest.raises(Unavailable, match=r"No such file .* once it is there again") as raised:
+        runner.optimize(objective, 6, SPACE)
+    assert raised.value.__suppress_context__
+    kept.rename(journal)  # the same file: the search goes on
+    with pytest.raises(FileNotFoundError, match="my own data"):
+        runner.optimize(objective, 6, SPACE)
+    (parent,) = parent_runs(sqlite_uri)
+    assert Store(sqlite_uri, parent).status == "FAILED"
+    found = trials_below(sqlite_uri, parent)
+    assert sorted(found) == [f"trial_{number:04d}" for number in range(6)]

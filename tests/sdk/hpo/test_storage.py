@@ -108,7 +108,7 @@ def test_a_storage_that_goes_away_on_the_way_is_one_error_without_its_password(e
     away = gone_away(error, "postgresql://ada:s3cr3t@db/studies")
     assert away is not None
     assert str(away).startswith("storage postgresql://ada:***@db/studies has gone away on the way: ")
-    assert "the same command goes on with the study" in str(away)
+    assert "once it is there again, the same command goes on with the study" in str(away)
     assert "s3cr3t" not in str(away)
     assert "\n" not in str(away)
 
@@ -125,3 +125,4 @@ def test_optunas_own_words_for_a_storage_that_is_away_give_way_to_the_cause() ->
 def test_any_other_error_is_not_taken_for_the_storages() -> None:
     assert gone_away(ValueError("it diverges"), "study.journal") is None
     assert gone_away(KeyError(3), None) is None
+    assert gone_away(ConnectionResetError("reset by peer"), None) is None  # memory does not go away
