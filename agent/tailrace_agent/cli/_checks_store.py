@@ -8,6 +8,7 @@ from pathlib import Path
 from tailrace_agent.cli._app import App, count
 from tailrace_agent.cli._checks import Check
 from tailrace_agent.cli._look import look_at_all
+from tailrace_agent.delivery.run_jobs import clocks_differ
 from tailrace_agent.errors import StateDirError, TailraceError, Unavailable
 from tailrace_agent.settings.settings import Settings
 from tailrace_agent.settings.uris import check_uri, mask_uri, missing_file
@@ -54,7 +55,10 @@ def store(app: App, settings: Settings) -> Check:
         return Check(name="store", result="fail", text=f"{shown} does not answer: {error}", mend=mend)
     except TailraceError as error:
         return Check(name="store", result="fail", text=f"{shown}: {error}", mend="choose another tracking URI")
-    return Check(name="store", result="ok", text=f"{shown} answers{_bulk(sink, uri)}{_delay(uri)}")
+    text = f"{shown} answers{_bulk(sink, uri)}{_delay(uri)}"
+    if (differ := clocks_differ(sink.clock_ahead())) is not None:
+        return Check(name="store", result="warn", text=f"{text}, and {differ}", mend="timedatectl set-ntp true")
+    return Check(name="store", result="ok", text=text)
 
 
 def _bulk(sink: Sink, uri: str) -> str:

@@ -32,7 +32,7 @@ import msgspec
 from tailrace_agent.delivery.pace import Pace, Turn
 from tailrace_agent.delivery.run_book import RunBook
 from tailrace_agent.delivery.run_ends import RunEnds
-from tailrace_agent.delivery.run_jobs import goes_on, not_there
+from tailrace_agent.delivery.run_jobs import clocks_differ, goes_on, not_there
 from tailrace_agent.delivery.run_names import NamesOfRuns
 from tailrace_agent.delivery.run_phase import Event
 from tailrace_agent.delivery.run_requests import RunRequests
@@ -204,8 +204,11 @@ class Delivery:
         try:
             if state.gone:
                 return self._bury(state, state.gone)
-            if state.ref is None and not self._open_run(sink, state, now, turn):
-                return now + (_SOON if state.spec.owned else _LOOK_EVERY)
+            if state.ref is None:
+                if not self._open_run(sink, state, now, turn):
+                    return now + (_SOON if state.spec.owned else _LOOK_EVERY)
+                if (text := clocks_differ(sink.clock_ahead())) is not None:
+                    self._book.notice(state.run, Notice(text, Topic("clocks", everywhere=True)))
             return self._send_or_close(sink, state, now, turn)
         except RunGone as error:
             self._book.advance(state.run, Event.LOST, gone=str(error))

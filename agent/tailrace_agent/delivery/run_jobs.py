@@ -14,13 +14,17 @@ from tailrace_agent.delivery.run_state import RankState, RunState, ledger_tag
 from tailrace_agent.ipc.notices import note
 from tailrace_agent.ipc.records import JobPart, Rank, RunSpec
 from tailrace_agent.runtime.processes import Fate, Process, is_alive
+from tailrace_agent.settings.units import duration
 
 __all__ = [
-    "awaited", "fallen", "goes_on", "join", "not_there", "note_rank", "rank_record", "reason_of", "status_of_fallen",
+    "awaited", "clocks_differ", "fallen", "goes_on", "join", "not_there", "note_rank", "rank_record", "reason_of",
+    "status_of_fallen",
 ]  # fmt: skip
 
 _TOLD: Final = 8
 """Ranks that a reason names beside the first."""
+_CLOCKS_AGREE: Final = 60.0
+"""Seconds by which they may differ without a word."""
 _SEEN_WITHIN_MS: Final = 500
 """Less than any launcher leaves those that it has asked to end, before it kills them."""
 
@@ -105,6 +109,26 @@ def not_there(mark: str, job: JobPart | None) -> str:
     return (
         f"{text}. The agent of rank 0's node creates it: if that has logged already, this node ({job.node}) has "
         "another tracking_uri, experiment, run_name or job name"
+    )
+
+
+def clocks_differ(ahead: float) -> str | None:
+    """What users are told where this machine's clock is not the server's; None where the two agree.
+
+    Args:
+        ahead: Seconds by which it is ahead of the server's; negative: behind.
+
+    Example:
+        >>> clocks_differ(3.0)
+        >>> clocks_differ(-300.0)
+        "this machine's clock is 5 min behind the server's: points have its time, …"
+    """
+    if abs(ahead) < _CLOCKS_AGREE:
+        return None
+    direction = "ahead of" if ahead > 0 else "behind"
+    return (
+        f"this machine's clock is {duration(abs(ahead))} {direction} the server's: points have its time, beside those "
+        "of other machines with theirs. Set it (timedatectl set-ntp true); nothing is lost"
     )
 
 

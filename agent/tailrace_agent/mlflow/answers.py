@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import requests
 
+from tailrace_agent.mlflow.clocks import note_date
 from tailrace_agent.mlflow.errors import attach
 from tailrace_agent.mlflow.http_bounds import hold
 
@@ -28,9 +29,12 @@ _ERROR_AT_MOST: Final = 8 << 20
 def hold_answer(response: requests.Response, *, stream: bool) -> None:
     """Reads the body of an answer that was requested with `stream=True`; of a success only without `stream` here.
 
+    Its date is noted, see `clocks`.
+
     Raises:
         Exception: As in `http_bounds.hold`.
     """
+    note_date(response)
     if response.status_code != OK:
         hold(response, _ERROR_AT_MOST)
     elif not stream:

@@ -19,11 +19,11 @@ import re
 import socket
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
 
 from tailrace_agent.errors import Lack, Refused, RunGone, SinkError, StoreRefused, TailraceError, Unavailable
+from tailrace_agent.mlflow.clocks import http_date
 from tailrace_agent.retry import kept_wait
 from tailrace_agent.settings.uris import mask_uri, public_uri
 from tailrace_agent.text.masking import mask_text
@@ -68,7 +68,6 @@ _USERS = (
     (re.compile(r"((?:postgresql|mysql|mssql)[+\w]*://)[^\s'\"]*@"), r"\1***@"),
     (re.compile(r"(\w://)[^\s/'\"]*@"), r"\1***@"),
 )
-_DATE_CHARS: Final = 100  # a date of HTTP has 29
 _LOOKED_AT: Final = 4_000
 """Characters of a message that are looked through: a server's may have millions."""
 _GATEWAY_TIMEOUT: Final = 504
@@ -150,18 +149,9 @@ def retry_after(value: str | None, now: datetime | None = None) -> float | None:
     try:
         return kept_wait(float(value))
     except ValueError:
-        then = _date(value)
+        then = http_date(value)
         now = now or datetime.now(timezone.utc)
         return None if then is None else kept_wait((then - now).total_seconds())
-
-
-def _date(text: str) -> datetime | None:
-    """A date of HTTP, or of whoever writes in its place."""
-    try:
-        date = parsedate_to_datetime(text[:_DATE_CHARS])
-        return date if date.tzinfo else date.replace(tzinfo=timezone.utc)  # naive for `-0000`
-    except (ValueError, TypeError, OverflowError):  # no date; a date that no calendar has
-        return None
 
 
 def translate(error: Exception, uri: str, *, remote: bool, about_run: bool, upload: bool = False) -> TailraceError:
@@ -222,7 +212,7 @@ def _answered(error: Exception, response: Any, uri: str, about_run: bool, upload
     status: int = response.status_code
     headers = response.headers
     # The server's dates mean its own clock, and ours may be off.
-    wait = retry_after(headers.get("Retry-After"), _date(headers.get("Date", "")))
+    wait = retry_after(headers.get("Retry-After"), http_date(headers.get("Date", "")))
     code = _code_in(error)
     # Before any code in the body: credentials concern every row, so not even MLflow's own words refuse this one.
     if status in (_UNAUTHORIZED, 403, _PROXY_UNAUTHORIZED):

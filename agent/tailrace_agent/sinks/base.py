@@ -143,6 +143,9 @@ class Sink(Protocol):
     def find_runs(self, text: str) -> list[StoredRun]:
         """Runs that a person may mean: the start of MLflow's id or of the tag `tailrace.run`, or else a whole name."""
 
+    def clock_ahead(self) -> float:
+        """Seconds by which this machine's clock is ahead of the store's; 0 where nothing is known. Asks nobody."""
+
 
 class SinkFactory(Protocol):
     """Opens the sink for a tracking URI (None: MLflow's default in `cwd`). May take seconds: it may import MLflow."""

@@ -236,6 +236,10 @@ class MemorySink:
             asked = (run for run in found if run.experiment_id in experiment_ids and key in run.tags)
             return {run.run_id: run.tags[key] for run in asked}
 
+    def clock_ahead(self) -> float:
+        """It has this machine's own."""
+        return 0.0
+
     def find_runs(self, text: str) -> list[StoredRun]:
         """Runs by the start of their id or tag, or else by name."""
         with self._call("find_runs"):

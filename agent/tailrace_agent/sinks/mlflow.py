@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tailrace_agent.errors import Refused, RunGone, StoreRefused, Unavailable
 from tailrace_agent.ipc.records import Kind, ModelOutcome, ModelSpec, Point, RunSpec, run_hex
 from tailrace_agent.ipc.tags import END_TAGS, NOTE_TAG, RUN_NAME_TAG, RUN_TAG
+from tailrace_agent.mlflow.clocks import ahead_of
 from tailrace_agent.mlflow.errors import mask, opening_failed, refused_code, stored_already, translate
 from tailrace_agent.mlflow.experiments import bring_back
 from tailrace_agent.mlflow.job_runs import attempt_of, is_of_job, is_over, tags_of_restart
@@ -317,6 +318,10 @@ class MlflowSink:
         with self._translated_errors(about_run=True):
             run = self._runs.run(run_id)
             return Texts(run.tags, run.params)
+
+    def clock_ahead(self) -> float:
+        """As the dates of a server's answers say."""
+        return ahead_of(self._uri)
 
     def find_runs(self, text: str) -> list[StoredRun]:
         """Runs by the start of MLflow's id or of the tag `tailrace.run`, or else by their whole name; 1000 at most."""

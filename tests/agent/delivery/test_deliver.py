@@ -99,6 +99,16 @@ def test_without_runs_there_is_nothing_to_do(rig: DeliveryRig) -> None:
     assert rig.opened == 1
 
 
+@pytest.mark.parametrize(("ahead", "words"), [(300.0, "5 min ahead of"), (-90.0, "90 s behind"), (20.0, None)])
+def test_a_clock_that_is_minutes_off_is_said_once(rig: DeliveryRig, ahead: float, words: str | None) -> None:
+    rig.sink.clock_ahead = lambda: ahead
+    rig.start()
+    rig.run(3.0)
+    found = [text for text in rig.notices() if "clock" in text]
+    assert len(found) == (words is not None)
+    assert words is None or f"clock is {words} the server's" in found[0]
+
+
 def test_a_run_is_created_at_once_and_metrics_wait_for_company(rig: DeliveryRig) -> None:
     rig.start(run_name="first", experiment_name="e", tags={"who": "me"})
     rig.log_metrics("a")
