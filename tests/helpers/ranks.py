@@ -63,6 +63,7 @@ def start(
     (directory / "launcher.py").write_text(LAUNCHER)
     (directory / "train.py").write_text(textwrap.dedent(code))
     environ = {**os.environ, "TAILRACE_DIR": str(directory / "tailrace"), "PYTHONPATH": os.pathsep.join(sys.path)}
+    environ["PYTHONUNBUFFERED"] = ""  # or a line of one rank gets in between the text and the end of another's
     arguments = [str(directory / "train.py"), *map(str, (ranks, nodes, node, restarts)), run_id]
     return subprocess.Popen(
         [*before, sys.executable, str(directory / "launcher.py"), *arguments],
