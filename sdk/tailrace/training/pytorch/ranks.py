@@ -183,12 +183,29 @@ def joined_ranks(wanted: str) -> Iterator[Ranks]:
     if where.type == "cuda":
         torch.cuda.set_device(where)
     if ours:
-        dist.init_process_group("nccl" if where.type == "cuda" else "gloo")
+        _join("nccl" if where.type == "cuda" else "gloo")
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size(), where)
     finally:
         if ours:
             dist.destroy_process_group()
+
+
+def _join(backend: str) -> None:
+    """Joins the process group that the launcher's variables name.
+
+    torchrun's store outlives a restart (torch 2.13). Processes put their addresses there under the same names each time,
+    so that one which comes early would find that of a process of the attempt before, and fail to connect to it.
+    """
+    import torch.distributed
+
+    dist: Any = torch.distributed  # whose types leave out some of what is public
+    attempt = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    if attempt == 0:
+        dist.init_process_group(backend)
+        return
+    store, rank, size = next(dist.rendezvous("env://"))
+    dist.init_process_group(backend, store=dist.PrefixStore(f"attempt{attempt}", store), rank=rank, world_size=size)
 
 
 def _device(wanted: str) -> device:
