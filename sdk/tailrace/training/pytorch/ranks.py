@@ -194,7 +194,7 @@ def joined_ranks(wanted: str) -> Iterator[Ranks]:
 def _join(backend: str) -> None:
     """Joins the process group that the launcher's variables name.
 
-    torchrun's store outlives a restart (torch 2.13). Processes put their addresses there under the same names each time,
+    torchrun's store outlives a restart (torch 2.13). Processes put their addresses there under the same names again,
     so that one which comes early would find that of a process of the attempt before, and fail to connect to it.
     """
     import torch.distributed
