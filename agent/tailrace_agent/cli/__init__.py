@@ -29,6 +29,7 @@ __all__ = ["main"]
 
 _COMMANDS: Final = {
     "run": "Start a script whose MLflow calls go through tailrace.",
+    "top": "Watch runs live: charts, machine, ranks, delivery, alerts.",
     "status": "Show the sessions of this machine: what is delivered, pending, dead.",
     "sync": "Deliver what is left of sessions, with progress.",
     "verify": "Read a run back from MLflow and compare it with the ledger.",

@@ -18,7 +18,9 @@ from bisect import bisect_left
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-__all__ = ["SPANS", "At", "Curve", "Span"]
+import msgspec
+
+__all__ = ["SPANS", "At", "Curve", "Drawn", "Span"]
 
 SPANS: Final = 256
 """Most spans of a line: a chart of 128 columns of braille has twice as many dots."""
@@ -46,6 +48,41 @@ class Span(NamedTuple):
     low: float
     high: float
     last: float
+
+
+class Drawn(msgspec.Struct, array_like=True, frozen=True):
+    """A curve as it is handed from process to process on one machine.
+
+    Attributes:
+        width: Steps of one span.
+        first: Number of the first span: it begins at step `first * width`.
+        last: As `Curve.last`.
+        low: As `Curve.low`.
+        high: As `Curve.high`.
+        lows: Smallest values of the spans, doubles in the machine's order; NaN where a span has no value.
+        highs: The largest, likewise.
+        lasts: The last, likewise.
+    """
+
+    width: int
+    first: int
+    last: tuple[int, int, float] | None
+    low: tuple[float, int] | None
+    high: tuple[float, int] | None
+    lows: bytes
+    highs: bytes
+    lasts: bytes
+
+    @property
+    def line(self) -> list[Span]:
+        """The line, by step; spans without a value are left out."""
+        size = len(self.lows) // 8 * 8  # whatever its bytes are
+        lines = (array("d", each[:size]) for each in (self.lows, self.highs, self.lasts))
+        return [
+            Span((self.first + n) * self.width, low, high, last)
+            for n, (low, high, last) in enumerate(zip(*lines, strict=False))
+            if low == low  # noqa: PLR0124 - no NaN
+        ]
 
 
 class Curve:
@@ -111,6 +148,20 @@ class Curve:
             for n, (low, high, last) in enumerate(spans)
             if not math.isnan(low)
         ]
+
+    @property
+    def drawn(self) -> Drawn:
+        """The curve, to be handed on."""
+        return Drawn(
+            self.width,
+            self._first,
+            self.last,
+            self.low,
+            self.high,
+            self._lows.tobytes(),
+            self._highs.tobytes(),
+            self._lasts.tobytes(),
+        )
 
     def _draw(self, n: int, low: float, high: float, last: float) -> None:
         if not math.isnan(self._lows[n]):

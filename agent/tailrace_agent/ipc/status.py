@@ -75,6 +75,7 @@ class RunStatus(msgspec.Struct, kw_only=True):
         models: What became of its models so far, by `ModelSpec.token`.
         metrics: How its metrics ended, once it has.
         stop: What somebody has said who asked its program to end it; None while nobody has.
+        step: The largest step that its program has logged at; None before the first one, or from an older agent.
     """
 
     run: int
@@ -100,6 +101,7 @@ class RunStatus(msgspec.Struct, kw_only=True):
     models: dict[str, ModelOutcome] = {}
     metrics: MetricEnds = MetricEnds()
     stop: str | None = None
+    step: int | None = None
 
     @property
     def all_notices(self) -> list[Notice]:

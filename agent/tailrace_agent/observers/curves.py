@@ -20,12 +20,14 @@ class Curves:
 
     Attributes:
         left_out: Metrics that found no room, by run.
+        versions: How often a run's curves have changed, by run.
 
     Not thread-safe: the drain's thread calls everything.
     """
 
     def __init__(self) -> None:
         self.left_out: dict[int, set[str]] = {}
+        self.versions: dict[int, int] = {}
         self._new: dict[int, dict[str, list[tuple[int, int, float]]]] = {}
         self._runs: dict[int, dict[str, Curve]] = {}
         self._size = 0
@@ -47,6 +49,7 @@ class Curves:
         new, self._new = self._new, {}
         changed: dict[int, dict[str, Curve]] = {}
         for run, points_of in new.items():
+            self.versions[run] = self.versions.get(run, 0) + 1
             for key, points in points_of.items():
                 if not is_of_another(key) and (curve := self._curve(run, key)) is not None:
                     curve.add(points)
@@ -62,6 +65,7 @@ class Curves:
         for run in self._runs.keys() - set(runs):
             self._size -= len(self._runs.pop(run))
             self.left_out.pop(run, None)
+            self.versions.pop(run, None)
 
     def _curve(self, run: int, key: str) -> Curve | None:
         known = self._runs.setdefault(run, {})

@@ -46,13 +46,17 @@ class Observers:
         host: This machine's name.
         log: Where operators read.
 
+    Attributes:
+        curves: The courses of all metrics, for the drain's thread.
+
     Thread safety: `take`, `saw` and `done` from the drain's thread, the steps in `helpers` from one thread each.
     """
 
     def __init__(self, settings: Settings, book: RunBook, spool: Spool, *, session: str, host: str, log: Log) -> None:
         self._settings, self._book, self._host, self._log = settings, book, host, log
         self._spool, self._session = spool, session
-        self._curves = Curves()
+        self.curves = Curves()
+        self._steps: dict[int, int] = {}
         self._ends: dict[int, MetricEnds] = {}
         self._latest = LastValues() if settings.prometheus_port is not None else None
         self._endpoint: Endpoint | None = None
@@ -65,7 +69,9 @@ class Observers:
 
     def saw(self, run: int, step: int, time_ns: int, values: Mapping[str, float], *, system: bool) -> None:
         """A row passes by."""
-        self._curves.saw(run, step, time_ns, values)
+        self.curves.saw(run, step, time_ns, values)
+        if not system and step > self._steps.get(run, -1):
+            self._steps[run] = step
         if self.alerts.watching:
             self.alerts.saw(run, step, time_ns, values, system=system)
         if self._latest is not None:
@@ -74,6 +80,10 @@ class Observers:
     def metric_ends(self, run: int) -> MetricEnds:
         """How the metrics of a run have ended, once it has. From any thread."""
         return self._ends.get(run, _NO_METRICS)
+
+    def last_step(self, run: int) -> int | None:
+        """The largest step that a run's program has logged at, as far as this agent knows. From any thread."""
+        return self._steps.get(run)
 
     @property
     def url(self) -> str | None:
@@ -89,8 +99,8 @@ class Observers:
         """
         ending = {end.run: end for end in ends}
         if ending:  # what is settled makes room: there may be more runs than there is room for
-            self._curves.keep_only(state.run for state in self._book.all() if not state.finalized)
-        for run, curves in self._curves.take_in().items():
+            self.curves.keep_only(state.run for state in self._book.all() if not state.finalized)
+        for run, curves in self.curves.take_in().items():
             state = self._book.get(run)
             if state is None:
                 continue
@@ -104,7 +114,7 @@ class Observers:
             if (state := self._book.get(run)) is not None:
                 bests = changes.bests.get(run, state.bests)
                 rows.append(closing_row(state, end, bests, by_name=self._settings.best_metrics))
-                self._ends[run] = ends_of(self._curves.of(run), bests, self._curves.left_out.get(run, ()))
+                self._ends[run] = ends_of(self.curves.of(run), bests, self.curves.left_out.get(run, ()))
         return [row for row in rows if row is not None]
 
     def take(self, changes: Changes, now: float) -> list[bytes]:

@@ -6,7 +6,8 @@ is done in which order; each part beside it has one thing to know:
 
 * `ring_drain`: how far each ring was read. `takeover`: what a drain brings is written once.
 * `owner_watch`: whose process is gone. `run_monitors`: which runs are sampled.
-* `destinations`: what goes to which tracking URI. `status_files`: what is published, and to whom.
+* `destinations`: what goes to which tracking URI. `status_files`: what is published, and to whom. `curve_files`: the
+  courses of metrics, while somebody looks on.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from tailrace_agent.ipc.session import Session
 from tailrace_agent.ipc.status import AgentStatus
 from tailrace_agent.log import Log
 from tailrace_agent.observers.observers import Observers
+from tailrace_agent.pipeline.curve_files import CurveFiles
 from tailrace_agent.pipeline.destinations import Destination, Destinations
 from tailrace_agent.pipeline.owner_watch import OwnerWatch, owner_alive
 from tailrace_agent.pipeline.ring_drain import RingDrain
@@ -85,6 +87,7 @@ class Pipeline:
     metadata: Metadata
     destinations: Destinations
     status_files: StatusFiles
+    curve_files: CurveFiles
     monotonic: Callable[[], float]
     on_change: Callable[[], None] = _nobody
     _look_at: float = field(default=0.0, init=False)
@@ -156,6 +159,7 @@ class Pipeline:
                 session, settings, open_sink, spool=spool, book=book, log=log, monotonic=monotonic
             ),
             status_files=StatusFiles(session, spool, book, observers, agent, log),
+            curve_files=CurveFiles(session, observers.curves, log, monotonic),
             monotonic=monotonic,
         )
         pipeline.destinations.update()
@@ -191,6 +195,7 @@ class Pipeline:
             self._look_around(now)
             self._look_at = now + _LOOK_AROUND
         self.status_files.publish(now)
+        self.curve_files.step(now)
         # At once: the next drain writes the ends of those that are gone, and finds the rings read for the barriers.
         if more or self.owners.gone or (self.book.waiters.unset_barriers and not stuck):
             return now

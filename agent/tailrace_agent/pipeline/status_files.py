@@ -83,6 +83,7 @@ class StatusFiles:
         lag = max(0.0, time.time() - oldest / 1e9) if oldest else 0.0
         ledger = self._spool.counts.ledger(run)
         found = self._book.status(run, ledger, lag, self._observers.metric_ends(run))
+        found.step = self._observers.last_step(run)
         status.write(self._session.shared / status.run_file(run), found)
         news = len(state.notices) + (state.ref is not None)  # its link is news as soon as MLflow knows it
         if news > self._notified.get(run, 0):

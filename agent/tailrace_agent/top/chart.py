@@ -1,0 +1,133 @@
+"""A chart of one metric, of one run or of several: a title, lines of braille, and axes. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from tailrace_agent.ipc.curves import Span
+from tailrace_agent.top.axes import Scale, figure, scale_of, short, ticks
+from tailrace_agent.top.braille import ACROSS, DOWN, Canvas
+from tailrace_agent.top.courses import Column, Course, smoothed, thinned, within
+from tailrace_agent.top.lines import Line, Piece, columns_of, cut
+
+__all__ = ["LEAST_HEIGHT", "LEAST_WIDTH", "Look", "Plot", "chart"]
+
+LEAST_WIDTH: Final = 24
+LEAST_HEIGHT: Final = 5
+
+
+class Plot(NamedTuple):
+    """One line of a chart."""
+
+    course: Course
+    style: str
+
+
+class Look(NamedTuple):
+    """How charts are drawn.
+
+    Attributes:
+        log: Whether the values' axis is logarithmic.
+        smooth: Weight of the moving average; 0 draws what was logged.
+        first: Where the window begins, as a share of all steps.
+        last: Where it ends.
+    """
+
+    log: bool = False
+    smooth: float = 0.0
+    first: float = 0.0
+    last: float = 1.0
+
+
+def chart(name: str, plots: Sequence[Plot], look: Look, width: int, height: int, *, chosen: bool = False) -> list[Line]:
+    """The chart in exactly that many columns and lines.
+
+    Args:
+        name: Of the metric.
+        plots: Its lines, the one that is drawn last at the end; its last value is in the title.
+        look: How it is drawn.
+        width: Columns, `LEAST_WIDTH` at least.
+        height: Lines, `LEAST_HEIGHT` at least.
+        chosen: Whether its title stands out.
+    """
+    title = _title(name, plots[-1].course if plots else Course([]), width, chosen)
+    steps = _window(plots, look)
+    body = height - 2
+    lines = [(plot.style, within(plot.course.line, *steps)) for plot in plots]
+    bounds = _bounds([line for _, line in lines], steps, log=look.log)
+    if bounds is None:
+        text = "nothing above 0" if look.log and any(line for _, line in lines) else "no values yet"
+        return [title, *([[Piece(cut(f"  {text}" if n == 0 else "", width), "dim")] for n in range(body + 1)])]
+    scale = scale_of(*bounds, body * DOWN, log=look.log)
+    labels = _labels(scale, body)
+    margin = max(columns_of(label) for label in labels.values())
+    across = max(1, width - margin - 1)
+    canvas = Canvas(across, body)
+    for style, line in lines:
+        if look.smooth:
+            _draw(canvas, thinned(line, *steps, across * ACROSS), scale, "faint")
+            line = list(smoothed(line, look.smooth))
+        _draw(canvas, thinned(line, *steps, across * ACROSS), scale, style)
+    drawn = [
+        [Piece(labels.get(n, "").rjust(margin), "dim"), Piece("┤" if n in labels else "│", "dim"), *row]
+        for n, row in enumerate(canvas.lines)
+    ]
+    return [title, *drawn, _steps_axis(*steps, margin, across)]
+
+
+def _title(name: str, course: Course, width: int, chosen: bool) -> Line:
+    value = figure(course.last) if course.last is not None else ""
+    room = width - columns_of(value) - 2
+    return [Piece(cut(name, room), "chosen" if chosen else "title"), Piece(f" {value} ", "bold")]
+
+
+def _window(plots: Sequence[Plot], look: Look) -> tuple[float, float]:
+    """The first and the last step that are shown."""
+    begin = min((plot.course.line[0].step for plot in plots if plot.course.line), default=0)
+    end = max((max(plot.course.line[-1].step, plot.course.last_step) for plot in plots if plot.course.line), default=0)
+    return begin + (end - begin) * look.first, begin + (end - begin) * look.last
+
+
+def _bounds(
+    lines: Sequence[Sequence[Span]], steps: tuple[float, float], *, log: bool
+) -> tuple[float, float] | None:
+    """The smallest and the largest value that is to be seen."""
+    low, high = math.inf, -math.inf
+    for line in lines:
+        for n, span in enumerate(line):
+            # What begins beyond the window is not in it; what begins before it reaches into it.
+            if span.step > steps[1] or (n + 1 < len(line) and line[n + 1].step <= steps[0]):
+                continue
+            for value in (span.low, span.high, span.last):
+                if math.isfinite(value) and (not log or value > 0):
+                    low, high = min(low, value), max(high, value)
+    return (low, high) if low <= high else None
+
+
+def _labels(scale: Scale, height: int) -> dict[int, str]:
+    """What is written beside which line."""
+    return {scale.dot(value) // DOWN: figure(value) for value in ticks(scale, max(2, height // 2))}
+
+
+def _draw(canvas: Canvas, columns: Sequence[Column], scale: Scale, style: str) -> None:
+    before: tuple[int, int] | None = None
+    for at, low, high, last in columns:
+        if math.isfinite(low) and math.isfinite(high):
+            if before is not None:
+                # Joined with the nearer end: the others are drawn by the column itself.
+                y = min((scale.dot(low), scale.dot(high)), key=lambda dot: abs(dot - before[1]))
+                canvas.line(*before, at, y, style)
+            canvas.column(at, scale.dot(high), scale.dot(low), style)
+            before = at, scale.dot(last)
+
+
+def _steps_axis(first: float, last: float, margin: int, across: int) -> Line:
+    left, right = short(round(first)), short(round(last))
+    middle = short(round((first + last) / 2))
+    if len(left) + len(right) + 2 > across:
+        return [Piece(" " * (margin + 1)), Piece(cut(left, across), "dim")]
+    room = across - len(left) - len(right)
+    text = middle.center(room) if room > len(middle) + 4 and last - first > 1 else " " * room
+    return [Piece(" " * (margin + 1)), Piece(left + text + right, "dim")]
