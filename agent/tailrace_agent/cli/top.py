@@ -10,102 +10,90 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from tailrace_agent.cli._app import App, Code, Fail
+from tailrace_agent.cli._app import App, Code, Fail, uri_option
 
 if TYPE_CHECKING:
-    from tailrace_agent.cli._views import RunView
-    from tailrace_agent.ipc.session import Session
-    from tailrace_agent.settings.settings import Settings
-    from tailrace_agent.top.local import LocalRuns
-    from tailrace_agent.top.rows import Known, RunRow
+    from tailrace_agent.top.source import Source
 
 _ONCE_FOR: Final = 1.2
 """Seconds for which `--once` looks, so that agents have written their curves and rates are known."""
+_STORE_FOR: Final = 30.0
+"""Seconds that `--once` gives a store."""
+_TICK: Final = 0.05
+_INSTALL: Final = "the live view needs Textual: pip install 'tailrace[top]' (--once does without)"
 
 
 @click.command("top")
-@click.option("--once", is_flag=True, help="Print one frame, as text, and end.")
+@click.argument("runs", nargs=-1, metavar="[RUN]…")
+@click.option("--filter", "filter_", default="", metavar="QUERY", help='MLflow\'s filter: "metrics.loss < 0.1".')
+@click.option("--experiment", multiple=True, metavar="NAME", help="Only this experiment (name or id). Repeatable.")
+@click.option("--metric", default="", metavar="PATTERN", help="Only metrics that fit: 'val/*', or a part of a name.")
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1), help="How many runs at most.")
+@click.option("--once", is_flag=True, help="Print one frame as text, and end.")
+@uri_option("A store to look at, in place of this machine.")
 @click.pass_obj
-def command(app: App, once: bool) -> None:
-    """Watch the runs of this machine: charts, the machine, ranks, delivery, alerts.
+def command(  # noqa: PLR0913, PLR0917 - an argument for each option
+    app: App,
+    runs: tuple[str, ...],
+    filter_: str,
+    experiment: tuple[str, ...],
+    metric: str,
+    limit: int,
+    once: bool,
+    tracking_uri: str | None,
+) -> None:
+    """Watch runs: charts of their metrics, the machine, ranks, delivery, alerts, the console.
 
     \b
-    tailrace top
+    tailrace top                                          the runs of this machine
+    tailrace top baseline wide                            only these
+    tailrace top --tracking-uri http://mlflow:5000        those of a store, the newest first
+    tailrace top --tracking-uri sqlite:///mlflow.db --filter "params.lr = '0.1'"
 
-    What a program logs is on the screen half a second later: it comes from its session, and no server is asked. `?`
-    shows the keys.
+    What a program on this machine logs is on the screen half a second later: it comes from its session, and no server
+    is asked. A store is asked every five seconds. `?` shows the keys, `q` quits.
+
+    RUN is a run's id, the beginning of one, or its name.
     """  # noqa: D301 - click wants the character itself
-    settings = app.settings()
-    if once or not sys.stdout.isatty():
-        _print_once(settings)
-        return
-    if find_spec("textual") is None:
-        raise Fail("the live view needs Textual: pip install 'tailrace[top]' (`tailrace top --once` does not)", Code.USAGE)
-    from tailrace_agent.top.app import Top
+    if not once and find_spec("textual") is None:
+        raise Fail(_INSTALL, Code.USAGE)
+    from tailrace_agent.cli._top import local_source, store_source
     from tailrace_agent.top.view import View
 
-    local = _local(settings)
-    Top(lambda keys: _known(local, keys), local.changed, View()).run()
+    if tracking_uri is None and not filter_ and not experiment:
+        source: Source = local_source(app, runs)
+    else:
+        source = store_source(app, tracking_uri, runs, filter_, experiment, limit)
+    view = View(pattern=metric)
+    if once or not sys.stdout.isatty():
+        _print_once(source, view)
+        return
+    from tailrace_agent.top.app import Top
+
+    source.start()
+    Top(source, view).run()
 
 
-def _local(settings: Settings) -> LocalRuns:
-    from tailrace_agent.top.local import LocalRuns
-
-    return LocalRuns(settings, _without_agent)
-
-
-def _known(local: LocalRuns, keys: list[str]) -> Known:
-    from tailrace_agent.top.rows import Known
-
-    now = time.monotonic()
-    rows = local.rows(now)
-    courses = local.courses(keys, now)
-    return Known(
-        runs=rows, courses=dict(courses), left_out={key: local.left_out(key) for key in keys}, place="this machine"
-    )
-
-
-def _without_agent(session: Session) -> list[RunRow]:
-    from tailrace_agent.cli._look import look
-
-    return [_row(session, run) for run in look(session).runs]
-
-
-def _row(session: Session, run: RunView) -> RunRow:
-    from tailrace_agent.top.rows import RunRow
-
-    return RunRow(
-        key=f"{session.id}/{run.run}",
-        name=run.run_name or run.run[:8],
-        state=run.state,
-        started=run.started,
-        pending=run.pending,
-        accepted=run.accepted,
-        delivered=run.delivered,
-        dead=run.dead,
-        dropped=run.dropped,
-        lag=run.lag,
-        problem=run.problem,
-        url=run.url,
-        program=session.info.program,
-        run_id=run.run_id,
-        store=run.store,
-    )
-
-
-def _print_once(settings: Settings) -> None:
+def _print_once(source: Source, view: object) -> None:
     from tailrace_agent.top.frame import frame
     from tailrace_agent.top.lines import plain_text
     from tailrace_agent.top.view import View
 
-    local, view = _local(settings), View()
+    assert isinstance(view, View)
     width, height = shutil.get_terminal_size((100, 40))
-    until = time.monotonic() + _ONCE_FOR
+    began = time.monotonic()
     while True:
-        known = _known(local, view.drawn)
+        source.step(time.monotonic())
+        drawn = view.drawn
+        known = source.look(drawn)
         view.settle([row.key for row in known.runs], 0)
-        if time.monotonic() >= until or not any(row.live for row in known.runs):
+        age = time.monotonic() - began
+        if view.drawn == drawn and source.complete(drawn) and (age > _ONCE_FOR or not any(row.live for row in known.runs)):
             break
-        time.sleep(0.1)
+        if age > _STORE_FOR or (known.fault and not known.runs):
+            break
+        time.sleep(_TICK)
+    if known.fault and not known.runs:
+        raise Fail(known.fault, Code.STORE)
     for line in frame(known, view, width, height).lines[:-1]:  # without the keys
         click.echo(plain_text(line))

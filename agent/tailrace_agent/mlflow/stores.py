@@ -62,6 +62,8 @@ __all__ = [
     "bulk_route",
     "HISTORY_AT_MOST",
     "in_flight",
+    "INTERVAL_AT_MOST",
+    "interval_fetcher",
     "is_remote",
     "open_registry",
     "open_repository",
@@ -74,6 +76,9 @@ __all__ = [
 
 HISTORY_AT_MOST: Final = 25_000
 """Points in one answer of a server that has no pages."""
+INTERVAL_AT_MOST: Final = 2_500
+"""Points of one run that a server gives when it thins by itself."""
+_LAST_STEP: Final = 2**63 - 1
 _IN_FLIGHT: Final = 4
 """Requests that wait for a server at once: `mlflow server` has four workers by default."""
 _EMPTY_ANSWERS: Final = ("SetLoggedModelTags",)
@@ -225,6 +230,23 @@ def bulk_fetcher(store: Store) -> Callable[[Sequence[str], str], list[dict[str, 
         response, fields = store.exchange("/ajax-api/2.0/mlflow/metrics/get-history-bulk", "GET", params=params)
         with believing(response):
             found: list[dict[str, Any]] = fields["metrics"]
+        return found
+
+    return fetch
+
+
+def interval_fetcher(store: Store) -> Callable[[str, str, int, int], list[dict[str, Any]]] | None:
+    """Fetches one metric of a run, thinned by the server to at most so many points, after a step; as MLflow's UI does."""
+    if type(store) is not _PromptStore:
+        return None
+
+    def fetch(run_id: str, key: str, most: int, after: int) -> list[dict[str, Any]]:
+        params = [("run_ids", run_id), ("metric_key", key), ("max_results", most)]
+        if after >= 0:
+            params += [("start_step", after + 1), ("end_step", _LAST_STEP)]
+        response, fields = store.exchange("/ajax-api/2.0/mlflow/metrics/get-history-bulk-interval", "GET", params=params)
+        with believing(response):
+            found: list[dict[str, Any]] = fields.get("metrics", [])  # left out where there are none
         return found
 
     return fetch

@@ -298,6 +298,16 @@ class Reader:
         with self.translated_errors(about_run=True):
             yield from read(self.store, run_id, key)
 
+    def thinned(self, run_id: str, key: str, most: int, after: int = -1) -> list[tuple[int, int, float]]:
+        """About `most` points of one metric, evenly spread over the steps after one: step, milliseconds, value.
+
+        All of them where there are few; see `thinned`.
+        """
+        from tailrace_agent.reading.thinned import thinned
+
+        with self.translated_errors(about_run=True):
+            return thinned(self.store, run_id, key, most, after)
+
     def extremes(self, runs: Iterable[Any], keys: Sequence[str]) -> dict[tuple[str, str], tuple[float, float]]:
         """Smallest and largest value of each metric of each run, NaN aside; by `(run_id, key)`.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import ClassVar, Final
 
 from rich.segment import Segment
@@ -18,6 +17,7 @@ from textual.widget import Widget
 from tailrace_agent.top.frame import Frame, Spot, frame
 from tailrace_agent.top.lines import Line
 from tailrace_agent.top.rows import Known
+from tailrace_agent.top.source import Source
 from tailrace_agent.top.view import View
 
 __all__ = ["Board", "Top"]
@@ -79,8 +79,7 @@ class Top(App[None]):
     """The application.
 
     Args:
-        look: What is known now of the runs that are drawn; called often.
-        changed: Whether there is something new of these runs.
+        source: What is known of runs.
         view: What is chosen at the beginning.
     """
 
@@ -88,10 +87,10 @@ class Top(App[None]):
     CSS = "Screen { overflow: hidden; }"
     BINDINGS: ClassVar[list[BindingType]] = [("ctrl+c", "quit", "Quit")]
 
-    def __init__(self, look: Callable[[list[str]], Known], changed: Callable[[list[str]], bool], view: View) -> None:
+    def __init__(self, source: Source, view: View) -> None:
         super().__init__(ansi_color=True)
         self.view = view
-        self._look, self._changed = look, changed
+        self._source = source
         self._known = Known()
         self._frame = Frame([], [])
         self._drawn_at = 0.0
@@ -114,17 +113,17 @@ class Top(App[None]):
     def tick(self) -> None:
         """Draws, if something is new, and not too often."""
         now = time.monotonic()
-        if now >= self._list_at or (now >= self._drawn_at + _DRAW_EVERY and self._changed(self.view.drawn)):
+        if now >= self._list_at or (now >= self._drawn_at + _DRAW_EVERY and self._source.changed(self.view.drawn)):
             self.draw()
 
     def draw(self) -> None:
         """Draws what there is now."""
         now = time.monotonic()
-        self._known = self._look(self.view.drawn)
+        self._known = self._source.look(self.view.drawn)
         before = self.view.run
         self._show()
         if self.view.run != before:  # it was not known before which curves are wanted
-            self._known = self._look(self.view.drawn)
+            self._known = self._source.look(self.view.drawn)
             self._show()
         self._drawn_at, self._list_at = now, now + _LIST_EVERY
 

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 __all__ = ["Scale", "figure", "scale_of", "short", "ticks"]
 
-_NICE: Final = (1.0, 2.0, 2.5, 5.0, 10.0)
+_NICE: Final = (1.0, 2.0, 2.5, 5.0)
 _UNITS: Final = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -77,12 +77,10 @@ def _round(low: float, high: float, most: int) -> list[float]:
     span = high - low
     if not math.isfinite(span) or span <= 0:
         return []
-    rough = span / max(1, most - 1)
-    power = 10.0 ** math.floor(math.log10(rough))
+    power = 10.0 ** math.floor(math.log10(span / max(1, most)))
     if not power or not math.isfinite(power):  # too small for a float
         return []
-    for nice in _NICE:
-        step = nice * power
+    for step in (nice * more * power for more in (1.0, 10.0) for nice in _NICE):  # the finest for which there is room
         first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
         if last - first < most:
             return [n * step for n in range(first, last + 1)]

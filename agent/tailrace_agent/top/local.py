@@ -18,10 +18,12 @@ from tailrace_agent.ipc.records import run_hex
 from tailrace_agent.ipc.session import Session, sessions_root
 from tailrace_agent.ipc.status import RunStatus
 from tailrace_agent.settings.settings import Settings
+from tailrace_agent.settings.store_keys import default_uri
+from tailrace_agent.settings.uris import resolve_uri
 from tailrace_agent.top.courses import Course, course_of
 from tailrace_agent.top.rows import RunRow
 
-__all__ = ["LocalRuns"]
+__all__ = ["LocalRuns", "store_of"]
 
 _LOOK_AROUND: Final = 1.0
 """Seconds between two looks at which sessions there are, and which of them have an agent."""
@@ -210,5 +212,10 @@ def _row(session: Session, found: RunStatus) -> RunRow:
         url=found.url,
         program=session.info.program,
         run_id=found.run_id,
-        store=session.info.settings.tracking_uri,
+        store=store_of(session, session.info.settings.tracking_uri),
     )
+
+
+def store_of(session: Session, uri: str | None) -> str:
+    """Where a run of a session goes, absolute, and MLflow's default spelled out; without a password."""
+    return resolve_uri(uri, session.info.cwd) if uri else default_uri(session.info.cwd)

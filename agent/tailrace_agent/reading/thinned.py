@@ -1,0 +1,105 @@
+"""Some points of one metric, evenly spread over its steps: for whoever draws it, and does not want to read ten million.
+
+In a database that has MLflow's index by run, metric and step (3.10 and newer) each of them is looked up, so the time does
+not grow with the run. A server is asked as MLflow's UI asks it, and thins by itself. Other stores are read as a whole.
+
+The first and the last point are always among them. What lies between two that were taken is not looked at, so extremes
+may be missing: `Reader.extremes` knows them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import sqlalchemy
+from mlflow.store.tracking.dbmodels.models import SqlMetric
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+from tailrace_agent.errors import Refused
+from tailrace_agent.mlflow.stores import INTERVAL_AT_MOST, interval_fetcher
+from tailrace_agent.reading.history import read
+from tailrace_agent.spool.extremes import unbounded
+
+if TYPE_CHECKING:
+    from tailrace_agent.mlflow.stores import Store
+
+__all__ = ["Point", "thinned"]
+
+Point: TypeAlias = tuple[int, int, float]
+"""Step, time in milliseconds, value."""
+_WHOLE: Final = 20_000
+"""Points up to which a metric is read as a whole: that is quicker than looking some of them up."""
+_AT_ONCE: Final = 100
+"""Looked up by one statement; SQLite takes 500 selects in one."""
+
+
+def thinned(store: Store, run_id: str, key: str, most: int, after: int = -1) -> list[Point]:
+    """About `most` points of one metric of one run, by step; all of them where there are few.
+
+    Args:
+        store: MLflow's.
+        run_id: MLflow's id.
+        key: The metric.
+        most: How many are wanted.
+        after: Only those of larger steps.
+
+    Raises:
+        Exception: Anything that MLflow and the database driver come up with.
+    """
+    if isinstance(store, SqlAlchemyStore):
+        return _from_database(store, run_id, key, most, after)
+    fetch = interval_fetcher(store)
+    if fetch is not None:
+        try:
+            return _points(fetch(run_id, key, min(most, INTERVAL_AT_MOST), after))
+        except Refused:  # a server that does not have it
+            pass
+    return sorted(_whole(store, run_id, key, after))
+
+
+def _whole(store: Store, run_id: str, key: str, after: int) -> Iterator[Point]:
+    for piece in read(store, run_id, key):
+        for step, time_ms, value in zip(*(column.tolist() for column in piece), strict=True):
+            if step > after:
+                yield step, time_ms, value
+
+
+def _points(found: Iterable[dict[str, Any]]) -> list[Point]:
+    # 64-bit integers are text in the JSON of protocol buffers, as are NaN and infinities.
+    return sorted(
+        (int(point.get("step", 0)), int(point["timestamp"]), unbounded(float(point.get("value", 0.0))))
+        for point in found
+    )
+
+
+def _from_database(store: Store, run_id: str, key: str, most: int, after: int) -> list[Point]:
+    of_metric = (SqlMetric.run_uuid == run_id, SqlMetric.key == key, SqlMetric.step > after)
+    columns = (SqlMetric.step, SqlMetric.timestamp, SqlMetric.value, SqlMetric.is_nan)
+    with store.ManagedSessionMaker() as session:
+        few = sqlalchemy.select(*columns).where(*of_metric).limit(_WHOLE + 1)
+        rows = session.execute(few).all()
+        if len(rows) > _WHOLE:
+            first, last = (
+                session.execute(sqlalchemy.select(end(SqlMetric.step)).where(*of_metric)).scalar_one()
+                for end in (sqlalchemy.func.min, sqlalchemy.func.max)
+            )
+            each = max(1, (last - first) // max(1, most - 1))
+            at = [*range(first, last, each), last]
+            rows = []
+            for start in range(0, len(at), _AT_ONCE):
+                # A statement's part each, since its order and limit are its own.
+                parts = [
+                    sqlalchemy.select(
+                        sqlalchemy.select(*columns)
+                        .where(*of_metric, SqlMetric.step >= step)
+                        .order_by(SqlMetric.step)
+                        .limit(1)
+                        .subquery()
+                    )
+                    for step in at[start : start + _AT_ONCE]
+                ]
+                rows += session.execute(sqlalchemy.union_all(*parts)).all()
+    return sorted(
+        {(step, time_ms, float("nan") if nan else unbounded(value)) for step, time_ms, value, nan in rows}
+    )

@@ -1,0 +1,162 @@
+"""Where a frame's runs come from: this machine's sessions, or a store. What `app` and `--once` ask, whichever it is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from tailrace_agent.hosts.worker import Worker
+from tailrace_agent.top.courses import Course
+from tailrace_agent.top.local import LocalRuns
+from tailrace_agent.top.rows import Known, RunRow
+from tailrace_agent.top.stored import Histories, StoredRuns, Wanted
+from tailrace_agent.top.tail import Tail
+
+__all__ = ["LocalSource", "Source", "StoreSource"]
+
+
+class Source(Protocol):
+    """What is known of runs."""
+
+    def start(self) -> None:
+        """Has what takes its time done in a thread from now on."""
+
+    def step(self, now: float) -> None:
+        """Does a piece of it here, where no thread was started; `now` in monotonic seconds."""
+
+    def look(self, drawn: Collection[str]) -> Known:
+        """What is known now, with the courses of some runs."""
+
+    def changed(self, drawn: Collection[str]) -> bool:
+        """Whether there is something new of these runs. Some microseconds."""
+
+    def complete(self, drawn: Collection[str]) -> bool:
+        """Whether all is known of these runs that there is at the moment."""
+
+
+class _Quiet:
+    """A log that nobody reads: what is wrong is on the screen."""
+
+    def info(self, event: str, **fields: object) -> None:
+        """As `Log`."""
+
+    def warning(self, event: str, **fields: object) -> None:
+        """As `Log`."""
+
+    def error(self, event: str, **fields: object) -> None:
+        """As `Log`."""
+
+
+class LocalSource:
+    """The runs of this machine; of those that no agent holds any more the metrics are read from their store.
+
+    Args:
+        local: The sessions.
+        histories: Reads from stores.
+        chosen: Whether a run is to be in the list.
+
+    Not thread-safe, but for the thread that `start` begins.
+    """
+
+    def __init__(self, local: LocalRuns, histories: Histories, chosen: Callable[[RunRow], bool]) -> None:
+        self._local, self._histories, self._chosen = local, histories, chosen
+        self._tails: dict[Path, Tail] = {}
+        self._version = -1
+
+    def start(self) -> None:
+        """As `Source`."""
+        Worker("tailrace-top", self._histories.step, _Quiet()).start()
+
+    def step(self, now: float) -> None:
+        """As `Source`."""
+        self._histories.step(now)
+
+    def look(self, drawn: Collection[str]) -> Known:
+        """As `Source`."""
+        now = time.monotonic()
+        rows = [row for row in self._local.rows(now) if self._chosen(row)]
+        courses: dict[str, Mapping[str, Course]] = dict(self._local.courses(drawn, now))
+        left_out = {key: self._local.left_out(key) for key in drawn}
+        self._version = self._histories.version
+        wanted = _wanted(rows, drawn, courses)
+        self._histories.want(wanted)
+        for each in wanted:
+            courses[each.key], left_out[each.key] = self._histories.courses(each.key)
+        shown = [row for row in rows if row.key in drawn and row.console is not None]
+        return Known(
+            runs=rows,
+            courses=courses,
+            left_out=left_out,
+            tails={row.key: self._tail(row.console) for row in shown if row.console is not None},
+            place="this machine",
+        )
+
+    def changed(self, drawn: Collection[str]) -> bool:
+        """As `Source`."""
+        return self._version != self._histories.version or self._local.changed(drawn)
+
+    def complete(self, drawn: Collection[str]) -> bool:
+        """As `Source`."""
+        return self._histories.idle
+
+    def _tail(self, path: Path) -> list[str]:
+        if path not in self._tails:
+            self._tails[path] = Tail(path)
+        return self._tails[path].lines()
+
+
+def _wanted(
+    rows: Collection[RunRow], drawn: Collection[str], courses: Mapping[str, Mapping[str, Course]]
+) -> list[Wanted]:
+    """The runs of which no agent has told anything, and MLflow may."""
+    by_key = {row.key: row for row in rows}
+    found = []
+    for key in drawn:
+        row = by_key.get(key)
+        if row is not None and not row.live and key not in courses and row.store and row.run_id:
+            found.append(Wanted(key, row.store, row.run_id, live=False))
+    return found
+
+
+class StoreSource:
+    """The runs of a store.
+
+    Args:
+        stored: Its runs.
+        histories: Their metrics.
+        place: The store's name, as it may be shown.
+
+    Not thread-safe, but for the thread that `start` begins.
+    """
+
+    def __init__(self, stored: StoredRuns, histories: Histories, place: str) -> None:
+        self._stored, self._histories, self._place = stored, histories, place
+
+    def start(self) -> None:
+        """As `Source`."""
+        Worker("tailrace-top", self._stored.step, _Quiet()).start()
+
+    def step(self, now: float) -> None:
+        """As `Source`."""
+        self._stored.step(now)
+
+    def look(self, drawn: Collection[str]) -> Known:
+        """As `Source`."""
+        courses = self._stored.courses(drawn)
+        return Known(
+            runs=self._stored.rows,
+            courses={key: found for key, (found, _) in courses.items()},
+            left_out={key: left_out for key, (_, left_out) in courses.items()},
+            place=self._place if self._stored.searched else f"{self._place}: asking",
+            fault=self._stored.fault or self._histories.fault,
+        )
+
+    def changed(self, drawn: Collection[str]) -> bool:
+        """As `Source`."""
+        return self._stored.changed
+
+    def complete(self, drawn: Collection[str]) -> bool:
+        """As `Source`."""
+        return self._stored.searched and (not drawn or self._histories.idle)
