@@ -36,6 +36,7 @@ _COMMANDS: Final = {
     "stop": "Ask the program of a run to stop, wherever it runs.",
     "dead": "List, retry or drop what MLflow has refused.",
     "runs": "List runs in MLflow: search, sort, choose metrics.",
+    "history": "Print every value of one metric of a run.",
     "compare": "Put runs side by side: what differs first; with a figure.",
     "export": "Write runs into an archive, with all of their points and artifacts.",
     "import": "Put runs of an archive, wandb, TensorBoard, neptune, trackio into MLflow, each once.",

@@ -44,15 +44,15 @@ def store_source(
     settings = app.settings(tracking_uri)
     uri = app.store(settings)
     histories = Histories(_opener(settings))
-    return StoreSource(
-        StoredRuns(histories, uri, names, filter_, experiments, limit), histories, mask_uri(uri)[0]
-    )
+    return StoreSource(StoredRuns(histories, uri, names, filter_, experiments, limit), histories, mask_uri(uri)[0])
 
 
 def _chooser(names: Sequence[str]) -> Callable[[RunRow], bool]:
     def chosen(row: RunRow) -> bool:
         ids = (row.key.rpartition("/")[2], row.run_id or "")
-        return not names or any(row.name == name or any(each.startswith(name.lower()) for each in ids) for name in names)
+        return not names or any(
+            row.name == name or any(each.startswith(name.lower()) for each in ids) for name in names
+        )
 
     return chosen
 

@@ -32,7 +32,7 @@ _INSTALL: Final = "the live view needs Textual: pip install 'tailrace[top]' (--o
 @click.option("--once", is_flag=True, help="Print one frame as text, and end.")
 @uri_option("A store to look at, in place of this machine.")
 @click.pass_obj
-def command(  # noqa: PLR0913, PLR0917 - an argument for each option
+def command(
     app: App,
     runs: tuple[str, ...],
     filter_: str,
@@ -88,7 +88,7 @@ def _print_once(source: Source, view: object) -> None:
         known = source.look(drawn)
         view.settle([row.key for row in known.runs], 0)
         age = time.monotonic() - began
-        if view.drawn == drawn and source.complete(drawn) and (age > _ONCE_FOR or not any(row.live for row in known.runs)):
+        if view.drawn == drawn and source.complete and (age > _ONCE_FOR or not any(row.live for row in known.runs)):
             break
         if age > _STORE_FOR or (known.fault and not known.runs):
             break

@@ -236,7 +236,7 @@ def bulk_fetcher(store: Store) -> Callable[[Sequence[str], str], list[dict[str, 
 
 
 def interval_fetcher(store: Store) -> Callable[[str, str, int, int], list[dict[str, Any]]] | None:
-    """Fetches one metric of a run, thinned by the server to at most so many points, after a step; as MLflow's UI does."""
+    """Fetches some points of one metric of a run, at most so many and after a step, as the server thins them."""
     if type(store) is not _PromptStore:
         return None
 
@@ -244,7 +244,9 @@ def interval_fetcher(store: Store) -> Callable[[str, str, int, int], list[dict[s
         params = [("run_ids", run_id), ("metric_key", key), ("max_results", most)]
         if after >= 0:
             params += [("start_step", after + 1), ("end_step", _LAST_STEP)]
-        response, fields = store.exchange("/ajax-api/2.0/mlflow/metrics/get-history-bulk-interval", "GET", params=params)
+        response, fields = store.exchange(
+            "/ajax-api/2.0/mlflow/metrics/get-history-bulk-interval", "GET", params=params
+        )
         with believing(response):
             found: list[dict[str, Any]] = fields.get("metrics", [])  # left out where there are none
         return found

@@ -66,14 +66,20 @@ class _Page(msgspec.Struct):
 _decoder = json_decoder(_Page)
 
 
-def read(store: Store, run_id: str, key: str) -> Iterator[Columns]:
+def read(store: Store, run_id: str, key: str, *, by_step: bool = False) -> Iterator[Columns]:
     """Every point of one metric of one run, in pieces and in no promised order.
+
+    Args:
+        store: MLflow's.
+        run_id: MLflow's id.
+        key: The metric.
+        by_step: Have a database sort them by step; what comes otherwise is in the store's own order, mostly by time.
 
     Raises:
         Exception: Anything that MLflow and the database driver come up with.
     """
     if isinstance(store, SqlAlchemyStore):
-        return _from_database(store, run_id, key)
+        return _from_database(store, run_id, key, by_step)
     fetch = page_fetcher(store)
     return _from_server(fetch, run_id, key) if fetch is not None else _from_pages(store, run_id, key)
 
@@ -112,9 +118,11 @@ def _columns(steps: Any, timestamps: Any, values: Any) -> Columns:
     return Columns(np.array(steps, dtype=np.int64), np.array(timestamps, dtype=np.int64), numbers)
 
 
-def _from_database(store: Store, run_id: str, key: str) -> Iterator[Columns]:
+def _from_database(store: Store, run_id: str, key: str, by_step: bool) -> Iterator[Columns]:
     columns = (SqlMetric.step, SqlMetric.timestamp, SqlMetric.value, SqlMetric.is_nan)
     statement = sqlalchemy.select(*columns).where(SqlMetric.run_uuid == run_id, SqlMetric.key == key)
+    if by_step:
+        statement = statement.order_by(SqlMetric.step, SqlMetric.timestamp)
     with store.ManagedSessionMaker() as session:
         for rows in session.execute(statement.execution_options(yield_per=_ROWS)).partitions():
             steps, timestamps, values, nans = zip(*rows, strict=True)

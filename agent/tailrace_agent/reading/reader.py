@@ -291,12 +291,12 @@ class Reader:
             deleted=info.lifecycle_stage == "deleted",
         )
 
-    def history(self, run_id: str, key: str) -> Iterator[Columns]:
+    def history(self, run_id: str, key: str, *, by_step: bool = False) -> Iterator[Columns]:
         """Every point of one metric, in pieces; see `history`."""
         from tailrace_agent.reading.history import read
 
         with self.translated_errors(about_run=True):
-            yield from read(self.store, run_id, key)
+            yield from read(self.store, run_id, key, by_step=by_step)
 
     def thinned(self, run_id: str, key: str, most: int, after: int = -1) -> list[tuple[int, int, float]]:
         """About `most` points of one metric, evenly spread over the steps after one: step, milliseconds, value.

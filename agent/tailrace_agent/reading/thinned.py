@@ -1,7 +1,7 @@
 """Some points of one metric, evenly spread over its steps: for whoever draws it, and does not want to read ten million.
 
-In a database that has MLflow's index by run, metric and step (3.10 and newer) each of them is looked up, so the time does
-not grow with the run. A server is asked as MLflow's UI asks it, and thins by itself. Other stores are read as a whole.
+In a database that has MLflow's index by run, metric and step each of them is looked up, so the time does not grow with
+the run. A server is asked as MLflow's UI asks it, and thins by itself. Other stores are read as a whole.
 
 The first and the last point are always among them. What lies between two that were taken is not looked at, so extremes
 may be missing: `Reader.extremes` knows them.
@@ -28,7 +28,7 @@ __all__ = ["Point", "thinned"]
 
 Point: TypeAlias = tuple[int, int, float]
 """Step, time in milliseconds, value."""
-_WHOLE: Final = 20_000
+_WHOLE: Final = 5_000
 """Points up to which a metric is read as a whole: that is quicker than looking some of them up."""
 _AT_ONCE: Final = 100
 """Looked up by one statement; SQLite takes 500 selects in one."""
@@ -74,14 +74,16 @@ def _points(found: Iterable[dict[str, Any]]) -> list[Point]:
 
 
 def _from_database(store: Store, run_id: str, key: str, most: int, after: int) -> list[Point]:
-    of_metric = (SqlMetric.run_uuid == run_id, SqlMetric.key == key, SqlMetric.step > after)
+    of_metric = (SqlMetric.run_uuid == run_id, SqlMetric.key == key)
     columns = (SqlMetric.step, SqlMetric.timestamp, SqlMetric.value, SqlMetric.is_nan)
     with store.ManagedSessionMaker() as session:
-        few = sqlalchemy.select(*columns).where(*of_metric).limit(_WHOLE + 1)
+        few = sqlalchemy.select(*columns).where(*of_metric, SqlMetric.step > after).limit(_WHOLE + 1)
         rows = session.execute(few).all()
         if len(rows) > _WHOLE:
             first, last = (
-                session.execute(sqlalchemy.select(end(SqlMetric.step)).where(*of_metric)).scalar_one()
+                session.execute(
+                    sqlalchemy.select(end(SqlMetric.step)).where(*of_metric, SqlMetric.step > after)
+                ).scalar_one()
                 for end in (sqlalchemy.func.min, sqlalchemy.func.max)
             )
             each = max(1, (last - first) // max(1, most - 1))
@@ -92,7 +94,7 @@ def _from_database(store: Store, run_id: str, key: str, most: int, after: int) -
                 parts = [
                     sqlalchemy.select(
                         sqlalchemy.select(*columns)
-                        .where(*of_metric, SqlMetric.step >= step)
+                        .where(*of_metric, SqlMetric.step >= step)  # one bound: SQLite goes by the first of two
                         .order_by(SqlMetric.step)
                         .limit(1)
                         .subquery()
@@ -100,6 +102,4 @@ def _from_database(store: Store, run_id: str, key: str, most: int, after: int) -
                     for step in at[start : start + _AT_ONCE]
                 ]
                 rows += session.execute(sqlalchemy.union_all(*parts)).all()
-    return sorted(
-        {(step, time_ms, float("nan") if nan else unbounded(value)) for step, time_ms, value, nan in rows}
-    )
+    return sorted({(step, time_ms, float("nan") if nan else unbounded(value)) for step, time_ms, value, nan in rows})

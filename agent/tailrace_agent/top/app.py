@@ -1,4 +1,4 @@
-"""The terminal: Textual's loop around `View` and `frame`. What is to be seen, and what a key does, is theirs to know."""
+"""The terminal: Textual's loop around `View` and `frame`, which know what is to be seen, and what a key does."""
 
 from __future__ import annotations
 

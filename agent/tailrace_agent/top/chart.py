@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Final, NamedTuple
 
 from tailrace_agent.ipc.curves import Span
@@ -66,15 +67,15 @@ def chart(name: str, plots: Sequence[Plot], look: Look, width: int, height: int,
     across = max(1, width - margin - 1)
     canvas = Canvas(across, body)
     for style, line in lines:
-        if look.smooth:
+        if look.smooth:  # what was logged stays to be seen behind it
             _draw(canvas, thinned(line, *steps, across * ACROSS), scale, "faint")
-            line = list(smoothed(line, look.smooth))
-        _draw(canvas, thinned(line, *steps, across * ACROSS), scale, style)
-    drawn = [
+        drawn = list(smoothed(line, look.smooth)) if look.smooth else line
+        _draw(canvas, thinned(drawn, *steps, across * ACROSS), scale, style)
+    rows = [
         [Piece(labels.get(n, "").rjust(margin), "dim"), Piece("┤" if n in labels else "│", "dim"), *row]
         for n, row in enumerate(canvas.lines)
     ]
-    return [title, *drawn, _steps_axis(*steps, margin, across)]
+    return [title, *rows, _steps_axis(*steps, margin, across)]
 
 
 def _title(name: str, course: Course, width: int, chosen: bool) -> Line:
@@ -90,9 +91,7 @@ def _window(plots: Sequence[Plot], look: Look) -> tuple[float, float]:
     return begin + (end - begin) * look.first, begin + (end - begin) * look.last
 
 
-def _bounds(
-    lines: Sequence[Sequence[Span]], steps: tuple[float, float], *, log: bool
-) -> tuple[float, float] | None:
+def _bounds(lines: Sequence[Sequence[Span]], steps: tuple[float, float], *, log: bool) -> tuple[float, float] | None:
     """The smallest and the largest value that is to be seen."""
     low, high = math.inf, -math.inf
     for line in lines:
@@ -117,10 +116,14 @@ def _draw(canvas: Canvas, columns: Sequence[Column], scale: Scale, style: str) -
         if math.isfinite(low) and math.isfinite(high):
             if before is not None:
                 # Joined with the nearer end: the others are drawn by the column itself.
-                y = min((scale.dot(low), scale.dot(high)), key=lambda dot: abs(dot - before[1]))
+                y = min((scale.dot(low), scale.dot(high)), key=partial(_gap, before[1]))
                 canvas.line(*before, at, y, style)
             canvas.column(at, scale.dot(high), scale.dot(low), style)
             before = at, scale.dot(last)
+
+
+def _gap(one: int, other: int) -> int:
+    return abs(one - other)
 
 
 def _steps_axis(first: float, last: float, margin: int, across: int) -> Line:

@@ -1,4 +1,4 @@
-"""What is known of a metric's course, cut to a window and thinned to columns: the smallest and largest are kept. Pure."""
+"""A metric's course, cut to a window and thinned to columns; smallest and largest values are kept. Pure."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from tailrace_agent.settings.units import duration
+from tailrace_agent.spool.extremes import of_program
 from tailrace_agent.top.axes import short
 from tailrace_agent.top.chart import LEAST_HEIGHT, LEAST_WIDTH, Plot, chart
 from tailrace_agent.top.courses import Course
@@ -26,7 +27,9 @@ _WIDE: Final = 124
 """Columns of the panels beside the charts, and from how many on they are there."""
 _BELOW: Final = 6
 _STATES: Final = {"RUNNING": "good", "FINISHED": "dim", "FAILED": "bad", "KILLED": "bad", "UNKNOWN": "warn"}
-_HINTS: Final = "↑↓ run  ←→ metric  Enter alone  Space beside  / filter  l log  s smooth  +- zoom  Tab panel  ? help  q quit"
+_HINTS: Final = (
+    "↑↓ run  ←→ metric  Enter alone  Space beside  / filter  l log  s smooth  +- zoom  Tab panel  ? help  q quit"
+)
 
 
 class Spot(NamedTuple):
@@ -66,7 +69,7 @@ def frame(known: Known, view: View, width: int, height: int, now: float | None =
         return Frame(_sized(lines, width, height), [])
     spots: list[Spot] = []
     lines = [_title(known, view, width)]
-    lines += _runs(known.runs, view, width, max(3, min(len(known.runs) + 1, (height - 2) // 4)), now, spots, len(lines))
+    lines += _runs(known, view, width, max(3, min(len(known.runs) + 1, (height - 2) // 4)), now, spots, len(lines))
     rest = height - len(lines) - 1
     row = next((row for row in known.runs if row.key == view.run), None)
     if width >= _WIDE:
@@ -113,9 +116,8 @@ def _title(known: Known, view: View, width: int) -> Line:
             Piece(" ")]  # fmt: skip
 
 
-def _runs(
-    runs: Sequence[RunRow], view: View, width: int, height: int, now: float, spots: list[Spot], top: int
-) -> list[Line]:
+def _runs(known: Known, view: View, width: int, height: int, now: float, spots: list[Spot], top: int) -> list[Line]:
+    runs = known.runs
     if not runs:
         return [[Piece(cut("  no runs yet: they appear here as soon as a program logs", width), "dim")]]
     name = max(8, width - 60)
@@ -131,9 +133,10 @@ def _runs(
         colour = f"s{drawn.index(row.key) % _COLOURS}" if row.key in drawn else ""
         mark = "●" if row.key in drawn else "·"
         chosen = row.key == view.run
+        step = row.step if row.step is not None else _last_step(known.courses.get(row.key, {}))
         age = duration(max(0.0, now - row.started)) if row.started else "-"
         facts = (
-            f"{age:>8} {short(row.step) if row.step is not None else '-':>8}"
+            f"{age:>8} {short(step) if step is not None else '-':>8}"
             f" {f'{short(row.rate)}/s' if row.rate is not None else '-':>8}"
             f" {short(row.pending) if row.accepted is not None else '-':>8}"
             f" {duration(row.lag) if row.pending and row.lag else '-':>7}"
@@ -151,6 +154,10 @@ def _runs(
         )
         spots.append(Spot(top + len(lines) - 1, top + len(lines), 0, width, "run", n))
     return lines
+
+
+def _last_step(courses: Mapping[str, Course]) -> int | None:
+    return max((course.last_step for name, course in courses.items() if of_program(name)), default=None)
 
 
 def _charts(
@@ -172,9 +179,7 @@ def _charts(
             drawn: list[Line] = []
             if at < len(metrics):
                 name = metrics[at]
-                drawn = chart(
-                    name, _plots(known, view, name), view.look, wide - 1, high, chosen=at == view.chart
-                )
+                drawn = chart(name, _plots(known, view, name), view.look, wide - 1, high, chosen=at == view.chart)
                 spots.append(Spot(top + row * high, top + (row + 1) * high, left, left + wide, "chart", at))
             block = beside(block, drawn, left) if column else drawn
         lines += block

@@ -1,7 +1,7 @@
 """Lines of text with styles: what a frame is made of. Pure.
 
-A style is a word (`dim`, `good`, `s0`, …); what it looks like is the screen's to say, and a pipe has none. Everything
-that comes from a run is foreign text: it goes through `piece` or `cut`, so no control character of it reaches a terminal.
+A style is a word (`dim`, `good`, `s0`, …); what it looks like is the screen's to say, and a pipe has none. What comes
+from a run is foreign text: it goes through `piece` or `cut`, so that no control character of it reaches a terminal.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def width_of(line: Iterable[Piece]) -> int:
 
 
 def cut(text: str, width: int, *, left: bool = False) -> str:
-    """Foreign text in exactly that many columns: padded, or cut with an ellipsis; `left` cuts and pads at its beginning.
+    """Foreign text in exactly that many columns: padded, or cut with an ellipsis; at its beginning with `left`.
 
     Example:
         >>> cut("validation", 6), cut("abc", 5, left=True)

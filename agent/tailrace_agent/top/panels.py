@@ -27,6 +27,12 @@ _OF_RANK: Final = re.compile(r"(?P<name>.+)/rank(?P<rank>\d+)")
 _MAX_RANK: Final = ".max_rank"
 _SLOW: Final = 1.2
 """Times the mean of the ranks from which on the slowest is one."""
+_EMPTY: Final = {
+    "machine": "no system metrics: start_run(log_system_metrics=True)",
+    "ranks": "no metrics of several ranks",
+    "alerts": "nothing has been said",
+    "console": "no console is kept",
+}
 _TIMES: Final = re.compile(r"(?<![a-z])(time|seconds|duration|wait|latency)(?![a-z])", re.IGNORECASE)
 
 
@@ -94,22 +100,21 @@ def panel(name: str, known: Known, row: RunRow | None, width: int, height: int) 
     """A panel's lines, at most so many."""
     if row is None:
         return []
+    lines = _body(name, known, row, width, height)
+    return (lines or [[Piece(cut(f" {_EMPTY.get(name, '')}", width), "dim")]])[:height]
+
+
+def _body(name: str, known: Known, row: RunRow, width: int, height: int) -> list[Line]:
     courses = known.courses.get(row.key, {})
-    makers = {
-        "machine": lambda: _machine(courses, width),
-        "ranks": lambda: _ranks(courses, width, height),
-        "delivery": lambda: _delivery(row, width),
-        "alerts": lambda: [[piece(cut(f" {text}", width), "warn")] for text in reversed(row.notices)],
-        "console": lambda: [[Piece(cut(f" {text}", width))] for text in known.tails.get(row.key, [])[-height:]],
-    }
-    empty = {
-        "machine": "no system metrics: start_run(log_system_metrics=True)",
-        "ranks": "no metrics of several ranks",
-        "alerts": "nothing has been said",
-        "console": "no console is kept",
-    }
-    lines = makers[name]()
-    return (lines or [[Piece(cut(f" {empty.get(name, '')}", width), "dim")]])[:height]
+    if name == "machine":
+        return _machine(courses, width)
+    if name == "ranks":
+        return _ranks(courses, width, height)
+    if name == "delivery":
+        return _delivery(row, width)
+    if name == "alerts":
+        return [[Piece(cut(f" {text}", width), "warn")] for text in reversed(row.notices)]
+    return [[Piece(cut(f" {text}", width))] for text in known.tails.get(row.key, [])[-height:]]
 
 
 def _machine(courses: Mapping[str, Course], width: int) -> list[Line]:

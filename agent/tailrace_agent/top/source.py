@@ -32,8 +32,9 @@ class Source(Protocol):
     def changed(self, drawn: Collection[str]) -> bool:
         """Whether there is something new of these runs. Some microseconds."""
 
-    def complete(self, drawn: Collection[str]) -> bool:
-        """Whether all is known of these runs that there is at the moment."""
+    @property
+    def complete(self) -> bool:
+        """Whether all is known that the last look has asked for, as far as it is there."""
 
 
 class _Quiet:
@@ -91,13 +92,15 @@ class LocalSource:
             left_out=left_out,
             tails={row.key: self._tail(row.console) for row in shown if row.console is not None},
             place="this machine",
+            fault=self._histories.fault if wanted else None,
         )
 
     def changed(self, drawn: Collection[str]) -> bool:
         """As `Source`."""
         return self._version != self._histories.version or self._local.changed(drawn)
 
-    def complete(self, drawn: Collection[str]) -> bool:
+    @property
+    def complete(self) -> bool:
         """As `Source`."""
         return self._histories.idle
 
@@ -155,8 +158,10 @@ class StoreSource:
 
     def changed(self, drawn: Collection[str]) -> bool:
         """As `Source`."""
+        del drawn  # whatever was read was asked for
         return self._stored.changed
 
-    def complete(self, drawn: Collection[str]) -> bool:
+    @property
+    def complete(self) -> bool:
         """As `Source`."""
-        return self._stored.searched and (not drawn or self._histories.idle)
+        return self._stored.searched and self._histories.idle

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tailrace_agent.errors import TailraceError
-from tailrace_agent.ipc.curves import Curve
+from tailrace_agent.ipc.curves import SPANS, Curve
 from tailrace_agent.spool.extremes import machine_last
 from tailrace_agent.top.courses import Course, course_of
 from tailrace_agent.top.rows import RunRow
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Histories", "StoredRuns", "Wanted"]
 
-_POINTS: Final = 1_000
+_POINTS: Final = 2 * SPANS
 _METRICS: Final = 200
 _EVERY: Final = 5.0
 """Seconds between two looks at a run that goes on, and at which runs there are."""
@@ -171,7 +171,7 @@ class StoredRuns:
     Thread safety: `step` from one thread, all else from any.
     """
 
-    def __init__(  # noqa: PLR0913, PLR0917 - what the command takes
+    def __init__(
         self,
         histories: Histories,
         uri: str,

@@ -35,7 +35,7 @@ class Tail:
         self._lines: deque[str] = deque(maxlen=_LINES)
 
     def lines(self) -> list[str]:
-        """Its last lines by now, the unfinished one, too; of a line with carriage returns what a terminal would show."""
+        """Its last lines by now, the unfinished one, too; each as a terminal would show it."""
         self._read()
         rest = _shown(self._rest)
         return [*self._lines, rest] if rest else list(self._lines)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Final
 
-from tailrace_agent.spool.extremes import machine_last
+from tailrace_agent.spool.extremes import machine_last, of_program
 from tailrace_agent.top.chart import Look
 
 __all__ = ["KEYS", "PANELS", "SMOOTHING", "View", "fits", "shown_metrics"]
@@ -15,6 +15,7 @@ __all__ = ["KEYS", "PANELS", "SMOOTHING", "View", "fits", "shown_metrics"]
 PANELS: Final = ("machine", "ranks", "delivery", "alerts", "console")
 SMOOTHING: Final = (0.0, 0.6, 0.9, 0.97)
 """Weights through which `s` goes."""
+_PLAIN: Final = Look()
 _CLOSEST: Final = 1 / 1024
 """Of all steps, the least part that a window shows."""
 KEYS: Final = (
@@ -49,10 +50,10 @@ def fits(name: str, pattern: str) -> bool:
 
 
 def shown_metrics(names: Sequence[str], pattern: str, *, machine: bool) -> list[str]:
-    """The metrics that have charts, in their order: those of the machine last, and only if they are wanted."""
+    """The metrics that have charts, in their order: those of the machine last, and only if they or a pattern are wanted."""
     found = [name for name in names if not pattern or fits(name, pattern)]
     if not machine and not pattern:
-        found = [name for name in found if not machine_last(name)[0]]
+        found = [name for name in found if of_program(name)]
     return sorted(found, key=lambda name: machine_last(name)[0])
 
 
@@ -82,7 +83,7 @@ class View:
     typing: str | None = None
     chart: int = 0
     alone: bool = False
-    look: Look = Look()
+    look: Look = _PLAIN
     panel: int = 0
     machine: bool = False
     help: bool = False
