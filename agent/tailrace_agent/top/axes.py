@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 __all__ = ["Scale", "figure", "scale_of", "short", "ticks"]
@@ -26,17 +27,23 @@ class Scale(NamedTuple):
     size: int
     log: bool = False
 
-    def dot(self, value: float) -> int:
-        """The dot of a value, counted from the top; one beyond the ends is at the end."""
-        if self.log:
-            if value <= 0:
-                return self.size - 1
-            low, high, value = math.log10(self.low), math.log10(self.high), math.log10(value)
-        else:
-            low, high = self.low, self.high
+    @property
+    def dot(self) -> Callable[[float], int]:
+        """From a finite value to its dot, counted from the top; one beyond the ends is at the end."""
+        end, log = self.size - 1, self.log
+        high, low = (math.log10(self.high), math.log10(self.low)) if log else (self.high, self.low)
         # Halved first: the difference of two floats may be more than a float.
-        share = (value / 2 - low / 2) / (high / 2 - low / 2)
-        return round((1 - min(1.0, max(0.0, share))) * (self.size - 1))
+        top, dots = high / 2, end / (high / 2 - low / 2)
+
+        def dot(value: float) -> int:
+            if log:
+                if value <= 0:
+                    return end
+                value = math.log10(value)
+            at = (top - value / 2) * dots
+            return 0 if at <= 0 else end if at >= end else round(at)
+
+        return dot
 
 
 def scale_of(low: float, high: float, size: int, *, log: bool = False) -> Scale:

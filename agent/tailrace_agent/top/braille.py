@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from tailrace_agent.top.lines import Line, Piece
@@ -11,8 +12,18 @@ __all__ = ["ACROSS", "DOWN", "Canvas"]
 ACROSS: Final = 2
 DOWN: Final = 4
 """Dots of one character."""
-_BITS: Final = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))
+_LEFT: Final = (0x01, 0x02, 0x04, 0x40)
+_RIGHT: Final = (0x08, 0x10, 0x20, 0x80)
 _BLANK: Final = 0x2800
+
+
+def _character(dots: int) -> str:
+    """The character of four dots on the left and, behind them, four on the right; a blank without any."""
+    pattern = sum(bit for n, bit in enumerate((*_LEFT, *_RIGHT)) if dots >> n & 1)
+    return chr(_BLANK + pattern) if pattern else " "
+
+
+_CHARACTERS: Final = tuple(map(_character, range(256)))
 
 
 class Canvas:
@@ -33,18 +44,22 @@ class Canvas:
 
     def __init__(self, width: int, height: int) -> None:
         self.width, self.height = width, height
-        self._cells = [[0] * width for _ in range(height)]
-        self._styles = [[""] * width for _ in range(height)]
+        self._layers: dict[str, list[int]] = {}
+        """By style the columns of dots, each as one number with a bit for each dot: nothing here is done dot by dot."""
 
     def column(self, x: int, top: int, bottom: int, style: str) -> None:
         """Sets the dots of one column between two heights, both of them included; what is outside is left out."""
-        if not 0 <= x < self.width * ACROSS:
-            return
-        at, bits = x // ACROSS, _BITS[x % ACROSS]
-        for y in range(max(0, min(top, bottom)), min(self.height * DOWN - 1, max(top, bottom)) + 1):
-            row = y // DOWN
-            self._cells[row][at] |= bits[y % DOWN]
-            self._styles[row][at] = style
+        if top > bottom:
+            top, bottom = bottom, top
+        top, bottom = max(top, 0), min(bottom, self.height * DOWN - 1)
+        if top <= bottom and 0 <= x < self.width * ACROSS:
+            self._layer(style)[x] |= (1 << (bottom + 1)) - (1 << top)
+
+    def _layer(self, style: str) -> list[int]:
+        layer = self._layers.get(style)
+        if layer is None:
+            layer = self._layers[style] = [0] * (self.width * ACROSS)
+        return layer
 
     def line(self, x0: int, y0: int, x1: int, y1: int, style: str) -> None:
         """Joins two dots, of which the second is further to the right."""
@@ -62,15 +77,41 @@ class Canvas:
     @property
     def lines(self) -> list[Line]:
         """The characters, those of one style together."""
-        found = []
-        for cells, styles in zip(self._cells, self._styles, strict=True):
-            line: Line = []
-            text, style = "", styles[0] if styles else ""
-            for cell, its in zip(cells, styles, strict=True):
-                if its != style and cell:
-                    line.append(Piece(text, style))
-                    text, style = "", its
-                text += chr(_BLANK + cell) if cell else " "
-            line.append(Piece(text, style))
-            found.append(line)
-        return found
+        layers = list(self._layers.items())
+        if not layers:
+            return [[Piece(" " * self.width)] for _ in range(self.height)]
+        if len(layers) == 1:
+            style, columns = layers[0]
+            return [[Piece(text, style)] for text in _texts(columns, self.height)]
+        alone = [(style, _texts(columns, self.height)) for style, columns in layers]
+        together = _texts([_all_of(columns) for columns in zip(*self._layers.values(), strict=True)], self.height)
+        return [_styled(text, [(style, texts[n]) for style, texts in alone]) for n, text in enumerate(together)]
+
+
+def _texts(columns: Sequence[int], height: int) -> list[str]:
+    pairs = list(zip(columns[::ACROSS], columns[1::ACROSS], strict=True))
+    return [
+        "".join([_CHARACTERS[(left >> at & 15) | (right >> at & 15) << DOWN] for left, right in pairs])
+        for at in range(0, height * DOWN, DOWN)
+    ]
+
+
+def _all_of(columns: Iterable[int]) -> int:
+    found = 0
+    for column in columns:
+        found |= column
+    return found
+
+
+def _styled(text: str, layers: Sequence[tuple[str, str]]) -> Line:
+    """A line of all layers, each character in the style of the last one that has something there."""
+    styles = [""] * len(text)
+    for style, its in layers:
+        styles = [style if character != " " else before for character, before in zip(its, styles, strict=True)]
+    line: Line = []
+    begin = 0
+    for n in range(1, len(text) + 1):
+        if n == len(text) or styles[n] != styles[begin]:
+            line.append(Piece(text[begin:n], styles[begin]))
+            begin = n
+    return line

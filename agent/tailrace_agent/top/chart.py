@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from tailrace_agent.ipc.curves import Span
@@ -42,7 +42,10 @@ class Look(NamedTuple):
     last: float = 1.0
 
 
-def chart(name: str, plots: Sequence[Plot], look: Look, width: int, height: int, *, chosen: bool = False) -> list[Line]:
+@lru_cache(maxsize=64)  # most of those that are on the screen are as they were
+def chart(
+    name: str, plots: tuple[Plot, ...], look: Look, width: int, height: int, *, chosen: bool = False
+) -> list[Line]:
     """The chart in exactly that many columns and lines.
 
     Args:
@@ -53,7 +56,7 @@ def chart(name: str, plots: Sequence[Plot], look: Look, width: int, height: int,
         height: Lines, `LEAST_HEIGHT` at least.
         chosen: Whether its title stands out.
     """
-    title = _title(name, plots[-1].course if plots else Course([]), width, chosen)
+    title = _title(name, plots[-1].course.last if plots else None, width, chosen)
     steps = _window(plots, look)
     body = height - 2
     lines = [(plot.style, within(plot.course.line, *steps)) for plot in plots]
@@ -78,8 +81,8 @@ def chart(name: str, plots: Sequence[Plot], look: Look, width: int, height: int,
     return [title, *rows, _steps_axis(*steps, margin, across)]
 
 
-def _title(name: str, course: Course, width: int, chosen: bool) -> Line:
-    value = figure(course.last) if course.last is not None else ""
+def _title(name: str, last: float | None, width: int, chosen: bool) -> Line:
+    value = figure(last) if last is not None else ""
     room = width - columns_of(value) - 2
     return [Piece(cut(name, room), "chosen" if chosen else "title"), Piece(f" {value} ", "bold")]
 
@@ -99,31 +102,35 @@ def _bounds(lines: Sequence[Sequence[Span]], steps: tuple[float, float], *, log:
             # What begins beyond the window is not in it; what begins before it reaches into it.
             if span.step > steps[1] or (n + 1 < len(line) and line[n + 1].step <= steps[0]):
                 continue
-            for value in (span.low, span.high, span.last):
-                if math.isfinite(value) and (not log or value > 0):
-                    low, high = min(low, value), max(high, value)
-    return (low, high) if low <= high else None
+            if -math.inf < span.low < low and (not log or span.low > 0):
+                low = span.low
+            if high < span.high < math.inf:
+                high = span.high
+            if log and 0 < span.last < low:  # of a span that begins below
+                low = span.last
+    return (min(low, high), high) if high > (0 if log else -math.inf) else None
 
 
 def _labels(scale: Scale, height: int) -> dict[int, str]:
     """What is written beside which line."""
-    return {scale.dot(value) // DOWN: figure(value) for value in ticks(scale, max(2, height // 2))}
+    dot = scale.dot
+    return {dot(value) // DOWN: figure(value) for value in ticks(scale, max(2, height // 2))}
 
 
 def _draw(canvas: Canvas, columns: Sequence[Column], scale: Scale, style: str) -> None:
+    dot, isfinite = scale.dot, math.isfinite
     before: tuple[int, int] | None = None
     for at, low, high, last in columns:
-        if math.isfinite(low) and math.isfinite(high):
+        if isfinite(low) and isfinite(high):
+            top, bottom = dot(high), dot(low)
             if before is not None:
-                # Joined with the nearer end: the others are drawn by the column itself.
-                y = min((scale.dot(low), scale.dot(high)), key=partial(_gap, before[1]))
-                canvas.line(*before, at, y, style)
-            canvas.column(at, scale.dot(high), scale.dot(low), style)
-            before = at, scale.dot(last)
-
-
-def _gap(one: int, other: int) -> int:
-    return abs(one - other)
+                x, y = before
+                if at == x + 1:  # as nearly all are: joined by making the column longer
+                    canvas.column(at, min(top, y), max(bottom, y), style)
+                else:  # with the nearer end, since the column itself draws the other
+                    canvas.line(x, y, at, top if abs(top - y) < abs(bottom - y) else bottom, style)
+            canvas.column(at, top, bottom, style)
+            before = at, dot(last)
 
 
 def _steps_axis(first: float, last: float, margin: int, across: int) -> Line:

@@ -9,25 +9,37 @@ from typing import NamedTuple
 
 from tailrace_agent.ipc.curves import Curve, Drawn, Span
 
-__all__ = ["Column", "Course", "course_of", "course_of_points", "smoothed", "thinned", "within"]
+__all__ = ["Column", "Course", "course_of_points", "smoothed", "thinned", "within"]
 
 
-class Course(NamedTuple):
-    """One metric of one run.
+class Course:
+    """One metric of one run. Two of them are the same only if they are one.
+
+    Args:
+        drawn: As its agent has published it.
 
     Attributes:
-        line: By step.
+        drawn: The same.
         last: Its last value; None where there is none.
         last_step: The step of that.
-        low: Smallest value and its step.
-        high: Largest value and its step.
+
+    Not thread-safe.
     """
 
-    line: Sequence[Span]
-    last: float | None = None
-    last_step: int = 0
-    low: tuple[float, int] | None = None
-    high: tuple[float, int] | None = None
+    __slots__ = ("_line", "drawn", "last", "last_step")
+
+    def __init__(self, drawn: Drawn) -> None:
+        self.drawn = drawn
+        self.last: float | None = drawn.last[2] if drawn.last is not None else None
+        self.last_step = drawn.last[0] if drawn.last is not None else 0
+        self._line: list[Span] | None = None
+
+    @property
+    def line(self) -> Sequence[Span]:
+        """The line, by step; made when it is wanted, since most metrics are not on the screen."""
+        if self._line is None:
+            self._line = self.drawn.line
+        return self._line
 
 
 class Column(NamedTuple):
@@ -39,19 +51,12 @@ class Column(NamedTuple):
     last: float
 
 
-def course_of(drawn: Drawn) -> Course:
-    """The course that an agent has published."""
-    last_step, _, last = drawn.last or (0, 0, None)
-    return Course(drawn.line, last, last_step, drawn.low, drawn.high)
-
-
 def course_of_points(points: Sequence[tuple[int, int, float]]) -> Course:
     """The course of points: step, time in nanoseconds, value."""
-    if not points:
-        return Course([])
     curve = Curve()
-    curve.add(points)
-    return course_of(curve.drawn)
+    if points:
+        curve.add(points)
+    return Course(curve.drawn)
 
 
 def within(line: Sequence[Span], first: float, last: float) -> Sequence[Span]:

@@ -197,14 +197,14 @@ def _grid(metrics: int, width: int, height: int) -> tuple[int, int]:
     return across, down
 
 
-def _plots(known: Known, view: View, name: str) -> list[Plot]:
+def _plots(known: Known, view: View, name: str) -> tuple[Plot, ...]:
     drawn = view.drawn
     found: list[Plot] = []
     for n, run in enumerate(drawn):
         courses: Mapping[str, Course] = known.courses.get(run, {})
         if (course := courses.get(name)) is not None:
             found.append(Plot(course, f"s{n % _COLOURS}"))
-    return found
+    return tuple(found)
 
 
 def _side(known: Known, row: RunRow | None, width: int, height: int) -> list[Line]:

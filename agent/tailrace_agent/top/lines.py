@@ -68,6 +68,8 @@ def cut(text: str, width: int, *, left: bool = False) -> str:
 
 def fitted(line: Line, width: int) -> Line:
     """The line in exactly that many columns."""
+    if width_of(line) == width:
+        return line
     found, room = [], width
     for text, style in line:
         size = columns_of(text)

@@ -14,13 +14,14 @@ from typing import Final
 
 from tailrace_agent.errors import SessionError
 from tailrace_agent.ipc import curve_files, status
+from tailrace_agent.ipc.curves import Drawn
 from tailrace_agent.ipc.records import run_hex
 from tailrace_agent.ipc.session import Session, sessions_root
 from tailrace_agent.ipc.status import RunStatus
 from tailrace_agent.settings.settings import Settings
 from tailrace_agent.settings.store_keys import default_uri
 from tailrace_agent.settings.uris import resolve_uri
-from tailrace_agent.top.courses import Course, course_of
+from tailrace_agent.top.courses import Course
 from tailrace_agent.top.rows import RunRow
 
 __all__ = ["LocalRuns", "store_of"]
@@ -181,7 +182,14 @@ class LocalRuns:
             return
         found = curve_files.read(session.shared, run)
         if found is not None:
-            self._curves[key] = at, {name: course_of(drawn) for name, drawn in found.curves.items()}, found.left_out
+            before = self._curves[key][1] if key in self._curves else {}
+            courses = {name: _course(before.get(name), drawn) for name, drawn in found.curves.items()}
+            self._curves[key] = at, courses, found.left_out
+
+
+def _course(before: Course | None, drawn: Drawn) -> Course:
+    """The course as it was, if it is the same: what was made of it stands then, too."""
+    return before if before is not None and before.drawn == drawn else Course(drawn)
 
 
 def _changed_at(path: Path) -> int | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from tailrace_agent.errors import TailraceError
 from tailrace_agent.ipc.curves import SPANS, Curve
 from tailrace_agent.spool.extremes import machine_last
-from tailrace_agent.top.courses import Course, course_of
+from tailrace_agent.top.courses import Course
 from tailrace_agent.top.rows import RunRow
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ class Histories:
             curve = known.curves.setdefault(key, Curve())
             curve.add((step, time_ms * _NS, value) for step, time_ms, value in points)
             with self._lock:
-                self._courses.setdefault(wanted.key, {})[key] = course_of(curve.drawn)
+                self._courses.setdefault(wanted.key, {})[key] = Course(curve.drawn)
                 self.version += 1
 
 

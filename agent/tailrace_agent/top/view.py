@@ -50,7 +50,7 @@ def fits(name: str, pattern: str) -> bool:
 
 
 def shown_metrics(names: Sequence[str], pattern: str, *, machine: bool) -> list[str]:
-    """The metrics that have charts, in their order: those of the machine last, and only if they or a pattern are wanted."""
+    """The metrics that have charts, in their order; those of the machine last, and only if they are wanted."""
     found = [name for name in names if not pattern or fits(name, pattern)]
     if not machine and not pattern:
         found = [name for name in found if of_program(name)]
