@@ -10,6 +10,7 @@ command -v postgres >/dev/null || ls /usr/lib/postgresql/*/bin/postgres >/dev/nu
 command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || packages="$packages nginx-light"
 command -v slurmctld >/dev/null && command -v slurmd >/dev/null && command -v srun >/dev/null && command -v munged >/dev/null ||
     packages="$packages slurmctld slurmd slurm-client munge"
+command -v tmux >/dev/null || packages="$packages tmux"
 command -v mpirun >/dev/null || packages="$packages openmpi-bin"
 
 [ -n "$packages" ] || exit 0

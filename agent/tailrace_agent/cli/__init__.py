@@ -37,6 +37,7 @@ _COMMANDS: Final = {
     "dead": "List, retry or drop what MLflow has refused.",
     "runs": "List runs in MLflow: search, sort, choose metrics.",
     "history": "Print every value of one metric of a run.",
+    "logs": "Print what a run has printed, and follow it.",
     "compare": "Put runs side by side: what differs first; with a figure.",
     "export": "Write runs into an archive, with all of their points and artifacts.",
     "import": "Put runs of an archive, wandb, TensorBoard, neptune, trackio into MLflow, each once.",

@@ -11,6 +11,7 @@ from tailrace_agent.cli._app import App, quieten_mlflow
 from tailrace_agent.cli._deliver import known_credentials
 from tailrace_agent.cli._look import look
 from tailrace_agent.cli._views import RunView
+from tailrace_agent.ipc.console_files import console_file
 from tailrace_agent.ipc.session import Session
 from tailrace_agent.settings.settings import Settings
 from tailrace_agent.settings.uris import mask_uri, unmask_uri
@@ -91,4 +92,5 @@ def _row(session: Session, run: RunView) -> RunRow:
         program=session.info.program,
         run_id=run.run_id,
         store=store_of(session, run.store),
+        console=console_file(session.dir, int(run.run, 16)),
     )

@@ -86,7 +86,7 @@ def _print_once(source: Source, view: object) -> None:
         source.step(time.monotonic())
         drawn = view.drawn
         known = source.look(drawn)
-        view.settle([row.key for row in known.runs], 0)
+        view.settle([row.key for row in known.runs])
         age = time.monotonic() - began
         if view.drawn == drawn and source.complete and (age > _ONCE_FOR or not any(row.live for row in known.runs)):
             break

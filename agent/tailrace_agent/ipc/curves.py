@@ -116,6 +116,8 @@ class Curve:
     def add(self, points: Iterable[tuple[int, int, float]]) -> None:
         """Takes in points: step, time in nanoseconds, value."""
         ordered = sorted(points)
+        if not ordered:
+            return
         if self.last is None or ordered[-1] >= self.last:
             self.last = ordered[-1]
         steps = [step for step, _, value in ordered if value == value]  # noqa: PLR0124 - NaN alone differs from itself

@@ -26,6 +26,9 @@ _TICK: Final = 0.05
 _DRAW_EVERY: Final = 0.2
 _LIST_EVERY: Final = 1.0
 """Seconds between two looks at whether something is new, two frames of new curves, and two of the list."""
+_SHARE: Final = 40
+_DRAW_AT_LEAST_EVERY: Final = 0.35
+"""At most one part in this many of the time goes into frames, however large, as long as they come often enough."""
 _STYLES: Final = {
     "": Style(),
     "dim": Style(dim=True),
@@ -93,7 +96,7 @@ class Top(App[None]):
         self._source = source
         self._known = Known()
         self._frame = Frame([], [])
-        self._drawn_at = 0.0
+        self._draw_at = 0.0
         self._list_at = 0.0
         self.board = Board()
 
@@ -108,24 +111,26 @@ class Top(App[None]):
 
     def on_resize(self) -> None:
         """As Textual asks for it."""
-        self.draw()
+        self.call_after_refresh(self.draw)  # by then it has the new size
 
     def tick(self) -> None:
         """Draws, if something is new, and not too often."""
         now = time.monotonic()
-        if now >= self._list_at or (now >= self._drawn_at + _DRAW_EVERY and self._source.changed(self.view.drawn)):
+        if now >= self._list_at or (now >= self._draw_at and self._source.changed(self.view.drawn)):
             self.draw()
 
     def draw(self) -> None:
         """Draws what there is now."""
-        now = time.monotonic()
+        now, began = time.monotonic(), time.thread_time()
         self._known = self._source.look(self.view.drawn)
         before = self.view.run
         self._show()
         if self.view.run != before:  # it was not known before which curves are wanted
             self._known = self._source.look(self.view.drawn)
             self._show()
-        self._drawn_at, self._list_at = now, now + _LIST_EVERY
+        cost = time.thread_time() - began
+        self._draw_at = now + min(max(_DRAW_EVERY, _SHARE * cost), _DRAW_AT_LEAST_EVERY)
+        self._list_at = now + _LIST_EVERY
 
     def _show(self) -> None:
         width, height = self.size

@@ -9,6 +9,10 @@ from typing import Final, NamedTuple
 __all__ = ["Scale", "figure", "scale_of", "short", "ticks"]
 
 _NICE: Final = (1.0, 2.0, 2.5, 5.0)
+_SMALLEST: Final = 5e-324
+_LARGEST: Final = 1.7e308
+_NOTHING: Final = 1e-290
+"""What is nearer to one another than that is one value: its reciprocal is hardly a float any more."""
 _UNITS: Final = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -56,11 +60,13 @@ def scale_of(low: float, high: float, size: int, *, log: bool = False) -> Scale:
         True
     """
     if log and low > 0:
-        return Scale(low, high, size, log=True) if high > low * 1.0001 else Scale(low / 2, low * 2, size, log=True)
-    if high / 2 - low / 2 > abs(high) * 1e-12:
+        if high <= low * 1.0001:
+            low, high = max(low / 2, _SMALLEST), min(high * 2, _LARGEST)
+        return Scale(low, high, size, log=True)
+    if high / 2 - low / 2 > max(abs(high) * 1e-12, _NOTHING):
         return Scale(low, high, size)
-    beside = abs(high) / 10 or 1.0
-    return Scale(max(low - beside, -1.7e308), min(high + beside, 1.7e308), size)
+    beside = abs(high) / 10 if abs(high) > _NOTHING else 1.0
+    return Scale(max(low - beside, -_LARGEST), min(high + beside, _LARGEST), size)
 
 
 def ticks(scale: Scale, most: int) -> list[float]:

@@ -20,8 +20,9 @@ __all__ = ["Frame", "Spot", "frame"]
 
 _COLOURS: Final = 6
 _CHART_WIDTH: Final = 38
-_CHART_HEIGHT: Final = 7
-"""About what one chart should have."""
+_CHART_HEIGHT: Final = 10
+_CHART_SMALL: Final = 6
+"""About what one chart should have, and with how many lines there are still two rows of them."""
 _SIDE: Final = 46
 _WIDE: Final = 124
 """Columns of the panels beside the charts, and from how many on they are there."""
@@ -61,9 +62,10 @@ def frame(known: Known, view: View, width: int, height: int, now: float | None =
         now: Seconds since the epoch, for ages.
     """
     now = time.time() if now is None else now
+    view.settle([row.key for row in known.runs])
     metrics = metrics_of(known, view)
-    view.settle([row.key for row in known.runs], len(metrics))
-    metrics = metrics_of(known, view)  # of a run that was chosen just now
+    if metrics:  # a run that was chosen just now has none for a moment
+        view.chart = min(view.chart, len(metrics) - 1)
     if view.help:
         lines: list[Line] = [_title(known, view, width), *_help(height - 2), _keys(view, width)]
         return Frame(_sized(lines, width, height), [])
@@ -163,8 +165,9 @@ def _last_step(courses: Mapping[str, Course]) -> int | None:
 def _charts(
     known: Known, view: View, metrics: Sequence[str], width: int, height: int, spots: list[Spot], top: int
 ) -> list[Line]:
-    if not metrics:
+    if not metrics or height < LEAST_HEIGHT:
         text = "  no metric fits" if view.filter else "  no metrics yet"
+        text = "" if metrics else text
         return [[Piece(cut(text if n == 1 else "", width), "dim")] for n in range(height)]
     across, down = (1, 1) if view.alone else _grid(len(metrics), width, height)
     view.page = across * down
@@ -193,7 +196,7 @@ def _charts(
 def _grid(metrics: int, width: int, height: int) -> tuple[int, int]:
     """Charts across and down."""
     across = max(1, min(width // _CHART_WIDTH, metrics)) if width >= 2 * LEAST_WIDTH else 1
-    down = max(1, min(height // _CHART_HEIGHT, -(-metrics // across)))
+    down = max(1, min(max(height // _CHART_HEIGHT, min(2, height // _CHART_SMALL)), -(-metrics // across)))
     return across, down
 
 

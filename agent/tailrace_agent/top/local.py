@@ -14,6 +14,7 @@ from typing import Final
 
 from tailrace_agent.errors import SessionError
 from tailrace_agent.ipc import curve_files, status
+from tailrace_agent.ipc.console_files import console_file
 from tailrace_agent.ipc.curves import Drawn
 from tailrace_agent.ipc.records import run_hex
 from tailrace_agent.ipc.session import Session, sessions_root
@@ -221,6 +222,7 @@ def _row(session: Session, found: RunStatus) -> RunRow:
         program=session.info.program,
         run_id=found.run_id,
         store=store_of(session, session.info.settings.tracking_uri),
+        console=console_file(session.dir, found.run),
     )
 
 

@@ -6,6 +6,7 @@ that nobody wants to see.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from tailrace_agent.errors import TailraceError
 from tailrace_agent.ipc.curves import SPANS, Curve
 from tailrace_agent.spool.extremes import machine_last
+from tailrace_agent.text.directions import BEST_STEP, bests_among, is_of_another
 from tailrace_agent.top.courses import Course
 from tailrace_agent.top.rows import RunRow
 
@@ -53,6 +55,7 @@ class _Known:
     def __init__(self) -> None:
         self.curves: dict[str, Curve] = {}
         self.lasts: dict[str, tuple[int, int]] = {}
+        self.bests: dict[str, tuple[int, float]] = {}
         self.unread: list[str] = []
         self.left_out = 0
         self.read_at = -1e9
@@ -133,7 +136,11 @@ class Histories:
         if not known.unread:
             run = reader.find(wanted.run_id)
             lasts = _lasts(run)
-            changed = [key for key, last in lasts.items() if known.lasts.get(key) != last]
+            changed = [key for key, last in lasts.items() if known.lasts.get(key) != last and not is_of_another(key)]
+            bests = _bests(run.data.metrics)
+            news, known.bests = {key for key, best in bests.items() if known.bests.get(key) != best}, bests
+            for key in news & known.curves.keys():
+                self._take(wanted.key, known, key, [])
             changed.sort(key=machine_last)
             known.unread, known.left_out = changed[:_METRICS][::-1], max(0, len(lasts) - _METRICS)
             known.lasts |= {key: lasts[key] for key in known.unread}
@@ -145,11 +152,18 @@ class Histories:
         points = reader.thinned(wanted.run_id, key, _POINTS, after)
         known.unread.pop()  # not before it was read
         if points:
-            curve = known.curves.setdefault(key, Curve())
-            curve.add((step, time_ms * _NS, value) for step, time_ms, value in points)
-            with self._lock:
-                self._courses.setdefault(wanted.key, {})[key] = Course(curve.drawn)
-                self.version += 1
+            self._take(wanted.key, known, key, [(step, time_ms * _NS, value) for step, time_ms, value in points])
+
+    def _take(self, run: str, known: _Known, key: str, points: list[tuple[int, int, float]]) -> None:
+        curve = known.curves.setdefault(key, Curve())
+        curve.add(points)
+        last = curve.last
+        if key in known.bests and last is not None and known.bests[key][0] <= last[0]:
+            # The peak that a run has noted with its end need not be among the points that were read.
+            curve.add([(known.bests[key][0], 0, known.bests[key][1])])
+        with self._lock:
+            self._courses.setdefault(run, {})[key] = Course(curve.drawn)
+            self.version += 1
 
 
 class StoredRuns:
@@ -235,6 +249,13 @@ def _row(reader: Reader, run: Any) -> RunRow:
         url=record.url,
         run_id=record.run_id,
     )
+
+
+def _bests(metrics: Mapping[str, float]) -> dict[str, tuple[int, float]]:
+    """Step and value of the best of each metric that has one."""
+    bests = bests_among(metrics)
+    steps = {key: metrics.get(key + BEST_STEP, math.nan) for key in bests}
+    return {key: (int(steps[key]), best) for key, best in bests.items() if 0 <= steps[key] < 2**63}
 
 
 def _lasts(run: Any) -> dict[str, tuple[int, int]]:

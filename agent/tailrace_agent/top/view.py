@@ -89,12 +89,11 @@ class View:
     help: bool = False
     page: int = 1
 
-    def settle(self, runs: Sequence[str], metrics: int) -> None:
-        """Chooses what there is in place of what is not there any more."""
+    def settle(self, runs: Sequence[str]) -> None:
+        """Chooses a run that is there in place of one that is not there any more."""
         if runs and self.run not in runs:
             self.run = runs[0]
         self.marked = [run for run in self.marked if run in runs]
-        self.chart = max(0, min(self.chart, metrics - 1))
 
     @property
     def drawn(self) -> list[str]:

@@ -1,0 +1,144 @@
+"""`tailrace logs`: what a run has printed."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from tailrace_agent.cli._app import App, Code, Fail, quieten_mlflow, uri_option
+from tailrace_agent.text.quoting import visible
+
+if TYPE_CHECKING:
+    from tailrace_agent.cli._runs import LocalRun
+
+_POLL: Final = 0.2
+_PIECE: Final = 256 * 1024
+_KNOWN_BY: Final = 400
+"""Bytes by which the place in a file is found again, of which another one has taken the place."""
+_NAME: Final = "console.log"
+
+
+@click.command("logs")
+@click.argument("run")
+@click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until the run has ended.")
+@click.option("-n", "--lines", type=click.IntRange(0), metavar="N", help="Only the last N lines.")
+@click.option("--rank", default=0, show_default=True, type=click.IntRange(0), help="Which rank of a job.")
+@uri_option("Where the run is, when this machine does not have it (default: the setting).")
+@click.pass_obj
+def command(app: App, run: str, follow: bool, lines: int | None, rank: int, tracking_uri: str | None) -> None:
+    """Print what a run has printed; with -f also what it prints from now on.
+
+    \b
+    tailrace logs baseline -n 20
+    tailrace logs baseline -f
+
+    Of a run on this machine it comes from its session, a second after it was printed; of any other what MLflow has.
+
+    RUN is MLflow's run id, tailrace's id, the beginning of one, or the run's name.
+    """  # noqa: D301 - click wants the character itself
+    quieten_mlflow()
+    local = _local(app, run, tracking_uri)
+    path = next((path for entry in reversed(local) if (path := _path(entry, rank)).exists()), None)
+    if path is None and follow and (live := [entry for entry in local if entry.session.agent_alive()]):
+        path = _path(live[-1], rank)  # it may print something yet
+    if path is None:
+        if follow and not local:
+            raise Fail(f"run {run!r} does not run on this machine: -f follows those that do", Code.UNKNOWN)
+        _print(_stored(app, run, rank, tracking_uri), lines)
+        return
+    following = _Following(path)
+    _print(following.read(), lines)
+    if follow:
+        alive = local[-1].session.agent_alive
+        while True:
+            goes_on = alive()  # before the read: what came until then is read
+            for piece in following.read():
+                click.echo(visible(piece), nl=False)
+            if not goes_on:
+                return
+            time.sleep(_POLL)
+
+
+def _local(app: App, text: str, tracking_uri: str | None) -> list[LocalRun]:
+    from tailrace_agent.cli._reading import newest
+    from tailrace_agent.cli._runs import find_local, known_runs
+
+    settings = app.settings(tracking_uri)
+    uri = app.store(settings) if tracking_uri is not None else None
+    return find_local(settings, known_runs(settings), text, newest, uri=uri)
+
+
+def _path(entry: LocalRun, rank: int) -> Path:
+    from tailrace_agent.ipc.console_files import console_file
+
+    return console_file(entry.session.dir, int(entry.run.run, 16), rank)
+
+
+def _print(pieces: Iterator[str], lines: int | None) -> None:
+    if lines is None:
+        for piece in pieces:
+            click.echo(visible(piece), nl=False)
+        return
+    last = "".join(pieces).splitlines(keepends=True)[-lines:] if lines else []
+    click.echo(visible("".join(last)), nl=False)
+
+
+def _stored(app: App, text: str, rank: int, tracking_uri: str | None) -> Iterator[str]:
+    """What MLflow has."""
+    from tailrace_agent.cli._reading import newest, open_store
+    from tailrace_agent.errors import TailraceError
+
+    reader = open_store(app, tracking_uri)
+    run: Any = reader.find(text, newest)
+    name = _NAME if rank == 0 else f"rank{rank}.log"
+    with tempfile.TemporaryDirectory() as place:
+        try:
+            with reader.translated_errors(about_run=True):
+                from tailrace_agent.mlflow.stores import open_repository
+
+                repository = open_repository(run.info.artifact_uri, reader.uri, 60.0)
+                found = Path(repository.download_artifacts(name, place))
+        except TailraceError as error:
+            who = run.info.run_name or run.info.run_id
+            raise Fail(f"run {who!r} has no {name}: it did not keep its console ({error})", Code.UNKNOWN) from error
+        with found.open(errors="replace", newline="") as file:
+            while piece := file.read(_PIECE):
+                yield piece
+
+
+class _Following:
+    """A file that grows at its end, until another one takes its place of which the middle is left out."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._inode = 0
+        self._at = 0
+        self._last = b""
+
+    def read(self) -> Iterator[str]:
+        """What has come since the last call."""
+        try:
+            fd = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError:
+            return
+        with os.fdopen(fd, "rb") as file:
+            found = os.fstat(fd)
+            if found.st_ino != self._inode or found.st_size < self._at:
+                self._at = self._again(file.read(found.st_size)) if self._inode else 0
+                self._inode = found.st_ino
+            file.seek(self._at)
+            while piece := file.read(_PIECE):
+                self._at += len(piece)
+                self._last = (self._last + piece)[-_KNOWN_BY:]
+                yield piece.decode(errors="replace")
+
+    def _again(self, body: bytes) -> int:
+        """Where what is known already ends in another file; its end where that is not to be found."""
+        at = body.rfind(self._last) if self._last else -1
+        return at + len(self._last) if at >= 0 else len(body)
