@@ -12,12 +12,10 @@ Credentials are what it finds on its standard input, which is a file in memory w
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import signal
 import sys
 import threading
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -30,15 +28,15 @@ from tailrace_agent.ipc import status
 from tailrace_agent.ipc.session import Session
 from tailrace_agent.ipc.status import AgentStatus
 from tailrace_agent.runtime import interpreter
+from tailrace_agent.runtime.detached import start_detached
 from tailrace_agent.runtime.originals import original
 from tailrace_agent.settings.plug_in import INSTALLED
 
 __all__ = ["Agent", "can_spawn", "request_exit", "spawn_agent", "take_credentials"]
 
-_SHELL: Final = "/bin/sh"
 _LOCK: Final = 3
 _INPUT: Final = 5
-"""Where the standard input lies once more: a shell gives what it leaves running `/dev/null` instead."""
+"""Where the standard input lies once more, see `runtime.detached`."""
 # It closes what the program has left inheritable: a pipe that lives on there would keep its reader waiting for ever.
 _BOOT = """\
 import os
@@ -97,17 +95,14 @@ def spawn_agent(session: Session, credentials: dict[str, str]) -> Agent | None:
             if credentials:
                 given = nameless(session.shared, msgspec.json.encode(credentials))
                 opened.callback(os.close, given)
-            starter = _start(session, given, lock, errors)
+            group = _start(session, given, lock, errors)
     except BaseException:
         del _held[lock]
         let_go(lock)
         raise
     del _held[lock]
     os.close(lock)  # and no more: to give the lock back would take it from the agent, too
-    with contextlib.suppress(ChildProcessError):  # somebody waits for all children, as event loops do
-        if original("os", "waitpid")(starter, 0)[1]:
-            raise OSError(errno.EAGAIN, "no process can be started", f"{session.dir / 'agent.err'} says why")
-    return Agent(starter)
+    return Agent(group)
 
 
 def request_exit(session: Session) -> bool:
@@ -142,15 +137,9 @@ def take_credentials() -> dict[str, str]:
 
 
 def _start(session: Session, credentials: int | None, lock: int, errors: int) -> int:
-    """The process that starts the agent and ends at once; the agent's group has its id.
-
-    Not by `subprocess`: no hook of the program runs in between, gevent's included.
-    """
-    if not os.access(sys.executable, os.X_OK):  # found out later, it would be a start that nobody sees fail
-        raise FileNotFoundError(errno.ENOENT, "there is no Python to start", sys.executable)
+    """Starts the agent's process; its group."""
     there = _LOCK if lock != _LOCK else _LOCK + 1  # its number in the agent; a copy of it survives the exec
-    program, *given = _detached(interpreter.command(_BOOT, str(session.dir), str(there)))
-    files = [
+    files: list[tuple[int, ...] | tuple[int, int, str, int, int]] = [
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)
         if credentials is None
         else (os.POSIX_SPAWN_DUP2, credentials, 0),
@@ -159,27 +148,8 @@ def _start(session: Session, credentials: int | None, lock: int, errors: int) ->
         (os.POSIX_SPAWN_DUP2, lock, there),
         (os.POSIX_SPAWN_DUP2, 0, _INPUT),
     ]
-    start = partial(
-        os.posix_spawn,
-        program,
-        [program, *given],
-        _environment(),
-        file_actions=files,
-        # What a program blocks or ignores stays so through an exec: the agent is stopped by SIGTERM.
-        setsigmask=(),
-        setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),
-    )
-    try:
-        return start(setsid=True)
-    except NotImplementedError:  # an older system
-        return start(setpgroup=0)
-
-
-def _detached(command: list[str]) -> list[str]:
-    """The command that leaves another one running, as nobody's child, and ends."""
-    if os.access(_SHELL, os.X_OK):  # a millisecond; a Python takes ten or more, for which `start_run` would wait
-        return [_SHELL, "-c", f'"$@" <&{_INPUT} &', "sh", *command]
-    return [sys.executable, "-IS", "-c", "import os, sys; os.fork() or os.execv(sys.argv[1], sys.argv[1:])", *command]
+    # What a program blocks or ignores does not stay so: the agent is stopped by SIGTERM.
+    return start_detached(interpreter.command(_BOOT, str(session.dir), str(there)), _environment(), files, _INPUT)
 
 
 _held: dict[int, int] = {}

@@ -1,0 +1,79 @@
+"""How a program gets its tee: a process of its own, started with the descriptors between which it stands.
+
+Thread safety: every function from any thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from tailrace_agent.console import tee
+from tailrace_agent.runtime import interpreter
+from tailrace_agent.runtime.detached import start_detached
+
+__all__ = ["TeeProcess", "start_tee"]
+
+_ABOVE = 32
+"""Descriptors from here on are in nobody's way while others are put in their places."""
+
+
+class TeeProcess(NamedTuple):
+    """A tee, as the program speaks to it.
+
+    Attributes:
+        control: Writable end: a byte asks it to drain. At its end the tee takes the program for gone.
+        answers: Readable end: see `tee`. At its end the tee is gone.
+        group: Its process group, which nobody else has.
+    """
+
+    control: int
+    answers: int
+    group: int
+
+
+def start_tee(directory: Path, limit: int, streams: Sequence[tuple[int, int]]) -> TeeProcess:
+    """Starts one.
+
+    Args:
+        directory: Where it keeps what it reads; it is there.
+        limit: Bytes that it keeps.
+        streams: For each stream where it is read, and where it goes.
+
+    Raises:
+        OSError: No process can be started, or no descriptor is left.
+    """
+    with contextlib.ExitStack() as opened:
+
+        def high(fd: int) -> int:
+            copy = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _ABOVE)
+            opened.callback(os.close, copy)
+            return copy
+
+        def pipe() -> tuple[int, int]:
+            ends = os.pipe2(os.O_CLOEXEC) if hasattr(os, "pipe2") else os.pipe()
+            with contextlib.ExitStack() as original:
+                for end in ends:
+                    original.callback(os.close, end)
+                return high(ends[0]), high(ends[1])
+
+        control, answers = pipe(), pipe()
+        wanted = [control[0], answers[1], *(high(fd) for stream in streams for fd in stream)]
+        files: list[tuple[int, ...] | tuple[int, int, str, int, int]] = [
+            (os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in range(3)
+        ]
+        first = tee.FIRST_STREAM - 2
+        files += [(os.POSIX_SPAWN_DUP2, fd, first + place) for place, fd in enumerate(wanted)]
+        command = [sys.executable, "-IS", tee.__file__, str(directory), str(limit), str(os.getpgrp()), str(len(streams))]
+        group = start_detached(command, interpreter.environment(), files)
+        kept = fcntl.fcntl(control[1], fcntl.F_DUPFD_CLOEXEC, 3)
+        try:
+            return TeeProcess(kept, fcntl.fcntl(answers[0], fcntl.F_DUPFD_CLOEXEC, 3), group)
+        except OSError:
+            os.close(kept)
+            raise

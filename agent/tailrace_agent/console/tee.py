@@ -1,0 +1,301 @@
+"""Hands on what a program prints, and keeps it: the process between a program's output and where it would have gone.
+
+Invariants
+----------
+1. What was read is kept first and handed on then, unchanged, in the order in which it came.
+2. Nothing that happens to what is kept (a full disk, a deleted directory) keeps anything from being handed on.
+3. It ends when nobody can print any more, whatever has become of the program, and not before that.
+4. Where nobody reads the original any more, nobody is left reading here, so that writers get what they would have got.
+
+It is run as a script, by a Python without `site`, so it imports what is built in and nothing of tailrace: it is there
+within ten milliseconds, and takes seven megabytes. The program may also call `Tee.run` in a thread of its own.
+
+    control in (3), answers out (4), then for each stream where it is read and where it goes (5 and 6, 7 and 8)
+    arguments: directory, bytes to keep, process group to be told of a new window size
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import select
+import signal
+import sys
+import time
+
+try:
+    import termios
+except ImportError:  # a Python without it has no terminals to hand on to
+    termios = None  # type: ignore[assignment]
+
+__all__ = ["ANSWER_BROKEN", "ANSWER_DRAINED", "DONE", "FIRST_STREAM", "HEAD", "PARTS", "Segments", "Stream", "Tee"]
+
+HEAD = 4
+"""Segments of the beginning that are kept, of `PARTS`."""
+PARTS = 16
+DONE = "done"
+"""A file beside the segments: nothing more comes."""
+ANSWER_DRAINED = b"d"
+"""All that was printed before the program has asked is kept, and handed on."""
+ANSWER_BROKEN = b"b"
+"""Where a stream goes nobody reads any more."""
+FIRST_STREAM = 5
+_CHUNK = 65536
+_PIPE_BUF = 4096
+"""What a pipe that can be written to takes at once, without keeping the writer waiting."""
+_LOOK = 0.5
+"""Seconds between two looks at the terminal's size."""
+_QUIET = 0.02
+"""Seconds for which a terminal is quiet when all is read: the kernel hands over between its ends a moment later."""
+_DRAINING = 2.0
+"""Seconds for which all that was printed is waited for, where children go on printing."""
+_ORPHANED = 10.0
+"""Seconds after the program's end for which what its children print is still kept."""
+
+
+class Segments:
+    """What is kept: files named by where they begin in all that was printed; of too many, the middle ones go.
+
+    Args:
+        directory: Where they are; it is there.
+        limit: Bytes.
+    """
+
+    def __init__(self, directory: str, limit: int) -> None:
+        self._directory, self._size = directory, max(limit // PARTS, 1)
+        with contextlib.suppress(OSError):
+            os.unlink(self._path(DONE))  # noqa: PTH108 - no pathlib here
+        names = [name for name in _listed(directory) if name.isdigit()]
+        self._names = sorted(names)
+        self._end = 0
+        if self._names:  # of one that was killed
+            with contextlib.suppress(OSError):
+                self._end = int(self._names[-1]) + os.stat(self._path(self._names[-1])).st_size  # noqa: PTH116
+        self._fd = -1
+        self._room = 0
+
+    def keep(self, data: bytes) -> None:
+        """Keeps it, if the disk does."""
+        try:
+            if self._room <= 0:
+                self._roll()
+            os.write(self._fd, data)
+        except OSError:
+            self._room = 0  # a new one is tried with the next
+        self._end += len(data)
+        self._room -= len(data)
+
+    def done(self) -> None:
+        """Nothing more comes."""
+        with contextlib.suppress(OSError):
+            os.close(os.open(self._path(DONE), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+    def _roll(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        name = f"{self._end:020d}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._fd = os.open(self._path(name), flags, 0o600)
+        self._names.append(name)
+        self._room = self._size
+        while len(self._names) > PARTS:
+            with contextlib.suppress(OSError):
+                os.unlink(self._path(self._names[HEAD]))  # noqa: PTH108
+            del self._names[HEAD]
+
+    def _path(self, name: str) -> str:
+        return f"{self._directory}/{name}"
+
+
+def _listed(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)  # noqa: PTH208
+    except OSError:
+        return []
+
+
+class Stream:
+    """One way from a program to where its output goes.
+
+    Args:
+        source: Where what it prints is read: a pipe, or the master of a pty.
+        target: Where it goes.
+    """
+
+    def __init__(self, source: int, target: int) -> None:
+        self.source, self.target = source, target
+        self.terminal = os.isatty(source)
+        self.pending = b""
+        self.blind = False  # nobody is there to see it: what comes is kept alone
+        self._size = b""
+
+    def read(self) -> bytes:
+        """What has come; nothing where nobody can write any more."""
+        try:
+            return os.read(self.source, _CHUNK)
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EINTR):
+                raise BlockingIOError from error
+            return b""  # EIO: the last program has closed the pty
+
+    def write(self, most: int) -> None:
+        """Hands on what waits, or a part of it.
+
+        Raises:
+            BrokenPipeError: Nobody reads it any more.
+        """
+        try:
+            written = os.write(self.target, self.pending[:most])
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EINTR):  # somebody has made the target one that does not wait
+                return
+            # A terminal that was closed, a full disk: the program goes on, and it is kept here.
+            self.blind = error.errno not in (errno.ENOSPC, errno.EDQUOT)
+            written = len(self.pending)
+        self.pending = self.pending[written:]
+
+    def follow_size(self, group: int) -> None:
+        """Gives the pty the size that the terminal has by now, and has the program look."""
+        if not self.terminal or termios is None:
+            return
+        try:
+            size = fcntl.ioctl(self.target, termios.TIOCGWINSZ, bytes(8))
+            if size != self._size:
+                fcntl.ioctl(self.source, termios.TIOCSWINSZ, size)
+                if self._size and group:
+                    os.killpg(group, signal.SIGWINCH)
+            self._size = size
+        except OSError:  # closed; or no program is left
+            self._size = self._size or b"?"
+
+
+class Tee:
+    """Hands on and keeps until nobody can print any more.
+
+    Args:
+        streams: From where to where.
+        segments: Where it is kept.
+        control: Readable end of the pipe by which the program speaks; at its end the program is gone.
+        answers: Writable end of the pipe by which it is answered.
+        group: Process group that is told of a new window size; 0 for none.
+    """
+
+    def __init__(self, streams: list[Stream], segments: Segments, control: int, answers: int, group: int = 0) -> None:
+        self._streams, self._segments = streams, segments
+        self._control, self._answers, self._group = control, answers, group
+        # One stream alone may keep us waiting as its terminal would keep the program; two must not wait for each other.
+        self._most = _CHUNK if len(streams) == 1 else _PIPE_BUF
+        self._keeps = True
+        self._asked = 0.0  # since when the program waits until all is drained; 0: it does not
+        self._orphaned = float("inf")  # when the program went
+        self._listens = True
+
+    def run(self) -> None:
+        """Until nobody can print any more."""
+        while self._streams:
+            ready = self._poll()
+            if self._control in ready:
+                self._listen()
+            for stream in list(self._streams):
+                if stream.pending and stream.target in ready:
+                    self._hand_on(stream)
+                elif not stream.pending and stream.source in ready:
+                    self._take(stream)
+            if self._asked and (not (ready or self._pending) or time.monotonic() > self._asked + _DRAINING):
+                self._drained()
+            if time.monotonic() > self._orphaned + _ORPHANED:
+                self._stop_keeping()
+        self._stop_keeping()
+        self._answer(ANSWER_DRAINED)
+
+    @property
+    def _pending(self) -> bool:
+        return any(stream.pending for stream in self._streams)
+
+    def _poll(self) -> set[int]:
+        poll = select.poll()
+        if self._listens:
+            poll.register(self._control, select.POLLIN)
+        for stream in self._streams:
+            if stream.pending:
+                poll.register(stream.target, select.POLLOUT)
+            else:
+                poll.register(stream.source, select.POLLIN)
+        terminal = any(stream.terminal for stream in self._streams)
+        if terminal:
+            for stream in self._streams:
+                stream.follow_size(self._group)
+        wait = (_QUIET if terminal else 0.0) if self._asked else _LOOK if terminal else None
+        if wait is None and self._keeps and self._orphaned != float("inf"):
+            wait = _LOOK
+        return {fd for fd, _ in poll.poll(None if wait is None else wait * 1000)}
+
+    def _take(self, stream: Stream) -> None:
+        try:
+            data = stream.read()
+        except BlockingIOError:
+            return
+        if not data:
+            self._close(stream)
+            return
+        if self._keeps:
+            self._segments.keep(data)
+        if not stream.blind:
+            stream.pending = data
+            if self._most == _CHUNK:
+                self._hand_on(stream)
+
+    def _hand_on(self, stream: Stream) -> None:
+        try:
+            stream.write(self._most)
+        except BrokenPipeError:
+            self._answer(ANSWER_BROKEN)
+            self._close(stream)
+
+    def _close(self, stream: Stream) -> None:
+        self._streams.remove(stream)
+        for fd in {stream.source, stream.target}:
+            os.close(fd)
+
+    def _listen(self) -> None:
+        with contextlib.suppress(OSError):
+            if os.read(self._control, 64):
+                self._asked = time.monotonic()
+                return
+        self._listens = False
+        self._orphaned = time.monotonic()
+
+    def _drained(self) -> None:
+        self._asked = 0.0
+        self._stop_keeping()
+        self._answer(ANSWER_DRAINED)
+
+    def _stop_keeping(self) -> None:
+        if self._keeps:
+            self._keeps = False
+            self._segments.done()
+
+    def _answer(self, answer: bytes) -> None:
+        with contextlib.suppress(OSError):  # the program is gone
+            os.write(self._answers, answer)
+
+
+def main() -> None:
+    """The process."""
+    directory, limit, group, number = sys.argv[1], *map(int, sys.argv[2:5])
+    # What the program has left inheritable: a pipe that lived on here would keep its reader waiting for ever.
+    os.closerange(FIRST_STREAM + 2 * number, os.sysconf("SC_OPEN_MAX"))
+    # The last words are to arrive, whoever ends the program and those around it.
+    for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT, signal.SIGPIPE, signal.SIGTTOU):
+        signal.signal(ignored, signal.SIG_IGN)
+    streams = [Stream(fd, fd + 1) for fd in range(FIRST_STREAM, FIRST_STREAM + 2 * number, 2)]
+    Tee(streams, Segments(directory, limit), FIRST_STREAM - 2, FIRST_STREAM - 1, group).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,303 @@
+"""Standard output and error, led through a tee: at their descriptors, so that children and C code come along.
+
+A terminal becomes a pty, so that who asks still finds a terminal, anything else a pipe; where both go to the same place
+they are one stream, and keep their order. What is printed is in the kernel at once and in the tee's file a moment
+later, whatever becomes of this process.
+
+The reading ends stay open here, too: so a tee that is killed takes nothing along, and nobody gets a SIGPIPE until there
+is another one. Where none can be had, a thread of this process does its work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from tailrace_agent.console.start import start_tee
+from tailrace_agent.console.tee import ANSWER_BROKEN, ANSWER_DRAINED, Segments, Stream, Tee
+from tailrace_agent.runtime.originals import original, start_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tailrace_agent.console.start import TeeProcess
+
+__all__ = ["Capture", "active"]
+
+_OUTPUTS: Final = (1, 2)
+_DRAIN: Final = 5.0
+"""Seconds for which the end waits at most until all is where it would have gone: its reader may be stopped."""
+_RESTARTS: Final = 3
+_PER: Final = 60.0
+"""Tees that are started anew within so many seconds; after that a thread does it."""
+
+_active: Capture | None = None
+_lock = threading.Lock()
+
+
+class _Way(NamedTuple):
+    """One stream.
+
+    Attributes:
+        fds: The descriptors that are led through it: 1, 2 or both.
+        source: Where it is read.
+        entry: Identity of what stands in their places.
+        target: Where it goes.
+        originals: What stood there before, by descriptor.
+    """
+
+    fds: tuple[int, ...]
+    source: int
+    entry: tuple[int, int, int]
+    target: int
+    originals: dict[int, int]
+
+
+def active() -> Capture | None:
+    """The capture of this process."""
+    return _active
+
+
+class Capture:
+    """The output of this process while a run lasts; see `begin`.
+
+    Thread safety: every method from any thread.
+    """
+
+    def __init__(self, directory: Path, limit: int, warn: Callable[[str], None]) -> None:
+        self._directory, self._limit, self._warn = directory, limit, warn
+        self._pid = os.getpid()
+        self._ways: list[_Way] = []
+        self._tee: TeeProcess | None = None
+        self._drained = threading.Event()
+        self._ended = False
+        self._started: list[float] = []
+        self._buffered: list[Any] = []
+
+    @classmethod
+    def begin(cls, directory: Path, limit: int, warn: Callable[[str], None]) -> Capture | None:
+        """Captures from now on; None where this process has a capture, or nothing that could be captured.
+
+        Args:
+            directory: Where the tee keeps it; it is there.
+            limit: Bytes that are kept.
+            warn: Called with what does not work.
+        """
+        global _active
+        with _lock:
+            if _active is not None:
+                return None
+            capture = cls(directory, limit, warn)
+            try:
+                capture._begin()
+            except (OSError, RuntimeError) as error:
+                capture._give_back()
+                warn(f"what this program prints is not kept: {getattr(error, 'strerror', None) or error}")
+                return None
+            if not capture._ways:
+                return None
+            _active = capture
+            return capture
+
+    def end(self, timeout: float) -> None:
+        """Puts everything back as it was, and waits until what was printed is where it would have gone.
+
+        Args:
+            timeout: Seconds, of which it takes five at most.
+        """
+        global _active
+        with _lock:
+            if self._ended or self._pid != os.getpid():
+                return
+            self._ended = True
+            _active = None
+        self._put_back()
+        tee = self._tee
+        if tee is not None:
+            with contextlib.suppress(OSError):  # it is gone just now
+                os.write(tee.control, b"e")
+        self._drained.wait(max(0.0, min(timeout, _DRAIN)))
+        # The tee has its own; who goes on printing is served by it until the last one has closed the stream.
+        self._close(*(way.source for way in self._ways), *(fd for way in self._ways for fd in way.originals.values()))
+
+    # -- beginning -----------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        _flush()
+        entries = []
+        try:
+            for fds in _streams():
+                way, entry = _way(fds)
+                self._ways.append(way)
+                entries.append(entry)
+            if not self._ways:
+                return
+            self._start()
+            for way, entry in zip(self._ways, entries, strict=True):
+                for fd in way.fds:
+                    os.dup2(entry, fd, inheritable=True)
+        finally:
+            self._close(*entries)
+        # Without a terminal Python would keep lines to itself until there are many: those a SIGKILL takes along.
+        for stream in (sys.stdout, sys.stderr):
+            if getattr(stream, "line_buffering", True) is False and hasattr(stream, "reconfigure"):
+                stream.reconfigure(line_buffering=True)
+                self._buffered.append(stream)
+        start_thread(self._watch, "tailrace-console")
+
+    def _start(self) -> None:
+        self._started.append(time.monotonic())
+        self._tee = start_tee(self._directory, self._limit, [(way.source, way.target) for way in self._ways])
+
+    # -- while it lasts ------------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """The thread: sleeps until the tee has something to say, or is gone."""
+        read = original("os", "read")
+        while (tee := self._tee) is not None:
+            try:
+                said = read(tee.answers, 16)
+            except OSError:
+                said = b""
+            if ANSWER_BROKEN in said:
+                self._broken()
+            if ANSWER_DRAINED in said:
+                break
+            if said:
+                continue
+            self._close(*tee[:2])
+            if self._ended or self._pid != os.getpid():
+                break
+            self._go_on()
+        self._drained.set()
+
+    def _go_on(self) -> None:
+        """The tee was killed. Another one goes on with what is in the kernel."""
+        recent = [at for at in self._started if at > time.monotonic() - _PER]
+        if len(recent) <= _RESTARTS:
+            with contextlib.suppress(OSError):
+                self._start()
+                return
+        self._tee = None
+        control, self_end = os.pipe()
+        streams = [Stream(os.dup(way.source), os.dup(way.target)) for way in self._ways]
+        Tee(streams, Segments(str(self._directory), self._limit), control, self_end).run()
+
+    def _broken(self) -> None:
+        """Nobody reads any more where a stream goes: whoever prints is to get what it would have got."""
+        for way in self._ways:
+            self._restore(way)
+        self._close(*(way.source for way in self._ways))
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    def _put_back(self) -> None:
+        _flush()
+        for way in self._ways:
+            self._restore(way)
+        for stream in self._buffered:
+            with contextlib.suppress(Exception):  # closed, or another one's by now
+                stream.reconfigure(line_buffering=False)
+
+    def _restore(self, way: _Way) -> None:
+        for fd, before in way.originals.items():
+            # Where somebody has put something else in its place, as `dup2` and pytest do, it is theirs.
+            with contextlib.suppress(OSError):
+                if _identity(fd) == way.entry:
+                    os.dup2(before, fd, inheritable=True)
+
+    def _give_back(self) -> None:
+        self._put_back()
+        for way in self._ways:
+            self._close(way.source, *way.originals.values())
+
+    def _close(self, *fds: int) -> None:
+        for fd in fds:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+    def after_fork(self) -> None:
+        """In a forked child: what it prints goes the same way, and all the rest is the parent's."""
+        tee = self._tee
+        self._close(*(way.source for way in self._ways), *(fd for way in self._ways for fd in way.originals.values()))
+        if tee is not None:
+            self._close(*tee[:2])
+
+
+def _after_fork_in_child() -> None:
+    global _active, _lock
+    _lock = threading.Lock()
+    if _active is not None:
+        _active.after_fork()
+        _active = None
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def _identity(fd: int) -> tuple[int, int, int]:
+    found = os.fstat(fd)
+    return found.st_dev, found.st_ino, found.st_rdev
+
+
+def _streams() -> list[tuple[int, ...]]:
+    """The outputs that there are, those together that go to one place."""
+    by_place: dict[tuple[int, int, int], tuple[int, ...]] = {}
+    for fd in _OUTPUTS:
+        with contextlib.suppress(OSError):  # closed, as daemons do
+            place = _identity(fd)
+            by_place[place] = (*by_place.get(place, ()), fd)
+    return list(by_place.values())
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):  # none, a closed one, or one of somebody's own
+            stream.flush()
+
+
+def _kept(fd: int) -> int:
+    """The same file by a descriptor above the standard ones, that children do not get."""
+    copy = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    return copy
+
+
+def _way(fds: tuple[int, ...]) -> tuple[_Way, int]:
+    """A stream for some outputs, and what is to stand in their places."""
+    originals: dict[int, int] = {}
+    ends: tuple[int, int] = (-1, -1)
+    try:
+        for fd in fds:
+            originals[fd] = _kept(fd)
+        ends = _pty(fds[0]) if os.isatty(fds[0]) else os.pipe()
+        source, entry = _kept(ends[0]), _kept(ends[1])
+    except BaseException:
+        for fd in originals.values():
+            os.close(fd)
+        raise
+    finally:
+        for fd in ends:
+            if fd >= 0:
+                os.close(fd)
+    return _Way(fds, source, _identity(entry), originals[fds[0]], originals), entry
+
+
+def _pty(terminal: int) -> tuple[int, int]:
+    """A pty of the terminal's kind and size, which changes nothing of what is written."""
+    import termios
+
+    master, slave = os.openpty()
+    with contextlib.suppress(OSError, termios.error):
+        attributes = termios.tcgetattr(terminal)
+        attributes[1] &= ~termios.OPOST  # the terminal itself makes of a line's end what it wants
+        attributes[3] &= ~(termios.ECHO | termios.ICANON)
+        termios.tcsetattr(slave, termios.TCSANOW, attributes)
+        size = fcntl.ioctl(terminal, termios.TIOCGWINSZ, bytes(8))
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, size)
+    return master, slave
