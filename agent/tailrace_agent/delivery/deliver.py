@@ -323,7 +323,7 @@ class Delivery:
             self._requests.send_metrics(sink, state, turn)
             self._since.pop(run, None)
             return now
-        if not state.closed or backlog or not state.described:
+        if not state.closed or backlog or not (state.described and state.printed_out):
             return min(closing, now + IDLE)
         if self._book.waiters.unset_barriers:  # the rings are being read to their end: there may be more
             return now + _SOON

@@ -115,6 +115,8 @@ class RunBook:
                 state.spec, state.ring, state.rebuilt = record.spec, ring, False
             if state.spec.job is not None and record.spec.job is not None:
                 join(state, record.spec, ring)
+            if not record.again:  # it goes on, and so does what it prints
+                state.printed = None
             self._parents.add(record.spec.parent)
             self._changed.add(state.run)
             return msgspec.json.encode(state)

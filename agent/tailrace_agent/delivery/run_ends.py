@@ -48,6 +48,8 @@ _ARTIFACTS_AT_MOST: Final = 3600.0
 _RANKS: Final = 10.0
 """Seconds after the end that rank 0 has said for which a run waits for the other ranks on this machine."""
 _METADATA: Final = {"KILLED": 2.0}
+_CONSOLE: Final = 10.0
+"""Seconds after its end for which a run stays open for what it has printed."""
 _METADATA_OTHERWISE: Final = 5.0
 """Seconds after its end for which a run stays open for the tags and files that describe where it comes from."""
 
@@ -114,6 +116,8 @@ class RunEnds:
             waits.append(ended + _ARTIFACTS_AT_MOST if stalled is None else stalled + _ARTIFACTS)
         if not state.described:
             waits.append(ended + _METADATA.get(state.status, _METADATA_OTHERWISE))
+        if not state.printed_out:
+            waits.append(ended + _CONSOLE)
         return max(now, min(max(waits), now + _LOOK_EVERY))
 
     def last_tags(self, sink: Sink, state: RunState, outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:

@@ -17,7 +17,7 @@ from tailrace_agent.ledger import Ledger
 from tailrace_agent.sinks.base import RunRef
 from tailrace_agent.spool.rank_rows import RankSteps
 
-__all__ = ["Description", "RankState", "RunState", "finite", "ledger_tag", "status_of"]
+__all__ = ["Description", "Printed", "RankState", "RunState", "finite", "ledger_tag", "status_of"]
 
 
 class Description(msgspec.Struct, frozen=True):
@@ -30,6 +30,24 @@ class Description(msgspec.Struct, frozen=True):
     staged: str | None
     done: bool = False
     tagged: bool = False
+
+
+class Printed(msgspec.Struct, frozen=True):
+    """What a run has printed, as it is on its way to MLflow.
+
+    Attributes:
+        staged: A directory of files, as they are to lie among its artifacts; None where there are none.
+        tags: The last words of those that died.
+        last: Nothing more comes.
+        done: MLflow has it; or has it not, and will not be asked again.
+        failed: It has it not.
+    """
+
+    staged: str | None = None
+    tags: dict[str, str] = {}
+    last: bool = False
+    done: bool = False
+    failed: bool = False
 
 
 class RankState(msgspec.Struct, kw_only=True):
@@ -114,6 +132,7 @@ class RunState(msgspec.Struct, kw_only=True):
         stop: What somebody has said who asked its program to end it; None while nobody has.
         goals: What is better of which metrics, by pattern, as its program has said: see `observers.bests`.
         bests: The best value so far of each metric that has one.
+        printed: What it has printed, as far as that was staged.
     """
 
     spec: RunSpec
@@ -149,6 +168,7 @@ class RunState(msgspec.Struct, kw_only=True):
     stop: str | None = None
     goals: dict[str, str] = {}
     bests: dict[str, At] = {}
+    printed: Printed | None = None
 
     @classmethod
     def begun(cls, record: Start, ring: str) -> RunState:
@@ -162,6 +182,11 @@ class RunState(msgspec.Struct, kw_only=True):
     def described(self) -> bool:
         """Whether nothing of where it comes from is still to be stored."""
         return self.spec.facts is None or (self.description is not None and self.description.done)
+
+    @property
+    def printed_out(self) -> bool:
+        """Whether nothing of what it prints is still to be stored."""
+        return not self.spec.console or (self.printed is not None and self.printed.last and self.printed.done)
 
     @property
     def steps_before(self) -> dict[str, int]:

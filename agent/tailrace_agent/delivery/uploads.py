@@ -91,6 +91,7 @@ class Uploads:
         self._trials = Trials(retry_max_delay, spool.artifacts.failures())
         self._pieces: dict[int, Pieces] = {}  # by block: directories that have failed as a whole
         self._metadata_tries: dict[int, int] = {}
+        self._printed_tries: dict[int, int] = {}
         self._doubts = 0  # failures in a row after which it is the store that is doubted
         self._durable: set[int] = set()  # blocks whose copy is on the disk, or cannot be brought there
 
@@ -127,7 +128,7 @@ class Uploads:
         deadline = now + IDLE
         for state in self._book.unfinished(self._delivery.tracking_uri):
             waits = bool(self._spool.waiting.backlog(state.run).get("artifact"))
-            if state.gone or not (waits or _undescribed(state)):
+            if state.gone or not (waits or _undescribed(state) or _unprinted(state)):
                 continue
             sink = self._delivery.sink
             if sink is None or state.ref is None:
@@ -137,6 +138,8 @@ class Uploads:
                 return self._try(sink, state, block, now)
             if _undescribed(state):
                 return self._describe(sink, state, now)
+            if _unprinted(state):
+                return self._store_printed(sink, state, now)
         return min(deadline, max(now, self._trials.next_ready(resting)))
 
     # -- one artifact ------------------------------------------------------------------------------------------------
@@ -353,6 +356,37 @@ class Uploads:
         if staged is not None:
             staging.discard(self._staging, staged)
         return now
+
+    def _store_printed(self, sink: Sink, state: RunState, now: float) -> float:
+        """Stores what a run has printed. What does not arrive comes with the next, or with its end."""
+        assert state.ref is not None
+        assert state.printed is not None
+        printed, tries, failed = state.printed, self._printed_tries, False
+        tries[state.run] = tries.get(state.run, 0) + 1
+        try:
+            if printed.tags:
+                sink.log_batch(state.ref.run_id, tags=list(printed.tags.items()))
+            files = None if printed.staged is None else staging.staged(self._staging, printed.staged)
+            if files is not None and files.is_dir():
+                sink.log_artifacts(state.ref.run_id, files, None)
+                self._trials.worked()
+        except (Unavailable, Refused, RunGone) as error:
+            if isinstance(error, Unavailable) and tries[state.run] < _METADATA_TRIES:
+                return self._backoff.failed(self._monotonic(), error.retry_after)
+            self._log.warning("console not stored", run=run_hex(state.run), reason=str(error))
+            failed = True
+        tries.pop(state.run, None)
+        self._backoff.worked()
+        if state.printed is printed:
+            self._book.update(state.run, printed=msgspec.structs.replace(printed, done=True, failed=failed))
+        if printed.staged is not None:
+            staging.discard(self._staging, printed.staged)
+        return now
+
+
+def _unprinted(state: RunState) -> bool:
+    """Whether something that it has printed was staged, and is still to be stored."""
+    return state.printed is not None and not state.printed.done
 
 
 def _undescribed(state: RunState) -> bool:

@@ -181,6 +181,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
         facts: Where it comes from; None when nothing of that is to be stored.
         git_diff: Store uncommitted changes with it.
         job: The job whose processes share it; its id follows from the job's key then.
+        console: What its processes print is kept with it.
     """
 
     run: int
@@ -200,6 +201,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     facts: Facts | None = None
     git_diff: bool = False
     job: JobPart | None = None
+    console: bool = False
 
 
 # Records are arrays, so program and agent of two versions know a field by its place: a new one goes to the end of its

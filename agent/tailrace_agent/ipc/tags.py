@@ -10,6 +10,7 @@ __all__ = [
     "END_TAGS",
     "FALLEN_TAG",
     "JOB_TAG",
+    "LAST_WORDS_TAG",
     "LEDGER_TAG",
     "MODEL_TAG",
     "NAME_TAG",
@@ -32,7 +33,9 @@ STOP_NOW: Final = "now"
 """What a request to stop begins with that does not wait for the program to look."""
 STOPPED_TAG: Final = "tailrace.stopped_by"
 """Of a run that has ended after that: what it was asked."""
-END_TAGS: Final = (END_REASON_TAG, STOP_TAG, STOPPED_TAG, "error.type", "error.message")
+LAST_WORDS_TAG: Final = "tailrace.last_words"
+"""The last lines that a program has printed which fell; of other ranks than 0 with `.rank3` behind it."""
+END_TAGS: Final = (END_REASON_TAG, LAST_WORDS_TAG, STOP_TAG, STOPPED_TAG, "error.type", "error.message")
 """What went wrong at the end of a run. One that goes on is rid of them: they speak of its last attempt alone."""
 RUN_TAG: Final = "tailrace.run"
 """tailrace's id of the run, so that an attempt to create it is found whose answer was lost."""

@@ -22,6 +22,7 @@ from typing import Final
 
 import msgspec
 
+from tailrace_agent.console.consoles import Consoles
 from tailrace_agent.delivery.run_book import RunBook
 from tailrace_agent.delivery.run_jobs import rank_record
 from tailrace_agent.delivery.run_records import stand_in
@@ -85,6 +86,7 @@ class Pipeline:
     monitors: RunMonitors
     observers: Observers
     metadata: Metadata
+    consoles: Consoles
     destinations: Destinations
     status_files: StatusFiles
     curve_files: CurveFiles
@@ -154,6 +156,7 @@ class Pipeline:
             owners=owners,
             monitors=monitors,
             observers=observers,
+            consoles=Consoles(session.dir, session.artifacts, book, settings.console_max_bytes, log),
             metadata=Metadata(book, session.artifacts, os.uname().nodename, log),
             destinations=Destinations(
                 session, settings, open_sink, spool=spool, book=book, log=log, monotonic=monotonic
@@ -257,11 +260,20 @@ class Pipeline:
             steps["sample"] = sample
         if any(not state.described for state in self.book.all()):
             steps["describe"] = self._describe
+        if self.consoles.wanted:
+            steps["console"] = self._read_consoles
         return steps
 
     def _describe(self, now: float) -> float:
         deadline = self.metadata.step(now)
         if deadline <= now:
+            self.on_change()  # there is something to upload
+        return deadline
+
+    def _read_consoles(self, now: float) -> float:
+        staged = self.consoles.staged
+        deadline = self.consoles.step(now)
+        if self.consoles.staged != staged:
             self.on_change()  # there is something to upload
         return deadline
 

@@ -67,6 +67,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             gets SIGTERM, too.
         stop_interval: Seconds between two looks for such a request; 0 for none.
         best_metrics: Store with each run the best value of metrics whose names say what is better.
+        console: Keep what a run's processes print with it; None: for scripts, not for notebooks and interactive sessions.
+        console_max_bytes: Bound of what is kept of one process.
+        traceback_locals: Names of local variables whose values are shown in the traceback that ends a run.
         metadata: Store with each new run where it comes from: git, command line, host, Python, packages, GPUs.
         git_diff: Store the uncommitted changes too, as an artifact.
         log_params: False makes `log_params` a no-op; so do the next three for their calls.
@@ -119,6 +122,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     on_stop: Literal["flag", "signal"] = "flag"
     stop_interval: _Day = 10.0
     best_metrics: bool = True
+    console: bool | None = None
+    console_max_bytes: Annotated[int, msgspec.Meta(ge=64 * _KIB, le=_GIB)] = 10_000_000
+    traceback_locals: tuple[str, ...] = ()
     metadata: bool = True
     git_diff: bool = False
     log_params: bool = True

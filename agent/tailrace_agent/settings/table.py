@@ -44,6 +44,23 @@ def _rules(value: object) -> object:
     return tuple(value)
 
 
+def _flag_if_any(value: object) -> object:
+    """A flag that has a meaning of its own while nobody has set it."""
+    flag = as_flag(value)
+    if flag is None and value is not None:
+        raise ValueError("no flag")
+    return flag
+
+
+def _names(value: object) -> object:
+    """Names of variables: a list, or one text with commas between them."""
+    if isinstance(value, str):
+        value = [name for part in value.split(",") if (name := part.strip())]
+    if not isinstance(value, (list, tuple)) or not all(isinstance(name, str) and name.isidentifier() for name in value):
+        raise ValueError("no names of variables")
+    return tuple(value)
+
+
 def _webhook(value: object) -> object:
     if isinstance(value, str) and (not value.startswith(("http://", "https://")) or misspelt(value)):
         raise ValueError("no URL of a web server")
@@ -271,6 +288,28 @@ TABLE: Final[dict[str, Setting]] = {
         "Store with each run [the best value](logging.md#the-best-value) of metrics whose names say what is better: "
         "`loss.best`, `loss.best_step`.",
         *_FLAG,
+    ),
+    "console": Setting(
+        "run",
+        "Keep [what a run's processes print](console.md) with it, as `console.log`. By default in scripts, and not in "
+        "notebooks and interactive sessions.",
+        _flag_if_any,
+        *_FLAG[1:],
+        unset="in scripts",
+    ),
+    "console_max_bytes": Setting(
+        "agent",
+        "How much of that is kept of one process; of more than that the middle is left out.",
+        parse_size,
+        "from 64 KiB to 1 GiB",
+        ', as a number of bytes or text such as "500kB", "4 MiB"',
+    ),
+    "traceback_locals": Setting(
+        "run",
+        "Names of local variables whose values are shown in the [traceback](console.md#the-last-words) that ends a "
+        'run: `["batch", "loss"]`, in a variable `batch, loss`.',
+        _names,
+        "a list of names of variables",
     ),
     "metadata": Setting(
         "run",

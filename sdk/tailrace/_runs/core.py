@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from tailrace._background.lane import SAVES, drain
+from tailrace._console.run_console import RunConsole
 from tailrace._log.channel import Channel
 from tailrace._log.last_values import Latest
 from tailrace._log.log import make_log
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
 __all__ = ["RunCore", "RunPart", "core_of"]
 
 _STATUSES: Final = ("FINISHED", "FAILED", "KILLED")
+_HANDING_OVER: Final = 1.0
+"""Seconds for what was printed to go its way, at an end that waits for nothing."""
 _OF_RANK_ZERO: Final = (Tags, Params, Artifact, Goals)  # what other ranks keep to themselves
 
 
@@ -120,6 +123,7 @@ class RunCore:
         self._channels: list[Channel] = []
         self._observers: Observers | None = None
         self._began = time.monotonic_ns()
+        self.console = RunConsole(spec, settings, voice)
         # Not of a nested run: of two hundred trials two hundred links would be printed.
         self._shows_link = spec.owned and parent is None and not settings.quiet
         self._steps = self._ending = None
@@ -255,10 +259,7 @@ class RunCore:
             self.put(Drop(self.spec.run, "metric", fault.reason, fault.n))
         for fault in faults:
             text, once = fault.text, (self.spec.run, fault.about or fault.text)
-            if later:
-                self.voice.warn(text, once=once)
-            else:
-                self.fault(text, once=once)
+            (self.voice.warn if later else self.fault)(text, once=once)
 
     # -- what is known -----------------------------------------------------------------------------------------------
 
@@ -342,8 +343,7 @@ class RunCore:
         if self._ending is None:
             return Ledger
         timeout = self.settings.end_timeout if timeout is None else timeout
-        deadline = time.monotonic() + timeout
-        ending = self._ending
+        ending, deadline = self._ending, time.monotonic() + timeout
         settled = ending.settling(timeout)
 
         def wait() -> Ledger:
@@ -382,6 +382,7 @@ class RunCore:
     def fail(self, error: BaseException, timeout: float | None = None) -> None:
         """Ends it as FAILED, with what went wrong as tags; see `Run.fail`."""
         shown = message_of(error)
+        self.console.failed(error)
         if self.spec.job is not None and self._pid == os.getpid() and not self.ended:
             self._tell_rank("failed", f"{type(error).__qualname__}: {shown.partition(chr(10))[0][:500]}")
         try:  # of another rank than 0 the tags go nowhere
@@ -403,6 +404,7 @@ class RunCore:
         if self.ended:
             return
         self._log_rest()
+        self.console.end(timeout)
         if self.ours:  # or it would be taken for one whose process was killed
             self.put(End(self.spec.run, "RUNNING", time.time_ns() // 1_000_000))
         if self.connection is not None and self.connection.keeper.delivers_here:
@@ -412,6 +414,7 @@ class RunCore:
         """This rank has done its part; on rank 0's node nothing is waited for, since the agent lives on."""
         if not self._told:
             self._tell_rank("done" if name == "FINISHED" else "failed", "" if name == "FINISHED" else f"it said {name}")
+        self.console.end(self.settings.end_timeout if timeout is None else timeout)
         self.ended, self.outcome = True, name
         if self.settings.log_metrics:
             self.channel.slow, self.channel.encode = self._log_late, _over
@@ -441,6 +444,7 @@ class RunCore:
         """The end itself; whoever logs after it gets a warning."""
         above = self.parent
         limit = self.settings.end_timeout if timeout is None else timeout
+        self.console.end(limit or _HANDING_OVER)
         if self._ending is None:
             if self.local is not None:
                 self.local.finish(name, self.latest, limit)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from tailrace._console.run_console import with_console
 from tailrace._log.channel import Channel
 from tailrace._messages.summary import start_line
 from tailrace._messages.voice import print_line
@@ -104,15 +105,16 @@ class CurrentRuns:
         if parent is not None and spec.parent_run_id is None:  # one that is named is meant
             spec = below(parent, spec, connection)
         above = parent if waits_for(parent, spec, connection) else None
-        run = self._made(spec, connection, config, above)
+        run = self._made(with_console(spec, config), connection, config, above)
         if connection is not None:
             # Before it is active: no row of another thread may lie in front of it.
-            for record in begun(spec, config):
+            for record in begun(run.spec, config):
                 connection.put(record)
         self.active.push(run, self._implicit(run))
         if connection is None:
             return run
         connection.listen(self._on_bell)
+        run.console.begin(connection.session.dir)
         # Not at the run of a rank that is not logged: its children are not, either.
         if spec.owned or config.log_metrics:
             self._point_children_at(run)
@@ -230,8 +232,7 @@ class CurrentRuns:
         """The run that a call means: the one named, the active one, the parent process's, or a new one."""
         if run_id is not None:
             return self.named(run_id)
-        run = self.current()
-        if run is not None:
+        if (run := self.current()) is not None:
             return run
         # Exit handlers and daemon threads begin no run: nobody would end it.
         if not self._over:
@@ -450,8 +451,7 @@ class CurrentRuns:
         """A run that is kept nowhere, and is not the active one."""
         # Not by `_settings`, which reads files and may raise: this is what remains when nothing else works.
         config = msgspec.structs.replace(Settings(), agent="off", backend="none", quiet=True)
-        spec, _ = describe(config)
-        return self._made(spec, None, config)
+        return self._made(describe(config)[0], None, config)
 
     def _nowhere(self, values: Mapping[str, Any], metrics: Any, step: Any, time_ns: int, error: BaseException) -> None:
         """A module-level `log()` in a thread or task that has no run, or not any more."""

@@ -1,0 +1,165 @@
+"""The console of one process: from what its tee keeps to the text that people read."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from pathlib import Path
+from typing import Final
+
+from tailrace_agent.console.kept import KeptText, left_out_line
+from tailrace_agent.console.plain import Plain
+from tailrace_agent.console.tee import DONE
+from tailrace_agent.files.ownership import open_own
+from tailrace_agent.ipc.console_files import CRASH, TRACEBACK
+from tailrace_agent.text.masking import mask_text
+
+__all__ = ["Console"]
+
+_LAST: Final = 50
+"""Lines that a process is remembered by."""
+_AT_ONCE: Final = 1 << 20
+_OURS: Final = "tailrace: "
+_FILE_AT_MOST: Final = 1 << 20
+
+
+class Console:
+    """One process's.
+
+    Args:
+        raw: The directory in which its tee keeps what it prints.
+        text: The file that people read.
+        limit: Bytes of that.
+
+    Attributes:
+        spoken: Whether it has printed anything beside tailrace's own lines.
+
+    Not thread-safe.
+    """
+
+    def __init__(self, raw: Path, text: Path, limit: int) -> None:
+        self._raw, self._path, self._limit = raw, text, limit
+        self._text: KeptText | None = None
+        self._plain = Plain()
+        self._at = 0  # how far it is read, in all that was printed
+        self._last: deque[str] = deque(maxlen=_LAST)
+        self._seen_begun = ""
+        self.spoken = False
+
+    def read(self) -> bool:
+        """Takes over what has come; whether there was anything.
+
+        Raises:
+            OSError: The text cannot be written.
+        """
+        new = False
+        while body := self._next():
+            new = True
+            self._take(body)
+        begun = self._plain.begun
+        if begun != self._seen_begun:
+            new, self._seen_begun = True, begun
+            self.spoken = self.spoken or _is_spoken(begun)
+        return new
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing more comes."""
+        return (self._raw / DONE).exists()
+
+    @property
+    def size(self) -> int:
+        """Bytes of the text."""
+        return self._text.size if self._text is not None else 0
+
+    def copy(self, to: Path) -> None:
+        """A copy of the text as it stands.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        text = self._text or KeptText(self._path, self._limit)
+        text.copy(to, mask_text(self._plain.begun))
+
+    @property
+    def last_lines(self) -> list[str]:
+        """The last that it has printed."""
+        begun = self._plain.begun
+        lines = [*self._last, *([mask_text(begun)] if begun else [])]
+        return lines[-_LAST:]
+
+    def beside(self, name: str) -> str:
+        """What this process has left beside its output, masked: nothing where it has left nothing."""
+        try:
+            fd = open_own(self._raw / name, os.O_RDONLY)
+            with os.fdopen(fd, "rb") as file:
+                body = file.read(_FILE_AT_MOST)
+        except OSError:
+            return ""
+        return mask_text(body.decode("utf-8", "replace"))
+
+    @property
+    def traceback(self) -> str:
+        """Of the exception that has ended the run."""
+        return self.beside(TRACEBACK)
+
+    @property
+    def crash(self) -> str:
+        """What `faulthandler` has to say."""
+        return self.beside(CRASH)
+
+    def _next(self) -> bytes:
+        """The next piece; what the tee has given up meanwhile is passed over, with a line."""
+        starts = self._segments()
+        if not starts:
+            return b""
+        where = max((start for start in starts if start <= self._at), default=starts[0])
+        body = self._piece(where)
+        later = [start for start in starts if start > max(where, self._at)]
+        if body or not later:
+            return body
+        # The end of that segment: the next one begins here, or further on where some are gone.
+        if later[0] > self._at:
+            self._leave_out(later[0] - self._at)
+            self._at = later[0]
+        return self._piece(later[0])
+
+    def _piece(self, start: int) -> bytes:
+        if self._at < start:
+            self._leave_out(start - self._at)
+            self._at = start
+        try:
+            fd = open_own(self._raw / f"{start:020d}", os.O_RDONLY)
+            with os.fdopen(fd, "rb") as file:
+                file.seek(self._at - start)
+                return file.read(_AT_ONCE)
+        except OSError:  # given up just now
+            return b""
+
+    def _segments(self) -> list[int]:
+        try:
+            names = os.listdir(self._raw)  # noqa: PTH208 - names alone
+        except OSError:
+            return []
+        return sorted(int(name) for name in names if name.isdigit())
+
+    def _take(self, body: bytes) -> None:
+        self._at += len(body)
+        lines = self._plain.feed(body)
+        if lines:
+            self._append(mask_text("\n".join(lines)) + "\n")
+
+    def _append(self, text: str) -> None:
+        if self._text is None:
+            self._text = KeptText(self._path, self._limit)
+        self._text.append(text)
+        lines = text[:-1].split("\n")
+        self._last.extend(lines[-_LAST:])
+        self.spoken = self.spoken or any(map(_is_spoken, lines))
+
+    def _leave_out(self, count: int) -> None:
+        self._append(left_out_line(count))
+
+
+def _is_spoken(line: str) -> bool:
+    return bool(line) and not line.startswith(_OURS)
