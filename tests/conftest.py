@@ -69,6 +69,8 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     )  # exact tags and artifacts elsewhere; tests/agent/provenance/test_metadata.py has it
     # Exact metrics elsewhere; tests/agent/observers/test_bests.py and tests/sdk/api/test_goals.py have it.
     monkeypatch.setenv("TAILRACE_BEST_METRICS", "false")
+    # Each run would have a process more; tests/sdk/console has it.
+    monkeypatch.setenv("TAILRACE_CONSOLE", "false")
     monkeypatch.setenv("TAILRACE_DIR", str(tmp_path / "tailrace"))
     monkeypatch.chdir(tmp_path)
 

@@ -185,8 +185,10 @@ def _last_words(state: RunState, ranks: dict[int, Console]) -> dict[str, str]:
     tags = {}
     for rank in sorted(_died(state, ranks))[:_RANKS_AT_MOST]:
         console = ranks[rank]
-        words = _shortened([*console.last_lines, *console.crash.splitlines()])
-        if words and (console.spoken or console.crash):
+        lines, crash, error = console.last_lines, console.crash.splitlines(), console.traceback.splitlines()
+        # Of an error that nobody has caught Python has printed it already.
+        words = _shortened([*lines, *crash, *([] if error[-1:] and error[-1] in lines else error)])
+        if words and (console.spoken or crash or error):
             tags[LAST_WORDS_TAG if rank == 0 else f"{LAST_WORDS_TAG}.rank{rank}"] = words
     return tags
 

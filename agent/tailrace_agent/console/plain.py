@@ -15,7 +15,8 @@ __all__ = ["Plain"]
 _LONGEST: Final = 20_000
 """Characters of a line; what is longer is broken."""
 _ESCAPES: Final = re.compile(
-    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[PX^_][^\x1b]*\x1b\\|[ -/]*[0-~])|[\x00-\x07\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f]"
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[PX^_][^\x1b]*\x1b\\|[ -/]*[0-~])"
+    r"|[\x00-\x07\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f]"
 )
 _BEGUN: Final = re.compile(r"\x1b[^\x07]{0,99}\Z")
 _BACKSPACE: Final = re.compile(r"[^\x08]\x08")

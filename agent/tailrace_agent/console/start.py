@@ -69,7 +69,15 @@ def start_tee(directory: Path, limit: int, streams: Sequence[tuple[int, int]]) -
         ]
         first = tee.FIRST_STREAM - 2
         files += [(os.POSIX_SPAWN_DUP2, fd, first + place) for place, fd in enumerate(wanted)]
-        command = [sys.executable, "-IS", tee.__file__, str(directory), str(limit), str(os.getpgrp()), str(len(streams))]
+        command = [
+            sys.executable,
+            "-IS",
+            tee.__file__,
+            str(directory),
+            str(limit),
+            str(os.getpgrp()),
+            str(len(streams)),
+        ]
         group = start_detached(command, interpreter.environment(), files)
         kept = fcntl.fcntl(control[1], fcntl.F_DUPFD_CLOEXEC, 3)
         try:

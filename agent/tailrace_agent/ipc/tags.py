@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "STOPPED_TAG",
     "STOP_NOW",
     "STOP_TAG",
+    "end_tags",
 ]
 
 ATTEMPT_TAG: Final = "tailrace.attempt"
@@ -35,7 +37,7 @@ STOPPED_TAG: Final = "tailrace.stopped_by"
 """Of a run that has ended after that: what it was asked."""
 LAST_WORDS_TAG: Final = "tailrace.last_words"
 """The last lines that a program has printed which fell; of other ranks than 0 with `.rank3` behind it."""
-END_TAGS: Final = (END_REASON_TAG, LAST_WORDS_TAG, STOP_TAG, STOPPED_TAG, "error.type", "error.message")
+END_TAGS: Final = (END_REASON_TAG, STOP_TAG, STOPPED_TAG, "error.type", "error.message")
 """What went wrong at the end of a run. One that goes on is rid of them: they speak of its last attempt alone."""
 RUN_TAG: Final = "tailrace.run"
 """tailrace's id of the run, so that an attempt to create it is found whose answer was lost."""
@@ -55,3 +57,8 @@ RUN_NAME_TAG: Final = "mlflow.runName"
 """MLflow's own: a run's name."""
 NOTE_TAG: Final = "mlflow.note.content"
 """MLflow's own: a run's description."""
+
+
+def end_tags(tags: Iterable[str]) -> list[str]:
+    """Those of a run's tags that a run is rid of which goes on."""
+    return [key for key in tags if key in END_TAGS or key.startswith(LAST_WORDS_TAG)]

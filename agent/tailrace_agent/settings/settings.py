@@ -67,7 +67,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             gets SIGTERM, too.
         stop_interval: Seconds between two looks for such a request; 0 for none.
         best_metrics: Store with each run the best value of metrics whose names say what is better.
-        console: Keep what a run's processes print with it; None: for scripts, not for notebooks and interactive sessions.
+        console: Keep what a run's processes print with it; None: in scripts, not in notebooks and interactive sessions.
         console_max_bytes: Bound of what is kept of one process.
         traceback_locals: Names of local variables whose values are shown in the traceback that ends a run.
         metadata: Store with each new run where it comes from: git, command line, host, Python, packages, GPUs.

@@ -35,7 +35,7 @@ from pathlib import Path
 
 from tailrace_agent.errors import Refused, RunGone
 from tailrace_agent.ipc.records import Kind, ModelOutcome, ModelSpec, Point, RunSpec, run_hex
-from tailrace_agent.ipc.tags import END_TAGS, NOTE_TAG, RUN_TAG
+from tailrace_agent.ipc.tags import NOTE_TAG, RUN_TAG, end_tags
 from tailrace_agent.mlflow.job_runs import attempt_of, is_over, tags_of_restart
 from tailrace_agent.mlflow.stored_names import Texts
 from tailrace_agent.sinks.base import Limits, Renamed, RunRef, StoredRun
@@ -297,7 +297,7 @@ class MemorySink:
         if spec.owned:  # somebody else's run keeps its status, as in `MlflowSink`
             run.status = "RUNNING"
             run.run_name = spec.run_name or run.run_name
-            run.drop_tags(END_TAGS)
+            run.drop_tags(end_tags(run.tags))
         run.tags.update(spec.tags)
         return run
 
@@ -342,7 +342,7 @@ def _go_on(spec: RunSpec, run: MemoryRun) -> None:
     """As `MlflowSink`: a job that was started anew goes on in its run."""
     if is_over(run.status):
         run.status = "RUNNING"
-    run.drop_tags(END_TAGS)
+    run.drop_tags(end_tags(run.tags))
     run.tags.update(tags_of_restart(spec, run.tags))
 
 

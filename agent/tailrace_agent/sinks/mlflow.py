@@ -29,8 +29,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tailrace_agent.errors import Refused, RunGone, StoreRefused, Unavailable
 from tailrace_agent.ipc.records import Kind, ModelOutcome, ModelSpec, Point, RunSpec, run_hex
-from tailrace_agent.ipc.tags import END_TAGS, NOTE_TAG, RUN_NAME_TAG, RUN_TAG
 from tailrace_agent.mlflow.clocks import ahead_of
+from tailrace_agent.ipc.tags import NOTE_TAG, RUN_NAME_TAG, RUN_TAG, end_tags
 from tailrace_agent.mlflow.errors import mask, opening_failed, refused_code, stored_already, translate
 from tailrace_agent.mlflow.experiments import bring_back
 from tailrace_agent.mlflow.job_runs import attempt_of, is_of_job, is_over, tags_of_restart
@@ -427,7 +427,9 @@ class MlflowSink:
         """A job that was started anew goes on in its run."""
         if is_over(run.status):
             self._runs.update_run(run.run_id, "RUNNING", run.end_time, None)
-        delete_tags(self._runs, self._uri, run, END_TAGS)  # an earlier attempt's, of which the end was not told yet
+        delete_tags(
+            self._runs, self._uri, run, end_tags(run.tags)
+        )  # an earlier attempt's, of which the end was not told yet
         if tags := tags_of_restart(spec, run.tags):
             self._runs.log_batch(run.run_id, tags=tags)
 
@@ -438,7 +440,7 @@ class MlflowSink:
             raise RunGone(f"run {run_id} was deleted; `mlflow runs restore --run-id {run_id}` brings it back")
         if spec.owned and not spec.created:
             self._runs.update_run(run_id, "RUNNING", run.end_time, spec.run_name)
-            delete_tags(self._runs, self._uri, run, END_TAGS)
+            delete_tags(self._runs, self._uri, run, end_tags(run.tags))
         tags = {key: value for key, value in spec.tags.items() if not key.startswith(_CONTEXT_TAGS)}
         if spec.description:
             tags[NOTE_TAG] = spec.description

@@ -264,8 +264,7 @@ def _flush() -> None:
 
 def _kept(fd: int) -> int:
     """The same file by a descriptor above the standard ones, that children do not get."""
-    copy = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
-    return copy
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
 
 
 def _way(fds: tuple[int, ...]) -> tuple[_Way, int]:

@@ -1,13 +1,14 @@
-"""What a run keeps of its process beside what is logged: its output, the traceback that ends it, the word of a crash."""
+"""What a run keeps of its process: what it prints, the traceback that ends it, the word of a crash."""
 
 from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from tailrace_agent.ipc.console_files import CRASH, TRACEBACK, raw_dir
 from tailrace_agent.runtime.program import in_notebook
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from tailrace_agent.settings.settings import Settings
 
 __all__ = ["RunConsole", "is_wanted", "with_console"]
+
+_MOMENT: Final = 1.0  # seconds
 
 
 def is_wanted(settings: Settings) -> bool:
@@ -65,12 +68,14 @@ class RunConsole:
         if not self._spec.console:
             return
         self._session_dir = session_dir
+        from tailrace._console import crashes
         from tailrace._console.capture import Capture, active
 
         if active() is not None:
             return
         try:
             directory = self._made()
+            crashes.watch(directory / CRASH)
         except OSError as error:
             self._voice.warn(f"what this program prints is not kept: {error.strerror}")
             return
@@ -78,17 +83,29 @@ class RunConsole:
 
     def failed(self, error: BaseException) -> None:
         """Keeps the traceback of what ends the run."""
+        if self._session_dir is None or self._pid != os.getpid():
+            return
+        try:
+            from tailrace._console.tracebacks import traceback_text
+            from tailrace_agent.files.ownership import write_own
+
+            text = traceback_text(error, self._settings.traceback_locals)
+            write_own(self._made() / TRACEBACK, text.encode("utf-8", "backslashreplace"))
+        except Exception as another:  # noqa: BLE001 - what keeps the traceback away keeps no run open
+            self._voice.warn(f"the traceback is not kept: {type(another).__name__}: {another}")
 
     def end(self, timeout: float) -> None:
-        """Gives the output back, and waits for it."""
+        """Gives the output back, and waits for it: `timeout` seconds at most, or a moment."""
         capture, self._capture = self._capture, None
         if capture is not None and self._pid == os.getpid():
-            capture.end(timeout)
+            from tailrace._console import crashes
+
+            crashes.rest()
+            capture.end(timeout or _MOMENT)
 
     def _made(self) -> Path:
         """The directory for what is kept of this process."""
         from tailrace_agent.files.ownership import make_parents
-        from tailrace_agent.ipc.console_files import raw_dir
 
         assert self._session_dir is not None
         rank = self._spec.job.rank if self._spec.job is not None else 0

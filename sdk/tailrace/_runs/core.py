@@ -49,8 +49,6 @@ if TYPE_CHECKING:
 __all__ = ["RunCore", "RunPart", "core_of"]
 
 _STATUSES: Final = ("FINISHED", "FAILED", "KILLED")
-_HANDING_OVER: Final = 1.0
-"""Seconds for what was printed to go its way, at an end that waits for nothing."""
 _OF_RANK_ZERO: Final = (Tags, Params, Artifact, Goals)  # what other ranks keep to themselves
 
 
@@ -128,8 +126,7 @@ class RunCore:
         self._shows_link = spec.owned and parent is None and not settings.quiet
         self._steps = self._ending = None
         if connection is not None:
-            rank = spec.job.rank if spec.job is not None else 0
-            joined = connection.joined and not spec.owned
+            joined, rank = connection.joined and not spec.owned, spec.job.rank if spec.job is not None else 0
             self._steps = Steps(connection.session.shared, spec.run, joined=joined, rank=rank)
             self._ending = Ending(spec, connection, settings, voice, self.status, self._drain)
         # With `log_metrics=False` params and the rest are delivered, so the connection is there, and metrics are not.
@@ -321,8 +318,7 @@ class RunCore:
         """Prints the run's link and the agent's new notices."""
         if self._shows_link and status.run_id and not self.ended:
             self._shows_link = False
-            line = link_line(status, self.spec, self.settings)
-            if line is not None:
+            if (line := link_line(status, self.spec, self.settings)) is not None:
                 self.voice.remark(line)
         notices = status.all_notices[self._notices_seen :]
         # The list only grows, but an older copy of it may have been read by another thread meanwhile.
@@ -444,7 +440,7 @@ class RunCore:
         """The end itself; whoever logs after it gets a warning."""
         above = self.parent
         limit = self.settings.end_timeout if timeout is None else timeout
-        self.console.end(limit or _HANDING_OVER)
+        self.console.end(limit)
         if self._ending is None:
             if self.local is not None:
                 self.local.finish(name, self.latest, limit)

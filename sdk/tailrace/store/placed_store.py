@@ -24,7 +24,7 @@ from tailrace.store.offline import Offline, run_is_not_there
 from tailrace.store.runs import ENDS, StoreRuns
 from tailrace.store.spark_lookup import spare_spark_lookup
 from tailrace.store.validation import checked_batch, checked_metric, checked_param, checked_tag
-from tailrace_agent.ipc.tags import END_TAGS
+from tailrace_agent.ipc.tags import end_tags
 from tailrace_agent.settings.plug_in import OFFLINE, wants
 
 if TYPE_CHECKING:
@@ -163,9 +163,8 @@ class _PlacedStore:
         inner: Any = super()
         with _own(), suppress(MlflowException):  # it goes on with them all the same
             tags = inner.get_run(run_id).data.tags
-            for key in END_TAGS:
-                if key in tags:
-                    inner.delete_tag(run_id, key)
+            for key in end_tags(tags):
+                inner.delete_tag(run_id, key)
 
     def delete_run(self, run_id: str) -> Any:
         inner: Any = super()
