@@ -12,7 +12,7 @@ from tailrace_agent.console.plain import Plain
 from tailrace_agent.console.tee import DONE
 from tailrace_agent.files.ownership import open_own
 from tailrace_agent.ipc.console_files import CRASH, TRACEBACK
-from tailrace_agent.text.masking import mask_text
+from tailrace_agent.text.masking import mask_lines, mask_text
 
 __all__ = ["Console"]
 
@@ -145,20 +145,18 @@ class Console:
 
     def _take(self, body: bytes) -> None:
         self._at += len(body)
-        lines = self._plain.feed(body)
-        if lines:
-            self._append(mask_text("\n".join(lines)) + "\n")
+        if lines := self._plain.feed(body):
+            self._append(mask_lines(lines))
 
-    def _append(self, text: str) -> None:
+    def _append(self, lines: list[str]) -> None:
         if self._text is None:
             self._text = KeptText(self._path, self._limit)
-        self._text.append(text)
-        lines = text[:-1].split("\n")
+        self._text.append("".join(f"{line}\n" for line in lines))
         self._last.extend(lines[-_LAST:])
         self.spoken = self.spoken or any(map(_is_spoken, lines))
 
     def _leave_out(self, count: int) -> None:
-        self._append(left_out_line(count))
+        self._append([left_out_line(count)])
 
 
 def _is_spoken(line: str) -> bool:

@@ -17,7 +17,7 @@ _LEFT_OUT: Final = re.compile(rb"^\[\xe2\x80\xa6 ([0-9,]+) bytes left out \xe2\x
 
 def left_out_line(count: int) -> str:
     """Stands where something is missing."""
-    return f"[… {count:,} bytes left out …]\n"
+    return f"[… {count:,} bytes left out …]"
 
 
 class KeptText:
@@ -78,4 +78,4 @@ def _bounded(body: bytes, limit: int) -> bytes:
     count = 0
     for found in _LEFT_OUT.finditer(middle):  # of earlier times
         count += int(found[1].replace(b",", b"")) - len(found[0])
-    return body[:head] + left_out_line(len(middle) + count).encode() + body[tail:]
+    return body[:head] + left_out_line(len(middle) + count).encode() + b"\n" + body[tail:]

@@ -16,11 +16,11 @@ that may begin at every character looks no further than a bound.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Final
 
-__all__ = ["MASK", "mask_arguments", "mask_text"]
+__all__ = ["MASK", "mask_arguments", "mask_lines", "mask_text"]
 
 MASK: Final = "***"
 
@@ -74,6 +74,18 @@ _KNOWN = re.compile(
 )
 _BEARER = re.compile(r"\b(?P<head>bearer|basic|token)\s+(?P<value>[A-Za-z0-9._~+/=\-]{8,})", re.IGNORECASE)
 
+# In small letters: a line without any of them has nothing that is named as a secret ...
+_NAMES: Final = (
+    "pass", "pw", "secret", "token", "cred", "bearer", "auth", "key", "cookie", "basic", "sig", "-p", "-u", "user", "://",
+)  # fmt: skip
+# ... and one without any of these, or without a word of some length, nothing that is a key by itself.
+_KEYS: Final = (
+    "akia", "asia", "gho_", "ghp_", "ghs_", "ghu_", "ghr_", "github_", "glpat-", "hf_", "sk-", "xox", "dapi", "aiza", "eyj",
+)  # fmt: skip
+_SHORTEST_KEY: Final = 15
+_SHORTEST_UNNAMED: Final = 40
+_PIECE: Final = 32  # lines
+
 
 def mask_arguments(arguments: Iterable[str]) -> list[str]:
     """A command line as it may be shown: as many arguments as before.
@@ -94,6 +106,27 @@ def mask_arguments(arguments: Iterable[str]) -> list[str]:
 def mask_text(text: str) -> str:
     """A text (a configuration file, a message) as it may be stored, line by line."""
     return _mask_known(_mask_options(_mask_values(text, _VALUE)))
+
+
+def mask_lines(lines: Sequence[str]) -> list[str]:
+    """Lines of which there are many, each as `mask_text` gives it; most are looked at for a moment only."""
+    masked: list[str] = []
+    for begin in range(0, len(lines), _PIECE):
+        piece = lines[begin : begin + _PIECE]
+        if _may_hold_secret("\n".join(piece)):
+            masked += [mask_text(line) if _may_hold_secret(line) else line for line in piece]
+        else:
+            masked += piece
+    return masked
+
+
+def _may_hold_secret(text: str) -> bool:
+    small = text.lower()
+    for name in _NAMES:  # a loop: this is where the time goes
+        if name in small:
+            return True
+    longest = max(map(len, text.split()), default=0)
+    return longest >= _SHORTEST_KEY and (longest >= _SHORTEST_UNNAMED or any(key in small for key in _KEYS))
 
 
 def _mask_argument(argument: str) -> str:
