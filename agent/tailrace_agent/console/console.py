@@ -10,7 +10,7 @@ from typing import Final
 from tailrace_agent.console.kept import KeptText, left_out_line
 from tailrace_agent.console.plain import Plain
 from tailrace_agent.console.tee import DONE
-from tailrace_agent.files.ownership import open_own
+from tailrace_agent.files.ownership import open_own, remove_tree
 from tailrace_agent.ipc.console_files import CRASH, TRACEBACK
 from tailrace_agent.text.masking import mask_lines, mask_text
 
@@ -87,6 +87,10 @@ class Console:
         begun = self._plain.begun
         lines = [*self._last, *([mask_text(begun)] if begun else [])]
         return lines[-_LAST:]
+
+    def forget(self) -> None:
+        """All that was printed is in the text, or never will be."""
+        remove_tree(self._raw)
 
     def beside(self, name: str) -> str:
         """What this process has left beside its output, masked: nothing where it has left nothing."""

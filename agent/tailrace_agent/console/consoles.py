@@ -121,6 +121,9 @@ class Consoles:
         over = over or now > known.ended_at + _LAST_WORDS
         if over and self._free(state):
             self._stage(state, known, now, last=True)
+            if state.spec.job is None:  # no other attempt goes on with it
+                for console in known.ranks.values():
+                    console.forget()
             return False
         return True
 
@@ -140,11 +143,11 @@ class Consoles:
         folder, files = make(self._staging, name), 0
         for rank in sorted(known.changed):
             if known.ranks[rank].spoken:
-                known.ranks[rank].copy(_placed(folder, rank, "console.log"))
+                known.ranks[rank].copy(_placed(folder, state, rank, "console.log"))
                 files += 1
         tags: dict[str, str] = {}
         if last:
-            files += _leave_beside(folder, known.ranks)
+            files += _leave_beside(folder, state, known.ranks)
             tags = _last_words(state, known.ranks)
         if not files:
             discard(self._staging, name)
@@ -159,21 +162,26 @@ class Consoles:
         self.staged += 1
 
 
-def _placed(folder: Path, rank: int, name: str) -> Path:
-    """Where a file of a rank lies among the artifacts of its run; those of rank 0 lie at their top."""
-    if rank == 0:
+def _placed(folder: Path, state: RunState, rank: int, name: str) -> Path:
+    """Where a file of a rank lies among the artifacts of its run: at their top, if it is that of the run as such."""
+    of = []
+    if state.spec.run_id is not None and not state.spec.created:  # the run has those of the programs before this one
+        of.append(time.strftime("resumed-%Y%m%d-%H%M%S", time.gmtime(state.spec.start_time / 1000)))
+    if rank:
+        of.append(f"rank{rank}")
+    if not of:
         return folder / name
     make_parents(folder / "console")
-    return folder / "console" / (f"rank{rank}.log" if name == "console.log" else f"rank{rank}.{name}")
+    return folder / "console" / f"{'-'.join(of)}.{name.removeprefix('console.')}"
 
 
-def _leave_beside(folder: Path, ranks: dict[int, Console]) -> int:
+def _leave_beside(folder: Path, state: RunState, ranks: dict[int, Console]) -> int:
     """Tracebacks and what was said of crashes; how many files."""
     files = 0
     for rank, console in ranks.items():
         for name, text in (("traceback.txt", console.traceback), ("crash.txt", console.crash)):
             if text:
-                write_own(_placed(folder, rank, name), text.encode())
+                write_own(_placed(folder, state, rank, name), text.encode())
                 files += 1
     return files
 

@@ -1,0 +1,206 @@
+"""The process between a program's output and where it goes."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pty
+import signal
+import struct
+import termios
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from helpers.sdk_tools import eventually
+from tailrace_agent.console.start import TeeProcess, start_tee
+from tailrace_agent.console.tee import ANSWER_BROKEN, ANSWER_DRAINED, DONE, PARTS, Segments, Stream, Tee
+
+
+def _kept(directory: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in sorted(directory.iterdir()) if path.name.isdigit())
+
+
+class TeeRig:
+    """A tee, and the ends of its pipes."""
+
+    def __init__(self, directory: Path, streams: int = 1) -> None:
+        self.directory = directory
+        self.pipes = [(os.pipe(), os.pipe()) for _ in range(streams)]  # what is printed, and where it goes
+        self.tee: TeeProcess = start_tee(directory, 1 << 20, [(taken[0], on[1]) for taken, on in self.pipes])
+        for taken, on in self.pipes:
+            os.close(taken[0])
+            os.close(on[1])
+        self.writers = [taken[1] for taken, _ in self.pipes]
+        self.readers = [on[0] for _, on in self.pipes]
+
+    def end(self) -> None:
+        for fd in (*self.writers, *self.readers, *self.tee[:2]):
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[TeeRig]:
+    rig = TeeRig(tmp_path)
+    yield rig
+    rig.end()
+
+
+def test_what_is_printed_is_handed_on_and_kept(rig: TeeRig) -> None:
+    os.write(rig.writers[0], b"hello\n")
+    assert os.read(rig.readers[0], 100) == b"hello\n"
+    assert _kept(rig.directory) == b"hello\n"
+    os.close(rig.writers[0])
+    assert os.read(rig.readers[0], 100) == b""
+    assert os.read(rig.tee.answers, 10) == ANSWER_DRAINED
+    assert os.read(rig.tee.answers, 10) == b""
+    assert (rig.directory / DONE).exists()
+
+
+def test_who_asks_is_answered_when_all_is_handed_on_and_children_are_served_until_they_go(rig: TeeRig) -> None:
+    os.write(rig.writers[0], b"x" * 30_000)
+    os.write(rig.tee.control, b"e")
+    assert os.read(rig.tee.answers, 10) == ANSWER_DRAINED
+    assert len(os.read(rig.readers[0], 65536)) == 30_000
+    os.write(rig.writers[0], b"a child\n")
+    assert os.read(rig.readers[0], 100) == b"a child\n"
+    assert _kept(rig.directory) == b"x" * 30_000, "it is after the end"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+def test_it_is_deaf_to_what_ends_a_program(rig: TeeRig, number: int) -> None:
+    os.write(rig.writers[0], b"a")
+    assert os.read(rig.readers[0], 10) == b"a"
+    os.killpg(rig.tee.group, number)
+    os.write(rig.writers[0], b"b")
+    assert os.read(rig.readers[0], 10) == b"b"
+
+
+def test_who_prints_for_a_reader_that_is_gone_gets_a_broken_pipe(rig: TeeRig) -> None:
+    os.close(rig.readers[0])
+    os.write(rig.writers[0], b"a")
+    assert os.read(rig.tee.answers, 10).startswith(ANSWER_BROKEN)
+    with pytest.raises(BrokenPipeError):
+        eventually(lambda: os.write(rig.writers[0], b"b") == 0)
+
+
+def test_of_two_streams_one_that_is_stuck_does_not_hold_up_the_other(tmp_path: Path) -> None:
+    rig = TeeRig(tmp_path, 2)
+    os.set_blocking(rig.writers[0], False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(rig.writers[0], b"x" * 65536)
+    os.write(rig.writers[1], b"hello\n")
+    assert os.read(rig.readers[1], 100) == b"hello\n"
+    rig.end()
+
+
+def test_nothing_that_happens_to_what_is_kept_stops_it(rig: TeeRig) -> None:
+    os.write(rig.writers[0], b"a")
+    assert os.read(rig.readers[0], 10) == b"a"
+    for path in rig.directory.iterdir():
+        path.unlink()
+    rig.directory.rmdir()
+    for _ in range(40):
+        os.write(rig.writers[0], b"b" * 60_000)
+        taken = 0
+        while taken < 60_000:
+            taken += len(os.read(rig.readers[0], 65536))
+
+
+def test_a_hundred_megabytes_pass_and_the_middle_is_not_kept(rig: TeeRig) -> None:
+    written = 100 * (1 << 20)
+
+    def write() -> None:
+        for _ in range(100):
+            rest = memoryview(b"y" * (1 << 20))
+            while rest:
+                rest = rest[os.write(rig.writers[0], rest) :]
+        os.close(rig.writers[0])
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    seen = 0
+    while data := os.read(rig.readers[0], 1 << 20):
+        seen += len(data)
+    writer.join()
+    assert seen == written
+    assert len([path for path in rig.directory.iterdir() if path.name.isdigit()]) <= PARTS
+    assert len(_kept(rig.directory)) <= 1.2 * (1 << 20) + 65536 * PARTS
+    *_, last = sorted(path for path in rig.directory.iterdir() if path.name.isdigit())
+    assert int(last.name) + last.stat().st_size == written
+
+
+def test_a_terminal_gets_its_size_and_its_program_is_told(tmp_path: Path) -> None:
+    outer_master, outer = pty.openpty()
+    inner_master, inner = pty.openpty()
+    fcntl.ioctl(outer, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 99, 0, 0))
+    tee = start_tee(tmp_path, 1 << 20, [(inner_master, outer)])
+    told = threading.Event()
+    before = signal.signal(signal.SIGWINCH, lambda *_: told.set())
+    try:
+
+        def size() -> tuple[int, ...]:
+            return struct.unpack("HHHH", fcntl.ioctl(inner, termios.TIOCGWINSZ, bytes(8)))[:2]
+
+        eventually(lambda: size() == (33, 99))
+        fcntl.ioctl(outer, termios.TIOCSWINSZ, struct.pack("HHHH", 44, 111, 0, 0))
+        eventually(lambda: size() == (44, 111))
+        eventually(told.is_set)
+    finally:
+        signal.signal(signal.SIGWINCH, before)
+        for fd in (outer_master, outer, inner_master, inner, *tee[:2]):
+            os.close(fd)
+
+
+def test_segments_go_on_where_a_tee_was_killed(tmp_path: Path) -> None:
+    first = Segments(str(tmp_path), 1600)
+    first.keep(b"a" * 150)
+    first.done()
+    second = Segments(str(tmp_path), 1600)
+    second.keep(b"b" * 10)
+    assert not (tmp_path / DONE).exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{0:020d}", f"{150:020d}"]
+
+
+def test_a_thread_can_do_its_work(tmp_path: Path) -> None:
+    (taken, printed), (seen, on) = os.pipe(), os.pipe()
+    control, answers = os.pipe(), os.pipe()
+    tee = Tee([Stream(taken, on)], Segments(str(tmp_path), 1 << 20), control[0], answers[1])
+    thread = threading.Thread(target=tee.run)
+    thread.start()
+    os.write(printed, b"hello\n")
+    assert os.read(seen, 100) == b"hello\n"
+    os.close(printed)
+    thread.join(30)
+    assert not thread.is_alive()
+    assert os.read(answers[0], 10) == ANSWER_DRAINED
+    for fd in (*control, *answers, seen):
+        os.close(fd)
+
+
+def test_what_children_print_long_after_the_program_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    (taken, printed), (seen, on) = os.pipe(), os.pipe()
+    control, answers = os.pipe(), os.pipe()
+    tee = Tee([Stream(taken, on)], Segments(str(tmp_path), 1 << 20), control[0], answers[1])
+    thread = threading.Thread(target=tee.run)
+    thread.start()
+    os.close(control[1])  # the program is gone
+    os.write(printed, b"soon\n")
+    assert os.read(seen, 100) == b"soon\n"
+    now = 1060.0
+    threading.Event().wait(1.5)  # it looks every half second
+    os.write(printed, b"late\n")
+    assert os.read(seen, 100) == b"late\n"
+    os.close(printed)
+    thread.join(30)
+    assert _kept(tmp_path) == b"soon\n"
+    for fd in (control[0], *answers, seen):
+        os.close(fd)
