@@ -149,7 +149,11 @@ def _start(session: Session, credentials: int | None, lock: int, errors: int) ->
         (os.POSIX_SPAWN_DUP2, 0, _INPUT),
     ]
     # What a program blocks or ignores does not stay so: the agent is stopped by SIGTERM.
-    return start_detached(interpreter.command(_BOOT, str(session.dir), str(there)), _environment(), files, _INPUT)
+    command = interpreter.command(_BOOT, str(session.dir), str(there))
+    try:
+        return start_detached(command, _environment(), files, _INPUT)
+    except BlockingIOError as error:
+        raise OSError(error.errno, error.strerror, f"{session.dir / 'agent.err'} says why") from None
 
 
 _held: dict[int, int] = {}

@@ -22,6 +22,7 @@ from tailrace_agent.hosts.spawn import Agent, request_exit, spawn_agent
 from tailrace_agent.ipc import session as session_module
 from tailrace_agent.ipc import status
 from tailrace_agent.ipc.session import Session
+from tailrace_agent.runtime import detached
 
 
 def _the_process_of(agent: Agent) -> psutil.Process:
@@ -104,7 +105,7 @@ def test_a_child_forked_while_an_agent_starts_holds_no_lock(
 def test_an_agent_is_nobodys_child(session: Session, monkeypatch: pytest.MonkeyPatch, shell: bool) -> None:
     monkeypatch.setattr(spawn_module, "_BOOT", LAST_WORDS.replace("sys.stdin.read()", "time.sleep(60)"))
     if not shell:
-        monkeypatch.setattr(spawn_module, "_SHELL", "/nowhere/sh")
+        monkeypatch.setattr(detached, "_SHELL", "/nowhere/sh")
     agent = spawn_agent(session, {})
     assert agent is not None
     try:
@@ -120,7 +121,7 @@ def test_an_agent_is_nobodys_child(session: Session, monkeypatch: pytest.MonkeyP
 def test_a_machine_that_gives_no_more_processes_is_an_error_at_once(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spawn_module, "_detached", lambda command: ["/bin/sh", "-c", "exit 2"])
+    monkeypatch.setattr(detached, "_detached", lambda *_: ["/bin/sh", "-c", "exit 2"])
     with pytest.raises(OSError, match="no process can be started"):
         spawn_agent(session, {})
     assert not session.agent_alive()

@@ -1,0 +1,108 @@
+"""Programs that print, to a pipe or to a terminal, and what was kept of it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
+import textwrap
+from pathlib import Path
+
+__all__ = ["CAPTURED", "Printing", "kept_bytes", "tee_groups"]
+
+CAPTURED = """
+import os, signal, subprocess, sys, threading, time
+from pathlib import Path
+from tailrace._console.capture import Capture
+
+kept = Path(sys.argv[1])
+kept.mkdir(mode=0o700, exist_ok=True)
+
+def begin():
+    return Capture.begin(kept, 10_000_000, lambda text: print("warned:", text, file=sys.stderr))
+"""
+"""How a program begins that captures itself."""
+
+
+class Printing:
+    """A program whose output is captured.
+
+    Args:
+        directory: Where it runs; what is kept is in `kept` there.
+        code: The program, behind `CAPTURED`.
+        terminal: Its output is a terminal, of 40 lines and 120 columns.
+        together: Standard error goes where standard output goes.
+    """
+
+    def __init__(self, directory: Path, code: str, *, terminal: bool = False, together: bool = True) -> None:
+        self.kept = directory / "kept"
+        path = directory / "prints.py"
+        path.write_text(CAPTURED + textwrap.dedent(code))
+        self.master = -1
+        out: int = subprocess.PIPE
+        if terminal:
+            self.master, out = pty.openpty()
+            fcntl.ioctl(out, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+        error = subprocess.STDOUT if together else subprocess.PIPE
+        self.process = subprocess.Popen(
+            [sys.executable, str(path), str(self.kept)], stdout=out, stderr=error, cwd=directory, stdin=subprocess.DEVNULL
+        )
+        if terminal:
+            os.close(out)
+
+    def read(self, size: int = 65536) -> bytes:
+        """What comes next where it goes to; nothing at its end."""
+        assert self.process.stdout is not None or self.master >= 0
+        fd = self.master if self.master >= 0 else self.process.stdout.fileno()  # type: ignore[union-attr]
+        with contextlib.suppress(OSError):  # EIO: nobody has the terminal any more
+            return os.read(fd, size)
+        return b""
+
+    def line(self) -> bytes:
+        """One line of it."""
+        found = b""
+        while not found.endswith(b"\n"):
+            byte = self.read(1)
+            if not byte:
+                break
+            found += byte
+        return found
+
+    def rest(self) -> bytes:
+        """All that comes until nobody can print any more."""
+        found = b""
+        while piece := self.read():
+            found += piece
+        self.process.wait(60)
+        return found
+
+    def end(self) -> None:
+        """It is over, whatever it does."""
+        self.process.kill()
+        self.process.wait(60)
+        for stream in (self.process.stdout, self.process.stderr):
+            if stream is not None:
+                stream.close()
+        if self.master >= 0:
+            os.close(self.master)
+
+
+def kept_bytes(directory: Path) -> bytes:
+    """What a tee has kept."""
+    return b"".join(path.read_bytes() for path in sorted(directory.iterdir()) if path.name.isdigit())
+
+
+def tee_groups(directory: Path) -> list[int]:
+    """The process groups of the tees that keep something there."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            command = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdigit() else []
+            if os.fsencode(directory) in command and any(part.endswith(b"console/tee.py") for part in command):
+                found.append(os.getpgid(int(entry.name)))
+    return found
