@@ -50,7 +50,11 @@ class Printing:
             fcntl.ioctl(out, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
         error = subprocess.STDOUT if together else subprocess.PIPE
         self.process = subprocess.Popen(
-            [sys.executable, str(path), str(self.kept)], stdout=out, stderr=error, cwd=directory, stdin=subprocess.DEVNULL
+            [sys.executable, str(path), str(self.kept)],
+            stdout=out,
+            stderr=error,
+            cwd=directory,
+            stdin=subprocess.DEVNULL,
         )
         if terminal:
             os.close(out)

@@ -52,6 +52,7 @@ class _Of:
         self.changed: set[int] = set()
         self.staged_at = float("-inf")
         self.ended_at: float | None = None
+        self.last = False  # the last copy is made
 
 
 class Consoles:
@@ -102,30 +103,39 @@ class Consoles:
     def _look(self, state: RunState, now: float) -> bool:
         """Reads one run's; whether its end is waited for."""
         known = self._of.setdefault(state.run, _Of())
+        over = self._read(state, known)
+        if state.printed is not None and state.printed.failed:
+            known.changed.update(known.ranks)
+        if state.end is not None:
+            return self._waits(state, known, now, over=over)
+        known.ended_at, known.last = None, False
+        if known.changed and self._free(state) and now >= known.staged_at + self._pause(known):
+            self._stage(state, known, now)
+        return False
+
+    def _read(self, state: RunState, known: _Of) -> bool:
+        """Takes over what has come; whether nothing more comes."""
         for rank, raw in raw_dirs(self._dir, state.run):
             if rank not in known.ranks:
                 known.ranks[rank] = Console(raw, console_file(self._dir, state.run, rank), self._limit)
         over = all(console.done for console in known.ranks.values())  # before they are read to their ends
-        for rank, console in known.ranks.items():
-            if console.read():
-                known.changed.add(rank)
-        if state.printed is not None and state.printed.failed:
-            known.changed.update(known.ranks)
-        if state.end is None:
-            known.ended_at = None
-            if known.changed and self._free(state) and now >= known.staged_at + self._pause(known):
-                self._stage(state, known, now)
+        known.changed.update([rank for rank, console in known.ranks.items() if console.read()])
+        return over
+
+    def _waits(self, state: RunState, known: _Of, now: float, *, over: bool) -> bool:
+        """Whether a run that has ended waits for more. If not, its last copy is made, once."""
+        if known.last:  # it may have arrived since this step has begun
             return False
         if known.ended_at is None:
             known.ended_at = now
-        over = over or now > known.ended_at + _LAST_WORDS
-        if over and self._free(state):
-            self._stage(state, known, now, last=True)
-            if state.spec.job is None:  # no other attempt goes on with it
-                for console in known.ranks.values():
-                    console.forget()
-            return False
-        return True
+        if not ((over or now > known.ended_at + _LAST_WORDS) and self._free(state)):
+            return True
+        self._stage(state, known, now, last=True)
+        known.last = True
+        if state.spec.job is None:  # no other attempt goes on with it
+            for console in known.ranks.values():
+                console.forget()
+        return False
 
     @staticmethod
     def _free(state: RunState) -> bool:

@@ -80,7 +80,8 @@ _NAMES: Final = (
 )  # fmt: skip
 # ... and one without any of these, or without a word of some length, nothing that is a key by itself.
 _KEYS: Final = (
-    "akia", "asia", "gho_", "ghp_", "ghs_", "ghu_", "ghr_", "github_", "glpat-", "hf_", "sk-", "xox", "dapi", "aiza", "eyj",
+    "akia", "asia", "gho_", "ghp_", "ghs_", "ghu_", "ghr_", "github_", "glpat-", "hf_", "sk-", "xox", "dapi", "aiza",
+    "eyj",
 )  # fmt: skip
 _SHORTEST_KEY: Final = 15
 _SHORTEST_UNNAMED: Final = 40

@@ -240,9 +240,27 @@ def test_of_a_job_each_rank_has_its_file_and_those_that_fell_their_words(rig: Co
 
 
 def test_a_run_that_is_resumed_keeps_what_the_program_before_has_printed(rig: ConsoleRig) -> None:
-    rig.sink.create_run(RunSpec(run=7, start_time=1, cwd="/"), None, again=False)
+    rig.sink.open_run(RunSpec(run=7, start_time=1, cwd="/"), None, find_first=False)
     rig.start(run_id=rig.run.run_id)
     rig.say("again\n")
     rig.end()
     rig.work(3)
     assert rig.run.artifacts == {"console/resumed-19700101-000000.log": b"again\n"}
+
+
+def test_the_last_copy_is_made_once_however_the_uploads_come_in_between(rig: ConsoleRig) -> None:
+    rig.start()
+    rig.say("one\n")
+    rig.end("KILLED")
+    look = rig.consoles._look
+
+    def arrives_meanwhile(state: RunState, now: float) -> bool:
+        """Between the look at which runs are to be read and the look at this one."""
+        for _ in range(3):
+            rig.delivery.step(rig.now)
+            rig.uploads.step(rig.now)
+        return look(state, now)
+
+    rig.consoles._look = arrives_meanwhile  # type: ignore[method-assign]
+    rig.work(3)
+    assert rig.consoles.staged == 1

@@ -184,7 +184,9 @@ def test_a_thread_can_do_its_work(tmp_path: Path) -> None:
         os.close(fd)
 
 
-def test_what_children_print_long_after_the_program_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_children_print_long_after_the_program_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     (taken, printed), (seen, on) = os.pipe(), os.pipe()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tailrace_agent.text.masking import MASK, mask_arguments, mask_text
+from tailrace_agent.text.masking import MASK, mask_arguments, mask_lines, mask_text
 
 _SECRETS = st.text(string.ascii_letters + string.digits + "_-.~!$^&*()+/=,:;@# ", min_size=4, max_size=40).map(
     lambda text: f"Zq{text}Zq"
@@ -158,3 +158,20 @@ empty_secret =
 next: 1
 """
     )
+
+
+@given(st.lists(st.one_of(st.text(max_size=60), _HARMLESS.map(" ".join), st.tuples(_NAMES, _SECRETS).map("=".join))))
+def test_many_lines_are_masked_as_each_of_them(lines: list[str]) -> None:
+    assert mask_lines(lines) == [mask_text(line) for line in lines]
+
+
+@pytest.mark.parametrize(
+    "secret",
+    ["AKIAIOSFODNN7EXAMPLE", "ghp_" + "a1" * 18, "hf_" + "Ab" * 17, "sk-" + "x9" * 20, "xoxb-1234567890-abc"]
+    + ["wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEYx1"[:40], "dapi" + "0a" * 16, "eyJhbGciOiJI.eyJzdWIiOiIx.c2ln"]
+    + ["http://ada:pw@host", "-pS3cret", "bearer abcdefgh1"],
+)
+def test_no_known_secret_is_missed_among_many_lines(secret: str) -> None:
+    lines = ["epoch 1"] * 50 + [f"a {secret} b"] + ["epoch 2"] * 50
+    assert mask_text(lines[50]) != lines[50]
+    assert mask_lines(lines) == [mask_text(line) for line in lines]

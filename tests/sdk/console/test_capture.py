@@ -57,9 +57,7 @@ print("without an end", end="")
 capture.end(30)
 print(" and what comes after it")
 """
-SAID = (
-    b"from Python\nby a descriptor\nfrom C\nfrom a child\nits error\nfrom a thread\nfrom a fork\nan error\nwithout an end"
-)
+SAID = b"from Python\nby a descriptor\nfrom C\nfrom a child\nits error\nfrom a thread\nfrom a fork\nan error\nwithout an end"
 
 
 def test_whatever_prints_is_kept_and_goes_where_it_went_in_its_order(starts: Starts) -> None:
@@ -88,7 +86,9 @@ def test_a_terminal_stays_one_of_its_size_and_what_is_drawn_on_it_comes_as_it_is
         """,
         terminal=True,
     )
-    assert program.rest() == b"True True (120, 40)\r\n\x1b[31mred\x1b[0m\t10%\r20%\r\nTrue\r\n", "one CR of the terminal"
+    assert program.rest() == b"True True (120, 40)\r\n\x1b[31mred\x1b[0m\t10%\r20%\r\nTrue\r\n", (
+        "one CR of the terminal"
+    )
     assert kept_bytes(program.kept) == b"True True (120, 40)\n\x1b[31mred\x1b[0m\t10%\r20%\n"
 
 
@@ -135,7 +135,7 @@ def test_each_line_that_was_printed_before_a_kill_is_there(
     # The newest may have been printed without being noted, and one may have been cut in two.
     numbers = [line for line in seen.replace(b"\r\n", b"\n").split(b"\n") if line]
     assert numbers[: last + 1] == [b"line %d" % number for number in range(last + 1)]
-    eventually(lambda: (program.kept / "done").exists())
+    eventually((program.kept / "done").exists)
     assert kept_bytes(program.kept) == seen.replace(b"\r\n", b"\n"), "nothing is lost on its way"
 
 
@@ -362,9 +362,9 @@ def test_a_tee_that_cannot_be_started_is_told_and_changes_nothing(
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     told: list[str] = []
-    before = len(os.listdir("/dev/fd"))
+    before = len(list(Path("/dev/fd").iterdir()))
     assert Capture.begin(tmp_path, 1 << 20, told.append) is None
     assert told == ["what this program prints is not kept: there is no Python to start"]
-    assert len(os.listdir("/dev/fd")) == before
+    assert len(list(Path("/dev/fd").iterdir())) == before
     os.write(1, b"as ever\n")
     assert capfd.readouterr().out == "as ever\n"

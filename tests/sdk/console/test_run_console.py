@@ -65,8 +65,13 @@ def test_it_is_on_for_scripts_and_off_where_print_goes_elsewhere(tmp_path: Path,
 
 @pytest.mark.parametrize(
     ("setting", "notebook", "interactive", "wanted"),
-    [(None, False, False, True), (None, True, False, False), (None, False, True, False), (True, True, True, True)]
-    + [(False, False, False, False)],
+    [
+        (None, False, False, True),
+        (None, True, False, False),
+        (None, False, True, False),
+        (True, True, True, True),
+        (False, False, False, False),
+    ],
 )
 def test_a_setting_counts_more_than_what_the_program_is(
     monkeypatch: pytest.MonkeyPatch, setting: bool | None, notebook: bool, interactive: bool, wanted: bool
@@ -123,7 +128,7 @@ def test_a_program_that_is_killed_leaves_its_last_words(tmp_path: Path, store_ur
         print("line", number)
     os.kill(os.getpid(), signal.SIGKILL)
     """
-    assert script(tmp_path, code, check=False, TAILRACE_CONSOLE="true").returncode == -9
+    assert script(tmp_path, code, check=False, TAILRACE_CONSOLE="true", TAILRACE_QUIET="true").returncode == -9
     store = _over(store_uri, name)
     assert store.status == "KILLED"
     assert store.tags["tailrace.last_words"].splitlines() == [f"line {number}" for number in range(50, 100)]
@@ -139,11 +144,11 @@ def test_an_error_leaves_its_traceback_with_what_was_asked_for(tmp_path: Path, s
     def step(batch):
         raise ValueError("the loss diverges")
 
-    with sdk.start_run(run_name="fails", tracking_uri={sqlite_uri!r}, traceback_locals=["batch"]):
+    with sdk.start_run(run_name="fails", tracking_uri={sqlite_uri!r}):
         with sdk.start_run(run_name="nested", nested=True):
             step([1.0, 2.0])
     """
-    done = script(tmp_path, code, check=False, TAILRACE_CONSOLE="true")
+    done = script(tmp_path, code, check=False, TAILRACE_CONSOLE="true", TAILRACE_TRACEBACK_LOCALS="batch, loss")
     assert done.stderr.endswith("ValueError: the loss diverges\n")
     for name in ("fails", "nested"):
         store = _over(sqlite_uri, name)

@@ -12,12 +12,12 @@ from tailrace._console.tracebacks import traceback_text
 
 
 def _error(call: Any, *given: Any) -> BaseException:
-    with pytest.raises(BaseException) as caught:  # noqa: PT011, B017
+    with pytest.raises(BaseException) as caught:
         call(*given)
     return caught.value
 
 
-def _step(batch: Any, token: str = "abc") -> None:  # noqa: S107
+def _step(batch: Any, token: str = "abc") -> None:
     loss = float("nan")
     raise ValueError(f"the loss is {loss}, password=hunter2")
 
