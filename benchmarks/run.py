@@ -24,6 +24,7 @@ _QUESTIONS = (
     "import_time",
     "start_away",
     "artifact",
+    "console",
     "delivery_rate",
     "server",
     "lag",

@@ -53,11 +53,11 @@ if not pid:
     os._exit(0)
 os.waitpid(pid, 0)
 print("an error", file=sys.stderr)
-print("without an end", end="")
+print("the rest", end="")
 capture.end(30)
 print(" and what comes after it")
 """
-SAID = b"from Python\nby a descriptor\nfrom C\nfrom a child\nits error\nfrom a thread\nfrom a fork\nan error\nwithout an end"
+SAID = b"from Python\nby a descriptor\nfrom C\nfrom a child\nits error\nfrom a thread\nfrom a fork\nan error\nthe rest"
 
 
 def test_whatever_prints_is_kept_and_goes_where_it_went_in_its_order(starts: Starts) -> None:
