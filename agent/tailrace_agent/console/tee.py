@@ -293,6 +293,9 @@ def main() -> None:
     # The last words are to arrive, whoever ends the program and those around it.
     for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT, signal.SIGPIPE, signal.SIGTTOU):
         signal.signal(ignored, signal.SIG_IGN)
+    # Whoever prints is not to lose the processor to it for that.
+    with contextlib.suppress(AttributeError, OSError):  # not Linux; or not allowed
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     streams = [Stream(fd, fd + 1) for fd in range(FIRST_STREAM, FIRST_STREAM + 2 * number, 2)]
     Tee(streams, Segments(directory, limit), FIRST_STREAM - 2, FIRST_STREAM - 1, group).run()
 
