@@ -18,15 +18,13 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from tailrace_agent.console.start import start_tee
+from tailrace_agent.console.start import TeeProcess, start_tee
 from tailrace_agent.console.tee import ANSWER_BROKEN, ANSWER_DRAINED, Segments, Stream, Tee
 from tailrace_agent.runtime.originals import original, start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-    from tailrace_agent.console.start import TeeProcess
 
 __all__ = ["Capture", "active"]
 
@@ -79,6 +77,9 @@ class Capture:
         self._ended = False
         self._started: list[float] = []
         self._buffered: list[Any] = []
+        self._lock = (
+            threading.Lock()
+        )  # around the descriptors of the tee: a number that is given back is another's soon
 
     @classmethod
     def begin(cls, directory: Path, limit: int, warn: Callable[[str], None]) -> Capture | None:
@@ -118,13 +119,13 @@ class Capture:
             self._ended = True
             _active = None
         self._put_back()
-        tee = self._tee
-        if tee is not None:
-            with contextlib.suppress(OSError):  # it is gone just now
-                os.write(tee.control, b"e")
-        self._drained.wait(max(0.0, min(timeout, _DRAIN)))
+        with self._lock, contextlib.suppress(OSError):  # it is gone just now
+            if self._tee is not None:
+                os.write(self._tee.control, b"e")
+        with contextlib.suppress(KeyboardInterrupt):  # it ends the wait
+            self._drained.wait(max(0.0, min(timeout, _DRAIN)))
         # The tee has its own; who goes on printing is served by it until the last one has closed the stream.
-        self._close(*(way.source for way in self._ways), *(fd for way in self._ways for fd in way.originals.values()))
+        self._let_go()
 
     # -- beginning -----------------------------------------------------------------------------------------------
 
@@ -143,7 +144,7 @@ class Capture:
                 for fd in way.fds:
                     os.dup2(entry, fd, inheritable=True)
         finally:
-            self._close(*entries)
+            _close(*entries)
         # Without a terminal Python would keep lines to itself until there are many: those a SIGKILL takes along.
         for stream in (sys.stdout, sys.stderr):
             if getattr(stream, "line_buffering", True) is False and hasattr(stream, "reconfigure"):
@@ -153,7 +154,9 @@ class Capture:
 
     def _start(self) -> None:
         self._started.append(time.monotonic())
-        self._tee = start_tee(self._directory, self._limit, [(way.source, way.target) for way in self._ways])
+        tee = start_tee(self._directory, self._limit, [(way.source, way.target) for way in self._ways])
+        with self._lock:
+            self._tee = tee
 
     # -- while it lasts ------------------------------------------------------------------------------------------
 
@@ -167,15 +170,20 @@ class Capture:
                 said = b""
             if ANSWER_BROKEN in said:
                 self._broken()
-            if ANSWER_DRAINED in said:
-                break
-            if said:
+            if said and ANSWER_DRAINED not in said:
                 continue
-            self._close(*tee[:2])
-            if self._ended or self._pid != os.getpid():
+            # Here alone: another thread would take the number away from the read above.
+            self._forget_tee()
+            if said or self._ended or self._pid != os.getpid():
                 break
             self._go_on()
         self._drained.set()
+
+    def _forget_tee(self) -> None:
+        with self._lock:
+            tee, self._tee = self._tee, None
+            if tee is not None:
+                _close(tee.control, tee.answers)
 
     def _go_on(self) -> None:
         """The tee was killed. Another one goes on with what is in the kernel."""
@@ -184,16 +192,27 @@ class Capture:
             with contextlib.suppress(OSError):
                 self._start()
                 return
-        self._tee = None
-        control, self_end = os.pipe()
-        streams = [Stream(os.dup(way.source), os.dup(way.target)) for way in self._ways]
-        Tee(streams, Segments(str(self._directory), self._limit), control, self_end).run()
+        # In a thread, which is spoken to in the same way.
+        with contextlib.suppress(OSError, RuntimeError):  # nothing is left: then what is printed has nowhere to go
+            control, answers = os.pipe(), os.pipe()
+            streams = [Stream(_kept(way.source), _kept(way.target)) for way in self._ways]
+            tee = Tee(streams, Segments(str(self._directory), self._limit), control[0], answers[1])
+
+            def work() -> None:
+                tee.run()
+                _close(control[0], answers[1])
+
+            with self._lock:
+                self._tee = TeeProcess(control[1], answers[0], 0)
+            start_thread(work, "tailrace-tee")
+            return
+        self._broken()
 
     def _broken(self) -> None:
         """Nobody reads any more where a stream goes: whoever prints is to get what it would have got."""
         for way in self._ways:
             self._restore(way)
-        self._close(*(way.source for way in self._ways))
+        self._let_go()
 
     # -- the end -------------------------------------------------------------------------------------------------
 
@@ -214,20 +233,21 @@ class Capture:
 
     def _give_back(self) -> None:
         self._put_back()
-        for way in self._ways:
-            self._close(way.source, *way.originals.values())
+        self._forget_tee()
+        self._let_go()
 
-    def _close(self, *fds: int) -> None:
-        for fd in fds:
-            with contextlib.suppress(OSError):
-                os.close(fd)
+    def _let_go(self) -> None:
+        """Closes what this process has of the streams, once."""
+        with self._lock:
+            ways, self._ways = self._ways, []
+        for way in ways:
+            _close(way.source, *way.originals.values())
 
     def after_fork(self) -> None:
         """In a forked child: what it prints goes the same way, and all the rest is the parent's."""
-        tee = self._tee
-        self._close(*(way.source for way in self._ways), *(fd for way in self._ways for fd in way.originals.values()))
-        if tee is not None:
-            self._close(*tee[:2])
+        self._lock = threading.Lock()
+        self._forget_tee()
+        self._let_go()
 
 
 def _after_fork_in_child() -> None:
@@ -239,6 +259,12 @@ def _after_fork_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def _close(*fds: int) -> None:
+    for fd in fds:
+        with contextlib.suppress(OSError):
+            os.close(fd)
 
 
 def _identity(fd: int) -> tuple[int, int, int]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from tailrace._console.capture import Capture
     from tailrace._messages.voice import Voice
+    from tailrace._session.connection import Connection
     from tailrace_agent.ipc.records import RunSpec
     from tailrace_agent.settings.settings import Settings
 
@@ -35,8 +36,9 @@ def is_wanted(settings: Settings) -> bool:
 
 
 def with_console(spec: RunSpec, settings: Settings) -> RunSpec:
-    """The same, with the word that its processes keep theirs."""
-    return msgspec.structs.replace(spec, console=settings.agent != "off" and is_wanted(settings))
+    """The same, with the word that this process keeps its own: not for a handle on somebody else's run."""
+    begins_here = spec.owned or spec.job is not None
+    return msgspec.structs.replace(spec, console=begins_here and settings.agent != "off" and is_wanted(settings))
 
 
 def _fileno(stream: Any) -> int:
@@ -63,11 +65,11 @@ class RunConsole:
         self._session_dir: Path | None = None
         self._capture: Capture | None = None
 
-    def begin(self, session_dir: Path) -> None:
+    def begin(self, connection: Connection | None) -> None:
         """Captures the output of this process, unless another run does."""
-        if not self._spec.console:
+        if connection is None or not self._spec.console:
             return
-        self._session_dir = session_dir
+        self._session_dir = connection.session.dir
         from tailrace._console import crashes
         from tailrace._console.capture import Capture, active
 

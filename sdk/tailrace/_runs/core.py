@@ -440,7 +440,6 @@ class RunCore:
         """The end itself; whoever logs after it gets a warning."""
         above = self.parent
         limit = self.settings.end_timeout if timeout is None else timeout
-        self.console.end(limit)
         if self._ending is None:
             if self.local is not None:
                 self.local.finish(name, self.latest, limit)
@@ -468,6 +467,7 @@ class RunCore:
 
     def _drain(self, timeout: float) -> None:
         """Waits for the background at a run's end, and reports what it leaves behind."""
+        self.console.end(timeout)
         # The first may have failed for a figure alone.
         if not drain(timeout) and not SAVES.drain(0.0):
             self.voice.warn(

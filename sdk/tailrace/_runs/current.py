@@ -114,7 +114,7 @@ class CurrentRuns:
         if connection is None:
             return run
         connection.listen(self._on_bell)
-        run.console.begin(connection.session.dir)
+        run.console.begin(connection)
         # Not at the run of a rank that is not logged: its children are not, either.
         if spec.owned or config.log_metrics:
             self._point_children_at(run)
@@ -128,8 +128,7 @@ class CurrentRuns:
 
     def begin_nothing(self) -> RunCore:
         """A run that is kept nowhere, for a program in which none can be."""
-        run = self.nothing()
-        self.active.push(run, self._implicit(run))
+        self.active.push(run := self.nothing(), self._implicit(run))
         return run
 
     def begin_apart(self, name: str, spec: RunSpec, config: Settings, credentials: str | None) -> RunCore:
@@ -391,9 +390,10 @@ class CurrentRuns:
     def _attach(self, spec: RunSpec, config: Settings, credentials: str | None) -> RunCore:
         """A handle on somebody else's run, which is not the active one."""
         connection = self._connect(spec, config, credentials)
-        run = self._made(spec, connection, config)
+        run = self._made(with_console(spec, config), connection, config)
         if connection is not None:
-            connection.put(Start(spec))
+            connection.put(Start(run.spec))
+            run.console.begin(connection)
             connection.listen(self._on_bell)
         return run
 
