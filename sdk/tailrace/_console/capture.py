@@ -79,7 +79,7 @@ class Capture:
         self._buffered: list[Any] = []
         self._lock = (
             threading.Lock()
-        )  # around the descriptors of the tee: a number that is given back is another's soon
+        )  # around the tee's descriptors: a number that is given back is another's
 
     @classmethod
     def begin(cls, directory: Path, limit: int, warn: Callable[[str], None]) -> Capture | None:
