@@ -77,9 +77,7 @@ class Capture:
         self._ended = False
         self._started: list[float] = []
         self._buffered: list[Any] = []
-        self._lock = (
-            threading.Lock()
-        )  # around the tee's descriptors: a number that is given back is another's
+        self._lock = threading.Lock()  # around the tee's descriptors: a number that is given back is another's
 
     @classmethod
     def begin(cls, directory: Path, limit: int, warn: Callable[[str], None]) -> Capture | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from helpers.ranks import launch
 from helpers.sdk_tools import Store, eventually, forget, named, script
 from tailrace import Settings
 from tailrace._console import run_console
@@ -228,4 +229,46 @@ def test_a_terminal_shows_all_of_it_and_then_tailraces_lines(tmp_path: Path, sql
     assert "nothing lost" in "".join(lines[lines.index("a terminal True") :])
     assert "a terminal True\n" in _artifact(named(sqlite_uri, "seen"), "console.log", tmp_path)
     os.close(master)
+    forget(tmp_path)
+
+
+# ── Several processes, and MLflow's own functions ────────────────────────────────────────────────────────────────────
+
+
+def test_each_rank_of_a_job_has_its_file_and_those_that_fell_their_words(tmp_path: Path, sqlite_uri: str) -> None:
+    code = f"""
+    import os, time
+    import tailrace as sdk
+    rank = int(os.environ["RANK"])
+    with sdk.start_run(run_name="job", tracking_uri={sqlite_uri!r}):
+        print("I am", rank)
+        sdk.log(loss=1.0)
+        if rank == 1:
+            raise RuntimeError("rank 1 has had enough")
+        time.sleep(30)
+    """
+    launch(tmp_path, code, ranks=3, TAILRACE_CONSOLE="true", TAILRACE_QUIET="true")
+    store = _over(sqlite_uri, "job")
+    assert store.artifacts() == [
+        *("console.log", "console/rank1.log", "console/rank1.traceback.txt", "console/rank2.log"),
+    ]
+    assert _artifact(store, "console/rank2.log", tmp_path) == "I am 2\n"
+    words = store.tags["tailrace.last_words.rank1"]
+    assert words.startswith("I am 1\n")
+    assert words.endswith("RuntimeError: rank 1 has had enough")
+    forget(tmp_path)
+
+
+def test_a_run_of_mlflows_own_functions_has_a_console_too(tmp_path: Path, sqlite_uri: str) -> None:
+    code = f"""
+    import mlflow, tailrace
+    tailrace.install()
+    mlflow.set_tracking_uri({sqlite_uri!r})
+    with mlflow.start_run(run_name="fluent"):
+        print("inside")
+    print("after")
+    """
+    assert script(tmp_path, code, TAILRACE_CONSOLE="true").stdout == "inside\nafter\n"
+    store = _over(sqlite_uri, "fluent")
+    assert _artifact(store, "console.log", tmp_path) == "inside\n"
     forget(tmp_path)
