@@ -184,6 +184,9 @@ _LATER = {
     "import_reports": "tailrace.reports",
     "install": "tailrace.store",
     "load_config": "tailrace.config",
+    # What `%load_ext tailrace` and `%unload_ext tailrace` look for.
+    "load_ipython_extension": "tailrace._api.magics",
+    "unload_ipython_extension": "tailrace._api.magics",
 }
 
 _MODULES = ("config",)

@@ -38,4 +38,5 @@ class GoalCalls(RunPart):
                 once=("define_metric", repr(name), repr(summary)),
             )
             return
+        self._goals = {**getattr(self, "_goals", {}), name: summary}  # for those who look at it here
         self._core.put(Goals(self._core.spec.run, {name: summary}))

@@ -1,15 +1,11 @@
-"""What scripts read of MLflow's own objects, so that they carry over: `run.info`, and what `set_experiment` returns.
-
-And how runs and these show themselves: by what is known now; nothing is waited for, and nothing printed.
-"""
+"""What scripts read of MLflow's own objects, so that they carry over: `run.info`, and what `set_experiment` returns."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from tailrace._api.readers import experiment_id_of, reader_at, stored_run
-from tailrace._runs.core import RunPart
-from tailrace_agent.ipc.status import RunStatus
+from tailrace._api.shown import known_facts
 from tailrace_agent.runtime.places import working_directory
 from tailrace_agent.text.cards import brief, card
 
@@ -17,22 +13,7 @@ if TYPE_CHECKING:
     from tailrace._api.tracker_core import TrackerCore
     from tailrace._runs.core import RunCore
 
-__all__ = ["ExperimentInfo", "RunData", "RunInfo", "Shown"]
-
-
-class Shown(RunPart):
-    """How a run shows itself. A base of `Run`."""
-
-    def __repr__(self) -> str:
-        name, facts = _known_facts(self._core)
-        run_id = facts["run_id"]
-        where = facts["link"] or (f"run_id={run_id}" if run_id else f"id={self._core.id}")
-        return brief("Run", name, facts["status"], where, "tracking is off" if self._core.connection is None else None)
-
-    def _repr_html_(self) -> str:
-        """What is known of it now, for a notebook."""
-        name, facts = _known_facts(self._core)
-        return card("Run", (("name", name), *facts.items()))
+__all__ = ["ExperimentInfo", "RunData", "RunInfo"]
 
 
 class ExperimentInfo:
@@ -141,13 +122,13 @@ class RunInfo:
         self._run = run
 
     def __repr__(self) -> str:
-        name, facts = _known_facts(self._run)
+        name, facts = known_facts(self._run)
         shown = (f"{key}={facts[key]}" for key in ("run_id", "experiment_id") if facts[key])
         return brief("RunInfo", name, facts["status"], *shown)
 
     def _repr_html_(self) -> str:
         """What is known of the run now, for a notebook."""
-        name, facts = _known_facts(self._run)
+        name, facts = known_facts(self._run)
         return card("RunInfo", (("name", name), *facts.items()))
 
     @property
@@ -201,19 +182,3 @@ class RunInfo:
     def _stored(self) -> Any:
         """MLflow's `RunInfo`, as its store has it now."""
         return stored_run(self._run, settled=self._run.ended).info
-
-
-def _known_facts(run: RunCore) -> tuple[str | None, dict[str, str | None]]:
-    """The name of a run, and what else is known now; nothing is waited for, and nothing printed."""
-    spec, connection = run.spec, run.connection
-    # Not by `status`, which prints notices: this is called by `repr`, in a debugger for instance.
-    known = (connection.status(spec.run) if connection is not None else None) or run.seen
-    known = known or RunStatus(run=spec.run)
-    facts = {
-        "status": run.outcome or known.status,
-        "experiment": spec.experiment_name,
-        "experiment_id": known.experiment_id or spec.experiment_id,
-        "run_id": known.run_id or spec.run_id,
-        "link": known.url,
-    }
-    return spec.run_name or known.run_name, facts

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from tailrace._api.alerts import AlertCalls
 from tailrace._api.boundary import NoMonitor, protect
 from tailrace._api.goals import GoalCalls
-from tailrace._api.info import RunData, RunInfo, Shown
+from tailrace._api.info import RunData, RunInfo
 from tailrace._api.model_handle import no_model
 from tailrace._api.models import ModelCalls
 from tailrace._api.passing import pass_run
 from tailrace._api.readers import stored_run
 from tailrace._api.results import ResultCalls
+from tailrace._api.shown import Shown
 from tailrace._api.stopping import StopCalls
 from tailrace._messages.suggestions import Suggests
 from tailrace_agent.ledger import Ledger

@@ -1,17 +1,25 @@
-"""The metrics of a run that has ended, as a person reads them: last, best, and their course in a few characters."""
+"""The metrics of a run, as a person reads them: last, best, and their course in a few characters."""
 
 from __future__ import annotations
 
+import math
+from array import array
 from typing import TYPE_CHECKING, Final
 
-from tailrace_agent.text.sparkline import sparkline
+from tailrace_agent.text.sparkline import sparkline, thinned
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tailrace_agent.ipc.curve_files import RunCurves
+    from tailrace_agent.ipc.curves import Drawn
     from tailrace_agent.ipc.status import MetricEnd, MetricEnds
 
-__all__ = ["metric_lines", "metric_words"]
+__all__ = ["metric_lines", "metric_words", "metrics_now"]
 
 _LONGEST_NAME: Final = 40
+_SHOWN: Final = 12
+_LINE: Final = 60  # values
 
 
 def metric_lines(ends: MetricEnds, *, drawn: bool = True) -> list[str]:
@@ -43,6 +51,37 @@ def metric_words(ends: MetricEnds) -> str:
     first = ends.shown[0]
     best = _best(first)
     return f"{_cut(first.key)} {first.last:.5g}{f' ({best})' if best else ''}"
+
+
+def metrics_now(curves: RunCurves, defined: Mapping[str, str], *, by_name: bool) -> MetricEnds:
+    """How the metrics of a run are, from the curves that its agent publishes: the program's own, with a best one first.
+
+    Args:
+        curves: Those of the run.
+        defined: What its program has said is better, by pattern; see `observers.bests.goal_of`.
+        by_name: Whether names may say it otherwise.
+    """
+    from tailrace_agent.ipc.status import MetricEnd, MetricEnds
+    from tailrace_agent.observers.bests import goal_of
+    from tailrace_agent.spool.extremes import of_program
+
+    found = []
+    for key, curve in curves.curves.items():
+        if of_program(key):
+            goal = goal_of(key, defined, by_name=by_name)
+            found.append((key, curve, curve.low if goal == "min" else curve.high if goal == "max" else None))
+    found.sort(key=lambda each: each[2] is None)
+    ends = [
+        MetricEnd(key, curve.last[2] if curve.last is not None else math.nan, _values(curve), *(best or ()))
+        for key, curve, best in found[:_SHOWN]
+    ]
+    return MetricEnds(ends, len(found) - len(ends) + curves.left_out)
+
+
+def _values(curve: Drawn) -> list[float]:
+    # The bytes at once: as spans they would be 256 tuples a metric, and this is done while the program runs.
+    values = array("d", curve.lasts[: len(curve.lasts) // 8 * 8])
+    return thinned([value for value in values if not math.isnan(value)], _LINE)
 
 
 def _best(end: MetricEnd) -> str:

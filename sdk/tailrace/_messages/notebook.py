@@ -22,6 +22,7 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from tailrace._messages.outputs import Outputs
 from tailrace_agent.runtime.program import notebook_shell
 
 if TYPE_CHECKING:
@@ -52,10 +53,14 @@ class Cells:
 
     Args:
         shell: IPython's, whose events show when a cell begins and ends.
+
+    Attributes:
+        outputs: What is shown in cells, and changes there.
     """
 
     def __init__(self, shell: Any) -> None:
         self._pid = os.getpid()
+        self.outputs = Outputs(shell, self._start)
         self._running = True  # whoever needs it first is in a cell
         self._begun = 0
         self._held: deque[Callable[[], None]] = deque()
@@ -97,6 +102,7 @@ class Cells:
     def _ends(self, *_: object) -> None:
         # Before it counts as ended: what is printed now still belongs to it.
         self._catch_up()
+        self.outputs.refresh()
         self._running = False
         if self._runs:
             # Most of what the agent finds out comes when a short cell is over.

@@ -1,0 +1,92 @@
+"""`%load_ext tailrace`: the cell magic `%%track`, which runs a cell in a run of its own."""
+
+from __future__ import annotations
+
+import ast
+from typing import TYPE_CHECKING, Any
+
+from IPython.core.error import UsageError
+from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
+
+if TYPE_CHECKING:
+    from types import CodeType
+
+    from tailrace._api.run import Run
+
+__all__ = ["load_ipython_extension", "unload_ipython_extension"]
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """Adds `%%track` to an IPython; `%load_ext tailrace` calls it.
+
+    Args:
+        shell: IPython's.
+    """
+    shell.register_magic_function(_track_in(shell), magic_kind="cell", magic_name="track")
+
+
+def unload_ipython_extension(shell: Any) -> None:
+    """Takes it away again; `%unload_ext tailrace` calls it.
+
+    Args:
+        shell: IPython's.
+    """
+    shell.magics_manager.magics["cell"].pop("track", None)
+
+
+def _track_in(shell: Any) -> Any:
+    @magic_arguments()
+    @argument("name", nargs="?", help="Name of the run; MLflow invents one by default.")
+    @argument("--param", "-p", action="append", default=[], metavar="KEY=VALUE", help="A param; may be repeated.")
+    @argument("--tag", "-t", action="append", default=[], metavar="KEY=VALUE", help="A tag; may be repeated.")
+    @argument("--experiment", "-e", help="MLflow's experiment; created when missing.")
+    @argument("--nested", action="store_true", help="Below the run that is active.")
+    def track(line: str, cell: str) -> object:
+        """Runs the cell in a run, whose card it shows: FINISHED, or FAILED with the error, which is shown as usual.
+
+        `{name}` in the line stands for the value of a variable. Within the cell the run is the active one.
+        """
+        # IPython leaves out this frame, and all above it, when it shows an error of the cell.
+        __tracebackhide__ = "__ipython_bottom__"
+        given = parse_argstring(track, line)
+        parts = _compiled(shell, cell)
+        with _started(given) as run:
+            run._ipython_display_()
+            value = None
+            for code in parts:
+                value = eval(code, shell.user_ns)  # noqa: S307 - the user's own cell
+        return value
+
+    return track
+
+
+def _started(given: Any) -> Run:
+    import tailrace
+
+    return tailrace.start_run(
+        run_name=given.name,
+        experiment_name=given.experiment,
+        nested=given.nested,
+        params=_pairs("--param", given.param),
+        tags=_pairs("--tag", given.tag),
+    )
+
+
+def _pairs(option: str, given: list[str]) -> dict[str, str] | None:
+    pairs = [each.partition("=") for each in given]
+    if wrong := [each for each, (key, equals, _) in zip(given, pairs, strict=True) if not (key and equals)]:
+        raise UsageError(f"%%track: {option} {wrong[0]} is not KEY=VALUE")
+    return {key: value.strip("'\"") for key, _, value in pairs} or None
+
+
+def _compiled(shell: Any, cell: str) -> list[CodeType]:
+    """The cell as IPython would run it; the last expression by itself, since its value is the cell's."""
+    source = shell.transform_cell(cell)
+    tree = shell.transform_ast(shell.compile.ast_parse(source))
+    # Under a name that IPython knows: so an error shows the cell's own lines.
+    name = shell.compile.cache(source, shell.execution_count, raw_code=cell)
+    parts: list[CodeType] = []
+    if tree.body and isinstance(tree.body[-1], ast.Expr):
+        last = ast.Expression(tree.body.pop().value)
+        parts = [compile(last, name, "eval")]
+    return [compile(tree, name, "exec"), *parts]
