@@ -29,8 +29,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tailrace_agent.errors import Refused, RunGone, StoreRefused, Unavailable
 from tailrace_agent.ipc.records import Kind, ModelOutcome, ModelSpec, Point, RunSpec, run_hex
-from tailrace_agent.mlflow.clocks import ahead_of
 from tailrace_agent.ipc.tags import NOTE_TAG, RUN_NAME_TAG, RUN_TAG, end_tags
+from tailrace_agent.mlflow.clocks import ahead_of
 from tailrace_agent.mlflow.errors import mask, opening_failed, refused_code, stored_already, translate
 from tailrace_agent.mlflow.experiments import bring_back
 from tailrace_agent.mlflow.job_runs import attempt_of, is_of_job, is_over, tags_of_restart

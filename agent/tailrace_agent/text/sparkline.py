@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-__all__ = ["BLOCKS", "sparkline", "thinned"]
+__all__ = ["BLOCKS", "heights", "sparkline", "thinned"]
 
 BLOCKS: Final = "▁▂▃▄▅▆▇█"
 _NONE: Final = " "
@@ -24,27 +24,40 @@ def thinned(values: Sequence[float], width: int) -> list[float]:
     return [values[n * (len(values) - 1) // (width - 1)] for n in range(width)]
 
 
-def sparkline(values: Sequence[float]) -> str:
-    """One character a value, the higher the larger; a blank for what is no number.
+def heights(values: Sequence[float]) -> list[float]:
+    """Where each of some values lies between the smallest, 0, and the largest, 1; NaN where it is no number.
 
-    Values that are all the same stand in the middle. An infinity is as high, or low, as the others reach.
+    Values that are all the same lie in the middle. An infinity is as high, or low, as the others reach.
+
+    Example:
+        >>> heights([1.0, 3.0, 2.0])
+        [0.0, 1.0, 0.5]
+    """
+    finite = [value for value in values if math.isfinite(value)]
+    low, high = (min(finite), max(finite)) if finite else (0.0, 0.0)
+    # The difference of two floats may be more than a float, and half of the smallest is none.
+    scale = 0.5 if math.isinf(high - low) else 1.0
+
+    def height(value: float) -> float:
+        if math.isnan(value):
+            return value
+        if math.isinf(value):
+            return 1.0 if value > 0 else 0.0
+        if low == high:
+            return 0.5
+        return (value * scale - low * scale) / (high * scale - low * scale)
+
+    return list(map(height, values))
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """One character a value, the higher the larger; a blank for what is no number. See `heights`.
 
     Example:
         >>> sparkline([1.0, 0.5, 0.25, 0.2])
         '█▄▁▁'
     """
-    finite = [value for value in values if math.isfinite(value)]
-    low, high = (min(finite), max(finite)) if finite else (0.0, 0.0)
-
-    def drawn(value: float) -> str:
-        if math.isnan(value):
-            return _NONE
-        if math.isinf(value):
-            return BLOCKS[-1] if value > 0 else BLOCKS[0]
-        if low == high:
-            return BLOCKS[len(BLOCKS) // 2]
-        # Halved first: the difference of two floats may be more than a float.
-        share = (value / 2 - low / 2) / (high / 2 - low / 2)
-        return BLOCKS[min(len(BLOCKS) - 1, int(share * len(BLOCKS)))]
-
-    return "".join(map(drawn, values))
+    return "".join(
+        _NONE if math.isnan(height) else BLOCKS[min(len(BLOCKS) - 1, int(height * len(BLOCKS)))]
+        for height in heights(values)
+    )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError
-from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
+
+from tailrace._api.tracker_core import module_core
 
 if TYPE_CHECKING:
     from types import CodeType
@@ -34,47 +36,57 @@ def unload_ipython_extension(shell: Any) -> None:
     shell.magics_manager.magics["cell"].pop("track", None)
 
 
-def _track_in(shell: Any) -> Any:
-    @magic_arguments()
-    @argument("name", nargs="?", help="Name of the run; MLflow invents one by default.")
-    @argument("--param", "-p", action="append", default=[], metavar="KEY=VALUE", help="A param; may be repeated.")
-    @argument("--tag", "-t", action="append", default=[], metavar="KEY=VALUE", help="A tag; may be repeated.")
-    @argument("--experiment", "-e", help="MLflow's experiment; created when missing.")
-    @argument("--nested", action="store_true", help="Below the run that is active.")
-    def track(line: str, cell: str) -> object:
-        """Runs the cell in a run, whose card it shows: FINISHED, or FAILED with the error, which is shown as usual.
+_WHAT = """Runs the cell in a run, whose card it shows: FINISHED, or FAILED with the error, which is shown as usual.
 
-        `{name}` in the line stands for the value of a variable. Within the cell the run is the active one.
-        """
+`{name}` in the line stands for the value of a variable. Within the cell the run is the active one."""
+
+
+def _parser() -> Any:
+    from IPython.core.magic_arguments import MagicArgumentParser
+
+    parser: Any = MagicArgumentParser("%%track", description=_WHAT)  # type: ignore[no-untyped-call]
+    parser.add_argument("name", nargs="?", help="Name of the run; MLflow invents one by default.")
+    parser.add_argument("--param", "-p", action="append", metavar="KEY=VALUE", help="A param; may be repeated.")
+    parser.add_argument("--tag", "-t", action="append", metavar="KEY=VALUE", help="A tag; may be repeated.")
+    parser.add_argument("--experiment", "-e", help="MLflow's experiment; created when missing.")
+    parser.add_argument("--nested", action="store_true", help="Below the run that is active.")
+    return parser
+
+
+def _track_in(shell: Any) -> Any:
+    parser = _parser()
+
+    def track(line: str, cell: str) -> object:
         # IPython leaves out this frame, and all above it, when it shows an error of the cell.
         __tracebackhide__ = "__ipython_bottom__"
-        given = parse_argstring(track, line)
+        given = parser.parse_argstring(line)
         parts = _compiled(shell, cell)
         with _started(given) as run:
-            run._ipython_display_()
+            with suppress(NotImplementedError):  # IPython in a terminal
+                run._ipython_display_()
             value = None
             for code in parts:
                 value = eval(code, shell.user_ns)  # noqa: S307 - the user's own cell
         return value
 
+    track.__doc__ = parser.format_help()  # what `%%track?` shows
     return track
 
 
 def _started(given: Any) -> Run:
-    import tailrace
-
-    return tailrace.start_run(
+    started: Run = module_core().runs.home.start_run(
         run_name=given.name,
         experiment_name=given.experiment,
         nested=given.nested,
         params=_pairs("--param", given.param),
         tags=_pairs("--tag", given.tag),
     )
+    return started
 
 
-def _pairs(option: str, given: list[str]) -> dict[str, str] | None:
-    pairs = [each.partition("=") for each in given]
-    if wrong := [each for each, (key, equals, _) in zip(given, pairs, strict=True) if not (key and equals)]:
+def _pairs(option: str, given: list[str] | None) -> dict[str, str] | None:
+    pairs = [each.partition("=") for each in given or ()]
+    if wrong := ["".join(each) for each in pairs if not (each[0] and each[1])]:
         raise UsageError(f"%%track: {option} {wrong[0]} is not KEY=VALUE")
     return {key: value.strip("'\"") for key, _, value in pairs} or None
 
@@ -84,7 +96,8 @@ def _compiled(shell: Any, cell: str) -> list[CodeType]:
     source = shell.transform_cell(cell)
     tree = shell.transform_ast(shell.compile.ast_parse(source))
     # Under a name that IPython knows: so an error shows the cell's own lines.
-    name = shell.compile.cache(source, shell.execution_count, raw_code=cell)
+    number = len(shell.history_manager.input_hist_raw) - 1  # of the cell that runs
+    name = shell.compile.cache(source, number, raw_code=cell)
     parts: list[CodeType] = []
     if tree.body and isinstance(tree.body[-1], ast.Expr):
         last = ast.Expression(tree.body.pop().value)

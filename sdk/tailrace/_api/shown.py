@@ -44,7 +44,7 @@ class Shown(RunPart):
         notebook = cells()
         if notebook is None:
             raise NotImplementedError
-        notebook.outputs.keep(self._drawn)
+        notebook.outputs.keep(self._drawn, self._core.spec.run)
 
     def _drawn(self) -> Drawn:
         from tailrace._messages.run_card import run_card  # with `html`, which only a notebook needs

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-__all__ = ["Attended", "Cells", "attend", "cells"]
+__all__ = ["Attended", "Cells", "attend", "cells", "has_card"]
 
 _MOMENT: Final = 0.5
 """Seconds that the next cell is waited for: whoever executes a notebook goes on sooner, a person does not."""
@@ -159,6 +159,12 @@ def cells() -> Cells | None:
         _cells.append(Cells(shell))
     # A forked child shares the kernel's sockets, and has no cell to print to.
     return _cells[0] if _cells[0].here else None
+
+
+def has_card(run: int) -> bool:
+    """Whether the notebook shows a card of this run, which has its metrics already."""
+    found = cells()
+    return found is not None and found.outputs.shows(run)
 
 
 def attend(run: Attended) -> None:

@@ -1,14 +1,15 @@
 """Outputs of a notebook's cells that change in place: a run's card while it runs, one line while something is awaited.
 
 An output has an id, and whoever shows the notebook (Jupyter, VS Code, Colab, a program that executes it) replaces what
-it holds: no script and no widget. A program that executes notebooks takes such a change from the cell that runs, so each
-output is drawn once more, by the cell's own thread, where a cell ends.
+it holds: no script and no widget. A program that executes notebooks takes such a change from the cell that runs, so
+each output is drawn once more, by the cell's own thread, where a cell ends.
 
 Thread safety: every method from any thread.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import threading
@@ -24,6 +25,7 @@ _EVERY: Final = 1.0
 """Seconds between two looks at what is shown; what has not changed is not sent."""
 _MOST: Final = 50
 """Outputs that change: of a search with a thousand trials the last ones."""
+_MOST_ABOUT: Final = 10_000
 _BRIEFLY: Final = 1.0  # seconds: for the lock of one output, which is held while it is drawn
 
 _numbers = itertools.count()
@@ -56,12 +58,13 @@ class Output:
         self._last: Drawn | None = None
 
     def show(self, drawn: Drawn) -> None:
-        """Shows this from now on."""
+        """Shows this from now on; a kernel that shows nothing any more is nobody's problem."""
         if self._last is not None and self._last[:2] == drawn[:2]:
             return
         again, self._last = self._last is not None, drawn
         data = {"text/html": drawn.html, "text/plain": drawn.text}
-        self._shell.display_pub.publish(data=data, metadata={}, transient={"display_id": self._id}, update=again)
+        with contextlib.suppress(Exception):  # whatever stands in the place of its publisher may raise anything
+            self._shell.display_pub.publish(data=data, metadata={}, transient={"display_id": self._id}, update=again)
 
 
 class _Kept:
@@ -94,21 +97,29 @@ class Outputs:
     def __init__(self, shell: Any, start: Callable[[Callable[[], None]], None]) -> None:
         self._shell, self._start, self._pid = shell, start, os.getpid()
         self._kept: list[_Kept] = []
+        self._about: set[object] = set()
         self._drawing = False
 
     def new(self) -> Output:
         """One that its owner draws."""
         return Output(self._shell)
 
-    def keep(self, draw: Callable[[], Drawn]) -> None:
+    def shows(self, about: object) -> bool:
+        """Whether there is an output about this."""
+        return about in self._about
+
+    def keep(self, draw: Callable[[], Drawn], about: object) -> None:
         """Shows something here, and draws it anew until it is over.
 
         Args:
             draw: Draws it. Called now, from a thread of its own, and where a cell ends.
+            about: What it is about, for `shows`.
 
         Raises:
             Exception: What `draw` raises at once; what it raises later ends that output.
         """
+        if len(self._about) < _MOST_ABOUT:
+            self._about.add(about)
         kept = _Kept(self.new(), draw)
         if kept.refresh():
             return

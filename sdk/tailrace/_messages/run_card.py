@@ -12,6 +12,8 @@ import math
 from html import escape
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from tailrace_agent.text.sparkline import heights
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -92,25 +94,13 @@ def svg_line(values: Sequence[float], label: str) -> str:
         values: Evenly spread.
         label: What it is, for those who do not see it.
     """
-    finite = [value for value in values if math.isfinite(value)]
-    low, high = (min(finite), max(finite)) if finite else (0.0, 0.0)
     step = (_WIDTH - 2 * _EDGE) / max(1, len(values) - 1)
-
-    def at(n: int, value: float) -> tuple[float, float]:
-        if math.isinf(value):
-            share = 1.0 if value > 0 else 0.0
-        elif low == high:
-            share = 0.5
-        else:  # halved first: the difference of two floats may be more than a float
-            share = (value / 2 - low / 2) / (high / 2 - low / 2)
-        return _EDGE + n * step, _HEIGHT - _EDGE - share * (_HEIGHT - 2 * _EDGE)
-
     lines: list[list[tuple[float, float]]] = [[]]
-    for n, value in enumerate(values):
-        if math.isnan(value):
+    for n, height in enumerate(heights(values)):
+        if math.isnan(height):
             lines.append([])
         else:
-            lines[-1].append(at(n, value))
+            lines[-1].append((_EDGE + n * step, _HEIGHT - _EDGE - height * (_HEIGHT - 2 * _EDGE)))
     drawn = "".join(
         f'<polyline points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in line)}" fill="none" stroke="{_LINE}" '
         'stroke-width="1.6" stroke-linejoin="round" stroke-linecap="round"/>'

@@ -1,13 +1,16 @@
 """Waiting for the agent, never without a deadline, and never silently for more than a second.
 
-On a terminal a progress bar that goes away again, elsewhere, and in a notebook, a plain line now and then.
+On a terminal a progress bar that goes away again, in a notebook one line that changes in its cell, elsewhere a plain
+line now and then.
 """
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from tailrace._messages.notebook import cells
+from tailrace._messages.outputs import Drawn
 from tailrace._messages.voice import on_terminal, print_line
 from tailrace_agent.ledger import Counts
 from tailrace_agent.text.quoting import visible
@@ -15,13 +18,15 @@ from tailrace_agent.text.quoting import visible
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tailrace._messages.outputs import Output
     from tailrace_agent.ipc.status import RunStatus
     from tailrace_agent.ledger import Ledger
 
-__all__ = ["leftover", "short", "until"]
+__all__ = ["leftover", "progress", "short", "until"]
 
 _SHOW_AFTER = 1.0  # seconds; most waits are shorter
 _LINE_AFTER, _MAX_LINE_AFTER = 5.0, 30.0  # seconds; a log file of a job that waits for a day stays short
+_ANEW: Final = 1.0  # seconds
 _FASTEST, _SLOWEST = 0.002, 0.05  # seconds between two looks at the file
 
 
@@ -75,7 +80,7 @@ def until(
             time.sleep(max(0.0, min(pause, deadline - now)))
             pause = min(max(_FASTEST, (now - began) / 10), _SLOWEST)  # late by a tenth of the wait at most
     finally:
-        show.close()
+        show.close(time.monotonic() - began)
 
 
 class _Progress:
@@ -96,6 +101,7 @@ class _Progress:
         self._bar: Any = None
         self._task: Any = None
         self._line_at, self._line_after = 0.0, _LINE_AFTER
+        self._output: Output | None = None
 
     def update(self, status: RunStatus | None, waited: float, timeout: float) -> None:
         if self._quiet:
@@ -112,14 +118,22 @@ class _Progress:
                 self._draw(done, wanted, text)
             except (ImportError, OSError):  # no descriptor left, say: plain lines then
                 self._draws = False
+        elif (notebook := cells()) is not None:
+            if waited >= self._line_at:
+                self._line_at = waited + _ANEW
+                self._output = self._output or notebook.outputs.new()
+                self._output.show(progress(done, wanted, text))
         elif waited >= self._line_at:
             self._line_at = waited + self._line_after
             self._line_after = min(self._line_after * 2, _MAX_LINE_AFTER)
             print_line(f"{done:,} of {wanted:,} delivered; {text}" if total.pending else text)
 
-    def close(self) -> None:
+    def close(self, waited: float) -> None:
         if self._bar is not None:
             self._bar.stop()
+        if self._output is not None:
+            line = f"tailrace: waited {waited:.0f} s"
+            self._output.show(Drawn(f"<small>{line}</small>", line))
 
     def _draw(self, done: int, total: int, text: str) -> None:
         if self._bar is None:
@@ -138,6 +152,23 @@ class _Progress:
             self._task = self._bar.add_task(text, total=total)
             self._bar.start()
         self._bar.update(self._task, completed=done, total=total, description=text)
+
+
+def progress(done: int, wanted: int, text: str) -> Drawn:
+    """How far a wait is, as a notebook shows it.
+
+    Args:
+        done: What MLflow has.
+        wanted: What it is to have.
+        text: What is waited for.
+    """
+    from html import escape  # 1 ms that only a notebook needs
+
+    counted = f"{done:,} of {wanted:,} delivered; " if wanted else ""
+    # What every browser draws by itself: no widget, and no script.
+    bar = f'<progress value="{done}" max="{wanted}" style="vertical-align:middle;width:140px"></progress> '
+    line = f"tailrace: {counted}{text}"
+    return Drawn(f"<div>{bar if wanted else ''}<small>{escape(line)}</small></div>", line)
 
 
 def _what(status: RunStatus | None, new_store: str | None, nested: str | None) -> str:

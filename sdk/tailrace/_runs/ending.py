@@ -5,11 +5,15 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from tailrace._background.lane import drain
+from tailrace._messages.notebook import has_card
 from tailrace._messages.summary import end_lines, handed_line, left_line, nested_left, new_store
 from tailrace._messages.voice import print_line
 from tailrace._messages.waiting import until
 from tailrace_agent.ipc.records import End, Flush, Start
+from tailrace_agent.ipc.status import MetricEnds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -142,7 +146,9 @@ class Ending:
         others = self._known(nested)
         if status is not None and status.closed and not status.ledger.pending:
             if not self._settings.quiet:
-                for line in end_lines(status, ended.cost, self._spec, others, self._settings):
+                metrics = MetricEnds() if has_card(self._spec.run) else status.metrics
+                shown = msgspec.structs.replace(status, metrics=metrics)
+                for line in end_lines(shown, ended.cost, self._spec, others, self._settings):
                     print_line(line)
         # A store that refuses everything was reported by a notice.
         elif status is None or not status.refused:

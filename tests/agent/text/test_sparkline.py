@@ -32,3 +32,8 @@ def test_a_thinned_line_keeps_its_two_ends() -> None:
     line = thinned([float(n) for n in range(1000)], 24)
     assert (len(line), line[0], line[-1]) == (24, 0.0, 999.0)
     assert line == sorted(line)
+
+
+def test_the_smallest_numbers_and_the_largest_ones_are_drawn() -> None:
+    assert sparkline([5e-324, 0.0]) == "█▁"
+    assert sparkline([-1.7e308, 1.7e308]) == "▁█"
