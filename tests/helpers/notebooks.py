@@ -19,7 +19,7 @@ __all__ = ["Kernel", "kernel"]
 _NAME = "tailrace-tests"
 
 
-class _Client(NotebookClient):  # type: ignore[misc]
+class _Remembering(NotebookClient):  # type: ignore[misc]
     """Remembers what came in, with what was replaced since."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -39,7 +39,7 @@ class Kernel:
         messages: All that came in while a cell ran, cell by cell.
     """
 
-    def __init__(self, client: _Client, cells: Mapping[str, str]) -> None:
+    def __init__(self, client: _Remembering, cells: Mapping[str, str]) -> None:
         self.client = client
         self._names = list(cells)
         client.seen = [[] for _ in cells]
@@ -91,7 +91,7 @@ def kernel(directory: Path, uri: str, cells: Mapping[str, str], path: Path) -> I
             "TAILRACE_LINGER": "0",
         }.items():
             environ.setenv(name, str(value))
-        client = _Client(
+        client = _Remembering(
             written,
             kernel_name=_NAME,
             allow_errors=True,

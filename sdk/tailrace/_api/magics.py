@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ast
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError
+from IPython.display import display
 
 from tailrace._api.tracker_core import module_core
 
@@ -62,8 +62,7 @@ def _track_in(shell: Any) -> Any:
         given = parser.parse_argstring(line)
         parts = _compiled(shell, cell)
         with _started(given) as run:
-            with suppress(NotImplementedError):  # IPython in a terminal
-                run._ipython_display_()
+            display(run)
             value = None
             for code in parts:
                 value = eval(code, shell.user_ns)  # noqa: S307 - the user's own cell
