@@ -20,8 +20,8 @@ from tailrace_agent.ipc.finished import mark_finished, set_aside
 from tailrace_agent.ipc.notices import paired
 from tailrace_agent.ipc.session import Session
 from tailrace_agent.pipeline.pipeline import Pipeline
-from tailrace_agent.settings.settings import Settings
-from tailrace_agent.settings.uris import mask_uri, mask_url
+from tailrace_agent.settings.settings import Settings, alert_addresses
+from tailrace_agent.settings.uris import mask_uri
 
 __all__ = ["Foreground", "Patience", "Result", "Tick", "known_credentials"]
 
@@ -79,9 +79,7 @@ def known_credentials(settings: Settings, *more: str | None) -> dict[str, str]:
     """`user:password` by masked URI, as far as this command was given any: none was ever written to disk."""
     pairs = [mask_uri(uri) for uri in (settings.tracking_uri, *more) if uri]
     known = {masked: credentials for masked, credentials in pairs if credentials}
-    if settings.alert_webhook:
-        known[mask_url(settings.alert_webhook)] = settings.alert_webhook
-    return known
+    return known | alert_addresses(settings)
 
 
 class Foreground:

@@ -1,4 +1,4 @@
-"""Who looks on at what passes through the pipeline: alert rules, the webhook, the endpoint for Prometheus.
+"""Who looks on at what passes through the pipeline: alert rules, those who are told, the endpoint for Prometheus.
 
 None of them holds up or changes what is delivered: judging a row is arithmetic, and all else has a thread of its own.
 """
@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -20,7 +19,7 @@ from tailrace_agent.observers.alerts import Alerts, as_tags, describe
 from tailrace_agent.observers.bests import closing_row, ends_of, with_more
 from tailrace_agent.observers.curves import Curves
 from tailrace_agent.observers.last_values import LastValues
-from tailrace_agent.observers.webhook import Webhook
+from tailrace_agent.observers.posts import Posts
 from tailrace_agent.settings.settings import Settings
 from tailrace_agent.spool.intake import Changes
 from tailrace_agent.spool.store import Spool
@@ -32,15 +31,15 @@ __all__ = ["Observers"]
 
 _NO_METRICS: Final = MetricEnds()
 _LAST_POSTS: Final = 3.0
-"""Seconds that an agent which ends gives the webhook."""
+"""Seconds that an agent which ends gives what is still to be posted."""
 
 
 class Observers:
     """Those of one session.
 
     Args:
-        settings: In force; the webhook's URL without its secrets.
-        book: The runs, and the webhook's URL with its secrets.
+        settings: In force; the addresses of alerts without their secrets.
+        book: The runs, and those addresses with their secrets.
         spool: What waits.
         session: The session's id.
         host: This machine's name.
@@ -64,8 +63,7 @@ class Observers:
         self.alerts = Alerts(settings.alerts, book)
         self._taken: list[Alert] = []
         self._raised: list[Alert] = []
-        self._masked = settings.alert_webhook  # settings are on disk, so without the path that is the secret
-        self._webhook: Webhook | None = None
+        self._posts = Posts(settings, book, host, log, self._notify_users)
 
     def saw(self, run: int, step: int, time_ns: int, values: Mapping[str, float], *, system: bool) -> None:
         """A row passes by."""
@@ -119,8 +117,9 @@ class Observers:
 
     def take(self, changes: Changes, now: float) -> list[bytes]:
         """Alerts that are due: their rows, to be written with the changes; `done` follows when they are."""
-        if self._served is not None:  # a run that began after the endpoint has not been informed
-            changes.notices += [(start.spec.run, self._served) for start, _ in changes.starts]
+        # A run that began after the endpoint has not been informed.
+        for text in filter(None, (self._served, self._posts.fault if changes.starts else None)):
+            changes.notices += [(start.spec.run, text) for start, _ in changes.starts]
         self.alerts.look(now, time.time_ns() // 1_000_000)
         found = self.alerts.due()
         if not found and not changes.alerts:
@@ -150,19 +149,17 @@ class Observers:
         """Logs an alert for operators, and posts it."""
         record = self._log.info if alert.level == "info" else self._log.warning
         record("alert", run=run_hex(alert.run), text=describe(alert))
-        self._post(alert)
+        self._posts.put(alert, self.curves.of(alert.run))
 
     @property
     def pending(self) -> bool:
         """Whether an alert is still to be posted."""
-        return self._webhook is not None and self._webhook.pending
+        return self._posts.pending
 
     @property
     def helpers(self) -> dict[str, Callable[[float], float]]:
         """What has to be done in threads of its own, by name."""
-        steps: dict[str, Callable[[float], float]] = {}
-        if self._webhook is not None:
-            steps["post"] = self._webhook.step
+        steps = self._posts.steps
         if self._latest is not None:
             steps["serve"] = self._serve
         return steps
@@ -176,8 +173,7 @@ class Observers:
         """The agent ends."""
         if self._endpoint is not None:
             self._endpoint.close()
-        if self._webhook is not None:
-            self._webhook.finish(_LAST_POSTS)
+        self._posts.finish(_LAST_POSTS)
 
     def _serve(self, now: float) -> float:
         if self._endpoint is None:
@@ -202,38 +198,3 @@ class Observers:
         for state in self._book.all():
             if state.end is None:
                 self._book.notice(state.run, text)
-
-    def _post(self, alert: Alert) -> None:
-        if self._masked is None:
-            return
-        if self._webhook is None:
-            url = self._book.credentials(self._masked) or self._masked
-            if url.endswith("…"):  # masked, so the whole one never reached this agent (`tailrace sync`, a reboot)
-                self._log.warning("alert not posted: this agent was not told the whole URL", host=self._masked)
-                return
-            self._webhook = Webhook(url, self._log, self._notify_users)
-        self._webhook.put(alert.title, partial(self._payload, alert))
-
-    def _payload(self, alert: Alert) -> dict[str, Any]:
-        # When it is posted, not when it is raised: by then MLflow may have given the run its id.
-        state = self._book.get(alert.run)
-        ref = state.ref if state is not None else None
-        name = (ref.run_name if ref else None) or (state.spec.run_name if state is not None else None)
-        url = ref.url if ref else None
-        about = f" (run {name or run_hex(alert.run)!r}{f', {url}' if url else ''})"
-        return {
-            "text": f"{alert.level}: {alert.title}{f': {alert.text}' if alert.text else ''}{about}",
-            "title": alert.title,
-            "detail": alert.text,
-            "level": alert.level,
-            "time_ms": alert.time_ms,
-            "host": self._host,
-            "run": {
-                "run_id": ref.run_id if ref else None,
-                "run_name": name,
-                "experiment_id": ref.experiment_id if ref else None,
-                "experiment_name": state.spec.experiment_name if state is not None else None,
-                "tailrace_id": run_hex(alert.run),
-                "url": url,
-            },
-        }

@@ -12,9 +12,9 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from tailrace_agent.runtime.places import temporary_state_dir
-from tailrace_agent.settings.uris import mask_uri, mask_url
+from tailrace_agent.settings.uris import mask_service, mask_uri, mask_url
 
-__all__ = ["Settings", "shown", "state_dir"]
+__all__ = ["Settings", "alert_addresses", "shown", "state_dir"]
 
 _KIB: Final = 1024
 _MIB: Final = 1024 * _KIB
@@ -87,6 +87,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         prometheus_host: Address that it serves on.
         alerts: Rules such as `loss is NaN`; see docs/dashboards.md.
         alert_webhook: URL to which each alert is posted as JSON.
+        alert_urls: Addresses of Slack, Teams, e-mail and others, as Apprise writes them.
     """
 
     enabled: bool = True
@@ -141,6 +142,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     prometheus_host: str = "127.0.0.1"
     alerts: tuple[str, ...] = ()
     alert_webhook: str | None = None
+    alert_urls: tuple[str, ...] = ()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     def __repr__(self) -> str:
@@ -161,9 +163,22 @@ def state_dir(settings: Settings) -> Path:
     return path if path.is_absolute() else temporary_state_dir()  # what older ones begin with `~`
 
 
+def alert_addresses(settings: Settings) -> dict[str, str]:
+    """Where alerts go, by what stands for each address where it is not to be read: an agent is told them that way.
+
+    Args:
+        settings: In force; what a session keeps of them has the same keys, and no secrets.
+    """
+    webhook = settings.alert_webhook
+    services = {f"alert {n} {mask_service(url)}": url for n, url in enumerate(settings.alert_urls)}
+    return ({mask_url(webhook): webhook} if webhook else {}) | services
+
+
 def shown(value: object, key: str = "") -> str:
     """A value for a message: on one line, not too long, without a password."""
-    if isinstance(value, str):  # whoever knows a webhook's path may post to it
+    if key == "alert_urls":  # what is no list is one address, or nobody's business
+        value = [mask_service(str(each)) for each in (value if isinstance(value, (list, tuple)) else [value])]
+    elif isinstance(value, str):  # whoever knows a webhook's path may post to it
         value = mask_url(value) if key == "alert_webhook" else mask_uri(value)[0]
     text = repr(value)
     return text if len(text) <= 120 else f"{text[:117]}..."

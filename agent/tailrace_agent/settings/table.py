@@ -8,6 +8,7 @@ the two together, and docs/settings.md is row by row what they hold.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,9 @@ from tailrace_agent.settings.units import (
 from tailrace_agent.settings.uris import misspelt, shown_uri
 
 __all__ = ["TABLE", "Setting"]
+
+
+_SERVICE: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
 
 
 def _rules(value: object) -> object:
@@ -65,6 +69,17 @@ def _webhook(value: object) -> object:
     if isinstance(value, str) and (not value.startswith(("http://", "https://")) or misspelt(value)):
         raise ValueError("no URL of a web server")
     return value
+
+
+def _services(value: object) -> object:
+    """Addresses of Apprise's: a list, or one text with blanks or semicolons between two of them."""
+    if isinstance(value, str):
+        value = [url for url in re.split(r"[\s;]+", value) if url]
+    if not isinstance(value, (list, tuple)) or not all(isinstance(url, str) for url in value):
+        raise ValueError("no list of addresses")
+    if not all(_SERVICE.fullmatch(url) for url in value):
+        raise ValueError("no address of a service")
+    return tuple(value)
 
 
 def _directory(value: object) -> object:
@@ -353,6 +368,13 @@ TABLE: Final[dict[str, Setting]] = {
         "Each alert is posted there as JSON. Only the host's name is ever written down or printed.",
         _webhook,
         "a URL that begins with http:// or https:// and names a host",
+    ),
+    "alert_urls": Setting(
+        "agent",
+        "Each alert goes there too, with a picture of the metric: Slack, Teams, e-mail and others, [as Apprise writes "
+        "them](alerts.md). In a variable, with a blank between two. Only the schemes are ever written down or printed.",
+        _services,
+        "a list of addresses such as slack://tokens or mailto://user:password@host",
     ),
     "log_level": Setting("agent", "Of the agent's log file.", as_word, "debug, info, warning or error"),
 }

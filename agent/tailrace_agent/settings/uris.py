@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 __all__ = [
     "PLUG_IN",
     "check_uri",
+    "mask_service",
     "mask_uri",
     "mask_url",
     "missing_file",
@@ -48,6 +49,7 @@ _QUERY_SECRET = re.compile(
     r"([?&](?:[a-z_]*(?:password|passwd|token|secret)|pwd|api_?key|odbc_connect)=)([^&]*)", re.IGNORECASE
 )
 _URL_HOST = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)(?:[^/?#]*@)?([^/?#@]*)")
+_SERVICE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}")
 _USERINFO = re.compile(r"(?<=://)[^/?#]*@")
 _BARE_HOST = re.compile(
     r"[A-Za-z0-9.-]+:[0-9]+(/|$)|(localhost|[0-9]+(\.[0-9]+){3}):?$|\[[0-9A-Fa-f:.]+\](:[0-9]*)?(/|$)"
@@ -95,6 +97,17 @@ def mask_url(url: str) -> str:
         return "…"
     rest = url[match.end() :].strip("/")
     return f"{match[1]}{match[2]}{'/…' if rest else ''}"
+
+
+def mask_service(url: str) -> str:
+    """What may be shown of an address of Apprise's, in which every part may be a token: its scheme.
+
+    Example:
+        >>> mask_service("slack://T0/B0/secret/#training")
+        'slack://…'
+    """
+    scheme, mark, _ = url.partition("://")
+    return f"{scheme}://…" if mark and _SERVICE.fullmatch(scheme) else "…"
 
 
 def public_uri(uri: str) -> str:

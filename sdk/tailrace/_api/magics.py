@@ -36,6 +36,7 @@ def unload_ipython_extension(shell: Any) -> None:
     shell.magics_manager.magics["cell"].pop("track", None)
 
 
+_display: Any = display  # which has no types
 _WHAT = """Runs the cell in a run, whose card it shows: FINISHED, or FAILED with the error, which is shown as usual.
 
 `{name}` in the line stands for the value of a variable. Within the cell the run is the active one."""
@@ -62,7 +63,7 @@ def _track_in(shell: Any) -> Any:
         given = parser.parse_argstring(line)
         parts = _compiled(shell, cell)
         with _started(given) as run:
-            display(run)
+            _display(run)
             value = None
             for code in parts:
                 value = eval(code, shell.user_ns)  # noqa: S307 - the user's own cell

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["pass_run", "pass_tracker"]
 
 _URIS = ("tracking_uri", "registry_uri")
-_SECRETS = ("alert_webhook",)
+_SECRETS = ("alert_urls", "alert_webhook")
 
 
 def pass_run(run: RunCore) -> tuple[Callable[..., Any], tuple[RunSpec, str]]:

@@ -20,9 +20,9 @@ from tailrace_agent.errors import SessionError, StateDirError
 from tailrace_agent.ipc.records import RunSpec
 from tailrace_agent.runtime.places import working_directory
 from tailrace_agent.runtime.program import in_notebook, program_file, program_name
-from tailrace_agent.settings.settings import Settings
+from tailrace_agent.settings.settings import Settings, alert_addresses
 from tailrace_agent.settings.table import TABLE
-from tailrace_agent.settings.uris import check_uri, mask_uri, mask_url, resolve_uri
+from tailrace_agent.settings.uris import check_uri, mask_uri, resolve_uri
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -168,8 +168,8 @@ class Launcher:
                 self._connections[key] = connection
             if tracking_uri and credentials:
                 connection.keeper.remember(tracking_uri, credentials)
-            if config.alert_webhook:
-                connection.keeper.remember(mask_url(config.alert_webhook), config.alert_webhook)
+            for address, url in alert_addresses(config).items():
+                connection.keeper.remember(address, url)
             # Last: an agent that runs already is started anew for each password that it did not know.
             if fresh:
                 connection.keeper.start()

@@ -12,7 +12,7 @@ from tailrace_agent.errors import SessionError, StateDirError
 from tailrace_agent.ipc.session import Session, program_name
 from tailrace_agent.runtime.places import make_temporary_state_dir, working_directory
 from tailrace_agent.settings.settings import state_dir
-from tailrace_agent.settings.uris import mask_uri, mask_url
+from tailrace_agent.settings.uris import mask_service, mask_uri, mask_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,6 +68,8 @@ def create(settings: Settings, voice: Voice, make_ring: Callable[[Session], Ring
         settings = msgspec.structs.replace(settings, **{name: mask_uri(uri)[0] if uri else None})
     if settings.alert_webhook:
         settings = msgspec.structs.replace(settings, alert_webhook=mask_url(settings.alert_webhook))
+    if settings.alert_urls:
+        settings = msgspec.structs.replace(settings, alert_urls=tuple(map(mask_service, settings.alert_urls)))
     try:
         return _with_ring(settings, voice, make_ring)._replace(settings=requested)
     except StateDirError as error:

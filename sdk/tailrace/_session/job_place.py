@@ -113,7 +113,7 @@ def _warn_of_differences(mine: Settings, theirs: Settings, voice: Voice) -> None
 
 def _differs(name: str, mine: Settings, theirs: Settings) -> bool:
     # A session's files hold no password; `ring_dir` may have been changed where there was no room.
-    if name in ("alert_webhook", "ring_dir"):
+    if name in ("alert_urls", "alert_webhook", "ring_dir"):
         return False
     masked = msgspec.structs.replace(mine, agent=theirs.agent) if mine.agent in ("process", "node") else mine
     return bool(getattr(masked, name) != getattr(theirs, name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import math
 import sqlite3
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from helpers.kept_log import KeptLog
+from helpers.mail_receiver import MailReceiver
 from helpers.sdk_tools import Store, eventually, tracking
 from helpers.webhook_receiver import Receiver
 from tailrace import Settings
@@ -106,3 +108,29 @@ def test_what_is_raised_just_before_the_end_is_posted(sqlite_uri: str, receiver:
         sdk.start_run()
         sdk.alert("the end")
     assert [body["title"] for body in receiver.got] == ["the end"]
+
+
+def test_alerts_go_to_services_with_a_picture_and_no_file_has_their_addresses(
+    sqlite_uri: str, receiver: Receiver, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with MailReceiver() as mails:
+        urls = [receiver.url.replace("http://", "json://ada:geheim8@"), mails.url]
+        with (
+            tracking(sqlite_uri, alerts=["loss is NaN"], alert_urls=urls) as sdk,
+            sdk.start_run(run_name="watched") as run,
+        ):
+            for step in range(100):
+                run.log(step=step, loss=1 / (step + 1), lr=0.1)
+            run.log(step=100, loss=math.nan)
+            run.flush()
+            assert eventually(lambda: receiver.got and mails.got)
+    (posted,), (mail,) = receiver.got, mails.got
+    assert posted["title"] == mail["subject"] == "warning: loss is NaN"
+    assert posted["message"].startswith("loss is nan at step 100\nloss  █")
+    assert "run 'watched'" in posted["message"]
+    assert base64.b64decode(posted["attachments"][0]["base64"]).startswith(b"\x89PNG")
+    assert [part.get_content_type() for part in mail.iter_attachments()] == ["image/png"]
+    files = [path for path in (tmp_path / "tailrace").rglob("*") if path.is_file()]
+    assert files
+    assert [path for path in files if b"geheim" in path.read_bytes() or b"ada@example" in path.read_bytes()] == []
+    assert "geheim" not in caplog.text

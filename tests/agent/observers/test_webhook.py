@@ -61,7 +61,7 @@ def test_an_address_that_cannot_be_is_no_setting_and_is_given_up_at_once(url: st
 
 
 def test_a_receiver_that_drips_its_headers_is_given_up_with_the_time_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tailrace_agent.observers.webhook._TIMEOUT", 0.2)
+    monkeypatch.setattr("tailrace_agent.observers.outbox._TIMEOUT", 0.2)
     with Proxy(9) as proxy, proxy.faulty(LIES["drips its headers"]) as seen:
         posting = Posting(proxy.url)
         posting.now = posting.webhook.step(posting.now)
@@ -86,7 +86,7 @@ def test_a_server_that_is_away_is_given_up_and_no_line_shows_the_url() -> None:
 def test_where_too_many_wait_the_oldest_is_given_up_and_reported_and_not_the_one_being_posted(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tailrace_agent.observers.webhook._MOST", 2)
+    monkeypatch.setattr("tailrace_agent.observers.outbox._MOST", 2)
     posting = Posting(receiver.url)
 
     def first() -> dict[str, int]:  # it is being posted, and meanwhile others come
