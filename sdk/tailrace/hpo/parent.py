@@ -6,6 +6,7 @@
   goes on with the same run, and owns it.
 * That the owner lives is known on its machine from its process, and elsewhere from a time that it writes into the study
   every ten seconds.
+* Whoever asks the run to stop asks all processes of the study: the owner, which hears of it, writes it into the study.
 * All counts are the study's. Nobody here counts. What a trial has come to is, too: see `reconciled`.
 """
 
@@ -31,11 +32,12 @@ if TYPE_CHECKING:
     from tailrace.hpo.tracking import SearchTracker, Status
     from tailrace.protocol import TrackedRun
 
-__all__ = ["Parent", "await_run_id"]
+__all__ = ["Parent", "asked_to_stop", "await_run_id"]
 
 _BEST: Final = "tailrace.best_hpo"
 _PARENT: Final = "tailrace.parent"
 _OWNER: Final = "tailrace.owner"
+_STOP: Final = "tailrace.stop"
 _BEAT_EVERY, _GONE_AFTER = 10.0, 60.0
 _BEGINS_WITHIN, _SETTLES_WITHIN = 5.0, 0.3
 _JOINED_WITHIN: Final = 60.0
@@ -64,7 +66,7 @@ class Parent:
         self.run: TrackedRun | None = None
         self.run_id: str | None = None
         self._earlier = frozenset() if created else numbers_of_ended(study)
-        self._killed = True
+        self._killed, self._asked = True, False
         self._over, self._lock = threading.Event(), threading.Lock()
         if created:
             self._claim()
@@ -77,6 +79,16 @@ class Parent:
     def below(self) -> str | None:
         """MLflow's id for trials to be nested under, where the run is not this program's."""
         return self.run_id if self.run is None else None
+
+    @property
+    def asked_to_stop(self) -> bool:
+        """Whether no trial is to begin any more: somebody has asked the run to stop."""
+        if self.run is None:
+            return asked_to_stop(self._study)
+        if not self._asked and self._tracker.should_stop(self.run):
+            self._asked = True
+            self._study.set_user_attr(_STOP, True)  # for those on other machines
+        return self._asked
 
     def finish(self, status: Status, error: BaseException | None = None, *, killed: bool = True) -> None:
         """Writes what the study has come to, and ends the run, which waits for all that the trials have logged.
@@ -162,6 +174,8 @@ class Parent:
         if known is None:
             run.log_params(params)
             study.set_user_attr(_PARENT, {"run": run.id, "run_id": None})
+        if study.user_attrs.get(_STOP):  # which was meant for the last attempt
+            study.set_user_attr(_STOP, None)
         self.run_id = known
         threading.Thread(target=self._beats, name="tailrace-hpo-owner", daemon=True).start()
 
@@ -211,6 +225,11 @@ class Parent:
             return attribute.get("run_id") or None
         found = self._tracker.find(f"tags.`tailrace.run` = '{attribute['run']}'")
         return found[0] if found else None
+
+
+def asked_to_stop(study: Study) -> bool:
+    """Whether the owner of a study's run was asked to stop it."""
+    return bool(study.user_attrs.get(_STOP))
 
 
 def await_run_id(study: Study) -> str | None:

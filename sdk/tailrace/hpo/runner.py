@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tailrace.hpo.parent import Parent, await_run_id
+from tailrace.hpo.parent import Parent, asked_to_stop, await_run_id
 from tailrace.hpo.result import result_of
 from tailrace.hpo.search_space import read_space
 from tailrace.hpo.storage import gone_away, open_storage
@@ -152,11 +152,15 @@ class OptunaRunner:
             apart: Whether the run above is another machine's.
         """
         study, _ = self._open(resume=True)
+
+        def goes_on() -> bool:
+            return not tracker.should_stop(None) and not asked_to_stop(study) and turn()
+
         # Without it, the program that has started this one says what the active run is.
         parent_run_id = await_run_id(study) if apart or not tracker.has_active_run else None
         trials = TrialRuns(tracker, self.metric, space, objective_fn, self._pruning, parent_run_id)
-        if turn():
-            callbacks = [trials.told, lambda *_: None if turn() else study.stop()]
+        if goes_on():
+            callbacks = [trials.told, lambda *_: None if goes_on() else study.stop()]
             try:
                 study.optimize(trials, callbacks=callbacks, catch=(Exception,))
             finally:
@@ -179,7 +183,8 @@ class OptunaRunner:
         error: BaseException | None = None
         try:
             if left is None or left > 0:
-                study.optimize(trials, n_trials=left, callbacks=[trials.told, _stop_at(n_trials)], **options)
+                callbacks = [trials.told, _stop_at(n_trials), _stop_if(parent)]
+                study.optimize(trials, n_trials=left, callbacks=callbacks, **options)
         except Exception as raised:
             away = None if is_of_objective(raised) else gone_away(raised, self._described)
             status, error = "FAILED", away or raised
@@ -219,6 +224,17 @@ def _stop_at(n_trials: int | None) -> Callable[[Study, FrozenTrial], None]:
 
     def look(study: Study, trial: FrozenTrial) -> None:
         if n_trials is not None and trial.number + 1 >= n_trials:
+            study.stop()
+
+    return look
+
+
+def _stop_if(parent: Parent) -> Callable[[Study, FrozenTrial], None]:
+    """Stops the search when somebody has asked its run to stop."""
+
+    def look(study: Study, trial: FrozenTrial) -> None:
+        del trial
+        if parent.asked_to_stop:
             study.stop()
 
     return look

@@ -88,6 +88,11 @@ class SearchTracker:
         """Whether a run is active here; where a tracker cannot say so, one may be."""
         return self.resuming is None or self.resuming.active_run() is not None
 
+    def should_stop(self, run: TrackedRun | None) -> bool:
+        """Whether somebody has asked a run, or the active one, to stop, as far as its tracker hears of that."""
+        ask = getattr(self._tracker if run is None else run, "should_stop", None)
+        return ask is not None and bool(ask())
+
     def find(self, filter_string: str) -> list[str]:
         """MLflow's ids of the runs that a filter finds; none where the tracker cannot search."""
         return [record.run_id for record in self._search(filter_string)]
@@ -136,6 +141,10 @@ class _Plain:
         warnings.warn(
             "this tracker's runs cannot be observed, so prune_on does nothing: report by trial.report()", stacklevel=5
         )
+
+    def should_stop(self) -> bool:
+        ask = getattr(self._tracker, "should_stop", None)
+        return ask is not None and bool(ask())
 
     def end(self, status: Status = "FINISHED") -> None:
         self._tracker.end_run(status)

@@ -1,6 +1,7 @@
 """One trial as a run: what it is given, what it logs, and how it ends, in Optuna and in MLflow alike.
 
-A trial that was pruned is FINISHED, with the tag `trial.state`: somebody decided so. One whose objective raised is
+A trial that was pruned is FINISHED, with the tag `trial.state`: somebody decided so, be it the pruner or a person who has
+asked the trial or the search to stop. One whose objective raised is
 FAILED, with the error as tags, and one that was interrupted is KILLED. Whatever the objective raises goes on to Optuna
 as it is.
 
@@ -15,6 +16,7 @@ import math
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from tailrace.hpo.search_space import nearest
@@ -147,7 +149,8 @@ class TrialRuns:
         run.log_params({**hpo, "trial_number": trial.number, "study_name": study})
         run.log({"trial/number": trial.number}, step=0)
         if self._pruning is not None:
-            run.observe(self._pruning.on, _reporting(trial, self._pruning))
+            stop = partial(self._tracker.should_stop, run)
+            run.observe(self._pruning.on, _reporting(trial, self._pruning, stop))
         metrics = _metrics(self._called(trial, params), self._metric)
         run.log({f"trial/{name}": value for name, value in metrics.items()}, step=0)
         return metrics[self._metric]
@@ -201,7 +204,7 @@ def _metrics(returned: Any, metric: str) -> dict[str, float]:
     return {**named, metric: value}
 
 
-def _reporting(trial: Trial, pruning: Pruning) -> Callable[[int, dict[str, float]], None]:
+def _reporting(trial: Trial, pruning: Pruning, asked_to_stop: Callable[[], bool]) -> Callable[[int, dict[str, float]], None]:
     def report(step: int, values: dict[str, float]) -> None:
         from optuna import TrialPruned
 
@@ -211,6 +214,8 @@ def _reporting(trial: Trial, pruning: Pruning) -> Callable[[int, dict[str, float
         trial.report(pruning.sign * value, step)
         if trial.should_prune():
             raise TrialPruned(f"{pruning.on} {value:g} at step {step}")
+        if asked_to_stop():
+            raise TrialPruned(f"asked to stop, at step {step}")
 
     return report
 

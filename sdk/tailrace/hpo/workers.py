@@ -24,6 +24,8 @@ from tailrace.hpo.worker import Job
 from tailrace_agent.errors import TailraceError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from optuna import Study
 
     from tailrace.hpo.progress import Progress
@@ -48,6 +50,7 @@ class Crew:
 
     Args:
         study: The study.
+        asked_to_stop: Whether no trial is to begin any more.
         job: What each is to do; number and pipe are set here.
         size: How many there are at a time.
         progress: Shows how far the study is.
@@ -57,8 +60,17 @@ class Crew:
         killed: How many were ended by a signal.
     """
 
-    def __init__(self, study: Study, job: Job, size: int, progress: Progress, output: int | None = None) -> None:
+    def __init__(
+        self,
+        study: Study,
+        asked_to_stop: Callable[[], bool],
+        job: Job,
+        size: int,
+        progress: Progress,
+        output: int | None = None,
+    ) -> None:
         self._study, self._job, self._size, self._progress, self._output = study, job, size, progress, output
+        self._asked_to_stop, self._said = asked_to_stop, False
         self._workers: list[subprocess.Popen[bytes]] = []
         self._started = self.killed = self._stopped = 0
         self._began = -1
@@ -66,7 +78,7 @@ class Crew:
     def work(self) -> None:
         """Lets them work until the study has its trials, or the time is over."""
         most, first = self._job.search.n_trials, count(self._study).total
-        while not self._late():
+        while not self._late() and not self._stops():
             before = count(self._study)
             missing = _WITHOUT_END if most is None else most - before.total
             if missing <= 0 or not self._round(missing) or count(self._study).total == before.total:
@@ -78,6 +90,13 @@ class Crew:
     def _late(self) -> bool:
         return self._job.ends_at is not None and time.time() >= self._job.ends_at
 
+    def _stops(self) -> bool:
+        """Whether no trial begins any more since somebody has asked for it, which is said once."""
+        if not self._said and self._asked_to_stop():
+            self._said = True
+            self._progress.say("the search was asked to stop: no trial begins any more, those that run go to their ends")
+        return self._said
+
     def _round(self, turns: int) -> bool:
         """So many turns; whether a worker was killed on the way, so that some may have been lost."""
         reading, writing = os.pipe()
@@ -86,9 +105,11 @@ class Crew:
             self._workers = [self._start(reading) for _ in range(min(self._size, turns))]
             killed = 0
             while self._workers:
+                if self._stops():  # what is in the pipe already they leave there
+                    turns = 0
                 turns -= _fill(writing, turns)
                 killed += (dead := self._look())
-                if dead and self._gets_on():
+                if dead and not self._said and self._gets_on():
                     self._workers += [self._start(reading) for _ in range(dead)]
                 time.sleep(_LOOK_EVERY)
                 if turns <= 0 and writing >= 0:

@@ -23,9 +23,11 @@ if TYPE_CHECKING:
 with library("lightning", "lightning", "lightning_fabric", "pytorch_lightning"):
     try:
         from lightning.fabric.utilities.rank_zero import rank_zero_only
+        from lightning.pytorch.callbacks import Callback
         from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
     except ModuleNotFoundError:  # the older package of the same
         from lightning_fabric.utilities.rank_zero import rank_zero_only
+        from pytorch_lightning.callbacks import Callback
         from pytorch_lightning.loggers.logger import Logger, rank_zero_experiment
 
 __all__ = ["TailraceLogger"]
@@ -37,7 +39,8 @@ class TailraceLogger(Logger):  # type: ignore[misc]  # Lightning is not installe
     """What a `Trainer` or `Fabric` logs, by tailrace.
 
     Joins the active run, or begins one when the first value comes. That one ends with the training: FINISHED, or FAILED
-    with the error as tags. What is logged after that (`trainer.test`) is added to the same run.
+    with the error as tags. What is logged after that (`trainer.test`) is added to the same run. A fit whose run is asked
+    to stop ends with the batch, in several processes with the epoch.
 
     Args:
         run_name: The run's name, where it begins one.
@@ -115,6 +118,14 @@ class TailraceLogger(Logger):  # type: ignore[misc]  # Lightning is not installe
         if metrics:
             self.log_metrics(metrics, step=0)
 
+    def log_graph(self, model: Any, input_array: Any = None) -> None:
+        """A trainer begins; no graph is logged, but the run's stop button holds for it from now on."""
+        del input_array
+        # In every process: several of them have to decide together.
+        trainer = getattr(model, "_trainer", None)  # its property raises where there is none
+        if trainer is not None and not any(isinstance(each, _StopButton) for each in trainer.callbacks):
+            trainer.callbacks.append(_StopButton(self._framework))
+
     @rank_zero_only  # type: ignore[untyped-decorator]
     def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
         """Lightning has saved a checkpoint."""
@@ -142,3 +153,19 @@ class TailraceLogger(Logger):  # type: ignore[misc]  # Lightning is not installe
             if path.exists() and self._logged.get(name) != (written := path.stat().st_mtime):
                 self._logged[name] = written
                 self._framework.run.log_artifact(path, "checkpoints")
+
+
+class _StopButton(Callback):  # type: ignore[misc]  # Lightning is not installed everywhere
+    """Ends a fit whose run somebody has asked to stop, as Lightning's early stopping does."""
+
+    def __init__(self, framework: FrameworkRun) -> None:
+        self._framework = framework
+
+    def on_train_batch_end(self, trainer: Any, *_: Any, **__: Any) -> None:
+        if trainer.world_size == 1 and self._framework.should_stop:
+            trainer.should_stop = True
+
+    def on_train_epoch_end(self, trainer: Any, *_: Any) -> None:
+        # Only the first one hears of it. All have to end with the same epoch, or they would wait for one another.
+        if trainer.world_size > 1 and trainer.strategy.reduce_boolean_decision(self._framework.should_stop, all=False):
+            trainer.should_stop = True

@@ -9,8 +9,9 @@ from typing import Any
 
 import optuna
 import pytest
+from mlflow import MlflowClient
 
-from helpers.sdk_tools import Store, tracking
+from helpers.sdk_tools import Store, eventually, tracking
 from helpers.searches import SPACE, parent_runs, trials_below
 from tailrace import SettingsError, Tracker
 from tailrace.hpo import OptunaRunner
@@ -224,7 +225,7 @@ def test_in_which_direction_the_pruner_sees_a_metric(
     direction: str, metric: str, on: str, given: str | None, sign: int, tracker: Tracker
 ) -> None:
     runner = OptunaRunner(
-        "s", direction=direction, metric=metric, prune_on=on, prune_direction=given, pruner="nop", tracker=tracker
+        "s", direction=direction, metric=metric, prune_on=on, prune_direction=given, pruner={"name": "median", "n_startup_trials": 5}, tracker=tracker
     )
     result = runner.optimize(lambda trial, params: _logged(tracker, on), 1, SPACE)
     assert result.study.trials[0].intermediate_values == {0: sign * 2.0}
@@ -261,3 +262,46 @@ def test_a_journal_that_is_removed_on_the_way_is_one_error_and_an_objectives_own
     assert Store(sqlite_uri, parent).status == "FAILED"
     found = trials_below(sqlite_uri, parent)
     assert sorted(found) == [f"trial_{number:04d}" for number in range(6)]
+
+
+def test_a_search_whose_run_is_asked_to_stop_begins_no_trial_and_ends_those_that_report(sqlite_uri: str) -> None:
+    client = MlflowClient(sqlite_uri)
+    with tracking(sqlite_uri, stop_interval=0.1) as sdk:
+
+        def objective(trial: optuna.Trial, params: Mapping[str, Any]) -> float:
+            if trial.number:
+                sdk.log(step=0, loss=1.0)
+                (found,) = client.search_runs(["0"], "attributes.run_name = 'asked'")
+                client.set_tag(found.info.run_id, "tailrace.stop", "ada: enough")
+                eventually(sdk.should_stop)
+                for step in range(1, 1000):
+                    sdk.log(step=step, loss=1.0)
+                raise AssertionError("it went on")
+            return params["x"]
+
+        result = OptunaRunner("asked", prune_on="loss", pruner={"name": "median", "n_startup_trials": 5}, seed=0, tracker=sdk).optimize(
+            objective, 50, SPACE
+        )
+    assert result.counts == (2, 1, 1, 0, 0)
+    (parent_id,) = parent_runs(sqlite_uri)
+    parent = Store(sqlite_uri, parent_id)
+    assert parent.status == "FINISHED"
+    assert "ada: enough" in parent.tags["tailrace.stopped_by"]
+    cut = trials_below(sqlite_uri, parent_id)["trial_0001"]
+    assert (cut.status, cut.tags["trial.state"]) == ("FINISHED", "PRUNED")
+    assert cut.tags["trial.pruned"] == "asked to stop, at step 1"
+
+
+def test_of_a_search_in_threads_a_trial_that_reports_nothing_goes_to_its_end(sqlite_uri: str) -> None:
+    client = MlflowClient(sqlite_uri)
+    with tracking(sqlite_uri, stop_interval=0.1) as sdk:
+
+        def objective(trial: optuna.Trial, params: Mapping[str, Any]) -> float:
+            if trial.number == 0:
+                found = eventually(lambda: client.search_runs(["0"], "attributes.run_name = 'asked'"))
+                client.set_tag(found[0].info.run_id, "tailrace.stop", "ada: enough")
+            eventually(sdk.should_stop)
+            return params["x"]
+
+        result = OptunaRunner("asked", seed=0, tracker=sdk).optimize(objective, 50, SPACE, n_jobs=2)
+    assert result.counts == (2, 2, 0, 0, 0)

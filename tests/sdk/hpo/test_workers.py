@@ -254,3 +254,29 @@ def test_a_space_may_be_a_function_of_a_module(
     assert code == 0, err
     assert "1 completed" in out
     forget(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_search_that_is_asked_to_stop_stops_all_its_workers_and_can_be_gone_on_with(
+    search: Callable[..., subprocess.Popen[str]], sqlite_uri: str, tmp_path: Path
+) -> None:
+    (tmp_path / "digits.yaml").write_text((tmp_path / "digits.yaml").read_text().replace("n_trials: 6", "n_trials: 40"))
+    process = search("--workers", "2", TAKES="0.5", TAILRACE_STOP_INTERVAL="0.1")
+    eventually(lambda: len(list(tmp_path.glob("began-*"))) >= 2, timeout=120)
+    client = MlflowClient(sqlite_uri)
+    eventually(lambda: client.get_experiment_by_name("found"), timeout=60)
+    parent, _ = _runs(sqlite_uri)
+    client.set_tag(parent.run_id, "tailrace.stop", "ada: enough")
+    code, _, errors = _ended(process)
+    assert code == 0, errors
+    parent, trials = _settled(sqlite_uri)
+    assert parent.status == "FINISHED"
+    assert "ada: enough" in parent.tags["tailrace.stopped_by"]
+    assert 2 <= len(trials) < 40
+    assert {trial.status for trial in trials.values()} == {"FINISHED"}
+    (tmp_path / "digits.yaml").write_text(
+        (tmp_path / "digits.yaml").read_text().replace("n_trials: 40", f"n_trials: {len(trials) + 1}")
+    )
+    code, _, errors = _ended(search("--workers", "2"))
+    assert code == 0, errors
+    assert len(_settled(sqlite_uri)[1]) == len(trials) + 1

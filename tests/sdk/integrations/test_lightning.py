@@ -96,6 +96,20 @@ def test_a_training_that_fails_is_a_run_that_says_why(
     assert [step for step, _ in store.history("train_loss")] == [0, 1, 2]
 
 
+def test_a_fit_whose_run_is_asked_to_stop_ends_with_the_batch(sdk: Tracker, sqlite_uri: str, tmp_path: Path) -> None:
+    asked = iter([False, False])
+    with sdk.start_run(run_name="asked") as run:
+        run.__dict__["should_stop"] = lambda: next(asked, True)
+        fitted = trainer(TailraceLogger(tracker=run), tmp_path, max_epochs=50)
+        fitted.fit(Line(), loader(), loader())
+        assert fitted.global_step == 3
+        fitted.fit(Line(), loader())  # it would end with its first batch, too, and has no second button
+    assert sum(type(each).__name__ == "_StopButton" for each in fitted.callbacks) == 1
+    store = named(sqlite_uri, "asked")
+    assert store.status == "FINISHED"
+    assert len(store.history("val_loss")) == 1  # the epoch that was cut is validated, as after early stopping
+
+
 def test_an_active_run_is_joined_and_checkpoints_are_artifacts(sdk: Tracker, sqlite_uri: str, tmp_path: Path) -> None:
     logger = TailraceLogger(tracker=sdk, prefix="net", log_checkpoints=True, save_dir=tmp_path / "saved")
     with sdk.start_run(run_name="outer") as run:
@@ -198,3 +212,17 @@ def test_of_two_processes_the_first_logs_and_it_is_one_run(sqlite_uri: str, tmp_
     store = Store(sqlite_uri, named(sqlite_uri, "ddp").run_id)  # the one run of that name
     assert store.status == "FINISHED"
     assert [step for step, _ in store.history("train_loss")] == list(range(6))
+
+
+def test_two_processes_of_a_run_that_is_asked_to_stop_end_with_the_same_epoch(sqlite_uri: str, tmp_path: Path) -> None:
+    options = {"devices": 2, "strategy": "ddp"}
+    with program(tmp_path, sqlite_uri, name="asked", epochs=100_000, options=options) as process:
+        client = MlflowClient(sqlite_uri)
+        (found,) = eventually(lambda: client.search_runs(["0"], "attributes.run_name = 'asked'"), timeout=120)
+        client.set_tag(found.info.run_id, "tailrace.stop", "enough")
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    forget(tmp_path)
+    store = Store(sqlite_uri, found.info.run_id)
+    assert store.status == "FINISHED"
+    assert "enough" in store.tags["tailrace.stopped_by"]
