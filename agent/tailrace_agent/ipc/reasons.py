@@ -28,6 +28,7 @@ Reason = Literal[
     "spill file at its bound",
     "spill file",
     "this process cannot log to the run",
+    "thinned to keep overhead_budget",
     # when the agent takes them over
     "damaged in the ring",
     "unreadable row",

@@ -55,6 +55,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             ever replaced, never written in place.
         every: Pattern of a metric's key to n: of its values, only each n-th is logged, and the last one.
         min_interval: Pattern of a metric's key to the least number of seconds between two values of it that are logged.
+        overhead_budget: Share of the time that slow calls of `log()` may take; above it the busiest names are thinned.
         ranks: Pattern of a metric's key to what becomes of it in the ranks of a job: `zero`, `each`, `runs` or `stats`.
         nice: Added to the niceness of the agent process.
         keep_days: Days that a finished session stays for `tailrace verify`.
@@ -113,6 +114,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     artifact_snapshot: Literal["copy", "link"] = "copy"
     every: dict[str, Annotated[int, msgspec.Meta(ge=1)]] | None = None
     min_interval: dict[str, _Day] | None = None
+    overhead_budget: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
     ranks: dict[str, Literal["zero", "each", "runs", "stats"]] | None = None
     nice: Annotated[int, msgspec.Meta(ge=0, le=19)] = 10
     keep_days: Annotated[float, msgspec.Meta(ge=0, le=36500)] = 7.0

@@ -25,6 +25,7 @@ from tailrace_agent.settings.units import (
     as_word,
     by_pattern,
     parse_duration,
+    parse_share,
     parse_size,
 )
 from tailrace_agent.settings.uris import misspelt, shown_uri
@@ -253,6 +254,14 @@ TABLE: Final[dict[str, Setting]] = {
         partial(by_pattern, parse=parse_duration),
         "from 0 to 86400 seconds, or a duration for each pattern",
         ': {"train/*": "500ms"}, or as text "train/*=500ms"',
+    ),
+    "overhead_budget": Setting(
+        "run",
+        "Share of the time that values on a GPU and of unusual types may take in `log()`: above it [the busiest names "
+        "are thinned](overhead.md#a-budget).",
+        parse_share,
+        "a share of more than 0 and at most 1",
+        ', as text such as "0.1 %"',
     ),
     "ranks": Setting(
         "run",

@@ -20,6 +20,7 @@ __all__ = [
     "duration",
     "finite",
     "parse_duration",
+    "parse_share",
     "parse_size",
 ]
 
@@ -52,6 +53,18 @@ def parse_duration(value: object) -> float:
     return finite(number * factor)
 
 
+def parse_share(value: object) -> float:
+    """A share of a whole from a number, or from text such as `0.1 %`.
+
+    Raises:
+        ValueError: It is none.
+    """
+    number, unit = _split(value)
+    if unit not in ("", "%"):
+        raise ValueError("no share")
+    return finite(number / 100 if unit == "%" else number)
+
+
 def by_pattern(value: object, parse: Callable[[object], object]) -> dict[str, object]:
     """Values by pattern, in order: a mapping, text such as `train/*=10, grad/*=100`, or one value for all names (`*`).
 
@@ -82,7 +95,9 @@ _SIZE_UNITS: Final = {
     "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
 }  # fmt: skip
 _DURATION_UNITS: Final = {"": 1.0, "ms": 0.001, "s": 1.0, "sec": 1.0, "min": 60.0, "h": 3600.0}
-_NUMBER_AND_UNIT = re.compile(r"\s*([+-]?[0-9]+(?:\.[0-9]*)?(?:e[+-]?[0-9]+)?)\s*([a-z]*)\s*", re.IGNORECASE | re.ASCII)
+_NUMBER_AND_UNIT = re.compile(
+    r"\s*([+-]?[0-9]+(?:\.[0-9]*)?(?:e[+-]?[0-9]+)?)\s*([a-z]*|%)\s*", re.IGNORECASE | re.ASCII
+)
 
 
 def _split(value: object) -> tuple[float, str]:

@@ -65,6 +65,9 @@ class SlowPath:
             self.calls += 1
             self.took_ns += now_ns() - time_ns
 
+    def rest(self) -> None:
+        """The end: logs what is held back; here nothing is."""
+
     def take(self, values: Mapping[str, Any], metrics: Any, step: Any, time_ns: int, error: BaseException) -> bool:
         """Logs what is good of a call, and rejects the rest; whether there was something for the ring."""
         # A selection counts by name, and the names of nested values are known only once they are flat.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from tailrace._background.lane import SAVES, drain
@@ -17,14 +18,14 @@ from tailrace._log.last_values import Latest
 from tailrace._log.log import make_log
 from tailrace._log.observers import Observer, Observers
 from tailrace._log.selection import Selection, log_rest
-from tailrace._log.slow_path import SlowPath
+from tailrace._log.thinning import slow_path
 from tailrace._messages.notebook import attend
 from tailrace._messages.summary import link_line
 from tailrace._offline.local_report import LocalReport
 from tailrace._runs.ending import Ending
 from tailrace._runs.following import late
 from tailrace._runs.job_runs import ends_elsewhere, heard, told
-from tailrace._runs.reports import log_cost, message_of
+from tailrace._runs.reports import log_cost, message_of, tell_thinned
 from tailrace._runs.steps import Steps
 from tailrace._values.texts import as_texts
 from tailrace_agent.errors import CallError, StoreRefused
@@ -90,8 +91,7 @@ class RunCore:
         latest: Last values, for a run of which nothing else is kept.
         local: The report of a run that is not delivered.
         seen: The status that the agent published last.
-        ended: Whether this process has ended it.
-        outcome: How, if so.
+        ended, outcome: Whether this process has ended it, and how.
         task: Task or actor of Ray that has begun it.
         end_time: When it ended, where that was not now; milliseconds.
 
@@ -132,7 +132,9 @@ class RunCore:
         # With `log_metrics=False` params and the rest are delivered, so the connection is there, and metrics are not.
         self.latest = Latest(heard(spec, settings)) if connection is None or not settings.log_metrics else None
         self.local = LocalReport(spec, settings, voice) if connection is None and settings.backend != "none" else None
-        self.slow_path = SlowPath(spec.run, self._reject, self.latest, getattr(connection, "device_slots", None))
+        parts = spec.run, self._reject, self.latest, getattr(connection, "device_slots", None)
+        budget = settings.overhead_budget if self.latest is None else None
+        self.slow_path = slow_path(*parts, budget=budget, put=self.put, tell=partial(tell_thinned, self))
         selection = Selection.of(settings.every, settings.min_interval)
         # Without a connection rows go nowhere: `latest` takes the values before they become rows.
         channel = Channel(spec.run, lambda _: None, self.slow_path.timed, strict=settings.strict, selection=selection)
@@ -477,6 +479,7 @@ class RunCore:
             )
 
     def _log_rest(self) -> None:
+        self.slow_path.rest()
         log_rest(self.channel, self.slow_path.take, self.voice)
 
     def _log_late(self, values: Mapping[str, Any], metrics: Any, step: Any, time_ns: int, error: BaseException) -> None:

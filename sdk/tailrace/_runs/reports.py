@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from tailrace_agent.ipc.records import LogCost
+from tailrace_agent.ipc.tags import THINNED_TAG
 from tailrace_agent.text.masking import mask_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tailrace._log.slow_path import SlowPath
+    from tailrace._runs.core import RunCore
 
-__all__ = ["log_cost", "message_of"]
+__all__ = ["log_cost", "message_of", "tell_thinned"]
 
 _MAX_MESSAGE: Final = 5000  # characters; servers of MLflow 2 take no more in a tag
 
@@ -37,3 +39,10 @@ def log_cost(timings: Sequence[int], wall_ns: int, slow: SlowPath) -> LogCost:
     # The median: a page fault or a switch of threads in one call says nothing about the others.
     typical = sorted(timings)[len(timings) // 2] if timings else 0
     return LogCost(len(timings), typical, wall_ns, slow.calls, slow.took_ns, halves=slow.halves)
+
+
+def tell_thinned(run: RunCore, text: str, first: bool) -> None:
+    """Says what of a run is thinned: in its tag, and the first time to people."""
+    run.set_tags({THINNED_TAG: text})
+    if first:
+        run.voice.warn(text, once=("thinned", run.spec.run))

@@ -59,9 +59,7 @@ def search(
     job = job_of(plan, str(folder), settings=settings, tags=tracking.tags, apart=parent.run is None)
     status: Status = "KILLED"
     failed: Exception | None = None
-    crew = Crew(
-        study, lambda: parent.asked_to_stop, job, workers, progress, sys.stderr.fileno() if aside else None
-    )
+    crew = Crew(study, lambda: parent.asked_to_stop, job, workers, progress, sys.stderr.fileno() if aside else None)
     try:
         crew.work()
         status = "FINISHED"

@@ -1,9 +1,8 @@
 """One trial as a run: what it is given, what it logs, and how it ends, in Optuna and in MLflow alike.
 
-A trial that was pruned is FINISHED, with the tag `trial.state`: somebody decided so, be it the pruner or a person who has
-asked the trial or the search to stop. One whose objective raised is
-FAILED, with the error as tags, and one that was interrupted is KILLED. Whatever the objective raises goes on to Optuna
-as it is.
+A trial that was pruned is FINISHED, with the tag `trial.state`: somebody decided so, the pruner, or a person
+who has asked the trial or the search to stop. One whose objective raised is FAILED, with the error as tags, and one
+that was interrupted is KILLED. Whatever the objective raises goes on to Optuna as it is.
 
 A trial that went to its end, or was pruned, is so in Optuna first: of a process that is killed before that, MLflow has
 a KILLED run, as Optuna has a FAIL. What is killed between the two is mended by `reconciled`.
@@ -204,7 +203,9 @@ def _metrics(returned: Any, metric: str) -> dict[str, float]:
     return {**named, metric: value}
 
 
-def _reporting(trial: Trial, pruning: Pruning, asked_to_stop: Callable[[], bool]) -> Callable[[int, dict[str, float]], None]:
+def _reporting(
+    trial: Trial, pruning: Pruning, asked_to_stop: Callable[[], bool]
+) -> Callable[[int, dict[str, float]], None]:
     def report(step: int, values: dict[str, float]) -> None:
         from optuna import TrialPruned
 

@@ -94,7 +94,9 @@ class Crew:
         """Whether no trial begins any more since somebody has asked for it, which is said once."""
         if not self._said and self._asked_to_stop():
             self._said = True
-            self._progress.say("the search was asked to stop: no trial begins any more, those that run go to their ends")
+            self._progress.say(
+                "the search was asked to stop: no trial begins any more, those that run go to their ends"
+            )
         return self._said
 
     def _round(self, turns: int) -> bool:

@@ -39,8 +39,8 @@ class TailraceLogger(Logger):  # type: ignore[misc]  # Lightning is not installe
     """What a `Trainer` or `Fabric` logs, by tailrace.
 
     Joins the active run, or begins one when the first value comes. That one ends with the training: FINISHED, or FAILED
-    with the error as tags. What is logged after that (`trainer.test`) is added to the same run. A fit whose run is asked
-    to stop ends with the batch, in several processes with the epoch.
+    with the error as tags. What is logged after that (`trainer.test`) is added to the same run. A fit whose run is
+    asked to stop ends with the batch, in several processes with the epoch.
 
     Args:
         run_name: The run's name, where it begins one.

@@ -225,7 +225,13 @@ def test_in_which_direction_the_pruner_sees_a_metric(
     direction: str, metric: str, on: str, given: str | None, sign: int, tracker: Tracker
 ) -> None:
     runner = OptunaRunner(
-        "s", direction=direction, metric=metric, prune_on=on, prune_direction=given, pruner={"name": "median", "n_startup_trials": 5}, tracker=tracker
+        "s",
+        direction=direction,
+        metric=metric,
+        prune_on=on,
+        prune_direction=given,
+        pruner={"name": "median", "n_startup_trials": 5},
+        tracker=tracker,
     )
     result = runner.optimize(lambda trial, params: _logged(tracker, on), 1, SPACE)
     assert result.study.trials[0].intermediate_values == {0: sign * 2.0}
@@ -279,9 +285,9 @@ def test_a_search_whose_run_is_asked_to_stop_begins_no_trial_and_ends_those_that
                 raise AssertionError("it went on")
             return params["x"]
 
-        result = OptunaRunner("asked", prune_on="loss", pruner={"name": "median", "n_startup_trials": 5}, seed=0, tracker=sdk).optimize(
-            objective, 50, SPACE
-        )
+        result = OptunaRunner(
+            "asked", prune_on="loss", pruner={"name": "median", "n_startup_trials": 5}, seed=0, tracker=sdk
+        ).optimize(objective, 50, SPACE)
     assert result.counts == (2, 1, 1, 0, 0)
     (parent_id,) = parent_runs(sqlite_uri)
     parent = Store(sqlite_uri, parent_id)

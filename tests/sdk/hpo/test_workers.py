@@ -264,9 +264,9 @@ def test_a_search_that_is_asked_to_stop_stops_all_its_workers_and_can_be_gone_on
     process = search("--workers", "2", TAKES="0.5", TAILRACE_STOP_INTERVAL="0.1")
     eventually(lambda: len(list(tmp_path.glob("began-*"))) >= 2, timeout=120)
     client = MlflowClient(sqlite_uri)
-    eventually(lambda: client.get_experiment_by_name("found"), timeout=60)
-    parent, _ = _runs(sqlite_uri)
-    client.set_tag(parent.run_id, "tailrace.stop", "ada: enough")
+    everywhere = [str(n) for n in range(5)]
+    (found,) = eventually(lambda: client.search_runs(everywhere, "attributes.run_name = 'digits'"), timeout=60)
+    client.set_tag(found.info.run_id, "tailrace.stop", "ada: enough")
     code, _, errors = _ended(process)
     assert code == 0, errors
     parent, trials = _settled(sqlite_uri)

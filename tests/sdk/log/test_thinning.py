@@ -1,0 +1,175 @@
+"""A budget for what slow calls of `log()` cost: what is left out is counted, and last values and extremes are exact."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+
+from helpers.devices import StandIn
+from helpers.sdk_tools import Store, tracking
+from tailrace import Tracker
+from tailrace._log import gpu_values, thinning
+from tailrace._log.thinning import ThinningSlowPath
+from tailrace._runs.core import core_of
+
+SECOND = 1_000_000_000
+
+
+class Device(NamedTuple):
+    type: str
+
+
+class Elsewhere(torch.Tensor):
+    """A tensor that says that it is on a device."""
+
+    @property
+    def device(self) -> Any:  # type: ignore[override]
+        return Device("elsewhere")
+
+
+def elsewhere(value: Any) -> Any:
+    return torch.as_tensor(value).as_subclass(Elsewhere)
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> StandIn:
+    device = StandIn(events=False)
+    for module in (gpu_values, thinning):
+        monkeypatch.setattr(module, "device_module", lambda kind: device)
+    monkeypatch.setattr(thinning, "_EVERY", 1000.0)  # the tests look themselves
+    return device
+
+
+def budget_of(run: Any) -> ThinningSlowPath:
+    path = core_of(run).slow_path
+    assert isinstance(path, ThinningSlowPath)
+    return path
+
+
+def thinned(run: Any, every: int = 8) -> ThinningSlowPath:
+    """A run whose names are thinned so much, whatever they cost."""
+    path = budget_of(run)
+    path._told = True
+    for plan in path._plans.values():
+        plan.every, plan.left = every, 0
+    return path
+
+
+def dropped(run: Any) -> dict[str, int]:
+    return {reason: n for reason, n in run.ledger().dropped.items() if n}
+
+
+def test_without_a_budget_there_is_none(sdk: Tracker) -> None:
+    with sdk.start_run() as run:
+        assert not isinstance(core_of(run).slow_path, ThinningSlowPath)
+
+
+def test_of_a_thinned_name_last_value_and_extremes_are_exact_and_the_rest_is_counted(
+    sqlite_uri: str, device: StandIn
+) -> None:
+    values = [5.0 + (step % 7) for step in range(100)]
+    values[33], values[66] = -4.0, 40.0
+    with tracking(sqlite_uri, overhead_budget="0.1 %") as sdk, sdk.start_run() as run:
+        sdk.log(loss=elsewhere(values[0]), near=1.0, step=0)
+        thinned(run)
+        for step in range(1, 100):
+            sdk.log(loss=elsewhere(values[step]), near=float(step), step=step)
+    store = Store(sqlite_uri, run)
+    history = store.history("loss")
+    assert len(history) < 20
+    assert history[0] == (0, 5.0)
+    assert history[-1] == (99, values[99])
+    assert {(33, -4.0), (66, 40.0)} <= set(history)
+    assert all(value == values[step] for step, value in history)
+    assert (99, 99.0) in store.history("near")
+    assert dropped(run) == {
+        f"thinned to keep overhead_budget: {key}": 100 - len(store.history(key)) for key in ("loss", "near")
+    }
+    ledger = run.ledger()
+    assert ledger.of("metric").accepted == 200
+    assert ledger.settled
+    assert "1 in 8" in store.tags["tailrace.thinned"]
+
+
+def test_a_tensor_that_was_changed_since_gives_no_wrong_value(sqlite_uri: str, device: StandIn) -> None:
+    with tracking(sqlite_uri, overhead_budget=0.001) as sdk, sdk.start_run() as run:
+        total = elsewhere(0.0)
+        sdk.log(total=total, step=0)
+        thinned(run, every=1000)
+        for step in range(1, 50):
+            total += 1
+            sdk.log(total=total, step=step)
+    history = Store(sqlite_uri, run).history("total")
+    assert all(value == step for step, value in history)
+    assert (49, 49.0) in history
+
+
+def test_what_is_a_view_of_something_large_is_logged(sqlite_uri: str, device: StandIn) -> None:
+    large = elsewhere(torch.arange(10_000.0))
+    with tracking(sqlite_uri, overhead_budget=0.001) as sdk, sdk.start_run() as run:
+        sdk.log(first=large[0], step=0)
+        thinned(run, every=1000)
+        for step in range(1, 5):
+            sdk.log(first=large[step], step=step)
+    assert Store(sqlite_uri, run).history("first") == [(step, float(step)) for step in range(5)]
+
+
+def test_calls_that_are_wrong_are_reported_as_ever(sqlite_uri: str, device: StandIn, caplog: Any) -> None:
+    with tracking(sqlite_uri, overhead_budget=0.001) as sdk, sdk.start_run() as run:
+        sdk.log(loss="high", step=0)
+        thinned(run, every=1000)
+        sdk.log(loss="high", step=1)
+        sdk.log("no mapping", step=2)  # type: ignore[arg-type]
+        sdk.log(loss=elsewhere(1.0), step="no step")  # type: ignore[arg-type]
+    assert dropped(run)["value is no number"] >= 2
+    assert "thinned" not in str(dropped(run))
+
+
+def test_the_busiest_are_thinned_in_the_second_second_above_the_budget_and_it_is_said_once(
+    sqlite_uri: str, device: StandIn, caplog: pytest.LogCaptureFixture
+) -> None:
+    with tracking(sqlite_uri, overhead_budget="0.1 %") as sdk, sdk.start_run() as run:
+        path = budget_of(run)
+
+        def second(busy: int, rare: int = 1) -> None:
+            for _ in range(busy):
+                sdk.log(busy=elsewhere(1.0))
+            for _ in range(rare):
+                sdk.log(rare=elsewhere(1.0))
+            now = path._looked
+            path.took_ns = path._took + 2_000_000 * (busy > 0)  # of a second, whatever this machine takes
+            for keys, plan in path._plans.items():
+                plan.took = 1_900_000 if keys == ("busy",) and busy else 100_000
+            path.look(now + SECOND)
+
+        def every() -> dict[Any, int]:
+            return {keys[0]: plan.every for keys, plan in path._plans.items()}
+
+        second(20)
+        assert every() == {"busy": 1, "rare": 1}
+        second(20)
+        assert every() == {"busy": 2, "rare": 2}
+        second(0)
+        second(20)
+        assert every()["busy"] == 2
+        for _ in range(30):
+            second(20)
+        assert every()["busy"] == 1024
+    said = [record.getMessage() for record in caplog.records if "overhead_budget" in record.getMessage()]
+    assert len(said) == 1
+    assert "log() took 0.2 % of the time, and overhead_budget is 0.1 %: thinned busy (1 in 2)" in said[0]
+    assert "busy (1 in 1024)" in Store(sqlite_uri, run).tags["tailrace.thinned"]
+
+
+def test_a_thread_looks_once_a_second(sqlite_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[int] = []
+    monkeypatch.setattr(thinning, "_EVERY", 0.01)
+    monkeypatch.setattr(thinning, "_watching", set())
+    monkeypatch.setattr(ThinningSlowPath, "look", lambda self, now: looked.append(now))
+    with tracking(sqlite_uri, overhead_budget=0.001) as sdk, sdk.start_run():
+        while len(looked) < 3:
+            time.sleep(0.01)
+    assert looked == sorted(looked)
