@@ -17,7 +17,7 @@ import tailrace
 from faults.oracle import Journal, StoredRun, check, check_ledger, eventually
 from faults.proxy import Action, Answer, BlackHole, Drip, Forward, LoseAnswer, Proxy, Request, Reset, on
 from faults.server import Server, log_noted, tracked
-from tailrace._runs.core import core_of
+from tailrace._runs.run_part import core_of
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ BEGIN = """
 import json, struct, sys, threading, time
 import torch
 import tailrace as sdk
-from tailrace._runs.core import core_of
+from tailrace._runs.run_part import core_of
 
 torch.zeros(1, device="cuda")
 run = sdk.start_run(run_name="run")

@@ -15,7 +15,7 @@ from helpers.sdk_tools import Store, tracking
 from tailrace import Tracker
 from tailrace._log.channel import Channel
 from tailrace._log.log import LogCall, make_log
-from tailrace._runs.core import core_of
+from tailrace._runs.run_part import core_of
 from tailrace_agent.ipc import native
 
 

@@ -20,7 +20,7 @@ from helpers.sdk_tools import Store, tracking
 from services.backends import S3, Backend
 from services.postgresql import PostgreSQL
 from tailrace import Run
-from tailrace._runs.core import core_of
+from tailrace._runs.run_part import core_of
 
 _PLAIN = ["file", "sqlite", "http"]
 _SERVED = ["auth", "postgresql", "http_postgresql", "s3"]

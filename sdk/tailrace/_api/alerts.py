@@ -6,7 +6,7 @@ import time
 from typing import Literal
 
 from tailrace._messages.voice import print_line
-from tailrace._runs.core import RunPart
+from tailrace._runs.run_part import RunPart
 from tailrace_agent.ipc.records import Alert
 
 __all__ = ["AlertCalls"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from tailrace._artifacts.captured import BadArtifact
 from tailrace._background.lane import LANE
-from tailrace._runs.core import RunPart
+from tailrace._runs.run_part import RunPart
 from tailrace_agent.ipc.records import Artifact, Codec, Tags
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any, Literal
 
 from tailrace._api.tracker_part import TrackerPart
-from tailrace._runs.core import core_of
+from tailrace._runs.run_part import core_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

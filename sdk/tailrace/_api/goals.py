@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, cast
 
-from tailrace._runs.core import RunPart
+from tailrace._runs.run_part import RunPart
 from tailrace_agent.ipc.records import Goals
 
 __all__ = ["GoalCalls"]

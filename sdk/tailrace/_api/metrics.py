@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tailrace._log.faults import shown
 from tailrace._log.observers import Observer
-from tailrace._runs.core import RunPart
+from tailrace._runs.run_part import RunPart
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -13,7 +13,7 @@ from tailrace._background.lane import SAVES
 from tailrace._models.copying import SAVED, FrozenModel, freeze_model
 from tailrace._models.names import NOT_IN_A_NAME, aliases_of, check_names, mapping_of, step_of, tags_of
 from tailrace._models.progress import ModelProgress
-from tailrace._runs.core import RunPart
+from tailrace._runs.run_part import RunPart
 from tailrace._values.params import plain_config
 from tailrace_agent.ipc.records import Artifact, ModelOutcome, ModelSpec
 from tailrace_agent.runtime.places import working_directory

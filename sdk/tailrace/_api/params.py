@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from tailrace._runs.core import RunPart
+from tailrace._runs.run_part import RunPart
 from tailrace._values.params import flatten_params, unreadable_line
 from tailrace_agent.ipc.notices import refused
 from tailrace_agent.ipc.records import Drop, Params

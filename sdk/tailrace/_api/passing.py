@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from tailrace._api.tracker_core import module_core, tracker_cores
-from tailrace._runs.core import core_of
+from tailrace._runs.run_part import core_of
 from tailrace_agent.ipc import native
 from tailrace_agent.settings.uris import mask_uri
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tailrace._messages.notebook import cells
 from tailrace._messages.outputs import Drawn
-from tailrace._runs.core import RunPart
+from tailrace._runs.run_part import RunPart
 from tailrace_agent.ipc.status import RunStatus
 from tailrace_agent.text.cards import brief
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tailrace._runs.core import RunPart
+from tailrace._runs.run_part import RunPart
 from tailrace._runs.stopping import asked_to_stop
 
 __all__ = ["StopCalls"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tailrace._api.boundary import protect
 from tailrace._api.system_monitor import SystemMonitor, monitor_config
 from tailrace._api.tracker_core import module_core
-from tailrace._runs.core import core_of
+from tailrace._runs.run_part import core_of
 from tailrace_agent.sampler.config import key
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import msgspec
 
 from tailrace._api.boundary import protect
 from tailrace._messages.suggestions import instead_of_argument
-from tailrace._runs.core import RunPart, core_of
+from tailrace._runs.run_part import RunPart, core_of
 from tailrace_agent.errors import CallError
 from tailrace_agent.ipc.records import Monitor
 from tailrace_agent.ipc.sample_board import BoardReader, board_file

@@ -22,12 +22,12 @@ from tailrace._api.tracker_core import TrackerCore, tracker_cores
 from tailrace._background.process_end import at_end
 from tailrace._log.log import make_log
 from tailrace._messages.suggestions import Suggests, instead_of_argument
-from tailrace._runs.core import core_of
 from tailrace._runs.current import CurrentRuns
 from tailrace._runs.job_runs import of_job
 from tailrace._runs.launch import context_tags, describe, resumed
 from tailrace._runs.program_end import end_all
 from tailrace._runs.ray_runs import end_left_behind
+from tailrace._runs.run_part import core_of
 from tailrace._session.job_place import this_job
 from tailrace._values.texts import as_name, as_text, as_texts
 from tailrace_agent.errors import CallError, SettingsError

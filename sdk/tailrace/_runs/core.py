@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from tailrace_agent.ipc.records import RunSpec
     from tailrace_agent.settings.settings import Settings
 
-__all__ = ["RunCore", "RunPart", "core_of"]
+__all__ = ["RunCore"]
 
 _STATUSES: Final = ("FINISHED", "FAILED", "KILLED")
 _OF_RANK_ZERO: Final = (Tags, Params, Artifact, Goals)  # what other ranks keep to themselves
@@ -134,7 +134,9 @@ class RunCore:
         self.local = LocalReport(spec, settings, voice) if connection is None and settings.backend != "none" else None
         parts = spec.run, self._reject, self.latest, getattr(connection, "device_slots", None)
         budget = settings.overhead_budget if self.latest is None else None
-        self.slow_path = slow_path(*parts, budget=budget, put=self.put, tell=partial(tell_thinned, self))
+        self.slow_path = slow_path(
+            *parts, budget=budget, put=self.put, tell=partial(tell_thinned, self.set_tags, voice, spec.run)
+        )
         selection = Selection.of(settings.every, settings.min_interval)
         # Without a connection rows go nowhere: `latest` takes the values before they become rows.
         channel = Channel(spec.run, lambda _: None, self.slow_path.timed, strict=settings.strict, selection=selection)
@@ -489,15 +491,3 @@ class RunCore:
     def _cost(self) -> LogCost:
         timings = {} if self.connection is None else self.connection.timings
         return log_cost(timings.pop(self.spec.run, ()), time.monotonic_ns() - self._began, self.slow_path)
-
-
-class RunPart:
-    """What users call, of one kind: a base of `Run`, which gives it the core."""
-
-    def __init__(self, core: RunCore) -> None:
-        self._core = core
-
-
-def core_of(run: RunPart) -> RunCore:
-    """The core of a run that users hold."""
-    return run._core

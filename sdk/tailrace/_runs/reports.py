@@ -9,10 +9,10 @@ from tailrace_agent.ipc.tags import THINNED_TAG
 from tailrace_agent.text.masking import mask_text
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from tailrace._log.slow_path import SlowPath
-    from tailrace._runs.core import RunCore
+    from tailrace._messages.voice import Voice
 
 __all__ = ["log_cost", "message_of", "tell_thinned"]
 
@@ -41,8 +41,8 @@ def log_cost(timings: Sequence[int], wall_ns: int, slow: SlowPath) -> LogCost:
     return LogCost(len(timings), typical, wall_ns, slow.calls, slow.took_ns, halves=slow.halves)
 
 
-def tell_thinned(run: RunCore, text: str, first: bool) -> None:
+def tell_thinned(set_tags: Callable[[dict[str, str]], object], voice: Voice, run: int, text: str, first: bool) -> None:
     """Says what of a run is thinned: in its tag, and the first time to people."""
-    run.set_tags({THINNED_TAG: text})
+    set_tags({THINNED_TAG: text})
     if first:
-        run.voice.warn(text, once=("thinned", run.spec.run))
+        voice.warn(text, once=("thinned", run))

@@ -14,7 +14,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 import tailrace
 from tailrace._api.tracker_core import module_core
 from tailrace._messages.waiting import until
-from tailrace._runs.core import core_of
+from tailrace._runs.run_part import core_of
 from tailrace.store.overlay import Value, Written, changed, overlaid
 from tailrace_agent.ipc.records import Flush
 from tailrace_agent.settings.uris import mask_uri

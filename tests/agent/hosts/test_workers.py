@@ -13,7 +13,7 @@ import pytest
 
 from helpers.kept_log import KeptLog
 from helpers.sdk_tools import Store, eventually, tracking
-from tailrace._runs.core import core_of
+from tailrace._runs.run_part import core_of
 from tailrace_agent.hosts import spawn
 from tailrace_agent.hosts.workers import Host
 from tailrace_agent.pipeline.pipeline import Pipeline

@@ -19,7 +19,7 @@ from helpers.scraping import CollectorRig, endpoint, fetch, read
 from helpers.sdk_tools import eventually, tracking
 from tailrace import Settings
 from tailrace._messages.summary import start_line
-from tailrace._runs.core import core_of
+from tailrace._runs.run_part import core_of
 from tailrace_agent.cli._look import look
 from tailrace_agent.cli._views import SessionView
 from tailrace_agent.cli.status import _title

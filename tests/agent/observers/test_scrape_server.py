@@ -13,7 +13,7 @@ import pytest
 
 from helpers.scraping import CollectorRig, endpoint, fetch
 from helpers.sdk_tools import Store, eventually, tracking
-from tailrace._runs.core import core_of
+from tailrace._runs.run_part import core_of
 from tailrace_agent.ipc import status
 from tailrace_agent.ipc.status import AgentStatus
 from tailrace_agent.observers import scrape_server

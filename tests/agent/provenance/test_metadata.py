@@ -13,7 +13,7 @@ import pytest
 from helpers.kept_log import KeptLog
 from helpers.repositories import git
 from helpers.sdk_tools import Store, eventually, forget, named, script, tracking
-from tailrace._runs.core import core_of
+from tailrace._runs.run_part import core_of
 from tailrace_agent.delivery.deliver import Delivery
 from tailrace_agent.delivery.run_book import RunBook
 from tailrace_agent.delivery.run_state import RunState

@@ -14,7 +14,7 @@ from helpers.sdk_tools import tracking
 from tailrace._api.info import ExperimentInfo
 from tailrace._api.model_handle import ModelHandle
 from tailrace._models.progress import ModelProgress
-from tailrace._runs.core import core_of
+from tailrace._runs.run_part import core_of
 from tailrace_agent.ipc.records import ModelOutcome
 from tailrace_agent.ledger import Counts, Ledger
 from tailrace_agent.reading.comparison import Comparison

@@ -8,7 +8,7 @@ import pytest
 
 from helpers.sdk_tools import lines, tracking, warnings
 from tailrace import CallError, Run, Tracker
-from tailrace._runs.core import core_of
+from tailrace._runs.run_part import core_of
 from tailrace_agent.ipc.records import Alert
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tailrace import Tracker
-from tailrace._runs.core import core_of
+from tailrace._runs.run_part import core_of
 from tailrace_agent.ipc.status import RunStatus
 
 

@@ -11,7 +11,7 @@ import yaml
 from helpers.logged_results import Logged
 from helpers.sdk_tools import tracking
 from tailrace import CallError, Tracker
-from tailrace._runs.core import core_of
+from tailrace._runs.run_part import core_of
 
 
 @pytest.mark.slow

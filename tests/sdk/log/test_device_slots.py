@@ -23,7 +23,7 @@ from helpers.cuda_standin import Driver, Tensor
 from helpers.sdk_tools import Store, eventually, forget, named, script, tracking
 from tailrace import Run, Tracker
 from tailrace._log import device_slots
-from tailrace._runs.core import core_of
+from tailrace._runs.run_part import core_of
 from tailrace_agent.ipc import native
 from tailrace_agent.ipc.device_slots import DTYPES, place_of
 from tailrace_agent.ipc.records import RAW
@@ -363,7 +363,7 @@ def test_agents_that_are_killed_again_and_again_lose_and_double_nothing(
     folder: Path, sqlite_uri: str, tmp_path: Path
 ) -> None:
     code = """
-    from tailrace._runs.core import core_of
+    from tailrace._runs.run_part import core_of
     driver.set(delay_us=1000)
     for step in range(600):
         loss.fill_(step); count.fill_(step)

@@ -15,7 +15,7 @@ import torch
 from tailrace import Tracker
 from tailrace._log import last_values
 from tailrace._log.last_values import MOST
-from tailrace._runs.core import core_of
+from tailrace._runs.run_part import core_of
 
 
 def metrics(directory: Path) -> dict[str, float]:

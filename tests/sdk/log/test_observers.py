@@ -12,7 +12,7 @@ import pytest
 
 from helpers.sdk_tools import Store, tracking
 from tailrace import CallError, Run, Tracker
-from tailrace._runs.core import core_of
+from tailrace._runs.run_part import core_of
 
 
 class Stop(Exception):

@@ -20,7 +20,7 @@ from helpers.sdk_tools import Store, named, script, tracking
 from tailrace import CallError, SettingsError
 from tailrace._log.channel import Elsewhere
 from tailrace._log.selection import DONE, Selection
-from tailrace._runs.core import core_of
+from tailrace._runs.run_part import core_of
 from tailrace._values.numbers import NotReady, to_number
 from tailrace_agent.settings.sources import load_settings
 

@@ -16,7 +16,7 @@ from helpers.devices import StandIn
 from helpers.sdk_tools import Store
 from tailrace import CallError, Tracker
 from tailrace._log import gpu_values
-from tailrace._runs.core import core_of
+from tailrace._runs.run_part import core_of
 
 
 class Device(NamedTuple):

@@ -13,7 +13,7 @@ from helpers.sdk_tools import Store, tracking
 from tailrace import Tracker
 from tailrace._log import gpu_values, thinning
 from tailrace._log.thinning import ThinningSlowPath
-from tailrace._runs.core import core_of
+from tailrace._runs.run_part import core_of
 
 SECOND = 1_000_000_000
 

@@ -10,7 +10,7 @@ import pytest
 from helpers.sdk_tools import Store, said, tracking
 from tailrace import Run, StoreRefused, Tracker
 from tailrace._api.tracker_part import tracker_core_of
-from tailrace._runs.core import core_of
+from tailrace._runs.run_part import core_of
 from tailrace._session.agent_keeper import Keeper
 from tailrace._session.connection import Connection
 from tailrace_agent.ipc.notices import Notice, Topic, refused

@@ -13,8 +13,8 @@ import pytest
 from helpers.sdk_tools import Store, parent_of, tracking
 from tailrace import Tracker
 from tailrace._api.tracker_part import tracker_core_of
-from tailrace._runs.core import core_of
 from tailrace._runs.program_end import end_all
+from tailrace._runs.run_part import core_of
 
 
 def test_the_end_empties_what_children_are_told_and_removes_no_variable_while_others_walk_them(

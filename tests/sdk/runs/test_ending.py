@@ -10,7 +10,7 @@ import pytest
 
 from helpers.sdk_tools import Store, eventually, lines, said, tracking
 from tailrace import Ledger, Tracker
-from tailrace._runs.core import core_of
+from tailrace._runs.run_part import core_of
 
 
 def test_flush_returns_exact_and_balanced_numbers(sdk: Tracker, sqlite_uri: str, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from helpers.ray_standin import Context, put_ray
 from helpers.sdk_tools import tracking, warnings
 from tailrace import Tracker
-from tailrace._runs.core import core_of
+from tailrace._runs.run_part import core_of
 from tailrace._session.ray_place import ray_place
 from tailrace_agent.ipc.job_dir import JobDir
 

@@ -14,8 +14,8 @@ import pytest
 from helpers.sdk_tools import Store, eventually, newer_than_mlflow_3_7, tracking, warnings
 from tailrace import SettingsError, StoreRefused, Tracker
 from tailrace._api.tracker_part import tracker_core_of
-from tailrace._runs.core import core_of
 from tailrace._runs.program_end import end_all
+from tailrace._runs.run_part import core_of
 from tailrace_agent.ipc.session import Session
 from tailrace_agent.settings.settings import Settings
 from tailrace_agent.spool.store import Spool

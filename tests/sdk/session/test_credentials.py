@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from helpers.sdk_tools import Store, eventually, forget, tracking
-from tailrace._runs.core import core_of
+from tailrace._runs.run_part import core_of
 from tailrace._session.credentials import CredentialsWatch
 
 
