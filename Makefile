@@ -63,9 +63,10 @@ bench: $(STAMPS)/test ## Measure the overhead, the delivery rate and the lag
 mlflow-ui: $(STAMPS)/base ## Open MLflow's UI on the configured store, on the next free port
 	@$(BIN)/tailrace ui $(ARGS)
 
-docs: $(STAMPS)/docs ## Build the API reference from the docstrings into site/
-	$(BIN)/pdoc --docformat google --output-directory site tailrace tailrace._api.artifacts tailrace_agent
-	@echo "Open site/index.html"
+# A link or an anchor that leads nowhere ends it.
+docs: $(STAMPS)/docs ## Build the site into site/; ARGS=serve shows it while you write
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs $(or $(ARGS),build --quiet) --strict
+	@$(if $(ARGS),,echo "Open site/index.html")
 
 wheels: $(TOOLS)/.stamp ## Build the wheels that are published into dist/, and send a run through each
 	$(TOOLS)/bin/python tools/wheels.py $(ARGS)
@@ -127,6 +128,8 @@ $(STAMPS)/lint: $(STAMPS)/test
 	@touch $@
 
 $(STAMPS)/docs: $(STAMPS)/base
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11, 5))' \
+		|| { echo "the site needs Python 3.11.5 or newer: make PYTHON=python3.12 docs" >&2; exit 1; }
 	@echo "Installing what the docs need"
 	@$(PIP) -e '.[docs]'
 	@touch $@
