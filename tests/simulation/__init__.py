@@ -1,1 +1,1 @@
-"""A simulator of the whole path: see docs/reliability.md, "The simulator"."""
+"""A simulator of the whole path: see docs/architecture/simulator.md."""
