@@ -2,7 +2,7 @@
 
 Whoever has to know of every setting reads it here: the sources, their messages, and the launcher, which decides whether
 two runs can share an agent. Type, bounds and default stand in `Settings`, where a type checker sees them. Tests hold
-the two together, and docs/settings.md is row by row what they hold.
+the two together, and the tables of docs/settings.md are made of them.
 """
 
 from __future__ import annotations
