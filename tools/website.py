@@ -89,18 +89,22 @@ def default_of(name: str) -> str:
 
 def command_reference() -> str:
     """A section for each command, as its `--help` has it."""
-    return "\n\n".join(_section(command, path) for command, path in commands(command_line, ("tailrace",)))
+    return "\n\n".join(_section(command, path) for command, path in all_commands())
 
 
-def commands(command: click.Command, path: tuple[str, ...]) -> Iterator[tuple[click.Command, tuple[str, ...]]]:
-    """The command and all below it, each with the words that call it."""
+def all_commands() -> list[tuple[click.Command, tuple[str, ...]]]:
+    """Every command, with the words that call it."""
+    return list(_below(command_line, ("tailrace",)))
+
+
+def _below(command: click.Command, path: tuple[str, ...]) -> Iterator[tuple[click.Command, tuple[str, ...]]]:
     yield command, path
     if isinstance(command, click.Group):
         context = click.Context(command)
         for name in command.list_commands(context):
             found = command.get_command(context, name)
             if found is not None and not found.hidden:
-                yield from commands(found, (*path, name))
+                yield from _below(found, (*path, name))
 
 
 def _section(command: click.Command, path: tuple[str, ...]) -> str:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import click
 import pytest
 from mlflow import MlflowClient
 
+import tailrace
 from helpers.sdk_tools import forget, script
 from tailrace_agent.cli import main as command_line
-from tailrace_agent.settings.settings import Settings
 from tailrace_agent.settings.sources import INTERNAL_VARIABLES, load_settings
 from tailrace_agent.settings.table import TABLE
-from tailrace_agent.settings.units import parse_duration, parse_size, size_text
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -56,40 +57,62 @@ def _anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title).strip().replace(" ", "-") for title in titles}
 
 
-def _commands(command: click.Command, path: tuple[str, ...]) -> Iterator[str]:
-    yield " ".join(path)
-    if isinstance(command, click.Group):
-        context = click.Context(command)
-        for name in command.list_commands(context):
-            found = command.get_command(context, name)
-            assert found is not None, name
-            yield from _commands(found, (*path, name))
+def _website() -> ModuleType:
+    """What the site has beyond the pages, as MkDocs loads it."""
+    spec = importlib.util.spec_from_file_location("website", ROOT / "tools" / "website.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-def _default(name: str) -> str:
-    """A default as the settings page writes it."""
-    value, setting = getattr(Settings(), name), TABLE[name]
-    if value is None or value == ():
-        return setting.unset
-    if setting.parse is parse_duration:
-        return f"{value:g} s"
-    if setting.parse is parse_size:
-        return size_text(value).replace(".0 ", " ")
-    return f"{value:g}" if type(value) in (int, float) else f"`{str(value).lower()}`"
+WEBSITE = _website()
+
+
+def _expanded(page: Path) -> str:
+    """A page as the site has it, with the tables that are made of the program's own."""
+    text: str = WEBSITE.expanded(page.read_text(encoding="utf-8"))
+    return text
 
 
 @pytest.mark.parametrize("name", TABLE)
 def test_the_settings_page_says_of_every_setting_what_the_table_says(name: str) -> None:
     setting = TABLE[name]
-    cells = (
-        f"`{name}`", f"`TAILRACE_{name.upper()}`", _default(name), setting.allowed, setting.scope, setting.description
-    )  # fmt: skip
-    assert f"\n| {' | '.join(cells)} |\n" in (DOCS / "settings.md").read_text(encoding="utf-8")
+    (row,) = re.findall(rf"^\| `{name}`<br>.*\|$", _expanded(DOCS / "settings.md"), re.MULTILINE)
+    first, default, allowed, scope, description = row.removeprefix("| ").removesuffix(" |").split(" | ")
+    assert first == f"`{name}`<br>`TAILRACE_{name.upper()}`"
+    assert default
+    assert (allowed, scope, description) == (setting.allowed, setting.scope, setting.description)
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("quiet", "`false`"),
+        ("end_timeout", "60 s"),
+        ("drain_interval", "0.1 s"),
+        ("ring_bytes", "8 MiB"),
+        ("nice", "10"),
+        ("keep_days", "7"),
+        ("agent", "`process`"),
+        ("alerts", "none"),
+        ("ranks", "zero"),
+        ("dir", "the user's state directory"),
+    ],
+)
+def test_a_default_is_written_as_people_write_it(name: str, written: str) -> None:
+    assert WEBSITE.default_of(name) == written
 
 
 def test_the_settings_page_lists_nothing_that_is_no_setting() -> None:
-    listed = re.findall(r"^\| `(\w+)` \| `TAILRACE_", (DOCS / "settings.md").read_text(encoding="utf-8"), re.MULTILINE)
+    listed = re.findall(r"^\| `(\w+)`<br>`TAILRACE_", _expanded(DOCS / "settings.md"), re.MULTILINE)
     assert sorted(listed) == sorted(TABLE)
+
+
+def test_the_api_pages_have_every_public_name_once() -> None:
+    named = [name for page in (DOCS / "api").glob("*.md") for name in WEBSITE.api_names(page.read_text("utf-8"))]
+    assert sorted(named) == sorted(tailrace.__all__)
 
 
 @pytest.mark.parametrize("variable", sorted(INTERNAL_VARIABLES))
@@ -108,10 +131,32 @@ def test_the_sample_files_are_valid_settings(tmp_path: Path) -> None:
         assert load_settings(environ={}, start_dir=directory).experiment_name == "digits"
 
 
-@pytest.mark.parametrize("command", list(_commands(command_line, ("tailrace",)))[1:])
-def test_every_command_is_on_the_command_line_page(command: str) -> None:
+@pytest.mark.parametrize(
+    ("command", "path"), [pytest.param(*found, id=" ".join(found[1])) for found in WEBSITE.all_commands()]
+)
+def test_every_command_is_on_the_command_line_page_with_its_options(command: click.Command, path: list[str]) -> None:
+    _, _, section = _expanded(DOCS / "command-line.md").partition(f"\n### `{' '.join(path)}`\n")
+    section, _, _ = section.partition("\n### ")
+    for option in (name for parameter in command.params for name in parameter.opts if name.startswith("--")):
+        assert option in section, option
+
+
+@pytest.mark.parametrize("command", command_line.list_commands(click.Context(command_line)))
+def test_every_command_has_a_word_of_what_it_is_for(command: str) -> None:
     page = (DOCS / "command-line.md").read_text(encoding="utf-8")
-    assert re.search(rf"\b{re.escape(command)}\b", page), f"docs/command-line.md does not mention `{command}`"
+    assert re.search(rf"^\| .*`(tailrace )?{command}\b", page, re.MULTILINE), command
+
+
+def _words(text: str) -> int:
+    return sum(any(map(str.isalnum, word)) for word in text.split())
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in sorted(DOCS.rglob("*.md")) if "architecture" not in page.relative_to(DOCS).as_posix()],
+    ids=_name,
+)  # fmt: skip
+def test_no_page_for_users_is_longer_than_1500_words(page: Path) -> None:
+    assert _words(page.read_text(encoding="utf-8")) <= 1500
 
 
 @pytest.mark.parametrize("page", _pages(), ids=_name)
@@ -151,6 +196,10 @@ def test_the_commands_on_a_page_on_migrating_are_ones(page: Path) -> None:
 def test_the_first_steps_are_in_python() -> None:
     assert list(_blocks(ROOT / "README.md", "python"))
     assert len(list(_blocks(DOCS / "quickstart.md", "python"))) >= 5
+
+
+def test_the_readme_is_read_in_a_few_minutes() -> None:
+    assert _words((ROOT / "README.md").read_text(encoding="utf-8")) <= 700
 
 
 @pytest.mark.parametrize("page", _pages(), ids=_name)

@@ -97,7 +97,7 @@ def test_only_the_job_that_publishes_may_sign_and_it_waits_for_every_try() -> No
 
 
 def test_every_line_of_the_threat_model_names_a_test_that_exists_or_says_that_there_is_none() -> None:
-    page = (ROOT / "docs" / "threat-model.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "architecture" / "threats.md").read_text(encoding="utf-8")
     rows = [line for line in page.splitlines() if line.startswith("| ") and not line.startswith("| what ")]
     assert len(rows) > 20
     missing = []
