@@ -26,7 +26,9 @@ from tailrace_agent.mlflow.links import run_page  # noqa: E402
 
 # What is in the way of the charts.
 _TIDY = """
-    document.head.insertAdjacentHTML('beforeend', '<style>.modebar { display: none !important }</style>');
+    document.head.insertAdjacentHTML('beforeend', `<style>
+        .modebar, [class*=assistant], [data-component-id*=assistant] { display: none !important }
+    </style>`);
     document.querySelector('[data-component-id="mlflow.assistant.chat_panel.close"]')?.click();
     document.querySelector('[data-component-id="mlflow_header.toggle_sidebar_button"]')?.click();
 """
@@ -37,7 +39,7 @@ def tutorial_run(directory: Path) -> None:
     """The first run of the tutorial, its charts in MLflow's UI."""
     with mlflow_ui(directory) as url:
         run_id, experiment = logged(directory, _block("quickstart.md", 0), url, "baseline")
-        with browser(directory, width=1300, height=760) as page:
+        with browser(directory, width=1300, height=1120) as page:
             page.open(run_page(url, experiment, f"{run_id}/model-metrics"))
             page.wait(_DRAWN + "2", 120)
             page.run(_TIDY)
@@ -58,7 +60,9 @@ def notebook_card(directory: Path) -> None:
 
 def terminal_view(directory: Path) -> None:
     """`tailrace top` on a run of the tutorial's, as it is in a terminal of 110 columns."""
-    subprocess.run([sys.executable, "-c", _block("quickstart.md", 0)], cwd=directory, env=_environ(directory), check=True)
+    subprocess.run(
+        [sys.executable, "-c", _block("quickstart.md", 0)], cwd=directory, env=_environ(directory), check=True
+    )
     terminal(directory, ["top", "--once", "--tracking-uri", f"sqlite:///{directory}/mlflow.db"], "top.svg")
 
 

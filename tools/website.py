@@ -127,7 +127,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001
     """The page with its tables, and with links as they are on the site."""
     here = ROOT if page.file.src_uri in OUTSIDE else (ROOT / "docs" / page.file.src_uri).parent
     known = {file.src_uri for file in files}

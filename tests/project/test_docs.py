@@ -222,7 +222,11 @@ def test_the_index_lists_every_page() -> None:
 
 
 def test_every_feature_names_a_test_that_exists() -> None:
-    rows = [line for line in (DOCS / "architecture" / "features.md").read_text(encoding="utf-8").splitlines() if line.startswith("| ✓")]
+    rows = [
+        line
+        for line in (DOCS / "architecture" / "features.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith("| ✓")
+    ]
     assert len(rows) > 30
     for row in rows:
         named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", row)
