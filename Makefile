@@ -66,7 +66,7 @@ mlflow-ui: $(STAMPS)/base ## Open MLflow's UI on the configured store, on the ne
 # A link or an anchor that leads nowhere ends it.
 docs: $(STAMPS)/docs ## Build the site into site/; ARGS=serve shows it while you write
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs $(or $(ARGS),build --quiet) --strict
-	@$(if $(ARGS),,echo "Open site/index.html")
+	@$(if $(ARGS),,echo "Open site/index.html; its search works with: make docs ARGS=serve")
 
 wheels: $(TOOLS)/.stamp ## Build the wheels that are published into dist/, and send a run through each
 	$(TOOLS)/bin/python tools/wheels.py $(ARGS)
