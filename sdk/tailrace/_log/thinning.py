@@ -13,8 +13,10 @@ For runs with `overhead_budget` alone; all others have the plain `SlowPath`, and
   steps and times. So the run's last values, and its best ones, are those of all that it was given.
 * All others are dropped, for the reason `thinned to keep overhead_budget`, name by name, in the ledger.
 
-Thread safety: `timed` from any thread, as `SlowPath`; two threads that log the same names at the same moment may be
-counted as one.
+What is held is the process's own: a forked child begins anew, and thins nothing of its parent's runs.
+
+Thread safety: `timed` from any thread, as `SlowPath`; of two threads that log the same names at the same moment, one
+more may be logged. What is left out is counted under a lock, which may be entered again by a signal handler.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import contextlib
 import math
 import os
 import sys
+import threading
 import weakref
 from time import monotonic_ns, sleep
 from time import time_ns as now_ns
@@ -48,7 +51,8 @@ _EVERY: Final = 1.0  # seconds
 _FEWEST: Final = 10
 """Slow calls in a second, below which no name is busy."""
 _MOST: Final = 1024  # one call in so many
-_MOST_NAMES: Final = 1000  # thinned, and told apart
+_MOST_NAMES: Final = 1000
+_MOST_TOLD: Final = 20  # names in the ledger
 _ENDS_WITHIN: Final = 10.0  # seconds
 _VIEW_OF: Final = 4096  # bytes that a tensor may keep alive
 
@@ -128,12 +132,20 @@ class ThinningSlowPath(SlowPath):
     def __init__(self, *args: Any, budget: float, put: Callable[[object], None], tell: Tell) -> None:
         super().__init__(*args)
         self._budget, self._put, self._tell = budget, put, tell
-        self._plans: dict[tuple[Any, ...], _Plan] = {}
-        self._left: dict[str, _Left] = {}
         self._share = 0.0
         self._looked, self._took, self._called, self._over = monotonic_ns(), 0, 0, False
-        self._told = False
+        self._calls = 0
+        self.begin_anew()
         _watch(self)
+
+    def begin_anew(self) -> None:
+        """In a forked child: what is held is the parent's."""
+        self._plans: dict[tuple[Any, ...], _Plan] = {}
+        self._left: dict[str, _Left] = {}
+        self._named: set[str] = set()
+        self._batches: dict[int, list[_Waiting]] = {}
+        self._lock = threading.RLock()
+        self._told = False
 
     def timed(self, values: Mapping[str, Any], metrics: Any, step: Any, time_ns: int, error: BaseException) -> None:
         try:
@@ -148,14 +160,17 @@ class ThinningSlowPath(SlowPath):
         before = self.took_ns
         if plan.left > 0 and not isinstance(error, Nested) and self._leaves_out(plan, named, step, time_ns):
             plan.left -= 1
-            self.calls += 1
+            # Not a call of those that the agent sees, but its time counts.
             self.took_ns += now_ns() - time_ns
         else:
             plan.left = plan.every - 1
             super().timed(values, metrics, step, time_ns, error)
             if plan.waiting:
+                began = now_ns()
                 self._read_later(plan)
+                self.took_ns += now_ns() - began
         plan.took += self.took_ns - before
+        self._calls += 1
         return None
 
     def look(self, now: int) -> None:
@@ -164,8 +179,8 @@ class ThinningSlowPath(SlowPath):
         Args:
             now: Nanoseconds of a clock that only goes forward.
         """
-        wall, took, called = now - self._looked, self.took_ns - self._took, self.calls - self._called
-        self._looked, self._took, self._called = now, self.took_ns, self.calls
+        wall, took, called = now - self._looked, self.took_ns - self._took, self._calls - self._called
+        self._looked, self._took, self._called = now, self.took_ns, self._calls
         plans = list(self._plans.items())
         costs = [(plan.took, keys, plan) for keys, plan in plans]
         for plan in (plan for _, plan in plans):
@@ -182,13 +197,16 @@ class ThinningSlowPath(SlowPath):
         for plan in list(self._plans.values()):
             if plan.waiting:
                 self._read_later(plan)
-        if self._told:
-            LANE.drain(_ENDS_WITHIN)  # what a device has not computed by then is dropped
-        for key, left in list(self._left.items()):
-            for at in sorted(left.held, key=lambda at: at[1:]):
-                self.channel.put(encode((self._run, at.step, at.time_ns, {key: at.value})))
-                left.n -= 1
-            left.last = left.low = left.high = None
+        if self._batches:
+            LANE.drain(_ENDS_WITHIN)
+        with self._lock:
+            for batch in list(self._batches.values()):  # what a device has not computed by now
+                self._take_in(batch, {})
+            for key, left in self._left.items():
+                for at in sorted(left.held, key=lambda at: at[1:]):
+                    self.channel.put(encode((self._run, at.step, at.time_ns, {key: at.value})))
+                    left.n -= 1
+                left.last = left.low = left.high = None
         self._count()
         if self._told:
             self._say(first=False)
@@ -197,53 +215,62 @@ class ThinningSlowPath(SlowPath):
 
     def _leaves_out(self, plan: _Plan, named: Mapping[str, Any], step: Any, time_ns: int) -> bool:
         """Takes note of a call's values without logging them; False where it has to be logged."""
-        if type(step) is not int:
+        if type(step) is not int or len(self._left) + len(named) > _MOST_NAMES:
             return False
+        numbers: dict[str, float] = {}
+        waiting: list[_Waiting] = []
         try:
-            numbers, deferred, bad = split(named)
+            for key, value in named.items():
+                if type(value) is float and type(key) is str:
+                    numbers[key] = value
+                elif type(key) is str and (kept := _kept(value)) is not None:
+                    waiting.append(_Waiting(key, *kept, step, time_ns))
+                else:
+                    # All kinds of values, names that are none, nested ones: rare, and slower.
+                    others, deferred, bad = split({key: value})
+                    if deferred or bad:
+                        return False
+                    numbers |= others
         except Exception:  # noqa: BLE001 - values whose own methods raise
             return False
-        if bad or len(self._left) + len(numbers) + len(deferred) > _MOST_NAMES:
-            return False
-        waiting = [_Waiting(key, *kept, step, time_ns) for key, value in deferred.items() if (kept := _kept(value))]
-        if len(waiting) < len(deferred):
-            return False
-        for key, number in numbers.items():
-            left = self._of(key)
-            left.n += 1
-            left.add(_At(number, step, time_ns))
-        for each in waiting:
-            self._of(each.key).n += 1
+        with self._lock:
+            for key, number in numbers.items():
+                self._add(key, _At(number, step, time_ns))
         plan.waiting += waiting
         return True
 
-    def _of(self, key: str) -> _Left:
-        return self._left.get(key) or self._left.setdefault(key, _Left())
+    def _add(self, key: str, at: _At | None) -> None:
+        """One more was left out, with its value where that is known. Under the lock."""
+        left = self._left.get(key) or self._left.setdefault(key, _Left())
+        left.n += 1
+        if at is not None:
+            left.add(at)
 
     def _read_later(self, plan: _Plan) -> None:
         """Has the values on devices read when the devices are so far."""
-        waiting, plan.waiting = plan.waiting, []
+        batch, plan.waiting = plan.waiting, []
+        self._batches[id(batch)] = batch
         try:
-            events = _marks(waiting)
+            events = _marks(batch)
         except Exception:  # noqa: BLE001 - a driver may raise anything: they are dropped, and counted as such
+            self._take_in(batch, {})
             return
-        LANE.watch(
+        watched = LANE.watch(
             lambda: all(event.query() for event in events),
-            lambda: self._read(waiting),
-            on_error=lambda _: None,
+            lambda: self._take_in(batch, _values(batch)),
+            on_error=lambda _: self._take_in(batch, {}),
         )
+        if not watched:
+            self._take_in(batch, {})
 
-    def _read(self, waiting: list[_Waiting]) -> None:
-        """Compares values that were on devices. Waits for them, if it has to."""
-        tensors = [each for each in waiting if each.version is not None]
-        arrays = [each for each in waiting if each.version is None]
-        # A lost device, a deleted buffer: they are dropped, and counted as such.
-        with contextlib.suppress(Exception):
-            for each, value in _of_tensors(tensors):
-                self._of(each.key).add(_At(value, each.step, each.time_ns))
-        for each in arrays:
-            with contextlib.suppress(Exception):
-                self._of(each.key).add(_At(to_number(each.value.item()), each.step, each.time_ns))
+    def _take_in(self, batch: list[_Waiting], values: dict[int, float]) -> None:
+        """Compares values that were on devices: those at these places of a batch. Once for each batch."""
+        with self._lock:
+            if self._batches.pop(id(batch), None) is None:
+                return
+            for place, each in enumerate(batch):
+                value = values.get(place)
+                self._add(each.key, None if value is None else _At(value, each.step, each.time_ns))
 
     def _thin(self, costs: list[tuple[int, tuple[Any, ...], _Plan]], excess: float) -> None:
         for took, _, plan in costs:
@@ -271,10 +298,17 @@ class ThinningSlowPath(SlowPath):
 
     def _count(self) -> None:
         """Tells the agent what is dropped by now. What is held may still be logged."""
-        for key, left in list(self._left.items()):
-            if (n := left.n - len(left.held) - left.told) > 0:
-                left.told += n
-                self._put(Drop(self._run, "metric", because("thinned to keep overhead_budget", key), n))
+        counts: dict[str, int] = {}
+        with self._lock:
+            for key, left in self._left.items():
+                if (n := left.n - len(left.held) - left.told) > 0:
+                    left.told += n
+                    # The ledger is one tag: it has no room for thousands of names.
+                    name = key if key in self._named or len(self._named) < _MOST_TOLD else "others"
+                    self._named.add(name)
+                    counts[name] = counts.get(name, 0) + n
+        for name, n in counts.items():
+            self._put(Drop(self._run, "metric", because("thinned to keep overhead_budget", name), n))
 
 
 def _kept(value: Any) -> tuple[Any, int | None] | None:
@@ -282,7 +316,9 @@ def _kept(value: Any) -> tuple[Any, int | None] | None:
     try:
         if hasattr(value, "copy_to_host_async"):  # an array of JAX's, which cannot change
             return (value, None) if math.prod(value.shape) == 1 else None
-        if tensor_fault(value) is not None or value.untyped_storage().nbytes() > _VIEW_OF:
+        if value.device.type == "cpu" or tensor_fault(value) is not None:
+            return None
+        if value.untyped_storage().nbytes() > _VIEW_OF:
             return None
         # With its graph it would keep the whole step's activations alive. It has the same count of changes.
         return value.detach(), value._version
@@ -296,23 +332,26 @@ def _marks(waiting: list[_Waiting]) -> list[Any]:
     return [mark for mark in marks if mark is not None]
 
 
-def _of_tensors(waiting: list[_Waiting]) -> list[tuple[_Waiting, float]]:
-    """The values of tensors, of one device and type with one copy; those that were changed since are left out."""
-    groups: dict[tuple[Any, Any], list[_Waiting]] = {}
-    for each in waiting:
-        if each.value._version == each.version:
-            groups.setdefault((each.value.device, each.value.dtype), []).append(each)
-    found: list[tuple[_Waiting, float]] = []
-    for group in groups.values():
+def _values(batch: list[_Waiting]) -> dict[int, float]:
+    """The values of a batch, by their places, as far as they are to be had. Waits for them, if it has to."""
+    found: dict[int, float] = {}
+    groups: dict[tuple[Any, Any], list[int]] = {}
+    for place, each in enumerate(batch):
+        if each.version is None:
+            with contextlib.suppress(Exception):  # a deleted buffer
+                found[place] = to_number(each.value.item())
+        elif each.value._version == each.version:
+            groups.setdefault((each.value.device, each.value.dtype), []).append(place)
+    for places in groups.values():
         torch: Any = sys.modules["torch"]
-        with torch.no_grad():
-            values = torch.stack([each.value.reshape(()) for each in group]).tolist()
-        # Once more: one that was changed while it was copied.
-        found += [
-            (each, float(value))
-            for each, value in zip(group, values, strict=True)
-            if each.value._version == each.version
-        ]
+        with contextlib.suppress(Exception), torch.no_grad():  # a lost device
+            read = torch.stack([batch[place].value.reshape(()) for place in places]).tolist()
+            # Once more: one that was changed while it was copied.
+            found |= {
+                place: float(value)
+                for place, value in zip(places, read, strict=True)
+                if batch[place].value._version == batch[place].version
+            }
     return found
 
 
@@ -337,6 +376,14 @@ def _watch(path: ThinningSlowPath) -> None:
         start_thread(look, "tailrace-budget")
     except RuntimeError:  # no thread to be had: nothing is thinned
         return
+
+
+def _after_fork_in_child() -> None:
+    for path in list(_watched):
+        path.begin_anew()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def slow_path(*parts: Any, budget: float | None, put: Callable[[object], None], tell: Tell) -> SlowPath:

@@ -218,7 +218,7 @@ def test_two_processes_of_a_run_that_is_asked_to_stop_end_with_the_same_epoch(sq
     options = {"devices": 2, "strategy": "ddp"}
     with program(tmp_path, sqlite_uri, name="asked", epochs=100_000, options=options) as process:
         client = MlflowClient(sqlite_uri)
-        (found,) = eventually(lambda: client.search_runs(["0"], "attributes.run_name = 'asked'"), timeout=120)
+        (found,) = eventually(lambda: client.search_runs(["0"], "attributes.run_name = 'asked'"), timeout=200)
         client.set_tag(found.info.run_id, "tailrace.stop", "enough")
         _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
