@@ -173,3 +173,37 @@ def test_a_thread_looks_once_a_second(sqlite_uri: str, monkeypatch: pytest.Monke
         while len(looked) < 3:
             time.sleep(0.01)
     assert looked == sorted(looked)
+
+
+def test_what_a_forked_child_logs_is_its_own_and_what_is_held_is_its_parents(sqlite_uri: str, device: StandIn) -> None:
+    with tracking(sqlite_uri, overhead_budget=0.001) as sdk, sdk.start_run() as run:
+        sdk.log(loss=elsewhere(1.0), step=0)
+        thinned(run, every=1000)
+        sdk.log(loss=elsewhere(2.0), step=1)  # the first of a thousand
+        sdk.log(loss=elsewhere(3.0), step=2)
+        path = budget_of(run)
+        path.begin_anew()  # what a fork does in the child
+        path.rest()
+        sdk.log(loss=elsewhere(4.0), step=3)
+    assert Store(sqlite_uri, run).history("loss") == [(0, 1.0), (1, 2.0), (3, 4.0)]
+    assert dropped(run) == {}
+
+
+def test_what_a_device_has_not_computed_at_the_end_is_dropped_and_counted(
+    sqlite_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    never = StandIn()
+    monkeypatch.setattr(thinning, "device_module", lambda kind: never)
+    monkeypatch.setattr(gpu_values, "device_module", lambda kind: StandIn(events=False))
+    monkeypatch.setattr(thinning, "_EVERY", 1000.0)
+    monkeypatch.setattr(thinning, "_ENDS_WITHIN", 0.1)
+    with tracking(sqlite_uri, overhead_budget=0.001) as sdk, sdk.start_run() as run:
+        sdk.log(loss=elsewhere(1.0), step=0)
+        thinned(run, every=1000)
+        for step in range(1, 10):
+            sdk.log(loss=elsewhere(float(step)), step=step)
+        budget_of(run).rest()
+        never.finish()
+        sdk.log(other=1.0)
+    assert dropped(run) == {"thinned to keep overhead_budget: loss": 8}
+    assert run.ledger().of("metric").accepted == 11
