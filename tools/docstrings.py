@@ -1,4 +1,4 @@
-"""For the API pages: the section `Example:` of our docstrings is what griffe knows as `Examples:`, code with its output."""
+"""For the API pages: a section `Example:` of our docstrings is what griffe knows as `Examples:`, code and output."""
 
 from __future__ import annotations
 
