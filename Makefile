@@ -63,9 +63,9 @@ bench: $(STAMPS)/test ## Measure the overhead, the delivery rate and the lag
 mlflow-ui: $(STAMPS)/base ## Open MLflow's UI on the configured store, on the next free port
 	@$(BIN)/tailrace ui $(ARGS)
 
-# A link or an anchor that leads nowhere ends it.
+# A link or an anchor that leads nowhere ends it (under --quiet it would not: MkDocs counts what it says).
 docs: $(STAMPS)/docs ## Build the site into site/; ARGS=serve shows it while you write
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs $(or $(ARGS),build --quiet) --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs $(or $(ARGS),build) --strict
 	@$(if $(ARGS),,echo "Open site/index.html; its search works with: make docs ARGS=serve")
 
 wheels: $(TOOLS)/.stamp ## Build the wheels that are published into dist/, and send a run through each
