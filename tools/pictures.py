@@ -48,14 +48,15 @@ def tutorial_run(directory: Path) -> None:
 
 def notebook_card(directory: Path) -> None:
     """What `run` shows of itself in a notebook."""
-    import nbclient
-    import nbformat
+    from helpers.notebooks import kernel
 
-    cells = [_block("notebooks.md", 0), "run"]
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-    nbclient.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(directory)}}).execute()
-    html = "".join(o.data["text/html"] for c in notebook.cells for o in c.outputs if "text/html" in o.get("data", {}))
-    page_of_html(directory, html, "notebook-card.png", width=760, height=320)
+    cells = {"import": "import tailrace as sdk", "card": _block("notebooks.md", 1)}
+    with kernel(directory, f"sqlite:///{directory}/mlflow.db", cells, directory / "page.ipynb") as notebook:
+        for cell in cells:
+            notebook.execute(cell)
+        shown = [output.data.get("text/html", "") for output in notebook.outputs["card"] if "data" in output]
+        html = next(text for text in shown if "● " in text)
+    page_of_html(directory, html, "notebook-card.png", width=560, height=300)
 
 
 def terminal_view(directory: Path) -> None:
@@ -114,8 +115,11 @@ def terminal(directory: Path, arguments: list[str], picture: str, columns: int =
     printed = subprocess.run(command, cwd=directory, env=environ, capture_output=True, text=True, check=True).stdout
     with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
         console = Console(record=True, width=columns, file=nowhere)
-        console.print(Text.from_ansi(printed))
-        console.save_svg(str(DOCS / picture), title=f"tailrace {arguments[0]}")
+        console.print(Text.from_ansi(printed.replace(str(directory), "/home/ada").rstrip()))
+        drawn = console.export_svg(title=f"tailrace {arguments[0]}")
+    # The reader's own font: rich's would be loaded from elsewhere.
+    (DOCS / picture).write_text(re.sub(r"@font-face {.*?}\n", "", drawn, flags=re.DOTALL), encoding="utf-8")
+    print(f"docs/{picture}")
 
 
 def _block(page: str, number: int) -> str:

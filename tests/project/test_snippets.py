@@ -9,7 +9,8 @@ above a block, in a comment that readers do not see:
 - `<!-- run by tests/…py: why -->`: that test runs it;
 - `<!-- not run: why -->`: it needs what is not there. There are few of them, and they are counted.
 
-`<!-- python: run by tests/…py -->` says the same of all blocks of its page.
+`<!-- python: run by tests/…py -->` says the same of all blocks of its page; `<!-- python: cells of one notebook -->`
+says that they are that, with those in `ipython` among them.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import NamedTuple
 
 import pytest
 
+from helpers.notebooks import kernel
 from helpers.sdk_tools import forget, script
 
 ROOT = Path(__file__).parents[2]
@@ -39,6 +41,7 @@ SMALLER = {
 """So that a page takes seconds."""
 
 _BLOCK = re.compile(r"(?:^<!-- ([^\n]*) -->\n)?^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_CELLS = "cells of one notebook"
 _PAGE = re.compile(r"^<!-- python: (.*) -->$", re.MULTILINE)
 
 pytestmark = pytest.mark.skipif(not DOCS.exists(), reason="the tests run outside of the source tree")
@@ -50,7 +53,7 @@ class Block(NamedTuple):
     code: str
 
     def runs_here(self) -> bool:
-        return not self.said.startswith(("run by ", "not run: "))
+        return not self.said.startswith(("run by ", "not run: ", _CELLS))
 
 
 def blocks_of(page: Path) -> list[Block]:
@@ -59,7 +62,7 @@ def blocks_of(page: Path) -> list[Block]:
     return [
         Block(page, said or (of_page[1] if of_page else ""), code)
         for said, language, code in _BLOCK.findall(text)
-        if language == "python"
+        if language in ("python", "ipython")
     ]
 
 
@@ -71,7 +74,9 @@ BLOCKS = [block for page in _pages() for block in blocks_of(page)]
 
 
 def test_what_is_said_of_a_block_is_understood() -> None:
-    known = re.compile(r"|continues|ends by SIGKILL|run by tests/[\w/]+\.py(::\w+)?(: .+)?|not run: .+")
+    known = re.compile(
+        r"|continues|ends by SIGKILL|cells of one notebook|run by tests/[\w/]+\.py(::\w+)?(: .+)?|not run: .+"
+    )
     assert [block.said for block in BLOCKS if not known.fullmatch(block.said)] == []
 
 
@@ -121,6 +126,25 @@ def test_the_blocks_of_a_page_run_as_they_stand(page: Path, sqlite_template: Pat
     if page.name == "quickstart.md":
         assert "KILLED 20000 points\n" in printed
         assert "disappeared without ending the run" in printed
+    forget(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(
+    "page",
+    [page for page in _pages() if any(block.said == _CELLS for block in blocks_of(page))],
+    ids=lambda page: page.relative_to(ROOT).as_posix(),
+)
+def test_the_blocks_of_a_page_on_notebooks_run_as_its_cells(page: Path, sqlite_template: Path, tmp_path: Path) -> None:
+    shutil.copy(sqlite_template, tmp_path / "mlflow.db")
+    cells = {str(number): block.code for number, block in enumerate(blocks_of(page))}
+    with kernel(tmp_path, f"sqlite:///{tmp_path}/mlflow.db", cells, tmp_path / "page.ipynb") as notebook:
+        for cell in cells:
+            notebook.execute(cell)
+    shown = [output for outputs in notebook.outputs.values() for output in outputs]
+    assert [output for output in shown if output.output_type == "error"] == []
+    assert any("text/html" in output.get("data", {}) for output in shown), "a card"
     forget(tmp_path)
 
 
