@@ -65,12 +65,25 @@ class _Answering:
     """A store without runs and without a bulk way."""
 
     limits = Limits()
+    ahead = 0.0
 
     def find_runs(self, _: str) -> list[object]:
         return []
 
     def metrics_at_once(self, _: int) -> int:
         return self.limits.metrics
+
+    def clock_ahead(self) -> float:
+        return self.ahead
+
+
+def test_a_clock_that_is_not_the_servers_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    answering = _Answering()
+    answering.ahead = -300.0
+    monkeypatch.setattr(process, "open_sink", lambda *_, **__: answering)
+    check = store(App(None), Settings(tracking_uri="sqlite:///:memory:"))
+    assert (check.result, check.mend) == ("warn", "timedatectl set-ntp true")
+    assert "clock is 5 min behind the server's" in check.text
 
 
 def test_a_server_that_holds_answers_back_from_others_is_said_to(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,6 +40,7 @@ def test_the_words_are_those_that_spools_and_ledgers_of_all_versions_hold() -> N
         "lost with a damaged spool",
         "unreadable block",
         "cut short by a power cut",
+        "thinned to keep overhead_budget",
         "staged copy is gone",
         "discarded by the user",
     } == set(get_args(Reason))
