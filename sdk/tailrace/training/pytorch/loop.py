@@ -117,9 +117,12 @@ class Loop:
         total: Any = 0.0
         samples = 0
         turn = True
-        optimizer.zero_grad(set_to_none=True)
         began = time.perf_counter()
         for index, (batch, data_wait, last) in enumerate(_with_waits(self._train_loader)):
+            if turn:
+                # Not behind the optimizer's step: what is freed there goes back to the system before the next gradients
+                # need it, which then cost hundreds of page faults a step.
+                optimizer.zero_grad(set_to_none=True)
             turn = last or (index + 1) % accumulate == 0
             # Gradients are averaged over the processes once, when they are used.
             with _AS_IT_IS if turn or self._ranks.size == 1 else self._model.no_sync():  # type: ignore[operator]
@@ -142,6 +145,7 @@ class Loop:
             raise CallError("train_loader gave no batch: there is nothing to train on")
         if not turn and self._ranks.size == 1:
             self._advance()  # the loader has given fewer batches than its length
+        optimizer.zero_grad(set_to_none=True)  # validation and the checkpoint have their memory
         found = {"train_loss": self._mean(total, samples), **_named("train", self._train_scores.compute())}
         if not math.isfinite(found["train_loss"]):
             raise FloatingPointError(
@@ -266,7 +270,6 @@ class Loop:
         else:
             scaler.step(recipe.optimizer)
             scaler.update()
-        recipe.optimizer.zero_grad(set_to_none=True)
         if self._each_batch:
             recipe.scheduler.step()
         return norm
