@@ -12,12 +12,16 @@ Importing this module imports nothing of multiprocessing; it looks at what the p
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 __all__ = ["at_end", "lasts", "uncaught"]
+
+_OUTERMOST: Final = ("<module>", "_run_module_as_main")
+"""Where a program begins: a script or `-c`, and `-m`."""
 
 _tasks: list[Callable[[], None]] = []
 _forked = False
@@ -68,8 +72,29 @@ def _hook_child() -> None:
 
 
 def _run() -> None:
-    for task in _tasks:
-        task()
+    try:
+        for task in _tasks:
+            task()
+    finally:
+        if _child() is None and _interrupted(uncaught()):
+            _end_as_interrupted()
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether Python is about to end this process by SIGINT, as it does after a Ctrl-C that nothing has caught."""
+    if type(error) is not KeyboardInterrupt or error.__traceback__ is None:
+        return False
+    # One that a console of the program has shown (IPython's `embed`) came up in a function of its, and ends nothing.
+    return error.__traceback__.tb_frame.f_code.co_name in _OUTERMOST
+
+
+def _end_as_interrupted() -> None:
+    """Has Python remember it: it forgets with each text that is executed, and so with an import of a named tuple.
+
+    A shell goes by that: after an exit code of 1 its loop over programs would go on.
+    """
+    with contextlib.suppress(KeyboardInterrupt):
+        exec("raise KeyboardInterrupt")  # noqa: S102 - only what is compiled and run in one is remembered
 
 
 class _Anchor:

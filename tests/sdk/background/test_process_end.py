@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from helpers.sdk_tools import Store, tracking
+from helpers.sdk_tools import Store, script, tracking
 
 
 class ModelDiverged(Exception):
@@ -25,3 +27,36 @@ def test_an_uncaught_exception_elsewhere_says_nothing_about_a_run_that_goes_on(
             run = sdk.start_run()
             sdk.log(x=time.time())
         assert Store(sqlite_uri, run).status == status
+
+
+def test_a_program_that_ctrl_c_ends_ends_by_the_signal_whatever_is_imported_at_its_end(tmp_path: Path) -> None:
+    """A shell goes by it: after an exit code of 1 its loop over programs goes on."""
+    done = script(
+        tmp_path,
+        """
+        import tailrace
+        from tailrace._background.process_end import at_end
+        at_end(lambda: exec("pass"))
+        raise KeyboardInterrupt
+        """,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGINT
+
+
+def test_one_that_has_gone_on_after_a_ctrl_c_in_a_console_of_its_own_ends_as_ever(tmp_path: Path) -> None:
+    done = script(
+        tmp_path,
+        """
+        import sys
+        import tailrace
+        def console():
+            try:
+                raise KeyboardInterrupt
+            except KeyboardInterrupt as error:
+                sys.last_value = sys.last_exc = error
+        console()
+        """,
+        check=False,
+    )
+    assert done.returncode == 0
