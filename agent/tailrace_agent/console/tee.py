@@ -50,7 +50,9 @@ _LOOK = 0.5
 _QUIET = 0.02
 """Seconds for which a terminal is quiet when all is read: the kernel hands over between its ends a moment later."""
 _DRAINING = 2.0
-"""Seconds for which all that was printed is waited for, where children go on printing."""
+"""Seconds for which all that was printed is waited for, where children go on printing to a reader that keeps up."""
+_LONG = 0.1
+"""Seconds after which a reader does not keep up."""
 _ORPHANED = 10.0
 """Seconds after the program's end for which what its children print is still kept."""
 
@@ -192,6 +194,7 @@ class Tee:
         self._most = _CHUNK if len(streams) == 1 else _PIPE_BUF
         self._keeps = True
         self._asked = 0.0  # since when the program waits until all is drained; 0: it does not
+        self._stalled = False  # since then a reader has kept us waiting, and what was printed before may still be here
         self._orphaned = float("inf")  # when the program went
         self._listens = True
 
@@ -206,12 +209,22 @@ class Tee:
                     self._hand_on(stream)
                 elif not stream.pending and stream.source in ready:
                     self._take(stream)
-            if self._asked and (not (ready or self._pending) or time.monotonic() > self._asked + _DRAINING):
-                self._drained()
+            self._look_at_end(ready)
             if time.monotonic() > self._orphaned + _ORPHANED:
                 self._stop_keeping()
         self._stop_keeping()
         self._answer(ANSWER_DRAINED)
+
+    def _look_at_end(self, ready: set[int]) -> None:
+        """Answers the program that waits for all to be handed on."""
+        if not self._asked:
+            return
+        if not (ready or self._pending):
+            self._drained()
+        elif time.monotonic() > self._asked + _DRAINING:
+            self._stop_keeping()
+            if not self._stalled:
+                self._drained()
 
     @property
     def _pending(self) -> bool:
@@ -231,9 +244,11 @@ class Tee:
             for stream in self._streams:
                 stream.follow_size(self._group)
         wait = (_QUIET if terminal else 0.0) if self._asked else _LOOK if terminal else None
-        if wait is None and self._keeps and self._orphaned != float("inf"):
+        if (self._asked and self._pending) or (wait is None and self._keeps and self._orphaned != float("inf")):
             wait = _LOOK
-        return {fd for fd, _ in poll.poll(None if wait is None else wait * 1000)}
+        ready = {fd for fd, _ in poll.poll(None if wait is None else wait * 1000)}
+        self._stalled = self._stalled or any(each.pending and each.target not in ready for each in self._streams)
+        return ready
 
     def _take(self, stream: Stream) -> None:
         try:
@@ -251,11 +266,13 @@ class Tee:
                 self._hand_on(stream)
 
     def _hand_on(self, stream: Stream) -> None:
+        began = time.monotonic()
         try:
             stream.write(self._most)
         except BrokenPipeError:
             self._answer(ANSWER_BROKEN)
             self._close(stream)
+        self._stalled = self._stalled or time.monotonic() > began + _LONG
 
     def _close(self, stream: Stream) -> None:
         self._streams.remove(stream)
@@ -265,7 +282,7 @@ class Tee:
     def _listen(self) -> None:
         with contextlib.suppress(OSError):
             if os.read(self._control, 64):
-                self._asked = time.monotonic()
+                self._asked, self._stalled = time.monotonic(), False
                 return
         self._listens = False
         self._orphaned = time.monotonic()

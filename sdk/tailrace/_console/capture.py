@@ -107,6 +107,9 @@ class Capture:
     def end(self, timeout: float) -> None:
         """Puts everything back as it was, and waits until what was printed is where it would have gone.
 
+        While its reader reads nothing (a pager, a terminal that was stopped) it is not: then the way through the tee
+        stays, since what is printed from now on would overtake the rest.
+
         Args:
             timeout: Seconds, of which it takes five at most.
         """
@@ -116,12 +119,17 @@ class Capture:
                 return
             self._ended = True
             _active = None
+        entries = self._entries()
         self._put_back()
         with self._lock, contextlib.suppress(OSError):  # it is gone just now
             if self._tee is not None:
                 os.write(self._tee.control, b"e")
+        drained = False
         with contextlib.suppress(KeyboardInterrupt):  # it ends the wait
-            self._drained.wait(max(0.0, min(timeout, _DRAIN)))
+            drained = self._drained.wait(max(0.0, min(timeout, _DRAIN)))
+        if not drained:
+            self._lead_back(entries)
+        _close(*entries.values())
         # The tee has its own; who goes on printing is served by it until the last one has closed the stream.
         self._let_go()
 
@@ -228,6 +236,23 @@ class Capture:
             with contextlib.suppress(OSError):
                 if _identity(fd) == way.entry:
                     os.dup2(before, fd, inheritable=True)
+
+    def _entries(self) -> dict[int, int]:
+        """Copies of what stands for the outputs, by descriptor."""
+        entries = {}
+        for way in self._ways:
+            for fd in way.originals:
+                with contextlib.suppress(OSError):
+                    if _identity(fd) == way.entry:
+                        entries[fd] = _kept(fd)
+        return entries
+
+    def _lead_back(self, entries: dict[int, int]) -> None:
+        for way in self._ways:
+            for fd, before in way.originals.items():
+                with contextlib.suppress(OSError):
+                    if fd in entries and _identity(fd) == _identity(before):
+                        os.dup2(entries[fd], fd, inheritable=True)
 
     def _give_back(self) -> None:
         self._put_back()

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import pty
+import select
 import signal
 import struct
 import termios
@@ -70,6 +71,21 @@ def test_who_asks_is_answered_when_all_is_handed_on_and_children_are_served_unti
     os.write(rig.writers[0], b"a child\n")
     assert os.read(rig.readers[0], 100) == b"a child\n"
     assert _kept(rig.directory) == b"x" * 30_000, "it is after the end"
+
+
+@pytest.mark.slow
+def test_who_asks_is_not_answered_while_a_reader_keeps_what_was_printed_waiting(tmp_path: Path) -> None:
+    rig = TeeRig(tmp_path, streams=2)
+    try:
+        os.write(rig.writers[0], b"x" * 150_000)
+        os.write(rig.tee.control, b"e")
+        assert not select.select([rig.tee.answers], [], [], 3.0)[0], "what is printed elsewhere would overtake the rest"
+        read = 0
+        while read < 150_000:
+            read += len(os.read(rig.readers[0], 65536))
+        assert os.read(rig.tee.answers, 10) == ANSWER_DRAINED
+    finally:
+        rig.end()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])

@@ -322,6 +322,22 @@ def test_an_end_does_not_wait_for_a_reader_that_reads_nothing(starts: Starts) ->
     assert set(program.rest()) == {ord("x")}
 
 
+def test_what_is_printed_after_the_end_does_not_overtake_what_a_slow_reader_has_yet_to_read(starts: Starts) -> None:
+    program = starts(
+        """
+        capture = begin()
+        for number in range(1800):
+            print(f"{number:099d}")
+        capture.end(0.2)
+        Path("over").touch()
+        print("after it", flush=True)
+        subprocess.run(["echo", "a child"])
+        """
+    )
+    eventually((program.kept.parent / "over").exists)
+    assert program.rest() == b"".join(b"%099d\n" % number for number in range(1800)) + b"after it\na child\n"
+
+
 def test_a_program_without_outputs_has_nothing_to_capture(tmp_path: Path) -> None:
     path = tmp_path / "closed.py"
     path.write_text(f"{CAPTURED}\nassert begin() is None\nopen('fine', 'w').close()\n")
