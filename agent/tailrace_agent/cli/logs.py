@@ -44,7 +44,8 @@ def command(app: App, run: str, follow: bool, lines: int | None, rank: int, trac
     """  # noqa: D301 - click wants the character itself
     quieten_mlflow()
     local = _local(app, run, tracking_uri)
-    path = next((path for entry in reversed(local) if (path := _path(entry, rank)).exists()), None)
+    # Of a run that was resumed: what was printed last, also where one program has resumed it.
+    path = max((path for entry in local if (path := _path(entry, rank)).exists()), key=_printed_at, default=None)
     if path is None and follow and (live := [entry for entry in local if entry.session.agent_alive()]):
         path = _path(live[-1], rank)  # it may print something yet
     if path is None:
@@ -78,6 +79,13 @@ def _path(entry: LocalRun, rank: int) -> Path:
     from tailrace_agent.ipc.console_files import console_file
 
     return console_file(entry.session.dir, int(entry.run.run, 16), rank)
+
+
+def _printed_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # tidied up just now
+        return 0.0
 
 
 def _print(pieces: Iterator[str], lines: int | None) -> None:

@@ -176,7 +176,8 @@ def _placed(folder: Path, state: RunState, rank: int, name: str) -> Path:
     """Where a file of a rank lies among the artifacts of its run: at their top, if it is that of the run as such."""
     of = []
     if state.spec.run_id is not None and not state.spec.created:  # the run has those of the programs before this one
-        of.append(time.strftime("resumed-%Y%m%d-%H%M%S", time.gmtime(state.spec.start_time / 1000)))
+        started = time.strftime("resumed-%Y%m%d-%H%M%S", time.gmtime(state.spec.start_time / 1000))
+        of.append(f"{started}-{run_hex(state.run)[-6:]}")  # of several within a second none is to replace another
     if rank:
         of.append(f"rank{rank}")
     if not of:

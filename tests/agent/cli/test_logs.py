@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from helpers.commands import tailrace
 from helpers.left_sessions import live_session
 from tailrace_agent.cli.logs import _Following
 from tailrace_agent.files.dir_lock import let_go
+from tailrace_agent.ipc import status
 from tailrace_agent.ipc.console_files import console_file
 from tailrace_agent.ipc.session import Session
+from tailrace_agent.ipc.status import RunStatus
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +48,16 @@ def test_what_was_printed_is_printed_and_steers_no_terminal(session: Session) ->
     assert tailrace("logs", "r", "-n", "1").stdout == "three\n"
     assert tailrace("logs", "r", "-n", "0").stdout == ""
     assert tailrace("logs", "r", "--rank", "3").stdout == "of rank 3\n"
+
+
+def test_of_a_run_that_one_program_has_resumed_it_is_what_was_printed_last(session: Session) -> None:
+    for run, printed_at in ((42, 1_000), (41, 2_000), (43, 500)):
+        status.write(session.shared / status.run_file(run), RunStatus(run=run, run_name="r", run_id="f" * 32))
+        path = console_file(session.dir, run)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"of {run}\n")
+        os.utime(path, (printed_at, printed_at))
+    assert tailrace("logs", "f" * 32).stdout == "of 41\n"
 
 
 def test_following_goes_on_until_the_agent_has_left(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:

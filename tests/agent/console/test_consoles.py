@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from helpers.kept_log import KeptLog
-from tailrace_agent.console.consoles import Consoles
+from tailrace_agent.console.consoles import Consoles, _placed
 from tailrace_agent.console.tee import Segments
 from tailrace_agent.delivery.deliver import Delivery
 from tailrace_agent.delivery.run_book import RunBook
@@ -245,7 +246,15 @@ def test_a_run_that_is_resumed_keeps_what_the_program_before_has_printed(rig: Co
     rig.say("again\n")
     rig.end()
     rig.work(3)
-    assert rig.run.artifacts == {"console/resumed-19700101-000000.log": b"again\n"}
+    assert rig.run.artifacts == {"console/resumed-19700101-000000-000001.log": b"again\n"}
+
+
+def test_two_programs_that_resume_a_run_within_a_second_keep_both_what_they_print(rig: ConsoleRig) -> None:
+    rig.sink.open_run(RunSpec(run=7, start_time=1, cwd="/"), None, find_first=False)
+    rig.start(run_id=rig.run.run_id)
+    first = rig.state
+    second = msgspec.structs.replace(first, spec=msgspec.structs.replace(first.spec, run=2))
+    assert _placed(rig.folder, first, 0, "console.log") != _placed(rig.folder, second, 0, "console.log")
 
 
 def test_the_last_copy_is_made_once_however_the_uploads_come_in_between(rig: ConsoleRig) -> None:
