@@ -30,13 +30,26 @@ try:
 except ImportError:  # a Python without it has no terminals to hand on to
     termios = None  # type: ignore[assignment]
 
-__all__ = ["ANSWER_BROKEN", "ANSWER_DRAINED", "DONE", "FIRST_STREAM", "HEAD", "PARTS", "Segments", "Stream", "Tee"]
+__all__ = [
+    "ANSWER_BEGUN",
+    "ANSWER_BROKEN",
+    "ANSWER_DRAINED",
+    "DONE",
+    "FIRST_STREAM",
+    "HEAD",
+    "PARTS",
+    "Segments",
+    "Stream",
+    "Tee",
+]
 
 HEAD = 4
 """Segments of the beginning that are kept, of `PARTS`."""
 PARTS = 16
 DONE = "done"
 """A file beside the segments: nothing more comes."""
+ANSWER_BEGUN = b"w"
+"""The tee is at work: its first word."""
 ANSWER_DRAINED = b"d"
 """All that was printed before the program has asked is kept, and handed on."""
 ANSWER_BROKEN = b"b"
@@ -200,6 +213,7 @@ class Tee:
 
     def run(self) -> None:
         """Until nobody can print any more."""
+        self._answer(ANSWER_BEGUN)
         while self._streams:
             ready = self._poll()
             if self._control in ready:

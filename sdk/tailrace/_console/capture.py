@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import signal
 import sys
 import threading
 import time
@@ -31,6 +32,8 @@ __all__ = ["Capture", "active"]
 _OUTPUTS: Final = (1, 2)
 _DRAIN: Final = 5.0
 """Seconds for which the end waits at most until all is where it would have gone: its reader may be stopped."""
+_FIRST_WORD: Final = 2.0
+"""Seconds for which a tee may be silent: with the end's wait behind it, what was printed meanwhile still arrives."""
 _RESTARTS: Final = 3
 _PER: Final = 60.0
 """Tees that are started anew within so many seconds; after that a thread does it."""
@@ -76,6 +79,7 @@ class Capture:
         self._drained = threading.Event()
         self._ended = False
         self._started: list[float] = []
+        self._heard = 0  # the group of the tee that has said a word
         self._buffered: list[Any] = []
         self._lock = threading.Lock()  # around the tee's descriptors: a number that is given back is another's
 
@@ -121,9 +125,7 @@ class Capture:
             _active = None
         entries = self._entries()
         self._put_back()
-        with self._lock, contextlib.suppress(OSError):  # it is gone just now
-            if self._tee is not None:
-                os.write(self._tee.control, b"e")
+        self._ask()
         drained = False
         with contextlib.suppress(KeyboardInterrupt):  # it ends the wait
             drained = self._drained.wait(max(0.0, min(timeout, _DRAIN)))
@@ -170,6 +172,12 @@ class Capture:
         """The thread: sleeps until the tee has something to say, or is gone."""
         read = original("os", "read")
         while (tee := self._tee) is not None:
+            if not self._begins(tee):
+                self._forget_tee()
+                self._work_here()
+                if self._ended:
+                    self._ask()
+                continue
             try:
                 said = read(tee.answers, 16)
             except OSError:
@@ -185,6 +193,12 @@ class Capture:
             self._go_on()
         self._drained.set()
 
+    def _ask(self) -> None:
+        """Asks the tee to hand on what there is, and to say so."""
+        with self._lock, contextlib.suppress(OSError):  # it is gone just now
+            if self._tee is not None:
+                os.write(self._tee.control, b"e")
+
     def _forget_tee(self) -> None:
         with self._lock:
             tee, self._tee = self._tee, None
@@ -198,7 +212,23 @@ class Capture:
             with contextlib.suppress(OSError):
                 self._start()
                 return
-        # In a thread, which is spoken to in the same way.
+        self._work_here()
+
+    def _begins(self, tee: TeeProcess) -> bool:
+        """Whether a tee has come to its first word: what `sys.executable` names may be no Python, and never say one."""
+        if tee.group in (0, self._heard):  # 0: a thread of this process
+            return True
+        poll = original("select", "poll")()
+        poll.register(tee.answers, original("select", "POLLIN"))
+        if poll.poll(_FIRST_WORD * 1000):
+            self._heard = tee.group
+            return True
+        with contextlib.suppress(OSError):
+            os.killpg(tee.group, signal.SIGKILL)
+        return False
+
+    def _work_here(self) -> None:
+        """A thread of this process is the tee, and spoken to in the same way."""
         with contextlib.suppress(OSError, RuntimeError):  # nothing is left: then what is printed has nowhere to go
             control, answers = os.pipe(), os.pipe()
             streams = [Stream(_kept(way.source), _kept(way.target)) for way in self._ways]

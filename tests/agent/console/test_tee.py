@@ -19,7 +19,7 @@ import pytest
 
 from helpers.sdk_tools import eventually
 from tailrace_agent.console.start import TeeProcess, start_tee
-from tailrace_agent.console.tee import ANSWER_BROKEN, ANSWER_DRAINED, DONE, PARTS, Segments, Stream, Tee
+from tailrace_agent.console.tee import ANSWER_BEGUN, ANSWER_BROKEN, ANSWER_DRAINED, DONE, PARTS, Segments, Stream, Tee
 
 
 def _kept(directory: Path) -> bytes:
@@ -38,6 +38,7 @@ class TeeRig:
             os.close(on[1])
         self.writers = [taken[1] for taken, _ in self.pipes]
         self.readers = [on[0] for _, on in self.pipes]
+        assert os.read(self.tee.answers, 1) == ANSWER_BEGUN
 
     def end(self) -> None:
         for fd in (*self.writers, *self.readers, *self.tee[:2]):
@@ -195,7 +196,7 @@ def test_a_thread_can_do_its_work(tmp_path: Path) -> None:
     os.close(printed)
     thread.join(30)
     assert not thread.is_alive()
-    assert os.read(answers[0], 10) == ANSWER_DRAINED
+    assert os.read(answers[0], 10) == ANSWER_BEGUN + ANSWER_DRAINED
     for fd in (*control, *answers, seen):
         os.close(fd)
 

@@ -384,3 +384,22 @@ def test_a_tee_that_cannot_be_started_is_told_and_changes_nothing(
     assert len(list(Path("/dev/fd").iterdir())) == before
     os.write(1, b"as ever\n")
     assert capfd.readouterr().out == "as ever\n"
+
+
+def test_a_tee_that_never_says_a_word_is_given_up_and_all_arrives(starts: Starts, tmp_path: Path) -> None:
+    """A program that embeds Python: what `sys.executable` names is the program, not a Python."""
+    host = tmp_path / "host"
+    host.write_text("#!/bin/sh\nexec sleep 1000\n")
+    host.chmod(0o755)
+    program = starts(
+        f"""
+        sys.executable = {str(host)!r}
+        capture = begin()
+        print("a" * 100_000)
+        capture.end(60.0)
+        print("after it")
+        """
+    )
+    assert program.rest() == b"a" * 100_000 + b"\nafter it\n"
+    assert kept_bytes(program.kept) == b"a" * 100_000 + b"\n"
+    assert tee_groups(program.kept) == []
