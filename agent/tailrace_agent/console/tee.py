@@ -34,6 +34,7 @@ __all__ = [
     "ANSWER_BEGUN",
     "ANSWER_BROKEN",
     "ANSWER_DRAINED",
+    "ANSWER_LOST",
     "DONE",
     "FIRST_STREAM",
     "HEAD",
@@ -52,6 +53,8 @@ ANSWER_BEGUN = b"w"
 """The tee is at work: its first word."""
 ANSWER_DRAINED = b"d"
 """All that was printed before the program has asked is kept, and handed on."""
+ANSWER_LOST = b"l"
+"""Something could not be written where it goes: a disk is full, or a terminal was closed."""
 ANSWER_BROKEN = b"b"
 """Where a stream goes nobody reads any more."""
 FIRST_STREAM = 5
@@ -145,6 +148,7 @@ class Stream:
         self.terminal = os.isatty(source)
         self.pending = b""
         self.blind = False  # nobody is there to see it: what comes is kept alone
+        self.lost = False  # something of it could not be written
         self._size = b""
 
     def read(self) -> bytes:
@@ -170,7 +174,7 @@ class Stream:
             if error.errno in (errno.EAGAIN, errno.EINTR):  # somebody has made the target one that does not wait
                 return
             # A terminal that was closed, a full disk: the program goes on, and it is kept here.
-            self.blind = error.errno not in (errno.ENOSPC, errno.EDQUOT)
+            self.blind, self.lost = error.errno not in (errno.ENOSPC, errno.EDQUOT), True
             written = len(self.pending)
         self.pending = self.pending[written:]
 
@@ -280,9 +284,11 @@ class Tee:
                 self._hand_on(stream)
 
     def _hand_on(self, stream: Stream) -> None:
-        began = time.monotonic()
+        began, lost = time.monotonic(), stream.lost
         try:
             stream.write(self._most)
+            if stream.lost and not lost:
+                self._answer(ANSWER_LOST)
         except BrokenPipeError:
             self._answer(ANSWER_BROKEN)
             self._close(stream)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError
@@ -60,7 +61,7 @@ def _track_in(shell: Any) -> Any:
     def track(line: str, cell: str) -> object:
         # IPython leaves out this frame, and all above it, when it shows an error of the cell.
         __tracebackhide__ = "__ipython_bottom__"
-        given = parser.parse_argstring(line)
+        given = parser.parse_args(_words(line))
         parts = _compiled(shell, cell)
         with _started(given) as run:
             _display(run)
@@ -88,7 +89,15 @@ def _pairs(option: str, given: list[str] | None) -> dict[str, str] | None:
     pairs = [each.partition("=") for each in given or ()]
     if wrong := ["".join(each) for each in pairs if not (each[0] and each[1])]:
         raise UsageError(f"%%track: {option} {wrong[0]} is not KEY=VALUE")
-    return {key: value.strip("'\"") for key, _, value in pairs} or None
+    return {key: value for key, _, value in pairs} or None
+
+
+def _words(line: str) -> list[str]:
+    """What a shell would make of the line: IPython's own way leaves quotes in."""
+    try:
+        return shlex.split(line)
+    except ValueError as error:
+        raise UsageError(f"%%track: {error} in {line!r}") from error
 
 
 def _compiled(shell: Any, cell: str) -> list[CodeType]:

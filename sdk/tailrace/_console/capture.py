@@ -20,7 +20,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tailrace_agent.console.start import TeeProcess, start_tee
-from tailrace_agent.console.tee import ANSWER_BROKEN, ANSWER_DRAINED, Segments, Stream, Tee
+from tailrace_agent.console.tee import ANSWER_BROKEN, ANSWER_DRAINED, ANSWER_LOST, Segments, Stream, Tee
 from tailrace_agent.runtime.originals import original, start_thread
 
 if TYPE_CHECKING:
@@ -182,6 +182,8 @@ class Capture:
                 said = read(tee.answers, 16)
             except OSError:
                 said = b""
+            if ANSWER_LOST in said:
+                self._warn("what this program prints cannot all be written where it goes; its run's console.log has it")
             if ANSWER_BROKEN in said:
                 self._broken()
             if said and ANSWER_DRAINED not in said:

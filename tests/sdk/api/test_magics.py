@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 CELLS = {
     "begin": "import time\nimport tailrace as sdk\n%load_ext tailrace",
     "tracked": """
-%%track baseline --param lr=0.1 --param depth={2 + 1} --tag team=vision --experiment magics
+%%track "base line" --param lr=0.1 --param depth={2 + 1} --tag team='the vision' --experiment magics
 run = sdk.active_run()
 began = time.monotonic()
 step = 0
@@ -72,10 +72,10 @@ def stored(notebook: Kernel, name: str) -> Store:
 
 
 def test_a_tracked_cell_is_a_run_that_ends_with_it(notebook: Kernel) -> None:
-    run = stored(notebook, "baseline")
+    run = stored(notebook, "base line")
     assert run.status == "FINISHED"
     assert run.params == {"lr": "0.1", "depth": "3"}
-    assert run.tags["team"] == "vision"
+    assert run.tags["team"] == "the vision"
     assert len(run.history("loss")) >= 50
     (value,) = [each.data["text/plain"] for each in notebook.outputs["tracked"] if each.output_type == "execute_result"]
     assert value == "'the value'"

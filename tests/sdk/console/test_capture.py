@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -403,3 +404,27 @@ def test_a_tee_that_never_says_a_word_is_given_up_and_all_arrives(starts: Starts
     assert program.rest() == b"a" * 100_000 + b"\nafter it\n"
     assert kept_bytes(program.kept) == b"a" * 100_000 + b"\n"
     assert tee_groups(program.kept) == []
+
+
+def test_what_cannot_be_written_where_it_goes_is_kept_and_said_once(tmp_path: Path) -> None:
+    path = tmp_path / "prints.py"
+    code = """
+    capture = begin()
+    for n in range(3):
+        print("lost", n)
+        time.sleep(0.1)
+    capture.end(30.0)
+    """
+    path.write_text(CAPTURED + textwrap.dedent(code))
+    with open("/dev/full", "wb") as full:  # noqa: PTH123 - a device
+        done = subprocess.run(
+            [sys.executable, str(path), str(tmp_path / "kept")],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.stderr.count("cannot all be written where it goes; its run's console.log has it") == 1, done.stderr
+    kept = kept_bytes(tmp_path / "kept").decode().splitlines()
+    assert [line for line in kept if line.startswith("lost")] == ["lost 0", "lost 1", "lost 2"]
