@@ -193,7 +193,8 @@ def test_a_wait_is_one_line_that_changes_in_its_cell(notebook: Notebook) -> None
     assert said == ["tailrace: run 'away' in experiment 'Default' → http://127.0.0.1:9"]
     (waited,) = notebook.shown("away")
     assert re.fullmatch(r"tailrace: waited \d+ s", waited["text/plain"])
-    assert "0 of 3 delivered; " in notebook.changed["away"][0]["text/plain"]
+    # Cards of other runs change as well, whichever cell it is.
+    assert any("0 of 3 delivered; " in each["text/plain"] for each in notebook.changed["away"])
     assert "3 points not delivered after 1.5 s" in notebook.text("away", "stderr")
     assert "\x1b" not in str(notebook.outputs["away"])
 
