@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -52,3 +52,19 @@ class StandIn:
 def deferred(values: dict[str, Any], device: StandIn, pool: Pool | None = None) -> DeferredValues:
     """The values of a call, on that device."""
     return DeferredValues(values, pool=pool or Pool(chunk=4), modules=lambda _: device)
+
+
+class DeviceOfKind(NamedTuple):
+    type: str
+
+
+class Elsewhere(torch.Tensor):
+    """A tensor that says that it is on a device."""
+
+    @property
+    def device(self) -> Any:  # type: ignore[override]
+        return DeviceOfKind("elsewhere")
+
+
+def elsewhere(value: Any) -> Any:
+    return torch.as_tensor(value).as_subclass(Elsewhere)

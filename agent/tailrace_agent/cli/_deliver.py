@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, Literal, NamedTuple
 
 import msgspec
@@ -21,9 +21,9 @@ from tailrace_agent.ipc.notices import paired
 from tailrace_agent.ipc.session import Session
 from tailrace_agent.pipeline.pipeline import Pipeline
 from tailrace_agent.settings.settings import Settings, alert_addresses
-from tailrace_agent.settings.uris import mask_uri
+from tailrace_agent.settings.uris import mask_uri, unmask_uri
 
-__all__ = ["Foreground", "Patience", "Result", "Tick", "known_credentials"]
+__all__ = ["Foreground", "Patience", "Result", "Tick", "known_credentials", "with_credentials"]
 
 _LONGEST_PAUSE: Final = 5.0  # seconds between tries: somebody sits before it
 _TICK: Final = 0.1  # seconds
@@ -80,6 +80,11 @@ def known_credentials(settings: Settings, *more: str | None) -> dict[str, str]:
     pairs = [mask_uri(uri) for uri in (settings.tracking_uri, *more) if uri]
     known = {masked: credentials for masked, credentials in pairs if credentials}
     return known | alert_addresses(settings)
+
+
+def with_credentials(uri: str, known: Mapping[str, str]) -> str:
+    """A masked URI, whole again where `known_credentials` has what was cut out."""
+    return unmask_uri(uri, known.get(mask_uri(uri)[0]))
 
 
 class Foreground:

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple, TypeVar
 
-from tailrace_agent.cli._app import Code, Fail, quieten_mlflow
+from tailrace_agent.cli._app import App, Code, Fail, quieten_mlflow
 from tailrace_agent.cli._look import look, reading
 from tailrace_agent.cli._move import moved
 from tailrace_agent.cli._views import RunView
@@ -16,9 +16,9 @@ from tailrace_agent.reading.candidates import Candidate, fits_several, newest_fi
 from tailrace_agent.reading.reader import Choose
 from tailrace_agent.settings.settings import Settings
 from tailrace_agent.settings.store_keys import default_uri, store_key
-from tailrace_agent.settings.uris import mask_uri, resolve_uri, unmask_uri
+from tailrace_agent.settings.uris import mask_uri, resolve_uri
 
-__all__ = ["LocalRun", "delivered_keys", "find_local", "known_runs", "meant"]
+__all__ = ["LocalRun", "delivered_keys", "find_local", "find_named", "known_runs", "meant"]
 
 _PATIENCE: Final = 5.0  # seconds
 _STORES: Final = 3  # each that is away costs `_PATIENCE`
@@ -69,6 +69,19 @@ def find_local(
     found = meant(settings, text, known, lambda entry: entry, choose)
     identities = {entry.identity for entry in found}
     return [entry for entry in known if entry.identity in identities]
+
+
+def find_named(app: App, text: str, tracking_uri: str | None) -> list[LocalRun]:
+    """What this machine knows of a run that a command was given; of a store that was given, only its runs.
+
+    Raises:
+        Fail: `text` fits several runs.
+    """
+    from tailrace_agent.cli._reading import newest
+
+    settings = app.settings(tracking_uri)
+    uri = app.store(settings) if tracking_uri is not None else None
+    return find_local(settings, known_runs(settings), text, newest, uri=uri)
 
 
 def meant(
@@ -155,7 +168,7 @@ def _candidates(settings: Settings, runs: dict[str, list[LocalRun]]) -> list[Can
 
 def _params(settings: Settings, entries: Sequence[LocalRun]) -> dict[str, dict[str, str]]:
     """Params of runs as MLflow has them; those of a store that does not answer at once are not worth a wait."""
-    from tailrace_agent.cli._deliver import known_credentials
+    from tailrace_agent.cli._deliver import known_credentials, with_credentials
     from tailrace_agent.reading.reader import open_reader
 
     by_store: dict[str, list[str]] = {}
@@ -166,8 +179,7 @@ def _params(settings: Settings, entries: Sequence[LocalRun]) -> dict[str, dict[s
     credentials = known_credentials(settings)
     found: dict[str, dict[str, str]] = {}
     for uri, run_ids in list(by_store.items())[:_STORES]:
-        whole = unmask_uri(uri, credentials.get(mask_uri(uri)[0]))
         with contextlib.suppress(TailraceError):  # then they are distinguished by their age
-            reader = open_reader(whole, "/", request_timeout=_PATIENCE)
+            reader = open_reader(with_credentials(uri, credentials), "/", request_timeout=_PATIENCE)
             found |= {run.info.run_id: dict(run.data.params) for run in reader.find_all(run_ids)}
     return found

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tailrace_agent.cli._app import App, quieten_mlflow
-from tailrace_agent.cli._deliver import known_credentials
+from tailrace_agent.cli._deliver import known_credentials, with_credentials
 from tailrace_agent.cli._look import look
 from tailrace_agent.cli._views import RunView
 from tailrace_agent.ipc.console_files import console_file
 from tailrace_agent.ipc.session import Session
 from tailrace_agent.settings.settings import Settings
-from tailrace_agent.settings.uris import mask_uri, unmask_uri
+from tailrace_agent.settings.uris import mask_uri
 from tailrace_agent.top.local import LocalRuns, store_of
 from tailrace_agent.top.rows import RunRow
 from tailrace_agent.top.source import LocalSource, Source, StoreSource
@@ -65,8 +65,7 @@ def _opener(settings: Settings) -> Callable[[str], Reader]:
         quieten_mlflow()
         from tailrace_agent.reading.reader import open_reader
 
-        whole = unmask_uri(uri, credentials.get(mask_uri(uri)[0]))
-        return open_reader(whole, str(Path.cwd()), request_timeout=_PATIENCE)
+        return open_reader(with_credentials(uri, credentials), str(Path.cwd()), request_timeout=_PATIENCE)
 
     return opened
 

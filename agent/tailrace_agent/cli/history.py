@@ -69,21 +69,17 @@ def _found(app: App, text: str, tracking_uri: str | None) -> tuple[list[LocalRun
     """What this machine knows of a run, the store that it is in, and the run there."""
     from pathlib import Path
 
-    from tailrace_agent.cli._deliver import known_credentials
+    from tailrace_agent.cli._deliver import known_credentials, with_credentials
     from tailrace_agent.cli._reading import newest, open_store
-    from tailrace_agent.cli._runs import find_local, known_runs
+    from tailrace_agent.cli._runs import find_named
     from tailrace_agent.reading.reader import open_reader
-    from tailrace_agent.settings.uris import mask_uri, unmask_uri
 
-    settings = app.settings(tracking_uri)
-    uri = app.store(settings) if tracking_uri is not None else None
-    local = find_local(settings, known_runs(settings), text, newest, uri=uri)
+    local = find_named(app, text, tracking_uri)
     if not local:
         reader = open_store(app, tracking_uri)
         return [], reader, reader.find(text, newest)
-    where = local[0].store
-    whole = unmask_uri(where, known_credentials(settings).get(mask_uri(where)[0]))
-    reader = open_reader(whole, str(Path.cwd()))
+    known = known_credentials(app.settings(tracking_uri))
+    reader = open_reader(with_credentials(local[0].store, known), str(Path.cwd()))
     run_id = next((entry.run.run_id for entry in local if entry.run.run_id), None)
     return local, reader, reader.find(run_id) if run_id is not None else None
 

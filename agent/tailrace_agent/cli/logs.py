@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from tailrace_agent.cli._app import App, Code, Fail, quieten_mlflow, uri_option
+from tailrace_agent.files.ownership import open_own
 from tailrace_agent.text.quoting import visible
 
 if TYPE_CHECKING:
@@ -43,7 +44,9 @@ def command(app: App, run: str, follow: bool, lines: int | None, rank: int, trac
     RUN is MLflow's run id, tailrace's id, the beginning of one, or the run's name.
     """  # noqa: D301 - click wants the character itself
     quieten_mlflow()
-    local = _local(app, run, tracking_uri)
+    from tailrace_agent.cli._runs import find_named
+
+    local = find_named(app, run, tracking_uri)
     # Of a run that was resumed: what was printed last, also where one program has resumed it.
     path = max((path for entry in local if (path := _path(entry, rank)).exists()), key=_printed_at, default=None)
     if path is None and follow and (live := [entry for entry in local if entry.session.agent_alive()]):
@@ -64,15 +67,6 @@ def command(app: App, run: str, follow: bool, lines: int | None, rank: int, trac
             if not goes_on:
                 return
             time.sleep(_POLL)
-
-
-def _local(app: App, text: str, tracking_uri: str | None) -> list[LocalRun]:
-    from tailrace_agent.cli._reading import newest
-    from tailrace_agent.cli._runs import find_local, known_runs
-
-    settings = app.settings(tracking_uri)
-    uri = app.store(settings) if tracking_uri is not None else None
-    return find_local(settings, known_runs(settings), text, newest, uri=uri)
 
 
 def _path(entry: LocalRun, rank: int) -> Path:
@@ -132,7 +126,7 @@ class _Following:
     def read(self) -> Iterator[str]:
         """What has come since the last call."""
         try:
-            fd = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+            fd = open_own(self._path, os.O_RDONLY)
         except OSError:
             return
         with os.fdopen(fd, "rb") as file:

@@ -7,6 +7,8 @@ from collections import deque
 from pathlib import Path
 from typing import Final
 
+from tailrace_agent.files.ownership import open_own
+
 __all__ = ["Tail"]
 
 _BEGIN: Final = 16 * 1024
@@ -18,7 +20,7 @@ class Tail:
     """Follows one file.
 
     Args:
-        path: It need not be there yet, and may be replaced or cut.
+        path: It need not be there yet, and may be replaced or cut; a file of others is none.
 
     Not thread-safe.
 
@@ -42,7 +44,7 @@ class Tail:
 
     def _read(self) -> None:
         try:
-            fd = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+            fd = open_own(self._path, os.O_RDONLY)
         except OSError:
             return
         with os.fdopen(fd, "rb") as file:

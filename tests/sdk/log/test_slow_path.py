@@ -7,32 +7,16 @@ test_gpu_values, at the edge. tests/gpu does the same with a real GPU.
 from __future__ import annotations
 
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
 
-from helpers.devices import StandIn
+from helpers.devices import StandIn, elsewhere
 from helpers.sdk_tools import Store
 from tailrace import CallError, Tracker
 from tailrace._log import gpu_values
 from tailrace._runs.run_part import core_of
-
-
-class Device(NamedTuple):
-    type: str
-
-
-class Elsewhere(torch.Tensor):
-    """A tensor that says that it is on a device."""
-
-    @property
-    def device(self) -> Any:  # type: ignore[override]
-        return Device("elsewhere")
-
-
-def elsewhere(value: Any) -> Any:
-    return torch.as_tensor(value).as_subclass(Elsewhere)
 
 
 @pytest.fixture

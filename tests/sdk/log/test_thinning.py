@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
 
-from helpers.devices import StandIn
+from helpers.devices import StandIn, elsewhere
 from helpers.sdk_tools import Store, tracking
 from tailrace import Tracker
 from tailrace._log import gpu_values, thinning
@@ -16,22 +16,6 @@ from tailrace._log.thinning import ThinningSlowPath
 from tailrace._runs.run_part import core_of
 
 SECOND = 1_000_000_000
-
-
-class Device(NamedTuple):
-    type: str
-
-
-class Elsewhere(torch.Tensor):
-    """A tensor that says that it is on a device."""
-
-    @property
-    def device(self) -> Any:  # type: ignore[override]
-        return Device("elsewhere")
-
-
-def elsewhere(value: Any) -> Any:
-    return torch.as_tensor(value).as_subclass(Elsewhere)
 
 
 @pytest.fixture
