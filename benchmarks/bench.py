@@ -34,7 +34,7 @@ print("RESULT " + json.dumps(found), flush=True)
 sys.stdin.read()
 os._exit(0)  # what was to be measured is measured
 """
-_PATIENCE = 900.0  # seconds, after which a child is killed
+_PATIENCE = 900.0  # seconds, after which most children are killed
 
 
 class Bench:
@@ -142,8 +142,10 @@ class Bench:
         return {**kept, **mine, "WANDB_MODE": "offline", "WANDB_SILENT": "true"}
 
     @contextlib.contextmanager
-    def script(self, code: str, *argv: str, python: Path | None = None) -> Iterator[subprocess.Popen[str]]:
-        """An interpreter that runs `code`, with pipes to its stdin and stdout."""
+    def script(
+        self, code: str, *argv: str, python: Path | None = None, patience: float = _PATIENCE
+    ) -> Iterator[subprocess.Popen[str]]:
+        """An interpreter that runs `code`, with pipes to its stdin and stdout; killed after `patience` seconds."""
         log = self.dir / "child.log"
         with log.open("w") as errors:
             child = subprocess.Popen(
@@ -156,7 +158,7 @@ class Bench:
                 cwd=self.dir,
             )
         # A child that hangs would leave `readline` waiting for ever.
-        watchdog = threading.Timer(_PATIENCE, child.kill)
+        watchdog = threading.Timer(patience, child.kill)
         watchdog.start()
         try:
             yield child

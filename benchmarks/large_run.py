@@ -1,8 +1,9 @@
 """Does a run of many millions of points keep agent and spool small, and how do its readers fare?
 
-`--points` says how many: 5 million by default, 100 million take an hour. They go into SQLite without a server. The loop
-waits where more than half a million points are on their way, as one that trains does in effect; so what is seen of
-agent and spool is what delivery takes, and not how far a loop that does nothing else can be ahead.
+`--points` says how many: 5 million by default, 100 million take half an hour and 25 GB of disk. They go into SQLite
+without a server. The loop waits where more than half a million points are on their way, as one that trains does in
+effect; so what is seen of agent and spool is what delivery takes, and not how far a loop that does nothing else can be
+ahead.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from figures import Figure, Samples, judged, shown, timed
 
 _KEYS = tuple(f"layer{number}/grad_norm" for number in range(20))
 _AHEAD = 500_000
+_SLOWEST = 10_000  # points a second, on a machine that has much else to do
 _LOOK_EVERY = 20_000  # points
 _TRAINER = """
 import os, sys, time
@@ -57,7 +59,7 @@ def _logged(bench: Bench, uri: str, points: int) -> dict[str, Any]:
                 spool.append(float(sum(file.stat().st_size for file in bench.state.glob("sessions/*/sp*"))))
 
     arguments = [uri, *map(str, (points, _AHEAD, _LOOK_EVERY)), *_KEYS]
-    with bench.script(_TRAINER, *arguments) as child:
+    with bench.script(_TRAINER, *arguments, patience=900 + points / _SLOWEST) as child:
         watcher = threading.Thread(target=watch, args=(child.pid,))
         watcher.start()
         try:

@@ -78,7 +78,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=_QUESTIONS, metavar="NAME", help="these questions alone")
     parser.add_argument("--quick", action="store_true", help="few repetitions: shows that it works, proves nothing")
     parser.add_argument("--rivals", action="store_true", help="install other trackers into a venv, measure them too")
-    parser.add_argument("--points", type=int, metavar="N", help="how many the large run has (100000000 take an hour)")
+    parser.add_argument("--points", type=int, metavar="N", help="how many the large run has (100000000: half an hour)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures with their spread")
     parser.add_argument("--list", action="store_true", help="list the questions")
     return parser.parse_args()
