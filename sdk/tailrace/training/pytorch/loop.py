@@ -122,7 +122,7 @@ class Loop:
             if turn:
                 # Not behind the optimizer's step: what is freed there goes back to the system before the next gradients
                 # need it, which then cost hundreds of page faults a step.
-                optimizer.zero_grad(set_to_none=True)
+                _clear_gradients(optimizer)
             turn = last or (index + 1) % accumulate == 0
             # Gradients are averaged over the processes once, when they are used.
             with _AS_IT_IS if turn or self._ranks.size == 1 else self._model.no_sync():  # type: ignore[operator]
@@ -145,7 +145,7 @@ class Loop:
             raise CallError("train_loader gave no batch: there is nothing to train on")
         if not turn and self._ranks.size == 1:
             self._advance()  # the loader has given fewer batches than its length
-        optimizer.zero_grad(set_to_none=True)  # validation and the checkpoint have their memory
+        _clear_gradients(optimizer)  # validation and the checkpoint have their memory
         found = {"train_loss": self._mean(total, samples), **_named("train", self._train_scores.compute())}
         if not math.isfinite(found["train_loss"]):
             raise FloatingPointError(
@@ -290,6 +290,16 @@ class Loop:
         sums = torch.tensor([float(total), float(samples)], dtype=torch.float64)
         sums = self._ranks.sum(sums)
         return float(sums[0] / sums[1])
+
+
+def _clear_gradients(optimizer: Any) -> None:
+    """What `zero_grad` does; torch's own takes 60 us of a step, for a word to its profiler and to its compiler."""
+    if getattr(optimizer.zero_grad, "__func__", None) is not torch.optim.Optimizer.zero_grad:
+        optimizer.zero_grad(set_to_none=True)  # somebody's own does more
+        return
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = None
 
 
 def _backward(loss: Any) -> None:

@@ -162,16 +162,17 @@ class Scores:
         return found
 
     def _share_right(self, outputs: Tensor, targets: Tensor) -> Any:
-        # Few operations: on a CPU they are most of what a step by `Trainer` costs over one by hand.
+        # Few operations: on a CPU each takes 15 us of a step that does much else, NumPy's no less.
         hits = outputs.argmax(1) == targets
+        on_cpu = outputs.device.type == "cpu"
         counted: Any = targets.numel()
-        if self._ignored is not None:
+        if self._ignored is not None and _may_have(self._ignored, targets, on_cpu):
             counts = targets != self._ignored
             counted = torch.count_nonzero(counts)
             if self._ignored >= 0:
                 hits &= counts
-        right: Any = torch.count_nonzero(hits)
-        if outputs.device.type == "cpu":
+        right: Any = hits.sum()
+        if on_cpu:
             right, counted = right.item(), int(counted)
             share = right / counted if counted else None
         else:
@@ -179,6 +180,11 @@ class Scores:
         if self._wanted is None:
             self._right, self._counted = self._right + right, self._counted + counted
         return share
+
+
+def _may_have(ignored: int, targets: Tensor, on_cpu: bool) -> bool:
+    # torch's criteria ignore -100 unless they are told otherwise, and few targets have it.
+    return not (on_cpu and ignored < 0 and targets.numel()) or targets.min().item() < 0
 
 
 def _numbers(name: str, value: Any) -> dict[str, float]:

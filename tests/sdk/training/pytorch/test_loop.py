@@ -337,3 +337,24 @@ def test_learning_rates_go_on_where_they_were(made: Any, tmp_path: Any) -> None:
 
     kept = {"checkpoint_dir": tmp_path, "resume_from": "auto"}
     assert rates(3) == rates(1, **kept) + rates(3, **kept)
+
+
+def test_an_optimizers_own_way_to_clear_gradients_is_kept() -> None:
+    class Counts(torch.optim.SGD):
+        cleared = 0
+
+        def zero_grad(self, set_to_none: bool = True) -> None:
+            self.cleared += 1
+            super().zero_grad(set_to_none)
+
+    model = classifier()
+    optimizer = Counts(model.parameters(), lr=0.1)
+    trained(model, optimizer=optimizer)
+    assert optimizer.cleared == len(loader()) + 1
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_no_gradient_is_left_by_a_training() -> None:
+    model = classifier()
+    trained(model)
+    assert all(parameter.grad is None for parameter in model.parameters())
