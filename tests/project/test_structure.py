@@ -21,7 +21,7 @@ else:
 
 ROOT = Path(__file__).parents[2]
 TESTS = ROOT / "tests"
-ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+MODULES = ROOT / "docs" / "architecture" / "modules.md"
 _ROW = re.compile(r"^\| `(\w+)` \| (.+) \| (.+) \|$", re.MULTILINE)
 
 
@@ -51,7 +51,8 @@ def _parts(root: Path) -> set[str]:
 
 def _table(root: str) -> dict[str, str]:
     """The rows of a table of the architecture's modules, in their order: what may import what."""
-    (table,) = re.findall(rf"^\| in `{root}` \|.*?(?=\n\n)", ARCHITECTURE, re.MULTILINE | re.DOTALL)
+    page = MODULES.read_text(encoding="utf-8")
+    (table,) = re.findall(rf"^\| in `{root}` \|.*?(?=\n\n)", page, re.MULTILINE | re.DOTALL)
     return {name: imports for name, _, imports in _ROW.findall(table)}
 
 
@@ -86,7 +87,7 @@ def test_the_architecture_says_of_each_part_of_the_sdk_what_it_imports() -> None
         files = (root / part).rglob("*.py") if (root / part).is_dir() else [root / f"{part}.py"]
         imported = {module.split(".")[1] for path in files for module in _imported(path) if _is_part(module, table)}
         found = ", ".join(f"`{other}`" for other in sorted(imported - {part})) or "nothing"
-        assert said == found, f"the row of `{part}` in docs/architecture.md should say: {found}"
+        assert said == found, f"the row of `{part}` in {MODULES.relative_to(ROOT)} should say: {found}"
 
 
 def _is_part(module: str, parts: Container[str]) -> bool:
@@ -97,7 +98,7 @@ def _is_part(module: str, parts: Container[str]) -> bool:
 def test_modules_that_pages_name_with_their_folder_are_there() -> None:
     roots = [ROOT / "agent" / "tailrace_agent", ROOT / "sdk" / "tailrace"]
     folders = {name for root in roots for name in _folders(root)}
-    for page in (ROOT / "docs").glob("*.md"):
+    for page in (ROOT / "docs").rglob("*.md"):
         for folder, module in re.findall(r"`(\w+)/(\w+)(?:\.\w+)?`", page.read_text(encoding="utf-8")):
             assert folder not in folders or any((root / folder / f"{module}.py").exists() for root in roots), (
                 page,
