@@ -156,6 +156,12 @@ def test_no_page_is_longer_than_1500_words(page: Path) -> None:
     assert _words(page.read_text(encoding="utf-8")) <= 1500
 
 
+def test_the_pages_for_users_have_22000_words_together_at_most() -> None:
+    """A new answer takes the place of an old one, or stands where the question is looked up already."""
+    pages = [page for page in DOCS.rglob("*.md") if "architecture" not in page.relative_to(DOCS).as_posix()]
+    assert sum(_words(page.read_text(encoding="utf-8")) for page in pages) <= 22_000
+
+
 @pytest.mark.parametrize("page", _pages(), ids=_name)
 def test_python_in_the_docs_compiles(page: Path) -> None:
     for number, block in enumerate(_blocks(page, "python"), 1):
