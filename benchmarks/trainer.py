@@ -19,6 +19,7 @@ from bench import Bench
 from figures import Figure, Samples, judged, shown
 
 WIDTH = 512  # of each layer
+_NEAR_ENOUGH = 0.1
 
 
 def train(
@@ -182,26 +183,32 @@ def _empty(metrics: Any, step: int) -> None:
 
 def _rows(milliseconds: float, device: str) -> int:
     """The size of a batch with which a step takes so long."""
+    rows, took = 64, 0.0
+    for _ in range(12):
+        took = _alone(rows, device) * 1e3
+        if abs(took / milliseconds - 1) < _NEAR_ENOUGH:
+            break
+        # A step's time grows with its rows, but for what the optimizer takes.
+        rows = max(1, round(rows * min(4.0, max(0.25, milliseconds / took))))
+    return rows
+
+
+def _alone(rows: int, device: str) -> float:
+    """Seconds of a step: the median of half a second."""
     import torch
 
     model, optimizer = _made(device)
-    rows = 16
-    while rows < 1 << 18:
-        x, y = _batch(rows, device)
-        times = []
-        for _ in range(8):
-            began = time.perf_counter()
-            optimizer.zero_grad()
-            torch.nn.functional.cross_entropy(model(x), y).backward()
-            optimizer.step()
-            _sync(device)
-            times.append(time.perf_counter() - began)
-        took = statistics.median(times)
-        # Near enough: from here on a step's time grows with its rows.
-        if took * 1e3 > milliseconds * 0.8:
-            return max(1, round(rows * milliseconds / (took * 1e3)))
-        rows *= 2
-    return rows
+    x, y = _batch(rows, device)
+    times: list[float] = []
+    until = time.perf_counter() + 0.5
+    while time.perf_counter() < until:
+        began = time.perf_counter()
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+        _sync(device)
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)
 
 
 def measure(bench: Bench) -> Iterator[Figure]:
