@@ -40,7 +40,16 @@ _ANSWERS: dict[str, Any] = {
     "experiments/get-by-name": {"experiment": _EXPERIMENT},
     "experiments/create": {"experiment_id": "8"},
     "experiments/search": {"experiments": [_EXPERIMENT]},
-    "metrics/get-history": {"metrics": [{"key": "loss", "value": 1.0, "step": 1}], "next_page_token": "on"},
+    "metrics/get-history": {
+        "metrics": [{"key": "loss", "value": 1.0, "step": 1, "timestamp": "5"}],
+        "next_page_token": "on",
+    },
+    "metrics/get-history-bulk-interval": {
+        "metrics": [
+            {"key": "loss", "value": "NaN", "timestamp": "7", "step": "3", "run_id": RUN_ID},
+            {"key": "loss", "value": 1.7976931348623157e308, "timestamp": "6", "step": "1", "run_id": RUN_ID},
+        ]
+    },
 }
 
 

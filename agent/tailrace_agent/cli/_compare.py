@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from tailrace_agent.cli._app import Code, Fail, count
-from tailrace_agent.cli._deliver import known_credentials
+from tailrace_agent.cli._credentials import known_credentials
 from tailrace_agent.cli._look import Busy
 from tailrace_agent.cli._runs import LocalRun, delivered_keys
 from tailrace_agent.decoding import decode_json

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final, Literal, NamedTuple
 
 import msgspec
@@ -20,10 +20,8 @@ from tailrace_agent.ipc.finished import mark_finished, set_aside
 from tailrace_agent.ipc.notices import paired
 from tailrace_agent.ipc.session import Session
 from tailrace_agent.pipeline.pipeline import Pipeline
-from tailrace_agent.settings.settings import Settings, alert_addresses
-from tailrace_agent.settings.uris import mask_uri, unmask_uri
 
-__all__ = ["Foreground", "Patience", "Result", "Tick", "known_credentials", "with_credentials"]
+__all__ = ["Foreground", "Patience", "Result", "Tick"]
 
 _LONGEST_PAUSE: Final = 5.0  # seconds between tries: somebody sits before it
 _TICK: Final = 0.1  # seconds
@@ -73,18 +71,6 @@ class Result(msgspec.Struct, kw_only=True):
     dead: int = 0
     reasons: list[str] = []
     code: Code = Code.FINE
-
-
-def known_credentials(settings: Settings, *more: str | None) -> dict[str, str]:
-    """`user:password` by masked URI, as far as this command was given any: none was ever written to disk."""
-    pairs = [mask_uri(uri) for uri in (settings.tracking_uri, *more) if uri]
-    known = {masked: credentials for masked, credentials in pairs if credentials}
-    return known | alert_addresses(settings)
-
-
-def with_credentials(uri: str, known: Mapping[str, str]) -> str:
-    """A masked URI, whole again where `known_credentials` has what was cut out."""
-    return unmask_uri(uri, known.get(mask_uri(uri)[0]))
 
 
 class Foreground:

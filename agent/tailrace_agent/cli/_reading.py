@@ -26,7 +26,7 @@ def open_store(app: App, tracking_uri: str | None) -> Reader:
     quieten_mlflow()
     from tailrace_agent.reading.reader import open_reader
 
-    return open_reader(app.store(app.settings(tracking_uri)), str(Path.cwd()))
+    return open_reader(app.store(app.settings(tracking_uri)), str(Path.cwd()), own_process=True)
 
 
 def newest(text: str, run_id: str) -> None:

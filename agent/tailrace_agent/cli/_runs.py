@@ -168,7 +168,7 @@ def _candidates(settings: Settings, runs: dict[str, list[LocalRun]]) -> list[Can
 
 def _params(settings: Settings, entries: Sequence[LocalRun]) -> dict[str, dict[str, str]]:
     """Params of runs as MLflow has them; those of a store that does not answer at once are not worth a wait."""
-    from tailrace_agent.cli._deliver import known_credentials, with_credentials
+    from tailrace_agent.cli._credentials import known_credentials, with_credentials
     from tailrace_agent.reading.reader import open_reader
 
     by_store: dict[str, list[str]] = {}
@@ -180,6 +180,7 @@ def _params(settings: Settings, entries: Sequence[LocalRun]) -> dict[str, dict[s
     found: dict[str, dict[str, str]] = {}
     for uri, run_ids in list(by_store.items())[:_STORES]:
         with contextlib.suppress(TailraceError):  # then they are distinguished by their age
-            reader = open_reader(with_credentials(uri, credentials), "/", request_timeout=_PATIENCE)
+            whole = with_credentials(uri, credentials)
+            reader = open_reader(whole, "/", request_timeout=_PATIENCE, own_process=True)
             found |= {run.info.run_id: dict(run.data.params) for run in reader.find_all(run_ids)}
     return found

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tailrace_agent.cli._app import App, quieten_mlflow
-from tailrace_agent.cli._deliver import known_credentials, with_credentials
+from tailrace_agent.cli._credentials import known_credentials, with_credentials
 from tailrace_agent.cli._look import look
 from tailrace_agent.cli._views import RunView
 from tailrace_agent.ipc.console_files import console_file
@@ -65,7 +65,8 @@ def _opener(settings: Settings) -> Callable[[str], Reader]:
         quieten_mlflow()
         from tailrace_agent.reading.reader import open_reader
 
-        return open_reader(with_credentials(uri, credentials), str(Path.cwd()), request_timeout=_PATIENCE)
+        whole = with_credentials(uri, credentials)
+        return open_reader(whole, str(Path.cwd()), request_timeout=_PATIENCE, own_process=True)
 
     return opened
 

@@ -166,7 +166,8 @@ def _chosen(settings: Settings, ids: tuple[str, ...], all_: bool, run: str | Non
 
 
 def _deliver_again(settings: Settings, letters: list[Letter], names: dict[str, str], *, quiet: bool) -> list[Result]:
-    from tailrace_agent.cli._deliver import Foreground, Patience, known_credentials
+    from tailrace_agent.cli._credentials import known_credentials
+    from tailrace_agent.cli._deliver import Foreground, Patience
     from tailrace_agent.cli._letters import put_back
     from tailrace_agent.cli._progress import Progress
     from tailrace_agent.cli.sync import report

@@ -69,7 +69,7 @@ def _found(app: App, text: str, tracking_uri: str | None) -> tuple[list[LocalRun
     """What this machine knows of a run, the store that it is in, and the run there."""
     from pathlib import Path
 
-    from tailrace_agent.cli._deliver import known_credentials, with_credentials
+    from tailrace_agent.cli._credentials import known_credentials, with_credentials
     from tailrace_agent.cli._reading import newest, open_store
     from tailrace_agent.cli._runs import find_named
     from tailrace_agent.reading.reader import open_reader
@@ -79,7 +79,7 @@ def _found(app: App, text: str, tracking_uri: str | None) -> tuple[list[LocalRun
         reader = open_store(app, tracking_uri)
         return [], reader, reader.find(text, newest)
     known = known_credentials(app.settings(tracking_uri))
-    reader = open_reader(with_credentials(local[0].store, known), str(Path.cwd()))
+    reader = open_reader(with_credentials(local[0].store, known), str(Path.cwd()), own_process=True)
     run_id = next((entry.run.run_id for entry in local if entry.run.run_id), None)
     return local, reader, reader.find(run_id) if run_id is not None else None
 
@@ -104,8 +104,8 @@ def _waiting(entry: LocalRun, key: str) -> list[_Point] | None:
 
 
 def _stored(reader: Reader, run_id: str, key: str) -> Iterator[_Point]:
-    for piece in reader.history(run_id, key, by_step=True):
-        for step, time_ms, value in zip(*(column.tolist() for column in piece), strict=True):
+    for piece in reader.points(run_id, key):
+        for step, time_ms, value in piece:
             yield step, time_ms / 1000, value
 
 

@@ -17,8 +17,10 @@ from tailrace_agent.text.quoting import visible
 
 if TYPE_CHECKING:
     from tailrace_agent.cli._runs import LocalRun
+    from tailrace_agent.reading.reader import Reader
 
 _POLL: Final = 0.2
+_PATIENCE: Final = 60.0  # seconds for one answer
 _PIECE: Final = 256 * 1024
 _KNOWN_BY: Final = 400
 """Bytes by which the place in a file is found again, of which another one has taken the place."""
@@ -102,16 +104,33 @@ def _stored(app: App, text: str, rank: int, tracking_uri: str | None) -> Iterato
     with tempfile.TemporaryDirectory() as place:
         try:
             with reader.translated_errors(about_run=True):
-                from tailrace_agent.mlflow.stores import open_repository
-
-                repository = open_repository(run.info.artifact_uri, reader.uri, 60.0)
-                found = Path(repository.download_artifacts(name, place))
+                found = _artifact(reader, run, name, Path(place))
         except TailraceError as error:
-            who = run.info.run_name or run.info.run_id
-            raise Fail(f"run {who!r} has no {name}: it did not keep its console ({error})", Code.UNKNOWN) from error
+            raise _none_kept(run, name, f" ({error})") from error
+        if found is None:
+            raise _none_kept(run, name)
         with found.open(errors="replace", newline="") as file:
             while piece := file.read(_PIECE):
                 yield piece
+
+
+def _none_kept(run: Any, name: str, why: str = "") -> Fail:
+    who = run.info.run_name or run.info.run_id
+    return Fail(f"run {who!r} has no {name}: it did not keep its console{why}", Code.UNKNOWN)
+
+
+def _artifact(reader: Reader, run: Any, name: str, place: Path) -> Path | None:
+    """A file of a run: where it lies, if that is on this machine, or else fetched; None where it is not there."""
+    from tailrace_agent.mlflow.links import is_server
+    from tailrace_agent.mlflow.places import directory_of
+    from tailrace_agent.sinks.mlflow import open_sink
+
+    directory = None if is_server(reader.uri) else directory_of(run.info.artifact_uri)
+    if directory is not None:
+        file = directory / name
+        return file if file.is_file() else None
+    sink = open_sink(reader.uri, str(Path.cwd()), request_timeout=_PATIENCE, own_process=True)
+    return sink.fetch_artifact(run.info.run_id, name, place)
 
 
 class _Following:

@@ -145,7 +145,8 @@ def deliver(
     wait: bool = False,
 ) -> Result:
     """Delivers one session, or waits for the agent that does. `tracking_uri` moves its runs there first."""
-    from tailrace_agent.cli._deliver import Foreground, Result, known_credentials
+    from tailrace_agent.cli._credentials import known_credentials
+    from tailrace_agent.cli._deliver import Foreground, Result
     from tailrace_agent.cli._holding import relieve, take_over
     from tailrace_agent.cli._look import look
     from tailrace_agent.cli._watching import wait_for_agent

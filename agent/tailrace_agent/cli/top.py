@@ -88,7 +88,8 @@ def _print_once(source: Source, view: object) -> None:
         known = source.look(drawn)
         view.settle([row.key for row in known.runs])
         age = time.monotonic() - began
-        if view.drawn == drawn and source.complete and (age > _ONCE_FOR or not any(row.live for row in known.runs)):
+        held = any(row.live and row.accepted is not None for row in known.runs)  # by an agent, which is asked
+        if view.drawn == drawn and source.complete and (age > _ONCE_FOR or not held):
             break
         if age > _STORE_FOR or (known.fault and not known.runs):
             break

@@ -24,11 +24,10 @@ from tailrace_agent.bulk.columns import ROUTE, Offer, Taken, as_columns, encode
 from tailrace_agent.decoding import convert
 from tailrace_agent.ipc.records import Point
 from tailrace_agent.mlflow.answers import OK, believing
+from tailrace_agent.mlflow.run_store import AT_ONCE
 
-__all__ = ["AT_ONCE", "BulkRoute"]
+__all__ = ["BulkRoute"]
 
-AT_ONCE: Final = 20_000
-"""Points that the agent sends in one request: under the 1 MiB that nginx takes if nobody has told it otherwise."""
 _WORTH_IT: Final = 1000
 _SMALL_ONES: Final = 10
 _AGAIN_AFTER: Final = 300.0

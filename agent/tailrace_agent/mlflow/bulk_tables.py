@@ -10,7 +10,7 @@ from typing import Any
 
 from tailrace_agent.bulk.columns import as_columns
 from tailrace_agent.ipc.records import Point
-from tailrace_agent.mlflow.bulk_route import AT_ONCE
+from tailrace_agent.mlflow.run_store import AT_ONCE
 
 __all__ = ["BulkTables"]
 

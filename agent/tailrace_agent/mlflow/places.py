@@ -20,7 +20,7 @@ from tailrace_agent.errors import Refused
 from tailrace_agent.mlflow.links import is_server
 from tailrace_agent.text.quoting import quoted
 
-__all__ = ["check_place", "fault_of_the_path", "place_here"]
+__all__ = ["check_place", "directory_of", "fault_of_the_path", "place_here"]
 
 _OF_A_RUN: Final = re.compile(r"/(?:m-)?[0-9a-f]{32}/artifacts$")  # `m-`: of a logged model
 _OF_THE_PATH: Final = frozenset(
@@ -38,8 +38,15 @@ def place_here(artifact_uri: str, tracking_uri: str) -> Path | None:
     Raises:
         ValueError: It names a file of another machine.
     """
-    if not is_server(tracking_uri):
-        return None
+    return directory_of(artifact_uri) if is_server(tracking_uri) else None
+
+
+def directory_of(artifact_uri: str) -> Path | None:
+    """The directory on this machine that an artifact URI means; None for what is kept elsewhere.
+
+    Raises:
+        ValueError: It names a file of another machine.
+    """
     parts = urlparse(artifact_uri)  # as MLflow: `urlsplit` makes another path of `;`
     if parts.scheme not in ("", "file"):
         return None

@@ -12,8 +12,10 @@ from typing import Any, Final, NamedTuple, Protocol
 from tailrace_agent.ipc.records import Kind, Point
 from tailrace_agent.text.directions import bests_among
 
-__all__ = ["FOUND_AT_MOST", "Bulk", "Page", "Run", "RunStore", "running_with_tag"]
+__all__ = ["AT_ONCE", "FOUND_AT_MOST", "Bulk", "Page", "Run", "RunStore", "running_with_tag"]
 
+AT_ONCE: Final = 20_000
+"""Points that the agent sends in one request: under the 1 MiB that nginx takes if nobody has told it otherwise."""
 FOUND_AT_MOST: Final = 1000
 """Runs or experiments that one search may find."""
 

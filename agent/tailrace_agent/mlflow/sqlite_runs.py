@@ -9,7 +9,8 @@ Invariants
    transaction that writes. Any other is left to MLflow's own store, from then on.
 2. Whatever MLflow would refuse (a name, a param that changes, a run that is deleted or not there) is left to MLflow's
    own store as well, with nothing written, so that it is refused in MLflow's words.
-3. So is everything that is not done here: new runs and experiments, searches, histories, artifacts, models.
+3. So is everything that is not done here: new runs and experiments, artifacts, models. What is read back of runs, for
+   a person, is in `reading.sqlite_reads`.
 """
 
 from __future__ import annotations
@@ -30,16 +31,15 @@ from tailrace_agent.bulk.rows import INSERT, TESTED, TESTED_MLFLOW, UPSERT, VERS
 from tailrace_agent.ipc.records import Kind, Point
 from tailrace_agent.ipc.tags import RUN_NAME_TAG
 from tailrace_agent.mlflow import name_rules
-from tailrace_agent.mlflow.bulk_route import AT_ONCE
 from tailrace_agent.mlflow.lean_import import import_lean
 from tailrace_agent.mlflow.plug_ins import has_plug_ins
-from tailrace_agent.mlflow.run_store import Page, Run
+from tailrace_agent.mlflow.run_store import AT_ONCE, Page, Run
 from tailrace_agent.settings.uris import check_uri, resolve_uri
 
 if TYPE_CHECKING:
     from tailrace_agent.mlflow.own_runs import MlflowRuns
 
-__all__ = ["SqliteRuns", "known_database"]
+__all__ = ["LeftToMlflow", "SqliteRuns", "known_database"]
 
 _PREFIX: Final = "sqlite:///"
 _OTHER_PATHS: Final = ("?", "#", "%", ":memory:", "file:")
@@ -49,6 +49,12 @@ _MLFLOWS_OWN: Final = ("MLFLOW_ENABLE_WORKSPACES", "MLFLOW_WORKSPACE", "_MLFLOW_
 _POINT_COLUMNS: Final = frozenset(("key", "value", "timestamp", "step", "is_nan", "run_uuid"))
 _TEXT_COLUMNS: Final = frozenset(("key", "value", "run_uuid"))
 _TABLES: Final[dict[str, frozenset[str]]] = {
+    "experiments": frozenset(
+        (
+            *("experiment_id", "name", "artifact_location", "lifecycle_stage", "creation_time", "last_update_time"),
+            "workspace",
+        )
+    ),
     "metrics": _POINT_COLUMNS,
     "latest_metrics": _POINT_COLUMNS,
     "params": _TEXT_COLUMNS,
@@ -77,8 +83,8 @@ _LOOKING_TAKES: Final = 1.0
 """Seconds in which a database that is locked comes free, or is MLflow's to wait for."""
 
 
-class _LeftToMlflow(Exception):
-    """Nothing was written: it is for MLflow's own store."""
+class LeftToMlflow(Exception):
+    """Nothing was done: it is for MLflow's own store."""
 
 
 def known_database(tracking_uri: str | None, cwd: str, environ: Mapping[str, str] = os.environ) -> str | None:
@@ -144,13 +150,13 @@ class SqliteRuns:
     def run(self, run_id: str) -> Run:
         """A run, deleted ones included."""
         try:
-            with self._transaction("BEGIN") as connection:
+            with self.transaction("BEGIN") as connection:
                 row = connection.execute(f"{_RUN} WHERE run_uuid = ?", (run_id,)).fetchone()
                 if row is None:
-                    raise _LeftToMlflow
+                    raise LeftToMlflow
                 tags, params = (dict(connection.execute(select, (run_id,))) for select in (_TAGS, _PARAMS))
                 latest = connection.execute(_LATEST, (run_id,)).fetchall()
-        except _LeftToMlflow:
+        except LeftToMlflow:
             return self._mlflow().run(run_id)
         found, experiment_id, name, status, stage, end_time, artifact_uri = row
         name = name or tags.get(RUN_NAME_TAG) or ""
@@ -162,9 +168,9 @@ class SqliteRuns:
     def running_with_tag(self, experiment_ids: Sequence[str], key: str) -> dict[str, str]:
         """The running ones of some experiments that have a tag."""
         try:
-            with self._transaction("BEGIN") as connection:
+            with self.transaction("BEGIN") as connection:
                 found = connection.execute(_RUNNING_WITH_TAG, (key,)).fetchall()
-        except _LeftToMlflow:
+        except LeftToMlflow:
             return self._mlflow().running_with_tag(experiment_ids, key)
         wanted = set(experiment_ids)
         return {run_id: value or "" for run_id, experiment_id, value in found if str(experiment_id) in wanted}
@@ -173,14 +179,14 @@ class SqliteRuns:
         """Sets the status; end time and name where they are not None."""
         try:
             if name is not None or status not in _STATUSES:
-                raise _LeftToMlflow
-            with self._transaction("BEGIN IMMEDIATE") as connection:
+                raise LeftToMlflow
+            with self.transaction("BEGIN IMMEDIATE") as connection:
                 _require_active(connection, run_id)
                 connection.execute(
                     "UPDATE runs SET status = ?, end_time = coalesce(?, end_time) WHERE run_uuid = ?",
                     (status, end_time, run_id),
                 )
-        except _LeftToMlflow:
+        except LeftToMlflow:
             self._mlflow().update_run(run_id, status, end_time, name)
 
     def log_batch(
@@ -193,7 +199,7 @@ class SqliteRuns:
         """Writes one batch."""
         try:
             self._write(run_id, metrics, params, tags)
-        except _LeftToMlflow:
+        except LeftToMlflow:
             self._mlflow().log_batch(run_id, metrics, params, tags)
 
     def at_once(self, waiting: int) -> int:
@@ -204,7 +210,7 @@ class SqliteRuns:
         """Writes all points, or none."""
         try:
             self._write(run_id, points, (), ())
-        except _LeftToMlflow:
+        except LeftToMlflow:
             bulk = self._mlflow().bulk
             return bulk.at_once(len(points)) >= len(points) and bulk.send(run_id, points)
         return True
@@ -272,21 +278,21 @@ class SqliteRuns:
             return self._own
 
     @contextmanager
-    def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
+    def transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
         """Within it all is done, or nothing; a connection of its own, so that a file that was replaced is noticed.
 
         Raises:
-            _LeftToMlflow: The database has been migrated since it was looked at.
+            LeftToMlflow: The database has been migrated since it was looked at.
             sqlite3.Error: It is locked, away or damaged.
         """
         if not self._fit:
-            raise _LeftToMlflow
+            raise LeftToMlflow
         with closing(_connected(self._path, self._timeout)) as connection:
             connection.execute(begin)
             try:
                 if not _version_is_known(connection):
                     self._fit = False
-                    raise _LeftToMlflow
+                    raise LeftToMlflow
                 yield connection
                 connection.execute("COMMIT")
             except BaseException:
@@ -303,14 +309,14 @@ class SqliteRuns:
     ) -> None:
         values = dict(params)
         if _refusable(run_id, metrics, params, tags):
-            raise _LeftToMlflow
+            raise LeftToMlflow
         rows = list(rows_of(as_columns(run_id, metrics)))
-        with self._transaction("BEGIN IMMEDIATE") as connection:
+        with self.transaction("BEGIN IMMEDIATE") as connection:
             _require_active(connection, run_id)
             if values:
                 known = dict(connection.execute(_PARAMS, (run_id,)))
                 if any(known.get(key, value) != value for key, value in values.items()):
-                    raise _LeftToMlflow
+                    raise LeftToMlflow
                 connection.executemany(
                     "INSERT INTO params (key, value, run_uuid) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
                     [(key, value, run_id) for key, value in values.items()],
@@ -341,7 +347,7 @@ def _version_is_known(connection: sqlite3.Connection) -> bool:
 def _require_active(connection: sqlite3.Connection, run_id: str) -> None:
     row = connection.execute("SELECT lifecycle_stage FROM runs WHERE run_uuid = ?", (run_id,)).fetchone()
     if row is None or row[0] != "active":
-        raise _LeftToMlflow
+        raise LeftToMlflow
 
 
 def _refusable(

@@ -78,7 +78,6 @@ HISTORY_AT_MOST: Final = 25_000
 """Points in one answer of a server that has no pages."""
 INTERVAL_AT_MOST: Final = 2_500
 """Points of one run that a server gives when it thins by itself."""
-_LAST_STEP: Final = 2**63 - 1
 _IN_FLIGHT: Final = 4
 """Requests that wait for a server at once: `mlflow server` has four workers by default."""
 _EMPTY_ANSWERS: Final = ("SetLoggedModelTags",)
@@ -235,15 +234,17 @@ def bulk_fetcher(store: Store) -> Callable[[Sequence[str], str], list[dict[str, 
     return fetch
 
 
-def interval_fetcher(store: Store) -> Callable[[str, str, int, int], list[dict[str, Any]]] | None:
-    """Fetches some points of one metric of a run, at most so many and after a step, as the server thins them."""
+def interval_fetcher(
+    store: Store,
+) -> Callable[[str, str, int, tuple[int, int] | None], list[dict[str, Any]]] | None:
+    """Fetches some points of one metric of a run, at most so many and of some steps, as the server thins them."""
     if type(store) is not _PromptStore:
         return None
 
-    def fetch(run_id: str, key: str, most: int, after: int) -> list[dict[str, Any]]:
+    def fetch(run_id: str, key: str, most: int, steps: tuple[int, int] | None) -> list[dict[str, Any]]:
         params = [("run_ids", run_id), ("metric_key", key), ("max_results", most)]
-        if after >= 0:
-            params += [("start_step", after + 1), ("end_step", _LAST_STEP)]
+        if steps is not None:
+            params += [("start_step", steps[0]), ("end_step", steps[1])]
         response, fields = store.exchange(
             "/ajax-api/2.0/mlflow/metrics/get-history-bulk-interval", "GET", params=params
         )

@@ -9,7 +9,8 @@ What this module promises:
 * What MLflow has is what is returned: what is still on its way is not there.
 * Foreign errors come out as those of `errors`, without a password.
 
-Loading this module is cheap; `open_reader` imports MLflow. Thread safety: a reader may be used from any thread.
+Loading this module is cheap. `open_reader` imports MLflow, unless it may do without (`own_process`). Thread safety: a
+reader may be used from any thread.
 """
 
 from __future__ import annotations
@@ -29,9 +30,13 @@ from tailrace_agent.ipc.tags import RUN_TAG
 from tailrace_agent.mlflow.errors import mask, opening_failed, translate
 from tailrace_agent.mlflow.links import is_server, run_page
 from tailrace_agent.mlflow.pages import pages
+from tailrace_agent.mlflow.sqlite_runs import known_database
 from tailrace_agent.reading.candidates import MOST, Candidate, fits_several, nearest, newest_first, newest_taken
 from tailrace_agent.reading.filters import quoted_filter, quoted_order
-from tailrace_agent.settings.uris import check_uri, mask_uri, missing_file
+from tailrace_agent.reading.own_reads import OwnReads
+from tailrace_agent.reading.read_store import ACTIVE_ONLY, ALL, Peaks, Point, ReadStore, Thinned
+from tailrace_agent.rest.plain_server import plain_server
+from tailrace_agent.settings.uris import check_uri, mask_uri, missing_file, resolve_uri
 from tailrace_agent.spool.extremes import known, unbounded
 from tailrace_agent.text.cards import brief, card
 
@@ -113,7 +118,12 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def open_reader(
-    tracking_uri: str | None, cwd: str, *, create: bool = False, request_timeout: float = _REQUEST_TIMEOUT
+    tracking_uri: str | None,
+    cwd: str,
+    *,
+    create: bool = False,
+    request_timeout: float = _REQUEST_TIMEOUT,
+    own_process: bool = False,
 ) -> Reader:
     """Opens a store for reading.
 
@@ -122,29 +132,52 @@ def open_reader(
         cwd: Directory from which relative paths are meant.
         create: An SQLite file that is not there is made, and no error: for an import.
         request_timeout: Seconds that one request may take.
+        own_process: Whether nobody but tailrace runs code here, so that MLflow is as it is installed: it is imported
+            only where it is needed.
 
     Raises:
         StoreRefused: MLflow can make no use of this URI, or there is no such store yet.
         Unavailable: The database cannot be reached now.
     """
-    from tailrace_agent.mlflow import stores
-
     uri = tracking_uri or "MLflow's default store"
     try:
-        uri = stores.store_uri(tracking_uri, cwd)
-        fault = check_uri(uri, os.environ)
-        if fault is not None:
-            raise StoreRefused(f"MLflow cannot use {mask(uri)}: {fault}")
-        # MLflow would make an empty database of it, and a mistyped path would look like a store without runs.
-        absent = missing_file(uri)
-        if absent is not None and not create:
-            raise StoreRefused(
-                f"there is no store {absent} yet: nothing was logged to it, or the tracking URI is another"
-            )
-        store = stores.open_store(uri, cwd, request_timeout)
+        reads = None
+        if own_process and tracking_uri:
+            uri = resolve_uri(tracking_uri, cwd)
+            _check(uri, create=create)  # before MLflow is imported: who mistyped it need not wait for that
+            reads = _without_mlflow(uri, cwd, request_timeout)
+        if reads is None:
+            from tailrace_agent.mlflow import stores
+
+            uri = stores.store_uri(tracking_uri, cwd)
+            _check(uri, create=create)
+            reads = OwnReads(stores.open_store(uri, cwd, request_timeout))
     except Exception as error:  # noqa: BLE001  # whatever a database driver or a plug-in raises
         raise opening_failed(error, uri) from None
-    return Reader(uri, store)
+    return Reader(uri, reads)
+
+
+def _check(uri: str, *, create: bool) -> None:
+    fault = check_uri(uri, os.environ)
+    if fault is not None:
+        raise StoreRefused(f"MLflow cannot use {mask(uri)}: {fault}")
+    # MLflow would make an empty database of it, and a mistyped path would look like a store without runs.
+    absent = missing_file(uri)
+    if absent is not None and not create:
+        raise StoreRefused(f"there is no store {absent} yet: nothing was logged to it, or the tracking URI is another")
+
+
+def _without_mlflow(uri: str, cwd: str, request_timeout: float) -> ReadStore | None:
+    """A store that can be read without MLflow's own; None for all others."""
+    if (server := plain_server(uri)) is not None:
+        from tailrace_agent.reading.server_reads import ServerReads
+
+        return ServerReads(server, cwd, request_timeout)
+    if (database := known_database(uri, cwd)) is not None:
+        from tailrace_agent.reading.sqlite_reads import SqliteReads
+
+        return SqliteReads(database, cwd, request_timeout)
+    return None
 
 
 class Reader:
@@ -152,14 +185,17 @@ class Reader:
 
     Args:
         uri: The absolute tracking URI, with its credentials.
-        store: MLflow's store for it, from `mlflow.stores.open_store`.
+        reads: The store behind it.
     """
 
-    def __init__(self, uri: str, store: Store) -> None:
-        from tailrace_agent.mlflow.stores import is_remote
+    def __init__(self, uri: str, reads: ReadStore) -> None:
+        self.uri, self._reads = uri, reads
+        self._remote = reads.remote
 
-        self.uri, self.store = uri, store
-        self._remote = is_remote(store)
+    @property
+    def store(self) -> Store:
+        """MLflow's own store, for what only it can do; MLflow is imported for it at the first call."""
+        return self._reads.mlflows_own()
 
     @property
     def name(self) -> str:
@@ -170,13 +206,9 @@ class Reader:
 
     def experiments(self) -> dict[str, str]:
         """Names of all experiments that are not deleted, by id."""
-        from mlflow.entities import ViewType
-
-        def fetch(token: str | None) -> Any:
-            return self.store.search_experiments(ViewType.ACTIVE_ONLY, _PAGE, None, None, token)
-
         with self.translated_errors(about_run=False):
-            return {str(each.experiment_id): str(each.name) for page in pages(fetch) for each in page}
+            found = pages(lambda token: self._reads.experiment_page(_PAGE, token))
+            return {str(each.experiment_id): str(each.name) for page in found for each in page}
 
     def experiment_ids(self, names: Sequence[str], *, sure: bool = False) -> list[str]:
         """Ids of experiments that are named, by name or by id.
@@ -234,14 +266,12 @@ class Reader:
         self, ids: Sequence[str], filter_string: str, order_by: Sequence[str] | None, size: int, view: int | None
     ) -> Iterator[Any]:
         """Runs one by one; the next page of `size` is requested when it is needed."""
-        from mlflow.entities import ViewType
-
-        view = ViewType.ACTIVE_ONLY if view is None else view
+        view = ACTIVE_ONLY if view is None else view
         query, order = quoted_filter(filter_string or ""), [quoted_order(each) for each in order_by or ()]
 
         def fetch(token: str | None) -> Any:
             with self.translated_errors(about_run=False):
-                return self.store.search_runs(list(ids), query, view, size, order, token)
+                return self._reads.run_page(ids, query, view, size, order, token)
 
         if ids and size > 0:
             for page in pages(fetch):
@@ -293,20 +323,43 @@ class Reader:
 
     def history(self, run_id: str, key: str, *, by_step: bool = False) -> Iterator[Columns]:
         """Every point of one metric, in pieces; see `history`."""
-        from tailrace_agent.reading.history import read
-
         with self.translated_errors(about_run=True):
-            yield from read(self.store, run_id, key, by_step=by_step)
+            yield from self._reads.history(run_id, key, by_step=by_step)
 
-    def thinned(self, run_id: str, key: str, most: int, after: int = -1) -> list[tuple[int, int, float]]:
-        """About `most` points of one metric, evenly spread over the steps after one: step, milliseconds, value.
+    def points(self, run_id: str, key: str) -> Iterator[Sequence[Point]]:
+        """The same as step, milliseconds and value, without NumPy; from a database by step."""
+        with self.translated_errors(about_run=True):
+            yield from self._reads.read_points(run_id, key)
+
+    def thinned(self, run_id: str, key: str, most: int, first: int | None = None, last: int | None = None) -> Thinned:
+        """About `most` points of one metric, evenly spread over its steps.
 
         All of them where there are few; see `thinned`.
-        """
-        from tailrace_agent.reading.thinned import thinned
 
+        Args:
+            run_id: MLflow's id.
+            key: The metric.
+            most: How many are wanted.
+            first: None of an earlier step.
+            last: None of a later step.
+        """
         with self.translated_errors(about_run=True):
-            return thinned(self.store, run_id, key, most, after)
+            return self._reads.thinned(run_id, key, most, first, last)
+
+    def peaks(self, run_id: str, key: str, width: int, first: int, last: int) -> Peaks | None:
+        """The smallest and the largest point of every `width` steps of one metric, as far as a moment's work gets.
+
+        None where a store does not find them quickly: it would have to give all points.
+
+        Args:
+            run_id: MLflow's id.
+            key: The metric.
+            width: Steps, 1 or more.
+            first: The first of them.
+            last: The last of them.
+        """
+        with self.translated_errors(about_run=True):
+            return self._reads.peaks(run_id, key, width, first, last)
 
     def extremes(self, runs: Iterable[Any], keys: Sequence[str]) -> dict[tuple[str, str], tuple[float, float]]:
         """Smallest and largest value of each metric of each run, NaN aside; by `(run_id, key)`.
@@ -346,13 +399,11 @@ class Reader:
             raise translate(error, self.uri, remote=self._remote, about_run=about_run) from None
 
     def _by_ids(self, ids: Sequence[str], experiments: Sequence[str]) -> dict[str, Any]:
-        from mlflow.entities import ViewType
-
         found = {}
         for start in range(0, len(ids), _IDS_AT_ONCE):
             named = ", ".join(f"'{run_id}'" for run_id in ids[start : start + _IDS_AT_ONCE])
             # ALL: who writes a whole id means that run, even out of the bin.
-            for run in self.search(experiments, f"attributes.run_id IN ({named})", view=ViewType.ALL):
+            for run in self.search(experiments, f"attributes.run_id IN ({named})", view=ALL):
                 found[run.info.run_id] = run
         for run_id in ids:
             # A search sees no experiment that is deleted; to get a run by its id does.
@@ -364,7 +415,7 @@ class Reader:
         """A run of an experiment that is deleted, too."""
         try:
             with self.translated_errors(about_run=True):
-                return self.store.get_run(run_id)
+                return self._reads.read_run(run_id)
         except (RunGone, Refused):
             return None
 

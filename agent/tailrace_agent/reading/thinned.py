@@ -10,7 +10,7 @@ may be missing: `Reader.extremes` knows them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy
 from mlflow.store.tracking.dbmodels.models import SqlMetric
@@ -19,22 +19,24 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from tailrace_agent.errors import Refused
 from tailrace_agent.mlflow.stores import INTERVAL_AT_MOST, interval_fetcher
 from tailrace_agent.reading.history import read
+from tailrace_agent.reading.read_store import Point, Thinned
 from tailrace_agent.spool.extremes import unbounded
 
 if TYPE_CHECKING:
     from tailrace_agent.mlflow.stores import Store
 
-__all__ = ["Point", "thinned"]
+__all__ = ["thinned"]
 
-Point: TypeAlias = tuple[int, int, float]
-"""Step, time in milliseconds, value."""
+_STEPS: Final = -(2**63), 2**63 - 1
 _WHOLE: Final = 5_000
 """Points up to which a metric is read as a whole: that is quicker than looking some of them up."""
 _AT_ONCE: Final = 100
 """Looked up by one statement; SQLite takes 500 selects in one."""
 
 
-def thinned(store: Store, run_id: str, key: str, most: int, after: int = -1) -> list[Point]:
+def thinned(
+    store: Store, run_id: str, key: str, most: int, first: int | None = None, last: int | None = None
+) -> Thinned:
     """About `most` points of one metric of one run, by step; all of them where there are few.
 
     Args:
@@ -42,26 +44,30 @@ def thinned(store: Store, run_id: str, key: str, most: int, after: int = -1) -> 
         run_id: MLflow's id.
         key: The metric.
         most: How many are wanted.
-        after: Only those of larger steps.
+        first: Only those of this step and later ones.
+        last: Only those of this step and earlier ones.
 
     Raises:
         Exception: Anything that MLflow and the database driver come up with.
     """
+    steps = _STEPS[0] if first is None else first, _STEPS[1] if last is None else last
     if isinstance(store, SqlAlchemyStore):
-        return _from_database(store, run_id, key, most, after)
+        return _from_database(store, run_id, key, most, steps)
     fetch = interval_fetcher(store)
     if fetch is not None:
+        most = min(most, INTERVAL_AT_MOST)
         try:
-            return _points(fetch(run_id, key, min(most, INTERVAL_AT_MOST), after))
+            points = _points(fetch(run_id, key, most, None if (first, last) == (None, None) else steps))
+            return Thinned(points, len(points) < most)
         except Refused:  # a server that does not have it
             pass
-    return sorted(_whole(store, run_id, key, after))
+    return Thinned(sorted(_whole(store, run_id, key, steps)), whole=True)
 
 
-def _whole(store: Store, run_id: str, key: str, after: int) -> Iterator[Point]:
+def _whole(store: Store, run_id: str, key: str, steps: tuple[int, int]) -> Iterator[Point]:
     for piece in read(store, run_id, key):
         for step, time_ms, value in zip(*(column.tolist() for column in piece), strict=True):
-            if step > after:
+            if steps[0] <= step <= steps[1]:
                 yield step, time_ms, value
 
 
@@ -73,17 +79,17 @@ def _points(found: Iterable[dict[str, Any]]) -> list[Point]:
     )
 
 
-def _from_database(store: Store, run_id: str, key: str, most: int, after: int) -> list[Point]:
+def _from_database(store: Store, run_id: str, key: str, most: int, steps: tuple[int, int]) -> Thinned:
     of_metric = (SqlMetric.run_uuid == run_id, SqlMetric.key == key)
+    in_window = (*of_metric, SqlMetric.step >= steps[0], SqlMetric.step <= steps[1])
     columns = (SqlMetric.step, SqlMetric.timestamp, SqlMetric.value, SqlMetric.is_nan)
     with store.ManagedSessionMaker() as session:
-        few = sqlalchemy.select(*columns).where(*of_metric, SqlMetric.step > after).limit(_WHOLE + 1)
+        few = sqlalchemy.select(*columns).where(*in_window).limit(_WHOLE + 1)
         rows = session.execute(few).all()
-        if len(rows) > _WHOLE:
+        whole = len(rows) <= _WHOLE
+        if not whole:
             first, last = (
-                session.execute(
-                    sqlalchemy.select(end(SqlMetric.step)).where(*of_metric, SqlMetric.step > after)
-                ).scalar_one()
+                session.execute(sqlalchemy.select(end(SqlMetric.step)).where(*in_window)).scalar_one()
                 for end in (sqlalchemy.func.min, sqlalchemy.func.max)
             )
             each = max(1, (last - first) // max(1, most - 1))
@@ -102,4 +108,5 @@ def _from_database(store: Store, run_id: str, key: str, most: int, after: int) -
                     for step in at[start : start + _AT_ONCE]
                 ]
                 rows += session.execute(sqlalchemy.union_all(*parts)).all()
-    return sorted({(step, time_ms, float("nan") if nan else unbounded(value)) for step, time_ms, value, nan in rows})
+    points = {(step, time_ms, float("nan") if nan else unbounded(value)) for step, time_ms, value, nan in rows}
+    return Thinned(sorted(point for point in points if point[0] <= steps[1]), whole)

@@ -22,10 +22,12 @@ __all__ = [
     "Experiments",
     "FoundExperiment",
     "FoundRun",
+    "FullRun",
     "History",
     "NewExperiment",
     "Nothing",
     "Runs",
+    "SomeHistory",
     "read",
 ]
 
@@ -45,6 +47,7 @@ class _Text(msgspec.Struct):
 class _Metric(msgspec.Struct):
     key: str = ""
     step: int = 0
+    timestamp: int = 0
     value: float | str = 0.0
 
 
@@ -54,6 +57,7 @@ class _Info(msgspec.Struct):
     run_name: str = ""
     status: str = "RUNNING"
     lifecycle_stage: str = ""
+    start_time: int = 0
     end_time: int = 0
     artifact_uri: str = ""
 
@@ -64,11 +68,14 @@ class _Data(msgspec.Struct):
     tags: list[_Text] = []
 
 
-class _Run(msgspec.Struct):
+class FullRun(msgspec.Struct):
+    """A run."""
+
     info: _Info = msgspec.field(default_factory=_Info)
     data: _Data = msgspec.field(default_factory=_Data)
 
     def plain(self) -> Run:
+        """What of it is needed for writing to it."""
         info, data = self.info, self.data
         return Run(
             info.run_id,
@@ -92,11 +99,11 @@ class Nothing(Answer):
 class FoundRun(Answer):
     """To a request for a run, or for a new one."""
 
-    run: _Run | None = None
+    run: FullRun | None = None
 
     def found(self) -> Run:
         """The run, which an answer without one would not have been believed to lack."""
-        return (self.run or _Run()).plain()
+        return (self.run or FullRun()).plain()
 
 
 class ChangedRun(Answer):
@@ -110,8 +117,16 @@ class Runs(Answer):
 
     may_be_empty: ClassVar[bool] = True
 
-    runs: list[_Run] = []
+    runs: list[FullRun] = []
     next_page_token: str = ""
+
+
+class SomeHistory(Answer):
+    """To a request for some points of a metric."""
+
+    may_be_empty: ClassVar[bool] = True
+
+    metrics: Sequence[Any] = ()
 
 
 class History(Answer):
@@ -127,6 +142,7 @@ class Experiment(msgspec.Struct):
     """An experiment."""
 
     experiment_id: str = ""
+    name: str = ""
     lifecycle_stage: str = ""
 
 

@@ -49,8 +49,8 @@ class ServerRuns:
     remote: Final = True
 
     def __init__(self, uri: str, cwd: str, request_timeout: float) -> None:
-        self._uri, self._cwd, self._timeout = uri, cwd, request_timeout
-        self.bulk: Bulk = BulkRoute(self._receive, answered)
+        self.uri, self._cwd, self._timeout = uri, cwd, request_timeout
+        self.bulk: Bulk = BulkRoute(self.receive, answered)
         self._opening = threading.Lock()
         self._mlflows_own: Any = None
 
@@ -69,7 +69,7 @@ class ServerRuns:
     def get_experiment_by_name(self, name: str) -> answers.Experiment | None:
         """An experiment, deleted ones included; None where there is none of this name."""
         try:
-            found = self._get("experiments/get-by-name", {"experiment_name": name}, answers.FoundExperiment)
+            found = self.get("experiments/get-by-name", {"experiment_name": name}, answers.FoundExperiment)
         except Exception as error:
             if refused_code(error, "RESOURCE_DOES_NOT_EXIST"):
                 return None
@@ -79,12 +79,12 @@ class ServerRuns:
     def create_experiment(self, name: str, artifact_location: None = None, tags: Sequence[Any] = ()) -> str:
         """MLflow's call, for `experiment_named`: the id of a new experiment."""
         del artifact_location, tags  # none is wanted
-        return self._post("experiments/create", {"name": name}, answers.NewExperiment).experiment_id
+        return self.post("experiments/create", {"name": name}, answers.NewExperiment).experiment_id
 
     def active_experiments(self) -> list[str]:
         """The ids of the experiments that are not deleted."""
         body = {"max_results": FOUND_AT_MOST, "view_type": "ACTIVE_ONLY"}
-        found = self._post("experiments/search", body, answers.Experiments)
+        found = self.post("experiments/search", body, answers.Experiments)
         return [experiment.experiment_id for experiment in found.experiments]
 
     def create_run(
@@ -97,11 +97,11 @@ class ServerRuns:
         body["start_time"] = start_time
         if tags:
             body["tags"] = [{"key": key, "value": value} for key, value in tags]
-        return self._post("runs/create", body, answers.FoundRun).found()
+        return self.post("runs/create", body, answers.FoundRun).found()
 
     def run(self, run_id: str) -> Run:
         """A run, deleted ones included."""
-        return self._get("runs/get", {"run_uuid": run_id, "run_id": run_id}, answers.FoundRun).found()
+        return self.get("runs/get", {"run_uuid": run_id, "run_id": run_id}, answers.FoundRun).found()
 
     def search_runs(self, experiment_ids: Sequence[str], query: str) -> list[Run]:
         """The runs of some experiments that a filter finds."""
@@ -111,7 +111,7 @@ class ServerRuns:
             "run_view_type": "ACTIVE_ONLY",
             "max_results": FOUND_AT_MOST,
         }
-        return [run.plain() for run in self._post("runs/search", body, answers.Runs).runs]
+        return [run.plain() for run in self.post("runs/search", body, answers.Runs).runs]
 
     def running_with_tag(self, experiment_ids: Sequence[str], key: str) -> dict[str, str]:
         """The running ones of some experiments that have a tag."""
@@ -121,11 +121,11 @@ class ServerRuns:
         """Sets the status; end time and name where they are not None."""
         body = {"run_uuid": run_id, "status": status, "end_time": end_time, "run_id": run_id, "run_name": name}
         given = {field: value for field, value in body.items() if value is not None}
-        self._post("runs/update", given, answers.ChangedRun)
+        self.post("runs/update", given, answers.ChangedRun)
 
     def delete_run(self, run_id: str) -> None:
         """Marks a run as deleted."""
-        self._post("runs/delete", {"run_id": run_id}, answers.Nothing)
+        self.post("runs/delete", {"run_id": run_id}, answers.Nothing)
 
     def log_batch(
         self,
@@ -141,28 +141,28 @@ class ServerRuns:
 
     def delete_tag(self, run_id: str, key: str) -> None:
         """Deletes a tag."""
-        self._post("runs/delete-tag", {"run_id": run_id, "key": key}, answers.Nothing)
+        self.post("runs/delete-tag", {"run_id": run_id, "key": key}, answers.Nothing)
 
     def metric_page(self, run_id: str, key: str, token: str | None) -> Page:
         """A page of a metric's history."""
         asked = {"run_uuid": run_id, "metric_key": key, "run_id": run_id, "page_token": token, "max_results": _PAGE}
         given = {field: value for field, value in asked.items() if value is not None}
-        found = self._get("metrics/get-history", given, answers.History)
+        found = self.get("metrics/get-history", given, answers.History)
         return Page(found.metrics, found.next_page_token or None)
 
     def place_here(self, artifact_uri: str) -> Path | None:
         """The directory on this machine that the server names for artifacts."""
-        return places.place_here(artifact_uri, self._uri)
+        return places.place_here(artifact_uri, self.uri)
 
     def repository(self, artifact_uri: str) -> Any:
         """Where the artifacts of a run go: to this server, or wherever only MLflow knows the way."""
-        address = None if is_true(os.environ, _IN_PARTS) else proxied_address(artifact_uri, self._uri)
+        address = None if is_true(os.environ, _IN_PARTS) else proxied_address(artifact_uri, self.uri)
         if address is not None:
             return ServerFiles(address, self._timeout)
         import_lean()
         from tailrace_agent.mlflow.stores import open_repository
 
-        return open_repository(artifact_uri, self._uri, self._timeout)
+        return open_repository(artifact_uri, self.uri, self._timeout)
 
     def mlflows_own(self) -> Any:
         """MLflow's own store for this server."""
@@ -171,19 +171,22 @@ class ServerRuns:
                 import_lean()
                 from tailrace_agent.mlflow.stores import open_store
 
-                self._mlflows_own = open_store(self._uri, self._cwd, self._timeout)
+                self._mlflows_own = open_store(self.uri, self._cwd, self._timeout)
             return self._mlflows_own
 
-    def _get(self, what: str, params: dict[str, Any], kind: type[_Answer]) -> _Answer:
+    def get(self, what: str, params: dict[str, Any], kind: type[_Answer]) -> _Answer:
+        """Asks for something."""
         return self._exchange(what, "GET", kind, params=params)
 
-    def _post(self, what: str, body: dict[str, Any], kind: type[_Answer]) -> _Answer:
+    def post(self, what: str, body: dict[str, Any], kind: type[_Answer]) -> _Answer:
+        """Posts something."""
         return self._exchange(what, "POST", kind, json=body)
 
     def _exchange(self, what: str, method: str, kind: type[_Answer], **content: Any) -> _Answer:
         path = f"{_API}{what}"
-        response = self._receive(path, method, **content)
+        response = self.receive(path, method, **content)
         return answers.read(answered(response, path), kind, response, what)
 
-    def _receive(self, path: str, method: str, **content: Any) -> requests.Response:
-        return send_once(f"{self._uri.removesuffix('/')}{path}", method, self._timeout, **content)
+    def receive(self, path: str, method: str, **content: Any) -> requests.Response:
+        """One request, and its answer, whatever it holds."""
+        return send_once(f"{self.uri.removesuffix('/')}{path}", method, self._timeout, **content)

@@ -148,8 +148,8 @@ class Histories:
             return
         key = known.unread[-1]
         curve = known.curves.get(key)
-        after = curve.last[0] if curve is not None and curve.last is not None else -1
-        points = reader.thinned(wanted.run_id, key, _POINTS, after)
+        first = curve.last[0] + 1 if curve is not None and curve.last is not None else None
+        points = reader.thinned(wanted.run_id, key, _POINTS, first).points
         known.unread.pop()  # not before it was read
         if points:
             self._take(wanted.key, known, key, [(step, time_ms * _NS, value) for step, time_ms, value in points])

@@ -6,7 +6,8 @@ import pytest
 
 from helpers.left_sessions import metric_letter, spooled_session
 from tailrace_agent.cli._app import Code
-from tailrace_agent.cli._deliver import Foreground, Patience, Tick, known_credentials
+from tailrace_agent.cli._credentials import known_credentials
+from tailrace_agent.cli._deliver import Foreground, Patience, Tick
 from tailrace_agent.ipc.finished import finished
 from tailrace_agent.ipc.records import encode
 from tailrace_agent.ipc.session import Session

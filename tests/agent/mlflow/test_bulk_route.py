@@ -10,7 +10,8 @@ import requests
 
 from tailrace_agent.bulk.columns import as_columns, decode
 from tailrace_agent.ipc.records import Point
-from tailrace_agent.mlflow.bulk_route import AT_ONCE, BulkRoute
+from tailrace_agent.mlflow.bulk_route import BulkRoute
+from tailrace_agent.mlflow.run_store import AT_ONCE
 from tailrace_agent.rest.requests import answered
 
 POINTS = [Point("loss", float(step), 1, step) for step in range(3)]

@@ -7,8 +7,8 @@ import sqlalchemy
 
 from helpers.bulk_cases import CASES, by_log_batch, new_run, rows_of
 from tailrace_agent.ipc.records import Point
-from tailrace_agent.mlflow.bulk_route import AT_ONCE
 from tailrace_agent.mlflow.bulk_tables import BulkTables
+from tailrace_agent.mlflow.run_store import AT_ONCE
 from tailrace_agent.mlflow.stores import open_store
 
 POINT = Point("loss", 0.5, 1, 1)

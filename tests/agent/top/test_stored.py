@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric
 
 from tailrace_agent.errors import Unavailable
+from tailrace_agent.reading.read_store import Thinned
 from tailrace_agent.reading.reader import Reader, open_reader
 from tailrace_agent.top.stored import Histories, StoredRuns, Wanted
 
@@ -57,12 +58,12 @@ def test_the_metrics_of_a_run_come_one_by_one_those_of_the_program_first(uri: st
 def test_of_a_run_that_goes_on_what_has_come_since_is_read_and_no_more(
     uri: str, run_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[tuple[str, int]] = []
+    asked: list[tuple[str, int | None]] = []
     thinned = Reader.thinned
 
-    def noted(self: Reader, run: str, key: str, most: int, after: int = -1) -> list[tuple[int, int, float]]:
-        asked.append((key, after))
-        return thinned(self, run, key, most, after)
+    def noted(self: Reader, run: str, key: str, most: int, first: int | None = None) -> Thinned:
+        asked.append((key, first))
+        return thinned(self, run, key, most, first)
 
     monkeypatch.setattr(Reader, "thinned", noted)
     histories = Histories(_opened)
@@ -73,7 +74,7 @@ def test_of_a_run_that_goes_on_what_has_come_since_is_read_and_no_more(
     while histories.version == version:
         later = histories.step(later) + 1e-3
     assert histories.courses("a")[0]["loss"].last == 7.0
-    assert asked == [("loss", -1), ("system/cpu", -1), ("loss", 299)]
+    assert asked == [("loss", None), ("system/cpu", None), ("loss", 300)]
 
 
 def test_the_best_value_that_a_run_has_noted_is_drawn_though_its_point_was_not_read(
