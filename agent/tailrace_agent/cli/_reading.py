@@ -17,8 +17,13 @@ if TYPE_CHECKING:
 __all__ = ["chosen_metrics", "newest", "open_store", "rows_of_json", "shortest_ids", "table"]
 
 
-def open_store(app: App, tracking_uri: str | None) -> Reader:
+def open_store(app: App, tracking_uri: str | None, *, through_mlflow: bool = False) -> Reader:
     """The store in force, opened for reading.
+
+    Args:
+        app: The command.
+        tracking_uri: The store; the setting where None.
+        through_mlflow: For whoever wants all that MLflow knows of a run, or writes: what needs MLflow's import anyway.
 
     Raises:
         StoreRefused: It cannot be used, or is not there yet.
@@ -26,7 +31,7 @@ def open_store(app: App, tracking_uri: str | None) -> Reader:
     quieten_mlflow()
     from tailrace_agent.reading.reader import open_reader
 
-    return open_reader(app.store(app.settings(tracking_uri)), str(Path.cwd()), own_process=True)
+    return open_reader(app.store(app.settings(tracking_uri)), str(Path.cwd()), own_process=not through_mlflow)
 
 
 def newest(text: str, run_id: str) -> None:

@@ -40,7 +40,7 @@ def command(
     path = Path(output)
     if path.exists() and not force:
         raise Fail(f"{path} is there already; --force replaces it, -o gives another name")
-    reader = open_store(app, tracking_uri)
+    reader = open_store(app, tracking_uri, through_mlflow=True)
     from tailrace_agent.reading.export import children_of, export_runs
 
     chosen = list({run.info.run_id: run for run in reader.find_all(runs, newest)}.values())

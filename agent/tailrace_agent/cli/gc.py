@@ -77,7 +77,7 @@ def command(  # noqa: PLR0913, PLR0917 - an argument for each option
 
     if older_than is None and not status and not empty:  # else it would be every run that is over
         raise click.UsageError("say which runs: --older-than, --status or --empty")
-    reader = open_store(app, tracking_uri)
+    reader = open_store(app, tracking_uri, through_mlflow=True)
     from tailrace_agent.reading.cleanup import choose, delete
 
     found = choose(

@@ -94,6 +94,9 @@ class Curve:
         high: The largest, likewise.
         width: Steps of one span; a power of two.
 
+    Args:
+        spans: Most spans of its line.
+
     Not thread-safe.
 
     Example:
@@ -103,9 +106,10 @@ class Curve:
         (At(value=0.25, step=1), (1, 20, 0.25))
     """
 
-    __slots__ = ("_first", "_highs", "_lasts", "_lows", "high", "last", "low", "width")
+    __slots__ = ("_first", "_highs", "_lasts", "_lows", "_spans", "high", "last", "low", "width")
 
-    def __init__(self) -> None:
+    def __init__(self, spans: int = SPANS) -> None:
+        self._spans = spans
         self.width = 1
         self.last: tuple[int, int, float] | None = None
         self.low: At | None = None
@@ -179,7 +183,7 @@ class Curve:
         if 0 <= n < size:
             return n
         before, behind = max(0, -n), max(0, n + 1 - size)
-        if size + before + behind > SPANS:
+        if size + before + behind > self._spans:
             return None
         if before:
             self._first = at

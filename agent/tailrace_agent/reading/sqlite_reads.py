@@ -161,7 +161,12 @@ class SqliteReads(SqliteRuns):
             for which in ("min", "max"):
                 # SQLite takes the other columns from the row that has the extreme.
                 select = f"SELECT step, timestamp, {which}(value), is_nan {where} AND NOT is_nan GROUP BY step / ?"
-                rows += connection.execute(select, (*of_metric, first, upto, max(1, width))).fetchall()
+                rows += connection.execute(select, (*of_metric, first, upto, width)).fetchall()
+            # And the last point of each, by which a moving average goes.
+            ends = {min(upto, (row[0] // width + 1) * width - 1) for row in rows}
+            one = f"{_POINTS} AND step BETWEEN ? AND ? ORDER BY step DESC LIMIT 1"
+            found = (connection.execute(one, (*of_metric, first, end)).fetchone() for end in ends)
+            rows += [row for row in found if row is not None]
             return Peaks(sorted(set(map(_point, rows))), upto + 1 if upto < last else None)
 
         return self._done(read, lambda own: own.peaks(run_id, key, width, first, last))

@@ -95,7 +95,7 @@ class Top(App[None]):
         self.view = view
         self._source = source
         self._known = Known()
-        self._frame = Frame([], [])
+        self._frame = Frame([], [], [])
         self._draw_at = 0.0
         self._list_at = 0.0
         self.board = Board()
@@ -137,6 +137,7 @@ class Top(App[None]):
         if width and height:
             self._frame = frame(self._known, self.view, width, height)
             self.board.show(self._frame.lines)
+            self._source.show(self._frame.shown)
 
     def on_key(self, event: events.Key) -> None:
         """As Textual asks for it."""

@@ -13,10 +13,12 @@ from tailrace_agent.top.braille import ACROSS, DOWN, Canvas
 from tailrace_agent.top.courses import Column, Course, smoothed, thinned, within
 from tailrace_agent.top.lines import Line, Piece, columns_of, cut
 
-__all__ = ["LEAST_HEIGHT", "LEAST_WIDTH", "Look", "Plot", "chart"]
+__all__ = ["LEAST_HEIGHT", "LEAST_WIDTH", "Look", "Plot", "chart", "window"]
 
 LEAST_WIDTH: Final = 24
 LEAST_HEIGHT: Final = 5
+_FEWEST: Final = 8
+"""Steps that a chart shows at least, if there are so many."""
 
 
 class Plot(NamedTuple):
@@ -56,8 +58,8 @@ def chart(
         height: Lines, `LEAST_HEIGHT` at least.
         chosen: Whether its title stands out.
     """
-    title = _title(name, plots[-1].course.last if plots else None, width, chosen)
-    steps = _window(plots, look)
+    title = _title(name, plots, width, chosen)
+    steps = window(plots, look)
     body = height - 2
     lines = [(plot.style, within(plot.course.line, *steps)) for plot in plots]
     bounds = _bounds([line for _, line in lines], steps, log=look.log)
@@ -81,17 +83,25 @@ def chart(
     return [title, *rows, _steps_axis(*steps, margin, across)]
 
 
-def _title(name: str, last: float | None, width: int, chosen: bool) -> Line:
-    value = figure(last) if last is not None else ""
-    room = width - columns_of(value) - 2
-    return [Piece(cut(name, room), "chosen" if chosen else "title"), Piece(f" {value} ", "bold")]
-
-
-def _window(plots: Sequence[Plot], look: Look) -> tuple[float, float]:
-    """The first and the last step that are shown."""
+def window(plots: Sequence[Plot], look: Look) -> tuple[float, float]:
+    """The first and the last step that a chart shows: some steps at least, however close the look is."""
     begin = min((plot.course.line[0].step for plot in plots if plot.course.line), default=0)
     end = max((max(plot.course.line[-1].step, plot.course.last_step) for plot in plots if plot.course.line), default=0)
-    return begin + (end - begin) * look.first, begin + (end - begin) * look.last
+    last = begin + (end - begin) * look.last
+    first = min(begin + (end - begin) * look.first, max(begin, last - _FEWEST))
+    return first, max(last, min(end, first + _FEWEST))
+
+
+def _title(name: str, plots: Sequence[Plot], width: int, chosen: bool) -> Line:
+    last = plots[-1].course.last if plots else None
+    value = figure(last) if last is not None else ""
+    note = "sampled " if any(plot.course.sampled for plot in plots) else ""
+    room = width - columns_of(value) - 2 - len(note)
+    return [
+        Piece(cut(name, room), "chosen" if chosen else "title"),
+        *([Piece(note, "dim")] if note else []),
+        Piece(f" {value} ", "bold"),
+    ]
 
 
 def _bounds(lines: Sequence[Sequence[Span]], steps: tuple[float, float], *, log: bool) -> tuple[float, float] | None:

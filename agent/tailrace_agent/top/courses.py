@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from tailrace_agent.ipc.curves import Curve, Drawn, Span
 
-__all__ = ["Column", "Course", "course_of_points", "smoothed", "thinned", "within"]
+__all__ = ["Column", "Course", "closer", "course_of_points", "smoothed", "thinned", "within"]
 
 
 class Course:
@@ -17,22 +17,25 @@ class Course:
 
     Args:
         drawn: As its agent has published it.
+        line: Another line than that, by step.
+        sampled: As the attribute.
 
     Attributes:
         drawn: The same.
         last: Its last value; None where there is none.
         last_step: The step of that.
+        sampled: Whether values between those that are drawn may be smaller or larger.
 
     Not thread-safe.
     """
 
-    __slots__ = ("_line", "drawn", "last", "last_step")
+    __slots__ = ("_line", "drawn", "last", "last_step", "sampled")
 
-    def __init__(self, drawn: Drawn) -> None:
-        self.drawn = drawn
+    def __init__(self, drawn: Drawn, line: Sequence[Span] | None = None, *, sampled: bool = False) -> None:
+        self.drawn, self.sampled = drawn, sampled
         self.last: float | None = drawn.last[2] if drawn.last is not None else None
         self.last_step = drawn.last[0] if drawn.last is not None else 0
-        self._line: list[Span] | None = None
+        self._line = line
 
     @property
     def line(self) -> Sequence[Span]:
@@ -57,6 +60,22 @@ def course_of_points(points: Sequence[tuple[int, int, float]]) -> Course:
     if points:
         curve.add(points)
     return Course(curve.drawn)
+
+
+def closer(course: Course, line: Sequence[Span], *, sampled: bool) -> Course:
+    """The course with a part of its line drawn closer; the rest stays as it was.
+
+    Example:
+        >>> course = course_of_points([(0, 0, 1.0), (1, 0, 2.0), (2, 0, 3.0)])
+        >>> [span.last for span in closer(course, [Span(1, 5.0, 5.0, 5.0)], sampled=False).line]
+        [1.0, 5.0, 3.0]
+    """
+    if not line:
+        return course
+    first, last = line[0].step, line[-1].step
+    before = [span for span in course.line if span.step < first]
+    behind = [span for span in course.line if span.step > last]
+    return Course(course.drawn, [*before, *line, *behind], sampled=sampled)
 
 
 def within(line: Sequence[Span], first: float, last: float) -> Sequence[Span]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
@@ -9,14 +10,14 @@ from typing import Final, NamedTuple
 from tailrace_agent.settings.units import duration
 from tailrace_agent.spool.extremes import of_program
 from tailrace_agent.top.axes import short
-from tailrace_agent.top.chart import LEAST_HEIGHT, LEAST_WIDTH, Plot, chart
+from tailrace_agent.top.chart import LEAST_HEIGHT, LEAST_WIDTH, Plot, chart, window
 from tailrace_agent.top.courses import Course
 from tailrace_agent.top.lines import Line, Piece, beside, cut, fitted, piece
 from tailrace_agent.top.panels import panel
 from tailrace_agent.top.rows import Known, RunRow
 from tailrace_agent.top.view import KEYS, PANELS, View, shown_metrics
 
-__all__ = ["Frame", "Spot", "frame"]
+__all__ = ["Frame", "Shown", "Spot", "frame"]
 
 _COLOURS: Final = 6
 _CHART_WIDTH: Final = 38
@@ -44,11 +45,22 @@ class Spot(NamedTuple):
     which: int
 
 
+class Shown(NamedTuple):
+    """A metric of a run that has a chart: its first and its last step, and whether these are all that there are."""
+
+    run: str
+    metric: str
+    first: int
+    last: int
+    all: bool
+
+
 class Frame(NamedTuple):
-    """All lines, each as wide as the frame; and the places of what can be clicked."""
+    """All lines, each as wide as the frame; the places of what can be clicked, and what is drawn."""
 
     lines: list[Line]
     spots: list[Spot]
+    shown: list[Shown]
 
 
 def frame(known: Known, view: View, width: int, height: int, now: float | None = None) -> Frame:
@@ -68,23 +80,24 @@ def frame(known: Known, view: View, width: int, height: int, now: float | None =
         view.chart = min(view.chart, len(metrics) - 1)
     if view.help:
         lines: list[Line] = [_title(known, view, width), *_help(height - 2), _keys(view, width)]
-        return Frame(_sized(lines, width, height), [])
+        return Frame(_sized(lines, width, height), [], [])
     spots: list[Spot] = []
+    shown: list[Shown] = []
     lines = [_title(known, view, width)]
     lines += _runs(known, view, width, max(3, min(len(known.runs) + 1, (height - 2) // 4)), now, spots, len(lines))
     rest = height - len(lines) - 1
     row = next((row for row in known.runs if row.key == view.run), None)
     if width >= _WIDE:
-        charts = _charts(known, view, metrics, width - _SIDE - 1, rest, spots, len(lines))
+        charts = _charts(known, view, metrics, width - _SIDE - 1, rest, spots, shown, len(lines))
         side = _side(known, row, _SIDE, rest)
         lines += beside(charts, [[Piece("│", "dim"), *line] for line in side], width - _SIDE - 1)
     else:
         below = _BELOW if rest >= _BELOW + LEAST_HEIGHT + 2 else 0
-        lines += _charts(known, view, metrics, width, rest - below, spots, len(lines))
+        lines += _charts(known, view, metrics, width, rest - below, spots, shown, len(lines))
         if below:
             lines += _one_panel(known, row, view, width, below, spots, len(lines))
     lines = _sized(lines, width, height - 1)
-    return Frame(_sized([*lines, _keys(view, width)], width, height), spots)
+    return Frame(_sized([*lines, _keys(view, width)], width, height), spots, shown)
 
 
 def metrics_of(known: Known, view: View) -> list[str]:
@@ -163,7 +176,14 @@ def _last_step(courses: Mapping[str, Course]) -> int | None:
 
 
 def _charts(
-    known: Known, view: View, metrics: Sequence[str], width: int, height: int, spots: list[Spot], top: int
+    known: Known,
+    view: View,
+    metrics: Sequence[str],
+    width: int,
+    height: int,
+    spots: list[Spot],
+    shown: list[Shown],
+    top: int,
 ) -> list[Line]:
     if not metrics or height < LEAST_HEIGHT:
         text = "  no metric fits" if view.filter else "  no metrics yet"
@@ -182,7 +202,9 @@ def _charts(
             drawn: list[Line] = []
             if at < len(metrics):
                 name = metrics[at]
-                drawn = chart(name, _plots(known, view, name), view.look, wide - 1, high, chosen=at == view.chart)
+                plots = _plots(known, view, name)
+                drawn = chart(name, plots, view.look, wide - 1, high, chosen=at == view.chart)
+                shown += _shown(known, view, name, plots)
                 spots.append(Spot(top + row * high, top + (row + 1) * high, left, left + wide, "chart", at))
             block = beside(block, drawn, left) if column else drawn
         lines += block
@@ -208,6 +230,13 @@ def _plots(known: Known, view: View, name: str) -> tuple[Plot, ...]:
         if (course := courses.get(name)) is not None:
             found.append(Plot(course, f"s{n % _COLOURS}"))
     return tuple(found)
+
+
+def _shown(known: Known, view: View, name: str, plots: tuple[Plot, ...]) -> list[Shown]:
+    first, last = window(plots, view.look)
+    whole = (view.look.first, view.look.last) == (0.0, 1.0)
+    runs = (run for run in view.drawn if name in known.courses.get(run, {}))
+    return [Shown(run, name, math.floor(first), math.ceil(last), whole) for run in runs]
 
 
 def _side(known: Known, row: RunRow | None, width: int, height: int) -> list[Line]:

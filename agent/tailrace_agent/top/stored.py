@@ -56,6 +56,7 @@ class _Known:
         self.curves: dict[str, Curve] = {}
         self.lasts: dict[str, tuple[int, int]] = {}
         self.bests: dict[str, tuple[int, float]] = {}
+        self.sampled: set[str] = set()
         self.unread: list[str] = []
         self.left_out = 0
         self.read_at = -1e9
@@ -149,8 +150,10 @@ class Histories:
         key = known.unread[-1]
         curve = known.curves.get(key)
         first = curve.last[0] + 1 if curve is not None and curve.last is not None else None
-        points = reader.thinned(wanted.run_id, key, _POINTS, first).points
+        points, whole = reader.thinned(wanted.run_id, key, _POINTS, first)
         known.unread.pop()  # not before it was read
+        if not whole:
+            known.sampled.add(key)
         if points:
             self._take(wanted.key, known, key, [(step, time_ms * _NS, value) for step, time_ms, value in points])
 
@@ -162,7 +165,7 @@ class Histories:
             # The peak that a run has noted with its end need not be among the points that were read.
             curve.add([(known.bests[key][0], 0, known.bests[key][1])])
         with self._lock:
-            self._courses.setdefault(run, {})[key] = Course(curve.drawn)
+            self._courses.setdefault(run, {})[key] = Course(curve.drawn, sampled=key in known.sampled)
             self.version += 1
 
 
@@ -178,6 +181,7 @@ class StoredRuns:
         limit: How many at most, the newest.
 
     Attributes:
+        uri: The store.
         rows: The runs, the newest first.
         searched: Whether the store has answered yet.
         fault: Why it has not at its last search.
@@ -194,7 +198,7 @@ class StoredRuns:
         experiments: Sequence[str] = (),
         limit: int = 50,
     ) -> None:
-        self._histories, self._uri = histories, uri
+        self._histories, self.uri = histories, uri
         self._names, self._filter, self._experiments, self._limit = names, filter_, experiments, limit
         self._at = -1e9
         self._version = -1
@@ -206,7 +210,7 @@ class StoredRuns:
         """What is known of the metrics of some runs by now, and how many are left out; the rest will be read."""
         live = {row.key: row.live for row in self.rows}
         self._version = self._histories.version
-        self._histories.want([Wanted(key, self._uri, key, live[key]) for key in keys if key in live])
+        self._histories.want([Wanted(key, self.uri, key, live[key]) for key in keys if key in live])
         return {key: self._histories.courses(key) for key in keys}
 
     @property
@@ -227,7 +231,7 @@ class StoredRuns:
         return self._histories.step(now)
 
     def _search(self) -> list[RunRow]:
-        reader = self._histories.reader(self._uri)
+        reader = self._histories.reader(self.uri)
         if self._names:
             found = reader.find_all(list(self._names), lambda *_: None)
         else:

@@ -16,7 +16,7 @@ PANELS: Final = ("machine", "ranks", "delivery", "alerts", "console")
 SMOOTHING: Final = (0.0, 0.6, 0.9, 0.97)
 """Weights through which `s` goes."""
 _PLAIN: Final = Look()
-_CLOSEST: Final = 1 / 1024
+_CLOSEST: Final = 1 / 2**20
 """Of all steps, the least part that a window shows."""
 KEYS: Final = (
     ("↑ ↓", "choose a run"),

@@ -10,6 +10,7 @@ from textual.pilot import Pilot
 
 from tailrace_agent.top.app import Board, Top
 from tailrace_agent.top.courses import course_of_points
+from tailrace_agent.top.frame import Shown
 from tailrace_agent.top.rows import Known, RunRow
 from tailrace_agent.top.view import View
 
@@ -21,6 +22,7 @@ class _Source:
         self.points = [(n, n, float(n)) for n in range(10)]
         self.new = False
         self.looks = 0
+        self.shown: list[Shown] = []
 
     def start(self) -> None:
         pass
@@ -35,6 +37,9 @@ class _Source:
         runs = [RunRow(key=key, name=f"run-{key}", state="RUNNING", live=True) for key in "ab"]
         course = course_of_points(self.points)
         return Known(runs=runs, courses={key: {"loss": course, "acc": course} for key in drawn}, place="here")
+
+    def show(self, shown: Collection[Shown]) -> None:
+        self.shown = list(shown)
 
     def changed(self, drawn: Collection[str]) -> bool:
         return self.new
@@ -96,6 +101,7 @@ def test_keys_do_what_the_help_says() -> None:
         assert "logarithmic scale" in _screen(app)
         await pilot.press("x", "plus")
         assert "zoom 2x" in _screen(app)
+        assert Shown("b", "loss", 1, 9, all=False) in source.shown
         await pilot.press("q")
         assert not app.is_running or app._exit
 

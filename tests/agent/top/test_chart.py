@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tailrace_agent.top.chart import LEAST_HEIGHT, LEAST_WIDTH, Look, Plot, chart
-from tailrace_agent.top.courses import course_of_points
+from tailrace_agent.top.chart import LEAST_HEIGHT, LEAST_WIDTH, Look, Plot, chart, window
+from tailrace_agent.top.courses import Course, course_of_points
 from tailrace_agent.top.lines import Line, plain_text, width_of
 
 
@@ -71,3 +71,18 @@ def test_several_runs_have_their_colours_and_an_average_leaves_what_was_logged_b
     noisy = [float(n % 2) for n in range(100)]
     smooth = chart("loss", (_plot(noisy),), Look(smooth=0.97), 40, 9)
     assert {each.style for line in smooth[1:-1] for each in line} >= {"faint", "s0"}
+
+
+def test_a_chart_of_sampled_points_says_so() -> None:
+    plot = _plot([0.0, 5.0, 10.0])
+    sampled = Plot(Course(plot.course.drawn, sampled=True), "s1")
+    assert _text(chart("loss", (plot, sampled), Look(), 40, 9))[0].split() == ["loss", "sampled", "10"]
+
+
+def test_however_close_the_look_some_steps_are_to_be_seen() -> None:
+    plots = (_plot([float(n) for n in range(101)]),)
+    assert window(plots, Look()) == (0, 100)
+    assert window(plots, Look(first=0.999, last=1.0)) == (92, 100)
+    assert window(plots, Look(first=0.0, last=0.001)) == (0.0, 8.0)
+    assert window((_plot([1.0, 2.0]),), Look(first=0.9, last=1.0)) == (0, 1)
+    assert window((), Look()) == (0, 0)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tailrace_agent.ipc.curves import Span
-from tailrace_agent.top.courses import course_of_points, smoothed, thinned, within
+from tailrace_agent.top.courses import closer, course_of_points, smoothed, thinned, within
 
 
 def _spans(*values: float) -> list[Span]:
@@ -48,3 +48,11 @@ def test_a_moving_average_begins_at_the_first_value_and_passes_over_what_is_no_n
 def test_a_course_without_points_has_no_line() -> None:
     course = course_of_points([])
     assert (list(course.line), course.last, course.last_step) == ([], None, 0)
+
+
+def test_a_part_of_a_line_is_drawn_closer_and_the_rest_stays() -> None:
+    course = course_of_points([(n, 0, float(n)) for n in range(0, 100, 10)])
+    found = closer(course, [Span(15, 1.0, 9.0, 2.0), Span(25, 1.0, 1.0, 1.0)], sampled=True)
+    assert [span.step for span in found.line] == [0, 10, 15, 25, 30, 40, 50, 60, 70, 80, 90]
+    assert (found.sampled, found.last, found.last_step) == (True, 90.0, 90)
+    assert closer(course, [], sampled=True) is course

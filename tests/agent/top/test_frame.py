@@ -138,3 +138,15 @@ def test_the_help_names_every_key() -> None:
     text = "\n".join(_text(_known(), View(help=True)))
     for key in ("Enter", "Space", "Tab", "Esc", "quit", "logarithmic"):
         assert key in text
+
+
+def test_a_frame_says_what_of_which_runs_has_a_chart() -> None:
+    known, view = _known(), View()
+    _text(known, view)
+    view.mark()
+    view.move_run(1, [row.key for row in known.runs])
+    shown = frame(known, view, 80, 24).shown
+    assert {(each.run, each.all) for each in shown} == {(row.key, True) for row in known.runs[:2]}
+    assert len({each.metric for each in shown}) == view.page
+    view.zoom(0.5)
+    assert not any(each.all for each in frame(known, view, 80, 24).shown)
