@@ -45,7 +45,10 @@ class Thinned(NamedTuple):
 
 
 class Peaks(NamedTuple):
-    """The smallest and the largest points of a metric's next steps; `onwards` is where to go on, None at the end."""
+    """The smallest and the largest value of so many steps each, and the last; `onwards` is where to go on, if anywhere.
+
+    The first two are given at the first of these steps, and without a time.
+    """
 
     points: list[Point]
     onwards: int | None
@@ -137,7 +140,7 @@ class ReadStore(Protocol):
         """About `most` points of a metric, spread over its steps from the first to the last one that are given."""
 
     def peaks(self, run_id: str, key: str, width: int, first: int, last: int) -> Peaks | None:
-        """The extremes of every `width` steps, of so many points as take a moment; None where that takes longer."""
+        """The extremes of every `width` steps, of so many points as take a moment; None where it would take longer."""
 
     def mlflows_own(self) -> Store:
         """MLflow's own store, for what only it can do; opened, and MLflow imported, at the first call."""

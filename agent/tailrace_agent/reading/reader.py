@@ -347,7 +347,7 @@ class Reader:
             return self._reads.thinned(run_id, key, most, first, last)
 
     def peaks(self, run_id: str, key: str, width: int, first: int, last: int) -> Peaks | None:
-        """The smallest and the largest point of every `width` steps of one metric, as far as a moment's work gets.
+        """The smallest and the largest value of every `width` steps of one metric, as far as a moment's work gets.
 
         None where a store does not find them quickly: it would have to give all points.
 

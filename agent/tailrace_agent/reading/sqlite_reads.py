@@ -46,6 +46,7 @@ _WHOLE: Final = 5_000
 """Points up to which all are read: that is as quick as looking some of them up."""
 _AT_ONCE: Final = 200_000
 """Points whose extremes one statement finds: less than a tenth of a second."""
+_WIDTHS: Final = 2_000
 _ROWS: Final = 20_000
 _STEPS: Final = -(2**63), 2**63 - 1
 _NEWEST: Final[tuple[list[str], ...]] = ([], ["attributes.start_time DESC"])
@@ -148,26 +149,27 @@ class SqliteReads(SqliteRuns):
         return self._done(read, lambda own: own.thinned(run_id, key, most, first, last))
 
     def peaks(self, run_id: str, key: str, width: int, first: int, last: int) -> Peaks | None:
-        """As `ReadStore`: of 200,000 points, or some more that have one step."""
+        """As `ReadStore`: of 200,000 points, or some more."""
+        # One statement for each: to group them, SQLite would sort all points first.
+        found = "SELECT count(*), min(step), min(value), max(value) FROM metrics WHERE run_uuid = ? AND key = ?"
+        end = f"{_POINTS} AND step BETWEEN ? AND ? ORDER BY step DESC LIMIT 1"
 
         def read(connection: sqlite3.Connection) -> Peaks:
-            of_metric = (run_id, key)
-            where = "FROM metrics WHERE run_uuid = ? AND key = ? AND step BETWEEN ? AND ?"
-            beyond = connection.execute(
-                f"SELECT step {where} ORDER BY step LIMIT 1 OFFSET ?", (*of_metric, first, last, _AT_ONCE)
-            ).fetchone()
-            upto = last if beyond is None else max(first, beyond[0] - 1)
-            rows = []
-            for which in ("min", "max"):
-                # SQLite takes the other columns from the row that has the extreme.
-                select = f"SELECT step, timestamp, {which}(value), is_nan {where} AND NOT is_nan GROUP BY step / ?"
-                rows += connection.execute(select, (*of_metric, first, upto, width)).fetchall()
-            # And the last point of each, by which a moving average goes.
-            ends = {min(upto, (row[0] // width + 1) * width - 1) for row in rows}
-            one = f"{_POINTS} AND step BETWEEN ? AND ? ORDER BY step DESC LIMIT 1"
-            found = (connection.execute(one, (*of_metric, first, end)).fetchone() for end in ends)
-            rows += [row for row in found if row is not None]
-            return Peaks(sorted(set(map(_point, rows))), upto + 1 if upto < last else None)
+            points: list[Point] = []
+            begin, seen = first, 0
+            for _ in range(_WIDTHS):
+                if begin > last or seen >= _AT_ONCE:
+                    break
+                steps = run_id, key, begin, min(last, begin + width - 1)
+                n, step, low, high = connection.execute(
+                    f"{found} AND step BETWEEN ? AND ? AND NOT is_nan", steps
+                ).fetchone()
+                if n:
+                    # Where exactly they are is narrower than what is drawn; the last one is for a moving average.
+                    points += [(step, 0, unbounded(low)), (step, 0, unbounded(high))]
+                    points.append(_point(connection.execute(end, steps).fetchone()))
+                begin, seen = begin + width, seen + n
+            return Peaks(points, begin if begin <= last else None)
 
         return self._done(read, lambda own: own.peaks(run_id, key, width, first, last))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import ClassVar, Final
 
+import msgspec
 from rich.segment import Segment
 from rich.style import Style
 from textual import events
@@ -122,15 +123,21 @@ class Top(App[None]):
     def draw(self) -> None:
         """Draws what there is now."""
         now, began = time.monotonic(), time.thread_time()
-        self._known = self._source.look(self.view.drawn)
+        self._look()
         before = self.view.run
         self._show()
         if self.view.run != before:  # it was not known before which curves are wanted
-            self._known = self._source.look(self.view.drawn)
+            self._look()
             self._show()
         cost = time.thread_time() - began
         self._draw_at = now + min(max(_DRAW_EVERY, _SHARE * cost), _DRAW_AT_LEAST_EVERY)
         self._list_at = now + _LIST_EVERY
+
+    def _look(self) -> None:
+        known = self._source.look(self.view.drawn)
+        runs = self.view.of_list(known.runs)
+        of = len(known.runs) if len(runs) < len(known.runs) else None
+        self._known = msgspec.structs.replace(known, runs=runs, of=of)
 
     def _show(self) -> None:
         width, height = self.size

@@ -30,7 +30,8 @@ _WIDE: Final = 124
 _BELOW: Final = 6
 _STATES: Final = {"RUNNING": "good", "FINISHED": "dim", "FAILED": "bad", "KILLED": "bad", "UNKNOWN": "warn"}
 _HINTS: Final = (
-    "↑↓ run  ←→ metric  Enter alone  Space beside  / filter  l log  s smooth  +- zoom  Tab panel  ? help  q quit"
+    "↑↓ run  ←→ metric  Enter alone  Space beside  / metrics  f runs  l log  s smooth  +- zoom  Tab panel  "
+    "? help  q quit"
 )
 
 
@@ -117,13 +118,17 @@ def _title(known: Known, view: View, width: int) -> Line:
     live = sum(row.live for row in known.runs)
     look = view.look
     facts = [
-        *([f"/{view.filter}"] if view.filter or view.typing is not None else []),
+        *([f"runs:{view.run_filter}"] if view.run_filter else []),
+        *([f"/{view.filter}"] if view.filter or (view.typing is not None and not view.of_runs) else []),
         *(["log"] if look.log else []),
         *([f"smooth {look.smooth:g}"] if look.smooth else []),
         *([f"zoom {1 / (look.last - look.first):.0f}x"] if look.last - look.first < 1 else []),
     ]
     right = "  ".join(facts)
-    left = f" tailrace top  {known.place}  {len(known.runs)} run{'' if len(known.runs) == 1 else 's'}, {live} live"
+    n = f"{len(known.runs)} of {known.of}" if known.of is not None else f"{len(known.runs)}"
+    left = (
+        f" tailrace top  {known.place}  {n}{' newest' if known.more else ''} run{'' if n == '1' else 's'}, {live} live"
+    )
     if known.fault:
         left = f" {known.fault}"
     room = width - len(right) - 1
@@ -134,14 +139,16 @@ def _title(known: Known, view: View, width: int) -> Line:
 def _runs(known: Known, view: View, width: int, height: int, now: float, spots: list[Spot], top: int) -> list[Line]:
     runs = known.runs
     if not runs:
-        return [[Piece(cut("  no runs yet: they appear here as soon as a program logs", width), "dim")]]
+        text = "no run fits: Esc shows all" if known.of else known.empty
+        return [[Piece(cut(f"  {text}", width), "dim")]]
     name = max(8, width - 60)
+    at = next((n for n, row in enumerate(runs) if row.key == view.run), 0)
+    room = view.run_page = height - 1
+    label = f"RUN {at + 1}/{len(runs)}" if len(runs) > room else "RUN"
     lines: list[Line] = [
-        [Piece(cut(f"    {'RUN'.ljust(name)} {'STATE':9} {'AGE':>8} {'STEP':>8} {'RATE':>8} {'PENDING':>8} {'LAG':>7}",
+        [Piece(cut(f"    {label.ljust(name)} {'STATE':9} {'AGE':>8} {'STEP':>8} {'RATE':>8} {'PENDING':>8} {'LAG':>7}",
                    width), "dim")]
     ]  # fmt: skip
-    at = next((n for n, row in enumerate(runs) if row.key == view.run), 0)
-    room = height - 1
     first = max(0, min(at - room // 2, len(runs) - room))
     drawn = view.drawn
     for n, row in enumerate(runs[first : first + room], start=first):
@@ -266,8 +273,13 @@ def _one_panel(
 
 def _keys(view: View, width: int) -> Line:
     if view.typing is not None:
-        return [piece(f" /{view.typing}"), Piece("▏", "chosen"), Piece("  Enter: keep  Esc: leave it", "dim")]
-    hints = _HINTS if len(_HINTS) < width else "↑↓ run  ←→ metric  / filter  l log  s smooth  +- zoom  ? help  q quit"
+        prompt = "only runs: " if view.of_runs else "/"
+        return [piece(f" {prompt}{view.typing}"), Piece("▏", "chosen"), Piece("  Enter: keep  Esc: leave it", "dim")]
+    hints = (
+        _HINTS
+        if len(_HINTS) < width
+        else "↑↓ run  ←→ metric  / metrics  f runs  l log  s smooth  +- zoom  ? help  q quit"
+    )
     return [Piece(cut(f" {hints}", width), "dim")]
 
 

@@ -70,6 +70,9 @@ class Known(msgspec.Struct):
         tails: The last lines of consoles, by run.
         place: Where the runs are, for the title.
         fault: What keeps it from being up to date.
+        of: How many runs there are, where not all of them are in the list.
+        more: Whether there may be more runs than were asked for.
+        empty: What is said where there are none.
     """
 
     runs: list[RunRow] = []
@@ -78,3 +81,6 @@ class Known(msgspec.Struct):
     tails: dict[str, list[str]] = {}
     place: str = ""
     fault: str | None = None
+    of: int | None = None
+    more: bool = False
+    empty: str = "no runs yet: they appear here as soon as a program logs"

@@ -201,6 +201,8 @@ class StoreSource:
             courses={key: self._windows.closer(key, found) for key, found in self._courses.items()},
             left_out={key: left_out for key, (_, left_out) in courses.items()},
             place=self._place if self._stored.searched else f"{self._place}: asking",
+            more=self._stored.more,
+            empty=self._stored.empty,
             fault=self._stored.fault or self._histories.fault or self._windows.fault,
         )
 

@@ -214,6 +214,20 @@ class StoredRuns:
         return {key: self._histories.courses(key) for key in keys}
 
     @property
+    def more(self) -> bool:
+        """Whether there may be more runs than these."""
+        return not self._names and len(self.rows) >= self._limit
+
+    @property
+    def empty(self) -> str:
+        """What is to be said where there are none."""
+        if not self.searched:
+            return "not known yet" if self.fault is None else "not known: the store does not answer"
+        if self._filter:
+            return "no run fits the filter"
+        return "no runs in these experiments yet" if self._experiments else "no runs in this store yet"
+
+    @property
     def changed(self) -> bool:
         """Whether more has been read."""
         return self._version != self._histories.version

@@ -9,6 +9,7 @@ from typing import Final
 
 from tailrace_agent.spool.extremes import machine_last, of_program
 from tailrace_agent.top.chart import Look
+from tailrace_agent.top.rows import RunRow
 
 __all__ = ["KEYS", "PANELS", "SMOOTHING", "View", "fits", "shown_metrics"]
 
@@ -24,6 +25,8 @@ KEYS: Final = (
     ("Enter", "the chosen metric alone, and back"),
     ("Space", "draw this run beside the others"),
     ("/", "only metrics that fit: val/*, or a part of a name"),
+    ("f", "only runs that fit, in the same way"),
+    ("[ ]", "the runs before, and the next ones"),
     ("l", "logarithmic scale"),
     ("s", "smoothing: none, 0.6, 0.9, 0.97"),
     ("+ -", "zoom into the newest steps, and out"),
@@ -65,7 +68,9 @@ class View:
         run: The key of the run; None until there is one.
         marked: Runs that are drawn beside it, in this order.
         pattern: Of the metrics that are shown; "" shows all.
+        run_pattern: Of the runs, likewise.
         typing: The pattern that is being typed, while it is.
+        of_runs: Whether that is one of runs.
         chart: Which of the metrics is chosen.
         alone: Whether that one fills the place of all.
         look: How charts are drawn.
@@ -73,6 +78,7 @@ class View:
         machine: Whether metrics of the machine have charts, too.
         help: Whether the keys are explained.
         page: How many charts there is room for, as the last frame had it.
+        run_page: How many runs, likewise.
 
     Not thread-safe.
     """
@@ -80,7 +86,9 @@ class View:
     run: str | None = None
     marked: list[str] = field(default_factory=list)
     pattern: str = ""
+    run_pattern: str = ""
     typing: str | None = None
+    of_runs: bool = False
     chart: int = 0
     alone: bool = False
     look: Look = _PLAIN
@@ -88,6 +96,7 @@ class View:
     machine: bool = False
     help: bool = False
     page: int = 1
+    run_page: int = 1
 
     def settle(self, runs: Sequence[str]) -> None:
         """Chooses a run that is there in place of one that is not there any more."""
@@ -120,8 +129,10 @@ class View:
         if self.help:
             self.help = False
             return True
-        if key in ("up", "down"):
-            self.move_run(1 if key == "down" else -1, runs)
+        if (by := _RUNS_ON.get(key)) is not None:
+            self.move_run(by, runs)
+        elif key in ("left_square_bracket", "right_square_bracket"):
+            self.move_run(self.run_page if key.startswith("right") else -self.run_page, runs)
         elif (act := _ACTS.get(key)) is not None:
             act(self)
         return True
@@ -162,7 +173,11 @@ class View:
     def _type(self, key: str, text: str | None) -> None:
         assert self.typing is not None
         if key == "enter":
-            self.pattern, self.typing = self.typing, None
+            if self.of_runs:
+                self.run_pattern = self.typing
+            else:
+                self.pattern = self.typing
+            self.typing = None
         elif key == "escape":
             self.typing = None
         elif key == "backspace":
@@ -175,8 +190,18 @@ class View:
 
     @property
     def filter(self) -> str:
-        """The pattern in force: while one is typed, that one."""
-        return self.pattern if self.typing is None else self.typing
+        """The pattern of metrics that is in force: while one is typed, that one."""
+        return self.pattern if self.typing is None or self.of_runs else self.typing
+
+    @property
+    def run_filter(self) -> str:
+        """The pattern of runs that is in force."""
+        return self.typing if self.typing is not None and self.of_runs else self.run_pattern
+
+    def of_list(self, rows: Sequence[RunRow]) -> list[RunRow]:
+        """The runs that fit; those that are drawn beside others stay."""
+        pattern = self.run_filter
+        return [row for row in rows if not pattern or fits(row.name, pattern) or row.key in self.marked]
 
     def _step_chart(self, by: int) -> None:
         self.chart = max(0, self.chart + by)
@@ -184,14 +209,17 @@ class View:
     def _escape(self) -> None:
         if self.alone:
             self.alone = False
-        else:
+        elif self.pattern:
             self.pattern = ""
+        else:
+            self.run_pattern = ""
 
     def _set(self, **changes: object) -> None:
         for name, value in changes.items():
             setattr(self, name, value)
 
 
+_RUNS_ON: Final = {"up": -1, "down": 1}
 _ACTS: Final[dict[str, Callable[[View], None]]] = {
     "left": lambda view: view._step_chart(-1),
     "right": lambda view: view._step_chart(1),
@@ -200,7 +228,8 @@ _ACTS: Final[dict[str, Callable[[View], None]]] = {
     "home": lambda view: view._set(chart=0),
     "enter": lambda view: view._set(alone=not view.alone),
     "space": View.mark,
-    "slash": lambda view: view._set(typing=view.pattern),
+    "slash": lambda view: view._set(typing=view.pattern, of_runs=False),
+    "f": lambda view: view._set(typing=view.run_pattern, of_runs=True),
     "l": lambda view: view._set(look=view.look._replace(log=not view.look.log)),
     "s": View.next_smoothing,
     "plus": lambda view: view.zoom(0.5),

@@ -201,10 +201,15 @@ def test_peaks_are_found_of_all_points_a_piece_at_a_time(
         assert peaks is not None
         found += peaks.points
         first, pieces = peaks.onwards, pieces + 1
-    assert pieces >= 3
-    assert len(found) <= 2 * (15 + pieces)
-    assert (777, AT + 777, -99.0) in found
-    assert max(value for _, _, value in found) == 9.0
+    assert pieces == 4
+    assert len(found) == 3 * 15
+    assert found[3:6] == [(100, 0, 0.0), (100, 0, 9.0), (199, AT + 199, 9.0)]
+    assert found[21:23] == [(700, 0, -99.0), (700, 0, 9.0)]
+    monkeypatch.undo()
+    assert ways[0].peaks(ids[0], "x", 2**53, -(2**62), 2**62 - 1) == (
+        [(0, 0, -99.0), (0, 0, 9.0), (1499, AT + 1499, 9.0)],
+        None,
+    ), "where nothing is takes no time"
     assert ways[1].peaks(ids[0], "x", 100, 0, 1499) is None, "MLflow's own store would have to give all points"
 
 

@@ -169,3 +169,16 @@ def test_without_colours_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None
 def _default(style: object) -> bool:
     colours = (getattr(style, "color", None), getattr(style, "bgcolor", None))
     return all(colour is None or colour.is_default for colour in colours)
+
+
+def test_the_list_is_cut_to_runs_that_fit() -> None:
+    async def test(app: Top, source: _Source, pilot: Pilot[None]) -> None:
+        await pilot.press("f", "n", "minus", "b", "enter")
+        assert "run-b" in _screen(app)
+        assert "run-a" not in _screen(app)
+        assert "1 of 2 runs" in _screen(app)
+        assert app.view.run == "b"
+        await pilot.press("escape")
+        assert "run-a" in _screen(app)
+
+    _drive(test)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import msgspec
 import pytest
 
 from tailrace_agent.top.courses import course_of_points
@@ -150,3 +151,23 @@ def test_a_frame_says_what_of_which_runs_has_a_chart() -> None:
     assert len({each.metric for each in shown}) == view.page
     view.zoom(0.5)
     assert not any(each.all for each in frame(known, view, 80, 24).shown)
+
+
+def test_of_a_long_list_it_is_said_where_one_is_in_it_and_what_is_not_there() -> None:
+    view = View(run="s/20")
+    text = _text(_known(40), view)
+    assert "RUN 21/40" in text[1]
+    assert view.run_page == 5 - 1
+    few = msgspec.structs.replace(_known(3), of=500)
+    assert "3 of 500 runs, 2 live" in _text(few, View())[0]
+    newest = msgspec.structs.replace(_known(3), more=True)
+    assert "3 newest runs, 2 live" in _text(newest, View())[0]
+    assert "1 run, 1 live" in _text(_known(1), View())[0]
+
+
+def test_a_list_without_runs_says_why() -> None:
+    assert "no runs yet: they appear here" in _text(_known(0), View())[1]
+    assert "no runs in this store yet" in _text(Known(empty="no runs in this store yet"), View())[1]
+    assert "no run fits: Esc shows all" in _text(Known(of=7), View(run_pattern="x"))[1]
+    assert "runs:x" in _text(Known(of=7), View(run_pattern="x"))[0]
+    assert "only runs: wi" in _text(_known(3), View(typing="wi", of_runs=True))[-1]

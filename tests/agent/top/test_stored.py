@@ -125,3 +125,17 @@ def test_runs_are_found_by_filter_or_name_the_newest_first(uri: str, run_id: str
     stored = StoredRuns(Histories(_opened), uri)
     _until(stored.step, lambda: stored.searched)
     assert {row.name: (row.live, row.step) for row in stored.rows} == {"wide": (False, None), "base": (True, 299)}
+
+
+def test_it_is_known_why_a_list_is_empty_and_whether_it_is_cut(uri: str, run_id: str) -> None:
+    for wanted, empty, more in (
+        ({}, "no runs in this store yet", False),
+        ({"limit": 1}, "no runs in this store yet", True),
+        ({"filter_": "metrics.loss > 9"}, "no run fits the filter", False),
+        ({"experiments": ["Default"]}, "no runs in these experiments yet", False),
+        ({"names": ["base"], "limit": 1}, "no runs in this store yet", False),
+    ):
+        stored = StoredRuns(Histories(_opened), uri, **wanted)  # type: ignore[arg-type]
+        assert stored.empty == "not known yet"
+        _until(stored.step, lambda stored=stored: stored.searched)
+        assert (stored.empty, stored.more) == (empty, more)

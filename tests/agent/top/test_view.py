@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tailrace_agent.top.rows import RunRow
 from tailrace_agent.top.view import KEYS, PANELS, SMOOTHING, View, fits, shown_metrics
 
 RUNS = ["a", "b", "c"]
@@ -108,3 +109,31 @@ def test_metrics_of_the_machine_have_charts_when_they_are_wanted_and_come_last()
     assert shown_metrics(names, "", machine=False) == ["loss", "acc"]
     assert shown_metrics(names, "", machine=True) == ["loss", "loss.best", "acc", "system/cpu"]
     assert shown_metrics(names, "cpu", machine=False) == ["system/cpu"]
+
+
+def test_a_pattern_of_runs_leaves_those_that_fit_and_those_that_are_drawn_beside() -> None:
+    rows = [RunRow(key=name, name=name, state="RUNNING") for name in ("base", "wide", "wider")]
+    view = View(run="base", marked=["base"])
+    for key, text in (("f", "f"), ("w", "w"), ("i", "i")):
+        view.press(key, RUNS, text)
+    assert (view.run_filter, view.filter) == ("wi", "")
+    assert [row.name for row in view.of_list(rows)] == ["base", "wide", "wider"]
+    view.marked = []
+    assert [row.name for row in view.of_list(rows)] == ["wide", "wider"]
+    view.press("enter", RUNS)
+    view.press("slash", RUNS)
+    view.press("x", RUNS, "x")
+    assert (view.run_filter, view.filter) == ("wi", "x")
+    for _ in range(2):
+        view.press("escape", RUNS)
+    assert (view.run_filter, view.of_list(rows)) == ("", rows)
+
+
+def test_a_long_list_is_gone_through_by_the_page() -> None:
+    runs = [str(n) for n in range(500)]
+    view = View(run="0", run_page=10)
+    for _ in range(3):
+        view.press("right_square_bracket", runs)
+    assert view.run == "30"
+    view.press("left_square_bracket", runs)
+    assert view.run == "20"
