@@ -15,7 +15,6 @@ reader may be used from any thread.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,18 +24,17 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 
-from tailrace_agent.errors import CallError, NotFound, Refused, RunGone, StoreRefused
+from tailrace_agent.errors import CallError, NotFound, Refused, RunGone
 from tailrace_agent.ipc.tags import RUN_TAG
-from tailrace_agent.mlflow.errors import mask, opening_failed, translate
+from tailrace_agent.mlflow.errors import opening_failed, translate
 from tailrace_agent.mlflow.links import is_server, run_page
 from tailrace_agent.mlflow.pages import pages
-from tailrace_agent.mlflow.sqlite_runs import known_database
 from tailrace_agent.reading.candidates import MOST, Candidate, fits_several, nearest, newest_first, newest_taken
 from tailrace_agent.reading.filters import quoted_filter, quoted_order
+from tailrace_agent.reading.opening import check_store, without_mlflow
 from tailrace_agent.reading.own_reads import OwnReads
 from tailrace_agent.reading.read_store import ACTIVE_ONLY, ALL, Peaks, Point, ReadStore, Thinned
-from tailrace_agent.rest.plain_server import plain_server
-from tailrace_agent.settings.uris import check_uri, mask_uri, missing_file, resolve_uri
+from tailrace_agent.settings.uris import mask_uri, resolve_uri
 from tailrace_agent.spool.extremes import known, unbounded
 from tailrace_agent.text.cards import brief, card
 
@@ -144,40 +142,17 @@ def open_reader(
         reads = None
         if own_process and tracking_uri:
             uri = resolve_uri(tracking_uri, cwd)
-            _check(uri, create=create)  # before MLflow is imported: who mistyped it need not wait for that
-            reads = _without_mlflow(uri, cwd, request_timeout)
+            check_store(uri, create=create)  # before MLflow is imported: who mistyped it need not wait for that
+            reads = without_mlflow(uri, cwd, request_timeout)
         if reads is None:
             from tailrace_agent.mlflow import stores
 
             uri = stores.store_uri(tracking_uri, cwd)
-            _check(uri, create=create)
+            check_store(uri, create=create)
             reads = OwnReads(stores.open_store(uri, cwd, request_timeout))
     except Exception as error:  # noqa: BLE001  # whatever a database driver or a plug-in raises
         raise opening_failed(error, uri) from None
     return Reader(uri, reads)
-
-
-def _check(uri: str, *, create: bool) -> None:
-    fault = check_uri(uri, os.environ)
-    if fault is not None:
-        raise StoreRefused(f"MLflow cannot use {mask(uri)}: {fault}")
-    # MLflow would make an empty database of it, and a mistyped path would look like a store without runs.
-    absent = missing_file(uri)
-    if absent is not None and not create:
-        raise StoreRefused(f"there is no store {absent} yet: nothing was logged to it, or the tracking URI is another")
-
-
-def _without_mlflow(uri: str, cwd: str, request_timeout: float) -> ReadStore | None:
-    """A store that can be read without MLflow's own; None for all others."""
-    if (server := plain_server(uri)) is not None:
-        from tailrace_agent.reading.server_reads import ServerReads
-
-        return ServerReads(server, cwd, request_timeout)
-    if (database := known_database(uri, cwd)) is not None:
-        from tailrace_agent.reading.sqlite_reads import SqliteReads
-
-        return SqliteReads(database, cwd, request_timeout)
-    return None
 
 
 class Reader:
@@ -302,6 +277,15 @@ class Reader:
         by_id = self._by_ids([text for text in texts if _ID.fullmatch(text)], experiments)
         return [by_id[text] if text in by_id else self._named(text, experiments, choose) for text in texts]
 
+    def get(self, run_id: str) -> Any:
+        """The run of an id, in one request; out of the bin, too.
+
+        Raises:
+            RunGone: There is none.
+        """
+        with self.translated_errors(about_run=True):
+            return self._reads.read_run(run_id)
+
     def record(self, run: Any) -> RunRecord:
         """MLflow's `Run` as plain data."""
         info, data = run.info, run.data
@@ -414,8 +398,7 @@ class Reader:
     def _get(self, run_id: str) -> Any | None:
         """A run of an experiment that is deleted, too."""
         try:
-            with self.translated_errors(about_run=True):
-                return self._reads.read_run(run_id)
+            return self.get(run_id)
         except (RunGone, Refused):
             return None
 

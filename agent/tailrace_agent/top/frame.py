@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
@@ -129,7 +130,7 @@ def _title(known: Known, view: View, width: int) -> Line:
     left = (
         f" tailrace top  {known.place}  {n}{' newest' if known.more else ''} run{'' if n == '1' else 's'}, {live} live"
     )
-    if known.fault:
+    if known.fault and known.runs:
         left = f" {known.fault}"
     room = width - len(right) - 1
     return [Piece(cut(left, room), "warn" if known.fault else "title"), Piece(cut(right, len(right)), "chosen"),
@@ -140,7 +141,9 @@ def _runs(known: Known, view: View, width: int, height: int, now: float, spots: 
     runs = known.runs
     if not runs:
         text = "no run fits: Esc shows all" if known.of else known.empty
-        return [[Piece(cut(f"  {text}", width), "dim")]]
+        # In the title the end is cut off, which says what to do.
+        why = textwrap.wrap(known.fault, max(10, width - 4)) if known.fault else []
+        return [[Piece(cut(f"  {text}", width), "dim")], *([Piece(cut(f"  {line}", width), "warn")] for line in why)]
     name = max(8, width - 60)
     at = next((n for n, row in enumerate(runs) if row.key == view.run), 0)
     room = view.run_page = height - 1

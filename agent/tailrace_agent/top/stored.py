@@ -135,7 +135,7 @@ class Histories:
     def _read(self, wanted: Wanted, known: _Known, now: float) -> None:
         reader = self.reader(wanted.uri)
         if not known.unread:
-            run = reader.find(wanted.run_id)
+            run = reader.get(wanted.run_id)
             lasts = _lasts(run)
             changed = [key for key, last in lasts.items() if known.lasts.get(key) != last and not is_of_another(key)]
             bests = _bests(run.data.metrics)

@@ -135,6 +135,12 @@ def test_a_fault_stands_in_the_title() -> None:
     assert _text(known, View())[0].startswith(" the store\\x07 is away")
 
 
+def test_a_fault_is_to_be_read_to_its_end_where_there_are_no_runs() -> None:
+    fault = f"there is no store /{'long/' * 12}mlflow.db yet: nothing was logged to it, or the tracking URI is another"
+    text = _text(Known(fault=fault, empty="not known"), View())
+    assert " ".join(line.strip() for line in text[2:5]).replace(" ", "") == fault.replace(" ", "")
+
+
 def test_the_help_names_every_key() -> None:
     text = "\n".join(_text(_known(), View(help=True)))
     for key in ("Enter", "Space", "Tab", "Esc", "quit", "logarithmic"):
