@@ -123,12 +123,13 @@ def _artifact(reader: Reader, run: Any, name: str, place: Path) -> Path | None:
     """A file of a run: where it lies, if that is on this machine, or else fetched; None where it is not there."""
     from tailrace_agent.mlflow.links import is_server
     from tailrace_agent.mlflow.places import directory_of
-    from tailrace_agent.sinks.mlflow import open_sink
 
     directory = None if is_server(reader.uri) else directory_of(run.info.artifact_uri)
     if directory is not None:
         file = directory / name
         return file if file.is_file() else None
+    from tailrace_agent.sinks.mlflow import open_sink
+
     sink = open_sink(reader.uri, str(Path.cwd()), request_timeout=_PATIENCE, own_process=True)
     return sink.fetch_artifact(run.info.run_id, name, place)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import pytest
 from mlflow import MlflowClient
@@ -52,3 +54,29 @@ def test_a_key_that_it_does_not_have_is_an_error_with_the_nearest(sqlite_uri: st
     assert result.exit_code == 4
     assert "did you mean 'loss'" in result.stderr
     assert tailrace("history", "nobody", "loss", "--tracking-uri", sqlite_uri).exit_code == 4
+
+
+def test_history_logs_and_top_need_no_mlflow_for_a_plain_database(sqlite_uri: str) -> None:
+    client = MlflowClient(sqlite_uri)
+    run_id = client.create_run("0", run_name="base").info.run_id
+    client.log_metric(run_id, "loss", 0.5, step=3)
+    client.log_text(run_id, "hello\n", "console.log")
+    code = """
+import sys
+from tailrace_agent.cli import main
+try:
+    main()
+finally:
+    found = {"mlflow", "numpy", "sqlalchemy", "requests"} & sys.modules.keys()
+    print("imported:", found, file=sys.stderr)
+"""
+    for arguments, said in (
+        (["history", "base", "loss"], "0.5"),
+        (["logs", "base"], "hello"),
+        (["top", "--once"], "loss"),
+        (["runs"], "base"),
+    ):
+        command = [sys.executable, "-c", code, *arguments, "--tracking-uri", sqlite_uri]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert said in done.stdout, done.stderr
+        assert "imported: set()" in done.stderr, arguments
