@@ -67,7 +67,7 @@ from tailrace_agent.cli import main
 try:
     main()
 finally:
-    found = {"mlflow", "numpy", "sqlalchemy", "requests"} & sys.modules.keys()
+    found = {"mlflow", "sqlalchemy", "requests"} & sys.modules.keys()
     print("imported:", found, file=sys.stderr)
 """
     for arguments, said in (
