@@ -144,8 +144,10 @@ def _draw(canvas: Canvas, columns: Sequence[Column], scale: Scale, style: str) -
 
 
 def _steps_axis(first: float, last: float, margin: int, across: int) -> Line:
-    left, right = short(round(first)), short(round(last))
-    middle = short(round((first + last) / 2))
+    steps = [round(first), round((first + last) / 2), round(last)]
+    left, middle, right = map(short, steps)
+    if len({left, middle, right}) < len(set(steps)):  # so close that their ends make the difference
+        left, middle, right = (f"{step:,}" for step in steps)
     if len(left) + len(right) + 2 > across:
         return [Piece(" " * (margin + 1)), Piece(cut(left, across), "dim")]
     room = across - len(left) - len(right)

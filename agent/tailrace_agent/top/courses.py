@@ -39,9 +39,12 @@ class Course:
 
     @property
     def line(self) -> Sequence[Span]:
-        """The line, by step; made when it is wanted, since most metrics are not on the screen."""
+        """The line, by step, to its last value; made when it is wanted, since most metrics are not on the screen."""
         if self._line is None:
-            self._line = self.drawn.line
+            line, last = self.drawn.line, self.last
+            if line and last is not None and math.isfinite(last) and self.last_step > line[-1].step:
+                line.append(Span(self.last_step, last, last, last))
+            self._line = line
         return self._line
 
 

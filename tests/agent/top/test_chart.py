@@ -86,3 +86,8 @@ def test_however_close_the_look_some_steps_are_to_be_seen() -> None:
     assert window(plots, Look(first=0.0, last=0.001)) == (0.0, 8.0)
     assert window((_plot([1.0, 2.0]),), Look(first=0.9, last=1.0)) == (0, 1)
     assert window((), Look()) == (0, 0)
+
+
+def test_steps_that_are_close_to_each_other_are_written_in_full() -> None:
+    course = course_of_points([(n, 0, 1.0) for n in range(66_800, 66_833)])
+    assert _text(chart("loss", (Plot(course, "s0"),), Look(), 60, 9))[-1].split() == ["66,800", "66,816", "66,832"]

@@ -56,3 +56,10 @@ def test_a_part_of_a_line_is_drawn_closer_and_the_rest_stays() -> None:
     assert [span.step for span in found.line] == [0, 10, 15, 25, 30, 40, 50, 60, 70, 80, 90]
     assert (found.sampled, found.last, found.last_step) == (True, 90.0, 90)
     assert closer(course, [], sampled=True) is course
+
+
+def test_a_line_goes_to_its_last_value_however_coarse_its_spans_are() -> None:
+    line = course_of_points([(n, 0, float(n)) for n in range(1000)]).line
+    assert line[-1] == Span(999, 999.0, 999.0, 999.0)
+    assert line[-2].step < 999
+    assert len(course_of_points([(n, 0, float(n)) for n in range(10)]).line) == 10
