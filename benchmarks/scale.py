@@ -72,7 +72,7 @@ def trials(uri: str, rounds: int) -> dict[str, list[float]]:
 def together(uri: str, runs: int) -> float:
     """Seconds until MLflow knows the end of runs that all end at once, each begun by a thread of its own."""
     import tailrace as sdk
-    from tailrace._runs.core import core_of
+    from tailrace._runs.run_part import core_of
 
     sdk.set_tracking_uri(uri)
     sdk.set_experiment("scale")

@@ -10,7 +10,7 @@ from typing import Any
 
 from bench import Bench
 from figures import Figure, Samples, interleave, judged, shown
-from tailrace._runs.core import core_of
+from tailrace._runs.run_part import core_of
 from training import call_times, drained, empty, loop, undisturbed
 
 _NAMES = "step, loss, accuracy, lr, grad_norm, throughput"

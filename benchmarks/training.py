@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tailrace._runs.core import core_of
+from tailrace._runs.run_part import core_of
 
 __all__ = ["Step", "block", "call_times", "drained", "empty", "loop", "pairs", "timer_cost", "undisturbed"]
 
