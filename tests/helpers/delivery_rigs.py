@@ -12,6 +12,7 @@ import pytest
 from helpers.kept_log import KeptLog
 from tailrace_agent.delivery.deliver import Delivery
 from tailrace_agent.delivery.run_book import RunBook
+from tailrace_agent.delivery.run_files import RunFiles
 from tailrace_agent.delivery.run_state import RunState
 from tailrace_agent.delivery.uploads import Uploads
 from tailrace_agent.ipc.records import Artifact, RunSpec, Start, encode, run_hex
@@ -116,7 +117,8 @@ class UploadRig(DeliveryRig):
 
     def restart(self) -> None:
         super().restart()
-        self.uploads = Uploads(self.delivery, self.spool, self.book, self.staging, **self._more)
+        self.files = RunFiles(self.delivery, self.book, self.staging, **self._more)
+        self.uploads = Uploads(self.delivery, self.files, self.spool, self.book, self.staging, **self._more)
 
     def stage(self, files: dict[str, str], *, run: int = 1, **more: Any) -> Path:
         """Stages files and says so; where they wait."""
@@ -131,7 +133,8 @@ class UploadRig(DeliveryRig):
         return entry
 
     def step(self) -> float:
-        return min(self.delivery.step(self.now), self.uploads.step(self.now)) - self.now
+        steps = (self.delivery.step, self.uploads.step, self.files.step)
+        return min(step(self.now) for step in steps) - self.now
 
     def counts(self, run: int = 1) -> Counts:
         return self.ledger(run).of("artifact")

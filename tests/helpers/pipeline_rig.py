@@ -100,6 +100,7 @@ class PipelineRig:
             for uri, destination in self.pipeline.by_uri.items():
                 steps[uri, "d"] = lambda now, destination=destination: self.pipeline.deliver(destination, now)
                 steps[uri, "u"] = lambda now, destination=destination: self.pipeline.upload(destination, now)
+                steps[uri, "s"] = lambda now, destination=destination: self.pipeline.store_files(destination, now)
             changed: list[bool] = []
             self.pipeline.on_change = lambda changed=changed: changed.append(True)  # type: ignore[misc]
             for name, step in steps.items():

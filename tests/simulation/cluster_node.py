@@ -317,6 +317,7 @@ class Node:
         for uri, there in pipeline.by_uri.items():
             found[uri, "deliver"] = lambda now, there=there: pipeline.deliver(there, now)
             found[uri, "upload"] = lambda now, there=there: pipeline.upload(there, now)
+            found[uri, "store"] = lambda now, there=there: pipeline.store_files(there, now)
         return found
 
     def turn(self, name: Any, step: Callable[[float], float]) -> None:

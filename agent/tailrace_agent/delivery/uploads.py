@@ -10,8 +10,7 @@ Invariants
 4. Uploading again what was uploaded before writes the same bytes to the same place, so a lost answer costs only time.
    A staged copy is deleted after the spool knows, through a power cut, that it has arrived.
 
-After the artifacts of a run comes its metadata. It is outside of the ledger, and not worth waiting for ever: an
-artifact store that does not take it in `_METADATA_TRIES` does without.
+What tailrace itself stores beside them is in `run_files`.
 """
 
 from __future__ import annotations
@@ -29,13 +28,14 @@ from tailrace_agent.delivery.artifact_pieces import Pieces
 from tailrace_agent.delivery.artifact_source import ArtifactSource, CutShort, NoTable, artifact_file
 from tailrace_agent.delivery.deliver import Delivery
 from tailrace_agent.delivery.run_book import RunBook
+from tailrace_agent.delivery.run_files import RunFiles
 from tailrace_agent.delivery.run_state import RunState
 from tailrace_agent.delivery.trials import DEADLY, Trials
 from tailrace_agent.errors import Refused, RunGone, Unavailable
 from tailrace_agent.ipc import staging
 from tailrace_agent.ipc.notices import Notice, Topic
 from tailrace_agent.ipc.reasons import Reason
-from tailrace_agent.ipc.records import Artifact, ModelOutcome, ModelSpec, run_hex
+from tailrace_agent.ipc.records import Artifact, ModelOutcome, ModelSpec
 from tailrace_agent.log import Log
 from tailrace_agent.retry import IDLE, Backoff
 from tailrace_agent.settings.uris import unmask_uri
@@ -50,7 +50,6 @@ _NO_SINK_YET: Final = 0.1
 _NOT_OUR_TURN: Final = 0.1
 _THE_PATH: Final = frozenset({400, 405, 414, 415, 422})
 """HTTP statuses that, from a server that takes everything else, are about this one artifact's name or form."""
-_METADATA_TRIES: Final = 3
 _TELL_AFTER: Final = 3
 _DOUBT_AFTER: Final = 3
 _CHECK: Final = "upload-check.txt"
@@ -63,6 +62,7 @@ class Uploads:
 
     Args:
         delivery: The delivery to the same URI; it opens the sink and creates the runs.
+        files: What stores tailrace's own files there.
         spool: Where the artifact rows wait.
         book: The runs.
         artifacts: The session's `artifacts/` directory.
@@ -76,6 +76,7 @@ class Uploads:
     def __init__(
         self,
         delivery: Delivery,
+        files: RunFiles,
         spool: Spool,
         book: RunBook,
         artifacts: Path,
@@ -84,14 +85,13 @@ class Uploads:
         log: Log,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._delivery, self._spool, self._book, self._staging = delivery, spool, book, artifacts
+        self._delivery, self._files, self._spool, self._book = delivery, files, spool, book
+        self._staging, self._stored = artifacts, 0
         self._log, self._monotonic = log, monotonic
         self._source = ArtifactSource(artifacts)
         self._backoff = Backoff(cap=retry_max_delay)
         self._trials = Trials(retry_max_delay, spool.artifacts.failures())
         self._pieces: dict[int, Pieces] = {}  # by block: directories that have failed as a whole
-        self._metadata_tries: dict[int, int] = {}
-        self._printed_tries: dict[int, int] = {}
         self._doubts = 0  # failures in a row after which it is the store that is doubted
         self._durable: set[int] = set()  # blocks whose copy is on the disk, or cannot be brought there
 
@@ -124,22 +124,21 @@ class Uploads:
             return self._backoff.ready_at
         if self._delivery.probing:  # one probe at a time, and no way round a Retry-After
             return now + _NOT_OUR_TURN
+        if self._files.stored != self._stored:  # evidence, as good as an artifact of another run
+            self._stored = self._files.stored
+            self._trials.worked()
         resting = self._trials.resting(now)
         deadline = now + IDLE
         for state in self._book.unfinished(self._delivery.tracking_uri):
             waits = bool(self._spool.waiting.backlog(state.run).get("artifact"))
-            if state.gone or not (waits or _undescribed(state) or _unprinted(state)):
+            if state.gone or not waits:
                 continue
             sink = self._delivery.sink
             if sink is None or state.ref is None:
                 deadline = min(deadline, now + (IDLE if self._delivery.refused else _NO_SINK_YET))
                 continue
-            if waits and (block := self._spool.artifacts.next(state.run, resting)) is not None:
+            if (block := self._spool.artifacts.next(state.run, resting)) is not None:
                 return self._try(sink, state, block, now)
-            if _undescribed(state):
-                return self._describe(sink, state, now)
-            if _unprinted(state):
-                return self._store_printed(sink, state, now)
         return min(deadline, max(now, self._trials.next_ready(resting)))
 
     # -- one artifact ------------------------------------------------------------------------------------------------
@@ -326,69 +325,3 @@ class Uploads:
         self._pieces.pop(block.id, None)
         self._durable.discard(block.id)
         self._book.touch(block.run)
-
-    # -- metadata ----------------------------------------------------------------------------------------------------
-
-    def _describe(self, sink: Sink, state: RunState, now: float) -> float:
-        """Stores where a run comes from."""
-        assert state.ref is not None
-        assert state.description is not None
-        tags, staged = {} if state.description.tagged else state.description.tags, state.description.staged
-        tries = self._metadata_tries
-        try:
-            if tags:
-                sink.log_batch(state.ref.run_id, tags=list(tags.items()))
-            tries[state.run] = tries.get(state.run, 0) + 1  # from here on it is the artifact store's turn
-            files = None if staged is None else staging.staged(self._staging, staged)
-            if staged is not None and files is not None and files.is_dir():
-                # The staged name begins with that of the folder in MLflow.
-                sink.log_artifacts(state.ref.run_id, files, staged.partition("-")[0])
-                self._trials.worked()
-        except Unavailable as error:
-            if tries.get(state.run, 0) < _METADATA_TRIES:
-                return self._backoff.failed(self._monotonic(), error.retry_after)
-            self._log.warning("metadata not stored", run=run_hex(state.run), reason=str(error))
-        except (Refused, RunGone) as error:
-            self._log.warning("metadata not stored", run=run_hex(state.run), reason=str(error))
-        tries.pop(state.run, None)
-        self._backoff.worked()
-        self._book.update(state.run, description=msgspec.structs.replace(state.description, done=True))
-        if staged is not None:
-            staging.discard(self._staging, staged)
-        return now
-
-    def _store_printed(self, sink: Sink, state: RunState, now: float) -> float:
-        """Stores what a run has printed. What does not arrive comes with the next, or with its end."""
-        assert state.ref is not None
-        assert state.printed is not None
-        printed, tries, failed = state.printed, self._printed_tries, False
-        tries[state.run] = tries.get(state.run, 0) + 1
-        try:
-            if printed.tags:
-                sink.log_batch(state.ref.run_id, tags=list(printed.tags.items()))
-            files = None if printed.staged is None else staging.staged(self._staging, printed.staged)
-            if files is not None and files.is_dir():
-                sink.log_artifacts(state.ref.run_id, files, None)
-                self._trials.worked()
-        except (Unavailable, Refused, RunGone) as error:
-            if isinstance(error, Unavailable) and tries[state.run] < _METADATA_TRIES:
-                return self._backoff.failed(self._monotonic(), error.retry_after)
-            self._log.warning("console not stored", run=run_hex(state.run), reason=str(error))
-            failed = True
-        tries.pop(state.run, None)
-        self._backoff.worked()
-        if state.printed is printed:
-            self._book.update(state.run, printed=msgspec.structs.replace(printed, done=True, failed=failed))
-        if printed.staged is not None:
-            staging.discard(self._staging, printed.staged)
-        return now
-
-
-def _unprinted(state: RunState) -> bool:
-    """Whether something that it has printed was staged, and is still to be stored."""
-    return state.printed is not None and not state.printed.done
-
-
-def _undescribed(state: RunState) -> bool:
-    """Whether metadata was gathered for it, and is still to be stored."""
-    return state.description is not None and not state.described

@@ -1,6 +1,7 @@
 """What both hosts share: a worker that drains, some for each tracking URI, and helpers, started as they are needed.
 
-A tracking URI has one worker for uploads, and as many for its deliveries as there are runs to be served at a time.
+A tracking URI has one worker for uploads, and for deliveries and tailrace's own files as many as there are runs to be
+served at a time.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Host:
     def __init__(self, pipeline: Pipeline, log: Log, leave: Callable[[float], bool] = _stay) -> None:
         self.pipeline, self._log, self._leave = pipeline, log, leave
         self.drainer = Worker("tailrace-drain", self._drain, log)
-        self._workers: dict[str | None, list[Worker]] = {}
+        self._workers: dict[tuple[str | None, str], list[Worker]] = {}
         self._helpers: dict[str, Worker] = {}
         self._unstarted: list[Worker] = []
         self._warned = False
@@ -70,12 +71,16 @@ class Host:
     def _drain(self, now: float) -> float:
         deadline = self.pipeline.drain(now)
         for uri, destination in self.pipeline.by_uri.items():
-            workers = self._workers.get(uri)
-            if workers is None:
-                workers = self._workers[uri] = [self._worker("upload", partial(self.pipeline.upload, destination))]
-            for number in range(len(workers), destination.delivery.threads + 1):
-                name = "deliver" if number == 1 else f"deliver-{number}"
-                workers.append(self._worker(name, partial(self.pipeline.deliver, destination)))
+            wanted = (
+                ("upload", self.pipeline.upload, 1),
+                ("store", self.pipeline.store_files, destination.files.threads),
+                ("deliver", self.pipeline.deliver, destination.delivery.threads),
+            )
+            for name, serve, threads in wanted:
+                workers = self._workers.setdefault((uri, name), [])
+                for number in range(len(workers) + 1, threads + 1):
+                    numbered = name if number == 1 else f"{name}-{number}"
+                    workers.append(self._worker(numbered, partial(serve, destination)))
         for name, step in self.pipeline.helpers.items():
             if name not in self._helpers:
                 self._helpers[name] = self._worker(name, step)

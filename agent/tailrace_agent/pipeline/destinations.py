@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tailrace_agent.delivery.deliver import Delivery
 from tailrace_agent.delivery.run_book import RunBook
+from tailrace_agent.delivery.run_files import RunFiles
 from tailrace_agent.delivery.stops import Stops
 from tailrace_agent.delivery.uploads import Uploads
 from tailrace_agent.ipc.session import Session
@@ -24,6 +25,7 @@ class Destination(NamedTuple):
     """What goes to one tracking URI."""
 
     delivery: Delivery
+    files: RunFiles
     uploads: Uploads
     stops: Stops
 
@@ -73,27 +75,20 @@ class Destinations:
 
     def _destination(self, tracking_uri: str | None, cwd: str) -> Destination:
         longest = self._settings.retry_max_delay
+        more: dict[str, Any] = {"retry_max_delay": longest, "log": self._log, "monotonic": self._monotonic}
         delivery = Delivery(
             tracking_uri,
             self._spool,
             self._book,
             partial(self._opened, tracking_uri, cwd),
             flush_interval=self._settings.flush_interval,
-            retry_max_delay=longest,
-            log=self._log,
-            monotonic=self._monotonic,
+            **more,
         )
-        uploads = Uploads(
-            delivery,
-            self._spool,
-            self._book,
-            self._session.artifacts,
-            retry_max_delay=longest,
-            log=self._log,
-            monotonic=self._monotonic,
-        )
+        staged = self._session.artifacts
+        files = RunFiles(delivery, self._book, staged, **more)
+        uploads = Uploads(delivery, files, self._spool, self._book, staged, **more)
         stops = Stops(tracking_uri, self._book, self._settings.stop_interval, self._log)
-        return Destination(delivery, uploads, stops)
+        return Destination(delivery, files, uploads, stops)
 
     def _opened(self, tracking_uri: str | None, cwd: str) -> Sink:
         # Looked up at each try: a thread-hosted agent may be given a password while it runs.

@@ -1,8 +1,8 @@
 """The pipeline: rings in, MLflow out, for one session. All of the agent's logic, without a thread or a process.
 
 Three kinds of step, each called by a worker of its own, so that a server that hangs never keeps rows from the spool:
-`drain` (rings → spool, who lives, status files), and for each tracking URI `deliver` and `upload`. `Pipeline` sets what
-is done in which order; each part beside it has one thing to know:
+`drain` (rings → spool, who lives, status files), and for each tracking URI `deliver`, `upload` and `store_files`.
+`Pipeline` sets what is done in which order; each part beside it has one thing to know:
 
 * `ring_drain`: how far each ring was read. `takeover`: what a drain brings is written once.
 * `owner_watch`: whose process is gone. `run_monitors`: which runs are sampled.
@@ -245,7 +245,13 @@ class Pipeline:
 
     def upload(self, destination: Destination, now: float) -> float:
         """One step of a destination's uploads, and an answer to those who wait for it."""
-        deadline = destination.uploads.step(now)
+        return self._uploaded(destination.uploads.step(now), now)
+
+    def store_files(self, destination: Destination, now: float) -> float:
+        """One step of what stores tailrace's own files there, and an answer to those who wait for it."""
+        return self._uploaded(destination.files.step(now), now)
+
+    def _uploaded(self, deadline: float, now: float) -> float:
         if deadline <= now:
             self.on_change()  # something has arrived: perhaps the last that its run was waiting for
         if self.book.waiters.awaited:

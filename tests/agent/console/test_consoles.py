@@ -13,8 +13,8 @@ from tailrace_agent.console.consoles import Consoles, _placed
 from tailrace_agent.console.tee import Segments
 from tailrace_agent.delivery.deliver import Delivery
 from tailrace_agent.delivery.run_book import RunBook
+from tailrace_agent.delivery.run_files import RunFiles
 from tailrace_agent.delivery.run_state import RunState
-from tailrace_agent.delivery.uploads import Uploads
 from tailrace_agent.errors import Unavailable
 from tailrace_agent.files.ownership import make_parents
 from tailrace_agent.ipc.console_files import TRACEBACK, console_file, raw_dir
@@ -41,7 +41,7 @@ class ConsoleRig:
         more: Any = {"retry_max_delay": 30.0, "log": KeptLog(), "monotonic": lambda: self.now}
         self.consoles = Consoles(self.folder, self.staging, self.book, 1 << 20, KeptLog())
         self.delivery = Delivery(None, self.spool, self.book, lambda: self.sink, flush_interval=0.5, **more)
-        self.uploads = Uploads(self.delivery, self.spool, self.book, self.staging, **more)
+        self.files = RunFiles(self.delivery, self.book, self.staging, **more)
         self.book.waiters.set_barriers(self.spool.waiting.last_id())
 
     def start(self, **spec: Any) -> None:
@@ -68,7 +68,7 @@ class ConsoleRig:
         """Lets some time go by."""
         until = self.now + seconds
         while self.now < until:
-            steps = (self.consoles.step, self.delivery.step, self.uploads.step)
+            steps = (self.consoles.step, self.delivery.step, self.files.step)
             self.now = min(until, max(self.now + 0.001, min(step(self.now) for step in steps)))
 
     @property
@@ -267,7 +267,7 @@ def test_the_last_copy_is_made_once_however_the_uploads_come_in_between(rig: Con
         """Between the look at which runs are to be read and the look at this one."""
         for _ in range(3):
             rig.delivery.step(rig.now)
-            rig.uploads.step(rig.now)
+            rig.files.step(rig.now)
         return look(state, now)
 
     rig.consoles._look = arrives_meanwhile  # type: ignore[method-assign]

@@ -54,18 +54,20 @@ class _FindsAStoreAtLast:
         self.by_uri: dict[str, object] = {}
         self.helpers: dict[str, Callable[[float], float]] = {}
         self.draining, self.goes_on = threading.Event(), threading.Event()
-        self.threads = 1
+        self.threads, self.files = 1, 0
 
     def drain(self, now: float) -> float:
         self.draining.set()
         assert self.goes_on.wait(20)
-        self.by_uri["found"] = SimpleNamespace(delivery=SimpleNamespace(threads=self.threads))
+        self.by_uri["found"] = SimpleNamespace(
+            delivery=SimpleNamespace(threads=self.threads), files=SimpleNamespace(threads=self.files)
+        )
         return now + 60
 
     def deliver(self, destination: object, now: float) -> float:
         return now + 60
 
-    upload = deliver
+    upload = store_files = deliver
 
 
 def test_workers_that_begin_while_all_are_being_ended_are_ended_too() -> None:
@@ -80,7 +82,7 @@ def test_workers_that_begin_while_all_are_being_ended_are_ended_too() -> None:
     pipeline.goes_on.set()
     ending.join(30)
     assert ended == [True]
-    workers = host._workers["found"]
+    workers = host._others()
     assert len(workers) == 2
     assert not any(worker._thread.is_alive() for worker in workers)
 
@@ -106,6 +108,7 @@ def test_a_store_has_as_many_threads_as_there_are_runs_to_be_served_at_a_time_an
     for threads in (1, 3, 2, 4):
         pipeline.threads = threads
         host._drain(0.0)
-        counts.append(len(host._workers["found"]) - 1)  # one of them uploads
+        pipeline.files = threads - 1
+        counts.append([len(host._workers["found", what]) for what in ("deliver", "store", "upload")])
     assert host.stop(20)
-    assert counts == [1, 3, 3, 4]
+    assert counts == [[1, 0, 1], [3, 0, 1], [3, 2, 1], [4, 2, 1]]

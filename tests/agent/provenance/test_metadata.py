@@ -16,8 +16,8 @@ from helpers.sdk_tools import Store, eventually, forget, named, script, tracking
 from tailrace._runs.run_part import core_of
 from tailrace_agent.delivery.deliver import Delivery
 from tailrace_agent.delivery.run_book import RunBook
+from tailrace_agent.delivery.run_files import RunFiles
 from tailrace_agent.delivery.run_state import RunState
-from tailrace_agent.delivery.uploads import Uploads
 from tailrace_agent.errors import RunGone, Unavailable
 from tailrace_agent.ipc.records import End, Facts, RunSpec, Start
 from tailrace_agent.provenance.metadata import Metadata
@@ -43,7 +43,7 @@ class MetadataRig:
         more: Any = {"retry_max_delay": 30.0, "log": KeptLog(), "monotonic": lambda: self.now}
         self.metadata = Metadata(self.book, self.staging, "here", KeptLog())
         self.delivery = Delivery(None, self.spool, self.book, lambda: self.sink, flush_interval=0.5, **more)
-        self.uploads = Uploads(self.delivery, self.spool, self.book, self.staging, **more)
+        self.files = RunFiles(self.delivery, self.book, self.staging, **more)
         self.book.waiters.set_barriers(self.spool.waiting.last_id())
 
     def start(self, **spec: Any) -> None:
@@ -53,7 +53,7 @@ class MetadataRig:
 
     def deliver(self) -> None:
         for _ in range(2000):
-            wait = min(self.delivery.step(self.now), self.uploads.step(self.now)) - self.now
+            wait = min(self.delivery.step(self.now), self.files.step(self.now)) - self.now
             if wait > 600:
                 return
             self.now += max(0.0, wait)

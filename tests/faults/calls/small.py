@@ -103,6 +103,7 @@ class Steps:
             for uri, destination in list(pipeline.by_uri.items()):
                 self._step((uri, "deliver"), lambda now, c=destination: pipeline.deliver(c, now), woken=woken)
                 self._step((uri, "upload"), lambda now, c=destination: pipeline.upload(c, now), woken=woken)
+                self._step((uri, "store"), lambda now, c=destination: pipeline.store_files(c, now), woken=woken)
             if not self._changed:
                 break
         self._clock.now += 0.1

@@ -1,0 +1,101 @@
+"""What tailrace keeps of runs by itself is stored for several runs at a time, and for each by one thread."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers.delivery_rigs import UploadRig, fails
+from tailrace_agent.delivery.run_state import Description
+from tailrace_agent.errors import Unavailable
+from tailrace_agent.ipc import staging
+from tailrace_agent.ipc.records import Facts
+
+RUNS = (1, 2, 3)
+FACTS = Facts(command=["python", "x.py"], script=None, executable="", python="3.11.7", pid=7, host="here")
+_NUMBERS = itertools.count()
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> UploadRig:
+    """Three runs that MLflow has, each with a directory of metadata that waits."""
+    rig = UploadRig(tmp_path)
+    for run in RUNS:
+        rig.start(run, facts=FACTS)
+    rig.run()
+    for run in RUNS:
+        describe(rig, run)
+    return rig
+
+
+def describe(rig: UploadRig, run: int) -> None:
+    name = f"tailrace-{run}-{next(_NUMBERS)}"
+    (staging.make(rig.staging, name) / "requirements.txt").write_text(f"run{run}==1")
+    rig.book.update(run, description=Description(tags={}, staged=name))
+
+
+def described(rig: UploadRig) -> list[int]:
+    return [run for run in RUNS if (found := rig.state(run).description) is not None and found.done]
+
+
+def test_threads_store_different_runs_at_the_same_time(rig: UploadRig) -> None:
+    together, seen = threading.Barrier(2, timeout=20), list[str]()
+    send = rig.sink.log_artifacts
+
+    def log_artifacts(run_id: str, *rest: Any) -> Any:
+        seen.append(run_id)
+        if len(seen) <= 2:
+            together.wait()
+        return send(run_id, *rest)
+
+    rig.sink.log_artifacts = log_artifacts
+    threads = [threading.Thread(target=rig.files.step, args=(rig.now,)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(set(seen)) == 2, "each was sent by one of them"
+    rig.run()
+    assert described(rig) == [1, 2, 3]
+    assert len(seen) == 3
+    assert rig.files.stored == 3
+
+
+def test_a_store_that_is_away_is_asked_by_one_alone_and_then_after_a_pause(rig: UploadRig) -> None:
+    calls = fails(rig, Unavailable("away", retry_after=50.0), "log_artifacts", times=1)
+    assert rig.files.step(rig.now) >= rig.now + 50
+    assert rig.files.step(rig.now) >= rig.now + 50
+    assert len(calls) == 1
+    rig.now += 51
+    rig.run()
+    assert described(rig) == [1, 2, 3]
+
+
+def test_an_artifact_store_that_takes_nothing_is_done_without(rig: UploadRig) -> None:
+    fails(rig, Unavailable("away"), "log_artifacts")
+    rig.run()
+    assert described(rig) == [1, 2, 3]
+    assert rig.files.stored == 0
+    assert list(rig.staging.iterdir()) == []
+
+
+def test_there_are_as_many_threads_as_runs_wait_and_none_when_nothing_does(rig: UploadRig) -> None:
+    assert rig.files.threads == 3
+    rig.run()
+    assert rig.files.threads == 0
+
+
+def test_what_is_stored_is_evidence_against_an_artifact_that_alone_does_not_arrive(rig: UploadRig) -> None:
+    rig.run()
+    rig.stage({"big.bin": "x"})
+    fails(rig, Unavailable("too large"), "log_artifact")
+    rig.run()
+    assert rig.counts().dead == 0
+    for _ in range(6):
+        describe(rig, 2)
+        rig.run()
+    assert rig.counts().dead == 1
