@@ -6,20 +6,24 @@ import contextlib
 import fcntl
 import os
 import pty
+import select
 import struct
 import subprocess
 import sys
 import termios
 import textwrap
+import time
 from pathlib import Path
 
 __all__ = ["CAPTURED", "Printing", "kept_bytes", "tee_groups"]
 
 CAPTURED = """
-import os, signal, subprocess, sys, threading, time
+import fcntl, os, signal, subprocess, sys, termios, threading, time
 from pathlib import Path
 from tailrace._console.capture import Capture
 
+if os.isatty(0):
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 kept = Path(sys.argv[1])
 kept.mkdir(mode=0o700, exist_ok=True)
 
@@ -36,16 +40,19 @@ class Printing:
         directory: Where it runs; what is kept is in `kept` there.
         code: The program, behind `CAPTURED`.
         terminal: Its output is a terminal, of 40 lines and 120 columns.
+        keys: And so is its input: it is the program's own terminal, at which somebody sits.
         together: Standard error goes where standard output goes.
     """
 
-    def __init__(self, directory: Path, code: str, *, terminal: bool = False, together: bool = True) -> None:
+    def __init__(
+        self, directory: Path, code: str, *, terminal: bool = False, keys: bool = False, together: bool = True
+    ) -> None:
         self.kept = directory / "kept"
         path = directory / "prints.py"
         path.write_text(CAPTURED + textwrap.dedent(code))
         self.master = -1
         out: int = subprocess.PIPE
-        if terminal:
+        if terminal or keys:
             self.master, out = pty.openpty()
             fcntl.ioctl(out, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
         error = subprocess.STDOUT if together else subprocess.PIPE
@@ -54,9 +61,10 @@ class Printing:
             stdout=out,
             stderr=error,
             cwd=directory,
-            stdin=subprocess.DEVNULL,
+            stdin=out if keys else subprocess.DEVNULL,
+            start_new_session=keys,
         )
-        if terminal:
+        if self.master >= 0:
             os.close(out)
 
     def read(self, size: int = 65536) -> bytes:
@@ -76,6 +84,21 @@ class Printing:
                 break
             found += byte
         return found
+
+    def until(self, text: bytes, seconds: float = 60.0) -> bytes:
+        """What comes until it has said that."""
+        found, end = b"", time.monotonic() + seconds
+        while text not in found:
+            ready = select.select([self.master], [], [], max(0.0, end - time.monotonic()))[0]
+            piece = self.read() if ready else b""
+            if not piece:
+                raise AssertionError(f"{text!r} is not in {found!r}")
+            found += piece
+        return found
+
+    def press(self, keys: bytes) -> None:
+        """Somebody types."""
+        os.write(self.master, keys)
 
     def rest(self) -> bytes:
         """All that comes until nobody can print any more."""

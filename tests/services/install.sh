@@ -11,6 +11,7 @@ command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || packages="$packages ngi
 command -v slurmctld >/dev/null && command -v slurmd >/dev/null && command -v srun >/dev/null && command -v munged >/dev/null ||
     packages="$packages slurmctld slurmd slurm-client munge"
 command -v tmux >/dev/null || packages="$packages tmux"
+command -v less >/dev/null || packages="$packages less"
 command -v mpirun >/dev/null || packages="$packages openmpi-bin"
 
 [ -n "$packages" ] || exit 0

@@ -37,13 +37,14 @@ class TeeProcess(NamedTuple):
     group: int
 
 
-def start_tee(directory: Path, limit: int, streams: Sequence[tuple[int, int]]) -> TeeProcess:
+def start_tee(directory: Path, limit: int, streams: Sequence[tuple[int, int]], *, keys: bool = False) -> TeeProcess:
     """Starts one.
 
     Args:
         directory: Where it keeps what it reads; it is there.
         limit: Bytes that it keeps.
         streams: For each stream where it is read, and where it goes.
+        keys: The keys of a terminal among them are to reach who reads them at its pty.
 
     Raises:
         OSError: No process can be started, or no descriptor is left.
@@ -75,6 +76,7 @@ def start_tee(directory: Path, limit: int, streams: Sequence[tuple[int, int]]) -
             tee.__file__,
             str(directory),
             str(limit),
+            str(os.getpid() if keys else 0),
             str(os.getpgrp()),
             str(len(streams)),
         ]

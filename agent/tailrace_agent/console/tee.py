@@ -7,28 +7,27 @@ Invariants
 3. It ends when nobody can print any more, whatever has become of the program, and not before that.
 4. Where nobody reads the original any more, nobody is left reading here, so that writers get what they would have got.
 
-It is run as a script, by a Python without `site`, so it imports what is built in and nothing of tailrace: it is there
-within ten milliseconds, and takes seven megabytes. The program may also call `Tee.run` in a thread of its own.
+It is run as a script, by a Python without `site`, so it imports what is built in and, where there is a terminal,
+`terminal`, which does no more: it is there within ten milliseconds, and takes seven megabytes. The program may also
+call `Tee.run` in a thread of its own.
 
     control in (3), answers out (4), then for each stream where it is read and where it goes (5 and 6, 7 and 8)
-    arguments: directory, bytes to keep, process group to be told of a new window size
+    arguments: directory, bytes to keep, the program and its group, number of streams
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import select
 import signal
 import sys
 import time
 
-try:
-    import termios
-except ImportError:  # a Python without it has no terminals to hand on to
-    termios = None  # type: ignore[assignment]
+TYPE_CHECKING = False  # `typing` is not built in
+if TYPE_CHECKING:
+    from tailrace_agent.console.terminal import Terminal
 
 __all__ = [
     "ANSWER_BEGUN",
@@ -62,7 +61,9 @@ _CHUNK = 65536
 _PIPE_BUF = 4096
 """What a pipe that can be written to takes at once, without keeping the writer waiting."""
 _LOOK = 0.5
-"""Seconds between two looks at the terminal's size."""
+"""Seconds between two looks at the time, where it ends something."""
+_RETURN = 0.01
+"""Seconds for which a CR that ends what was read is held: whether it is the pty's own is known by what follows it."""
 _QUIET = 0.02
 """Seconds for which a terminal is quiet when all is read: the kernel hands over between its ends a moment later."""
 _DRAINING = 2.0
@@ -141,24 +142,43 @@ class Stream:
     Args:
         source: Where what it prints is read: a pipe, or the master of a pty.
         target: Where it goes.
+        program: Process that prints; 0 for one that has no keys to be passed on.
+        group: Process group that is told of a new window size; 0 for none.
     """
 
-    def __init__(self, source: int, target: int) -> None:
+    def __init__(self, source: int, target: int, program: int = 0, group: int = 0) -> None:
         self.source, self.target = source, target
-        self.terminal = os.isatty(source)
+        self.terminal: Terminal | None = None
+        if os.isatty(source):
+            from tailrace_agent.console.terminal import Terminal
+
+            self.terminal = Terminal(source, target, program, group)
         self.pending = b""
+        self.held = b""
         self.blind = False  # nobody is there to see it: what comes is kept alone
         self.lost = False  # something of it could not be written
-        self._size = b""
+        self.over = False  # nobody can write any more
 
     def read(self) -> bytes:
-        """What has come; nothing where nobody can write any more."""
+        """What has come, as it was written: the terminal makes of a line's end what it wants, and the pty has, too."""
         try:
-            return os.read(self.source, _CHUNK)
+            data = os.read(self.source, _CHUNK)
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.EINTR):
-                raise BlockingIOError from error
-            return b""  # EIO: the last program has closed the pty
+                return b""
+            data = b""  # EIO: the last program has closed the pty
+        self.over = not data
+        if self.terminal is None or self.over or not (self.held or self.terminal.adds_returns):
+            return self.release() + data
+        data = self.release() + data
+        if data.endswith(b"\r"):
+            data, self.held = data[:-1], b"\r"
+        return data.replace(b"\r\n", b"\n")
+
+    def release(self) -> bytes:
+        """What was held, since nothing has followed it."""
+        held, self.held = self.held, b""
+        return held
 
     def write(self, most: int) -> None:
         """Hands on what waits, or a part of it.
@@ -178,20 +198,6 @@ class Stream:
             written = len(self.pending)
         self.pending = self.pending[written:]
 
-    def follow_size(self, group: int) -> None:
-        """Gives the pty the size that the terminal has by now, and has the program look."""
-        if not self.terminal or termios is None:
-            return
-        try:
-            size = fcntl.ioctl(self.target, termios.TIOCGWINSZ, bytes(8))
-            if size != self._size:
-                fcntl.ioctl(self.source, termios.TIOCSWINSZ, size)
-                if self._size and group:
-                    os.killpg(group, signal.SIGWINCH)
-            self._size = size
-        except OSError:  # closed; or no program is left
-            self._size = self._size or b"?"
-
 
 class Tee:
     """Hands on and keeps until nobody can print any more.
@@ -201,12 +207,11 @@ class Tee:
         segments: Where it is kept.
         control: Readable end of the pipe by which the program speaks; at its end the program is gone.
         answers: Writable end of the pipe by which it is answered.
-        group: Process group that is told of a new window size; 0 for none.
     """
 
-    def __init__(self, streams: list[Stream], segments: Segments, control: int, answers: int, group: int = 0) -> None:
+    def __init__(self, streams: list[Stream], segments: Segments, control: int, answers: int) -> None:
         self._streams, self._segments = streams, segments
-        self._control, self._answers, self._group = control, answers, group
+        self._control, self._answers = control, answers
         # One stream alone may keep us waiting as its terminal would keep the program; two must not wait for each other.
         self._most = _CHUNK if len(streams) == 1 else _PIPE_BUF
         self._keeps = True
@@ -218,6 +223,7 @@ class Tee:
     def run(self) -> None:
         """Until nobody can print any more."""
         self._answer(ANSWER_BEGUN)
+        self._look_at_terminals(set())
         while self._streams:
             ready = self._poll()
             if self._control in ready:
@@ -227,6 +233,8 @@ class Tee:
                     self._hand_on(stream)
                 elif not stream.pending and stream.source in ready:
                     self._take(stream)
+                elif not stream.pending and stream.held:
+                    self._pass_on(stream, stream.release())
             self._look_at_end(ready)
             if time.monotonic() > self._orphaned + _ORPHANED:
                 self._stop_keeping()
@@ -257,24 +265,39 @@ class Tee:
                 poll.register(stream.target, select.POLLOUT)
             else:
                 poll.register(stream.source, select.POLLIN)
-        terminal = any(stream.terminal for stream in self._streams)
-        if terminal:
-            for stream in self._streams:
-                stream.follow_size(self._group)
-        wait = (_QUIET if terminal else 0.0) if self._asked else _LOOK if terminal else None
-        if (self._asked and self._pending) or (wait is None and self._keeps and self._orphaned != float("inf")):
-            wait = _LOOK
+        terminals = self._terminals
+        for terminal in terminals:
+            if terminal.wants_keys:
+                poll.register(terminal.keys, select.POLLIN)
+        if self._asked:
+            wait: float | None = _LOOK if self._pending else _QUIET if terminals else 0.0
+        else:
+            waits = [terminal.wait for terminal in terminals]
+            if any(stream.held for stream in self._streams):
+                waits.append(_RETURN)
+            if self._keeps and self._orphaned != float("inf"):
+                waits.append(_LOOK)
+            wait = min(waits, default=None)
         ready = {fd for fd, _ in poll.poll(None if wait is None else wait * 1000)}
         self._stalled = self._stalled or any(each.pending and each.target not in ready for each in self._streams)
+        self._look_at_terminals(ready)  # what is read now was written in the modes that the pty has now
         return ready
 
+    @property
+    def _terminals(self) -> list[Terminal]:
+        return [stream.terminal for stream in self._streams if stream.terminal is not None]
+
+    def _look_at_terminals(self, ready: set[int]) -> None:
+        for terminal in self._terminals:
+            terminal.look(woken=terminal.keys in ready)
+
     def _take(self, stream: Stream) -> None:
-        try:
-            data = stream.read()
-        except BlockingIOError:
-            return
-        if not data:
+        self._pass_on(stream, stream.read())
+        if stream.over and not stream.pending:
             self._close(stream)
+
+    def _pass_on(self, stream: Stream, data: bytes) -> None:
+        if not data:
             return
         if self._keeps:
             self._segments.keep(data)
@@ -295,6 +318,8 @@ class Tee:
         self._stalled = self._stalled or time.monotonic() > began + _LONG
 
     def _close(self, stream: Stream) -> None:
+        if stream.terminal is not None:
+            stream.terminal.close()
         self._streams.remove(stream)
         for fd in {stream.source, stream.target}:
             os.close(fd)
@@ -324,7 +349,7 @@ class Tee:
 
 def main() -> None:
     """The process."""
-    directory, limit, group, number = sys.argv[1], *map(int, sys.argv[2:5])
+    directory, limit, program, group, number = sys.argv[1], *map(int, sys.argv[2:6])
     # What the program has left inheritable: a pipe that lived on here would keep its reader waiting for ever.
     os.closerange(FIRST_STREAM + 2 * number, os.sysconf("SC_OPEN_MAX"))
     # The last words are to arrive, whoever ends the program and those around it.
@@ -333,8 +358,10 @@ def main() -> None:
     # Whoever prints is not to lose the processor to it for that.
     with contextlib.suppress(AttributeError, OSError):  # not Linux; or not allowed
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    streams = [Stream(fd, fd + 1) for fd in range(FIRST_STREAM, FIRST_STREAM + 2 * number, 2)]
-    Tee(streams, Segments(directory, limit), FIRST_STREAM - 2, FIRST_STREAM - 1, group).run()
+    sys.path.insert(0, __file__.rpartition("/tailrace_agent/")[0])  # a Python without `site` knows of no packages
+    sources = range(FIRST_STREAM, FIRST_STREAM + 2 * number, 2)
+    streams = [Stream(source, source + 1, program, group) for source in sources]
+    Tee(streams, Segments(directory, limit), FIRST_STREAM - 2, FIRST_STREAM - 1).run()
 
 
 if __name__ == "__main__":

@@ -76,6 +76,7 @@ class Capture:
         self._pid = os.getpid()
         self._ways: list[_Way] = []
         self._tee: TeeProcess | None = None
+        self._keys = True
         self._drained = threading.Event()
         self._ended = False
         self._started: list[float] = []
@@ -147,6 +148,8 @@ class Capture:
                 entries.append(entry)
             if not self._ways:
                 return
+            # Of one that gives single keys already somebody is in charge.
+            self._keys = all(map(_gives_lines, (way.target for way in self._ways)))
             self._start()
             for way, entry in zip(self._ways, entries, strict=True):
                 for fd in way.fds:
@@ -162,7 +165,8 @@ class Capture:
 
     def _start(self) -> None:
         self._started.append(time.monotonic())
-        tee = start_tee(self._directory, self._limit, [(way.source, way.target) for way in self._ways])
+        streams = [(way.source, way.target) for way in self._ways]
+        tee = start_tee(self._directory, self._limit, streams, keys=self._keys)
         with self._lock:
             self._tee = tee
 
@@ -368,16 +372,24 @@ def _way(fds: tuple[int, ...]) -> tuple[_Way, int]:
     return _Way(fds, source, _identity(entry), originals[fds[0]], originals), entry
 
 
+def _gives_lines(fd: int) -> bool:
+    """Whether whoever reads there gets whole lines, or it is no terminal."""
+    if not os.isatty(fd):
+        return True
+    import termios
+
+    with contextlib.suppress(OSError, termios.error):
+        return bool(termios.tcgetattr(fd)[3] & termios.ICANON)
+    return False
+
+
 def _pty(terminal: int) -> tuple[int, int]:
-    """A pty of the terminal's kind and size, which changes nothing of what is written."""
+    """A pty of the terminal's kind, size and modes: the tee undoes what those change of what is written."""
     import termios
 
     master, slave = os.openpty()
     with contextlib.suppress(OSError, termios.error):
-        attributes = termios.tcgetattr(terminal)
-        attributes[1] &= ~termios.OPOST  # the terminal itself makes of a line's end what it wants
-        attributes[3] &= ~(termios.ECHO | termios.ICANON)
-        termios.tcsetattr(slave, termios.TCSANOW, attributes)
+        termios.tcsetattr(slave, termios.TCSANOW, termios.tcgetattr(terminal))
         size = fcntl.ioctl(terminal, termios.TIOCGWINSZ, bytes(8))
         fcntl.ioctl(slave, termios.TIOCSWINSZ, size)
     return master, slave

@@ -175,6 +175,28 @@ def test_a_terminal_gets_its_size_and_its_program_is_told(tmp_path: Path) -> Non
             os.close(fd)
 
 
+def test_what_a_pty_makes_of_ends_of_lines_is_undone_and_nothing_else(tmp_path: Path) -> None:
+    (seen, on), (master, slave) = os.pipe(), pty.openpty()
+    tee = start_tee(tmp_path, 1 << 20, [(master, on)])
+    written = b"one\ntwo\r\nthree\n\n\r50%\r60%\r\r\n\n\r"
+    try:
+        for number in range(len(written)):
+            os.write(slave, written[number : number + 1])
+        found = b""
+        while len(found) < len(written):
+            found += os.read(seen, 100)
+        assert found == written
+        modes = termios.tcgetattr(slave)
+        modes[1] &= ~termios.OPOST
+        termios.tcsetattr(slave, termios.TCSANOW, modes)
+        os.write(slave, b"\r\n\n")
+        assert os.read(seen, 100) == b"\r\n\n"
+        eventually(lambda: _kept(tmp_path) == written + b"\r\n\n")
+    finally:
+        for fd in (seen, on, master, slave, *tee[:2]):
+            os.close(fd)
+
+
 def test_segments_go_on_where_a_tee_was_killed(tmp_path: Path) -> None:
     first = Segments(str(tmp_path), 1600)
     first.keep(b"a" * 150)
