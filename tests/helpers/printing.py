@@ -20,9 +20,10 @@ __all__ = ["CAPTURED", "Printing", "kept_bytes", "tee_groups"]
 CAPTURED = """
 import fcntl, os, signal, subprocess, sys, termios, threading, time
 from pathlib import Path
+from tailrace._console import capture as capture_module
 from tailrace._console.capture import Capture
 
-if os.isatty(0):
+if os.isatty(0):  # nobody's yet, and so its own
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 kept = Path(sys.argv[1])
 kept.mkdir(mode=0o700, exist_ok=True)
@@ -41,11 +42,19 @@ class Printing:
         code: The program, behind `CAPTURED`.
         terminal: Its output is a terminal, of 40 lines and 120 columns.
         keys: And so is its input: it is the program's own terminal, at which somebody sits.
+        asked: It waits for what is typed, at a pipe.
         together: Standard error goes where standard output goes.
     """
 
     def __init__(
-        self, directory: Path, code: str, *, terminal: bool = False, keys: bool = False, together: bool = True
+        self,
+        directory: Path,
+        code: str,
+        *,
+        terminal: bool = False,
+        keys: bool = False,
+        asked: bool = False,
+        together: bool = True,
     ) -> None:
         self.kept = directory / "kept"
         path = directory / "prints.py"
@@ -61,7 +70,7 @@ class Printing:
             stdout=out,
             stderr=error,
             cwd=directory,
-            stdin=out if keys else subprocess.DEVNULL,
+            stdin=out if keys else subprocess.PIPE if asked else subprocess.DEVNULL,
             start_new_session=keys,
         )
         if self.master >= 0:
@@ -98,7 +107,7 @@ class Printing:
 
     def press(self, keys: bytes) -> None:
         """Somebody types."""
-        os.write(self.master, keys)
+        os.write(self.master if self.process.stdin is None else self.process.stdin.fileno(), keys)
 
     def rest(self) -> bytes:
         """All that comes until nobody can print any more."""
@@ -112,7 +121,7 @@ class Printing:
         """It is over, whatever it does."""
         self.process.kill()
         self.process.wait(60)
-        for stream in (self.process.stdout, self.process.stderr):
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
             if stream is not None:
                 stream.close()
         if self.master >= 0:

@@ -5,10 +5,13 @@ Thread safety: every function from any thread.
 
 from __future__ import annotations
 
+import _socket
 import contextlib
+import errno
 import fcntl
 import os
 import sys
+from array import array
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -27,7 +30,7 @@ class TeeProcess(NamedTuple):
     """A tee, as the program speaks to it.
 
     Attributes:
-        control: Writable end: a byte asks it to drain. At its end the tee takes the program for gone.
+        control: Socket: what is said there is in `tee`. At its end the tee takes the program for gone.
         answers: Readable end: see `tee`. At its end the tee is gone.
         group: Its process group, which nobody else has.
     """
@@ -35,6 +38,41 @@ class TeeProcess(NamedTuple):
     control: int
     answers: int
     group: int
+
+    def say(self, said: bytes, fds: Sequence[int] = ()) -> None:
+        """Says something.
+
+        Raises:
+            OSError: The tee is gone, or listens no more.
+        """
+        given = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array("i", fds))] if fds else []
+        control = _socket.socket(fileno=self.control)
+        try:
+            control.sendmsg([said], given, getattr(_socket, "MSG_NOSIGNAL", 0) | _socket.MSG_DONTWAIT)
+        finally:
+            control.detach()
+
+    def begin(self, directory: Path, limit: int, streams: Sequence[tuple[int, int]], *, keys: bool = False) -> None:
+        """Has it serve another run, after the end of the one before; arguments as for `start_tee`.
+
+        Raises:
+            OSError: The tee is gone, or listens no more.
+        """
+        place = os.fsencode(directory)
+        if b"\n" in place:
+            raise OSError(errno.EINVAL, "no such directory can be said", str(directory))
+        about = _numbers(limit, streams, keys=keys)
+        self.say(b"%s %s %s\n" % (tee.BEGIN, " ".join(about).encode(), place), [fd for pair in streams for fd in pair])
+
+    def close(self) -> None:
+        """The program has no more to say to it."""
+        for fd in (self.control, self.answers):
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+
+def _numbers(limit: int, streams: Sequence[tuple[int, int]], *, keys: bool) -> list[str]:
+    return [str(number) for number in (limit, os.getpid() if keys else 0, os.getpgrp(), len(streams))]
 
 
 def start_tee(directory: Path, limit: int, streams: Sequence[tuple[int, int]], *, keys: bool = False) -> TeeProcess:
@@ -56,14 +94,15 @@ def start_tee(directory: Path, limit: int, streams: Sequence[tuple[int, int]], *
             opened.callback(os.close, copy)
             return copy
 
-        def pipe() -> tuple[int, int]:
-            ends = os.pipe2(os.O_CLOEXEC) if hasattr(os, "pipe2") else os.pipe()
+        def moved(ends: tuple[int, int]) -> tuple[int, int]:
             with contextlib.ExitStack() as original:
                 for end in ends:
                     original.callback(os.close, end)
                 return high(ends[0]), high(ends[1])
 
-        control, answers = pipe(), pipe()
+        ours, theirs = _socket.socketpair()
+        control = moved((theirs.detach(), ours.detach()))
+        answers = moved(os.pipe2(os.O_CLOEXEC) if hasattr(os, "pipe2") else os.pipe())
         wanted = [control[0], answers[1], *(high(fd) for stream in streams for fd in stream)]
         files: list[tuple[int, ...] | tuple[int, int, str, int, int]] = [
             (os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in range(3)
@@ -75,10 +114,7 @@ def start_tee(directory: Path, limit: int, streams: Sequence[tuple[int, int]], *
             "-IS",
             tee.__file__,
             str(directory),
-            str(limit),
-            str(os.getpid() if keys else 0),
-            str(os.getpgrp()),
-            str(len(streams)),
+            *_numbers(limit, streams, keys=keys),
         ]
         group = start_detached(command, interpreter.environment(), files)
         kept = fcntl.fcntl(control[1], fcntl.F_DUPFD_CLOEXEC, 3)

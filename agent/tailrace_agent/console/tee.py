@@ -4,7 +4,8 @@ Invariants
 ----------
 1. What was read is kept first and handed on then, unchanged, in the order in which it came.
 2. Nothing that happens to what is kept (a full disk, a deleted directory) keeps anything from being handed on.
-3. It ends when nobody can print any more, whatever has become of the program, and not before that.
+3. It ends when nobody can print any more, whatever has become of the program, and not before that. It serves one run
+   after the other, each by streams of its own; whoever still prints by those of an earlier one is served, and not kept.
 4. Where nobody reads the original any more, nobody is left reading here, so that writers get what they would have got.
 
 It is run as a script, by a Python without `site`, so it imports what is built in and, where there is a terminal,
@@ -12,11 +13,15 @@ It is run as a script, by a Python without `site`, so it imports what is built i
 call `Tee.run` in a thread of its own.
 
     control in (3), answers out (4), then for each stream where it is read and where it goes (5 and 6, 7 and 8)
-    arguments: directory, bytes to keep, the program and its group, number of streams
+    arguments: directory, bytes to keep, the program (0: no keys are its) and its group, number of streams
+
+By control, a socket, come lines: `end`, and for the next run `begin`, with the same arguments, and the descriptors of
+its streams.
 """
 
 from __future__ import annotations
 
+import _socket
 import contextlib
 import errno
 import os
@@ -27,6 +32,8 @@ import time
 
 TYPE_CHECKING = False  # `typing` is not built in
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tailrace_agent.console.terminal import Terminal
 
 __all__ = [
@@ -34,7 +41,9 @@ __all__ = [
     "ANSWER_BROKEN",
     "ANSWER_DRAINED",
     "ANSWER_LOST",
+    "BEGIN",
     "DONE",
+    "END",
     "FIRST_STREAM",
     "HEAD",
     "PARTS",
@@ -51,12 +60,15 @@ DONE = "done"
 ANSWER_BEGUN = b"w"
 """The tee is at work: its first word."""
 ANSWER_DRAINED = b"d"
-"""All that was printed before the program has asked is kept, and handed on."""
+"""All that was printed before the program has asked is kept, and handed on: the last word of a run."""
 ANSWER_LOST = b"l"
 """Something could not be written where it goes: a disk is full, or a terminal was closed."""
 ANSWER_BROKEN = b"b"
 """Where a stream goes nobody reads any more."""
+BEGIN = b"begin"
+END = b"end\n"
 FIRST_STREAM = 5
+_CLOSE_ON_EXEC = getattr(_socket, "MSG_CMSG_CLOEXEC", 0)
 _CHUNK = 65536
 _PIPE_BUF = 4096
 """What a pipe that can be written to takes at once, without keeping the writer waiting."""
@@ -70,6 +82,8 @@ _DRAINING = 2.0
 """Seconds for which all that was printed is waited for, where children go on printing to a reader that keeps up."""
 _LONG = 0.1
 """Seconds after which a reader does not keep up."""
+_REST = 60.0
+"""Seconds for which the program's next run is waited for."""
 _ORPHANED = 10.0
 """Seconds after the program's end for which what its children print is still kept."""
 
@@ -205,26 +219,39 @@ class Tee:
     Args:
         streams: From where to where.
         segments: Where it is kept.
-        control: Readable end of the pipe by which the program speaks; at its end the program is gone.
+        control: Readable end by which the program speaks; at its end the program is gone.
         answers: Writable end of the pipe by which it is answered.
+        receive: Gives what the program says, with descriptors; without, nothing comes after this run.
     """
 
-    def __init__(self, streams: list[Stream], segments: Segments, control: int, answers: int) -> None:
-        self._streams, self._segments = streams, segments
-        self._control, self._answers = control, answers
-        # One stream alone may keep us waiting as its terminal would keep the program; two must not wait for each other.
-        self._most = _CHUNK if len(streams) == 1 else _PIPE_BUF
+    def __init__(
+        self,
+        streams: list[Stream],
+        segments: Segments,
+        control: int,
+        answers: int,
+        receive: Callable[[], tuple[bytes, list[int]]] | None = None,
+    ) -> None:
+        self._control, self._answers, self._receive = control, answers, receive
+        self._listens = True
+        self._said, self._given = b"", list[int]()  # what is not yet a whole line, and its descriptors
+        self._orphaned = float("inf")  # when the program went
+        self._streams: list[Stream] = []
+        self._begin(streams, segments)
+
+    def _begin(self, streams: list[Stream], segments: Segments) -> None:
+        self._streams += streams
+        self._current, self._segments = list(streams), segments
         self._keeps = True
+        self._answered = False
         self._asked = 0.0  # since when the program waits until all is drained; 0: it does not
         self._stalled = False  # since then a reader has kept us waiting, and what was printed before may still be here
-        self._orphaned = float("inf")  # when the program went
-        self._listens = True
 
     def run(self) -> None:
         """Until nobody can print any more."""
         self._answer(ANSWER_BEGUN)
         self._look_at_terminals(set())
-        while self._streams:
+        while self._streams or (self._receive is not None and self._listens):
             ready = self._poll()
             if self._control in ready:
                 self._listen()
@@ -235,17 +262,20 @@ class Tee:
                     self._take(stream)
                 elif not stream.pending and stream.held:
                     self._pass_on(stream, stream.release())
+            if not (ready or self._streams):
+                break
             self._look_at_end(ready)
             if time.monotonic() > self._orphaned + _ORPHANED:
                 self._stop_keeping()
         self._stop_keeping()
-        self._answer(ANSWER_DRAINED)
 
     def _look_at_end(self, ready: set[int]) -> None:
         """Answers the program that waits for all to be handed on."""
+        if not self._current:
+            self._drained()
         if not self._asked:
             return
-        if not (ready or self._pending):
+        if not (self._pending or self._control in ready or any(each.source in ready for each in self._current)):
             self._drained()
         elif time.monotonic() > self._asked + _DRAINING:
             self._stop_keeping()
@@ -254,7 +284,7 @@ class Tee:
 
     @property
     def _pending(self) -> bool:
-        return any(stream.pending for stream in self._streams)
+        return any(stream.pending for stream in self._current)
 
     def _poll(self) -> set[int]:
         poll = select.poll()
@@ -277,9 +307,9 @@ class Tee:
                 waits.append(_RETURN)
             if self._keeps and self._orphaned != float("inf"):
                 waits.append(_LOOK)
-            wait = min(waits, default=None)
+            wait = min(waits, default=None if self._streams else _REST)
         ready = {fd for fd, _ in poll.poll(None if wait is None else wait * 1000)}
-        self._stalled = self._stalled or any(each.pending and each.target not in ready for each in self._streams)
+        self._stalled = self._stalled or any(each.pending and each.target not in ready for each in self._current)
         self._look_at_terminals(ready)  # what is read now was written in the modes that the pty has now
         return ready
 
@@ -299,43 +329,67 @@ class Tee:
     def _pass_on(self, stream: Stream, data: bytes) -> None:
         if not data:
             return
-        if self._keeps:
+        if self._keeps and stream in self._current:
             self._segments.keep(data)
         if not stream.blind:
             stream.pending = data
-            if self._most == _CHUNK:
+            if len(self._streams) == 1:
                 self._hand_on(stream)
 
     def _hand_on(self, stream: Stream) -> None:
-        began, lost = time.monotonic(), stream.lost
+        began, lost, ours = time.monotonic(), stream.lost, stream in self._current
         try:
-            stream.write(self._most)
-            if stream.lost and not lost:
+            # One alone may keep us waiting as its terminal would keep the program; two must not wait for each other.
+            stream.write(_CHUNK if len(self._streams) == 1 else _PIPE_BUF)
+            if ours and stream.lost and not lost:
                 self._answer(ANSWER_LOST)
         except BrokenPipeError:
-            self._answer(ANSWER_BROKEN)
+            if ours:
+                self._answer(ANSWER_BROKEN)
             self._close(stream)
-        self._stalled = self._stalled or time.monotonic() > began + _LONG
+        self._stalled = self._stalled or (ours and time.monotonic() > began + _LONG)
 
     def _close(self, stream: Stream) -> None:
         if stream.terminal is not None:
             stream.terminal.close()
         self._streams.remove(stream)
+        if stream in self._current:
+            self._current.remove(stream)
         for fd in {stream.source, stream.target}:
             os.close(fd)
 
     def _listen(self) -> None:
+        said, given = b"", list[int]()
         with contextlib.suppress(OSError):
-            if os.read(self._control, 64):
+            said, given = self._receive() if self._receive is not None else (os.read(self._control, 64), [])
+        if not said:
+            self._listens = False
+            self._orphaned = time.monotonic()
+            return
+        self._given += given
+        *lines, self._said = (self._said + said).split(b"\n")
+        for line in lines:
+            if line.startswith(BEGIN):
+                self._go_on_with(line)
+            elif not self._answered:
                 self._asked, self._stalled = time.monotonic(), False
-                return
-        self._listens = False
-        self._orphaned = time.monotonic()
+
+    def _go_on_with(self, line: bytes) -> None:
+        """Another run of the program's begins."""
+        limit, program, group, number, directory = line.removeprefix(BEGIN).split(maxsplit=4)
+        fds, self._given = self._given[: 2 * int(number)], self._given[2 * int(number) :]
+        streams = [
+            Stream(source, target, int(program), int(group)) for source, target in zip(fds[::2], fds[1::2], strict=True)
+        ]
+        self._stop_keeping()
+        self._begin(streams, Segments(os.fsdecode(directory), int(limit)))
 
     def _drained(self) -> None:
         self._asked = 0.0
         self._stop_keeping()
-        self._answer(ANSWER_DRAINED)
+        if not self._answered:
+            self._answered = True
+            self._answer(ANSWER_DRAINED)
 
     def _stop_keeping(self) -> None:
         if self._keeps:
@@ -361,7 +415,13 @@ def main() -> None:
     sys.path.insert(0, __file__.rpartition("/tailrace_agent/")[0])  # a Python without `site` knows of no packages
     sources = range(FIRST_STREAM, FIRST_STREAM + 2 * number, 2)
     streams = [Stream(source, source + 1, program, group) for source in sources]
-    Tee(streams, Segments(directory, limit), FIRST_STREAM - 2, FIRST_STREAM - 1).run()
+    control = _socket.socket(fileno=FIRST_STREAM - 2)
+
+    def receive() -> tuple[bytes, list[int]]:
+        said, beside, _, _ = control.recvmsg(_CHUNK, _socket.CMSG_SPACE(16 * 4), _CLOSE_ON_EXEC)
+        return said, [fd for _, _, data in beside for fd in memoryview(data[: len(data) // 4 * 4]).cast("i")]
+
+    Tee(streams, Segments(directory, limit), control.fileno(), FIRST_STREAM - 1, receive).run()
 
 
 if __name__ == "__main__":

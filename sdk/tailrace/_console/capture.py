@@ -6,10 +6,13 @@ later, whatever becomes of this process.
 
 The reading ends stay open here, too: so a tee that is killed takes nothing along, and nobody gets a SIGPIPE until there
 is another one. Where none can be had, a thread of this process does its work.
+
+A tee that has handed on all of a run waits for the next one of this process, which brings streams of its own.
 """
 
 from __future__ import annotations
 
+import _socket
 import contextlib
 import fcntl
 import os
@@ -20,7 +23,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tailrace_agent.console.start import TeeProcess, start_tee
-from tailrace_agent.console.tee import ANSWER_BROKEN, ANSWER_DRAINED, ANSWER_LOST, Segments, Stream, Tee
+from tailrace_agent.console.tee import ANSWER_BROKEN, ANSWER_DRAINED, ANSWER_LOST, END, Segments, Stream, Tee
 from tailrace_agent.runtime.originals import original, start_thread
 
 if TYPE_CHECKING:
@@ -39,6 +42,7 @@ _PER: Final = 60.0
 """Tees that are started anew within so many seconds; after that a thread does it."""
 
 _active: Capture | None = None
+_resting: _Resting | None = None
 _lock = threading.Lock()
 
 
@@ -60,6 +64,18 @@ class _Way(NamedTuple):
     originals: dict[int, int]
 
 
+class _Resting(NamedTuple):
+    """A tee that waits for the next run.
+
+    Attributes:
+        tee: It.
+        identities: Of its descriptors: one that closes what it does not know, as daemons do, has others by now.
+    """
+
+    tee: TeeProcess
+    identities: tuple[tuple[int, int, int], ...]
+
+
 def active() -> Capture | None:
     """The capture of this process."""
     return _active
@@ -79,6 +95,7 @@ class Capture:
         self._keys = True
         self._drained = threading.Event()
         self._ended = False
+        self._left = False  # the end has come without it
         self._started: list[float] = []
         self._heard = 0  # the group of the tee that has said a word
         self._buffered: list[Any] = []
@@ -127,11 +144,14 @@ class Capture:
         entries = self._entries()
         self._put_back()
         self._ask()
-        drained = False
         with contextlib.suppress(KeyboardInterrupt):  # it ends the wait
-            drained = self._drained.wait(max(0.0, min(timeout, _DRAIN)))
-        if not drained:
+            self._drained.wait(max(0.0, min(timeout, _DRAIN)))
+        with self._lock:
+            self._left = not self._drained.is_set()
+        if self._left:
             self._lead_back(entries)
+        else:
+            self._rest_tee()
         _close(*entries.values())
         # The tee has its own; who goes on printing is served by it until the last one has closed the stream.
         self._let_go()
@@ -164,9 +184,12 @@ class Capture:
         start_thread(self._watch, "tailrace-console")
 
     def _start(self) -> None:
-        self._started.append(time.monotonic())
         streams = [(way.source, way.target) for way in self._ways]
-        tee = start_tee(self._directory, self._limit, streams, keys=self._keys)
+        tee = _roused(self._directory, self._limit, streams, keys=self._keys) if not self._started else None
+        if tee is not None:
+            self._heard = tee.group
+        self._started.append(time.monotonic())
+        tee = tee or start_tee(self._directory, self._limit, streams, keys=self._keys)
         with self._lock:
             self._tee = tee
 
@@ -192,24 +215,36 @@ class Capture:
                 self._broken()
             if said and ANSWER_DRAINED not in said:
                 continue
+            if said:
+                self._is_drained()
+                return
             # Here alone: another thread would take the number away from the read above.
             self._forget_tee()
-            if said or self._ended or self._pid != os.getpid():
+            if self._left or self._pid != os.getpid():
                 break
             self._go_on()
+            if self._ended:
+                self._ask()
         self._drained.set()
+
+    def _is_drained(self) -> None:
+        with self._lock:
+            self._drained.set()
+            left = self._left
+        if left:  # nobody has waited for it so long
+            self._forget_tee()
 
     def _ask(self) -> None:
         """Asks the tee to hand on what there is, and to say so."""
         with self._lock, contextlib.suppress(OSError):  # it is gone just now
             if self._tee is not None:
-                os.write(self._tee.control, b"e")
+                self._tee.say(END)
 
     def _forget_tee(self) -> None:
         with self._lock:
             tee, self._tee = self._tee, None
             if tee is not None:
-                _close(tee.control, tee.answers)
+                tee.close()
 
     def _go_on(self) -> None:
         """The tee was killed. Another one goes on with what is in the kernel."""
@@ -236,7 +271,8 @@ class Capture:
     def _work_here(self) -> None:
         """A thread of this process is the tee, and spoken to in the same way."""
         with contextlib.suppress(OSError, RuntimeError):  # nothing is left: then what is printed has nowhere to go
-            control, answers = os.pipe(), os.pipe()
+            ours, theirs = _socket.socketpair()
+            control, answers = (theirs.detach(), ours.detach()), os.pipe()
             streams = [Stream(_kept(way.source), _kept(way.target)) for way in self._ways]
             tee = Tee(streams, Segments(str(self._directory), self._limit), control[0], answers[1])
 
@@ -290,6 +326,21 @@ class Capture:
                     if fd in entries and _identity(fd) == _identity(before):
                         os.dup2(entries[fd], fd, inheritable=True)
 
+    def _rest_tee(self) -> None:
+        """It has nothing more to do for this run."""
+        global _resting
+        with self._lock:
+            tee, self._tee = self._tee, None
+        if tee is None:
+            return
+        if not tee.group:
+            tee.close()
+            return
+        with _lock:
+            before, _resting = _resting, _Resting(tee, _identities(tee))
+        if before is not None:
+            _dismiss(before)
+
     def _give_back(self) -> None:
         self._put_back()
         self._forget_tee()
@@ -309,9 +360,37 @@ class Capture:
         self._let_go()
 
 
+def _roused(directory: Path, limit: int, streams: list[tuple[int, int]], *, keys: bool) -> TeeProcess | None:
+    """The tee of an earlier run, at work for this one; None without one that still is there."""
+    global _resting
+    resting, _resting = _resting, None
+    if resting is None:
+        return None
+    try:
+        if _identities(resting.tee) == resting.identities:
+            resting.tee.begin(directory, limit, streams, keys=keys)
+            return resting.tee
+    except OSError:  # it was killed, or has rested long enough
+        _dismiss(resting)
+    return None
+
+
+def _dismiss(resting: _Resting) -> None:
+    with contextlib.suppress(OSError):
+        if _identities(resting.tee) == resting.identities:
+            resting.tee.close()
+
+
+def _identities(tee: TeeProcess) -> tuple[tuple[int, int, int], ...]:
+    return _identity(tee.control), _identity(tee.answers)
+
+
 def _after_fork_in_child() -> None:
-    global _active, _lock
+    global _active, _lock, _resting
     _lock = threading.Lock()
+    if _resting is not None:
+        _dismiss(_resting)
+        _resting = None
     if _active is not None:
         _active.after_fork()
         _active = None

@@ -19,7 +19,17 @@ import pytest
 
 from helpers.sdk_tools import eventually
 from tailrace_agent.console.start import TeeProcess, start_tee
-from tailrace_agent.console.tee import ANSWER_BEGUN, ANSWER_BROKEN, ANSWER_DRAINED, DONE, PARTS, Segments, Stream, Tee
+from tailrace_agent.console.tee import (
+    ANSWER_BEGUN,
+    ANSWER_BROKEN,
+    ANSWER_DRAINED,
+    DONE,
+    END,
+    PARTS,
+    Segments,
+    Stream,
+    Tee,
+)
 
 
 def _kept(directory: Path) -> bytes:
@@ -48,7 +58,8 @@ class TeeRig:
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[TeeRig]:
-    rig = TeeRig(tmp_path)
+    (tmp_path / "first").mkdir()
+    rig = TeeRig(tmp_path / "first")
     yield rig
     rig.end()
 
@@ -60,13 +71,55 @@ def test_what_is_printed_is_handed_on_and_kept(rig: TeeRig) -> None:
     os.close(rig.writers[0])
     assert os.read(rig.readers[0], 100) == b""
     assert os.read(rig.tee.answers, 10) == ANSWER_DRAINED
-    assert os.read(rig.tee.answers, 10) == b""
     assert (rig.directory / DONE).exists()
+    os.close(rig.tee.control)
+    assert os.read(rig.tee.answers, 10) == b"", "nobody comes any more"
+
+
+def test_one_serves_run_after_run_and_keeps_of_each_what_is_its(rig: TeeRig, tmp_path: Path) -> None:
+    (tmp_path / "second").mkdir()
+    os.write(rig.writers[0], b"one\n")
+    rig.tee.say(END)
+    assert os.read(rig.tee.answers, 10) == ANSWER_DRAINED
+    rig.tee.say(END)  # nobody is answered twice
+    (taken, printed), (seen, on) = os.pipe(), os.pipe()
+    rig.tee.begin(tmp_path / "second", 1 << 20, [(taken, on)])
+    os.write(rig.writers[0], b"a child of the first\n")
+    os.write(printed, b"two\n")
+    for fd in (taken, on, printed):
+        os.close(fd)
+    assert os.read(seen, 100) == b"two\n"
+    assert os.read(seen, 100) == b"", "its reader waits for nobody"
+    assert os.read(rig.tee.answers, 10) == ANSWER_DRAINED
+    found = b""
+    while len(found) < 25:
+        found += os.read(rig.readers[0], 100)
+    assert found == b"one\na child of the first\n"
+    assert _kept(rig.directory) == b"one\n"
+    assert _kept(tmp_path / "second") == b"two\n"
+    assert (tmp_path / "second" / DONE).exists()
+    os.close(seen)
+
+
+def test_a_reader_that_a_child_of_an_earlier_run_has_lost_is_none_of_the_next_ones(rig: TeeRig, tmp_path: Path) -> None:
+    (tmp_path / "second").mkdir()
+    rig.tee.say(END)
+    assert os.read(rig.tee.answers, 10) == ANSWER_DRAINED
+    (taken, printed), (seen, on) = os.pipe(), os.pipe()
+    rig.tee.begin(tmp_path / "second", 1 << 20, [(taken, on)])
+    os.close(rig.readers[0])
+    os.write(rig.writers[0], b"a child of the first\n")
+    os.write(printed, b"two\n")
+    assert os.read(seen, 100) == b"two\n"
+    rig.tee.say(END)
+    assert os.read(rig.tee.answers, 10) == ANSWER_DRAINED
+    for fd in (taken, on, printed, seen):
+        os.close(fd)
 
 
 def test_who_asks_is_answered_when_all_is_handed_on_and_children_are_served_until_they_go(rig: TeeRig) -> None:
     os.write(rig.writers[0], b"x" * 30_000)
-    os.write(rig.tee.control, b"e")
+    rig.tee.say(END)
     assert os.read(rig.tee.answers, 10) == ANSWER_DRAINED
     assert len(os.read(rig.readers[0], 65536)) == 30_000
     os.write(rig.writers[0], b"a child\n")
@@ -79,7 +132,7 @@ def test_who_asks_is_not_answered_while_a_reader_keeps_what_was_printed_waiting(
     rig = TeeRig(tmp_path, streams=2)
     try:
         os.write(rig.writers[0], b"x" * 150_000)
-        os.write(rig.tee.control, b"e")
+        rig.tee.say(END)
         assert not select.select([rig.tee.answers], [], [], 3.0)[0], "what is printed elsewhere would overtake the rest"
         read = 0
         while read < 150_000:

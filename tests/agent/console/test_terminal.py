@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import select
 import shutil
 import struct
 import termios
@@ -31,7 +32,6 @@ class TerminalRig:
         monkeypatch.setattr(time, "monotonic", lambda: self.now)
         monkeypatch.setattr(Terminal, "_look_at_foreground", lambda _: self.foreground)
         self.terminal = Terminal(self.master, self.screen, os.getpid())
-        os.set_blocking(self.slave, False)
         self.before = termios.tcgetattr(self.screen)
 
     def single_keys(self, *, echo: bool = False) -> None:
@@ -54,16 +54,12 @@ class TerminalRig:
     def press(self, keys: bytes) -> None:
         """Somebody types."""
         os.write(self.keyboard, keys)
-        time.sleep(0.01)  # the kernel hands it over
+        assert select.select([self.screen], [], [], 30)[0]  # the kernel hands it over a moment later
 
     @property
     def read(self) -> bytes:
         """What a program reads at the pty."""
-        time.sleep(0.01)
-        try:
-            return os.read(self.slave, 100)
-        except BlockingIOError:
-            return b""
+        return os.read(self.slave, 100) if select.select([self.slave], [], [], 0.1)[0] else b""
 
     def end(self) -> None:
         self.terminal.close()

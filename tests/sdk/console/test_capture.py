@@ -17,6 +17,7 @@ import pytest
 
 from helpers.printing import CAPTURED, Printing, kept_bytes, tee_groups
 from helpers.sdk_tools import eventually
+from tailrace._console import capture as capture_module
 from tailrace._console.capture import Capture, active
 
 Starts = Callable[..., Printing]
@@ -281,6 +282,49 @@ def test_a_process_captures_again_after_the_end_and_only_once_at_a_time(starts: 
     assert kept_bytes(program.kept) == b"one\ntwo\n"
 
 
+def test_a_tee_serves_one_run_after_the_other_and_one_that_was_killed_in_between_is_missed_by_nobody(
+    starts: Starts, tmp_path: Path
+) -> None:
+    program = starts(
+        """
+        for number in range(5):
+            capture = begin()
+            print("run", number)
+            child = subprocess.Popen(["sh", "-c", f"sleep 0.5; echo late {number}"])
+            capture.end(30)
+            print("between", flush=True)
+            if number == 2:
+                sys.stdin.readline()
+            with open("groups", "a") as file:
+                print(capture_module._resting.tee.group, file=file)
+        child.wait()
+        capture = begin()
+        print("and killed")
+        os.kill(os.getpid(), signal.SIGKILL)
+        """,
+        asked=True,
+    )
+    seen = b""
+    while seen.count(b"between") < 3:
+        line = program.line()
+        assert line, "it has ended"
+        seen += line
+    for group in tee_groups(program.kept):
+        os.killpg(group, signal.SIGKILL)
+    program.press(b"\n")
+    seen += program.rest()
+    lines = seen.decode().splitlines()
+    assert [line for line in lines if "late" not in line] == [
+        *(line for number in range(5) for line in (f"run {number}", "between")),
+        "and killed",
+    ]
+    assert sorted(line for line in lines if "late" in line)[-2:] == ["late 3", "late 4"]
+    groups = (tmp_path / "groups").read_text().split()
+    assert len(set(groups)) == 2, "one before it was killed, and one after it"
+    eventually((program.kept / "done").exists)
+    assert kept_bytes(program.kept) == b"".join(b"run %d\n" % number for number in range(5)) + b"and killed\n"
+
+
 def test_a_forked_child_ends_nothing_and_may_capture_for_itself(starts: Starts, tmp_path: Path) -> None:
     program = starts(
         """
@@ -379,6 +423,7 @@ def test_a_tee_that_cannot_be_started_is_told_and_changes_nothing(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    monkeypatch.setattr(capture_module, "_resting", None)  # of the process's earlier ones
     told: list[str] = []
     before = len(list(Path("/dev/fd").iterdir()))
     assert Capture.begin(tmp_path, 1 << 20, told.append) is None
