@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from tailrace_agent.console.console import Console
+from tailrace_agent.delivery.printed_names import printed_name
 from tailrace_agent.delivery.run_book import RunBook
 from tailrace_agent.delivery.run_state import Printed, RunState
 from tailrace_agent.errors import TailraceError
@@ -173,17 +174,10 @@ class Consoles:
 
 
 def _placed(folder: Path, state: RunState, rank: int, name: str) -> Path:
-    """Where a file of a rank lies among the artifacts of its run: at their top, if it is that of the run as such."""
-    of = []
-    if state.spec.run_id is not None and not state.spec.created:  # the run has those of the programs before this one
-        started = time.strftime("resumed-%Y%m%d-%H%M%S", time.gmtime(state.spec.start_time / 1000))
-        of.append(f"{started}-{run_hex(state.run)[-6:]}")  # of several within a second none is to replace another
-    if rank:
-        of.append(f"rank{rank}")
-    if not of:
-        return folder / name
-    make_parents(folder / "console")
-    return folder / "console" / f"{'-'.join(of)}.{name.removeprefix('console.')}"
+    """Where a file of a rank is staged: as it is to lie among the artifacts of its run."""
+    placed = folder / printed_name(state.spec, rank, name)
+    make_parents(placed.parent)
+    return placed
 
 
 def _leave_beside(folder: Path, state: RunState, ranks: dict[int, Console]) -> int:

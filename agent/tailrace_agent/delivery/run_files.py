@@ -18,6 +18,7 @@ import msgspec
 
 from tailrace_agent.delivery.deliver import Delivery
 from tailrace_agent.delivery.pace import Pace, Turn
+from tailrace_agent.delivery.printed_names import set_apart
 from tailrace_agent.delivery.run_book import RunBook
 from tailrace_agent.delivery.run_state import RunState
 from tailrace_agent.errors import Refused, RunGone, Unavailable
@@ -157,9 +158,10 @@ class RunFiles:
                 sink.log_batch(state.ref.run_id, tags=list(printed.tags.items()))
             files = None if printed.staged is None else staging.staged(self._staging, printed.staged)
             if files is not None and files.is_dir():
+                set_apart(sink, self._book, state, files)
                 sink.log_artifacts(state.ref.run_id, files, None)
                 self._took()
-        except (Unavailable, Refused, RunGone) as error:
+        except (Unavailable, Refused, RunGone, OSError) as error:
             if isinstance(error, Unavailable) and tries[state.run] < _TRIES:
                 return turn.failed(self._monotonic(), error.retry_after)
             self._log.warning("console not stored", run=run_hex(state.run), reason=str(error))

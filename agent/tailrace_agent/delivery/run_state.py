@@ -133,6 +133,8 @@ class RunState(msgspec.Struct, kw_only=True):
         goals: What is better of which metrics, by pattern, as its program has said: see `observers.bests`.
         bests: The best value so far of each metric that has one.
         printed: What it has printed, as far as that was staged.
+        printed_as: What the files of a job's rank are called instead, where MLflow has such of an earlier session, by
+            rank; empty where it has none. See `printed_names`.
     """
 
     spec: RunSpec
@@ -169,6 +171,7 @@ class RunState(msgspec.Struct, kw_only=True):
     goals: dict[str, str] = {}
     bests: dict[str, At] = {}
     printed: Printed | None = None
+    printed_as: dict[int, str] = {}
 
     @classmethod
     def begun(cls, record: Start, ring: str) -> RunState:

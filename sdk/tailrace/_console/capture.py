@@ -209,15 +209,12 @@ class Capture:
                 said = read(tee.answers, 16)
             except OSError:
                 said = b""
-            if ANSWER_LOST in said:
-                self._warn("what this program prints cannot all be written where it goes; its run's console.log has it")
-            if ANSWER_BROKEN in said:
-                self._broken()
-            if said and ANSWER_DRAINED not in said:
-                continue
-            if said:
+            self._heed(said)
+            if ANSWER_DRAINED in said:
                 self._is_drained()
                 return
+            if said:
+                continue
             # Here alone: another thread would take the number away from the read above.
             self._forget_tee()
             if self._left or self._pid != os.getpid():
@@ -226,6 +223,12 @@ class Capture:
             if self._ended:
                 self._ask()
         self._drained.set()
+
+    def _heed(self, said: bytes) -> None:
+        if ANSWER_LOST in said:
+            self._warn("what this program prints cannot all be written where it goes; its run's console.log has it")
+        if ANSWER_BROKEN in said:
+            self._broken()
 
     def _is_drained(self) -> None:
         with self._lock:

@@ -257,6 +257,36 @@ def test_two_programs_that_resume_a_run_within_a_second_keep_both_what_they_prin
     assert _placed(rig.folder, first, 0, "console.log") != _placed(rig.folder, second, 0, "console.log")
 
 
+def test_a_job_that_is_started_anew_in_a_session_of_its_own_keeps_what_the_one_before_has_printed(
+    rig: ConsoleRig, tmp_path: Path
+) -> None:
+    def started(rig: ConsoleRig, at: int, text: str) -> None:
+        rig.start(start_time=at, job=JobPart(key="named:night", name="night", world_size=2, local_world_size=2))
+        rig.say(f"{text} of 0\n")
+        rig.work(2)
+        rig.restart()  # another agent knows which names are its
+        for rank in range(2):
+            rig.say(f"{text} of {rank}\n", rank)
+        rig.end()
+        rig.work(20)
+
+    started(rig, 5, "one")
+    for number, at in ((2, 7), (3, 8)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        another = ConsoleRig(folder)
+        another.sink = rig.sink
+        started(another, at, f"number {number}")
+    assert rig.run.artifacts == {
+        "console.log": b"one of 0\none of 0\n",
+        "console/rank1.log": b"one of 1\n",
+        "console/resumed-19700101-000000-000006.log": b"number 2 of 0\nnumber 2 of 0\n",
+        "console/resumed-19700101-000000-000006-rank1.log": b"number 2 of 1\n",
+        "console/resumed-19700101-000000-000009.log": b"number 3 of 0\nnumber 3 of 0\n",
+        "console/resumed-19700101-000000-000009-rank1.log": b"number 3 of 1\n",
+    }
+
+
 def test_the_last_copy_is_made_once_however_the_uploads_come_in_between(rig: ConsoleRig) -> None:
     rig.start()
     rig.say("one\n")

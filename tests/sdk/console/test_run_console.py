@@ -259,6 +259,24 @@ def test_each_rank_of_a_job_has_its_file_and_those_that_fell_their_words(tmp_pat
     forget(tmp_path)
 
 
+def test_a_named_job_that_is_launched_again_keeps_what_it_has_printed_before(tmp_path: Path, store_uri: str) -> None:
+    name = f"night {tmp_path.name}"
+    code = f"""
+    import os
+    import tailrace as sdk
+    with sdk.start_run(run_name={name!r}, job={name!r}, tracking_uri={store_uri!r}):
+        print("launch", os.environ["LAUNCH"])
+    """
+    for number in range(3):
+        launch(tmp_path, code, ranks=1, TAILRACE_CONSOLE="true", TAILRACE_QUIET="true", LAUNCH=str(number))
+        forget(tmp_path)
+    store = _over(store_uri, name)
+    found = store.artifacts()
+    assert len(found) == 3, found
+    assert sorted(_artifact(store, each, tmp_path) for each in found) == [f"launch {number}\n" for number in range(3)]
+    assert _artifact(store, "console.log", tmp_path) == "launch 0\n"
+
+
 def test_a_run_of_mlflows_own_functions_has_a_console_too(tmp_path: Path, sqlite_uri: str) -> None:
     code = f"""
     import mlflow, tailrace
