@@ -10,7 +10,8 @@ from typing import Final
 from tailrace_agent.console.kept import KeptText, left_out_line
 from tailrace_agent.console.plain import Plain
 from tailrace_agent.console.tee import DONE
-from tailrace_agent.files.ownership import open_own, remove_tree
+from tailrace_agent.files.ownership import open_own, read_own, remove_tree
+from tailrace_agent.files.whole_files import replace
 from tailrace_agent.ipc.console_files import CRASH, TRACEBACK
 from tailrace_agent.text.masking import mask_lines, mask_text
 
@@ -88,9 +89,29 @@ class Console:
         lines = [*self._last, *([mask_text(begun)] if begun else [])]
         return lines[-_LAST:]
 
-    def forget(self) -> None:
-        """All that was printed is in the text, or never will be."""
-        remove_tree(self._raw)
+    def forget(self, *, goes_on: bool = False) -> None:
+        """All that was printed is in the text, or never will be: the bytes, which are not masked, are deleted.
+
+        Args:
+            goes_on: Another attempt may print here, and be read from its beginning. So the text takes their place.
+
+        Raises:
+            OSError: They cannot be deleted.
+        """
+        if not goes_on:
+            remove_tree(self._raw)
+        elif self._at:
+            text = read_own(self._path) if self._text is not None else b""
+            if begun := self._plain.begun:
+                text += f"{mask_text(begun)}\n".encode("utf-8", "replace")
+            # It ends where they did: whoever begins to print just now, and has looked for the end, goes on there.
+            first, end = max(0, self._at - len(text)), self._at
+            replace(self._segment(first), text)
+            for start in self._segments():
+                if start < end and start != first:
+                    self._segment(start).unlink(missing_ok=True)
+            (self._raw / TRACEBACK).unlink(missing_ok=True)
+            self._at = first + len(text)
 
     def beside(self, name: str) -> str:
         """What this process has left beside its output, masked: nothing where it has left nothing."""
@@ -117,6 +138,7 @@ class Console:
         starts = self._segments()
         if not starts:
             return b""
+        self._at = self._at or starts[0]  # a tee never gives up the first one
         where = max((start for start in starts if start <= self._at), default=starts[0])
         body = self._piece(where)
         later = [start for start in starts if start > max(where, self._at)]
@@ -128,12 +150,15 @@ class Console:
             self._at = later[0]
         return self._piece(later[0])
 
+    def _segment(self, start: int) -> Path:
+        return self._raw / f"{start:020d}"
+
     def _piece(self, start: int) -> bytes:
         if self._at < start:
             self._leave_out(start - self._at)
             self._at = start
         try:
-            fd = open_own(self._raw / f"{start:020d}", os.O_RDONLY)
+            fd = open_own(self._segment(start), os.O_RDONLY)
             with os.fdopen(fd, "rb") as file:
                 file.seek(self._at - start)
                 return file.read(_AT_ONCE)

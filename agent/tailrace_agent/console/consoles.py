@@ -133,9 +133,8 @@ class Consoles:
             return True
         self._stage(state, known, now, last=True)
         known.last = True
-        if state.spec.job is None:  # no other attempt goes on with it
-            for console in known.ranks.values():
-                console.forget()
+        for console in known.ranks.values():
+            console.forget(goes_on=state.spec.job is not None)
         return False
 
     @staticmethod

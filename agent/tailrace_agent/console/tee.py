@@ -68,6 +68,7 @@ ANSWER_BROKEN = b"b"
 BEGIN = b"begin"
 END = b"end\n"
 FIRST_STREAM = 5
+_TRIES = 3
 _CLOSE_ON_EXEC = getattr(_socket, "MSG_CMSG_CLOEXEC", 0)
 _CHUNK = 65536
 _PIPE_BUF = 4096
@@ -100,14 +101,19 @@ class Segments:
         self._directory, self._size = directory, max(limit // PARTS, 1)
         with contextlib.suppress(OSError):
             os.unlink(self._path(DONE))  # noqa: PTH108 - no pathlib here
-        names = [name for name in _listed(directory) if name.isdigit()]
-        self._names = sorted(names)
-        self._end = 0
-        if self._names:  # of one that was killed
-            with contextlib.suppress(OSError):
-                self._end = int(self._names[-1]) + os.stat(self._path(self._names[-1])).st_size  # noqa: PTH116
+        self._names, self._end = self._before()
         self._fd = -1
         self._room = 0
+
+    def _before(self) -> tuple[list[str], int]:
+        """What one that was killed has left, and where it ends."""
+        for _ in range(_TRIES):
+            names = sorted(name for name in _listed(self._directory) if name.isdigit())
+            if not names:
+                break
+            with contextlib.suppress(OSError):  # the agent deletes just now what it has read
+                return names, int(names[-1]) + os.stat(self._path(names[-1])).st_size  # noqa: PTH116
+        return [], 0
 
     def keep(self, data: bytes) -> None:
         """Keeps it, if the disk does."""

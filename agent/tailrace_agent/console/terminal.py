@@ -40,6 +40,8 @@ _LOOK_AT_KEYS = 0.05
 _PATIENCE = {None: 1.0, True: 0.03, False: 5.0}
 """Seconds for which a key is left to others: as long as nobody knows who reads, if it is read at the pty, if it is not.
 Never none: `more` waits for it at standard input, and reads it at standard error."""
+_HANDED_OVER = 0.04
+"""Seconds after which what was written into the pty has come to its other end."""
 _UNREAD = 1.0
 """Seconds after which a key that lies in the pty is taken for one that nobody wants there."""
 _INPUT, _OUTPUT, _LOCAL, _CHARACTERS = 0, 1, 3, 6  # places in what `tcgetattr` gives
@@ -216,9 +218,9 @@ class Terminal:
             return
         with self._peer() as pty:
             unread = _waiting_at(pty)
-        if not unread:
+        if not unread and now > self._passed_at + _HANDED_OVER:
             self._reads_pty, self._passed_at = True, 0.0
-        elif now > self._passed_at + _UNREAD:
+        elif unread and now > self._passed_at + _UNREAD:
             self._reads_pty = False
 
     def _is_opened(self) -> bool:

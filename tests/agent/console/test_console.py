@@ -68,6 +68,38 @@ def test_a_console_that_is_read_anew_is_the_same(raw: Path) -> None:
     assert (raw.parent / "console.log").read_text() == "one\ntwo\n"
 
 
+def test_what_is_in_the_text_takes_the_place_of_what_was_printed_and_another_attempt_goes_on(raw: Path) -> None:
+    first, console = Segments(str(raw), 1 << 20), _console(raw)
+    first.keep(b"one password=hunter2\nbegun")
+    (raw / "traceback.txt").write_text("password=hunter2")
+    console.read()
+    console.forget(goes_on=True)
+    first.done()
+    assert not [path for path in raw.rglob("*") if b"hunter2" in path.read_bytes()]
+    assert not console.read()
+    second = Segments(str(raw), 1 << 20)
+    assert not (raw / DONE).exists()
+    second.keep(b"two\n")
+    for again in (_console(raw), _console(raw)):  # an agent was killed in between
+        assert again.read()
+        assert again.spoken
+        assert again.last_lines[-1] == "two"
+        assert (raw.parent / "console.log").read_text() == "one password=***\nbegun\ntwo\n"
+
+
+def test_what_is_printed_while_the_bytes_are_deleted_is_kept(raw: Path) -> None:
+    first, console = Segments(str(raw), 1 << 20), _console(raw)
+    first.keep(b"one\n")
+    console.read()
+    second = Segments(str(raw), 1 << 20)  # of the next attempt
+    second.keep(b"two\n")
+    console.forget(goes_on=True)
+    second.keep(b"three\n")
+    another = _console(raw)
+    another.read()
+    assert (raw.parent / "console.log").read_text() == "one\ntwo\nthree\n"
+
+
 def test_tailraces_own_lines_are_nothing_that_was_said(raw: Path) -> None:
     segments, console = Segments(str(raw), 1 << 20), _console(raw)
     segments.keep(b"tailrace: look at run 'a'\n\n")

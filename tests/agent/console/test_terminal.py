@@ -129,7 +129,9 @@ def test_a_key_that_nobody_reads_at_the_pty_either_is_the_last_that_is_taken_soo
     rig.single_keys()
     rig.work(0.1)
     rig.press(b"a")
-    rig.work(2.5)
+    rig.work(1.02)
+    assert select.select([rig.slave], [], [], 30)[0]
+    rig.work(1.5)
     rig.press(b"b")
     rig.work(3.0)
     assert os.read(rig.screen, 10) == b"b"
