@@ -1,21 +1,31 @@
-"""What does it cost a program that what it prints is kept?"""
+"""What does it cost a program that what it prints is kept?
+
+Steps by turns, within one loop: one prints to where the output goes, the next through the tee. So each is compared
+with one that was 10 ms away from it, and what changes more slowly (clock, temperature, neighbours) is in both. A step
+begins with its line, so that what the tee does with it falls into the same step.
+"""
 
 from __future__ import annotations
 
 import math
-import statistics
+import os
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
+
+import psutil
 
 from bench import Bench
 from figures import Figure, Samples, judged
 
 _STEP = 0.010
 """Seconds of work between two lines."""
-_ARMS = tuple(f"{arm} {what}" for arm in ("bare", "kept") for what in ("step", "line", "processor"))
+_RUNS = 30
+_SETTLED = 0.1
+"""Seconds in which a tee comes up."""
 
 
 def _work(rounds: int) -> float:
@@ -34,71 +44,98 @@ def _timed(rounds: int) -> float:
     return time.perf_counter() - began
 
 
-def _block(rounds: int, steps: int) -> tuple[float, float, float]:
-    """Seconds of a step with its line, of the line alone, and of the processor a step: medians, and a mean."""
-    whole, lines = [], []
-    processor = time.process_time()
-    for step in range(steps):
-        began = time.perf_counter()
-        _work(rounds)
-        before = time.perf_counter()
-        print(f"step {step:6d}  loss 0.{step:05d}  accuracy 0.98765  lr 0.001")
-        after = time.perf_counter()
-        whole.append(after - began)
-        lines.append(after - before)
-    return statistics.median(whole), statistics.median(lines), (time.process_time() - processor) / steps
+def _step(number: int, rounds: int, out: TextIO) -> tuple[float, float, float]:
+    """Seconds of a step, of the processor in it, and of its line alone."""
+    began, processor = time.perf_counter(), time.process_time()
+    print(f"step {number:6d}  loss 0.{number:05d}  accuracy 0.98765  lr 0.001", file=out)
+    line = time.perf_counter()
+    _work(rounds)
+    used = time.process_time() - processor
+    return time.perf_counter() - began, used, line - began
 
 
-def loop(pairs: int, steps: int) -> dict[str, list[float]]:
-    """Blocks of steps by turns: with nothing between the program and its reader, and with a tee."""
+def _used(group: int) -> float:
+    """Seconds of the processor that a tee has had."""
+    for process in psutil.process_iter():
+        try:
+            if os.getpgid(process.pid) == group:
+                times = process.cpu_times()
+                return float(times.user + times.system)
+        except (OSError, psutil.Error):
+            continue
+    return math.nan
+
+
+def loop(pairs: int) -> dict[str, list[float]]:
+    """The steps, each kind by turns."""
     from tailrace._console.capture import Capture
 
     rounds = _rounds()
-    found: dict[str, list[float]] = {name: [] for name in (*_ARMS, "begin", "end")}
+    found: dict[str, list[float]] = {"tee": []}
+    # As Python itself opens the output: to a pipe 8 KB at a time.
+    with os.fdopen(os.dup(1), "w") as bare:
+        capture = Capture.begin(Path(tempfile.mkdtemp(prefix="tailrace-console-")), 10_000_000, sys.exit)
+        assert capture is not None
+        assert capture._tee is not None
+        time.sleep(_SETTLED)
+        group, outs = capture._tee.group, {"bare": bare, "kept": sys.stdout}
+        before = _used(group)
+        for pair in range(pairs):
+            for arm in ("bare", "kept") if pair % 2 else ("kept", "bare"):
+                for what, value in zip(("step", "processor", "line"), _step(pair, rounds, outs[arm]), strict=True):
+                    found.setdefault(f"{arm} {what}", []).append(value)
+        found["tee"].append((_used(group) - before) / pairs)
+        capture.end(30)
+    return found
+
+
+def runs(number: int, fresh: bool) -> dict[str, list[float]]:
+    """Begin and end of runs of one process, with a new tee each, or with one for all."""
+    from tailrace._console import capture as module
+
     kept = Path(tempfile.mkdtemp(prefix="tailrace-console-"))
-
-    def note(arm: str, seconds: tuple[float, float, float]) -> None:
-        for what, value in zip(("step", "line", "processor"), seconds, strict=True):
-            found[f"{arm} {what}"].append(value)
-
-    def bare() -> None:
-        note("bare", _block(rounds, steps))
-
-    def captured() -> None:
+    found: dict[str, list[float]] = {"begin": [], "end": []}
+    for _ in range(number + 1):
+        if fresh and module._resting is not None:
+            module._dismiss(module._resting)
+            module._resting = None
         began = time.perf_counter()
-        capture = Capture.begin(kept, 10_000_000, sys.exit)
+        capture = module.Capture.begin(kept, 10_000_000, sys.exit)
         found["begin"].append(time.perf_counter() - began)
         assert capture is not None
-        time.sleep(0.1)  # its process comes up
-        note("kept", _block(rounds, steps))
+        print("a line")
+        time.sleep(_SETTLED)
         began = time.perf_counter()
         capture.end(30)
         found["end"].append(time.perf_counter() - began)
-
-    for pair in range(pairs):
-        for arm in (bare, captured) if pair % 2 else (captured, bare):
-            arm()
-    return found
+    return {what: values[1:] for what, values in found.items()}
 
 
 def measure(bench: Bench) -> Iterator[Figure]:
     """The rows of this question."""
-    found = bench.child("console", "loop", pairs=bench.scale(40, 8), steps=bench.scale(100, 50))
-    for what, called in (("step", "share of the step"), ("processor", "the same, of the program's processor time")):
+    found = bench.child("console", "loop", pairs=bench.scale(7000, 500))
+    for what, called in (("step", "wall clock"), ("processor", "the program's processor time")):
         bare = Samples(found[f"bare {what}"])
         pairs = zip(found[f"kept {what}"], found[f"bare {what}"], strict=True)
         shares = Samples((kept - other) / bare.median for kept, other in pairs)
         yield judged(
-            f"a line every 10 ms that is kept, {called}" if what == "step" else called,
+            f"a line every 10 ms that is kept, {called}",
             shares,
             most=0.01,
             value=shares.middle_mean,
             error=shares.standard_error,
             unit="share",
-            note=f"by turns with the same loop alone: {bare.median * 1e3:.1f} ms a step",
+            note=f"{len(shares.values):,} pairs of steps by turns: {bare.median * 1e3:.1f} ms each without",
         )
+    step = Samples(found["bare step"]).median
+    tee = Samples(each / step for each in found["tee"])
+    yield judged(
+        "the same, processor time of the tee beside it", tee, unit="share", note="on another core, if one is free"
+    )
     others = Samples(found["bare line"])
     note = f"{others.median * 1e6:.1f} µs where nothing is kept, and Python hands on 8 KB at a time"
     yield judged("the call of print() in it, median", Samples(found["kept line"]), note=note)
-    yield judged("start of the tee", Samples(found["begin"]))
-    yield judged("end: the outputs are put back, and all is handed on", Samples(found["end"]))
+    for fresh, whose in ((True, "the first run of a process"), (False, "each run after it")):
+        times = bench.child("console", "runs", number=bench.scale(_RUNS, 5), fresh=fresh)
+        yield judged(f"begin, of {whose}", Samples(times["begin"]))
+        yield judged(f"end, of {whose}: all is handed on", Samples(times["end"]))
