@@ -16,15 +16,19 @@ import math
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable
+from itertools import groupby
+from operator import itemgetter
 from typing import Final, NamedTuple
 
 import msgspec
 
-__all__ = ["SPANS", "At", "Curve", "Drawn", "Span"]
+__all__ = ["SPANS", "At", "Curve", "Drawn", "Point", "Span", "telling"]
 
 SPANS: Final = 256
 """Most spans of a line: a chart of 128 columns of braille has twice as many dots."""
 _NAN: Final = math.nan
+Point = tuple[int, int, float]
+"""Step, time in nanoseconds, value."""
 
 
 class At(NamedTuple):
@@ -66,7 +70,7 @@ class Drawn(msgspec.Struct, array_like=True, frozen=True):
 
     width: int
     first: int
-    last: tuple[int, int, float] | None
+    last: Point | None
     low: tuple[float, int] | None
     high: tuple[float, int] | None
     lows: bytes
@@ -111,13 +115,33 @@ class Curve:
     def __init__(self, spans: int = SPANS) -> None:
         self._spans = spans
         self.width = 1
-        self.last: tuple[int, int, float] | None = None
+        self.last: Point | None = None
         self.low: At | None = None
         self.high: At | None = None
         self._first = 0
         self._lows, self._highs, self._lasts = array("d"), array("d"), array("d")
 
-    def add(self, points: Iterable[tuple[int, int, float]]) -> None:
+    @classmethod
+    def of(cls, drawn: Drawn) -> Curve:
+        """The curve that was handed on.
+
+        Raises:
+            ValueError: It is none that a curve hands on.
+        """
+        curve, size = cls(), len(drawn.lows) // 8
+        if drawn.width < 1 or size > SPANS or {len(drawn.lows), len(drawn.highs), len(drawn.lasts)} != {size * 8}:
+            raise ValueError("it is no curve")
+        curve.width, curve._first, curve.last = drawn.width, drawn.first, drawn.last
+        curve.low, curve.high = (At(*at) if at is not None else None for at in (drawn.low, drawn.high))
+        for line, values in (
+            (curve._lows, drawn.lows),
+            (curve._highs, drawn.highs),
+            (curve._lasts, drawn.lasts),
+        ):
+            line.frombytes(values)
+        return curve
+
+    def add(self, points: Iterable[Point]) -> None:
         """Takes in points: step, time in nanoseconds, value."""
         ordered = sorted(points)
         if not ordered:
@@ -202,3 +226,26 @@ class Curve:
             n = self._place(span.step // self.width)
             assert n is not None  # half as many as there were
             self._draw(n, span.low, span.high, span.last)
+
+
+def telling(points: Iterable[Point], width: int) -> list[Point]:
+    """Of some points those that draw a curve as all of them do: at most three of each span, and the last.
+
+    Args:
+        points: Any.
+        width: That of the curve which has taken them in.
+
+    Example:
+        >>> telling([(step, step, float(step)) for step in range(1000)], 512)
+        [(0, 0, 0.0), (511, 511, 511.0), (512, 512, 512.0), (999, 999, 999.0)]
+    """
+    ordered = sorted(points)
+    if len(ordered) <= 3:
+        return ordered
+    kept = {ordered[-1]}
+    numbers = (point for point in ordered if point[2] == point[2])  # NaN alone differs from itself
+    for _, span in groupby(numbers, lambda point: point[0] // width):
+        each = list(span)
+        # The first of equals is that of the smallest step.
+        kept |= {min(each, key=itemgetter(2)), max(each, key=itemgetter(2)), each[-1]}
+    return sorted(kept)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from tailrace_agent.delivery.run_book import RunBook
+from tailrace_agent.ipc.curves import At, Curve
 from tailrace_agent.ipc.records import Alert, End, encode, run_hex
 from tailrace_agent.ipc.status import MetricEnds
 from tailrace_agent.log import Log
@@ -21,6 +22,7 @@ from tailrace_agent.observers.curves import Curves
 from tailrace_agent.observers.last_values import LastValues
 from tailrace_agent.observers.posts import Posts
 from tailrace_agent.settings.settings import Settings
+from tailrace_agent.spool.extremes import of_program
 from tailrace_agent.spool.intake import Changes
 from tailrace_agent.spool.store import Spool
 
@@ -42,6 +44,7 @@ class Observers:
         book: The runs, and those addresses with their secrets.
         spool: What waits.
         session: The session's id.
+        curves: The courses of all metrics.
         host: This machine's name.
         log: Where operators read.
 
@@ -51,10 +54,12 @@ class Observers:
     Thread safety: `take`, `saw` and `done` from the drain's thread, the steps in `helpers` from one thread each.
     """
 
-    def __init__(self, settings: Settings, book: RunBook, spool: Spool, *, session: str, host: str, log: Log) -> None:
+    def __init__(
+        self, settings: Settings, book: RunBook, spool: Spool, curves: Curves, *, session: str, host: str, log: Log
+    ) -> None:
         self._settings, self._book, self._host, self._log = settings, book, host, log
         self._spool, self._session = spool, session
-        self.curves = Curves()
+        self.curves = curves
         self._steps: dict[int, int] = {}
         self._ends: dict[int, MetricEnds] = {}
         self._latest = LastValues() if settings.prometheus_port is not None else None
@@ -74,6 +79,23 @@ class Observers:
             self.alerts.saw(run, step, time_ns, values, system=system)
         if self._latest is not None:
             self._latest.saw(run, step, time_ns, values, system=system)
+
+    def resume(self) -> None:
+        """Goes on where an earlier agent has stopped."""
+        states = {state.run: state for state in self._book.all() if not state.finalized}
+        self.curves.resume(states)
+        for run, state in states.items():
+            curves = self.curves.of(run)
+            own = [curve.last[0] for key, curve in curves.items() if curve.last is not None and of_program(key)]
+            if own:
+                self._steps[run] = max(own)
+            if self._latest is not None:
+                for key, curve in curves.items():
+                    if curve.last is not None:
+                        step, time_ns, value = curve.last
+                        self._latest.saw(run, step, time_ns, {key: value}, system=not of_program(key))
+            if state.end is not None:
+                self._note_ends(run, state.bests)
 
     def metric_ends(self, run: int) -> MetricEnds:
         """How the metrics of a run have ended, once it has. From any thread."""
@@ -97,8 +119,11 @@ class Observers:
         """
         ending = {end.run: end for end in ends}
         if ending:  # what is settled makes room: there may be more runs than there is room for
-            self.curves.keep_only(state.run for state in self._book.all() if not state.finalized)
-        for run, curves in self.curves.take_in().items():
+            self._keep_open_alone()
+        taken: dict[int, Mapping[str, Curve]] = {**self.curves.take_in()}
+        for run in {goals.run for goals in changes.goals}:  # it may say so after the values
+            taken[run] = self.curves.of(run)
+        for run, curves in taken.items():
             state = self._book.get(run)
             if state is None:
                 continue
@@ -112,8 +137,14 @@ class Observers:
             if (state := self._book.get(run)) is not None:
                 bests = changes.bests.get(run, state.bests)
                 rows.append(closing_row(state, end, bests, by_name=self._settings.best_metrics))
-                self._ends[run] = ends_of(self.curves.of(run), bests, self.curves.left_out.get(run, ()))
+                self._note_ends(run, bests)
         return [row for row in rows if row is not None]
+
+    def _keep_open_alone(self) -> None:
+        self.curves.keep_only(state.run for state in self._book.all() if not state.finalized)
+
+    def _note_ends(self, run: int, bests: Mapping[str, At]) -> None:
+        self._ends[run] = ends_of(self.curves.of(run), bests, self.curves.left_out.get(run, ()))
 
     def take(self, changes: Changes, now: float) -> list[bytes]:
         """Alerts that are due: their rows, to be written with the changes; `done` follows when they are."""
@@ -173,6 +204,8 @@ class Observers:
         """The agent ends."""
         if self._endpoint is not None:
             self._endpoint.close()
+        self._keep_open_alone()
+        self.curves.close()
         self._posts.finish(_LAST_POSTS)
 
     def _serve(self, now: float) -> float:

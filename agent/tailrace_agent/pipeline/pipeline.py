@@ -30,6 +30,8 @@ from tailrace_agent.ipc import staging
 from tailrace_agent.ipc.session import Session
 from tailrace_agent.ipc.status import AgentStatus
 from tailrace_agent.log import Log
+from tailrace_agent.observers.curve_journal import CurveJournal
+from tailrace_agent.observers.curves import Curves
 from tailrace_agent.observers.observers import Observers
 from tailrace_agent.pipeline.curve_files import CurveFiles
 from tailrace_agent.pipeline.destinations import Destination, Destinations
@@ -125,7 +127,9 @@ class Pipeline:
         spool = Spool(session.dir / "spool.db")
         book = _opened_book(session, spool, log)
         book.remember(credentials or {})
-        observers = Observers(settings, book, spool, session=session.id, host=session.info.hostname, log=log)
+        curves = Curves(CurveJournal(session.dir / "curves.journal", log))
+        observers = Observers(settings, book, spool, curves, session=session.id, host=session.info.hostname, log=log)
+        observers.resume()
         devices = _resumed_devices(session, spool, book, monotonic(), log)
         intake = Intake(partial(staging.stage_text, session.artifacts), saw=observers.saw, devices=devices)
         for state in book.all():

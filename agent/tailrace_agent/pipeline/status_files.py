@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 from typing import Final
 
 from tailrace_agent.delivery.run_book import RunBook
 from tailrace_agent.ipc import status
 from tailrace_agent.ipc.records import run_hex
 from tailrace_agent.ipc.session import Session
-from tailrace_agent.ipc.status import AgentStatus
+from tailrace_agent.ipc.status import AgentStatus, RunStatus
 from tailrace_agent.log import Log
 from tailrace_agent.observers.observers import Observers
 from tailrace_agent.spool.store import Spool
@@ -84,7 +85,10 @@ class StatusFiles:
         ledger = self._spool.counts.ledger(run)
         found = self._book.status(run, ledger, lag, self._observers.metric_ends(run))
         found.step = self._observers.last_step(run)
-        status.write(self._session.shared / status.run_file(run), found)
+        path = self._session.shared / status.run_file(run)
+        if state.end is not None and not found.metrics.shown:
+            self._keep(path, found)
+        status.write(path, found)
         news = len(state.notices) + (state.ref is not None)  # its link is news as soon as MLflow knows it
         if news > self._notified.get(run, 0):
             self._notified[run] = news
@@ -92,6 +96,14 @@ class StatusFiles:
             # A request to stop is for all processes of the run; another notice for the one that has begun it.
             for ring in {state.ring, *self._session.rings()} if state.stop is not None else {state.ring}:
                 self._session.ring_bell(ring)
+
+    @staticmethod
+    def _keep(path: Path, found: RunStatus) -> None:
+        """What an earlier agent, or this one, has published of how the metrics ended stays there."""
+        before = status.read(path, RunStatus)
+        if before is not None:
+            found.metrics = before.metrics
+            found.step = max((step for step in (before.step, found.step) if step is not None), default=None)
 
     def _write_agent(self) -> None:
         try:

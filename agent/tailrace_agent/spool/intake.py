@@ -240,14 +240,16 @@ class Intake:
             self._of_rank(ring, place, body, step, time_ns, values)
 
     def _row(self, run: int, step: int, time_ns: int, values: Mapping[str, float | bool], body: bytes) -> None:
-        if self._saw is not None:
-            self._saw(run, step, time_ns, values, system=self._lane == SYSTEM)
         # MessagePack has unsigned numbers of 64 bits, and SQLite has none.
         if run > _MAX_STEP or time_ns > _MAX_STEP:
             self._changes.drop(0, "metric", "unreadable row")  # 0: no run's, since none of its fields is believed
-        elif step > _MAX_STEP:
+            return
+        if step > _MAX_STEP:
             self._bad(run, "metric", next(iter(values), ""), "step is too large", len(values))
-        elif len(values) <= BLOCK_POINTS:
+            return
+        if self._saw is not None:
+            self._saw(run, step, time_ns, values, system=self._lane == SYSTEM)
+        if len(values) <= BLOCK_POINTS:
             self._add(run, time_ns, len(values), body)
         else:
             self._split(run, step, time_ns, values)

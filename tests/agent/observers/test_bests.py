@@ -12,6 +12,7 @@ from helpers.pipeline_rig import MS, PipelineRig, owner_of, put, start
 from tailrace_agent.delivery.run_state import RunState
 from tailrace_agent.ipc.curves import At, Curve
 from tailrace_agent.ipc.records import End, Goals, RunSpec
+from tailrace_agent.ipc.status import run_file
 from tailrace_agent.observers import curves
 from tailrace_agent.observers.bests import better, closing_row, ends_of, goal_of, with_more
 from tailrace_agent.sinks.base import RunRef
@@ -160,6 +161,52 @@ def test_what_a_killed_agent_has_seen_is_not_forgotten(best_rig: PipelineRig) ->
     put(ring, row(1, loss=0.5), End(1, "FINISHED", 77))
     best_rig.run()
     assert last(best_rig) == {"loss": 0.5, "loss.best": 0.125, "loss.best_step": 0.0}
+
+
+def test_how_metrics_ended_is_of_the_whole_run_over_agents_that_were_killed(best_rig: PipelineRig) -> None:
+    ring = best_rig.ring()
+    put(ring, start(), row(0, once=7.0), *(row(n, loss=float(n)) for n in range(10)))
+    best_rig.run(1)
+    best_rig.restart()
+    put(ring, *(row(n, loss=float(n)) for n in range(10, 20)), End(1, "FINISHED", 77))
+    best_rig.run()
+    ends = {end.key: end for end in best_rig.status().metrics.shown}
+    assert (ends["loss"].line, ends["loss"].last) == ([float(n) for n in range(20)], 19.0)
+    assert (ends["loss"].best, ends["loss"].step) == (0.0, 0)
+    assert ends["once"].last == 7.0
+    assert best_rig.status().step == 19
+
+
+def test_an_agent_that_follows_on_an_end_still_knows_how_the_metrics_ended(best_rig: PipelineRig) -> None:
+    ring = best_rig.ring()
+    put(ring, start(), row(0, loss=0.5), row(3, loss=0.25), End(1, "FINISHED", 77))
+    best_rig.pipeline.drain(best_rig.now)  # and no more: the agent is killed before it could publish anything
+    (best_rig.session.shared / run_file(1)).unlink(missing_ok=True)
+    best_rig.restart()
+    best_rig.run()
+    for _ in range(2):  # once more, with everything settled long ago
+        (end,) = best_rig.status().metrics.shown
+        assert (end.key, end.last, end.line, best_rig.status().step) == ("loss", 0.25, [0.5, 0.25], 3)
+        best_rig.restart()
+        best_rig.run()
+
+
+def test_what_is_better_may_be_said_after_the_values_and_over_a_killed_agent(best_rig: PipelineRig) -> None:
+    ring = best_rig.ring()
+    put(ring, start(), row(0, gap=3.0), row(1, gap=1.0), row(2, gap=2.0))
+    best_rig.run(1)
+    best_rig.restart()
+    put(ring, Goals(1, {"gap": "max"}))
+    best_rig.run(1)
+    put(ring, End(1, "FINISHED", 77))
+    best_rig.run()
+    assert last(best_rig) == {"gap": 2.0, "gap.best": 3.0, "gap.best_step": 0.0}
+
+
+def test_a_value_that_is_given_up_is_nobodys_best(best_rig: PipelineRig) -> None:
+    put(best_rig.ring(), start(), row(0, loss=0.5), (1, 2**63, 5 * MS, {"loss": 0.1}), End(1, "FINISHED", 77))
+    best_rig.run()
+    assert last(best_rig) == {"loss": 0.5, "loss.best": 0.5, "loss.best_step": 0.0}
 
 
 def test_a_value_that_comes_after_the_end_counts(best_rig: PipelineRig) -> None:

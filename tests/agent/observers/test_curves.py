@@ -36,4 +36,17 @@ def test_memory_is_bounded_and_what_is_left_out_is_counted(monkeypatch: pytest.M
     curves.keep_only([2])
     curves.saw(2, 1, 1, {"b": 1.0, "c": 1.0})
     curves.take_in()
-    assert (curves.of(1), list(curves.of(2))) == ({}, ["a", "b", "c"])
+    assert (curves.of(1), list(curves.of(2))) == ({}, ["a", "c"])
+
+
+def test_a_metric_that_was_left_out_stays_so_since_its_curve_would_not_be_of_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(curves_module, "_MOST", 1)
+    curves = Curves()
+    curves.saw(1, 0, 0, {"a": 0.0})
+    curves.saw(2, 0, 0, {"b": -1.0})
+    curves.take_in()
+    curves.keep_only([2])
+    curves.saw(2, 1, 1, {"b": 1.0, "c": 2.0})
+    assert {run: list(each) for run, each in curves.take_in().items()} == {2: ["c"]}

@@ -59,6 +59,19 @@ def test_when_nobody_looks_on_any_more_they_are_taken_away(rig: PipelineRig, mon
     assert _curves(rig) == {"loss": 1.0}, "they are asked for again"
 
 
+def test_an_agent_that_follows_publishes_all_that_there_was(rig: PipelineRig) -> None:
+    ring = rig.ring()
+    put(ring, start(), (1, 0, 5, {"loss": 1.0}), (1, 1, 6, {"loss": 0.5}))
+    rig.run(1)
+    rig.restart()
+    curve_files.ask(rig.session.shared)
+    rig.run(1)
+    assert _curves(rig) == {"loss": 0.5}
+    found = curve_files.read(rig.session.shared, 1)
+    assert found is not None
+    assert [span.last for span in found.curves["loss"].line] == [1.0, 0.5]
+
+
 def test_full_shared_memory_stops_nothing_and_is_tried_again(rig: PipelineRig, monkeypatch: pytest.MonkeyPatch) -> None:
     ring = rig.ring()
     put(ring, start(), (1, 0, 5, {"loss": 1.0}))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.sdk_tools import Store, eventually, lines, said, tracking
+from helpers.sdk_tools import Store, eventually, lines, named, said, script, tracking
 from tailrace import Ledger, Tracker
 from tailrace._runs.run_part import core_of
 
@@ -149,3 +149,44 @@ def test_what_is_left_of_nested_runs_is_part_of_what_is_left(caplog: pytest.LogC
             with sdk.start_run(nested=True):
                 sdk.log(step=0, x=1.0)
     assert "3 of 3 nested runs (0 of 3 points so far) and the run's end not delivered after 1." in caplog.text
+
+
+_KILLED_AGENT = """
+    import os, signal, time
+    import tailrace as sdk
+    from tailrace_agent.ipc import status
+    from tailrace_agent.ipc.status import AgentStatus
+
+    run = sdk.start_run(run_name="killed-agent")
+    sdk.log({"val/loss": 0.125, "once": 7.0, "gap": 9.0}, step=0)
+    for step in range(1, 100):
+        sdk.log({"val/loss": 1.0 + step}, step=step)
+    run.flush()
+    file = run._core.connection.session.shared / "agent.status"
+    first = status.read(file, AgentStatus).pid
+    os.kill(first, signal.SIGKILL)
+    while status.read(file, AgentStatus).pid == first:
+        time.sleep(0.02)
+    sdk.define_metric("gap", summary="max")
+    for step in range(100, 110):
+        sdk.log({"val/loss": 1000.0, "gap": 1.0}, step=step)
+    run.end()
+"""
+
+
+@pytest.mark.slow
+def test_best_values_and_courses_are_of_the_whole_run_also_where_its_agent_was_killed(
+    sqlite_uri: str, tmp_path: Path
+) -> None:
+    done = script(tmp_path, _KILLED_AGENT, TAILRACE_TRACKING_URI=sqlite_uri, TAILRACE_BEST_METRICS="1")
+    store = named(sqlite_uri, "killed-agent")
+    assert store.status == "FINISHED"
+    assert {key: value for key, value in store.run.data.metrics.items() if "best" in key} == {
+        "val/loss.best": 0.125,
+        "val/loss.best_step": 0.0,
+        "gap.best": 9.0,
+        "gap.best_step": 0.0,
+    }
+    lines = {line.split()[1]: line for line in done.stderr.splitlines() if " best " in line or "once" in line}
+    assert "1000  best 0.125 at step 0  ▁" in lines["val/loss"], done.stderr
+    assert "7" in lines["once"]
