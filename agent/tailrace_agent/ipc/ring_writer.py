@@ -46,6 +46,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from time import time_ns
 from typing import Final
@@ -101,6 +102,8 @@ class RingWriter(Cursor):
         on_drop: Called with a row that could be put nowhere, and the reason.
         on_sample: Called about once in 200 rows with the row, `time_ns()` when it was encoded, and the nanoseconds
             that the copy took. (With C: when it was put, and 0.) A row that no `log()` brings comes with 0 and 0.
+        on_spill: Called with a row while others wait in the spill file, and what puts it there; it calls that, or
+            leaves the row out.
 
     Attributes:
         off: Where the next frame begins.
@@ -124,6 +127,7 @@ class RingWriter(Cursor):
         spill_max: int = 1 << 30,
         on_drop: Callable[[bytes, Reason], None] | None = None,
         on_sample: Sample | None = None,
+        on_spill: Callable[[bytes, Callable[[bytes], None]], None] | None = None,
     ) -> None:
         size = max(size, MIN_BYTES) & -8  # frames begin at multiples of 8
         fd = open_kept(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
@@ -150,7 +154,7 @@ class RingWriter(Cursor):
         self._busy = False
         self._parked: deque[bytes] = deque()
         self._spill_path, self._spill_max, self._spill_fd = spill, spill_max, -1
-        self._on_drop, self._on_sample = on_drop, on_sample
+        self._on_drop, self._on_sample, self._on_spill = on_drop, on_sample, on_spill
         self._closed = False
 
     def put(self, row: bytes) -> None:
@@ -193,6 +197,13 @@ class RingWriter(Cursor):
 
         `timed`: it carries the time of this very call, as the rows of `log()` do.
         """
+        # Without the lock, which takes as long as all that may be spared here.
+        if self._on_spill is not None and self._spilled != self.words[UNSPILLED]:
+            self._on_spill(row, partial(self._put_locked, timed=timed))
+        else:
+            self._put_locked(row, timed=timed)
+
+    def _put_locked(self, row: bytes, *, timed: bool) -> None:
         with self._lock:
             if self._busy:  # re-entered in this thread: the outer call takes it along before it returns
                 self._parked.append(row)

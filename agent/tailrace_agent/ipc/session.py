@@ -277,7 +277,7 @@ class Session:
         """A ring of this process; it shrinks to what shared memory has room for.
 
         Args:
-            **hooks: `on_drop` and `on_sample` of `RingWriter`.
+            **hooks: `on_drop`, `on_sample` and `on_spill` of `RingWriter`.
 
         Raises:
             SessionError: The session is closed, or no ring can be made anywhere.

@@ -257,8 +257,8 @@ TABLE: Final[dict[str, Setting]] = {
     ),
     "overhead_budget": Setting(
         "run",
-        "Share of the time that values on a GPU and of unusual types may take in `log()`: above it [the busiest names "
-        "are thinned](overhead.md#a-budget).",
+        "Share of the time that values on a GPU and of unusual types, and all while the ring is full, may take in "
+        "`log()`: above it [the busiest names are thinned](overhead.md#a-budget).",
         parse_share,
         "a share of more than 0 and at most 1",
         ', as text such as "0.1 %"',

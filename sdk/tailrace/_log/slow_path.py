@@ -65,6 +65,10 @@ class SlowPath:
             self.calls += 1
             self.took_ns += now_ns() - time_ns
 
+    def put(self, row: bytes) -> None:
+        """Puts a row on the ring."""
+        self.channel.put(row)
+
     def rest(self) -> None:
         """The end: logs what is held back; here nothing is."""
 
@@ -89,7 +93,7 @@ class SlowPath:
             heard = self._latest.keep(values if faults or metrics is None else {**metrics, **values}, parts)
             # Without a step nobody could tell which it is: the calls of such a run are not counted.
             if heard and type(step) is int:
-                self.channel.put(encode((self._run, step, now_ns(), heard)))
+                self.put(encode((self._run, step, now_ns(), heard)))
             self._reject([*faults, *map(bad_value, bad)], False)
             return False
         try:
@@ -100,12 +104,12 @@ class SlowPath:
             self._reject([*faults, Fault(f"step {shown(step)} is no integer", "step is no integer", n)], False)
             return False
         if deferred and (places := self._copied(deferred)) is not None:
-            self.channel.put(encode((self._run, step, time_ns, {**numbers, **places})))
+            self.put(encode((self._run, step, time_ns, {**numbers, **places})))
             self._reject([*faults, *map(bad_value, bad)], False)
             return True
         # In a row of its own: what is ready does not wait for what is still on a device.
         if numbers:
-            self.channel.put(encode((self._run, step, time_ns, numbers)))
+            self.put(encode((self._run, step, time_ns, numbers)))
         if deferred:
             bad += self._defer(deferred, step, time_ns, half=bool(numbers))
         self._reject([*faults, *map(bad_value, bad)], False)
@@ -147,7 +151,7 @@ class SlowPath:
             numbers = values.numbers()
             if numbers:
                 self.halves += half
-                self.channel.put(encode((self._run, step, time_ns, numbers)))
+                self.put(encode((self._run, step, time_ns, numbers)))
             self._reject([bad_value(entry) for entry in values.bad[len(known) :]], True)
 
         def failed(error: BaseException) -> None:

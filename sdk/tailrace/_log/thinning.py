@@ -1,10 +1,14 @@
 """A bound for what the slow ways of `log()` cost: above it the busiest names are thinned, and what counts is kept.
 
+The slow ways are that of values on devices and of unusual types, and that of any value while the ring is full, into the
+spill file.
+
 For runs with `overhead_budget` alone; all others have the plain `SlowPath`, and the hot path never comes here.
 
-* What a slow call takes is known already: each is timed (`SlowPath.timed`). Once a second the share of the second that
-  they took is compared with the budget. Above it, in two seconds that follow each other, of the sets of names that took
-  most only one call in 2, 4, 8, … is logged, 1024 at most. What was thinned stays so.
+* What a slow call takes is known already: each is timed (`SlowPath.timed`); a row that spills is timed here. Once a
+  second the share of the second that they took is compared with the budget. Above it, in two seconds that follow each
+  other, of the sets of names that took most only one call in 2, 4, 8, … is logged, 1024 at most. What was thinned stays
+  so.
 * A call that is left out is still looked at, at less cost. Numbers are read and compared. A tensor on a device is kept
   as it is, without a copy, until the next call that is logged: then the device marks its queue, and a background
   thread reads all of those behind the mark at once. A tensor that was changed in place since, as torch counts it, has
@@ -16,7 +20,8 @@ For runs with `overhead_budget` alone; all others have the plain `SlowPath`, and
 What is held is the process's own: a forked child begins anew, and thins nothing of its parent's runs.
 
 Thread safety: `timed` from any thread, as `SlowPath`; of two threads that log the same names at the same moment, one
-more may be logged. What is left out is counted under a lock, which may be entered again by a signal handler.
+more may be logged. What is left out is counted under a lock, which may be entered again by a signal handler. Nothing is
+put on the ring under it, and who holds the ring's lock does not wait for it: a finalizer may log at any moment.
 """
 
 from __future__ import annotations
@@ -41,7 +46,7 @@ from tailrace_agent.ipc.records import Drop, encode
 from tailrace_agent.runtime.originals import start_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     Tell = Callable[[str, bool], None]
 
@@ -77,14 +82,15 @@ class _Left:
         self.high: _At | None = None
 
     def add(self, at: _At) -> None:
-        if self.last is None or at[1:] >= self.last[1:]:
+        value, step, time_ns = at
+        # No tuples: while the ring is full this is done for each value of the loop.
+        last, low, high = self.last, self.low, self.high
+        if last is None or step > last.step or (step == last.step and time_ns >= last.time_ns):
             self.last = at
-        if math.isnan(at.value):
-            return
-        if self.low is None or (at.value, at.step) < (self.low.value, self.low.step):
-            self.low = at
-        if self.high is None or (-at.value, at.step) < (-self.high.value, self.high.step):
-            self.high = at
+        if low is None or value < low.value or (value == low.value and step < low.step):
+            self.low = at if value == value else low  # noqa: PLR0124 - NaN alone differs from itself
+        if high is None or value > high.value or (value == high.value and step < high.step):
+            self.high = at if value == value else high  # noqa: PLR0124
 
     @property
     def held(self) -> set[_At]:
@@ -134,7 +140,7 @@ class ThinningSlowPath(SlowPath):
         self._budget, self._put, self._tell = budget, put, tell
         self._share = 0.0
         self._looked, self._took, self._called, self._over = monotonic_ns(), 0, 0, False
-        self._calls = 0
+        self._calls = self._spill_ns = 0
         self.begin_anew()
         _watch(self)
 
@@ -144,8 +150,9 @@ class ThinningSlowPath(SlowPath):
         self._left: dict[str, _Left] = {}
         self._named: set[str] = set()
         self._batches: dict[int, list[_Waiting]] = {}
+        self._own: set[int] = set()
         self._lock = threading.RLock()
-        self._told = False
+        self._told = self._resting = False
 
     def timed(self, values: Mapping[str, Any], metrics: Any, step: Any, time_ns: int, error: BaseException) -> None:
         try:
@@ -155,8 +162,7 @@ class ThinningSlowPath(SlowPath):
         except Exception:  # noqa: BLE001 - metrics that are no mapping, or with names that are none
             return super().timed(values, metrics, step, time_ns, error)
         if plan is None:
-            # Names made by a program would fill the memory.
-            plan = self._plans.setdefault(keys, _Plan()) if len(self._plans) < _MOST_NAMES else _Plan()
+            plan = self._planned(keys)
         before = self.took_ns
         if plan.left > 0 and not isinstance(error, Nested) and self._leaves_out(plan, named, step, time_ns):
             plan.left -= 1
@@ -173,14 +179,42 @@ class ThinningSlowPath(SlowPath):
         self._calls += 1
         return None
 
+    def put(self, row: bytes) -> None:
+        self._own.add(id(row))
+        try:
+            super().put(row)
+        finally:
+            self._own.discard(id(row))
+
+    def spilled(
+        self, row: bytes, step: int, time_ns: int, values: Mapping[str, float], put: Callable[[bytes], None]
+    ) -> None:
+        """A row is to go to the spill file: it does, or is left out."""
+        if id(row) in self._own:  # one that has been chosen, by a call that is timed
+            return put(row)
+        began = monotonic_ns()
+        keys = tuple(values)
+        plan = self._plans.get(keys) or self._planned(keys)
+        if plan.left > 0 and self._hold(plan, values, step, time_ns):
+            plan.left -= 1
+        else:
+            plan.left = plan.every - 1
+            put(row)
+        took = monotonic_ns() - began
+        self._spill_ns += took
+        plan.took += took
+        self._calls += 1
+        return None
+
     def look(self, now: int) -> None:
         """Compares what the calls took since the last look with the budget; once a second.
 
         Args:
             now: Nanoseconds of a clock that only goes forward.
         """
-        wall, took, called = now - self._looked, self.took_ns - self._took, self._calls - self._called
-        self._looked, self._took, self._called = now, self.took_ns, self._calls
+        all_ns = self.took_ns + self._spill_ns
+        wall, took, called = now - self._looked, all_ns - self._took, self._calls - self._called
+        self._looked, self._took, self._called = now, all_ns, self._calls
         plans = list(self._plans.items())
         costs = [(plan.took, keys, plan) for keys, plan in plans]
         for plan in (plan for _, plan in plans):
@@ -194,28 +228,37 @@ class ThinningSlowPath(SlowPath):
 
     def rest(self) -> None:
         """The end: logs what is held back, and says what was thinned."""
+        with self._lock:
+            self._resting = True
         for plan in list(self._plans.values()):
             if plan.waiting:
                 self._read_later(plan)
         if self._batches:
             LANE.drain(_ENDS_WITHIN)
+        rows: list[bytes] = []
         with self._lock:
             for batch in list(self._batches.values()):  # what a device has not computed by now
                 self._take_in(batch, {})
             for key, left in self._left.items():
                 for at in sorted(left.held, key=lambda at: at[1:]):
-                    self.channel.put(encode((self._run, at.step, at.time_ns, {key: at.value})))
+                    rows.append(encode((self._run, at.step, at.time_ns, {key: at.value})))
                     left.n -= 1
                 left.last = left.low = left.high = None
+        for row in rows:
+            self.put(row)
         self._count()
         if self._told:
             self._say(first=False)
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
+    def _planned(self, keys: tuple[Any, ...]) -> _Plan:
+        # Names made by a program would fill the memory.
+        return self._plans.setdefault(keys, _Plan()) if len(self._plans) < _MOST_NAMES else _Plan()
+
     def _leaves_out(self, plan: _Plan, named: Mapping[str, Any], step: Any, time_ns: int) -> bool:
         """Takes note of a call's values without logging them; False where it has to be logged."""
-        if type(step) is not int or len(self._left) + len(named) > _MOST_NAMES:
+        if type(step) is not int:
             return False
         numbers: dict[str, float] = {}
         waiting: list[_Waiting] = []
@@ -233,10 +276,23 @@ class ThinningSlowPath(SlowPath):
                     numbers |= others
         except Exception:  # noqa: BLE001 - values whose own methods raise
             return False
-        with self._lock:
+        return self._hold(plan, numbers, step, time_ns, waiting)
+
+    def _hold(
+        self, plan: _Plan, numbers: Mapping[str, float], step: int, time_ns: int, waiting: Sequence[_Waiting] = ()
+    ) -> bool:
+        """Takes note of a call's values; False where it has to be logged."""
+        # A finalizer that logs may have interrupted whoever has the ring's lock: it must not wait for this one.
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            if self._resting or len(self._left) + len(numbers) > _MOST_NAMES:
+                return False
             for key, number in numbers.items():
-                self._add(key, _At(number, step, time_ns))
-        plan.waiting += waiting
+                self._add(key, _At(float(number), step, time_ns))
+            plan.waiting += waiting
+        finally:
+            self._lock.release()
         return True
 
     def _add(self, key: str, at: _At | None) -> None:

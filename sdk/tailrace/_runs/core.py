@@ -18,7 +18,7 @@ from tailrace._log.last_values import Latest
 from tailrace._log.log import make_log
 from tailrace._log.observers import Observer, Observers
 from tailrace._log.selection import Selection, log_rest
-from tailrace._log.thinning import slow_path
+from tailrace._log.thinning import ThinningSlowPath, slow_path
 from tailrace._messages.notebook import attend
 from tailrace._messages.summary import link_line
 from tailrace._offline.local_report import LocalReport
@@ -137,6 +137,8 @@ class RunCore:
         self.slow_path = slow_path(
             *parts, budget=budget, put=self.put, tell=partial(tell_thinned, self.set_tags, voice, spec.run)
         )
+        if connection is not None and isinstance(self.slow_path, ThinningSlowPath):
+            connection.spills[spec.run] = self.slow_path.spilled
         selection = Selection.of(settings.every, settings.min_interval)
         # Without a connection rows go nowhere: `latest` takes the values before they become rows.
         channel = Channel(spec.run, lambda _: None, self.slow_path.timed, strict=settings.strict, selection=selection)
@@ -489,5 +491,8 @@ class RunCore:
         self.slow_path.take(values, metrics, step, time_ns, error)
 
     def _cost(self) -> LogCost:
-        timings = {} if self.connection is None else self.connection.timings
+        timings = {}
+        if self.connection is not None:
+            timings = self.connection.timings
+            self.connection.spills.pop(self.spec.run, None)
         return log_cost(timings.pop(self.spec.run, ()), time.monotonic_ns() - self._began, self.slow_path)

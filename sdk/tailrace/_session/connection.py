@@ -25,11 +25,11 @@ from tailrace_agent.errors import CallError, SessionError
 from tailrace_agent.files.descriptors import NONE_LEFT, SPARE
 from tailrace_agent.ipc import status
 from tailrace_agent.ipc.reasons import Reason, because
-from tailrace_agent.ipc.records import RAW, decode_control, encode
+from tailrace_agent.ipc.records import RAW, decode_control, decode_row, encode
 from tailrace_agent.text.utf8 import encoded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from tailrace._log.channel import Channel
     from tailrace._log.device_slots import Trial
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from tailrace_agent.ipc.ring_writer import RingWriter
     from tailrace_agent.ipc.session import Session
     from tailrace_agent.settings.settings import Settings
+
+    Spills = Callable[[bytes, int, int, Mapping[str, float], Callable[[bytes], None]], None]
 
 __all__ = ["SESSION", "Connection", "point_children_nowhere"]
 
@@ -65,6 +67,8 @@ class Connection:
         session: The session.
         keeper: Keeps the session's agent alive.
         timings: Nanoseconds that timed `log()` calls took (about one in 200), by run.
+        spills: What is called, by run, with one of its rows that is to go to the spill file: its bytes, step, time and
+            values, and what puts it there.
         page: What its processes share about runs; None where there is no room for it.
 
     Thread safety: every method from any thread.
@@ -78,6 +82,7 @@ class Connection:
     def __init__(self, settings: Settings, voice: Voice) -> None:
         self.settings, self.voice = settings, voice
         self.timings: dict[int, list[int]] = {}
+        self.spills: dict[int, Spills] = {}
         self._unsent = Unsent()
         self._listens = False
         self._channels: weakref.WeakSet[Channel] = weakref.WeakSet()
@@ -270,6 +275,15 @@ class Connection:
                 # From `called` to `entered` the row was encoded; what C has timed has its copy in it, and brings 0.
                 timings.append(entered - called + copy_ns)
 
+    def _spilled(self, row: bytes, put: Callable[[bytes], None]) -> None:
+        """A row goes to the spill file, if its run lets it."""
+        if self.spills and row[0] == METRICS_ROW:
+            with contextlib.suppress(msgspec.DecodeError):  # there are places of values on devices in it
+                run, step, time_ns, values = decode_row(row)
+                if (gate := self.spills.get(run)) is not None:
+                    return gate(row, step, time_ns, values, put)
+        return put(row)
+
     def _dropped(self, row: bytes, reason: Reason) -> None:
         """A row that could be put nowhere: metrics are counted, everything else waits for room. Under the lock."""
         self.voice.warn(f"{reason}: metrics are dropped until there is room", once=("dropped", reason))
@@ -291,7 +305,7 @@ class Connection:
             return None
 
     def _new_ring(self, session: Session) -> RingWriter:
-        return session.new_ring(on_drop=self._dropped, on_sample=self._sampled)
+        return session.new_ring(on_drop=self._dropped, on_sample=self._sampled, on_spill=self._spilled)
 
     def _after_fork(self) -> None:
         # A fresh one: a thread that held it when the process forked does not exist here.

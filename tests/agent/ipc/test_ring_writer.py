@@ -96,6 +96,32 @@ def test_a_full_ring_spills_and_comes_back(rig: RingRig) -> None:
     assert rig.take_all() == rows
 
 
+def test_while_rows_spill_each_may_be_left_out_and_with_room_in_the_ring_again_none_is_asked_about(
+    rig: RingRig,
+) -> None:
+    asked: list[bytes] = []
+
+    def every_other(body: bytes, put: Callable[[bytes], None]) -> None:
+        asked.append(body)
+        if len(asked) % 2:
+            put(body)
+
+    rows = fill(rig)
+    rig.writer.put(row(len(rows), 100))  # so that there is something in the file
+    rows.append(row(len(rows), 100))
+    rig.writer._on_spill = every_other
+    more = [row(number, 100) for number in range(len(rows), len(rows) + 50)]
+    for body in more:
+        rig.writer.put(body)
+    assert asked == more
+    rows += more[::2]
+    assert rig.take_all() == rows
+    for number in range(1000, 1010):
+        rows.append(row(number, 100))
+        rig.writer.put(rows[-1])
+    assert (asked, rig.take_all()) == (more, rows)
+
+
 def test_a_row_larger_than_a_quarter_of_the_ring_goes_to_the_spill_file(rig: RingRig) -> None:
     rows = [row(0, 100), row(1, 200_000), row(2, 100), row(3, 15_000)]
     for body in rows:

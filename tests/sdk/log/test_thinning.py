@@ -148,6 +148,63 @@ def test_the_busiest_are_thinned_in_the_second_second_above_the_budget_and_it_is
     assert "busy (1 in 1024)" in Store(sqlite_uri, run).tags["tailrace.thinned"]
 
 
+def test_what_spills_counts_and_is_thinned_too(
+    sqlite_uri: str, device: StandIn, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock, spilled = [0], []
+    monkeypatch.setattr(thinning, "monotonic_ns", lambda: clock[0])
+
+    def spill(row: bytes) -> None:
+        spilled.append(row)
+        clock[0] += 100_000
+
+    with tracking(sqlite_uri, overhead_budget="0.1 %") as sdk, sdk.start_run() as run:
+        path = budget_of(run)
+        path._looked = 0
+        for second in range(1, 4):
+            for step in range(20):
+                path.spilled(b"row", step, second, {"loss": 0.5, "flag": True}, spill)
+            path.look(second * SECOND)
+        assert len(spilled) == 20 * 3 - 10 * 1
+    said = "log() took 0.2 % of the time, and overhead_budget is 0.1 %: thinned flag (1 in 2), loss (1 in 2)"
+    assert said in caplog.text
+    assert dropped(run) == {f"thinned to keep overhead_budget: {key}": 10 - 2 for key in ("loss", "flag")}
+
+
+def test_of_what_would_spill_last_values_and_extremes_are_exact_and_the_rest_is_counted(
+    sqlite_uri: str, device: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(thinning, "_EVERY", 1000.0)
+    n = 20_000
+    with tracking(sqlite_uri, overhead_budget="0.1 %", ring_bytes=64 * 1024) as sdk, sdk.start_run() as run:
+        path = budget_of(run)
+        path._told = True
+        plan = path._planned(("loss",))
+        plan.every, plan.left = 8, 0
+        for step in range(n):  # far more than the ring holds until the agent looks
+            sdk.log(loss=-1.0 if step == 7_777 else 9.0 if step == 8_888 else 5.0 + step / n, step=step)
+    store = Store(sqlite_uri, run)
+    history = store.history("loss")
+    assert len(history) < n
+    assert {(7_777, -1.0), (8_888, 9.0)} <= set(history)
+    assert history[-1] == (n - 1, 5.0 + (n - 1) / n)
+    ledger = run.ledger()
+    assert ledger.settled
+    assert ledger.of("metric").accepted == n
+    assert dropped(run) == {"thinned to keep overhead_budget: loss": n - len(history)}
+
+
+def test_what_is_logged_while_a_run_ends_is_left_out_by_nobody(sqlite_uri: str, device: StandIn) -> None:
+    with tracking(sqlite_uri, overhead_budget=0.001) as sdk, sdk.start_run() as run:
+        sdk.log(loss=elsewhere(0.0), step=0)
+        path = thinned(run, every=1000)
+        path.rest()  # another thread logs on, until its calls are led elsewhere
+        for step in range(1, 5):
+            sdk.log(loss=elsewhere(float(step)), step=step)
+    assert Store(sqlite_uri, run).history("loss") == [(step, float(step)) for step in range(5)]
+    assert dropped(run) == {}
+
+
 def test_a_thread_looks_once_a_second(sqlite_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[int] = []
     monkeypatch.setattr(thinning, "_EVERY", 0.01)
