@@ -17,7 +17,7 @@ import msgspec
 
 from tailrace_agent.decoding import decode_json
 from tailrace_agent.delivery.run_state import RunState
-from tailrace_agent.errors import Refused
+from tailrace_agent.delivery.run_tags import RunTags
 from tailrace_agent.ipc.tags import END_REASON_TAG, FALLEN_TAG, NONE_FELL
 from tailrace_agent.log import Log
 from tailrace_agent.mlflow.job_runs import is_over
@@ -80,13 +80,14 @@ class NodeFalls:
     """What fell on the nodes of jobs whose runs go to one tracking URI.
 
     Args:
+        tags: Stores what fell.
         log: Where operators read.
 
     What the sink raises comes out, but for a refusal of a tag. Thread safety: several threads, each with its own run.
     """
 
-    def __init__(self, log: Log) -> None:
-        self._log = log
+    def __init__(self, tags: RunTags, log: Log) -> None:
+        self._tags, self._log = tags, log
 
     def store(self, sink: Sink, state: RunState) -> None:
         """Before anything is read: what fell on this node."""
@@ -94,7 +95,7 @@ class NodeFalls:
         if job is None or not job.several_nodes or not state.end_reason or end is None or ref is None:
             return
         fall = Fall(end.status, state.end_reason, end.time_ms)
-        self._tag(sink, ref.run_id, (f"{FALLEN_TAG}{job.node}", msgspec.json.encode(fall).decode()))
+        self._tags.store(sink, ref.run_id, [(f"{FALLEN_TAG}{job.node}", msgspec.json.encode(fall).decode())])
 
     def status(self, sink: Sink, state: RunState, status: str) -> str:
         """What the run's status is to be, of which this node knows so much; its reason is stored."""
@@ -122,7 +123,7 @@ class NodeFalls:
         mine = f"{FALLEN_TAG}{job.node}"
         for key, value in known.run.tags.items():
             if key.startswith(FALLEN_TAG) and value != NONE_FELL and (state.spec.owned or key == mine):
-                self._tag(sink, known.run.ref.run_id, (key, NONE_FELL))
+                self._tags.store(sink, known.run.ref.run_id, [(key, NONE_FELL)])
 
     def _known(self, sink: Sink, state: RunState) -> _Known | None:
         job, ref = state.spec.job, state.ref
@@ -134,10 +135,4 @@ class NodeFalls:
     def _explain(self, sink: Sink, known: _Known) -> None:
         assert known.fall is not None
         if known.run.tags.get(END_REASON_TAG) != known.fall.reason:
-            self._tag(sink, known.run.ref.run_id, (END_REASON_TAG, known.fall.reason))
-
-    def _tag(self, sink: Sink, run_id: str, tag: tuple[str, str]) -> None:
-        try:
-            sink.log_batch(run_id, tags=[tag])
-        except Refused as error:
-            self._log.warning("tag refused", key=tag[0], reason=str(error))
+            self._tags.store(sink, known.run.ref.run_id, [(END_REASON_TAG, known.fall.reason)])

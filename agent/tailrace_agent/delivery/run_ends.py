@@ -23,6 +23,7 @@ from tailrace_agent.delivery.run_book import RunBook
 from tailrace_agent.delivery.run_jobs import awaited
 from tailrace_agent.delivery.run_phase import Event
 from tailrace_agent.delivery.run_state import RunState, ledger_tag
+from tailrace_agent.delivery.run_tags import RunTags
 from tailrace_agent.errors import Refused
 from tailrace_agent.ipc.notices import Notice, Topic, refused
 from tailrace_agent.ipc.tags import END_REASON_TAG, LEDGER_TAG, STOPPED_TAG
@@ -72,7 +73,8 @@ class RunEnds:
         # Since when this agent knows it (monotonic seconds): with each agent the waits begin anew.
         self._ended: dict[int, float] = {}
         self._stored: dict[int, str] = {}  # the ledger of each run as this agent has stored it
-        self.falls = NodeFalls(log)
+        self._tags = RunTags(log)
+        self.falls = NodeFalls(self._tags, log)
         self._single: set[int] = set()  # runs whose twins, if there were any, are gone
 
     def explain(self, sink: Sink, state: RunState) -> None:
@@ -85,9 +87,9 @@ class RunEnds:
             return
         self.falls.store(sink, state)
         if state.spec.owned and state.end_reason:
-            self._tag(sink, state.ref.run_id, (END_REASON_TAG, state.end_reason))
+            self._tags.store(sink, state.ref.run_id, [(END_REASON_TAG, state.end_reason)])
         elif state.spec.owned:
-            self._untag(sink, state.ref.run_id, END_REASON_TAG)
+            self._tags.delete(sink, state.ref.run_id, END_REASON_TAG)
         self._book.update(state.run, explained=bool(state.end_reason))
 
     def reading(self, state: RunState, now: float) -> bool:
@@ -140,7 +142,7 @@ class RunEnds:
         self._settle(sink, state)
         if state.spec.run_id and state.spec.owned and not (state.spec.created or state.end_reason):
             # Whoever watches over the attempt before this one may have come to it only after this one had begun.
-            self._untag(sink, ref.run_id, END_REASON_TAG)
+            self._tags.delete(sink, ref.run_id, END_REASON_TAG)
         status, elsewhere = end.status, self._goes_on_elsewhere(sink, state)
         if state.spec.owned and status != "RUNNING" and not elsewhere:
             status = self.falls.status(sink, state, status)
@@ -178,9 +180,9 @@ class RunEnds:
         """Before metrics are sent: a note of this run would not be true any more, or not even know of them."""
         assert state.ref is not None
         run_id = state.ref.run_id
-        if state.spec.run_id and not state.shared and self._tag(sink, run_id, (extremes.SHARED, "true")):
+        if state.spec.run_id and not state.shared and self._tags.store(sink, run_id, [(extremes.SHARED, "true")]):
             self._book.update(state.run, shared=True)
-        if state.noted and self._tag(sink, run_id, (extremes.NOTE, extremes.NO_NOTE)):
+        if state.noted and self._tags.store(sink, run_id, [(extremes.NOTE, extremes.NO_NOTE)]):
             self._book.update(state.run, noted=False)
 
     def forget(self, run: int) -> None:
@@ -223,7 +225,7 @@ class RunEnds:
         if self._stored.get(state.run) != text:
             found = self._spool.counts.extremes(state.run)
             note = self._note(state, ledger, found) if state.spec.owned else []
-            self._tag(sink, state.ref.run_id, *note, *_stopped(state), (_tag_of(state), text))
+            self._tags.store(sink, state.ref.run_id, [*note, *_stopped(state), (_tag_of(state), text)])
             self._stored[state.run] = text
 
     def _note(self, state: RunState, ledger: Ledger, found: Mapping[str, Extreme]) -> list[tuple[str, str]]:
@@ -243,24 +245,6 @@ class RunEnds:
                 self._log.warning("removed a twin of a run", run_id=run_id)
         except Refused as error:  # not everybody may delete
             self._log.warning("twins stay", run_id=run_id, reason=str(error))
-
-    def _untag(self, sink: Sink, run_id: str, key: str) -> None:
-        try:
-            sink.delete_tags(run_id, (key,))
-        except Refused as error:  # not everybody may delete
-            self._log.warning("tag stays", key=key, reason=str(error))
-
-    def _tag(self, sink: Sink, run_id: str, *tags: tuple[str, str]) -> bool:
-        """Stores tags, those that are good even if one is refused; whether the store has taken all."""
-        try:
-            sink.log_batch(run_id, tags=tags)
-        except Refused as error:
-            if len(tags) > 1:
-                taken = [self._tag(sink, run_id, tag) for tag in tags]
-                return all(taken)
-            self._log.warning("tag refused", key=tags[0][0], reason=str(error))
-            return False
-        return True
 
 
 def _tag_of(state: RunState) -> str:

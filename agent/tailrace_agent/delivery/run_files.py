@@ -21,6 +21,7 @@ from tailrace_agent.delivery.pace import Pace, Turn
 from tailrace_agent.delivery.printed_names import set_apart
 from tailrace_agent.delivery.run_book import RunBook
 from tailrace_agent.delivery.run_state import RunState
+from tailrace_agent.delivery.run_tags import RunTags
 from tailrace_agent.errors import Refused, RunGone, Unavailable
 from tailrace_agent.ipc import staging
 from tailrace_agent.ipc.records import run_hex
@@ -65,6 +66,7 @@ class RunFiles:
         self.stored = 0
         self._delivery, self._book, self._staging = delivery, book, artifacts
         self._log, self._monotonic = log, monotonic
+        self._tags = RunTags(log)
         self._pace = Pace(retry_max_delay, 1, lambda _: None)
         self._described_tries: dict[int, int] = {}
         self._printed_tries: dict[int, int] = {}
@@ -127,7 +129,7 @@ class RunFiles:
         tries = self._described_tries
         try:
             if tags:
-                sink.log_batch(state.ref.run_id, tags=list(tags.items()))
+                self._tags.store(sink, state.ref.run_id, tags.items())
             tries[state.run] = tries.get(state.run, 0) + 1  # from here on it is the artifact store's turn
             files = None if staged is None else staging.staged(self._staging, staged)
             if staged is not None and files is not None and files.is_dir():
@@ -155,7 +157,7 @@ class RunFiles:
         tries[state.run] = tries.get(state.run, 0) + 1
         try:
             if printed.tags:
-                sink.log_batch(state.ref.run_id, tags=list(printed.tags.items()))
+                self._tags.store(sink, state.ref.run_id, printed.tags.items())
             files = None if printed.staged is None else staging.staged(self._staging, printed.staged)
             if files is not None and files.is_dir():
                 set_apart(sink, self._book, state, files)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from tailrace_agent.delivery.run_book import RunBook
 from tailrace_agent.delivery.run_state import RunState
+from tailrace_agent.delivery.run_tags import RunTags
 from tailrace_agent.errors import Refused
 from tailrace_agent.ipc.notices import Notice, Topic
 from tailrace_agent.log import Log
@@ -32,6 +33,7 @@ class NamesOfRuns:
 
     def __init__(self, spool: Spool, book: RunBook, log: Log) -> None:
         self._spool, self._book, self._log = spool, book, log
+        self._tags = RunTags(log)
         self._of: dict[int, StoredNames] = {}
 
     def of(self, sink: Sink, state: RunState) -> StoredNames:
@@ -52,13 +54,10 @@ class NamesOfRuns:
         names = self._of.get(state.run)
         if names is None or not names.fresh or state.ref is None:
             return
-        longest, most = sink.limits.tag_chars, sink.limits.tags
-        tags = [(name_tag(stored), cut(name, longest)) for stored, name in names.fresh.items()]
-        for start in range(0, len(tags), most):
-            try:
-                sink.log_batch(state.ref.run_id, tags=tags[start : start + most])
-            except Refused as error:  # what is logged under the clean names is worth more than these
-                self._log.warning("tags with names refused", run_id=state.ref.run_id, reason=str(error))
+        longest = sink.limits.tag_chars
+        tags = ((name_tag(stored), cut(name, longest)) for stored, name in names.fresh.items())
+        # Refused or not: what is logged under the clean names is worth more than these.
+        self._tags.store(sink, state.ref.run_id, tags)
         stored, name = next(iter(names.fresh.items()))
         text = (
             f"MLflow cannot have {quoted(name)} for a name: it is stored as {quoted(stored)}, and the run's tag "

@@ -14,8 +14,11 @@ from typing import Final
 from tailrace_agent.ipc.records import Kind
 from tailrace_agent.text.quoting import plain
 
-__all__ = ["name_fault"]
+__all__ = ["PARAM_CHARS", "TAG_CHARS", "name_fault"]
 
+PARAM_CHARS: Final = 6000
+TAG_CHARS: Final = 8000
+"""The longest values that MLflow takes."""
 _NAME: Final = re.compile(r"^[/\w.\- :]*$")
 _CHARS: Final = 250
 _FIELDS: Final[dict[Kind, str]] = {"metric": "name", "param": "key", "tag": "key"}

@@ -77,8 +77,6 @@ _RUNNING_WITH_TAG: Final = (
 )
 _RUN_ID: Final = re.compile(r"[a-zA-Z0-9][\w\-]{0,255}")
 _STATUSES: Final = frozenset(("RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED"))
-_PARAM_CHARS: Final = 6000
-_TAG_CHARS: Final = 8000
 _LOOKING_TAKES: Final = 1.0
 """Seconds in which a database that is locked comes free, or is MLflow's to wait for."""
 
@@ -366,7 +364,7 @@ def _refusable(
     if any(name_rules.name_fault(kind, key) is not None for kind, keys in names for key in keys):
         return True
     return (
-        any(len(value) > _PARAM_CHARS for _, value in params)
-        or any(len(value) > _TAG_CHARS for _, value in tags)
+        any(len(value) > name_rules.PARAM_CHARS for _, value in params)
+        or any(len(value) > name_rules.TAG_CHARS for _, value in tags)
         or any(key == RUN_NAME_TAG for key, _ in tags)
     )

@@ -11,14 +11,17 @@ for users' own tests.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from tailrace_agent.errors import Refused
 from tailrace_agent.ipc.records import Kind, ModelOutcome, ModelSpec, Point, RunSpec
+from tailrace_agent.mlflow.name_rules import PARAM_CHARS, TAG_CHARS
 from tailrace_agent.mlflow.stored_names import Texts
+from tailrace_agent.text.quoting import quoted
 
-__all__ = ["Limits", "Renamed", "RunRef", "Sink", "SinkFactory", "StoredRun"]
+__all__ = ["Limits", "Renamed", "RunRef", "Sink", "SinkFactory", "StoredRun", "refuse_long"]
 
 
 Renamed = dict[str, str]
@@ -34,9 +37,21 @@ class Limits(NamedTuple):
     metrics: int = 1000  # also MLflow's bound for all kinds together
     params: int = 100
     tags: int = 100
-    param_chars: int = 6000
-    tag_chars: int = 8000
+    param_chars: int = PARAM_CHARS
+    tag_chars: int = TAG_CHARS
     at_once: int = 1
+
+
+def refuse_long(kind: Kind, entries: Iterable[tuple[str, str]], limits: Limits) -> None:
+    """Refuses values that MLflow has no room for.
+
+    Raises:
+        Refused: One of them is too long.
+    """
+    limit = limits.param_chars if kind == "param" else limits.tag_chars
+    for key, value in entries:
+        if len(value) > limit:
+            raise Refused(f"the {kind} {quoted(key)} has {len(value)} characters, and MLflow keeps {limit}")
 
 
 class RunRef(NamedTuple):

@@ -38,7 +38,7 @@ from tailrace_agent.ipc.records import Kind, ModelOutcome, ModelSpec, Point, Run
 from tailrace_agent.ipc.tags import NOTE_TAG, RUN_TAG, end_tags
 from tailrace_agent.mlflow.job_runs import attempt_of, is_over, tags_of_restart
 from tailrace_agent.mlflow.stored_names import Texts
-from tailrace_agent.sinks.base import Limits, Renamed, RunRef, StoredRun
+from tailrace_agent.sinks.base import Limits, Renamed, RunRef, StoredRun, refuse_long
 
 __all__ = ["MemoryRun", "MemorySink"]
 
@@ -318,8 +318,8 @@ class MemorySink:
             fault = _name_fault(kind, key)
             if fault is not None:
                 raise Refused(fault)
-        _refuse_long("param", params, limits.param_chars)
-        _refuse_long("tag", tags, limits.tag_chars)
+        refuse_long("param", params, limits)
+        refuse_long("tag", tags, limits)
         # MLflow refuses a key twice in one request, even with one value.
         if len(dict(params)) < len(params):
             raise Refused("Duplicate parameter keys have been submitted")
@@ -361,9 +361,3 @@ def _name_fault(kind: Kind, key: str) -> str | None:
             "spaces ( ), colon(:) and slashes (/)"
         )
     return f"the name exceeds {_KEY_CHARS} characters" if len(key) > _KEY_CHARS else None
-
-
-def _refuse_long(kind: Kind, entries: Sequence[tuple[str, str]], limit: int) -> None:
-    for key, value in entries:
-        if len(value) > limit:
-            raise Refused(f"the {kind} {key!r} has {len(value)} characters, and MLflow keeps {limit}")

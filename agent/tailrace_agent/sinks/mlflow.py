@@ -45,7 +45,7 @@ from tailrace_agent.mlflow.stored_names import Texts
 from tailrace_agent.mlflow.tags import delete_tags, send_cut
 from tailrace_agent.rest.plain_server import plain_server
 from tailrace_agent.settings.uris import check_uri, public_uri
-from tailrace_agent.sinks.base import Limits, Renamed, RunRef, Sink, StoredRun
+from tailrace_agent.sinks.base import Limits, Renamed, RunRef, Sink, StoredRun, refuse_long
 from tailrace_agent.text.quoting import plain, quoted
 
 if TYPE_CHECKING:
@@ -174,8 +174,8 @@ class MlflowSink:
         tags: Sequence[tuple[str, str]] = (),
     ) -> None:
         """Writes one batch. Values longer than the limits are refused, where MLflow would cut them."""
-        _refuse_long("param", params, self.limits.param_chars)  # first, since MLflow cuts some of them without a word
-        _refuse_long("tag", tags, self.limits.tag_chars)
+        refuse_long("param", params, self.limits)  # first, since MLflow cuts some of them without a word
+        refuse_long("tag", tags, self.limits)
         with self._translated_errors(about_run=True, run_id=run_id):
             if metrics and not (params or tags) and self._runs.bulk.send(run_id, metrics):
                 return
@@ -484,9 +484,3 @@ class MlflowSink:
                 if len(self._repositories) > _REPOSITORIES:
                     self._repositories.popitem(last=False)  # the oldest, whose run has most likely ended
         return repository
-
-
-def _refuse_long(kind: Kind, entries: Sequence[tuple[str, str]], limit: int) -> None:
-    for key, value in entries:
-        if len(value) > limit:
-            raise Refused(f"the {kind} {quoted(key)} has {len(value)} characters, and MLflow keeps {limit}")

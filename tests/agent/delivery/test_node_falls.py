@@ -10,6 +10,7 @@ import pytest
 from helpers.kept_log import KeptLog
 from tailrace_agent.delivery.node_falls import Fall, NodeFalls, end_of_all
 from tailrace_agent.delivery.run_state import RunState
+from tailrace_agent.delivery.run_tags import RunTags
 from tailrace_agent.ipc.records import End, JobPart, RunSpec
 from tailrace_agent.sinks.base import RunRef
 from tailrace_agent.sinks.memory import MemorySink
@@ -51,7 +52,7 @@ class Node:
     """The agent of one node, with the run of a job in a store that both nodes have."""
 
     def __init__(self, sink: MemorySink, run_id: str, node: str, **end: Any) -> None:
-        self.sink, self.falls = sink, NodeFalls(KeptLog())
+        self.sink, self.falls = sink, NodeFalls(RunTags(KeptLog()), KeptLog())
         assert SPEC.job is not None
         job = msgspec.structs.replace(SPEC.job, node=node)
         spec = msgspec.structs.replace(SPEC, owned=node == "node0", job=job)

@@ -11,8 +11,9 @@ import pytest
 from helpers.delivery_faults import cannot_store
 from helpers.delivery_rigs import UploadRig, fails
 from tailrace_agent.delivery.run_phase import Event
+from tailrace_agent.delivery.run_state import Description
 from tailrace_agent.errors import Refused, RunGone, StoreRefused, Unavailable
-from tailrace_agent.ipc.records import End, ModelOutcome, ModelSpec
+from tailrace_agent.ipc.records import End, Facts, ModelOutcome, ModelSpec
 
 IDLE = 600.0
 
@@ -249,3 +250,17 @@ def test_how_often_it_failed_by_itself_outlives_the_agent(rig: UploadRig) -> Non
     rig.run(4)
     assert rig.counts().dead == 1
     assert rig.spool.artifacts.failures() == {}
+
+
+def test_a_tag_of_where_a_run_comes_from_that_is_refused_costs_neither_the_others_nor_the_files(rig: UploadRig) -> None:
+    rig.start(facts=Facts(command=["train.py"], script=None, python="3", executable="", host="h", pid=1))
+    rig.run(5)
+    folder = rig.staging / "tailrace-1"
+    folder.mkdir()
+    (folder / "pip.txt").write_text("numpy")
+    tags = {"git.branch": "main", "git.message": "x" * 10_000}
+    rig.book.update(1, description=Description(tags=tags, staged="tailrace-1"))
+    rig.run(60)
+    assert rig.of().tags["git.branch"] == "main"
+    assert "tailrace/pip.txt" in rig.of().artifacts
+    assert rig.state().described
