@@ -302,6 +302,7 @@ class Delivery:
         return bool(refs)
 
     def _send_or_close(self, sink: Sink, state: RunState, now: float, turn: Turn) -> float:
+        self._ends.names.claim(sink, state)
         if state.anew:
             self._ends.falls.forget(sink, state)
             self._book.update(state.run, anew=False)

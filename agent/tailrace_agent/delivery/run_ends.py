@@ -19,6 +19,7 @@ from typing import Final
 import msgspec
 
 from tailrace_agent.delivery.node_falls import NodeFalls
+from tailrace_agent.delivery.node_names import NodeNames
 from tailrace_agent.delivery.run_book import RunBook
 from tailrace_agent.delivery.run_jobs import awaited
 from tailrace_agent.delivery.run_phase import Event
@@ -75,6 +76,7 @@ class RunEnds:
         self._stored: dict[int, str] = {}  # the ledger of each run as this agent has stored it
         self._tags = RunTags(log)
         self.falls = NodeFalls(self._tags, log)
+        self.names = NodeNames(book, self._tags)
         self._single: set[int] = set()  # runs whose twins, if there were any, are gone
 
     def explain(self, sink: Sink, state: RunState) -> None:
@@ -163,6 +165,7 @@ class RunEnds:
 
     def finish(self, sink: Sink, state: RunState) -> bool:
         """After the end: stores the ledger anew if it has changed; whether nothing is left to do for this run."""
+        self.names.release(sink, state)
         self._settle(sink, state)
         if not self._book.advance(state.run, Event.SETTLED):  # its program has set another end meanwhile
             return False

@@ -129,6 +129,8 @@ class RunState(msgspec.Struct, kw_only=True):
         anew: They were started anew, and what fell before is still with the run in MLflow.
         rank_steps: What they have said of steps whose statistics are not complete, and which are out.
         ledger_tag: Under which tag this session stores its ledger: it stays when nodes change places.
+        claim: By what this session claims the name of its node in the run, see `node_names`.
+        claim_stored: It has done so.
         stop: What somebody has said who asked its program to end it; None while nobody has.
         goals: What is better of which metrics, by pattern, as its program has said: see `observers.bests`.
         bests: The best value so far of each metric that has one.
@@ -167,6 +169,8 @@ class RunState(msgspec.Struct, kw_only=True):
     anew: bool = False
     rank_steps: RankSteps | None = None
     ledger_tag: str = ""
+    claim: str = ""
+    claim_stored: bool = False
     stop: str | None = None
     goals: dict[str, str] = {}
     bests: dict[str, At] = {}

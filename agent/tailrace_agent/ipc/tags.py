@@ -15,6 +15,7 @@ __all__ = [
     "LEDGER_TAG",
     "MODEL_TAG",
     "NAME_TAG",
+    "NODE_TAG",
     "NONE_FELL",
     "NOTE_TAG",
     "RUN_NAME_TAG",
@@ -45,6 +46,8 @@ FALLEN_TAG: Final = "tailrace.fallen."
 """Begins a tag whose rest is a node, and whose value says which of its ranks fell, as JSON; or `NONE_FELL`."""
 NONE_FELL: Final = "none"
 """Stands in such a tag where ranks had fallen, and were started anew."""
+NODE_TAG: Final = "tailrace.node."
+"""Begins a tag whose rest is a node, and whose value says which machine is called so, see `delivery.node_names`."""
 JOB_TAG: Final = "tailrace.job"
 """The key of the job whose processes share the run, see `runtime.job`."""
 LEDGER_TAG: Final = "tailrace.ledger"
