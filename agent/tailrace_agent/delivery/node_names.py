@@ -89,7 +89,7 @@ class NodeNames:
 
 def _said(node: str, host: str, name: str) -> str:
     return (
-        f"another machine or session of this job is called {quoted(node)}, too (on host {quoted(host)}): if it is still "
-        "at work, its system metrics and statistics of ranks and those of this one are one series. Give each node a "
+        f"another machine or session of this job is called {quoted(node)}, too (on host {quoted(host)}): if it is at "
+        "work, its system metrics and statistics of ranks and those of this one are one series. Give each node a "
         f"system_metrics_node of its own. The ledger of this one is stored as that of {quoted(name)}; nothing is lost"
     )

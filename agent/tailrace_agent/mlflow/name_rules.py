@@ -14,11 +14,12 @@ from typing import Final
 from tailrace_agent.ipc.records import Kind
 from tailrace_agent.text.quoting import plain
 
-__all__ = ["PARAM_CHARS", "TAG_CHARS", "name_fault"]
+__all__ = ["PARAM_CHARS", "TAG_CHARS", "is_run_id", "name_fault"]
 
 PARAM_CHARS: Final = 6000
 TAG_CHARS: Final = 8000
 """The longest values that MLflow takes."""
+_RUN_ID: Final = re.compile(r"[a-zA-Z0-9][\w\-]{0,255}")
 _NAME: Final = re.compile(r"^[/\w.\- :]*$")
 _CHARS: Final = 250
 _FIELDS: Final[dict[Kind, str]] = {"metric": "name", "param": "key", "tag": "key"}
@@ -41,6 +42,16 @@ def name_fault(kind: Kind, key: str) -> str | None:
     """
     fault = _fault(kind, key)
     return None if fault is None else plain(fault)
+
+
+def is_run_id(text: str) -> bool:
+    """Whether MLflow's stores would look for a run of this id; they give 32 hexadecimal digits themselves.
+
+    Example:
+        >>> is_run_id("0f6a"), is_run_id("my run")
+        (True, False)
+    """
+    return _RUN_ID.fullmatch(text) is not None
 
 
 def _fault(kind: Kind, key: str) -> str | None:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -75,7 +74,6 @@ _RUNNING_WITH_TAG: Final = (
     "SELECT run_uuid, experiment_id, tags.value FROM tags JOIN runs USING(run_uuid) "
     "WHERE key = ? AND status = 'RUNNING' AND lifecycle_stage = 'active'"
 )
-_RUN_ID: Final = re.compile(r"[a-zA-Z0-9][\w\-]{0,255}")
 _STATUSES: Final = frozenset(("RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED"))
 _LOOKING_TAKES: Final = 1.0
 """Seconds in which a database that is locked comes free, or is MLflow's to wait for."""
@@ -352,7 +350,7 @@ def _refusable(
     run_id: str, metrics: Sequence[Point], params: Sequence[tuple[str, str]], tags: Sequence[tuple[str, str]]
 ) -> bool:
     """Whether MLflow would refuse or change some of it, or do more than to store it."""
-    if not _RUN_ID.fullmatch(run_id) or len(dict(params)) != len(params):
+    if not name_rules.is_run_id(run_id) or len(dict(params)) != len(params):
         return True
     if any(point.timestamp < 0 or type(point.value) is not float for point in metrics):
         return True

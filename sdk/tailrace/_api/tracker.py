@@ -24,7 +24,7 @@ from tailrace._log.log import make_log
 from tailrace._messages.suggestions import Suggests, instead_of_argument
 from tailrace._runs.current import CurrentRuns
 from tailrace._runs.job_runs import of_job
-from tailrace._runs.launch import context_tags, describe, resumed
+from tailrace._runs.launch import checked_run_id, context_tags, describe, resumed
 from tailrace._runs.program_end import end_all
 from tailrace._runs.ray_runs import end_left_behind
 from tailrace._runs.run_part import core_of
@@ -221,7 +221,8 @@ class Tracker(ActiveCalls, ActiveArtifactCalls, ActiveResultCalls, ReadCalls, Re
 
         Raises:
             SettingsError: A setting is wrong.
-            CallError: A run is active and neither `nested` nor another thread's or task's; something has no `str()`.
+            CallError: A run is active and neither `nested` nor another thread's or task's; something has no `str()`;
+                `run_id` can be none.
             StateDirError, SessionError, StoreRefused: What cannot work at all, under `on_error="raise"`; by default
                 one warning, and training goes on.
 
@@ -262,7 +263,7 @@ class Tracker(ActiveCalls, ActiveArtifactCalls, ActiveResultCalls, ReadCalls, Re
         leads = job_found is None or job_found.rank == 0
         spec, credentials = describe(
             config,
-            run_id=_text(run_id, "run_id") or resumed(),
+            run_id=checked_run_id(_text(run_id, "run_id"), config.tracking_uri, self._core.voice) or resumed(),
             experiment_id=_text(experiment_id, "experiment_id"),
             run_name=self._short_name(_text(name, "run_name")),
             parent_run_id=_text(parent_run_id, "parent_run_id"),

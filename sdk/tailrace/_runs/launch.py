@@ -6,6 +6,7 @@ Nothing here waits for MLflow, except for a verdict under `on_error="raise"`.
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -16,13 +17,14 @@ from tailrace._messages.waiting import until
 from tailrace._session.connection import Connection, point_children_nowhere
 from tailrace._session.job_place import NODE, open_shared
 from tailrace._session.process_facts import facts
-from tailrace_agent.errors import SessionError, StateDirError
+from tailrace_agent.errors import CallError, SessionError, StateDirError
 from tailrace_agent.ipc.records import RunSpec
+from tailrace_agent.mlflow.name_rules import is_run_id
 from tailrace_agent.runtime.places import working_directory
 from tailrace_agent.runtime.program import in_notebook, program_file, program_name
 from tailrace_agent.settings.settings import Settings, alert_addresses
 from tailrace_agent.settings.table import TABLE
-from tailrace_agent.settings.uris import check_uri, mask_uri, resolve_uri
+from tailrace_agent.settings.uris import check_uri, mask_uri, resolve_uri, without_plug_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -30,12 +32,14 @@ if TYPE_CHECKING:
     from tailrace._messages.voice import Voice
     from tailrace._runs.core import RunCore
 
-__all__ = ["Launcher", "context_tags", "describe", "resumed", "verdict"]
+__all__ = ["Launcher", "checked_run_id", "context_tags", "describe", "resumed", "verdict"]
 
 # Set to their defaults in the key, so that runs that differ in them alone share an agent.
 _PER_RUN = {name: getattr(Settings(), name) for name, setting in TABLE.items() if setting.scope == "run"}
 _RESUMES = "MLFLOW_RUN_ID"
 _taking = threading.RLock()
+_MLFLOWS_RUN_ID = re.compile(r"[0-9a-f]{32}")
+_PLUG_IN = re.compile(r"(?!(?:https?|file|sqlite|mysql|postgresql|mssql)\b)[A-Za-z][A-Za-z0-9.+_-]+:")
 _VERDICT_TIMEOUT = 20.0  # seconds; MLflow needs some of them to create a database
 
 
@@ -80,6 +84,24 @@ def describe(  # noqa: PLR0913 - MLflow's own arguments of start_run
         git_diff=config.git_diff,
     )
     return spec, credentials
+
+
+def checked_run_id(run_id: str | None, tracking_uri: str | None, voice: Voice) -> str | None:
+    """The run to resume, as a call names it: often enough it is a name, since that comes first elsewhere.
+
+    Raises:
+        CallError: It can be no id: no store of MLflow's own would look for it.
+    """
+    if not run_id or _MLFLOWS_RUN_ID.fullmatch(run_id):
+        return run_id
+    text = (
+        f"run_id={run_id!r:.200}: the first argument of start_run is MLflow's id of a run to resume, of 32 hexadecimal "
+        f"digits. To begin a run of that name, pass run_name={run_id!r:.200}"
+    )
+    if not is_run_id(run_id) and not (tracking_uri and _PLUG_IN.match(without_plug_in(tracking_uri))):
+        raise CallError(text)
+    voice.warn(text)
+    return run_id
 
 
 def resumed() -> str | None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import concurrent.futures
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from helpers.sdk_tools import Store, eventually, said, tracking
-from tailrace import Settings, SettingsError, Tracker
-from tailrace._runs.launch import resumed
+from tailrace import CallError, Settings, SettingsError, Tracker
+from tailrace._runs.launch import checked_run_id, resumed
 from tailrace_agent.ipc.session import Session
 
 
@@ -73,6 +76,34 @@ def test_a_run_that_does_not_exist_costs_one_warning_and_stops_nobody(
     assert "0" * 32 in caplog.text
     assert len(said(caplog)) == 1, caplog.text
     assert run.status == "FINISHED"
+
+
+@pytest.mark.parametrize("name", ["my run", "exp/baseline", "(best)"])
+def test_a_name_in_the_place_of_a_run_id_is_an_error_that_names_the_argument_meant(sdk: Tracker, name: str) -> None:
+    with pytest.raises(CallError, match="run_name="):
+        sdk.start_run(name)
+    assert sdk.active_run() is None
+    with pytest.raises(MlflowException):  # so it is in MLflow
+        MlflowClient(sdk.get_tracking_uri()).get_run(name)
+
+
+@pytest.mark.parametrize("name", ["baseline", "run-7"])
+def test_a_name_that_could_be_an_id_in_some_store_is_a_warning(
+    sdk: Tracker, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    sdk.start_run(name, on_error="warn")
+    assert f"pass run_name={name!r}" in caplog.text
+    sdk.end_run()
+
+
+def test_of_a_store_of_others_any_text_may_be_an_id() -> None:
+    said: list[str] = []
+    voice: Any = SimpleNamespace(warn=said.append)
+    assert checked_run_id("exp/7", "ours://host/runs", voice) == "exp/7"
+    assert len(said) == 1
+    assert checked_run_id("0f" * 16, "ours://host/runs", voice) == "0f" * 16
+    assert checked_run_id(None, None, voice) is None
+    assert len(said) == 1
 
 
 def test_two_destinations_at_once_each_get_what_is_theirs(sdk: Tracker, sqlite_uri: str, mlflow_server: str) -> None:
