@@ -105,6 +105,12 @@ class Observers:
         """The largest step that a run's program has logged at, as far as this agent knows. From any thread."""
         return self._steps.get(run)
 
+    def forget(self, run: int, ends: MetricEnds) -> None:
+        """A run is over, and how its metrics ended is published: nobody asks here any more. From any thread."""
+        if self.metric_ends(run) is ends:  # not what has come since
+            self._ends.pop(run, None)
+            self._steps.pop(run, None)
+
     @property
     def url(self) -> str | None:
         """Where the metrics are served to Prometheus, if they are."""

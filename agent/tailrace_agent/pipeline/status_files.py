@@ -83,12 +83,15 @@ class StatusFiles:
         oldest = self._spool.waiting.oldest_ns(run)
         lag = max(0.0, time.time() - oldest / 1e9) if oldest else 0.0
         ledger = self._spool.counts.ledger(run)
-        found = self._book.status(run, ledger, lag, self._observers.metric_ends(run))
+        ends, over = self._observers.metric_ends(run), state.finalized
+        found = self._book.status(run, ledger, lag, ends)
         found.step = self._observers.last_step(run)
         path = self._session.shared / status.run_file(run)
-        if state.end is not None and not found.metrics.shown:
+        if state.end is not None and not ends.shown:
             self._keep(path, found)
         status.write(path, found)
+        if over:
+            self._observers.forget(run, ends)
         news = len(state.notices) + (state.ref is not None)  # its link is news as soon as MLflow knows it
         if news > self._notified.get(run, 0):
             self._notified[run] = news

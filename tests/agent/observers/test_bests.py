@@ -12,7 +12,7 @@ from helpers.pipeline_rig import MS, PipelineRig, owner_of, put, start
 from tailrace_agent.delivery.run_state import RunState
 from tailrace_agent.ipc.curves import At, Curve
 from tailrace_agent.ipc.records import End, Goals, RunSpec
-from tailrace_agent.ipc.status import run_file
+from tailrace_agent.ipc.status import MetricEnds, run_file
 from tailrace_agent.observers import curves
 from tailrace_agent.observers.bests import better, closing_row, ends_of, goal_of, with_more
 from tailrace_agent.sinks.base import RunRef
@@ -189,6 +189,19 @@ def test_an_agent_that_follows_on_an_end_still_knows_how_the_metrics_ended(best_
         assert (end.key, end.last, end.line, best_rig.status().step) == ("loss", 0.25, [0.5, 0.25], 3)
         best_rig.restart()
         best_rig.run()
+
+
+def test_of_a_run_that_is_over_the_status_file_alone_knows_how_its_metrics_ended(best_rig: PipelineRig) -> None:
+    ring = best_rig.ring()
+    for run in range(1, 6):
+        put(ring, start(run), (run, 7, run * MS, {"loss": 0.5}), End(run, "FINISHED", 77))
+    best_rig.run()
+    assert best_rig.pipeline.observers.metric_ends(1) == MetricEnds()
+    assert best_rig.pipeline.observers.last_step(1) is None
+    best_rig.pipeline.book.touch(1)  # and it goes on knowing it
+    best_rig.run(1)
+    assert [end.last for end in best_rig.status(1).metrics.shown] == [0.5]
+    assert best_rig.status(1).step == 7
 
 
 def test_what_is_better_may_be_said_after_the_values_and_over_a_killed_agent(best_rig: PipelineRig) -> None:
