@@ -89,6 +89,11 @@ class Program(Session):
     living: Callable[[str], bool]
     told: Callable[[status.RunStatus], None]
     read_bytes: int
+    rebooted: bool
+
+    @property
+    def here(self) -> bool:
+        return not self.rebooted
 
     def owner_alive(self, name: str) -> bool:
         return self.living(name)

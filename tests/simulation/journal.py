@@ -35,7 +35,7 @@ class Row:
         ring: Its program's ring.
         index: Its place in that ring once it is there; None before.
         run: tailrace's id of the run.
-        kind: `metric`, `param`, `tag`, `artifact`, `start`, `end` or `flush`.
+        kind: `metric`, `param`, `tag`, `artifact`, `goals`, `start`, `end` or `flush`.
         marks: What it logs.
         lost: Why its program could put it nowhere.
         bad: Values that are no numbers, accepted and dropped; params that are too long, cut and kept as an artifact.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from simulation.best_values import fault_of_bests
 from simulation.journal import Mark, Row, mark_of
 from tailrace_agent.ipc.records import Point, run_hex
 from tailrace_agent.ipc.status import RunStatus
@@ -71,6 +72,12 @@ class Oracle:
         self._all_there(mine, order, what)
         if "tailrace.ledger" not in run.tags:
             raise Wrong(f"{what}, and has no ledger of it")
+        if mine not in journal.deleted:
+            agent = self._world.agent
+            assert agent is not None
+            dropped = agent.pipeline.spool.counts.ledger(mine).of("metric").dropped.get(_BOUND, 0)
+            if fault := fault_of_bests(self._world, mine, run, order, dropped=dropped):
+                raise Wrong(f"{what}, but {fault}")
         if not ends and not run.tags.get("tailrace.end_reason"):
             raise Wrong(f"{what}, and not why")
         late = self._world.points.struck["request: late"]  # a twin of such a run may arrive when all is over

@@ -29,7 +29,8 @@ class Scenario(msgspec.Struct, frozen=True):
     """One simulation, whole.
 
     `families`: which kinds of fault there are. `bulk`: its store takes few metrics at once, unless its bulk way is
-    there. `read_bytes`: how much of a ring the agent reads at once.
+    there. `read_bytes`: how much of a ring the agent reads at once. `bests`: runs get the best values of their metrics,
+    which do not grow with each call then.
     """
 
     seed: int
@@ -42,6 +43,7 @@ class Scenario(msgspec.Struct, frozen=True):
     power_cuts: bool = False
     bulk: bool = False
     read_bytes: int = 4 << 20
+    bests: bool = False
 
 
 def scenario(seed: int) -> Scenario:
@@ -52,6 +54,11 @@ def scenario(seed: int) -> Scenario:
     actions: list[Action] = [["join", 0], ["start", 0, 0, None]]
     for _ in range(rng.randint(6, 40)):
         actions += draw.next()
+    # A chance of their own: all else of a seed is as it was before there were best values.
+    also = random.Random(seed + 1_000_003)
+    bests = also.random() < 0.5
+    for _ in range(also.randint(0, 2) if bests else 0):
+        actions.insert(also.randint(2, len(actions)), ["goals", draw.trainer_of(also), draw.run_of(also)])
     return Scenario(
         seed=seed,
         families=families,
@@ -63,6 +70,7 @@ def scenario(seed: int) -> Scenario:
         power_cuts="power" in families,
         bulk="bulk" in families,
         read_bytes=20_000 if "spill" in families else 4 << 20,
+        bests=bests,
     )
 
 
@@ -118,11 +126,17 @@ class _Draw:
             return ["end", trainer, run, rng.choice(("FINISHED", "FAILED"))]
         return ["leave", trainer]
 
+    def run_of(self, rng: random.Random) -> int:
+        return rng.randrange(self._runs)
+
+    def trainer_of(self, rng: random.Random) -> int:
+        return rng.randrange(self._trainers)
+
     def _run(self) -> int:
-        return self._rng.randrange(self._runs)
+        return self.run_of(self._rng)
 
     def _trainer(self) -> int:
-        return self._rng.randrange(self._trainers)
+        return self.trainer_of(self._rng)
 
     def _arm(self, point: str, fault: str, *details: Any) -> Action:
         return ["arm", point, self._rng.choice((0, 0, 0, 1, 2, 5)), fault, *details]

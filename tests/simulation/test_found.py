@@ -8,6 +8,54 @@ from simulation.play import simulate
 from simulation.scenario import Scenario
 
 FOUND = {
+    "a best value that came after the end was lost where the disk was full at that moment": Scenario(
+        seed=146,
+        families=(),
+        drain_interval=0.3,
+        flush_interval=0.05,
+        bests=True,
+        actions=(
+            ["join", 0],
+            ["start", 0, 0, None],
+            ["end", 0, 0, "FAILED"],
+            ["pass", 8.0, 56023],
+            ["log", 0, 0, 3, "plain"],
+            ["arm", "commit", 0, "full"],
+            ["pass", 2.0, 27073],
+        ),
+    ),
+    "a best value was lost with a power cut where a child's ring was read before that of its program": Scenario(
+        seed=578,
+        families=(),
+        power_cuts=True,
+        bests=True,
+        actions=(
+            ["join", 0],
+            ["pass", 0.6, 22249],
+            ["join", 2],
+            ["start", 2, 2, None],
+            ["log", 0, 2, 3, "odd"],
+            ["pass", 2.0, 14494],
+            ["power", 3222449590],
+        ),
+    ),
+    "what a child said is better was lost where its ring was read before that of its program": Scenario(
+        seed=1983,
+        families=(),
+        drain_interval=0.3,
+        read_bytes=20000,
+        bests=True,
+        actions=(
+            ["join", 0],
+            ["start", 0, 0, None],
+            ["burst", 0, 0, 56],
+            ["start", 0, 1, 0],
+            ["join", 1],
+            ["goals", 1, 1],
+            ["join", 3],
+            ["log", 3, 1, 20, "plain"],
+        ),
+    ),
     "a later param overtook one that had found no room": Scenario(
         seed=294,
         families=(),

@@ -10,7 +10,7 @@ from zlib import adler32
 from simulation.clock import Clock
 from simulation.journal import Journal, Mark, Row, mark_of
 from tailrace._session.connection import Connection
-from tailrace_agent.ipc.records import Artifact, End, Flush, Params, Point, RunSpec, Start, Tags, encode
+from tailrace_agent.ipc.records import Artifact, End, Flush, Goals, Params, Point, RunSpec, Start, Tags, encode
 from tailrace_agent.ipc.ring_format import HEAD
 from tailrace_agent.ipc.session import Session
 from tailrace_agent.sinks.base import Limits
@@ -98,6 +98,9 @@ class Trainer:
 
     def tags(self, run: int, tags: dict[str, str]) -> None:
         self._put(Tags(run, tags), run, "tag", tuple(tags.items()))
+
+    def goals(self, run: int, goals: dict[str, str]) -> None:
+        self._put(Goals(run, goals), run, "goals")
 
     def artifact(self, run: int, name: str, body: bytes, files: int) -> None:
         """A file, or a directory of some."""

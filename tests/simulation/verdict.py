@@ -8,6 +8,7 @@ from zlib import adler32
 
 import msgspec
 
+from simulation.best_values import fault_of_bests, is_best
 from simulation.journal import Row
 from simulation.model import POISON
 from simulation.oracle import VALUES, Wrong
@@ -70,6 +71,9 @@ class Verdict:
         if len(found) != 1 and len(found) == len(mine):
             raise Wrong(f"{len(found)} runs of {run_hex(run)}")
         for stored in found:
+            dropped = ledger.of("metric").dropped.get("spool at its bound", 0)
+            if fault := fault_of_bests(world, run, stored, self._journal.order, dropped=dropped):
+                raise Wrong(f"in the end {fault}")
             self._check_invented(run, stored)
             self._check_keys(run, stored, spool, ledger)
             if not (self._late and ledger.dropped):  # what was dropped while it was under way for long
@@ -112,13 +116,21 @@ class Verdict:
                 sure += sum(row.bad for row in long if journal.kept(row))
                 most += sum(len(row.marks) for row in rows) + sum(row.bad for row in long)
             if kind == "metric":
-                most += len(journal.torn)
+                most += len(journal.torn) + self._best_values(run)
             if not sure <= counts.accepted <= most:
                 raise Wrong(f"{run_hex(run)}: {sure} to {most} {kind}s were logged, and {counts.accepted} counted")
 
+    def _best_values(self, run: int) -> int:
+        """The most that a run may have been given: of two metrics, with each end and all that comes after the first."""
+        if not self._world.scenario.bests:
+            return 0
+        ends = [row.order for row in self._journal.of(run, "end")] or list(self._journal.deaths.values())
+        late = [row for row in self._journal.of(run, "metric", "goals") if row.order > min(ends, default=0)]
+        return 4 * (1 + len(ends) + len(late))
+
     def _check_invented(self, run: int, stored: MemoryRun) -> None:
         logged = {mark for row in self._journal.of(run, "metric") for mark in row.marks}
-        invented = self._world.model.marks(stored.run_id) - logged
+        invented = {mark for mark in self._world.model.marks(stored.run_id) if not is_best(mark[0])} - logged
         if invented:
             raise Wrong(f"MLflow has what nobody logged to {run_hex(run)}: {sorted(invented, key=repr)[:3]}")
 
@@ -147,6 +159,8 @@ class Verdict:
         order = {mark: (row.ring, row.order) for row in self._journal.of(run, "metric") for mark in row.marks}
         last: dict[tuple[str, Any], int] = {}
         for mark in self._world.model.arrivals.get(stored.run_id, ()):
+            if is_best(mark[0]):
+                continue
             ring, at = order[mark]
             if at < last.get((ring, mark[0]), -1):
                 raise Wrong(f"{run_hex(run)}: {mark} of {ring} arrived after a later one")

@@ -217,7 +217,7 @@ class World:
             ring_dir=str(self._folder / "shared"),
             ring_bytes=MIN_BYTES,
             drain_interval=self.scenario.drain_interval,
-            best_metrics=False,
+            best_metrics=self.scenario.bests,
             flush_interval=self.scenario.flush_interval,
             retry_max_delay=self.scenario.retry_max_delay,
             metadata=False,
@@ -230,6 +230,7 @@ class World:
         assert isinstance(opened, Program)
         opened.points, opened.living, opened.told = self.points, self._living, self.oracle.told
         opened.read_bytes = self.scenario.read_bytes
+        opened.rebooted = self.journal.cut
         bound = msgspec.structs.replace(opened.info.settings, spool_max_bytes=self.scenario.spool_max_bytes)
         opened.info = msgspec.structs.replace(opened.info, settings=bound)
         return opened

@@ -30,6 +30,7 @@ from tailrace_agent.text.quoting import plain
 __all__ = ["RunBook"]
 
 _NO_METRICS: Final = MetricEnds()
+_MOST_EARLY: Final = 1_000  # runs
 
 
 class RunBook:
@@ -56,6 +57,7 @@ class RunBook:
         self.waiters = Waiters(self._lock, (s.run for s in loaded if s.end is not None and not s.closed))
         self._credentials: dict[str | None, str] = {}
         self._changed: set[int] = set(self._states)  # all: their status files may be gone with a reboot
+        self._early_goals: dict[int, dict[str, str]] = {}
         self._parents = {state.spec.parent for state in loaded}
 
     @contextmanager
@@ -115,6 +117,7 @@ class RunBook:
                 state.spec, state.ring, state.rebuilt = record.spec, ring, False
             if state.spec.job is not None and record.spec.job is not None:
                 join(state, record.spec, ring)
+            state.goals = _and_then(state.goals, self._early_goals.pop(state.run, {}))
             if not record.again:  # it goes on, and so does what it prints
                 state.printed = None
             self._parents.add(record.spec.parent)
@@ -153,11 +156,11 @@ class RunBook:
         """What is better of a run's metrics. Returns the state, to be written with the rows around it."""
         with self._lock:
             state = self._states.get(record.run)
-            if state is None:
+            if state is None:  # a child's ring may be read before that of the process which has begun the run
+                if len(self._early_goals) < _MOST_EARLY:
+                    self._early_goals[record.run] = _and_then(self._early_goals.get(record.run, {}), record.goals)
                 return None
-            # What is said once more counts as said last.
-            kept = {key: goal for key, goal in state.goals.items() if key not in record.goals}
-            state.goals = {**kept, **record.goals}
+            state.goals = _and_then(state.goals, record.goals)
             return msgspec.json.encode(state)
 
     def bests(self, run: int, bests: dict[str, At]) -> bytes | None:
@@ -302,3 +305,8 @@ class RunBook:
         self._changed.add(state.run)
         # This lock and then the spool's, never the other way round: the spool knows nothing of the book.
         self._save(state.run, msgspec.json.encode(state))
+
+
+def _and_then(goals: Mapping[str, str], more: Mapping[str, str]) -> dict[str, str]:
+    """What is said once more counts as said last."""
+    return {**{key: goal for key, goal in goals.items() if key not in more}, **more}

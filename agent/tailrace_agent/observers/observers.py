@@ -61,6 +61,8 @@ class Observers:
         self._spool, self._session = spool, session
         self.curves = curves
         self._steps: dict[int, int] = {}
+        self._closed_ms: dict[int, int] = {}
+        self._unwritten: dict[int, dict[str, At]] = {}
         self._ends: dict[int, MetricEnds] = {}
         self._latest = LastValues() if settings.prometheus_port is not None else None
         self._endpoint: Endpoint | None = None
@@ -80,10 +82,14 @@ class Observers:
         if self._latest is not None:
             self._latest.saw(run, step, time_ns, values, system=system)
 
-    def resume(self) -> None:
-        """Goes on where an earlier agent has stopped."""
+    def resume(self, *, same_boot: bool) -> None:
+        """Goes on where an earlier agent has stopped.
+
+        Args:
+            same_boot: Whether that was in this boot of the machine: a power cut may have taken values that curves hold.
+        """
         states = {state.run: state for state in self._book.all() if not state.finalized}
-        self.curves.resume(states)
+        self.curves.resume(states if same_boot else ())
         for run, state in states.items():
             curves = self.curves.of(run)
             own = [curve.last[0] for key, curve in curves.items() if curve.last is not None and of_program(key)]
@@ -127,21 +133,28 @@ class Observers:
         if ending:  # what is settled makes room: there may be more runs than there is room for
             self._keep_open_alone()
         taken: dict[int, Mapping[str, Curve]] = {**self.curves.take_in()}
-        for run in {goals.run for goals in changes.goals}:  # it may say so after the values
+        # What is better may be said after the values, and another process's values may be read before the start.
+        for run in {*(goals.run for goals in changes.goals), *(start.spec.run for start, _ in changes.starts), *ending}:
             taken[run] = self.curves.of(run)
-        for run, curves in taken.items():
+        # The commit failed with which they were to be written; the book has them by now.
+        before = self._unwritten
+        for run in taken.keys() | before.keys():
             state = self._book.get(run)
             if state is None:
                 continue
-            if bests := with_more(state, curves, by_name=self._settings.best_metrics):
+            more = with_more(state, taken.get(run, {}), by_name=self._settings.best_metrics)
+            if bests := more or before.get(run):
                 changes.bests[run] = bests
                 if state.end is not None:  # a value that a device had not computed by then, or another process's
-                    later = max(time.time_ns() // 1_000_000, state.end.time_ms + 1)
+                    # Also where the clock was set back: a metric's last point is the one of the largest time.
+                    later = max(time.time_ns() // 1_000_000, state.end.time_ms + 1, self._closed_ms.get(run, 0) + 1)
                     ending.setdefault(run, msgspec.structs.replace(state.end, time_ms=later))
+        self._unwritten = dict(changes.bests)
         rows = []
         for run, end in ending.items():
             if (state := self._book.get(run)) is not None:
                 bests = changes.bests.get(run, state.bests)
+                self._closed_ms[run] = end.time_ms
                 rows.append(closing_row(state, end, bests, by_name=self._settings.best_metrics))
                 self._note_ends(run, bests)
         return [row for row in rows if row is not None]
@@ -170,7 +183,8 @@ class Observers:
         return [encode(tags) for _, tags in tagged]
 
     def done(self) -> None:
-        """What was taken is written: now it may be announced."""
+        """What a drain has brought is written: now it may be announced."""
+        self._unwritten = {}
         if not self._taken:
             return
         taken, raised = self._taken, self._raised

@@ -129,7 +129,7 @@ class Pipeline:
         book.remember(credentials or {})
         curves = Curves(CurveJournal(session.dir / "curves.journal", log))
         observers = Observers(settings, book, spool, curves, session=session.id, host=session.info.hostname, log=log)
-        observers.resume()
+        observers.resume(same_boot=session.here)
         devices = _resumed_devices(session, spool, book, monotonic(), log)
         intake = Intake(partial(staging.stage_text, session.artifacts), saw=observers.saw, devices=devices)
         for state in book.all():

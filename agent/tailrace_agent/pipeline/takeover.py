@@ -99,6 +99,7 @@ class Takeover:
         elif self._unsynced and now >= self._sync_at:
             self._commit(changes, [], gone, now)
             committed(changes)
+            self._observers.done()
         return reading.more
 
     @property

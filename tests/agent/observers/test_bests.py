@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sqlite3
 from pathlib import Path
 
 import msgspec
@@ -10,10 +11,11 @@ import pytest
 
 from helpers.pipeline_rig import MS, PipelineRig, owner_of, put, start
 from tailrace_agent.delivery.run_state import RunState
+from tailrace_agent.ipc import session as session_module
 from tailrace_agent.ipc.curves import At, Curve
 from tailrace_agent.ipc.records import End, Goals, RunSpec
 from tailrace_agent.ipc.status import MetricEnds, run_file
-from tailrace_agent.observers import curves
+from tailrace_agent.observers import curves, observers
 from tailrace_agent.observers.bests import better, closing_row, ends_of, goal_of, with_more
 from tailrace_agent.sinks.base import RunRef
 
@@ -216,6 +218,29 @@ def test_what_is_better_may_be_said_after_the_values_and_over_a_killed_agent(bes
     assert last(best_rig) == {"gap": 2.0, "gap.best": 3.0, "gap.best_step": 0.0}
 
 
+def test_of_a_run_whose_start_is_read_last_goals_and_values_count_all_the_same(best_rig: PipelineRig) -> None:
+    child = best_rig.ring()
+    put(child, Goals(1, {"gap": "max"}), row(0, gap=3.0), row(1, gap=1.0))
+    best_rig.run(1)
+    put(best_rig.ring(), start(), End(1, "FINISHED", 77))
+    best_rig.run()
+    assert last(best_rig) == {"gap": 1.0, "gap.best": 3.0, "gap.best_step": 0.0}
+
+
+def test_a_later_best_value_is_the_last_also_where_the_clock_was_set_back(
+    best_rig: PipelineRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ring = best_rig.ring()
+    put(ring, start(), row(0, loss=0.5), End(1, "FINISHED", 77))
+    best_rig.run(1)
+    put(ring, row(1, loss=0.25))
+    best_rig.pipeline.drain(best_rig.now)
+    monkeypatch.setattr(observers.time, "time_ns", lambda: 1)
+    put(ring, row(2, loss=0.125))
+    best_rig.run()
+    assert last(best_rig) == {"loss": 0.125, "loss.best": 0.125, "loss.best_step": 2.0}
+
+
 def test_a_value_that_is_given_up_is_nobodys_best(best_rig: PipelineRig) -> None:
     put(best_rig.ring(), start(), row(0, loss=0.5), (1, 2**63, 5 * MS, {"loss": 0.1}), End(1, "FINISHED", 77))
     best_rig.run()
@@ -230,6 +255,60 @@ def test_a_value_that_comes_after_the_end_counts(best_rig: PipelineRig) -> None:
     best_rig.run()
     assert last(best_rig) == {"loss": 1.0, "loss.best": 0.25, "loss.best_step": 1.0}
     assert best_rig.ledger().pending == 0
+
+
+def full(patch: pytest.MonkeyPatch, rig: PipelineRig) -> None:
+    """The disk has no room, for one drain."""
+
+    def refuse(*args: object, **more: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with patch.context() as once:
+        once.setattr(rig.pipeline.spool, "ingest", refuse)
+        with pytest.raises(sqlite3.OperationalError):
+            rig.pipeline.drain(rig.now)
+
+
+def test_a_best_value_that_comes_after_the_end_survives_a_full_disk(
+    best_rig: PipelineRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ring = best_rig.ring()
+    put(ring, start(), row(0, loss=0.5), End(1, "FINISHED", 77))
+    best_rig.run()
+    put(ring, row(1, loss=0.25))
+    full(monkeypatch, best_rig)
+    best_rig.run()
+    assert last(best_rig) == {"loss": 0.25, "loss.best": 0.25, "loss.best_step": 1.0}
+    assert len(best_rig.of().metrics["loss.best"]) == 2
+
+
+def test_a_best_value_survives_a_full_disk_and_the_kill_of_the_agent_behind_it(
+    best_rig: PipelineRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ring = best_rig.ring()
+    put(ring, start(), row(0, loss=0.5))
+    best_rig.run(1)
+    put(ring, row(1, loss=0.25))
+    full(monkeypatch, best_rig)
+    best_rig.pipeline.drain(best_rig.now)
+    (best_rig.session.dir / "curves.journal").unlink()
+    best_rig.restart()
+    put(ring, row(2, loss=0.75), End(1, "FINISHED", 77))
+    best_rig.run()
+    assert last(best_rig) == {"loss": 0.75, "loss.best": 0.25, "loss.best_step": 1.0}
+
+
+def test_after_a_reboot_curves_begin_anew_since_a_power_cut_may_have_taken_what_they_hold(
+    best_rig: PipelineRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ring = best_rig.ring()
+    put(ring, start(), row(0, gap=3.0))
+    best_rig.run(1)
+    monkeypatch.setattr(session_module, "boot_id", lambda: "another")
+    best_rig.restart()
+    put(ring, row(1, gap=1.0), Goals(1, {"gap": "max"}), End(1, "FINISHED", 77))
+    best_rig.run()
+    assert last(best_rig) == {"gap": 1.0, "gap.best": 1.0, "gap.best_step": 1.0}
 
 
 def test_runs_that_are_settled_leave_their_room_to_those_that_follow(
