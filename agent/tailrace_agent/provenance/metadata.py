@@ -37,7 +37,7 @@ FOLDER: Final = "environment"
 _LONGEST_TAG: Final = 4000  # characters; MLflow's bound is 8,000
 _CONFIG_BYTES: Final = 1 << 20
 _FRESH: Final = 10.0
-"""Seconds for which packages and GPUs are not read again: a search starts many runs in a row."""
+"""Seconds for which nothing is looked at again: a search starts many runs in a row."""
 
 
 class _Around(NamedTuple):
@@ -63,6 +63,7 @@ class Metadata:
     def __init__(self, book: RunBook, staging: Path, host: str, log: Log) -> None:
         self._book, self._staging, self._host, self._log = book, staging, host, log
         self._around: dict[tuple[str, str | None], _Around] = {}
+        self._repositories: dict[tuple[object, ...], tuple[float, GitFacts | None]] = {}
 
     def step(self, now: float) -> float:
         """Gathers for one run; when to be called again (monotonic seconds)."""
@@ -86,7 +87,7 @@ class Metadata:
     def _gather(self, spec: RunSpec, facts: Facts, now: float) -> Description:
         here = facts.host == self._host
         around = self._look_around(facts, now) if here else _Around(now, [], [])
-        git = _git(spec, facts) if here else None
+        git = self._look_at_git(spec, facts, now) if here else None
         given = spec.tags
         tags = {key: value for key, value in _tags(facts, git, around.gpus).items() if value and key not in given}
         if spec.parent is not None:  # the files of a nested run are its parent's
@@ -110,6 +111,15 @@ class Metadata:
         if known is None or now - known.at > _FRESH:
             known = self._around[key] = _Around(now, packages(facts.executable), gpus(key[1]))
         return known
+
+    def _look_at_git(self, spec: RunSpec, facts: Facts, now: float) -> GitFacts | None:
+        """Of runs of one process, which has loaded its code once; another one's may be of another commit."""
+        key = facts.pid, spec.cwd, facts.script, spec.git_diff
+        known = self._repositories.get(key)
+        if known is None or now - known[0] > _FRESH:
+            self._repositories = {key: at for key, at in self._repositories.items() if now - at[0] <= _FRESH}
+            known = self._repositories[key] = now, _git(spec, facts)
+        return known[1]
 
 
 def _git(spec: RunSpec, facts: Facts) -> GitFacts | None:

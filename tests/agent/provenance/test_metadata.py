@@ -20,6 +20,8 @@ from tailrace_agent.delivery.run_files import RunFiles
 from tailrace_agent.delivery.run_state import RunState
 from tailrace_agent.errors import RunGone, Unavailable
 from tailrace_agent.ipc.records import End, Facts, RunSpec, Start
+from tailrace_agent.provenance import metadata as metadata_module
+from tailrace_agent.provenance.git import GitFacts, git_facts
 from tailrace_agent.provenance.metadata import Metadata
 from tailrace_agent.sinks.memory import MemorySink
 from tailrace_agent.spool.store import Spool
@@ -181,6 +183,36 @@ def test_a_ci_job_says_which_branch_it_builds(rig: MetadataRig, repository: Path
     tags = {key: run.tags["mlflow.source.git.commit"] for key, run in rig.sink.runs.items()}
     assert sorted(tags.values()) == sorted([git(repository, "rev-parse", "HEAD"), "f" * 40])
     assert {run.tags["mlflow.source.git.branch"] for run in rig.sink.runs.values()} == {"feature"}
+
+
+def test_runs_of_one_process_share_a_look_at_git_and_those_of_another_do_not(
+    rig: MetadataRig, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = list[Path]()
+
+    def look(directory: Path, *, diff: bool) -> GitFacts | None:
+        looked.append(directory)
+        return git_facts(directory, diff=diff)
+
+    monkeypatch.setattr(metadata_module, "git_facts", look)
+
+    def commit_of(run: int, pid: int) -> str:
+        facts = Facts(command=["x"], script=None, executable="", python="3.11.7", pid=pid, host="here")
+        rig.start(run=run, facts=facts, cwd=str(repository))
+        rig.metadata.step(rig.now)
+        state = rig.book.get(run)
+        assert state is not None
+        assert state.description is not None
+        return state.description.tags["mlflow.source.git.commit"]
+
+    first = git(repository, "rev-parse", "HEAD")
+    assert (commit_of(1, pid=7), commit_of(2, pid=7)) == (first, first)
+    assert len(looked) == 1
+    git(repository, "commit", "-q", "--allow-empty", "-m", "another program's")
+    second = git(repository, "rev-parse", "HEAD")
+    assert (commit_of(3, pid=7), commit_of(4, pid=8)) == (first, second)
+    rig.now += 11
+    assert commit_of(5, pid=7) == second
 
 
 def test_configuration_files_are_copied_without_their_secrets(rig: MetadataRig, tmp_path: Path) -> None:
