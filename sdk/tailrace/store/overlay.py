@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from tailrace_agent.ipc.tags import RUN_NAME_TAG
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 __all__ = ["Value", "Written", "changed", "overlaid"]
 
@@ -47,6 +47,10 @@ class Written:
             self.params.setdefault(param.key, param.value)
         for tag in tags:
             self.tags[tag.key] = tag.value
+
+    def add_row(self, metrics: Mapping[str, float], step: int, timestamp: int) -> None:
+        """Values of one step and time that were written after all that is here."""
+        self.add(((key, value, timestamp, step) for key, value in metrics.items()), (), ())
 
     def add_all(self, later: Written) -> None:
         """The same, of another one."""

@@ -72,6 +72,7 @@ def join_mlflow() -> None:
     from tailrace.store.artifacts import hand_over_artifacts, reach_artifacts
     from tailrace.store.batches import pass_batches_on
     from tailrace.store.exits import attend_exit
+    from tailrace.store.fluent_metrics import shorten_fluent_calls
     from tailrace.store.links import link_by_what_is_known
 
     share_active_run()
@@ -80,6 +81,7 @@ def join_mlflow() -> None:
     hand_over_artifacts()
     link_by_what_is_known()
     pass_batches_on()
+    shorten_fluent_calls()
 
 
 def stand_before(registry: Any) -> None:

@@ -117,6 +117,13 @@ class StoreRun:
             self._tags.update((tag.key, tag.value) for tag in tags)
             self._fresh.add(values, params, tags)
 
+    def write_row(self, metrics: dict[str, float], step: int, timestamp: int) -> None:
+        """Puts values of one step and time (milliseconds since 1970) on the ring; they have been checked."""
+        self._reopen()
+        self._handle.log_metrics(metrics, step, timestamp)
+        with self._lock:
+            self._fresh.add_row(metrics, step, timestamp)
+
     def log_artifact(self, path: str, artifact_path: str | None) -> None:
         """Hands a file over, as it is now."""
         self._reopen()

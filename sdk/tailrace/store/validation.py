@@ -15,9 +15,9 @@ from mlflow.utils.validation import (
 from tailrace.store.overlay import Value
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-__all__ = ["checked_batch", "checked_metric", "checked_param", "checked_tag"]
+__all__ = ["all_known", "checked_batch", "checked_metric", "checked_param", "checked_tag"]
 
 _REMEMBERED_AT_MOST: Final = 10_000
 _good: set[str] = set()
@@ -37,6 +37,11 @@ def checked_batch(
     _validate_batch_log_limits(values, checked, texts)
     _validate_param_keys_unique(checked)
     return values, checked, texts
+
+
+def all_known(keys: Iterable[str]) -> bool:
+    """Whether MLflow has taken metrics of all of these names before."""
+    return _good.issuperset(keys)
 
 
 def checked_metric(metric: Any) -> Value:

@@ -1,0 +1,116 @@
+"""`mlflow.log_metrics` and `log_metric` of plain numbers of the active run, past what MLflow does on their way.
+
+MLflow makes a client and an entity for each of them, looks for models that the run has made at that step, and reads two
+variables of the environment: nine tenths of the call with the plug-in. Where none of that can matter, the numbers go to
+the ring. All else, and each name for the first time, goes MLflow's way, which says what is wrong with it.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+import mlflow
+from mlflow.tracking import fluent
+from mlflow.tracking._tracking_service.utils import _get_store
+from mlflow.utils.validation import MAX_METRICS_PER_BATCH
+
+from tailrace.store.validation import all_known
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tailrace.store.runs import StoreRun
+
+__all__ = ["shorten_fluent_calls"]
+
+_ASYNC = "MLFLOW_ENABLE_ASYNC_LOGGING"
+
+
+def shorten_fluent_calls() -> None:
+    """Has MLflow's functions take that way, under each name that they are called by."""
+    for name, wrap in (("log_metrics", _log_metrics), ("log_metric", _log_metric)):
+        before = getattr(fluent, name)
+        if hasattr(before, "tailrace_before"):
+            continue
+        shortened = wrap(before)
+        shortened.tailrace_before = before  # type: ignore[attr-defined]
+        for module in (fluent, mlflow):
+            if getattr(module, name, None) is before:
+                setattr(module, name, shortened)
+
+
+def _log_metrics(before: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(before)
+    def log_metrics(
+        metrics: Any,
+        step: int | None = None,
+        synchronous: bool | None = None,
+        run_id: str | None = None,
+        timestamp: int | None = None,
+        *more: Any,
+        **others: Any,
+    ) -> Any:
+        if run_id is None and synchronous is None and not more and not others and type(metrics) is dict:
+            run = _to_write(metrics, step, timestamp)
+            if run is not None:
+                _write(run, metrics, step, timestamp)
+                return None
+        return before(metrics, step, synchronous, run_id, timestamp, *more, **others)
+
+    return log_metrics
+
+
+def _log_metric(before: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(before)
+    def log_metric(
+        key: str,
+        value: Any,
+        step: int | None = None,
+        synchronous: bool | None = None,
+        timestamp: int | None = None,
+        run_id: str | None = None,
+        *more: Any,
+        **others: Any,
+    ) -> Any:
+        if run_id is None and synchronous is None and not more and not others and type(key) is str:
+            metrics = {key: value}
+            run = _to_write(metrics, step, timestamp)
+            if run is not None:
+                _write(run, metrics, step, timestamp)
+                return None
+        return before(key, value, step, synchronous, timestamp, run_id, *more, **others)
+
+    return log_metric
+
+
+def _to_write(metrics: dict[str, Any], step: int | None, timestamp: int | None) -> StoreRun | None:
+    """The active run of this thread, if nothing but the ring is needed for these."""
+    if (
+        not 0 < len(metrics) <= MAX_METRICS_PER_BATCH
+        or not all_known(metrics)
+        or not (step is None or type(step) is int)
+        or not (timestamp is None or (type(timestamp) is int and timestamp > 0))
+        or _ASYNC in os.environ
+        or fluent.get_active_model_id() is not None
+    ):
+        return None
+    for value in metrics.values():
+        if type(value) is not float:
+            return None
+    active = fluent._active_run_stack.get()
+    if not active:
+        return None
+    run = active[-1]
+    if run.outputs is not None and run.outputs.model_outputs:  # MLflow notes which of its models has them
+        return None
+    runs = getattr(_get_store(), "tailrace_runs", None)
+    found: StoreRun | None = None if runs is None else runs.to_write(run.info.run_id)
+    return found
+
+
+def _write(run: StoreRun, metrics: dict[str, float], step: int | None, timestamp: int | None) -> None:
+    at = timestamp or time.time_ns() // 1_000_000
+    run.write_row(metrics, step or 0, at)
