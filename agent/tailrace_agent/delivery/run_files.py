@@ -1,8 +1,8 @@
 """The files that tailrace keeps of a run by itself: where it comes from, and what it prints.
 
 They are outside of the ledger, and not worth waiting for ever: an artifact store that does not take them in `_TRIES`
-does without. They are small, and several runs' go at a time, so that runs that end together do not wait for one
-another; what users log as artifacts goes in `uploads`.
+does without; one that is away has `_TRIES_AWAY`, in which a server can be restarted. They are small, and several runs'
+go at a time, so that runs that end together do not wait for one another; what users log as artifacts goes in `uploads`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tailrace_agent.delivery.printed_names import set_apart
 from tailrace_agent.delivery.run_book import RunBook
 from tailrace_agent.delivery.run_state import RunState
 from tailrace_agent.delivery.run_tags import RunTags
-from tailrace_agent.errors import Refused, RunGone, Unavailable
+from tailrace_agent.errors import TailraceError, Unavailable
 from tailrace_agent.ipc import staging
 from tailrace_agent.ipc.records import run_hex
 from tailrace_agent.log import Log
@@ -34,6 +34,8 @@ __all__ = ["RunFiles"]
 _NOT_YET: Final = 0.1
 """Seconds until it is looked again whether the store is open, or others may ask it."""
 _TRIES: Final = 3
+_TRIES_AWAY: Final = 8
+"""Half a minute, as pauses grow."""
 
 
 class RunFiles:
@@ -70,6 +72,7 @@ class RunFiles:
         self._pace = Pace(retry_max_delay, 1, lambda _: None)
         self._described_tries: dict[int, int] = {}
         self._printed_tries: dict[int, int] = {}
+        self._given_up = False  # the store was away for all tries, and has taken nothing since
         self._lock = threading.Lock()  # around `stored` and the one below
         self._served: set[int] = set()  # runs
 
@@ -136,14 +139,13 @@ class RunFiles:
                 # The staged name begins with that of the folder in MLflow.
                 sink.log_artifacts(state.ref.run_id, files, staged.partition("-")[0])
                 self._took()
-        except Unavailable as error:
-            if tries.get(state.run, 0) < _TRIES:
-                return turn.failed(self._monotonic(), error.retry_after)
+        except (TailraceError, OSError) as error:
+            if (again := self._again(error, tries.get(state.run, 0), turn)) is not None:
+                return again
             self._log.warning("metadata not stored", run=run_hex(state.run), reason=str(error))
-        except (Refused, RunGone) as error:
-            self._log.warning("metadata not stored", run=run_hex(state.run), reason=str(error))
+        else:
+            turn.worked()
         tries.pop(state.run, None)
-        turn.worked()
         self._book.update(state.run, description=msgspec.structs.replace(state.description, done=True))
         if staged is not None:
             staging.discard(self._staging, staged)
@@ -154,31 +156,47 @@ class RunFiles:
         assert state.ref is not None
         assert state.printed is not None
         printed, tries, failed = state.printed, self._printed_tries, False
-        tries[state.run] = tries.get(state.run, 0) + 1
         try:
             if printed.tags:
                 self._tags.store(sink, state.ref.run_id, printed.tags.items())
+            tries[state.run] = tries.get(state.run, 0) + 1
             files = None if printed.staged is None else staging.staged(self._staging, printed.staged)
             if files is not None and files.is_dir():
                 set_apart(sink, self._book, state, files)
                 sink.log_artifacts(state.ref.run_id, files, None)
                 self._took()
-        except (Unavailable, Refused, RunGone, OSError) as error:
-            if isinstance(error, Unavailable) and tries[state.run] < _TRIES:
-                return turn.failed(self._monotonic(), error.retry_after)
+        except (TailraceError, OSError) as error:
+            if (again := self._again(error, tries.get(state.run, 0), turn)) is not None:
+                return again
             self._log.warning("console not stored", run=run_hex(state.run), reason=str(error))
             failed = True
+        else:
+            turn.worked()
         tries.pop(state.run, None)
-        turn.worked()
-        if state.printed is printed:
+        if state.printed is printed:  # else its program goes on with it, and what is staged then has this name
             self._book.update(state.run, printed=msgspec.structs.replace(printed, done=True, failed=failed))
-        if printed.staged is not None:
-            staging.discard(self._staging, printed.staged)
+            if printed.staged is not None:
+                staging.discard(self._staging, printed.staged)
         return now
+
+    def _again(self, error: TailraceError | OSError, tries: int, turn: Turn) -> float | None:
+        """When to try again; None: it is done without, and the next run's are tried."""
+        if not isinstance(error, Unavailable):
+            turn.worked()
+            return None
+        if tries < (_TRIES_AWAY if error.away and not self._given_up else _TRIES):
+            return turn.failed(self._monotonic(), error.retry_after)
+        self._given_up = self._given_up or error.away  # the next run's do not wait as long
+        if error.retry_after is None:
+            turn.worked()
+        else:  # kept for the next run's, too
+            turn.failed(self._monotonic(), error.retry_after)
+        return None
 
     def _took(self) -> None:
         with self._lock:
             self.stored += 1
+            self._given_up = False
 
 
 def _waits(state: RunState) -> bool:

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from helpers.delivery_rigs import UploadRig, fails
-from tailrace_agent.delivery.run_state import Description
-from tailrace_agent.errors import Unavailable
+from tailrace_agent.delivery.run_state import Description, Printed
+from tailrace_agent.errors import StoreRefused, Unavailable
 from tailrace_agent.ipc import staging
-from tailrace_agent.ipc.records import Facts
+from tailrace_agent.ipc.records import Facts, Start
 
 RUNS = (1, 2, 3)
 FACTS = Facts(command=["python", "x.py"], script=None, executable="", python="3.11.7", pid=7, host="here")
@@ -81,6 +81,72 @@ def test_an_artifact_store_that_takes_nothing_is_done_without(rig: UploadRig) ->
     assert described(rig) == [1, 2, 3]
     assert rig.files.stored == 0
     assert list(rig.staging.iterdir()) == []
+
+
+def test_a_server_that_is_restarted_gets_them_when_it_is_back(rig: UploadRig) -> None:
+    fails(rig, Unavailable("refused the connection", away=True), "log_artifacts", times=5)
+    rig.run()
+    assert described(rig) == [1, 2, 3]
+    assert rig.files.stored == 3
+
+
+def test_a_store_that_stays_away_is_waited_for_once_and_not_with_each_run(rig: UploadRig) -> None:
+    calls = fails(rig, Unavailable("did not answer in time", away=True), "log_artifacts")
+    rig.run()
+    assert described(rig) == [1, 2, 3]
+    assert len(calls) == 8 + 3 + 3
+
+
+def test_a_wait_that_a_store_asks_for_is_kept_when_one_run_does_without(rig: UploadRig) -> None:
+    asked = list[float]()
+
+    def fail(method: str) -> None:
+        if method == "log_artifacts":
+            asked.append(rig.now)
+            raise Unavailable("busy", retry_after=20.0, away=True)
+
+    rig.sink.fail = fail
+    rig.run()
+    assert described(rig) == [1, 2, 3]
+    assert min(after - before for before, after in itertools.pairwise(asked)) >= 20.0
+
+
+@pytest.mark.parametrize("error", [StoreRefused("no address of a server"), PermissionError("the staged files")])
+def test_what_can_never_be_stored_stands_before_no_other(rig: UploadRig, error: Exception) -> None:
+    fails(rig, error, "log_artifacts", times=1)
+    rig.run()
+    assert described(rig) == [1, 2, 3]
+    assert rig.files.stored == 2
+
+
+def test_the_last_words_of_a_run_wait_for_their_server_as_its_metrics_do(rig: UploadRig) -> None:
+    fails(rig, Unavailable("refused the connection", away=True), "log_batch", times=30)
+    rig.book.update(1, printed=Printed(tags={"tailrace.last_words": "Killed"}, last=True))
+    rig.run(steps=50_000)
+    assert rig.of(1).tags["tailrace.last_words"] == "Killed"
+
+
+def test_what_a_run_goes_on_to_print_is_not_deleted_by_whoever_stores_what_it_has_printed_before(
+    rig: UploadRig,
+) -> None:
+    def stage(text: str) -> None:
+        staging.discard(rig.staging, "console-1")
+        (staging.make(rig.staging, "console-1") / "console.log").write_text(text)
+        rig.book.update(1, printed=Printed(staged="console-1"))
+
+    send, texts = rig.sink.log_artifacts, ["before, and after"]
+
+    def log_artifacts(run_id: str, directory: Path, *rest: Any) -> Any:
+        found = send(run_id, directory, *rest)
+        if directory.name == "console-1" and texts:
+            rig.book.start(Start(rig.state(1).spec), "ring")  # it is resumed
+            stage(texts.pop())
+        return found
+
+    rig.sink.log_artifacts = log_artifacts
+    stage("before")
+    rig.run()
+    assert rig.of(1).artifacts["console.log"] == b"before, and after"
 
 
 def test_there_are_as_many_threads_as_runs_wait_and_none_when_nothing_does(rig: UploadRig) -> None:
