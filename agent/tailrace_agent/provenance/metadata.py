@@ -37,7 +37,9 @@ FOLDER: Final = "environment"
 _LONGEST_TAG: Final = 4000  # characters; MLflow's bound is 8,000
 _CONFIG_BYTES: Final = 1 << 20
 _FRESH: Final = 10.0
-"""Seconds for which nothing is looked at again: a search starts many runs in a row."""
+"""Seconds for which packages and GPUs are not looked at again: a search starts many runs in a row."""
+
+_PACKAGES: Final = frozenset({"site-packages", "dist-packages"})
 
 
 class _Around(NamedTuple):
@@ -46,6 +48,14 @@ class _Around(NamedTuple):
     at: float
     packages: list[str]
     gpus: list[str]
+
+
+class _Look(NamedTuple):
+    """What git has said, and when it was asked: by the clock of deadlines, and by that of runs' starts."""
+
+    at: float
+    time_ms: int
+    found: GitFacts | None
 
 
 class Metadata:
@@ -63,7 +73,7 @@ class Metadata:
     def __init__(self, book: RunBook, staging: Path, host: str, log: Log) -> None:
         self._book, self._staging, self._host, self._log = book, staging, host, log
         self._around: dict[tuple[str, str | None], _Around] = {}
-        self._repositories: dict[tuple[object, ...], tuple[float, GitFacts | None]] = {}
+        self._looks: dict[tuple[object, ...], _Look] = {}
 
     def step(self, now: float) -> float:
         """Gathers for one run; when to be called again (monotonic seconds)."""
@@ -113,27 +123,34 @@ class Metadata:
         return known
 
     def _look_at_git(self, spec: RunSpec, facts: Facts, now: float) -> GitFacts | None:
-        """Of runs of one process, which has loaded its code once; another one's may be of another commit."""
+        """Runs of one process share a look that was taken after they had begun: before it, it may have been changed.
+
+        A notebook's cells, an `importlib.reload` and a loop that commits what it tries change it between two runs.
+        """
         key = facts.pid, spec.cwd, facts.script, spec.git_diff
-        known = self._repositories.get(key)
-        if known is None or now - known[0] > _FRESH:
-            self._repositories = {key: at for key, at in self._repositories.items() if now - at[0] <= _FRESH}
-            known = self._repositories[key] = now, _git(spec, facts)
-        return known[1]
+        known = self._looks.get(key)
+        if known is None or now - known.at > _FRESH or known.time_ms <= spec.start_time:
+            self._looks = {key: look for key, look in self._looks.items() if now - look.at <= _FRESH}
+            time_ms = time.time_ns() // 1_000_000
+            known = self._looks[key] = _Look(now, time_ms, _git(spec, facts))
+        return known.found
 
 
 def _git(spec: RunSpec, facts: Facts) -> GitFacts | None:
     """Of the script's repository; of the working directory's for an installed script, or none."""
     places = [Path(spec.cwd)]
-    # `torchrun` and the like lie beside the interpreter: their directory is no repository of the user's.
+    # Their directory is no repository of the user's, though the environment may lie in one.
     if facts.script is not None and not _installed(facts):
         places.insert(0, Path(facts.script).parent)
     return next((found for place in places if (found := git_facts(place, diff=spec.git_diff)) is not None), None)
 
 
 def _installed(facts: Facts) -> bool:
-    """Whether the script is a command that lies beside the interpreter."""
-    return bool(facts.executable) and Path(facts.script or "").parent == Path(facts.executable).parent
+    """Whether the script is a command that lies beside the interpreter, or a package's that `python -m` has run."""
+    folder = Path(facts.script or "").parent
+    return bool(facts.executable) and (
+        folder == Path(facts.executable).parent or not _PACKAGES.isdisjoint(folder.parts)
+    )
 
 
 def _tags(facts: Facts, git: GitFacts | None, names: list[str]) -> dict[str, str]:

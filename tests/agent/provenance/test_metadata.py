@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -171,6 +172,25 @@ def test_on_another_machine_only_what_the_program_said_is_stored(rig: MetadataRi
     assert list(rig.stored.artifacts) == ["environment/environment.json"]
 
 
+@pytest.mark.parametrize("script", [".venv/bin/torchrun", ".venv/lib/python3.11/site-packages/lib/__main__.py"])
+def test_a_command_of_an_environment_in_another_repository_is_not_of_that(
+    rig: MetadataRig, repository: Path, script: str
+) -> None:
+    (repository / script).parent.mkdir(parents=True)
+    facts = Facts(
+        command=["x"],
+        script=str(repository / script),
+        executable=str(repository / ".venv/bin/python"),
+        python="3.11.7",
+        pid=7,
+        host="here",
+    )
+    rig.start(facts=facts)  # where there is no repository
+    rig.metadata.step(rig.now)
+    rig.deliver()
+    assert "mlflow.source.git.commit" not in rig.stored.tags
+
+
 def test_a_ci_job_says_which_branch_it_builds(rig: MetadataRig, repository: Path) -> None:
     job = {"GITHUB_SHA": "f" * 40, "GITHUB_REF_NAME": "7/merge", "GITHUB_HEAD_REF": "feature"}
     facts = Facts(command=["x"], script=None, executable="", python="3.11.7", pid=7, host="here", environment=job)
@@ -185,7 +205,7 @@ def test_a_ci_job_says_which_branch_it_builds(rig: MetadataRig, repository: Path
     assert {run.tags["mlflow.source.git.branch"] for run in rig.sink.runs.values()} == {"feature"}
 
 
-def test_runs_of_one_process_share_a_look_at_git_and_those_of_another_do_not(
+def test_runs_share_a_look_at_git_that_was_taken_after_they_had_begun_and_those_of_another_process_do_not(
     rig: MetadataRig, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked = list[Path]()
@@ -196,23 +216,32 @@ def test_runs_of_one_process_share_a_look_at_git_and_those_of_another_do_not(
 
     monkeypatch.setattr(metadata_module, "git_facts", look)
 
-    def commit_of(run: int, pid: int) -> str:
+    def begin(run: int, pid: int) -> None:
         facts = Facts(command=["x"], script=None, executable="", python="3.11.7", pid=pid, host="here")
-        rig.start(run=run, facts=facts, cwd=str(repository))
-        rig.metadata.step(rig.now)
+        rig.start(run=run, facts=facts, cwd=str(repository), start_time=time.time_ns() // 1_000_000)
+
+    def commit_of(run: int) -> str:
         state = rig.book.get(run)
         assert state is not None
         assert state.description is not None
         return state.description.tags["mlflow.source.git.commit"]
 
+    def gather() -> None:
+        time.sleep(0.002)  # the clock of starts has milliseconds
+        while rig.metadata.step(rig.now) == rig.now:
+            pass
+
     first = git(repository, "rev-parse", "HEAD")
-    assert (commit_of(1, pid=7), commit_of(2, pid=7)) == (first, first)
-    assert len(looked) == 1
-    git(repository, "commit", "-q", "--allow-empty", "-m", "another program's")
-    second = git(repository, "rev-parse", "HEAD")
-    assert (commit_of(3, pid=7), commit_of(4, pid=8)) == (first, second)
-    rig.now += 11
-    assert commit_of(5, pid=7) == second
+    for run in (1, 2, 3):
+        begin(run, pid=7)
+    begin(4, pid=8)
+    gather()
+    assert {commit_of(run) for run in (1, 2, 3, 4)} == {first}
+    assert len(looked) == 2
+    git(repository, "commit", "-q", "--allow-empty", "-m", "what the next run tries")
+    begin(5, pid=7)
+    gather()
+    assert commit_of(5) == git(repository, "rev-parse", "HEAD") != first
 
 
 def test_configuration_files_are_copied_without_their_secrets(rig: MetadataRig, tmp_path: Path) -> None:
