@@ -171,6 +171,15 @@ class RunBook:
             state.bests = bests
             return msgspec.json.encode(state)
 
+    def bests_written(self, run: int, time_ms: int) -> bytes | None:
+        """A run's best values become metrics of that time. Returns the state, to be written with the rows around it."""
+        with self._lock:
+            state = self._states.get(run)
+            if state is None:
+                return None
+            state.bests_ms = max(state.bests_ms, time_ms)
+            return msgspec.json.encode(state)
+
     def end(self, record: End, reason: str | None = None, *, of_job: bool = False) -> bytes | None:
         """A run ended. The first end counts, but one that was inferred gives way to one that was reported.
 

@@ -134,6 +134,7 @@ class RunState(msgspec.Struct, kw_only=True):
         stop: What somebody has said who asked its program to end it; None while nobody has.
         goals: What is better of which metrics, by pattern, as its program has said: see `observers.bests`.
         bests: The best value so far of each metric that has one.
+        bests_ms: The time under which they were written as metrics last; 0: not yet.
         printed: What it has printed, as far as that was staged.
         printed_as: What the files of a job's rank are called instead, where MLflow has such of an earlier session, by
             rank; empty where it has none. See `printed_names`.
@@ -174,6 +175,7 @@ class RunState(msgspec.Struct, kw_only=True):
     stop: str | None = None
     goals: dict[str, str] = {}
     bests: dict[str, At] = {}
+    bests_ms: int = 0
     printed: Printed | None = None
     printed_as: dict[int, str] = {}
 

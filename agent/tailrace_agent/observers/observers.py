@@ -61,7 +61,6 @@ class Observers:
         self._spool, self._session = spool, session
         self.curves = curves
         self._steps: dict[int, int] = {}
-        self._closed_ms: dict[int, int] = {}
         self._unwritten: dict[int, dict[str, At]] = {}
         self._ends: dict[int, MetricEnds] = {}
         self._latest = LastValues() if settings.prometheus_port is not None else None
@@ -147,17 +146,19 @@ class Observers:
                 changes.bests[run] = bests
                 if state.end is not None:  # a value that a device had not computed by then, or another process's
                     # Also where the clock was set back: a metric's last point is the one of the largest time.
-                    later = max(time.time_ns() // 1_000_000, state.end.time_ms + 1, self._closed_ms.get(run, 0) + 1)
+                    later = max(time.time_ns() // 1_000_000, state.end.time_ms + 1, state.bests_ms + 1)
                     ending.setdefault(run, msgspec.structs.replace(state.end, time_ms=later))
         self._unwritten = dict(changes.bests)
-        rows = []
+        rows: list[bytes] = []
         for run, end in ending.items():
             if (state := self._book.get(run)) is not None:
                 bests = changes.bests.get(run, state.bests)
-                self._closed_ms[run] = end.time_ms
-                rows.append(closing_row(state, end, bests, by_name=self._settings.best_metrics))
+                row = closing_row(state, end, bests, by_name=self._settings.best_metrics)
+                if row is not None:
+                    changes.bests_ms[run] = end.time_ms
+                    rows.append(row)
                 self._note_ends(run, bests)
-        return [row for row in rows if row is not None]
+        return rows
 
     def _keep_open_alone(self) -> None:
         self.curves.keep_only(state.run for state in self._book.all() if not state.finalized)

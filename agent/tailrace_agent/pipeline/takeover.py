@@ -143,6 +143,7 @@ class Takeover:
             states += [(each.run, state) for each in changes.goals if (state := self._book.goals(each))]
             self._look_back(changes, gone)  # before the steps of ranks, of which it may complete some
             states += [(run, state) for run, best in changes.bests.items() if (state := self._book.bests(run, best))]
+            states += [(run, s) for run, at in changes.bests_ms.items() if (s := self._book.bests_written(run, at))]
             states += [(run, state) for run, steps in changes.steps.items() if (state := self._book.steps(run, steps))]
             states += self._book.reopen(changes.runs)
             aside = self._spool.ingest(

@@ -74,6 +74,7 @@ class Changes:
         self.alerts: list[Alert] = []
         self.goals: list[Goals] = []
         self.bests: dict[int, dict[str, At]] = {}
+        self.bests_ms: dict[int, int] = {}
         self.notices: list[tuple[int, Notice | str]] = []
         self.last_ns: dict[int, int] = {}
         self.progress: dict[int, dict[str, Samples]] = {}

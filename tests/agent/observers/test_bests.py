@@ -241,6 +241,22 @@ def test_a_later_best_value_is_the_last_also_where_the_clock_was_set_back(
     assert last(best_rig) == {"loss": 0.125, "loss.best": 0.125, "loss.best_step": 2.0}
 
 
+def test_so_it_is_where_the_agent_that_wrote_the_one_before_was_killed(
+    best_rig: PipelineRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ring = best_rig.ring()
+    monkeypatch.setattr(observers.time, "time_ns", lambda: 1)
+    put(ring, start(), row(0, loss=0.5), End(1, "FINISHED", 77))
+    for step, value in enumerate((0.25, 0.125, 0.0625), 1):
+        best_rig.run(1)
+        put(ring, row(step, loss=value))
+    best_rig.run(1)
+    best_rig.restart()
+    put(ring, row(4, loss=0.03125))
+    best_rig.run()
+    assert last(best_rig) == {"loss": 0.03125, "loss.best": 0.03125, "loss.best_step": 4.0}
+
+
 def test_a_value_that_is_given_up_is_nobodys_best(best_rig: PipelineRig) -> None:
     put(best_rig.ring(), start(), row(0, loss=0.5), (1, 2**63, 5 * MS, {"loss": 0.1}), End(1, "FINISHED", 77))
     best_rig.run()
