@@ -15,6 +15,7 @@ __all__ = [
     "as_targets",
     "check_loss",
     "first_sample",
+    "ignored_class",
     "length",
     "on_device",
     "split",
@@ -141,6 +142,18 @@ def as_targets(targets: Any, outputs: Tensor, criterion: Any) -> Any:
             targets = targets.reshape(outputs.shape)
         return targets if targets.dtype == outputs.dtype else targets.to(outputs.dtype)
     return targets
+
+
+def ignored_class(criterion: Any) -> int | None:
+    """The class of targets that a criterion leaves out: its `ignore_index`, where that is one whole number.
+
+    Criteria of one's own may have anything of this name, several classes too; the accuracy then counts all.
+    """
+    try:
+        number = float(getattr(criterion, "ignore_index", None))  # type: ignore[arg-type]
+    except (TypeError, ValueError, RuntimeError):  # no number, or several
+        return None
+    return int(number) if number.is_integer() else None
 
 
 def check_loss(loss: Any) -> None:

@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tailrace.training.pytorch.batches import as_outputs, as_targets, check_loss, first_sample, on_device, split
+from tailrace.training.pytorch.batches import (
+    as_outputs,
+    as_targets,
+    check_loss,
+    first_sample,
+    ignored_class,
+    on_device,
+    split,
+)
 from tailrace.training.pytorch.scores import Scores
 from tailrace_agent.errors import CallError
 
@@ -31,6 +39,7 @@ __all__ = ["Loop", "Step"]
 
 _AS_IT_IS = contextlib.nullcontext()
 _HALF = (torch.bfloat16, torch.float16)
+_ZERO_GRAD = torch.optim.Optimizer.zero_grad  # as it is before anybody patches it
 _EACH_BATCH = ("OneCycleLR", "CyclicLR")
 """Schedulers of torch that are made for a step of each batch; all others step once an epoch."""
 
@@ -93,7 +102,7 @@ class Loop:
         self.scaler = torch.amp.GradScaler(ranks.device.type) if recipe.precision == "fp16" else None
         self._each_batch = type(recipe.scheduler).__name__ in _EACH_BATCH
         self._train_scores, self._val_scores = (
-            Scores(recipe.metrics, ranks.sum, getattr(recipe.criterion, "ignore_index", None)) for _ in range(2)
+            Scores(recipe.metrics, ranks.sum, ignored_class(recipe.criterion)) for _ in range(2)
         )
         self.step = 0
         self.example: Any = None
@@ -294,8 +303,9 @@ class Loop:
 
 def _clear_gradients(optimizer: Any) -> None:
     """What `zero_grad` does; torch's own takes 60 us of a step, for a word to its profiler and to its compiler."""
-    if getattr(optimizer.zero_grad, "__func__", None) is not torch.optim.Optimizer.zero_grad:
-        optimizer.zero_grad(set_to_none=True)  # somebody's own does more
+    clear = optimizer.zero_grad
+    if getattr(clear, "__func__", None) is not _ZERO_GRAD or clear.__self__ is not optimizer:
+        clear()  # somebody's own does more, or has no argument
         return
     for group in optimizer.param_groups:
         for parameter in group["params"]:

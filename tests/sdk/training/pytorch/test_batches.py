@@ -18,6 +18,7 @@ from tailrace.training.pytorch.batches import (
     as_targets,
     check_loss,
     first_sample,
+    ignored_class,
     length,
     on_device,
     split,
@@ -156,3 +157,21 @@ def test_the_first_sample_of_a_batch_is_numpys_and_apart_from_it() -> None:
 def test_a_named_tuple_stays_one_on_its_way_to_the_device() -> None:
     moved = on_device(Pair(torch.ones(1), torch.zeros(1)), torch.device("cpu"))
     assert (type(moved), moved.label.item()) == (Pair, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("said", "ignored"),
+    [
+        (-100, -100),
+        (0.0, 0),
+        (torch.tensor(255), 255),
+        (None, None),
+        ([0, 1], None),
+        (torch.tensor([0, 1]), None),
+        (float("nan"), None),
+        (object(), None),
+    ],
+)
+def test_a_criterion_of_ones_own_may_have_anything_as_what_it_ignores(said: Any, ignored: int | None) -> None:
+    assert ignored_class(SimpleNamespace(ignore_index=said)) == ignored
+    assert ignored_class(lambda outputs, targets: 0) is None

@@ -354,6 +354,52 @@ def test_an_optimizers_own_way_to_clear_gradients_is_kept() -> None:
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+def test_an_optimizer_that_is_made_of_another_clears_that_ones_gradients() -> None:
+    class Wrapped:
+        def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+            first = optimizer.param_groups[0]
+            self.param_groups, self.defaults = [{**first, "params": first["params"][:1]}], optimizer.defaults
+            self.state_dict, self.step, self.zero_grad = optimizer.state_dict, optimizer.step, optimizer.zero_grad
+
+    model = classifier()
+    trained(model, optimizer=Wrapped(torch.optim.SGD(model.parameters(), lr=0.1)))
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_what_is_put_around_torchs_way_to_clear_gradients_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, cleared = torch.optim.Optimizer.zero_grad, list[object]()
+
+    def counted(self: torch.optim.Optimizer, set_to_none: bool = True) -> None:
+        cleared.append(self)
+        whole(self, set_to_none)
+
+    monkeypatch.setattr(torch.optim.Optimizer, "zero_grad", counted)
+    trained(classifier())
+    assert len(cleared) == len(loader()) + 1
+
+
+def test_an_optimizers_zero_grad_may_have_no_argument() -> None:
+    class Bare(torch.optim.SGD):
+        def zero_grad(self) -> None:
+            super().zero_grad()
+
+    model = classifier()
+    trained(model, optimizer=Bare(model.parameters(), lr=0.1))
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_criterion_of_ones_own_that_ignores_several_classes_is_trained_by() -> None:
+    class Own(nn.CrossEntropyLoss):
+        def __init__(self) -> None:
+            super().__init__()
+            self.ignore_index = [7, 8]
+
+        def forward(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+            return nn.functional.cross_entropy(outputs, targets)
+
+    assert len(trained(classifier(), criterion=Own()).of("train/accuracy_step")) == len(loader())
+
+
 def test_no_gradient_is_left_by_a_training() -> None:
     model = classifier()
     trained(model)
