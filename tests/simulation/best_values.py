@@ -51,8 +51,9 @@ def fault_of_bests(world: World, run: int, stored: MemoryRun, before: int, *, dr
     if more := {key.removesuffix(BEST_STEP).removesuffix(BEST) for key in bests} - allowed.keys():
         return f"{run_hex(run)} has best values of {sorted(more)}"
     rows = journal.of(run, "metric")
-    # With each end, and with what comes after the first.
-    most = len(journal.of(run, "end")) + len(journal.deaths) + sum(row.order > over for row in rows) + len(said) + 1
+    # With each end, and with what is read after the first.
+    late = journal.read_late(run, over, "metric")
+    most = len(journal.of(run, "end")) + len(journal.deaths) + len(late) + len(said) + 1
     for key, sign in allowed.items():
         must = _values(key, sign, [row for row in rows if row.order < before and journal.kept(row)])
         may = _values(key, sign, [row for row in rows if row.index is not None or row.lost is None])

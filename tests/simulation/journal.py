@@ -93,6 +93,11 @@ class Journal:
     def of(self, run: int, *kinds: str) -> list[Row]:
         return [row for row in self.rows if row.run == run and row.kind in kinds]
 
+    def read_late(self, run: int, over: int, *kinds: str) -> list[Row]:
+        """What may be read after a run's end: what came after that call, and what stands in another one's ring."""
+        home = {row.ring for row in self.of(run, "start")}
+        return [row for row in self.of(run, *kinds) if row.order > over or row.ring not in home]
+
     def below(self, run: int) -> list[int]:
         """Nested runs of a run."""
         return [row.run for row in self.rows if row.kind == "start" and row.record.spec.parent == run]

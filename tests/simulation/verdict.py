@@ -121,11 +121,11 @@ class Verdict:
                 raise Wrong(f"{run_hex(run)}: {sure} to {most} {kind}s were logged, and {counts.accepted} counted")
 
     def _best_values(self, run: int) -> int:
-        """The most that a run may have been given: of two metrics, with each end and all that comes after the first."""
+        """The most that a run may have been given: of two metrics, with each end and all that is read after the first."""
         if not self._world.scenario.bests:
             return 0
         ends = [row.order for row in self._journal.of(run, "end")] or list(self._journal.deaths.values())
-        late = [row for row in self._journal.of(run, "metric", "goals") if row.order > min(ends, default=0)]
+        late = self._journal.read_late(run, min(ends, default=0), "metric", "goals")
         return 4 * (1 + len(ends) + len(late))
 
     def _check_invented(self, run: int, stored: MemoryRun) -> None:
