@@ -121,7 +121,7 @@ class Verdict:
                 raise Wrong(f"{run_hex(run)}: {sure} to {most} {kind}s were logged, and {counts.accepted} counted")
 
     def _best_values(self, run: int) -> int:
-        """The most that a run may have been given: of two metrics, with each end and all that is read after the first."""
+        """The most that a run may have been given: of two metrics, with each end and what is read after the first."""
         if not self._world.scenario.bests:
             return 0
         ends = [row.order for row in self._journal.of(run, "end")] or list(self._journal.deaths.values())

@@ -187,10 +187,9 @@ class RunFiles:
         if tries < (_TRIES_AWAY if error.away and not self._given_up else _TRIES):
             return turn.failed(self._monotonic(), error.retry_after)
         self._given_up = self._given_up or error.away  # the next run's do not wait as long
-        if error.retry_after is None:
-            turn.worked()
-        else:  # kept for the next run's, too
-            turn.failed(self._monotonic(), error.retry_after)
+        turn.worked()
+        if error.retry_after is not None:  # kept for the next run's, too
+            self._pace.turn().failed(self._monotonic(), error.retry_after)
         return None
 
     def _took(self) -> None:
