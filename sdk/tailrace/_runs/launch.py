@@ -19,7 +19,6 @@ from tailrace._session.job_place import NODE, open_shared
 from tailrace._session.process_facts import facts
 from tailrace_agent.errors import CallError, SessionError, StateDirError
 from tailrace_agent.ipc.records import RunSpec
-from tailrace_agent.mlflow.name_rules import is_run_id
 from tailrace_agent.runtime.places import working_directory
 from tailrace_agent.runtime.program import in_notebook, program_file, program_name
 from tailrace_agent.settings.settings import Settings, alert_addresses
@@ -94,6 +93,8 @@ def checked_run_id(run_id: str | None, tracking_uri: str | None, voice: Voice) -
     """
     if not run_id or _MLFLOWS_RUN_ID.fullmatch(run_id):
         return run_id
+    from tailrace_agent.mlflow.name_rules import is_run_id  # few programs come here
+
     text = (
         f"run_id={run_id!r:.200}: the first argument of start_run is MLflow's id of a run to resume, of 32 hexadecimal "
         f"digits. To begin a run of that name, pass run_name={run_id!r:.200}"
