@@ -43,6 +43,7 @@ class Console:
         self._text: KeptText | None = None
         self._plain = Plain()
         self._at = 0  # how far it is read, in all that was printed
+        self._unwritten: list[str] = []  # lines that the disk has not taken yet
         self._last: deque[str] = deque(maxlen=_LAST)
         self._seen_begun = ""
         self.spoken = False
@@ -51,9 +52,11 @@ class Console:
         """Takes over what has come; whether there was anything.
 
         Raises:
-            OSError: The text cannot be written.
+            OSError: The text cannot be written. What was to be added is, with the next call.
         """
-        new = False
+        new = bool(self._unwritten)
+        if new:
+            self._append([])
         while body := self._next():
             new = True
             self._take(body)
@@ -178,11 +181,13 @@ class Console:
             self._append(mask_lines(lines))
 
     def _append(self, lines: list[str]) -> None:
-        if self._text is None:
-            self._text = KeptText(self._path, self._limit)
-        self._text.append("".join(f"{line}\n" for line in lines))
+        self._unwritten += lines
         self._last.extend(lines[-_LAST:])
         self.spoken = self.spoken or any(map(_is_spoken, lines))
+        if self._text is None:
+            self._text = KeptText(self._path, self._limit)
+        self._text.append("".join(f"{line}\n" for line in self._unwritten))
+        self._unwritten = []
 
     def _leave_out(self, count: int) -> None:
         self._append([left_out_line(count)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from pathlib import Path
@@ -42,17 +43,23 @@ class KeptText:
         """Adds whole lines.
 
         Raises:
-            OSError: The disk does not take them.
+            OSError: The disk does not take them: then it has none of them.
         """
         body = text.encode("utf-8", "replace")
         fd = open_own(self.path, os.O_WRONLY | os.O_APPEND)
         try:
-            write_all(fd, body)
+            before = os.fstat(fd).st_size
+            try:
+                write_all(fd, body)
+            except OSError:
+                os.ftruncate(fd, before)
+                raise
         finally:
             os.close(fd)
         self.size += len(body)
         if self.size > self._limit + self._limit // 4:
-            self._leave_out()
+            with contextlib.suppress(OSError):  # no room for another file: the next time
+                self._leave_out()
 
     def copy(self, to: Path, begun: str) -> None:
         """A copy, with the line behind it that is not complete.

@@ -120,9 +120,13 @@ class Segments:
         try:
             if self._room <= 0:
                 self._roll()
-            os.write(self._fd, data)
+            written = os.write(self._fd, data)
+            while written < len(data):  # a disk that is nearly full takes a part
+                written += os.write(self._fd, data[written:])
+            self._drop()
         except OSError:
             self._room = 0  # a new one is tried with the next
+            self._take_back()
         self._end += len(data)
         self._room -= len(data)
 
@@ -140,6 +144,16 @@ class Segments:
         self._fd = os.open(self._path(name), flags, 0o600)
         self._names.append(name)
         self._room = self._size
+
+    def _take_back(self) -> None:
+        """An empty one is none: as many as a full disk does not take would have all that is kept make room for them."""
+        with contextlib.suppress(OSError):
+            if self._fd >= 0 and not os.fstat(self._fd).st_size:
+                os.close(self._fd)
+                self._fd = -1
+                os.unlink(self._path(self._names.pop()))  # noqa: PTH108
+
+    def _drop(self) -> None:
         while len(self._names) > PARTS:
             with contextlib.suppress(OSError):
                 os.unlink(self._path(self._names[HEAD]))  # noqa: PTH108

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
+from tailrace_agent.console import kept
 from tailrace_agent.console.console import Console
 from tailrace_agent.console.tee import DONE, PARTS, Segments
 
@@ -120,3 +123,25 @@ def test_what_lies_beside_it_is_masked_and_need_not_be_there(raw: Path) -> None:
 
 def test_a_directory_that_is_gone_is_a_console_without_a_word(tmp_path: Path) -> None:
     assert not _console(tmp_path / "nowhere").read()
+
+
+def test_lines_that_the_disk_does_not_take_are_written_once_it_does(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    segments, console = Segments(str(raw), 1 << 20), _console(raw)
+    segments.keep(b"one\n")
+    assert console.read()
+    segments.keep(b"two\nthree\n")
+
+    def full(fd: int, body: bytes) -> None:
+        os.write(fd, body[:5])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(kept, "write_all", full)
+        for _ in range(2):
+            with pytest.raises(OSError, match="No space"):
+                console.read()
+    segments.keep(b"four\n")
+    assert console.read()
+    assert not console.read()
+    assert (raw.parent / "console.log").read_text() == "one\ntwo\nthree\nfour\n"
+    assert console.last_lines == ["one", "two", "three", "four"]

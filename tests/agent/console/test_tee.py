@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import pty
@@ -298,3 +299,34 @@ def test_what_children_print_long_after_the_program_is_not_kept(
     assert _kept(tmp_path) == b"soon\n"
     for fd in (control[0], *answers, seen):
         os.close(fd)
+
+
+def test_what_a_full_disk_does_not_take_has_nothing_make_room_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segments = Segments(str(tmp_path), PARTS * 100)
+    kept = b"".join(b"%04d %s\n" % (number, b"x" * 44) for number in range(PARTS * 100 // 50))
+    for start in range(0, len(kept), 50):
+        segments.keep(kept[start : start + 50])
+    assert _kept(tmp_path) == kept
+
+    def full(fd: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", full)
+        for _ in range(3 * PARTS):
+            segments.keep(b"lost\n")
+    assert _kept(tmp_path) == kept
+    segments.keep(b"kept again\n")
+    assert _kept(tmp_path).endswith(b"kept again\n")
+    assert len(list(tmp_path.iterdir())) == PARTS
+
+
+def test_what_a_disk_takes_a_part_of_is_kept_in_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    segments, write = Segments(str(tmp_path), 1 << 20), os.write
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", lambda fd, data: write(fd, data[:3]))
+        segments.keep(b"one line\n")
+    segments.keep(b"another\n")
+    assert _kept(tmp_path) == b"one line\nanother\n"
