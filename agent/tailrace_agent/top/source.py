@@ -41,6 +41,10 @@ class Source(Protocol):
     def complete(self) -> bool:
         """Whether all is known that the last look has asked for, as far as it is there."""
 
+    @property
+    def closest(self) -> bool:
+        """Whether what has charts is known as closely as it goes."""
+
 
 class _Quiet:
     """A log that nobody reads: what is wrong is on the screen."""
@@ -119,6 +123,11 @@ class LocalSource:
         """As `Source`."""
         return self._histories.idle
 
+    @property
+    def closest(self) -> bool:
+        """As `Source`."""
+        return self._windows.idle
+
     def _tail(self, path: Path) -> list[str]:
         if path not in self._tails:
             self._tails[path] = Tail(path)
@@ -189,7 +198,7 @@ class StoreSource:
 
     def step(self, now: float) -> None:
         """As `Source`."""
-        self._stored.step(now)
+        _in_turn(self._stored.step, self._windows)(now)
 
     def look(self, drawn: Collection[str]) -> Known:
         """As `Source`."""
@@ -220,3 +229,8 @@ class StoreSource:
     def complete(self) -> bool:
         """As `Source`."""
         return self._stored.searched and self._histories.idle
+
+    @property
+    def closest(self) -> bool:
+        """As `Source`."""
+        return self._windows.idle

@@ -140,6 +140,14 @@ class Windows:
             if not wanted:
                 self.fault = None
 
+    @property
+    def idle(self) -> bool:
+        """Whether all that is wanted was read, or cannot be."""
+        with self._lock:
+            marks = [(window, _Mark(window.key, window.metric, window.all)) for window in self._wanted]
+            looks = [(window, self._ready[mark][0] if mark in self._ready else None) for window, mark in marks]
+        return self.fault is not None or all(look is not None and look.serves(window) for window, look in looks)
+
     def closer(self, key: str, courses: Mapping[str, Course]) -> Mapping[str, Course]:
         """The courses of a run, with what was read of those that are on the screen drawn in."""
         found = dict(courses)

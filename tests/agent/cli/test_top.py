@@ -65,6 +65,17 @@ def test_a_stores_runs_are_drawn_from_what_it_has(sqlite_uri: str) -> None:
     assert "no metric fits" in found
 
 
+def test_one_frame_of_a_long_history_has_its_spikes(sqlite_uri: str) -> None:
+    client = MlflowClient(sqlite_uri)
+    run_id = client.create_run("0", run_name="long").info.run_id
+    for begin in range(0, 8_000, 1_000):
+        points = [Metric("loss", 5_000.0 if n == 4_321 else 1.0, n, n) for n in range(begin, begin + 1_000)]
+        client.log_batch(run_id, points)
+    text = tailrace("top", "--once", "--tracking-uri", sqlite_uri, "long").stdout
+    assert "5000┤" in text
+    assert "sampled" not in text
+
+
 def test_a_store_that_is_not_there_is_an_error() -> None:
     result = tailrace("top", "--once", "--tracking-uri", "sqlite:////nowhere/mlflow.db")
     assert result.exit_code == 3

@@ -31,6 +31,7 @@ class _Source:
         pass
 
     complete = True
+    closest = True
 
     def look(self, drawn: Collection[str]) -> Known:
         self.looks, self.new = self.looks + 1, False

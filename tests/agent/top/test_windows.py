@@ -76,7 +76,10 @@ def _window(uri: str, run_id: str, first: int, last: int, *, all_: bool = False,
 
 def test_a_window_is_drawn_with_every_point_that_it_has(windows: Windows, uri: str, run_id: str) -> None:
     course = _sampled()
+    windows.want([_window(uri, run_id, 1200, 1300)])
+    assert not windows.idle
     _read(windows, [_window(uri, run_id, 1200, 1300)])
+    assert windows.idle
     found = windows.closer("a", {"x": course, "other": course})
     assert found["other"] is course
     inside = [span for span in found["x"].line if 1200 <= span.step <= 1300]
