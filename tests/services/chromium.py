@@ -81,13 +81,9 @@ def need_browser() -> None:
 @contextlib.contextmanager
 def browser(directory: Path, *, width: int = 1280, height: int = 960) -> Iterator[Browser]:
     """A browser with an empty profile in `directory`."""
-    log = directory / "chromedriver.log"
-    with log.open("w") as output:
-        driver = subprocess.Popen(
-            ["chromedriver", "--port=0"], stdout=output, stderr=output, start_new_session=True, cwd=directory
-        )
+    driver, port = _driver(directory)
     try:
-        base = f"{_HERE}:{_port(log)}/session"
+        base = f"{_HERE}:{port}/session"
         arguments = [*_ARGUMENTS, f"--user-data-dir={directory / 'profile'}", f"--window-size={width},{height}"]
         options = {"binary": shutil.which("chromium"), "args": arguments}
         patience = {"script": 150_000, "pageLoad": 150_000}  # a busy machine draws charts in software
@@ -104,14 +100,23 @@ def browser(directory: Path, *, width: int = 1280, height: int = 960) -> Iterato
         driver.wait(20)
 
 
-def _port(log: Path) -> int:
-    """Which port chromedriver has chosen."""
+def _driver(directory: Path) -> tuple[subprocess.Popen[bytes], int]:
+    """A chromedriver, and the port that it has chosen."""
+    log, mark = directory / "chromedriver.log", "started successfully on port "
     deadline = time.monotonic() + 60
-    mark = "started successfully on port "
-    while mark not in (text := log.read_text()):
+    while True:
+        with log.open("w") as output:
+            driver = subprocess.Popen(
+                ["chromedriver", "--port=0"], stdout=output, stderr=output, start_new_session=True, cwd=directory
+            )
+        while mark not in (text := log.read_text()) and driver.poll() is None:
+            assert time.monotonic() < deadline, text
+            time.sleep(0.05)
+        if mark in (text := log.read_text()):
+            return driver, int(text.partition(mark)[2].split(".")[0])
+        # It looks for a port that is free for IPv6 and then takes it for IPv4, too, where it need not be.
+        assert "Address already in use" in text, text
         assert time.monotonic() < deadline, text
-        time.sleep(0.05)
-    return int(text.partition(mark)[2].split(".")[0])
 
 
 def _call(url: str, body: dict[str, Any]) -> Any:

@@ -116,7 +116,7 @@ def test_batches_that_are_told_in_another_order_leave_the_next_epoch_its_steps(s
     callback.on_train_end()
     sdk.flush()
     history = named(sqlite_uri, "disorder").history("batch/loss")
-    assert history == [(step, float(step % 3)) for step in range(6)]
+    assert sorted(history) == [(step, float(step % 3)) for step in range(6)]  # times are as they were told
 
 
 def test_a_fit_whose_run_is_asked_to_stop_ends_with_the_batch(sdk: Tracker, sqlite_uri: str) -> None:
