@@ -86,8 +86,8 @@ MUTATIONS = {
     ),
     "two threads serve one run at the same time": Mutation(
         "",  # never was: several threads came with the claim
-        "delivery.deliver:Delivery._serving",
-        "state.run not in self._served and",
+        "delivery.claims:Claims.serving",
+        "run not in self._served and",
         "True and",
     ),
     "rows are fed twice when a drain fails half way": Mutation(

@@ -24,11 +24,12 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import msgspec
 
+from tailrace_agent.delivery.claims import Claims
 from tailrace_agent.delivery.pace import Pace, Turn
 from tailrace_agent.delivery.run_book import RunBook
 from tailrace_agent.delivery.run_ends import RunEnds
@@ -108,9 +109,9 @@ class Delivery:
         self._requests = RunRequests(spool, book, self._ends, self._names, self._pace, log)
         self._since: dict[int, float] = {}
         self._first: dict[int, float] = {}
-        self._lock = threading.Lock()  # around the two below
+        self._lock = threading.Lock()  # around the one below
         self._inside = 0  # threads in `step`
-        self._served: set[int] = set()  # runs
+        self._claims = Claims()
 
     @property
     def probing(self) -> bool:
@@ -166,7 +167,7 @@ class Delivery:
             for state in self._book.unfinished(self.tracking_uri):
                 if self._too_many or self._monotonic() < self._pace.ready_at:  # what another one has found
                     return now + _NOT_OUR_TURN
-                with self._serving(state) as ours:
+                with self._claims.serving(state.run, partial(_unfinished, state)) as ours:
                     if ours:
                         turn = self._pace.turn()
                         deadline = min(deadline, self._serve(self.sink, state, now, turn))
@@ -182,20 +183,6 @@ class Delivery:
             # The worker logs it, and calls this again after a pause.
             self._book.trouble(self.tracking_uri, f"unexpected: {error!r}")
             raise
-
-    @contextmanager
-    def _serving(self, state: RunState) -> Iterator[bool]:
-        """Whether it is this thread that serves the run meanwhile: another one has it, or has just finished it."""
-        with self._lock:
-            ours = state.run not in self._served and not state.finalized
-            if ours:
-                self._served.add(state.run)
-        try:
-            yield ours
-        finally:
-            if ours:
-                with self._lock:
-                    self._served.discard(state.run)
 
     # -- one run -----------------------------------------------------------------------------------------------------
 
@@ -385,3 +372,9 @@ class Delivery:
         self._ends.forget(run)
         self._names.forget(run)
         self._requests.forget(run)
+
+
+def _unfinished(state: RunState, others: int) -> bool:
+    """Whether no other thread has just finished the run."""
+    del others
+    return not state.finalized

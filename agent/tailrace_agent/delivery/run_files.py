@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from tailrace_agent.delivery.claims import Claims
 from tailrace_agent.delivery.deliver import Delivery
 from tailrace_agent.delivery.pace import Pace, Turn
 from tailrace_agent.delivery.printed_names import set_apart
@@ -73,8 +74,8 @@ class RunFiles:
         self._described_tries: dict[int, int] = {}
         self._printed_tries: dict[int, int] = {}
         self._given_up = False  # the store was away for all tries, and has taken nothing since
-        self._lock = threading.Lock()  # around `stored` and the one below
-        self._served: set[int] = set()  # runs
+        self._lock = threading.Lock()  # around `stored`
+        self._claims = Claims()
 
     @property
     def threads(self) -> int:
@@ -98,25 +99,14 @@ class RunFiles:
             if sink is None or state.ref is None:
                 deadline = min(deadline, now + (IDLE if self._delivery.refused else _NOT_YET))
                 continue
-            with self._serving(state) as ours:
+            with self._claims.serving(state.run, partial(self._still_waits, state)) as ours:
                 if ours:
                     return self._store(sink, state, now)
         return deadline
 
-    @contextmanager
-    def _serving(self, state: RunState) -> Iterator[bool]:
-        """Whether it is this thread that serves the run meanwhile: another one has it, or has just stored all."""
-        with self._lock:
-            others = len(self._served)
-            ours = state.run not in self._served and _waits(state) and not (others and self._pace.by_one)
-            if ours:
-                self._served.add(state.run)
-        try:
-            yield ours
-        finally:
-            if ours:
-                with self._lock:
-                    self._served.discard(state.run)
+    def _still_waits(self, state: RunState, others: int) -> bool:
+        """Whether no other thread has just stored all, and the store may be asked beside others."""
+        return _waits(state) and not (others and self._pace.by_one)
 
     def _store(self, sink: Sink, state: RunState, now: float) -> float:
         turn = self._pace.turn()

@@ -56,7 +56,7 @@ def _log_metrics(before: Callable[..., Any]) -> Callable[..., Any]:
         if run_id is None and synchronous is None and not more and not others and type(metrics) is dict:
             run = _to_write(metrics, step, timestamp)
             if run is not None:
-                _write(run, metrics, step, timestamp)
+                run.write_row(metrics, step or 0, timestamp or time.time_ns() // 1_000_000)
                 return None
         return before(metrics, step, synchronous, run_id, timestamp, *more, **others)
 
@@ -79,7 +79,7 @@ def _log_metric(before: Callable[..., Any]) -> Callable[..., Any]:
             metrics = {key: value}
             run = _to_write(metrics, step, timestamp)
             if run is not None:
-                _write(run, metrics, step, timestamp)
+                run.write_row(metrics, step or 0, timestamp or time.time_ns() // 1_000_000)
                 return None
         return before(key, value, step, synchronous, timestamp, run_id, *more, **others)
 
@@ -109,8 +109,3 @@ def _to_write(metrics: dict[str, Any], step: int | None, timestamp: int | None) 
     runs = getattr(_get_store(), "tailrace_runs", None)
     found: StoreRun | None = None if runs is None else runs.to_write(run.info.run_id)
     return found
-
-
-def _write(run: StoreRun, metrics: dict[str, float], step: int | None, timestamp: int | None) -> None:
-    at = timestamp or time.time_ns() // 1_000_000
-    run.write_row(metrics, step or 0, at)
