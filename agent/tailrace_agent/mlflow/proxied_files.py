@@ -61,11 +61,14 @@ class ProxiedFiles:
         """The JSON object that an answer is."""
         raise NotImplementedError
 
-    def upload(self, files: Sequence[tuple[Path, str]]) -> dict[str, str]:
-        """Uploads files, each `(file, where it is to lie)`: which of them lie elsewhere, by where they were to lie."""
+    def upload(self, files: Sequence[tuple[Path, str]], *, confirmed: bool = True) -> dict[str, str]:
+        """Uploads files, each `(file, where it is to lie)`: which of them lie elsewhere, by where they were to lie.
+
+        With `confirmed` those are looked for whose upload was answered with nothing.
+        """
         names = {wanted: stored_name(wanted) for _, wanted in files}
         unconfirmed = [(file, names[wanted]) for file, wanted in files if not self.put(file, names[wanted])]
-        if unconfirmed:
+        if unconfirmed and confirmed:
             self.confirm(unconfirmed)
         return {wanted: name for wanted, name in names.items() if name != wanted}
 

@@ -3,7 +3,9 @@
 What this module promises: the same as `mlflow.requests`, with the same words for what goes wrong. A request has
 MLflow's headers and login, is bounded by `http_bounds`, and follows no redirect. It goes to the tracking server alone.
 
-Proxies, `.netrc` and the system's certificates are `requests`' own business, as under MLflow.
+Proxies, `.netrc` and the system's certificates are `requests`' own business, as under MLflow. Its steps are those of
+`Session.request` without cookies, redirects and hooks, which no request has here; what is the same for each request to
+a server is looked up once. The rest is half of a request's time.
 """
 
 from __future__ import annotations
@@ -12,10 +14,14 @@ import functools
 import json
 import os
 import socket
-from typing import Any
+import time
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, BinaryIO, Final
 
 import requests
 from requests.adapters import HTTPAdapter
+from requests.utils import get_netrc_auth
 from urllib3.connection import HTTPConnection
 
 from tailrace_agent.mlflow.answers import OK, hold_answer, json_object
@@ -23,6 +29,12 @@ from tailrace_agent.mlflow.http_bounds import bound
 from tailrace_agent.rest.credentials import identity, is_true
 
 __all__ = ["answered", "send_once"]
+
+_PROXIES: Final = tuple(f"{what}_proxy" for what in ("http", "https", "all", "no"))
+_LOOKED_AT: Final = (*_PROXIES, *map(str.upper, _PROXIES), "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+"""Variables that `requests` reads for each request, for which it walks through all that there are."""
+_ANEW: Final = 60
+"""Seconds after which the system's own settings of proxies are looked at again (macOS and Windows have some)."""
 
 
 class NoAnswer(Exception):
@@ -42,34 +54,44 @@ class ServerError(Exception):
         self.error_code, self.json = error_code, json
 
 
-def send_once(address: str, method: str, timeout: float, **content: Any) -> requests.Response:
+def send_once(
+    address: str,
+    method: str,
+    timeout: float,
+    *,
+    params: Mapping[str, Any] | None = None,
+    data: bytes | BinaryIO | None = None,
+    json: Any = None,
+    extra_headers: Mapping[str, str] = MappingProxyType({}),
+    stream: bool = False,
+) -> requests.Response:
     """One request.
 
     Args:
         address: Where to, on the tracking server.
         method: `GET`, `POST`, `PUT`.
         timeout: Seconds that it may take; anew for each MiB.
-        **content: What `requests` calls it; `extra_headers` go with MLflow's own. With `stream=True` only the head of
-            an answer is read.
+        params: What stands behind the address.
+        data: The body as it is.
+        json: The body, to be encoded.
+        extra_headers: Go with MLflow's own.
+        stream: Whether only the head of an answer is read.
 
     Raises:
         Exception: There was none, or it cannot be believed.
     """
     who = identity()
-    headers = {**who.headers, **content.pop("extra_headers", {})}
-    stream = content.pop("stream", False)
+    session = _session(os.getpid())
     try:
-        response = _session(os.getpid()).request(
-            method,
-            address,
-            headers=headers,
-            timeout=timeout,
-            verify=who.verify,
-            cert=who.cert,
-            allow_redirects=False,
-            stream=True,  # the body is bounded where it is read
-            **content,
-        )
+        request = requests.PreparedRequest()
+        request.prepare_method(method)
+        request.prepare_url(address, params)
+        request.prepare_headers({**session.headers, **who.headers, **extra_headers})
+        request.prepare_body(data, None, json)
+        request.prepare_auth(get_netrc_auth(address), address)
+        around = _surroundings("/".join(address.split("/", 3)[:3]), who.verify, who.cert)
+        # As a stream: the body is bounded where it is read.
+        response = session.get_adapter(address).send(request, stream=True, timeout=timeout, **around)
     except Exception as error:  # whatever `requests` and the encoding come up with
         raise NoAnswer(f"API request to {address} failed with exception {error}") from error
     hold_answer(response, stream=stream)
@@ -94,6 +116,18 @@ def _verify(response: requests.Response, path: str) -> None:
     raise ServerError(
         f"API request to endpoint {path} failed with error code {status} != {OK}. Response body: '{response.text}'"
     )
+
+
+def _surroundings(server: str, verify: bool | str, cert: str | None) -> dict[str, Any]:
+    """The proxies and certificates of a request to a server."""
+    found = tuple(map(os.environ.get, _LOOKED_AT))
+    return _looked_up(os.getpid(), server, verify, cert, found, time.monotonic() // _ANEW)
+
+
+@functools.lru_cache(maxsize=16)
+def _looked_up(pid: int, server: str, verify: bool | str, cert: str | None, *_: object) -> dict[str, Any]:
+    around = _session(pid).merge_environment_settings(server, {}, None, verify, cert)
+    return {what: around[what] for what in ("proxies", "verify", "cert")}
 
 
 @functools.lru_cache(maxsize=1)

@@ -130,8 +130,13 @@ class Sink(Protocol):
     def log_artifact(self, run_id: str, path: Path, artifact_path: str | None) -> Renamed:
         """Uploads a file, or a directory under its own name; which files the store has under other names."""
 
-    def log_artifacts(self, run_id: str, directory: Path, artifact_path: str | None) -> Renamed:
-        """Uploads everything in a directory; which files the store has under other names."""
+    def log_artifacts(
+        self, run_id: str, directory: Path, artifact_path: str | None, *, confirmed: bool = True
+    ) -> Renamed:
+        """Uploads everything in a directory; which files the store has under other names.
+
+        Without `confirmed` an answer that says neither yes nor no is taken for yes.
+        """
 
     def fetch_artifact(self, run_id: str, artifact_file: str, directory: Path) -> Path | None:
         """Downloads one file of the run's artifacts into a directory; None when the run has none of that name."""

@@ -175,8 +175,11 @@ class MemorySink:
             self._store(self._active(run_id), path, posixpath.join(artifact_path or "", path.name))
         return {}
 
-    def log_artifacts(self, run_id: str, directory: Path, artifact_path: str | None) -> Renamed:
+    def log_artifacts(
+        self, run_id: str, directory: Path, artifact_path: str | None, *, confirmed: bool = True
+    ) -> Renamed:
         """Keeps the contents of everything in a directory."""
+        del confirmed  # it always says yes
         with self._call("log_artifacts"):
             self._store(self._active(run_id), directory, artifact_path or "")
         return {}

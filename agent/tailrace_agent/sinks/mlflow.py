@@ -213,7 +213,9 @@ class MlflowSink:
             repository.log_artifact(str(path), artifact_path)
         return {}
 
-    def log_artifacts(self, run_id: str, directory: Path, artifact_path: str | None) -> Renamed:
+    def log_artifacts(
+        self, run_id: str, directory: Path, artifact_path: str | None, *, confirmed: bool = True
+    ) -> Renamed:
         """Uploads everything in a directory."""
         if not directory.is_dir():
             raise Refused(f"the directory to upload is gone: {directory}")
@@ -221,7 +223,8 @@ class MlflowSink:
             if is_proxied(repository):
                 files = sorted(file for file in directory.rglob("*") if file.is_file())
                 under = artifact_path or ""
-                return dict(repository.upload([(file, join(under, file.relative_to(directory))) for file in files]))
+                wanted = [(file, join(under, file.relative_to(directory))) for file in files]
+                return dict(repository.upload(wanted, confirmed=confirmed))
             repository.log_artifacts(str(directory), artifact_path)
         return {}
 

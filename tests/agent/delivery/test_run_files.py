@@ -46,11 +46,11 @@ def test_threads_store_different_runs_at_the_same_time(rig: UploadRig) -> None:
     together, seen = threading.Barrier(2, timeout=20), list[str]()
     send = rig.sink.log_artifacts
 
-    def log_artifacts(run_id: str, *rest: Any) -> Any:
+    def log_artifacts(run_id: str, *rest: Any, **named: Any) -> Any:
         seen.append(run_id)
         if len(seen) <= 2:
             together.wait()
-        return send(run_id, *rest)
+        return send(run_id, *rest, **named)
 
     rig.sink.log_artifacts = log_artifacts
     threads = [threading.Thread(target=rig.files.step, args=(rig.now,)) for _ in range(2)]
@@ -63,6 +63,34 @@ def test_threads_store_different_runs_at_the_same_time(rig: UploadRig) -> None:
     assert described(rig) == [1, 2, 3]
     assert len(seen) == 3
     assert rig.files.stored == 3
+
+
+def test_a_store_that_has_kept_one_run_s_metadata_is_trusted_with_the_next_for_a_minute(rig: UploadRig) -> None:
+    send, confirmed = rig.sink.log_artifacts, list[bool]()
+
+    def log_artifacts(run_id: str, *rest: Any, **named: Any) -> Any:
+        confirmed.append(named["confirmed"])
+        return send(run_id, *rest, **named)
+
+    rig.sink.log_artifacts = log_artifacts
+    rig.files.step(rig.now)
+    rig.files.step(rig.now)
+    rig.files.step(rig.now + 61)
+    assert confirmed == [True, False, True]
+
+
+def test_a_store_that_has_failed_must_show_anew_that_it_keeps_metadata(rig: UploadRig) -> None:
+    send, confirmed = rig.sink.log_artifacts, list[bool]()
+
+    def log_artifacts(run_id: str, *rest: Any, **named: Any) -> Any:
+        confirmed.append(named["confirmed"])
+        if len(confirmed) == 2:
+            raise Unavailable("away")
+        return send(run_id, *rest, **named)
+
+    rig.sink.log_artifacts = log_artifacts
+    rig.run()
+    assert confirmed[:3] == [True, False, True]
 
 
 def test_a_store_that_is_away_is_asked_by_one_alone_and_then_after_a_pause(rig: UploadRig) -> None:
@@ -136,8 +164,8 @@ def test_what_a_run_goes_on_to_print_is_not_deleted_by_whoever_stores_what_it_ha
 
     send, texts = rig.sink.log_artifacts, ["before, and after"]
 
-    def log_artifacts(run_id: str, directory: Path, *rest: Any) -> Any:
-        found = send(run_id, directory, *rest)
+    def log_artifacts(run_id: str, directory: Path, *rest: Any, **named: Any) -> Any:
+        found = send(run_id, directory, *rest, **named)
         if directory.name == "console-1" and texts:
             rig.book.start(Start(rig.state(1).spec), "ring")  # it is resumed
             stage(texts.pop())

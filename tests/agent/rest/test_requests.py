@@ -120,3 +120,39 @@ def test_a_redirect_is_not_followed_and_takes_no_token_along(monkeypatch: pytest
         response = send_once(f"{server.uri}/x", "POST", 5, json={})
     assert (response.status_code, target.requests) == (307, [])
     assert b"s3cr3t" in server.requests[0]
+
+
+@pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY", "all_proxy"])
+def test_a_proxy_is_used_from_when_it_is_named_until_it_is_not(
+    variable: str, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked() -> list[tuple[str, str]]:
+        before = len(recorder.requests)
+        for way in (mlflows, ours):
+            way("http://tracking.invalid").delete_run(RUN_ID)
+        return [(request.method, request.address) for request in recorder.requests[before:]]
+
+    for each in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(each, raising=False)
+    through = [("POST", "http://tracking.invalid/api/2.0/mlflow/runs/delete")] * 2
+    monkeypatch.setenv(variable, recorder.uri)
+    assert asked() == through
+    monkeypatch.setenv("no_proxy", "tracking.invalid")
+    for way in (mlflows, ours):
+        with pytest.raises(Exception, match=r"tracking\.invalid"):
+            way("http://tracking.invalid").delete_run(RUN_ID)
+    monkeypatch.delenv("no_proxy")
+    assert asked() == through
+
+
+@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_a_bundle_of_certificates_is_looked_for_where_requests_would(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for each in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(each, raising=False)
+    assert "nowhere" not in str(_outcome(ours, "https://127.0.0.1:1", SINK_CALLS["log"]))
+    monkeypatch.setenv(variable, "/nowhere/bundle.pem")
+    theirs, own = (_outcome(way, "https://127.0.0.1:1", SINK_CALLS["log"]) for way in (mlflows, ours))
+    assert own == theirs
+    assert "/nowhere/bundle.pem" in str(own)
