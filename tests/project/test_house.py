@@ -30,7 +30,11 @@ OF_OTHERS = {
     },  # MLflow's
     "sdk/tailrace/_fluent/beside.py": {"_active_run_stack"},  # MLflow's
     "sdk/tailrace/_fluent/traced.py": {"_active_run_stack"},  # MLflow's
-    "sdk/tailrace/store/fluent_metrics.py": {"_active_run_stack"},  # MLflow's
+    "sdk/tailrace/store/fluent_metrics.py": {
+        "_ACTIVE_MODEL_CONTEXT",
+        "_active_run_stack",
+        "_get_store_with_resolved_uri",
+    },  # MLflow's
     "sdk/tailrace/_log/device_slots.py": {"_C", "_cuda_getCurrentRawStream"},  # torch's: a handle that C can use
     "sdk/tailrace/_log/thinning.py": {"_version"},  # torch's: how often a tensor was changed in place
     "sdk/tailrace/store/active_run.py": {"_active_run_stack"},  # MLflow's

@@ -78,7 +78,7 @@ class MetricCalls(RunPart):
         if timestamp is None or self._core.latest is not None:
             self._log(metrics, step=step)
         else:
-            self._log_at(metrics, step, self._as_time(timestamp))
+            self._core.slow_path.log_at(metrics, step, self._as_time(timestamp))
 
     def observe(self, names: str | Iterable[str], callback: Callable[[int, dict[str, float]], object]) -> None:
         """Calls a function after each `log()` of this run that holds one of some metrics.
@@ -106,18 +106,6 @@ class MetricCalls(RunPart):
 
     def _log(self, metrics: Mapping[str, Any] | None, *, step: int | None) -> None:
         self.__dict__["log"](metrics, step=step)
-
-    def _log_at(self, metrics: Mapping[str, Any], step: int, time_ns: int) -> None:
-        """Logs with a time that is not now."""
-        channel = self._core.channel
-        try:
-            assert channel.encode is not None
-            row = channel.encode((channel.run, step, time_ns, {**metrics}))
-        except Exception as error:  # noqa: BLE001 - as in the hot path
-            # Not `timed`: from a time of its own no cost of the call can be told.
-            self._core.slow_path.take({}, metrics, step, time_ns, error)
-            return
-        channel.put(row)
 
     def _as_time(self, timestamp: Any) -> int:
         """Nanoseconds from MLflow's milliseconds; now, with a warning, from what cannot be any."""

@@ -3,18 +3,20 @@
 MLflow makes a client and an entity for each of them, looks for models that the run has made at that step, and reads two
 variables of the environment: nine tenths of the call with the plug-in. Where none of that can matter, the numbers go to
 the ring. All else, and each name for the first time, goes MLflow's way, which says what is wrong with it.
+
+Between two steps of training each function that is called costs microseconds, since nothing of it is in the processor's
+caches: what MLflow's own functions would look up is looked up here where they would.
 """
 
 from __future__ import annotations
 
 import functools
 import os
-import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import mlflow
 from mlflow.tracking import fluent
-from mlflow.tracking._tracking_service.utils import _get_store
+from mlflow.tracking._tracking_service.utils import _tracking_store_registry, get_tracking_uri
 from mlflow.utils.validation import MAX_METRICS_PER_BATCH
 
 from tailrace.store.validation import all_known
@@ -26,7 +28,13 @@ if TYPE_CHECKING:
 
 __all__ = ["shorten_fluent_calls"]
 
-_ASYNC = "MLFLOW_ENABLE_ASYNC_LOGGING"
+_ASYNC: Final = "MLFLOW_ENABLE_ASYNC_LOGGING"
+# Of what `os.environ` has, without the exception that it raises inside for each variable that is not set.
+_environment: Final[Any] = getattr(os.environ, "_data", os.environ)
+_async: Final[Any] = _ASYNC if _environment is os.environ else os.environ.encodekey(_ASYNC)
+_are_floats: Final = frozenset({float}).issuperset
+_last: tuple[Any, str | None] = (None, None)
+"""The active run that was looked at last, and its id if nothing but its id matters: all of that are properties."""
 
 
 def shorten_fluent_calls() -> None:
@@ -56,7 +64,7 @@ def _log_metrics(before: Callable[..., Any]) -> Callable[..., Any]:
         if run_id is None and synchronous is None and not more and not others and type(metrics) is dict:
             run = _to_write(metrics, step, timestamp)
             if run is not None:
-                run.write_row(metrics, step or 0, timestamp or time.time_ns() // 1_000_000)
+                run.write_row(metrics, step or 0, timestamp)
                 return None
         return before(metrics, step, synchronous, run_id, timestamp, *more, **others)
 
@@ -79,7 +87,7 @@ def _log_metric(before: Callable[..., Any]) -> Callable[..., Any]:
             metrics = {key: value}
             run = _to_write(metrics, step, timestamp)
             if run is not None:
-                run.write_row(metrics, step or 0, timestamp or time.time_ns() // 1_000_000)
+                run.write_row(metrics, step or 0, timestamp)
                 return None
         return before(key, value, step, synchronous, timestamp, run_id, *more, **others)
 
@@ -91,21 +99,29 @@ def _to_write(metrics: dict[str, Any], step: int | None, timestamp: int | None) 
     if (
         not 0 < len(metrics) <= MAX_METRICS_PER_BATCH
         or not all_known(metrics)
+        or not _are_floats(map(type, metrics.values()))
         or not (step is None or type(step) is int)
         or not (timestamp is None or (type(timestamp) is int and timestamp > 0))
-        or _ASYNC in os.environ
-        or fluent.get_active_model_id() is not None
+        or _async in _environment
     ):
         return None
-    for value in metrics.values():
-        if type(value) is not float:
-            return None
-    active = fluent._active_run_stack.get()
-    if not active:
+    try:
+        active, began_in = fluent._active_run_stack.thread_local.value
+        model, set_in = fluent._ACTIVE_MODEL_CONTEXT.thread_local.value
+    except AttributeError:  # this thread has not asked for them yet, which MLflow's way does
         return None
-    run = active[-1]
-    if run.outputs is not None and run.outputs.model_outputs:  # MLflow notes which of its models has them
+    if not active or model.model_id is not None or not began_in == set_in == os.getpid():
         return None
-    runs = getattr(_get_store(), "tailrace_runs", None)
-    found: StoreRun | None = None if runs is None else runs.to_write(run.info.run_id)
+    global _last  # replaced as a whole, so threads need no lock
+    last, run_id = _last
+    if active[-1] is not last:
+        last = active[-1]
+        has_models = last.outputs is not None and last.outputs.model_outputs
+        run_id = None if has_models else last.info.run_id  # MLflow notes which of the models has a metric
+        _last = last, run_id
+    if run_id is None:
+        return None
+    store = _tracking_store_registry._get_store_with_resolved_uri(get_tracking_uri(), None)
+    runs = getattr(store, "tailrace_runs", None)
+    found: StoreRun | None = None if runs is None else runs.to_write(run_id)
     return found

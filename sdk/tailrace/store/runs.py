@@ -117,10 +117,18 @@ class StoreRun:
             self._tags.update((tag.key, tag.value) for tag in tags)
             self._fresh.add(values, params, tags)
 
-    def write_row(self, metrics: dict[str, float], step: int, timestamp: int) -> None:
-        """Puts values of one step and time (milliseconds since 1970) on the ring; they have been checked."""
-        self._reopen()
-        self._handle.log_metrics(metrics, step, timestamp)
+    def write_row(self, metrics: dict[str, float], step: int, timestamp: int | None) -> None:
+        """Puts values of one step and time (milliseconds since 1970; now by default) on the ring.
+
+        They have been checked.
+        """
+        if self.core.ended:
+            self._reopen()
+        if timestamp is None:
+            self._handle.log(metrics, step)
+            timestamp = time.time_ns() // 1_000_000
+        else:
+            self.core.slow_path.log_at(metrics, step, timestamp * 1_000_000)
         with self._lock:
             self._fresh.add_row(metrics, step, timestamp)
 

@@ -15,12 +15,14 @@ from mlflow.utils.validation import (
 from tailrace.store.overlay import Value
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 __all__ = ["all_known", "checked_batch", "checked_metric", "checked_param", "checked_tag"]
 
 _REMEMBERED_AT_MOST: Final = 10_000
 _good: set[str] = set()
+all_known: Final[Callable[[Iterable[str]], bool]] = _good.issuperset
+"""Whether MLflow has taken metrics of all of these names before."""
 
 
 def checked_batch(
@@ -37,11 +39,6 @@ def checked_batch(
     _validate_batch_log_limits(values, checked, texts)
     _validate_param_keys_unique(checked)
     return values, checked, texts
-
-
-def all_known(keys: Iterable[str]) -> bool:
-    """Whether MLflow has taken metrics of all of these names before."""
-    return _good.issuperset(keys)
 
 
 def checked_metric(metric: Any) -> Value:

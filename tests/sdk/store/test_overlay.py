@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import pytest
 from mlflow.entities import Metric, Param, Run, RunData, RunInfo, RunTag
 
 from tailrace.store.overlay import Written, changed, overlaid
@@ -53,3 +54,15 @@ def test_what_was_written_later_lies_over_what_was_written_before() -> None:
     assert (before.metrics["loss"][2], before.params, before.tags) == (1.0, {"a": "1"}, {"t": "2"})
     assert bool(before)
     assert not Written()
+
+
+@pytest.mark.parametrize("rows", [1, 63, 64, 65, 300])
+def test_rows_that_are_looked_through_later_leave_the_same_as_values_that_are_looked_at_now(rows: int) -> None:
+    at_once, later, row = Written(), Written(), {"loss": 0.0, "best": 0.0}
+    for number in range(rows):
+        step, timestamp = (number * 7) % rows, 5 - number % 3
+        row.update(loss=float(number), best=-float(number))  # the caller's own, who fills it anew
+        at_once.add([(key, value, timestamp, step) for key, value in row.items()], (), ())
+        later.add_row(row, step, timestamp)
+    assert bool(later)
+    assert later.metrics == at_once.metrics
