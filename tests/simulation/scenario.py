@@ -190,6 +190,8 @@ class _Draw:
         for _ in range(rng.randint(1, 3)):
             which = rng.random()
             log = ["log", self._trainer(), self._run(), 1, "plain"]
+            if "bound" in self._families and rng.random() < 0.5:  # the bound is reached while a request is on its way
+                log = ["burst", *log[1:3], rng.randint(20, 120)]
             turn = ["turn", rng.choice(("upload", "deliver", "deliver-2", "deliver-3"))]
             others.append(log if which < 0.4 else self._call() if which < 0.6 else turn)
         return [self._arm(rng.choice(_PAUSES), "meanwhile", *others, ["turn", "drain"])]
