@@ -13,6 +13,8 @@ Not thread-safe: the drain's thread calls everything.
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
@@ -56,11 +58,15 @@ class DeviceRow(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Found(NamedTuple):
-    """What a look at some places has found: the values that are there, how many never will be, and whether to wait."""
+    """What a look at some places has found: the values that are there, how many never will be, and whether to wait.
+
+    `unread`: the slots could not be opened now, so some may be there all the same.
+    """
 
     values: dict[str, float]
     lost: int
     waits: bool
+    unread: bool = False
 
 
 class Landed(NamedTuple):
@@ -86,7 +92,8 @@ class DeviceRows:
         self._open = slots
         self._readers: dict[str, SlotsReader] = {}
         self._rows: dict[str, dict[int, DeviceRow]] = {}  # by ring, and by block
-        self._over: set[str] = set()
+        self._of_run: Counter[int] = Counter()
+        self._over: dict[str, float] = {}  # since when; at first unknown
         self._ended: dict[int, float] = {}
         self._landed_at: dict[str, float] = {}
         self._look_at: dict[str, float] = {}
@@ -101,25 +108,29 @@ class DeviceRows:
             except msgspec.DecodeError:
                 yield block
             else:
-                self._rows.setdefault(row.ring, {})[block] = row
+                self._put(block, row)
+
+    def of_run(self, run: int) -> int:
+        """How many rows of a run are aside."""
+        return self._of_run[run]
 
     def find(self, ring: str, places: Mapping[str, Place]) -> Found:
         """Which of these values are there."""
         values: dict[str, float] = {}
-        lost = waiting = 0
+        lost = waiting = unread = 0
         for key, place in places.items():
             try:
                 value = self._reader(ring).read(place)
             except (LookupError, SessionError, FileNotFoundError):
                 lost += 1
             except OSError:  # no descriptor is left, say: that passes
-                waiting += 1
+                waiting, unread = waiting + 1, unread + 1
             else:
                 if value is None:
                     waiting += 1
                 else:
                     values[key] = value
-        return Found(values, lost, waiting > 0)
+        return Found(values, lost, waiting > 0, unread > 0)
 
     def look(self, now: float) -> Iterator[Landed]:
         """The rows that are aside no longer: all of their values are there, or will never be. Changes nothing."""
@@ -127,6 +138,8 @@ class DeviceRows:
             over = ring in self._over
             if now < self._look_at.get(ring, now) and not over:
                 continue
+            if over:
+                self._over[ring] = min(self._over[ring], now)
             landed = False
             for block, row in rows.items():
                 found = self.find(ring, row.places)
@@ -134,7 +147,7 @@ class DeviceRows:
                     landed = True
                     # The slots are gone after a reboot, and with them what there was of the value.
                     yield Landed(block, row, found, _DAMAGED if ring in self._readers else _NEVER)
-                elif over or self._hopeless(row, now):
+                elif (over and not (found.unread and now - self._over[ring] <= _PATIENCE)) or self._hopeless(row, now):
                     missing = len(row.places) - len(found.values)
                     yield Landed(block, row, Found(found.values, missing, waits=False), _NEVER)
             if landed:
@@ -149,10 +162,11 @@ class DeviceRows:
     ) -> None:
         """The spool has written this: rows that are aside from now on, rows that are not any more, values it has."""
         for block, row in aside:
-            self._rows.setdefault(row.ring, {})[block] = row
+            self._put(block, row)
         for block, row in landed:
             rows = self._rows[row.ring]
             del rows[block]
+            self._of_run[row.run] -= 1
             if not rows:
                 self._forget(row.ring)
         for ring, places in safe.items():
@@ -170,28 +184,34 @@ class DeviceRows:
     def give_up(self, ring: str) -> bool:
         """The process of this ring is gone, and all of the ring was read; whether something of it is still aside."""
         if ring in self._rows:
-            self._over.add(ring)
+            self._over.setdefault(ring, math.inf)
             return True
         reader = self._readers.pop(ring, None)
         if reader is not None:
             reader.close()
         self._unclaimed.pop(ring, None)
+        self._reclaim_at.pop(ring, None)
         return False
 
     def keep_only(self, rings: set[str]) -> None:
         """There are no rings but these: what was to come by another one never will."""
-        self._over.update(self._rows.keys() - rings)
+        for ring in self._rows.keys() - rings:
+            self._over.setdefault(ring, math.inf)
 
     def reclaim(self, ring: str, now: float) -> None:
         """Frees slots whose value has landed and that no row names, for some seconds. All of the ring was read."""
-        if ring not in self._readers or now < self._reclaim_at.get(ring, 0.0):
+        if now < self._reclaim_at.get(ring, 0.0):
+            return
+        self._reclaim_at[ring] = now + _RECLAIM_EVERY
+        try:  # an agent before this one may have left all of them taken: then no row will ever name one
+            reader = self._reader(ring)
+        except (LookupError, SessionError, OSError):
             return
         known = {place for row in self._rows.get(ring, {}).values() for place in row.places.values()}
-        found = self._readers[ring].landed(known)
+        found = reader.landed(known)
         for place in found & self._unclaimed.get(ring, set()):
-            self._readers[ring].free(place)
+            reader.free(place)
         self._unclaimed[ring] = found
-        self._reclaim_at[ring] = now + _RECLAIM_EVERY
 
     def close(self) -> None:
         """Lets go of all slots; what is in them stays."""
@@ -199,13 +219,17 @@ class DeviceRows:
             reader.close()
         self._readers.clear()
 
+    def _put(self, block: int, row: DeviceRow) -> None:
+        self._rows.setdefault(row.ring, {})[block] = row
+        self._of_run[row.run] += 1
+
     def _hopeless(self, row: DeviceRow, now: float) -> bool:
         ended = self._ended.get(row.run)
         return ended is not None and now - max(ended, self._landed_at.get(row.ring, ended)) > _PATIENCE
 
     def _forget(self, ring: str) -> None:
         del self._rows[ring]
-        self._over.discard(ring)
+        self._over.pop(ring, None)
         self._look_at.pop(ring, None)
 
     def _reader(self, ring: str) -> SlotsReader:

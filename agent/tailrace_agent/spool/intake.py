@@ -6,6 +6,7 @@ What is no number, no string, no step is counted as dropped, with a reason and o
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -161,6 +162,7 @@ class Intake:
     ) -> None:
         self._stage_text, self._limits, self._saw = stage_text, limits, saw
         self.devices = DeviceRows(_no_slots) if devices is None else devices
+        self._coming: Counter[int] = Counter()  # rows with values on devices, by run, since `feed_landed`
         self._open: dict[tuple[int, Kind], tuple[list[bytes], int, int]] = {}
         self._lane: Kind = "metric"
         self._warned: set[tuple[int, object]] = set()
@@ -197,8 +199,10 @@ class Intake:
 
     def feed_landed(self, now: float) -> None:
         """Takes the rows whose values devices have written since; before those that rings bring."""
+        self._coming.clear()
         for block, row, found, reason in self.devices.look(now):
             self._changes.landed.append((block, row))
+            self._coming[row.run] -= 1
             # They were counted when they were put aside, and are counted once more where they go.
             self._changes.count(row.run, "metric", "accepted", -len(row.places))
             if found.lost:
@@ -214,7 +218,7 @@ class Intake:
 
     def take(self) -> Changes:
         """Everything since the last `take`."""
-        for run, step in self.ranks.complete(self._all_done):
+        for run, step in self.ranks.complete(self._nothing_comes):
             if self._saw is not None:
                 self._saw(run, step.step, step.time_ns, step.row, system=False)
             self._split(run, step.step, step.time_ns, step.row)
@@ -325,6 +329,7 @@ class Intake:
         if found.waits:
             row = DeviceRow(ring, run, step, time_ns, places, rest=bool(rest))
             self._changes.aside.append(row)
+            self._coming[run] += 1
             self._changes.count(run, "metric", "accepted", len(places))
             self._changes.last_ns[run] = time_ns
         else:
@@ -385,6 +390,10 @@ class Intake:
         job, done = self._jobs.get(run), self._done.get(run, {})
         # One that has not come yet may have something to say.
         return len(done) >= (job.local_world_size if job is not None else 0) and all(done.values())
+
+    def _nothing_comes(self, run: int) -> bool:
+        """All ranks have done their part, and devices have written all of their values."""
+        return self._all_done(run) and self.devices.of_run(run) + self._coming[run] <= 0
 
     def _salvage(self, body: bytes) -> None:
         """A metrics row with nested values, or with some that are no numbers: the good ones go on."""

@@ -27,6 +27,7 @@ from msgspec.structs import replace
 from tailrace_agent.ipc.finished import SetAside, note_set_aside
 from tailrace_agent.ipc.reasons import Reason
 from tailrace_agent.ledger import as_dropped
+from tailrace_agent.spool.blocks import DEVICE
 from tailrace_agent.spool.counts import count, count_keys, widen
 from tailrace_agent.spool.extremes import Extreme
 from tailrace_agent.spool.schema import body_sum
@@ -42,6 +43,7 @@ _TRIES: Final = 20_000
 _MOST: Final = 1000
 """Entries of a block at most; more is no count."""
 _KINDS: Final = ("metric", "param", "tag", "artifact")
+_OF_BLOCKS: Final = (*_KINDS, DEVICE)  # counted as metrics
 _DAMAGED = (sqlite3.Error, UnicodeDecodeError, OverflowError)
 Row = tuple[Any, ...]
 
@@ -245,7 +247,7 @@ def _take(old: _Damaged, db: sqlite3.Connection) -> bool:
 
 def _balance(db: sqlite3.Connection) -> int:
     """Makes the counts agree with what is there; how many entries are lost."""
-    waiting = _sums(db, "SELECT run, kind, sum(n) FROM block GROUP BY run, kind")
+    waiting = _sums(db, f"SELECT run, replace(kind, '{DEVICE}', 'metric') AS k, sum(n) FROM block GROUP BY run, k")  # noqa: S608
     dead = _sums(db, "SELECT run, kind, sum(n) FROM dead GROUP BY run, kind")
     tallied = _sums(
         db,
@@ -295,7 +297,7 @@ def _is_key(row: Row) -> bool:
 def _is_block(row: Row, sums: Mapping[int, int]) -> bool:
     id_, run, kind, n, first_ns, body, minor = row
     numbers = all(isinstance(value, int) for value in (run, n, first_ns, minor))
-    return numbers and kind in _KINDS and 0 < n <= _MOST and _is_sound(id_, body, sums)
+    return numbers and kind in _OF_BLOCKS and 0 < n <= _MOST and _is_sound(id_, body, sums)
 
 
 def _is_dead(row: Row, sums: Mapping[int, int]) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 from helpers.pipeline_rig import MS, PipelineRig, put, start
 from helpers.slots import Device, ext
 from tailrace_agent.ipc.device_slots import Place
-from tailrace_agent.ipc.records import End, Flush, Rank
+from tailrace_agent.ipc.records import End, Flush, JobPart, Rank, RunSpec, Start
 from tailrace_agent.ipc.ring_writer import RingWriter
 
 REASON = "not computed by its device"
@@ -239,8 +241,6 @@ def test_a_full_disk_changes_nothing_and_the_next_drain_has_it_all(rig: DeviceRi
 
 
 def test_values_of_a_rank_go_where_its_other_values_go(rig: DeviceRig) -> None:
-    from tailrace_agent.ipc.records import JobPart, RunSpec, Start
-
     job = JobPart(key="k", local_world_size=1)
     put(rig.ring_, Start(RunSpec(run=2, start_time=1, cwd="/", job=job)))
     put(rig.ring_, Rank(2, 3, 1, 1, 0, "began", 1, modes={"*": "each"}))
@@ -250,6 +250,87 @@ def test_values_of_a_rank_go_where_its_other_values_go(rig: DeviceRig) -> None:
     rig.device.land(place, 4.0)
     rig.run(2)
     assert {key: [p.value for p in points] for key, points in rig.of(2).metrics.items()} == {"loss/rank3": [4.0]}
+
+
+def test_statistics_of_ranks_wait_for_values_of_ranks_that_have_done_their_part(rig: DeviceRig) -> None:
+    other, modes = rig.ring(), {"*": "stats"}
+    device = Device(rig.session.slots_path(other.path.stem))
+    put(rig.ring_, Start(RunSpec(run=2, start_time=1, cwd="/", job=JobPart(key="k", local_world_size=2))))
+    places = [rig.device.take(), device.take()]
+    for rank, (ring, place) in enumerate(zip((rig.ring_, other), places, strict=True)):
+        put(ring, Rank(2, rank, 1, 1 + rank, 0, "began", 1, modes=modes), (2, 5, 100 * MS, {"loss": ext(place)}))
+        put(ring, Rank(2, rank, 1, 1 + rank, 0, "ended", 9, modes=modes))
+    rig.device.land(places[0], 1.0)
+    rig.run(2)
+    device.land(places[1], 3.0)
+    rig.run(2)
+    assert {key: [p.value for p in points] for key, points in rig.of(2).metrics.items()} == {
+        "loss.mean": [2.0],
+        "loss.min": [1.0],
+        "loss.max": [3.0],
+        "loss.max_rank": [1.0],
+    }
+    assert rig.ledger(2).of("metric").dropped == {}
+    device.close()
+
+
+def test_slots_of_which_a_killed_agent_has_freed_none_are_freed_though_no_row_comes_any_more(rig: DeviceRig) -> None:
+    for slot in range(rig.device.count):
+        place = rig.device.take()
+        rig.device.land(place, float(slot))
+        rig.say({"loss": place}, step=slot)
+    rig.pipeline.takeover._intake.devices.committed = lambda *_: None  # type: ignore[method-assign]
+    rig.pipeline.drain(rig.now)
+    rig.restart()
+    rig.run(20)
+    assert rig.values() == [(slot, float(slot)) for slot in range(rig.device.count)]
+    assert all(rig.device.is_free(slot) for slot in range(rig.device.count))
+
+
+@pytest.mark.parametrize("seconds", [10, 1000])
+def test_slots_that_cannot_be_opened_are_tried_again_for_a_minute(
+    seconds: int, rig: DeviceRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = rig.device.take()
+    rig.say({"loss": place}, step=0)
+    rig.run(1)
+    rig.device.land(place, 7.0)
+    rig.dead.add(rig.name)
+    rig.restart()
+    until, opened = rig.now + seconds, rig.session.slots
+
+    def slots(name: str) -> Any:
+        if rig.now < until:
+            raise OSError(24, "Too many open files")
+        return opened(name)
+
+    monkeypatch.setattr(rig.pipeline.takeover._intake.devices, "_open", slots)
+    rig.run(100)
+    assert counts(rig) == ((1, 1, 0, {}) if seconds < 60 else (1, 0, 0, {REASON: 1}))
+
+
+def test_what_was_aside_in_a_spool_that_is_damaged_is_taken_back(rig: DeviceRig) -> None:
+    landed, later = rig.device.take(), rig.device.take()
+    rig.say({"loss": landed, "host": 1.0}, step=0)
+    rig.say({"loss": later}, step=1)
+    rig.run(1)
+    rig.device.land(landed, 7.0)
+    rig.pipeline.spool.close()
+    path = rig.session.dir / "spool.db"
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        (page,) = database.execute("SELECT rootpage FROM sqlite_master WHERE name = 'delivered_key'").fetchone()
+        (size,) = database.execute("PRAGMA page_size").fetchone()
+    body = bytearray(path.read_bytes())
+    body[(page - 1) * size : page * size] = b"\xff" * size
+    path.write_bytes(body)
+    rig.pipeline = rig.agent()
+    assert [found.entries for found in rig.pipeline.spool.set_aside] == [2]
+    rig.run(2)
+    rig.device.land(later, 8.0)
+    rig.run(2)
+    assert rig.values() == [(0, 7.0), (1, 8.0)]
+    assert counts(rig) == (3, 3, 0, {})
 
 
 @given(seed=st.integers(0, 2**32))
