@@ -107,13 +107,14 @@ def _made(path: Path) -> native.Slots | None:
 
 
 def copied(slots: native.Slots, values: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Has devices copy these values; what is put into a row in their stead. None: not all of them could be copied."""
+    """Has devices copy these values; what is put into a row in their stead. None: not all of them could be copied.
+
+    Raises:
+        Exception: Whatever a foreign tensor raises; nothing has been queued then.
+    """
     copies = []
     for value in values.values():
-        try:
-            copy = _described(slots, value)
-        except Exception:  # noqa: BLE001 - whatever a foreign tensor raises: it is the older way's
-            copy = None
+        copy = _described(slots, value)
         if copy is None:
             return None
         copies.append(copy)
@@ -133,7 +134,8 @@ def _described_array(about: Mapping[str, Any]) -> tuple[int, int, int, int] | No
     stream, name = about.get("stream"), _NUMPY.get(about["typestr"][1:])
     if not stream or name is None or about["typestr"][0] == ">" or any(length != 1 for length in about["shape"]):
         return None
-    return int(about["data"][0]), DTYPES[name], _UNKNOWN_DEVICE, int(stream)
+    address = int(about["data"][0])
+    return (address, DTYPES[name], _UNKNOWN_DEVICE, int(stream)) if 0 < address < 2**64 else None
 
 
 def _stream_of(torch: Any) -> Any:

@@ -64,7 +64,11 @@ class Latest:
             self.values.pop(key, None)  # its parts are there
         self.values.update(parts.numbers)
         for key, value in parts.deferred.items():
-            self.values[key] = _copied(value)
+            try:
+                self.values[key] = _copied(value)
+            except Exception:  # noqa: BLE001 - a lost device, or whatever a foreign class raises
+                self.values.pop(key, None)
+                self.left_out += 1
         while len(self.values) > MOST:
             # The newest names go: those that were there first stay.
             self.values.popitem()

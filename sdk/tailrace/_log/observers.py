@@ -16,6 +16,7 @@ Thread safety: all of it; a callback may be called by several threads at once.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -137,6 +138,8 @@ def _number(value: Any) -> float | None:
     try:
         return to_number(value)
     except NotReady:
-        return to_number(value.item())
+        with contextlib.suppress(Exception):  # a lost device, say: what is raised here would come out of `log`
+            return to_number(value.item())
     except NotANumber:
-        return None
+        pass
+    return None

@@ -143,10 +143,13 @@ class SlowPath:
         """Has devices write these values into slots; what stands for them in a row, or None where that cannot be."""
         from tailrace._log.device_slots import copied, on_cuda
 
-        if self._slots is None or not all(map(on_cuda, deferred.values())):
+        try:
+            if self._slots is None or not all(map(on_cuda, deferred.values())):
+                return None
+            slots = self._slots(next(iter(deferred.values())))
+            return None if slots is None else copied(slots, deferred)
+        except Exception:  # noqa: BLE001 - whatever a foreign class raises when it is asked: it is the older way's
             return None
-        slots = self._slots(next(iter(deferred.values())))
-        return None if slots is None else copied(slots, deferred)
 
     def _defer(self, deferred: dict[str, object], step: int, time_ns: int, *, half: bool) -> list[tuple[str, str]]:
         """Values that are on a device: copied without a sync now, put on the ring when they have arrived.

@@ -107,7 +107,12 @@ def to_number(value: object) -> float:
             return float(value)  # type: ignore[arg-type]
         except OverflowError:
             raise NotANumber("an int too large for a float") from None
-    return _uncommon(value)
+    try:
+        return _uncommon(value)
+    except (NotANumber, NotReady):
+        raise
+    except Exception as error:  # noqa: BLE001 - what a foreign class raises when it is asked what it is
+        raise NotANumber(f"{name_of(value)}: {type(error).__name__}: {error}") from None
 
 
 def _uncommon(value: object) -> float:

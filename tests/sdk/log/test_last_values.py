@@ -37,6 +37,27 @@ def test_a_value_is_kept_as_it_was_at_the_call_and_keeps_no_graph_alive(off: Tra
     assert metrics(tmp_path) == {"plain": 1.0, "tensor": 1.5, "array": 2.5, "narrow": 0.5, "graph": 2.0}
 
 
+class Lost:
+    """A tensor on a device that is lost."""
+
+    shape = ()
+
+    def copy(self) -> object:
+        raise RuntimeError("device lost")
+
+    item = copy
+
+
+Lost.__module__ = "cupy"
+
+
+def test_what_a_lost_device_raises_reaches_no_training(off: Tracker, tmp_path: Path) -> None:
+    with off.start_run():
+        off.log(loss=Lost(), host=1.0)
+        off.log(loss=Lost(), host=2.0)
+    assert metrics(tmp_path) == {"host": 2.0}
+
+
 def test_the_number_of_names_is_bounded(off: Tracker, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with off.start_run():
         for number in range(MOST + 50):

@@ -109,6 +109,26 @@ def test_a_run_that_is_not_delivered_is_observed_and_keeps_its_last_values(track
     run.end()
 
 
+class Lost:
+    """An array on a device that is lost."""
+
+    shape = ()
+
+    def item(self) -> float:
+        raise RuntimeError("device lost")
+
+
+Lost.__module__ = "cupy"
+
+
+def test_a_value_of_a_lost_device_is_not_observed_and_raises_nothing(tracker: Tracker) -> None:
+    with tracker.start_run() as run:
+        seen = Seen()
+        run.observe(["loss", "host"], seen)
+        run.log(step=0, loss=Lost(), host=1.0)
+    assert seen == [(0, {"host": 1.0})]
+
+
 def test_several_may_observe_and_each_gets_its_own_names(tracker: Tracker) -> None:
     first, second = Seen(), Seen()
     with tracker.start_run() as run:

@@ -298,3 +298,21 @@ print([name for name in {HEAVY} + ["PIL", "matplotlib", "yaml", "shutil", "json"
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("raises", ["shape", "dtype", "item", "__float__"])
+def test_whatever_a_foreign_class_raises_when_it_is_asked_it_is_no_number(raises: str) -> None:
+    class Foreign:
+        shape = ()
+
+        def __getattribute__(self, name: str) -> Any:
+            if name == raises:
+                raise KeyError("deleted")
+            return object.__getattribute__(self, name)
+
+        def __float__(self) -> float:
+            raise KeyError("deleted")
+
+    parts = split({"a": Foreign(), "b": 1.0})
+    assert parts.numbers == {"b": 1.0}
+    assert [(key, reason.rpartition(": ")[2]) for key, reason in parts.bad] == [("a", "'deleted'")]
