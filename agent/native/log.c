@@ -148,15 +148,14 @@ put_remote(const Log *self, uint8_t *at, PyObject *value, const Call *call)
         remote->slots = (Slots *)slots;
     }
     PyObject *held[] = {Py_NewRef(value), Py_NewRef(remote->ring), Py_NewRef(remote->slots)};
-    if (!describe(remote->slots, value, &remote->copies[remote->count])) {
-        for (size_t i = remote->count == 0 ? 3 : 1; i-- > 0;) {
-            Py_DECREF(held[i]);
-        }
-        return NULL;
-    }
-    if (remote->count > 0) { /* these two are held once */
+    int described = describe(remote->slots, value, &remote->copies[remote->count]);
+    if (!described || remote->count > 0) { /* ring and slots are held once for all values */
         Py_DECREF(held[1]);
         Py_DECREF(held[2]);
+    }
+    if (!described) {
+        Py_DECREF(held[0]);
+        return NULL;
     }
     remote->tensors[remote->count] = value;
     *at++ = 0xd7;

@@ -289,6 +289,58 @@ def test_an_array_of_another_framework_comes_by_the_stream_that_it_names(
     older_way(run, sqlite_uri, [(0, 1.5), (1, 2.5), (2, 2.5), (3, 2.5)])
 
 
+class Odd(Interface):
+    """One of whose methods one raises what it likes."""
+
+    def __init__(self, raises: str) -> None:
+        super().__init__(Tensor(2.5))
+        self._raises = raises
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == object.__getattribute__(self, "__dict__").get("_raises"):
+            raise RuntimeError("deleted")
+        return super().__getattribute__(name)
+
+
+Odd.__module__ = "cupy"
+
+
+@pytest.mark.parametrize("raises", ["shape", "is_cuda", "__cuda_array_interface__", "copy", "item", "dtype"])
+def test_what_an_array_of_another_framework_raises_reaches_no_training(
+    raises: str, sdk: Tracker, sqlite_uri: str
+) -> None:
+    with sdk.start_run() as run:
+        run.log(step=0, loss=Tensor(1.0))
+        run.log(step=1, odd=Odd(raises), loss=Tensor(2.0))
+        run.log({"odd": Odd(raises), "host": 1.0}, step=2)
+    store = Store(sqlite_uri, run)
+    assert store.history("loss") == [(0, 1.0), (1, 2.0)]
+    assert store.history("host") == [(2, 1.0)]
+    counts = run.ledger().of("metric")
+    assert counts.pending == 0
+    assert counts.delivered + sum(counts.dropped.values()) == 5
+
+
+@pytest.mark.parametrize("address", [0, -5, 2**64])
+def test_an_address_that_is_none_is_not_read_from(address: int, sdk: Tracker, sqlite_uri: str) -> None:
+    run = sdk.start_run()
+    run.log(step=0, loss=Tensor(1.0))
+    run.log(step=1, loss=Interface(Tensor(2.5), data=(address, False)))
+    older_way(run, sqlite_uri, [(0, 1.0), (1, 2.5)])
+
+
+def test_a_call_that_is_not_taken_holds_neither_ring_nor_slots(sdk: Tracker) -> None:
+    with sdk.start_run() as run:
+        run.log(loss=Tensor(1.0))
+        connection = core_of(run).connection
+        assert connection is not None
+        ring = connection.open_ring()
+        before = sys.getrefcount(ring), sys.getrefcount(ring.slots)
+        for _ in range(10):
+            run.log(loss=Tensor(1.0), many=Tensor(0.0, count=3))
+        assert (sys.getrefcount(ring), sys.getrefcount(ring.slots)) == before
+
+
 def test_slots_are_registered_with_a_mode_that_breaks_no_capture(driver: Driver, tmp_path: Path) -> None:
     before = driver.mode_changes
     assert device_slots.Trial(tmp_path / "x.slots").passed(Tensor(1.0)) is not None
