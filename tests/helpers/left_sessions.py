@@ -19,7 +19,7 @@ from tailrace_agent.ipc.session import Session
 from tailrace_agent.ipc.status import AgentStatus, RunStatus
 from tailrace_agent.ledger import Counts, Ledger
 from tailrace_agent.settings.sources import load_settings
-from tailrace_agent.spool.blocks import NewBlock, Outcome
+from tailrace_agent.spool.blocks import DEVICE, NewBlock, Outcome
 from tailrace_agent.spool.store import Spool
 
 __all__ = ["CLOSED", "crash", "finished_session", "leave_again", "live_session", "metric_letter", "spooled_session"]
@@ -83,7 +83,8 @@ def spooled_session(
     state = RunState(spec=spec, ring="r", finalized=finalized)
     spool = Spool(session.dir / "spool.db")
     refused = sum(n for _, n, _, _ in letters)
-    tallies = [(run, kind, "accepted", n) for run, kind, n, _, _ in blocks] + [(7, "metric", "accepted", refused)]
+    tallies = [(run, "metric" if kind == DEVICE else kind, "accepted", n) for run, kind, n, _, _ in blocks]
+    tallies.append((7, "metric", "accepted", refused))
     spool.ingest(blocks, tallies, [(7, msgspec.json.encode(state))])
     spool.settle(Outcome(7, "metric", [], 0, dead=letters))
     spool.close()

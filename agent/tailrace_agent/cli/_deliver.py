@@ -19,6 +19,7 @@ from tailrace_agent.hosts.workers import Host
 from tailrace_agent.ipc.finished import mark_finished, set_aside
 from tailrace_agent.ipc.notices import paired
 from tailrace_agent.ipc.session import Session
+from tailrace_agent.ledger import Counts
 from tailrace_agent.pipeline.pipeline import Pipeline
 
 __all__ = ["Foreground", "Patience", "Result", "Tick"]
@@ -60,6 +61,7 @@ class Result(msgspec.Struct, kw_only=True):
         delivered: Entries delivered, by this process or by the agent that it watched.
         pending: Entries that still wait.
         dead: Dead letters.
+        dropped: Entries given up meanwhile: values that a GPU had not computed, say.
         reasons: Why not all is delivered.
         code: The exit code for it.
     """
@@ -69,6 +71,7 @@ class Result(msgspec.Struct, kw_only=True):
     delivered: int = 0
     pending: int = 0
     dead: int = 0
+    dropped: int = 0
     reasons: list[str] = []
     code: Code = Code.FINE
 
@@ -97,7 +100,7 @@ class Foreground:
             let_go(lock)
             raise
         self._host = Host(self._pipeline, log)
-        self._before = self._settled()[0]
+        self._before, self._counts = self._settled()[0], self._total()
 
     def run(self, tick: Callable[[Tick], None], patience: Patience) -> Result:
         """Delivers until all is done or patience ends, and tidies up, whatever interrupts it."""
@@ -142,6 +145,12 @@ class Foreground:
             problem = problem or (None if state.finalized else state.problem)
         return settled, problem
 
+    def _total(self) -> Counts:
+        total = Counts()
+        for state in self._pipeline.book.all():
+            total.add(self._pipeline.spool.counts.ledger(state.run).total)
+        return total
+
     def _leave(self) -> None:
         pipeline, session = self._pipeline, self._session
         try:
@@ -150,7 +159,9 @@ class Foreground:
                 pipeline.drain(time.monotonic())
             self._left = [state for state in pipeline.book.all() if not state.finalized]
             self._ledgers = {state.run: pipeline.spool.counts.ledger(state.run) for state in pipeline.book.all()}
-            self._done = self._tick().done
+            self._counts, before = self._total(), self._counts
+            self._delivered = self._counts.delivered - before.delivered
+            self._dropped = sum(self._counts.dropped.values()) - sum(before.dropped.values())
             # In this order: a program that joins until then is seen, and one that joins later begins another session.
             settled = pipeline.settled and session.close_if_deserted()
             dead = pipeline.spool.letters.number  # while the spool is open
@@ -170,7 +181,8 @@ class Foreground:
         return Result(
             session=self._session.id,
             outcome=outcome,  # type: ignore[arg-type]
-            delivered=self._done,
+            delivered=self._delivered,
+            dropped=self._dropped,
             pending=sum(ledger.pending for ledger in self._ledgers.values()),
             dead=sum(ledger.dead for ledger in self._ledgers.values()),
             reasons=sorted({reason for state in self._left if (reason := _reason(state, outcome))}),

@@ -32,6 +32,12 @@ def wait_for_agent(
     began = moved = time.monotonic()
     view = look(session)
     before, goal = _settled(view), sum(run.accepted for run in view.runs)
+    delivered, dropped = _counted(view)
+
+    def result(outcome: str, reasons: list[str]) -> Result:
+        now = _counted(view)
+        return _result(view, now[0] - delivered, now[1] - dropped, outcome, reasons)
+
     last = before
     while True:
         now, settled = time.monotonic(), _settled(view)
@@ -43,11 +49,11 @@ def wait_for_agent(
         # Without runs nothing is known yet: the agent has published none.
         goes_on = view.state == "live" and bool(view.runs) and (view.trainer_alive or not wait)
         if view.state == "finished" or (goes_on and settled >= goal):
-            return _result(view, settled - before, "delivered", [])
+            return result("delivered", [])
         given_up = patience.timeout is not None and now - began > patience.timeout
         if given_up or now - moved > patience.without_progress:
             reason = problem or "its agent has not delivered it in time; it goes on"
-            return _result(view, settled - before, "unreachable" if problem else "left", [reason])
+            return result("unreachable" if problem else "left", [reason])
         time.sleep(_TICK)
         view = look(session)
         # An agent that is just beginning has published no run at the call.
@@ -58,7 +64,12 @@ def _settled(view: SessionView) -> int:
     return sum(run.accepted - run.pending for run in view.runs)
 
 
-def _result(view: SessionView, delivered: int, outcome: str, reasons: list[str]) -> Result:
+def _counted(view: SessionView) -> tuple[int, int]:
+    """What is delivered, and what was dropped."""
+    return sum(run.delivered for run in view.runs), sum(sum(run.dropped.values()) for run in view.runs)
+
+
+def _result(view: SessionView, delivered: int, dropped: int, outcome: str, reasons: list[str]) -> Result:
     code = {"delivered": Code.FINE, "left": Code.WRONG, "unreachable": Code.STORE}[outcome]
     return Result(
         session=view.id,
@@ -66,6 +77,7 @@ def _result(view: SessionView, delivered: int, outcome: str, reasons: list[str])
         delivered=delivered,
         pending=view.pending,
         dead=view.dead,
+        dropped=dropped,
         reasons=reasons,
         code=code,
     )

@@ -182,6 +182,7 @@ def report(result: Result, progress: Progress) -> None:
     name, delivered = result.session, count(result.delivered, "entry", "entries")
     if result.outcome == "delivered":
         dead = f"; {count(result.dead, 'dead letter')} (`tailrace dead list`)" if result.dead else ""
+        dead += f"; {result.dropped:,} dropped (`tailrace status`)" if result.dropped else ""
         left = "but something was lost before" if result.reasons else "nothing is left"
         progress.print_line(f"{name}: {delivered} delivered, {left}{dead}", "yellow" if result.reasons else "green")
         for reason in result.reasons:

@@ -76,6 +76,7 @@ class RunStatus(msgspec.Struct, kw_only=True):
         metrics: How its metrics ended, once it has.
         stop: What somebody has said who asked its program to end it; None while nobody has.
         step: The largest step that its program has logged at; None before the first one, or from an older agent.
+        computing: Points that wait for a GPU, which has not computed them; pending in the ledger.
     """
 
     run: int
@@ -102,6 +103,7 @@ class RunStatus(msgspec.Struct, kw_only=True):
     metrics: MetricEnds = MetricEnds()
     stop: str | None = None
     step: int | None = None
+    computing: int = 0
 
     @property
     def all_notices(self) -> list[Notice]:

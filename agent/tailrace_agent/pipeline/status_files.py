@@ -86,6 +86,7 @@ class StatusFiles:
         ends, over = self._observers.metric_ends(run), state.finalized
         found = self._book.status(run, ledger, lag, ends)
         found.step = self._observers.last_step(run)
+        found.computing = self._spool.waiting.of_devices(run)
         path = self._session.shared / status.run_file(run)
         if state.end is not None and not ends.shown:
             self._keep(path, found)

@@ -101,6 +101,11 @@ class Waiting:
         kinds: tuple[Kind, ...] = ("param", "tag", "metric", "artifact")
         return {kind: n for kind in kinds if (n := self._entries.get((run, kind), 0))}
 
+    def of_devices(self, run: int) -> int:
+        """Entries of a run that devices have still to write."""
+        with self._lock:
+            return self._entries.get((run, DEVICE), 0)
+
     # -- within a transaction, and after it --------------------------------------------------------------------------
 
     def put(

@@ -145,11 +145,15 @@ def left_line(
     left = f"{nested} and {left}" if nested else left
     problem = trouble or (status.problem if status is not None else None)
     why = f" ({short(problem, 400)})" if problem else ""
+    computing = status.computing if status is not None else 0
+    if computing:
+        why += f" ({computing:,} of them not computed by a GPU yet: what it has not computed ends with this program)"
+    nothing = "Nothing else is lost" if computing else "Nothing is lost"
     goes_on = "the agent goes on" if in_process else "it goes on while this program runs"
     after = f"{waited:.1f} s, when the wait was interrupted" if interrupted else f"{waited:.1f} s"
     again = " (Ctrl-C again stops the program)" if interrupted else ""
     return (
-        f"{left} not delivered after {after}{why}{again}. Nothing is lost: {goes_on}, "
+        f"{left} not delivered after {after}{why}{again}. {nothing}: {goes_on}, "
         "`tailrace status` shows how far, `tailrace sync` or the next start delivers what is left."
     )
 

@@ -181,6 +181,8 @@ def _what(status: RunStatus | None, new_store: str | None, nested: str | None) -
         return "MLflow creates the run" if new_store is None else f"MLflow creates its database {new_store}, once"
     if nested is not None:
         return f"MLflow takes {nested}"
+    if 0 < status.ledger.pending <= status.computing:
+        return "a GPU computes what is left"
     if status.ledger.pending:
         return "MLflow takes what is left"
     return "the agent catches up" if status.status == "RUNNING" else "MLflow stores the run's end"

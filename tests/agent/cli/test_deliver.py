@@ -8,12 +8,15 @@ from helpers.left_sessions import metric_letter, spooled_session
 from tailrace_agent.cli._app import Code
 from tailrace_agent.cli._credentials import known_credentials
 from tailrace_agent.cli._deliver import Foreground, Patience, Tick
+from tailrace_agent.ipc.device_slots import Place
 from tailrace_agent.ipc.finished import finished
 from tailrace_agent.ipc.records import encode
 from tailrace_agent.ipc.session import Session
 from tailrace_agent.settings.settings import Settings
 from tailrace_agent.settings.sources import load_settings
 from tailrace_agent.settings.uris import mask_uri, mask_url
+from tailrace_agent.spool.blocks import DEVICE
+from tailrace_agent.spool.device_rows import DeviceRow
 
 PARAM = (7, "param", 1, 0, encode({"a": "b"}))
 
@@ -44,6 +47,13 @@ def test_what_is_delivered_is_finished_with_the_number_of_its_dead_letters(sqlit
     assert (last.runs, last.dead) == (1, 1)
     assert not session.shared.exists(), "a finished session has nothing in shared memory"
     assert not session.agent_alive()
+
+
+def test_a_value_that_no_gpu_computes_any_more_is_dropped_and_not_delivered(sqlite_uri: str) -> None:
+    row = DeviceRow("gone", 7, 0, 1, {"loss": Place(0, 3, 1)}, rest=False)
+    session = spooled_session(blocks=[PARAM, (7, DEVICE, 1, 0, encode(row))], uri=sqlite_uri)
+    result = Foreground(session, _lock(session), {}).run(lambda _: None, Patience())
+    assert (result.outcome, result.delivered, result.dropped) == ("delivered", 1, 1)
 
 
 def test_a_store_that_is_away_is_waited_for_until_patience_ends() -> None:

@@ -81,11 +81,13 @@ def test_one_that_is_not_there_holds_up_no_other_and_is_pending_until_it_is(rig:
     rig.run(2)
     assert rig.values("host") == [(0, 1.0), (1, 2.0)]
     assert counts(rig) == (3, 2, 1, {})
+    assert rig.status().computing == 1
     assert not rig.device.is_free(place.slot)
     rig.device.land(place, 0.5)
     rig.run(2)
     assert rig.values() == [(0, 0.5)]
     assert counts(rig) == (3, 3, 0, {})
+    assert rig.status().computing == 0
     assert rig.ledger().calls == 2
     assert rig.device.is_free(place.slot)
 

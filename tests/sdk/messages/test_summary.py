@@ -99,6 +99,15 @@ def test_a_run_that_has_ended_knows_of_runs_below_it_whoever_began_them() -> Non
     assert [book.status(run, Ledger(), 0.0).parent for run in (1, 2)] == [True, False]
 
 
+def test_what_a_gpu_has_not_computed_is_said_to_end_with_the_program() -> None:
+    ledger = Ledger(kinds={"metric": Counts(accepted=3, delivered=1)})
+    line = summary.left_line(RunStatus(run=1, ledger=ledger, computing=2), 2.0, in_process=True)
+    assert line.startswith(
+        "2 points not delivered after 2.0 s (2 of them not computed by a GPU yet: what it has not computed ends with "
+        "this program). Nothing else is lost: the agent goes on, "
+    )
+
+
 def test_below_a_tenth_of_a_second_nothing_is_said_of_a_share() -> None:
     status = RunStatus(run=1, ledger=Ledger(calls=1000))
     for wall_ms, share in (

@@ -34,6 +34,16 @@ def test_a_wait_that_ended_before_the_agent_had_counted_everything_is_not_settle
     assert not enough.ledger.add(short.ledger).settled
 
 
+def test_what_a_gpu_has_not_computed_is_not_what_mlflow_is_waited_for() -> None:
+    ledger = Ledger(kinds={"metric": Counts(accepted=3, delivered=1)})
+    assert waiting._what(RunStatus(run=1, run_id="r", ledger=ledger, computing=2), None, None) == (
+        "a GPU computes what is left"
+    )
+    assert waiting._what(RunStatus(run=1, run_id="r", ledger=ledger, computing=1), None, None) == (
+        "MLflow takes what is left"
+    )
+
+
 WAITING = f"""
 import time
 import tailrace as sdk
