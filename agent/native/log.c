@@ -198,10 +198,12 @@ put_foreign(const Log *self, uint8_t *at, PyObject *value, Call *call)
 {
     double number;
     call->foreign = 1;
-    if (number_of(&self->numbers, value, &number)) {
-        return put_double(at, number);
-    }
-    return PyErr_Occurred() ? NULL : put_remote(self, at, value, call);
+    Py_INCREF(value); /* the dictionary that it stands in may be changed while it is asked */
+    uint8_t *behind = number_of(&self->numbers, value, &number) ? put_double(at, number)
+                      : PyErr_Occurred()                        ? NULL
+                                                                : put_remote(self, at, value, call);
+    Py_DECREF(value);
+    return behind;
 }
 
 /* One key and its value; NULL for what is no number that is here, perhaps with an error. */

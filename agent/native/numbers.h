@@ -85,13 +85,12 @@ as_double(PyObject *plain, double *number)
     return PyLong_CheckExact(plain) && !(*number == -1.0 && PyErr_Occurred());
 }
 
-/* A value as a number; 0 if it is not for us, perhaps with an error. */
+/* A value as a number, which somebody has to hold meanwhile; 0 if it is not for us, perhaps with an error. */
 static int
 number_of(const Numbers *self, PyObject *value, double *number)
 {
     PyObject *plain = NULL;
     int read = 0;
-    Py_INCREF(value); /* the dictionary that it stands in may be changed meanwhile */
     switch (kind_of(self, value)) {
     case UNKNOWN:
         break;
@@ -111,6 +110,5 @@ number_of(const Numbers *self, PyObject *value, double *number)
         read = as_double(plain, number);
         Py_DECREF(plain);
     }
-    Py_DECREF(value);
     return read;
 }

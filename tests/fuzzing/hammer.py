@@ -168,6 +168,23 @@ class LiveRemote(Tensor):
 KINDS[LiveRemote] = 3
 
 
+class Going:
+    """One that is gone from its dictionary, and was held there alone, when it has said twice that it is not here."""
+
+    def __init__(self, metrics: dict[str, Any]) -> None:
+        self._metrics, self._asked = metrics, 0
+
+    @property
+    def is_cpu(self) -> bool:
+        self._asked += 1
+        if self._asked == 2:  # the call is encoded anew for values on devices
+            self._metrics.clear()
+        return False
+
+
+KINDS[Going] = 3
+
+
 class OddRemote(Tensor):
     """One that answers as it should not."""
 
@@ -350,6 +367,16 @@ def values_on_devices(rng: random.Random) -> None:
     DRIVER.anew()
 
 
+def values_that_go(rng: random.Random) -> None:
+    """What is asked for its number is gone from its dictionary before it is asked for more."""
+    bench = Bench(HeapRing(4096, rng))
+    bench.ring.slots = slots(2)
+    metrics: dict[str, Any] = {}
+    metrics["a"] = Going(metrics)
+    bench.log(metrics)
+    assert not metrics
+
+
 def plans_that_go(rng: random.Random) -> None:
     """What is found in a dictionary is gone from it before it is used."""
     selection = Selection.of({"a*": 2, "b*": 3}, None)
@@ -457,6 +484,7 @@ ALL = [
     rules_over_many_keys,
     code_of_others_in_between,
     values_on_devices,
+    values_that_go,
     plans_that_go,
     rings_of_files,
     threads_and_signals,

@@ -113,8 +113,9 @@ def test_the_hot_path_in_c_touches_nothing_that_is_not_its_own_at_length(module:
 @pytest.mark.faults
 @pytest.mark.timeout(1200)
 def test_the_tests_of_the_hot_path_and_of_the_ring_pass_under_the_sanitizers(module: Path) -> None:
-    files = ["sdk/log/test_native_log", "agent/ipc/test_ring_damage"]
-    apart = "not without_c"  # it is about another Python
+    files = ["sdk/log/test_native_log", "sdk/log/test_device_slots", "agent/ipc/test_ring_damage"]
+    # What is about another Python, or begins programs of its own.
+    apart = "not without_c and not killed and not hangs and not without_the_driver"
     pytest_ = ["-m", "pytest", "-p", "fuzzing.instead", "-p", "no:cacheprovider", "-n", "0", "-q", "-k", apart]
     done = watched(module, *pytest_, *(f"tests/{name}.py" for name in files), timeout=1100)
     assert done.returncode == 0, (done.stdout + done.stderr)[-5000:]

@@ -152,7 +152,8 @@ def test_what_finds_no_free_slot_goes_the_older_way(sdk: Tracker, sqlite_uri: st
     run = sdk.start_run()
     run.log(step=-1, loss=Tensor(0.5))
     slots = slots_of(run)
-    copy = slots.describe(Tensor(0.0))
+    other = Tensor(0.0)
+    copy = slots.describe(other)
     driver.set(held=1)
     while slots.queue([copy]):
         pass
