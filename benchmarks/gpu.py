@@ -1,8 +1,8 @@
 """What does logging a loss that is on the GPU cost a training loop there?
 
 The usual `loss.item()` waits for the device: the program's next step cannot be queued meanwhile, and a GPU that is fed
-step by step stands still. Each way runs in an interpreter of its own; blocks with and without a call alternate in it,
-and each block is timed until the device is done.
+step by step stands still. Each way runs in interpreters of its own, in turns whose order alternates; blocks with and
+without a call alternate in each, and each block is timed until the device is done.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from bench import Bench
@@ -116,6 +117,8 @@ _WAYS = {
 }
 _IN_THE_CALL = {"tensor": 25e-6, "five": 45e-6}
 """Seconds that a call is to take at most, between steps that the CPU holds up."""
+_OF_ITEM = 300e-6
+"""Seconds by which `.item()` makes it longer at least, or the machine shows nothing."""
 _SLOWDOWN = 15e-6
 """Seconds by which a step that the device holds up may become longer."""
 
@@ -139,6 +142,41 @@ def tight(uri: str, rounds: int) -> dict[str, list[float]]:
     return found
 
 
+def delivery(uri: str, steps: int) -> dict[str, float]:
+    """What delivery takes of the training process while values come: wake-ups and CPU seconds of tailrace's threads."""
+    import torch
+
+    sdk = _tailrace(uri)
+    run = sdk.start_run(tracking_uri=uri, nested=True)
+    loss = torch.ones((), device="cuda")
+    for _ in range(2):  # the first one tries whether it lands, and goes the older way
+        run.log(step=-1, loss=loss)
+        torch.cuda.synchronize()
+    run.flush(60)
+    before = _of_threads()
+    for step in range(steps):
+        run.log(step=step, loss=loss)
+        time.sleep(0.002)
+    after = _of_threads()
+    return {what: after[what] - before[what] for what in after}
+
+
+def _of_threads() -> dict[str, float]:
+    """Wake-ups and CPU seconds of tailrace's threads in this process, and how many there are."""
+    import threading
+
+    found = {"threads": 0.0, "wake-ups": 0.0, "CPU": 0.0}
+    for thread in threading.enumerate():
+        if thread.name.startswith("tailrace-") and thread.native_id is not None:
+            task = Path(f"/proc/self/task/{thread.native_id}")
+            found["threads"] += 1
+            found["wake-ups"] += float(
+                task.joinpath("status").read_text().split("voluntary_ctxt_switches:")[1].split()[0]
+            )
+            found["CPU"] += int(task.joinpath("schedstat").read_text().split()[0]) / 1e9
+    return found
+
+
 def lag(uri: str, rounds: int) -> list[float]:
     """Seconds from the moment at which the device has computed a value until MLflow has it."""
     import torch
@@ -157,6 +195,19 @@ def lag(uri: str, rounds: int) -> list[float]:
     return found
 
 
+def _trained_in_turns(bench: Bench) -> dict[str, list[dict[str, Any]]]:
+    """What `train` has found of each way, for each size of batches."""
+    of_ways: dict[str, list[dict[str, Any]]] = {}
+    for turn in range(2):
+        for way in list(_LABELS)[:: -1 if turn else 1]:
+            args: dict[str, Any] = {"rounds": bench.scale(8, 2), "steps": 50, "batches": list(_BATCHES)}
+            every = bench.child("gpu", "train", way=way, uri=bench.sqlite(), **args)
+            for found, more in zip(of_ways.setdefault(way, every), every if turn else [], strict=False):
+                for what in ("bare", "logged", "call"):
+                    found[what] += more[what]
+    return of_ways
+
+
 def measure(bench: Bench) -> Iterator[Figure]:
     """The rows of this question; one that says so where there is no GPU."""
     try:
@@ -168,21 +219,28 @@ def measure(bench: Bench) -> Iterator[Figure]:
     if not there:
         yield Figure("a loss on the GPU, logged in its loop", "", "not measured", None, "needs a CUDA device and torch")
         return
+    of_ways = _trained_in_turns(bench)
+    calls = {way: Samples(every[0]["call"]) for way, every in of_ways.items()}
     for way, label in _LABELS.items():
-        rounds = bench.scale(16, 4)
-        every = bench.child(
-            "gpu", "train", way=way, uri=bench.sqlite(), rounds=rounds, steps=50, batches=list(_BATCHES)
-        )
-        for bound, found in zip(_BATCHES.values(), every, strict=True):
+        for bound, found in zip(_BATCHES.values(), of_ways[way], strict=True):
             slower = [on - off for on, off in zip(found["logged"], found["bare"], strict=True)]
             bare = statistics.median(found["bare"])
             slowdown = f"{label}: slowdown of a step of {bare * 1e3:.2f} ms, {bound}-bound"
             note = f"{statistics.median(slower) / bare:.1%} of the step; {found['device']}"
             bounded = way in _IN_THE_CALL and bound == "GPU"
-            yield judged(slowdown, Samples(slower), most=_SLOWDOWN if bounded else None, note=note)
+            most, least = _SLOWDOWN if bounded else None, _OF_ITEM if way == "item" and bound == "GPU" else None
+            yield judged(slowdown, Samples(slower), most=most, least=least, note=note)
             target = _IN_THE_CALL.get(way) if bound == "CPU" else None
             in_the_call = f"{label}: in the call, between such steps, {bound}-bound"
             yield judged(in_the_call, Samples(found["call"]), most=target, note=str(found["device"]))
+    for other in ("item", "clone"):
+        what = f"in the call, CPU-bound: the tensor itself against {_LABELS[other]}"
+        yield judged(what, calls["tensor"].over(calls[other]), most=1.0, unit="x")
+    took = bench.child("gpu", "delivery", uri=bench.sqlite(), steps=bench.scale(2000, 200))
+    for what, unit in (("threads", "n"), ("wake-ups", "n"), ("CPU", "s")):
+        yield judged(
+            f"delivery in the training process, while values come: {what}", Samples([took[what]]), most=0.0, unit=unit
+        )
     each = bench.child("gpu", "tight", uri=bench.sqlite(), rounds=bench.scale(60, 10))
     yield judged("sdk.log(loss=loss) in a tight loop, a tensor on the GPU", Samples(each["tensor"]), most=3e-6)
     yield shown("the same with a float", Samples(each["float"]))
