@@ -5,6 +5,7 @@ TailraceError
 ├── SettingsError        a setting is wrong: names the key, the value, what is allowed
 ├── StateDirError        no directory to keep state in
 ├── StoreRefused         this MLflow cannot use the tracking URI at all
+│   └── StoreAbsent      there is no such file yet
 ├── NotFound             no run (experiment, model) fits what was requested, or several do
 ├── ArchiveError         a file is no archive of runs, or it is damaged
 ├── CallError            a programmer's error in one call (raised under strict=True only)
@@ -22,7 +23,10 @@ from __future__ import annotations
 
 import functools
 import sys
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = [
     "ArchiveError",
@@ -35,6 +39,7 @@ __all__ = [
     "SettingsError",
     "SinkError",
     "StateDirError",
+    "StoreAbsent",
     "StoreRefused",
     "TailraceError",
     "Unavailable",
@@ -47,11 +52,41 @@ Lack = Literal["login", "variables"]
 class TailraceError(Exception):
     """The root of tailrace's own errors.
 
+    Those that say what MLflow's own errors say, by their `error_code`, are `MlflowException`s as well in a program that
+    has imported MLflow: what was written for MLflow goes on catching them.
+
     Attributes:
         asked_for: The program wants to hear of it, by `on_error="raise"`, though it is the surroundings' doing.
+        error_code: MLflow's name for what is wrong; None where MLflow has no such error.
     """
 
     asked_for = False  # set on the one error, never on a class
+    error_code: str | None = None
+
+    def __new__(cls, *args: object, **_: object) -> Self:
+        """Of MLflow's class as well, where that is loaded."""
+        kind: Any = cls
+        mlflows = getattr(sys.modules.get("mlflow.exceptions"), "MlflowException", None)
+        if cls.error_code is not None and mlflows is not None and not issubclass(cls, mlflows):
+            kind = _also(kind, mlflows)
+        error: Self = super().__new__(kind, *args)
+        return error
+
+
+@functools.lru_cache(maxsize=64)
+def _also(ours: Any, mlflows: Any) -> type:
+    """One of our errors that is MLflow's as well."""
+
+    def begin(self: Any, *args: Any, **kwargs: Any) -> None:
+        mlflows.__init__(self, *args[:1] or ("",))
+        ours.__init__(self, *args, **kwargs)
+        self.error_code = ours.error_code  # MLflow's own begins as INTERNAL_ERROR
+
+    def reduce(self: Any) -> tuple[Any, ...]:
+        return ours, self.args, self.__dict__  # elsewhere it is what is imported there
+
+    members = {"__init__": begin, "__reduce__": reduce, "__module__": ours.__module__, "__doc__": ours.__doc__}
+    return type(ours.__name__, (ours, mlflows), members)
 
 
 class SettingsError(TailraceError):
@@ -65,6 +100,12 @@ class StateDirError(TailraceError):
 class StoreRefused(TailraceError):
     """This MLflow cannot use the tracking URI, now or later. The message says what to do."""
 
+    error_code = "BAD_REQUEST"
+
+
+class StoreAbsent(StoreRefused):
+    """A store to be read is a file that is not there: nothing was logged to it, or the URI is another."""
+
 
 class ArchiveError(TailraceError):
     """A file is no archive of runs, is damaged, or names files that must not be written. The message says which."""
@@ -73,37 +114,13 @@ class ArchiveError(TailraceError):
 class NotFound(TailraceError):
     """No run, experiment or model fits what was requested, or several do. The message names those."""
 
+    error_code = "RESOURCE_DOES_NOT_EXIST"
+
 
 class CallError(TailraceError):
-    """A call with arguments that can never work. Raised under `strict=True`, else warned about and counted.
+    """A call with arguments that can never work. Raised under `strict=True`, else warned about and counted."""
 
-    In a program that has imported MLflow it is an `MlflowException` as well, of the code INVALID_PARAMETER_VALUE: what
-    was written for MLflow goes on catching it.
-    """
-
-    def __new__(cls, *args: object) -> CallError:
-        """Of MLflow's class as well, where that is loaded."""
-        mlflows = getattr(sys.modules.get("mlflow.exceptions"), "MlflowException", None)
-        if cls is not CallError or mlflows is None:
-            return super().__new__(cls, *args)
-        return super().__new__(_also(mlflows), *args)
-
-    def __reduce__(self) -> tuple[type[CallError], tuple[object, ...]]:
-        return CallError, self.args  # elsewhere it is what is imported there
-
-
-@functools.lru_cache(maxsize=1)
-def _also(mlflows: type[Exception]) -> type[CallError]:
-    """A `CallError` that is MLflow's as well."""
-
-    def begin(self: Any, message: object = "") -> None:
-        mlflows.__init__(self, message, error_code=_CODE)  # type: ignore[call-arg]
-
-    return type("CallError", (CallError, mlflows), {"__init__": begin, "__module__": __name__})
-
-
-_CODE: Final = 1000
-"""MLflow's number for INVALID_PARAMETER_VALUE."""
+    error_code = "INVALID_PARAMETER_VALUE"
 
 
 class SessionError(TailraceError):
@@ -112,6 +129,8 @@ class SessionError(TailraceError):
 
 class SinkError(TailraceError):
     """Something went wrong while talking to MLflow."""
+
+    error_code = "INTERNAL_ERROR"
 
 
 class Unavailable(SinkError):
@@ -126,6 +145,8 @@ class Unavailable(SinkError):
         lacks: The store wants other credentials (`login`), or the way to it something else that stands in a program's
             `variables`: a proxy's login, trust in a certificate. None where it is neither.
     """
+
+    error_code = "TEMPORARILY_UNAVAILABLE"
 
     def __init__(
         self,
@@ -152,6 +173,8 @@ class Refused(SinkError):
         too_large: It is for the size of the request, and not for what it holds.
     """
 
+    error_code = "BAD_REQUEST"
+
     def __init__(self, message: str, *, too_large: bool = False) -> None:
         super().__init__(message)
         self.too_large = too_large
@@ -159,3 +182,5 @@ class Refused(SinkError):
 
 class RunGone(SinkError):
     """The run was deleted in MLflow, or never existed there."""
+
+    error_code = "RESOURCE_DOES_NOT_EXIST"

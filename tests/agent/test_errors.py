@@ -1,4 +1,4 @@
-"""A mistake of the caller's is MLflow's error as well, in a program that has MLflow."""
+"""What MLflow has an error for is MLflow's error as well, in a program that has MLflow."""
 
 from __future__ import annotations
 
@@ -10,7 +10,17 @@ import sys
 import pytest
 from mlflow.exceptions import MlflowException
 
-from tailrace_agent.errors import CallError, NotFound
+from tailrace._artifacts.captured import BadArtifactType
+from tailrace_agent.errors import (
+    CallError,
+    NotFound,
+    Refused,
+    RunGone,
+    SettingsError,
+    StoreAbsent,
+    TailraceError,
+    Unavailable,
+)
 
 ALONE = """
 import sys
@@ -33,14 +43,30 @@ def test_a_mistake_is_caught_as_mlflows_and_as_tailraces() -> None:
         assert isinstance(caught.value, MlflowException)
         assert (caught.value.error_code, caught.value.get_http_status_code()) == ("INVALID_PARAMETER_VALUE", 400)
         assert repr(caught.value) == "CallError('no number')"
-    assert not isinstance(NotFound("x"), MlflowException)
+    assert not isinstance(SettingsError("x"), MlflowException)
 
 
-def test_it_is_passed_between_processes() -> None:
-    error = CallError("no number")
-    for same in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
-        assert isinstance(same, CallError)
-        assert str(same) == "no number"
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (CallError("x"), "INVALID_PARAMETER_VALUE"),
+        (NotFound("x"), "RESOURCE_DOES_NOT_EXIST"),
+        (RunGone("x"), "RESOURCE_DOES_NOT_EXIST"),
+        (StoreAbsent("x"), "BAD_REQUEST"),
+        (Refused("x", too_large=True), "BAD_REQUEST"),
+        (Unavailable("x", 3.0, 503, away=True), "TEMPORARILY_UNAVAILABLE"),
+        (BadArtifactType("x"), "INVALID_PARAMETER_VALUE"),
+    ],
+)
+def test_each_says_what_is_wrong_by_mlflows_code_and_is_what_it_is_in_other_processes(
+    error: TailraceError, code: str
+) -> None:
+    own = {key: value for key, value in vars(error).items() if key in ("retry_after", "answered", "away", "too_large")}
+    for same in (error, pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert isinstance(same, MlflowException)
+        assert type(same) is type(error)
+        assert (str(same), same.message, same.error_code) == ("x", "x", code)
+        assert {key: getattr(same, key) for key in own} == own
 
 
 def test_a_program_without_mlflow_gets_no_import_of_it() -> None:

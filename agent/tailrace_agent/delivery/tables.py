@@ -19,10 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
     from pathlib import Path
 
-__all__ = ["LOGGED_ARTIFACTS", "logged_artifacts", "merge_tables"]
-
-LOGGED_ARTIFACTS: Final = "mlflow.loggedArtifacts"
-"""The tag by which `mlflow.load_table` and the UI know which tables a run has."""
+__all__ = ["merge_tables"]
 
 _NULL: Final = msgspec.Raw(b"null")
 
@@ -62,30 +59,6 @@ def merge_tables(parts: Sequence[Path], out: Path) -> int:
     rows = [row for table in tables for row in _fitted(table, columns)]
     _replace(out, msgspec.json.encode(_Table(columns, rows)))
     return len(rows)
-
-
-def logged_artifacts(current: str | None, artifact_file: str) -> str:
-    """The value of the tag `mlflow.loggedArtifacts` with one more table in it.
-
-    Args:
-        current: What it is now, or None. What is no JSON list is replaced.
-        artifact_file: The table's path in the run's artifacts.
-
-    Example:
-        >>> logged_artifacts(None, "eval.json")
-        '[{"path": "eval.json", "type": "table"}]'
-    """
-    import json  # not at the top: the training process loads this module
-
-    try:
-        entries = json.loads(current) if current else []
-    except ValueError:
-        entries = []
-    if not isinstance(entries, list):
-        entries = []
-    entry = {"path": artifact_file, "type": "table"}
-    # In MLflow's own spelling, spaces included: `load_table` looks for it with LIKE.
-    return json.dumps(entries if entry in entries else [*entries, entry])
 
 
 def _merge_parquet(parts: Sequence[Path], out: Path) -> int:

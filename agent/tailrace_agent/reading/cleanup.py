@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from tailrace_agent.errors import Refused, StoreRefused
+from tailrace_agent.errors import Refused, StoreRefused, TailraceError
 from tailrace_agent.mlflow.pages import pages
 
 if TYPE_CHECKING:
@@ -135,6 +135,8 @@ def _runs_of_models(reader: Reader) -> set[str]:
     try:
         client = MlflowClient(reader.uri, reader.uri)
         return {str(version.run_id) for version in _versions(client) if version.run_id}
+    except TailraceError:  # MLflow's as well
+        raise
     except MlflowException as error:
         raise Refused(
             f"{reader.name} does not say which runs hold registered models ({type(error).__name__}); nothing is deleted"

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-from tailrace_agent.errors import StoreRefused
+from tailrace_agent.errors import StoreAbsent, StoreRefused
 from tailrace_agent.mlflow.errors import mask
 from tailrace_agent.mlflow.sqlite_runs import known_database
 from tailrace_agent.reading.read_store import ReadStore
@@ -27,7 +27,8 @@ def check_store(uri: str, *, create: bool) -> None:
         create: A SQLite file that is not there will be made.
 
     Raises:
-        StoreRefused: It cannot, or there is no such file yet; the message says what to do.
+        StoreAbsent: There is no such file yet.
+        StoreRefused: It cannot; the message says what to do.
     """
     fault = check_uri(uri, os.environ)
     if fault is not None:
@@ -35,7 +36,7 @@ def check_store(uri: str, *, create: bool) -> None:
     # MLflow would make an empty database of it, and a mistyped path would look like a store without runs.
     absent = missing_file(uri)
     if absent is not None and not create:
-        raise StoreRefused(f"there is no store {absent} yet: nothing was logged to it, or the tracking URI is another")
+        raise StoreAbsent(f"there is no store {absent} yet: nothing was logged to it, or the tracking URI is another")
     other = _other_file(uri)
     if other is not None:
         raise StoreRefused(f"{other} is no SQLite database: check the tracking URI")

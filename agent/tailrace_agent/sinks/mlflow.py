@@ -36,6 +36,7 @@ from tailrace_agent.mlflow.experiments import bring_back
 from tailrace_agent.mlflow.job_runs import attempt_of, is_of_job, is_over, tags_of_restart
 from tailrace_agent.mlflow.lean_import import import_lean
 from tailrace_agent.mlflow.links import is_server, run_page
+from tailrace_agent.mlflow.logged_tables import with_stored_tables
 from tailrace_agent.mlflow.pages import PAGES_AT_MOST, pages
 from tailrace_agent.mlflow.places import fault_of_the_path
 from tailrace_agent.mlflow.proxied_files import is_proxied, list_directory
@@ -181,6 +182,7 @@ class MlflowSink:
                 return
             if len(metrics) > self.limits.metrics:  # the bulk way was there when the caller asked
                 raise Refused(f"{len(metrics):,} metrics are too many for one log_batch", too_large=True)
+            tags = with_stored_tables(tags, lambda: self._runs.run(run_id).tags, self.limits.tag_chars)
             try:
                 self._runs.log_batch(run_id, metrics, params, tags)
             except Exception as error:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from tailrace._artifacts.captured import BadArtifact
 from tailrace._background.lane import LANE
 from tailrace._runs.run_part import RunPart
+from tailrace_agent.errors import CallError
 from tailrace_agent.ipc.records import Artifact, Codec, Tags
 
 if TYPE_CHECKING:
@@ -233,7 +234,7 @@ class ArtifactCalls(RunPart):
             )
         # TypeError: what was passed is no path (`os.fspath`).
         except (OSError, TypeError, BadArtifact) as error:
-            self._core.lose(_reason(error))
+            self._core.lose(_reason(error), _kind(error))
             return
         for skipped in taken.skipped:
             self._core.voice.warn(f"not part of the artifact {os.fspath(local_path)}: {skipped}")
@@ -262,8 +263,10 @@ class ArtifactCalls(RunPart):
             frozen = freeze(*args, **kw)
         except Exception as error:  # noqa: BLE001 - foreign objects may raise anything; it must not reach training
             text = str(error)
-            core.lose(text if text.startswith(call) else f"{call}: {text}")
+            core.lose(text if text.startswith(call) else f"{call}: {text}", _kind(error))
             return
+        if frozen.remark is not None:
+            core.voice.warn(f"{call}: {frozen.remark}", once=(core.spec.run, call, frozen.remark))
         if frozen.tags:
             # `parts[-1]`: a table itself comes behind the images in it.
             core.put(Tags(core.spec.run, self._with_earlier_tables(frozen.tags, frozen.parts[-1].artifact_file)))
@@ -300,7 +303,7 @@ class ArtifactCalls(RunPart):
 
     def _with_earlier_tables(self, tags: dict[str, str], artifact_file: str) -> dict[str, str]:
         """MLflow's UI finds tables by one tag that names all of them."""
-        from tailrace_agent.delivery.tables import LOGGED_ARTIFACTS, logged_artifacts
+        from tailrace_agent.mlflow.logged_tables import LOGGED_ARTIFACTS, logged_artifacts
 
         if LOGGED_ARTIFACTS not in tags:
             return tags
@@ -314,6 +317,11 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename!r}" if error.filename else error.strerror
     return str(error)
+
+
+def _kind(error: Exception) -> type[CallError]:
+    """As what it is raised under `strict`."""
+    return type(error) if isinstance(error, CallError) else CallError
 
 
 def _folder(artifact_path: str | os.PathLike[str] | None) -> str | None:

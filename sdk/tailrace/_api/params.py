@@ -39,7 +39,7 @@ class ParamCalls(RunPart):
             `value`, as it was passed.
 
         Raises:
-            CallError: Under `strict=True`: it could not be read.
+            CallError: Under `strict=True`: it could not be read, or has another value already.
 
         Example:
             >>> run.log_param("lr", 3e-4)
@@ -61,8 +61,8 @@ class ParamCalls(RunPart):
                 one another in any way. A list stays one param, with what its items hold.
 
         Raises:
-            CallError: Under `strict=True`: it is nothing that has names, a name came up twice, or something could
-                not be read.
+            CallError: Under `strict=True`: it is nothing that has names, a name came up twice, something could not be
+                read, or a param has another value already.
 
         Example:
             >>> run.log_params({"model": {"layers": 12}, "lr": 3e-4})
@@ -78,13 +78,14 @@ class ParamCalls(RunPart):
             return
         if self._core.local is not None:
             self._core.local.add_params(params)
-        # Here and at once: the agent's notice comes seconds later, when nobody knows which line it was.
-        self._warn_changed(flat)
+        changed = [(name, value) for name, value in flat.items() if self._params.setdefault(name, value) != value]
         if flat:
             self._core.put(Params(self._core.spec.run, flat))
         self._drop_params(_UNREAD, len(unreadable))
+        # Behind `put`: under `strict` these raise, and the rest is to be logged.
         self._warn_unreadable(unreadable)
-        # Behind `put`: under `strict` this raises, and the rest is to be logged.
+        # Here and at once: the agent's notice comes seconds later, when nobody knows which line it was.
+        self._warn_changed(changed)
         for name in collisions:
             self._core.fault(
                 f"param {name!r} comes up twice after flattening; the first value is kept", once=("twice", name)
@@ -96,19 +97,20 @@ class ParamCalls(RunPart):
             names = tuple(each.name for each in unreadable)
             self._core.fault(unreadable_line(unreadable), once=(self._core.spec.run, _UNREAD, names))
 
-    def _warn_changed(self, flat: dict[str, str]) -> None:
-        """Names what has another value already."""
-        for name, value in flat.items():
-            if self._params.setdefault(name, value) != value:
-                becomes = (
-                    "it will be a dead letter (`tailrace dead list`)"
-                    if self._core.local is None
-                    else "the first is kept"
+    def _warn_changed(self, changed: list[tuple[str, str]]) -> None:
+        """Names what has another value already; raised under `strict`, in MLflow's words."""
+        for name, value in changed:
+            known, once = self._params[name], (self._core.spec.run, refused("param", name))
+            becomes = (
+                "it will be a dead letter (`tailrace dead list`)" if self._core.local is None else "the first is kept"
+            )
+            text = f"param {name!r} is {known!r} already and cannot become {value!r}: {becomes}"
+            if self._core.settings.strict:
+                text = (
+                    f"Changing param values is not allowed. Param with key={name!r} was already logged with "
+                    f"value={known!r}. Attempted logging new value {value!r}: {becomes}"
                 )
-                self._core.voice.warn(
-                    f"param {name!r} is {self._params[name]!r} already and cannot become {value!r}: {becomes}",
-                    once=(self._core.spec.run, refused("param", name)),
-                )
+            self._core.fault(text, once=once)
 
     def _drop_params(self, reason: Reason, count: int) -> None:
         if count:

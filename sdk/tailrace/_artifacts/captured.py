@@ -13,11 +13,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ["BadArtifact", "Frozen", "Part", "extension_of", "named"]
+__all__ = ["BadArtifact", "BadArtifactType", "Frozen", "Part", "extension_of", "named"]
 
 
 class BadArtifact(CallError, ValueError):
     """What was passed cannot be logged as requested. The message gives the reason."""
+
+
+class BadArtifactType(BadArtifact, TypeError):
+    """The same, where MLflow's own function raises a TypeError: an object of no kind that it takes, wrong arguments."""
 
 
 class Part(NamedTuple):
@@ -51,11 +55,13 @@ class Frozen(NamedTuple):
     Attributes:
         parts: The files. Most calls have one; `log_image` with a key has two, a table with images many.
         tags: Tags that MLflow's UI needs in order to show them. A table's `mlflow.loggedArtifacts` names this table
-            only: merge it with `tailrace_agent.delivery.tables.logged_artifacts`.
+            only: merge it with `tailrace_agent.mlflow.logged_tables.logged_artifacts`.
+        remark: What will not be stored as it was passed, for a warning; None as a rule.
     """
 
     parts: tuple[Part, ...]
     tags: dict[str, str]
+    remark: str | None = None
 
 
 def named(artifact_file: Any) -> str:

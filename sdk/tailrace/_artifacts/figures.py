@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
-from tailrace._artifacts.captured import BadArtifact, Frozen, Part, extension_of, named
+from tailrace._artifacts.captured import BadArtifact, BadArtifactType, Frozen, Part, extension_of, named
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +44,9 @@ def freeze_figure(figure: Any, artifact_file: str, *, save_kwargs: dict[str, Any
         return Frozen((Part(name, _matplotlib_writer(figure, name, options)),), {})
     if _is_a(figure, "plotly.basedatatypes", "BaseFigure"):
         return Frozen((Part(name, _plotly_writer(figure, name, options)),), {})
-    raise BadArtifact(f"log_figure takes a figure of matplotlib or plotly, not {type(figure).__name__}")
+    raise BadArtifactType(
+        f"Unsupported figure object type: {type(figure).__name__}. It must be a figure of matplotlib or plotly"
+    )
 
 
 def _is_a(value: object, module: str, name: str) -> bool:
@@ -132,8 +134,8 @@ def _plotly_writer(figure: Any, name: str, options: dict[str, Any]) -> Callable[
     extension = extension_of(name)
     if extension != ".html" and extension not in _PLOTLY_IMAGES:
         allowed = ", ".join((".html", *_PLOTLY_IMAGES))
-        raise BadArtifact(
-            f"log_figure writes plotly figures as one of {allowed}, not {extension or 'without extension'!r}"
+        raise BadArtifactType(
+            f"Unsupported file extension for plotly figure: {extension!r}. It is written as one of {allowed}"
         )
     state = figure.to_dict()  # a deep copy
 

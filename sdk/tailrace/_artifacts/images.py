@@ -11,12 +11,12 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from tailrace._artifacts.captured import BadArtifact, Frozen, Part, named
+from tailrace._artifacts.captured import BadArtifact, BadArtifactType, Frozen, Part, named
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["capture", "freeze_image", "is_image", "pair"]
+__all__ = ["capture", "capture_cell", "freeze_image", "is_image", "pair"]
 
 LOGGED_IMAGES: Final = "mlflow.loggedImages"
 """The tag by which MLflow's UI knows that there are images."""
@@ -53,16 +53,20 @@ def freeze_image(
         {'mlflow.loggedImages': 'True'}
     """
     if artifact_file is not None and any(given is not None for given in (key, step, timestamp)):
-        raise BadArtifact("log_image takes either artifact_file, or key with step and timestamp, not both")
+        raise BadArtifactType(
+            "The `artifact_file` parameter cannot be used in conjunction with `key`, `step`, or `timestamp`: log_image "
+            "takes either a file's name, or the image's key"
+        )
     if artifact_file is not None:
         name = named(artifact_file)
         picture = capture(image)
-        return Frozen((Part(name, lambda path: picture().save(path)),), {})
+        return Frozen((Part(name, lambda path: picture().save(path)),), {}, _remark(image))
     if key is None:
-        raise BadArtifact("log_image needs artifact_file or key")
+        raise BadArtifactType("Invalid arguments: Please specify exactly one of `artifact_file` or `key`")
     _check_key(key)
     stem = _series_name(key, step or 0, timestamp or time.time_ns() // 1_000_000)
-    return Frozen(pair(capture(image), f"{stem}.png", f"{stem}+compressed.webp"), {LOGGED_IMAGES: "True"})
+    files = pair(capture(image), f"{stem}.png", f"{stem}+compressed.webp")
+    return Frozen(files, {LOGGED_IMAGES: "True"}, _remark(image))
 
 
 def _check_key(key: object) -> None:
@@ -107,8 +111,9 @@ def capture(image: Any) -> Callable[[], Any]:
         image = image.to_pil()
     pillow = sys.modules.get("PIL.Image")
     if pillow is None or not isinstance(image, pillow.Image):
-        raise BadArtifact(
-            f"log_image takes a numpy.ndarray, PIL.Image.Image or mlflow.Image, not {type(image).__name__}"
+        raise BadArtifactType(
+            f"Unsupported image object type: {type(image).__name__}. It must be a numpy.ndarray, PIL.Image.Image or "
+            "mlflow.Image"
         )
     try:
         # This loads a file that Pillow has only opened, which may be cut short.
@@ -118,13 +123,37 @@ def capture(image: Any) -> Callable[[], Any]:
     return lambda: copy
 
 
+def capture_cell(image: Any) -> Callable[[], Any]:
+    """The same of a cell that `is_image`: there MLflow takes images of other libraries, too, which save themselves."""
+    pillow = sys.modules.get("PIL.Image")
+    if callable(getattr(image, "to_pil", None)) or (pillow is not None and isinstance(image, pillow.Image)):
+        return capture(image)
+    copy = image.copy() if callable(getattr(image, "copy", None)) else image
+    return lambda: copy
+
+
 def _check_array(array: Any) -> None:
     if array.dtype.kind not in _ARRAY_KINDS:
-        raise BadArtifact(f"an image must be of bool, integers or floats, not {array.dtype}")
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
-        raise BadArtifact(f"an image must be H x W, or H x W x 1, 3 or 4, not of shape {array.shape}")
+        raise BadArtifactType(f"Invalid array data type: {array.dtype}. An image must be of bool, integers or floats")
+    if array.ndim not in (2, 3):
+        raise BadArtifact(f"`image` must be a 2D or 3D array, not of shape {array.shape}")
+    if array.ndim == 3 and array.shape[2] not in (1, 3, 4):
+        raise BadArtifact(f"Invalid channel length: {array.shape[2]}. Must be 1, 3 or 4, not of shape {array.shape}")
     if not array.size:
         raise BadArtifact(f"an image of shape {array.shape} is empty")
+    # Most images are of bytes, which fit as they are.
+    if array.dtype.kind in "iu" and array.dtype != "uint8" and (array.min() < 0 or array.max() > 255):
+        raise BadArtifact(
+            f"Integer pixel values out of acceptable range 0 to 255: these are {array.min()} to {array.max()}"
+        )
+
+
+def _remark(image: Any) -> str | None:
+    """Of an array of floats beyond 0 to 1, that it will be stretched."""
+    kind = getattr(getattr(image, "dtype", None), "kind", None)
+    if kind != "f" or (image.min() >= 0 and image.max() <= 1):
+        return None
+    return f"Float pixel values out of acceptable range 0 to 1: {image.min()} to {image.max()} is stretched to fit"
 
 
 class _Converted:
@@ -147,16 +176,10 @@ class _Converted:
 
 
 def _as_bytes(array: Any) -> Any:
-    """Pixels of 0 to 255.
-
-    Raises:
-        ValueError: Integers beyond that.
-    """
-    low, high = array.min(), array.max()
+    """Pixels of 0 to 255."""
     if array.dtype.kind in "iu":
-        if low < 0 or high > 255:
-            raise ValueError(f"integer pixels must be 0 to 255; these are {low} to {high}")
         return array.astype("uint8")
+    low, high = array.min(), array.max()
     if low < 0 or high > 1:
         # As MLflow does: floats beyond 0 to 1 are stretched to fit.
         array = (array - low) / (high - low)

@@ -14,8 +14,8 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from tailrace._artifacts.captured import BadArtifact, Frozen, Part, named
-from tailrace._artifacts.images import capture, is_image, pair
-from tailrace_agent.delivery.tables import LOGGED_ARTIFACTS, logged_artifacts
+from tailrace._artifacts.images import capture_cell, is_image, pair
+from tailrace_agent.mlflow.logged_tables import LOGGED_ARTIFACTS, logged_artifacts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -59,7 +59,7 @@ def freeze_table(data: Any, artifact_file: str) -> Frozen:
     elif _is_frame(data):
         write = _pandas_writer(data, name, images)
     else:
-        raise BadArtifact(f"log_table takes a dict or a pandas.DataFrame, not {type(data).__name__}")
+        raise BadArtifact(f"data must be a pandas.DataFrame or a dictionary, not {type(data).__name__}")
     return Frozen((*images, Part(name, write, append=True)), {LOGGED_ARTIFACTS: logged_artifacts(None, name)})
 
 
@@ -125,7 +125,7 @@ def _with_images(key: Any, column: Sequence[Any], table: str, images: list[Part]
     if not any(found):
         return column
     if not all(found):
-        raise BadArtifact(f"column {key!r} mixes images with other things")
+        raise BadArtifact(f"Column `{key}` contains a mix of images and non-images")
     return [_image_cell(cell, table, images) for cell in column]
 
 
@@ -134,7 +134,7 @@ def _image_cell(image: Any, table: str, images: list[Part]) -> dict[str, str]:
 
     stem = posixpath.join("table_images", posixpath.splitext(table)[0], str(uuid.uuid4()))
     full, thumbnail = f"{stem}.png", f"{stem}.webp"
-    images.extend(pair(capture(image), full, thumbnail))
+    images.extend(pair(capture_cell(image), full, thumbnail))
     return {"type": "image", "filepath": full, "compressed_filepath": thumbnail}
 
 

@@ -27,6 +27,7 @@ from tailrace._runs.following import late
 from tailrace._runs.job_runs import ends_elsewhere, heard, told
 from tailrace._runs.reports import log_cost, message_of, tell_thinned
 from tailrace._runs.steps import Steps
+from tailrace._runs.strictness import in_mlflows_words, mistake
 from tailrace._values.texts import as_texts
 from tailrace_agent.errors import CallError, StoreRefused
 from tailrace_agent.ipc.records import Artifact, Drop, End, Goals, LogCost, Params, Tags
@@ -204,21 +205,21 @@ class RunCore:
         if texts:
             self.put(Tags(self.spec.run, texts))
 
-    def fault(self, text: str, *, once: object) -> None:
+    def fault(self, text: str, *, once: object, kind: type[CallError] = CallError) -> None:
         """A mistake of the caller's: a warning, given once for `once`.
 
         Raises:
-            CallError: Under `strict=True`.
+            CallError: Under `strict=True`, of that kind.
         """
         if self.settings.strict:
-            raise CallError(text)
+            raise mistake(text, kind)
         self.voice.warn(text, once=once)
 
-    def lose(self, text: str) -> None:
+    def lose(self, text: str, kind: type[CallError] = CallError) -> None:
         """An artifact that never came to be: counted, and reported once, or raised under `strict`."""
         # First: `fault` raises under `strict`.
         self.count_lost()
-        self.fault(text, once=text)
+        self.fault(text, once=text, kind=kind)
 
     def count_lost(self, reason: Reason = "could not be read or drawn") -> None:
         """Counts one artifact that never came to be."""
@@ -261,8 +262,8 @@ class RunCore:
         for fault in faults:
             self.put(Drop(self.spec.run, "metric", fault.reason, fault.n))
         for fault in faults:
-            text, once = fault.text, (self.spec.run, fault.about or fault.text)
-            (self.voice.warn if later else self.fault)(text, once=once)
+            text = in_mlflows_words(fault) if self.settings.strict else fault.text
+            (self.voice.warn if later else self.fault)(text, once=(self.spec.run, fault.about or fault.text))
 
     # -- what is known -----------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ import os
 import re
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -17,8 +17,10 @@ from tailrace._messages.waiting import until
 from tailrace._session.connection import Connection, point_children_nowhere
 from tailrace._session.job_place import NODE, open_shared
 from tailrace._session.process_facts import facts
+from tailrace._values.texts import as_text
 from tailrace_agent.errors import CallError, SessionError, StateDirError
 from tailrace_agent.ipc.records import RunSpec
+from tailrace_agent.ipc.tags import NOTE_TAG
 from tailrace_agent.runtime.places import working_directory
 from tailrace_agent.runtime.program import in_notebook, program_file, program_name
 from tailrace_agent.settings.settings import Settings, alert_addresses
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from tailrace._messages.voice import Voice
     from tailrace._runs.core import RunCore
 
-__all__ = ["Launcher", "checked_run_id", "context_tags", "describe", "resumed", "verdict"]
+__all__ = ["Launcher", "checked_note", "checked_run_id", "context_tags", "describe", "resumed", "verdict"]
 
 # Set to their defaults in the key, so that runs that differ in them alone share an agent.
 _PER_RUN = {name: getattr(Settings(), name) for name, setting in TABLE.items() if setting.scope == "run"}
@@ -83,6 +85,20 @@ def describe(  # noqa: PLR0913 - MLflow's own arguments of start_run
         git_diff=config.git_diff,
     )
     return spec, credentials
+
+
+def checked_note(description: object, tags: Mapping[str, Any] | None) -> str | None:
+    """The run's note. MLflow has it as a tag, so it may be given in one of two places.
+
+    Raises:
+        CallError: It is given in both, or its `str()` raises.
+    """
+    if description and tags and NOTE_TAG in tags:
+        raise CallError(
+            f"Description is already set via the tag {NOTE_TAG} in tags."
+            f"Remove the key {NOTE_TAG} from the tags or omit the description."
+        )
+    return None if description is None else as_text(description, "description")
 
 
 def checked_run_id(run_id: str | None, tracking_uri: str | None, voice: Voice) -> str | None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailrace_agent.delivery.tables import logged_artifacts, merge_tables
+from tailrace_agent.delivery.tables import merge_tables
 
 
 def part(path: Path, columns: list[Any], data: list[list[Any]]) -> Path:
@@ -108,18 +108,6 @@ def test_merging_is_what_pandas_makes_of_the_same_parts(tmp_path_factory: pytest
     assert merged["columns"] == json.loads(expected)["columns"]
     assert merged["data"] == json.loads(expected)["data"]
     pd.read_json(io.StringIO((folder / "out").read_text()), orient="split")
-
-
-def test_the_tag_names_each_table_once_and_is_spelled_as_mlflow_spells_it() -> None:
-    tag = logged_artifacts(None, "eval.json")
-    assert tag == json.dumps([{"path": "eval.json", "type": "table"}])
-    assert logged_artifacts(tag, "eval.json") == tag
-    assert json.loads(logged_artifacts(tag, "b.json")) == [
-        {"path": "eval.json", "type": "table"},
-        {"path": "b.json", "type": "table"},
-    ]
-    for damaged in ("", "{", '{"a": 1}'):
-        assert logged_artifacts(damaged, "eval.json") == tag
 
 
 def test_parts_in_parquet_become_what_pandas_makes_of_them(tmp_path: Path) -> None:

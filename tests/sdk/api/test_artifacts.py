@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from mlflow.exceptions import MlflowException
 from PIL import Image
 
 from helpers.sdk_tools import Store, tracking
@@ -138,6 +140,46 @@ def test_a_table_of_a_resumed_run_keeps_its_rows(sdk: Tracker) -> None:
     assert list(mlflow.load_table("table.json", run_ids=[run.run_id])["prompt"]) == ["a", "b"]
 
 
+def test_a_resumed_run_still_names_the_tables_from_before(sdk: Tracker) -> None:
+    with sdk.start_run() as run:
+        sdk.log_table({"prompt": ["a"]}, "first.json")
+    with sdk.start_run(run_id=run.run_id):
+        sdk.log_table({"prompt": ["b"]}, "second.json")
+    named = json.loads(run.data.tags["mlflow.loggedArtifacts"])
+    assert [each["path"] for each in named] == ["first.json", "second.json"]
+
+
+def test_a_column_may_hold_images_of_other_libraries(sdk: Tracker, sqlite_uri: str) -> None:
+    class Drawing:
+        size = (1, 1)
+
+        def resize(self, size: tuple[int, int]) -> Drawing:
+            return self
+
+        def save(self, path: Path) -> None:
+            path.write_text("drawn")
+
+    with sdk.start_run() as run:
+        sdk.log_table({"image": [Image.new("L", (2, 2)), Drawing()]}, "table.json")
+    stored = Store(sqlite_uri, run)
+    assert "table.json" in stored.artifacts()
+    assert sum(content(stored, name) == b"drawn" for name in stored.artifacts()) == 2, "the image and its thumbnail"
+
+
+def test_floats_that_are_no_pixels_are_stretched_and_that_is_said(
+    sdk: Tracker, caplog: pytest.LogCaptureFixture
+) -> None:
+    with sdk.start_run() as run:
+        for _ in range(2):
+            sdk.log_image(np.array([[0.0, 2.5]]), "a.png")
+        sdk.log_image(np.array([[0.0, 1.0]]), "b.png")
+        assert sdk.flush().of("artifact").delivered == 3
+    assert [message for message in caplog.messages if "Float pixel" in message] == [
+        "tailrace: log_image: Float pixel values out of acceptable range 0 to 1: 0.0 to 2.5 is stretched to fit"
+    ]
+    assert run.enabled
+
+
 def test_what_cannot_be_taken_is_counted_and_said_once_and_stops_nobody(
     sdk: Tracker, sqlite_uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -190,8 +232,14 @@ def test_strict_raises_at_the_call(sdk: Tracker, tmp_path: Path) -> None:
     with sdk.start_run(strict=True):
         with pytest.raises(CallError, match=r"missing\.bin"):
             sdk.log_artifact(tmp_path / "missing.bin")
-        with pytest.raises(CallError, match="figure of matplotlib or plotly, not object"):
+        with pytest.raises(CallError, match="Unsupported figure object type: object"):
             sdk.log_figure(figure, "figure.png")
+        for kind in (CallError, MlflowException, TypeError):  # what MLflow's own raises, too
+            with pytest.raises(kind, match="Unsupported image object type: list"):
+                sdk.log_image([[1]], "image.png")
+        for kind in (CallError, MlflowException, ValueError):
+            with pytest.raises(kind, match="Integer pixel values out of acceptable range"):
+                sdk.log_image(np.full((2, 2), 300), "image.png")
         with pytest.raises(CallError, match="relative path"):
             sdk.log_dict({}, "/config.json")
 

@@ -10,6 +10,7 @@ import pydantic
 import pytest
 import yaml
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from omegaconf import OmegaConf
 
 from helpers.sdk_tools import Store, said
@@ -204,6 +205,18 @@ def test_under_strict_what_cannot_be_read_is_an_error_after_the_rest_was_logged(
     store = Store(sqlite_uri, run)
     assert store.params == {"a": "1", "c": "3", "y": "1"}
     assert store.artifacts() == ["config/config.yaml"]
+
+
+def test_under_strict_a_param_that_changes_is_mlflows_error_after_the_rest_was_logged(
+    sdk: Tracker, sqlite_uri: str
+) -> None:
+    with sdk.start_run(strict=True) as run:
+        sdk.log_params({"lr": 0.1})
+        with pytest.raises(MlflowException, match=r"Changing param values is not allowed. Param with key='lr' was"):
+            sdk.log_params({"lr": 0.2, "beside": 2})
+        ledger = sdk.flush().of("param")
+    assert Store(sqlite_uri, run).params == {"lr": "0.1", "beside": "2"}
+    assert (ledger.accepted, ledger.delivered, ledger.dead) == (3, 2, 1)
 
 
 def test_with_tracking_off_what_cannot_be_read_is_left_out_of_the_report(

@@ -76,9 +76,9 @@ def test_an_image_of_a_series_has_the_names_and_the_tag_that_mlflow_gives(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({}, "needs artifact_file or key"),
-        ({"artifact_file": "a.png", "key": "k"}, "not both"),
-        ({"artifact_file": "a.png", "step": 0}, "not both"),
+        ({}, "Please specify exactly one of"),
+        ({"artifact_file": "a.png", "key": "k"}, "cannot be used in conjunction"),
+        ({"artifact_file": "a.png", "step": 0}, "cannot be used in conjunction"),
         ({"key": "a:b"}, "may hold"),
         ({"key": 3}, "may hold"),
     ],
@@ -91,11 +91,13 @@ def test_wrong_arguments_for_an_image_are_refused(arguments: dict[str, Any], say
 @pytest.mark.parametrize(
     ("image", "says"),
     [
-        ([[1, 2]], "not list"),
+        ([[1, 2]], "Unsupported image object type: list"),
         (np.zeros(3), "not of shape"),
         (np.zeros((2, 2, 2)), "not of shape"),
         (np.zeros((0, 2)), "empty"),
-        (np.zeros((2, 2), dtype=complex), "not complex128"),
+        (np.zeros((2, 2), dtype=complex), "Invalid array data type: complex128"),
+        (np.full((2, 2), 300), "out of acceptable range 0 to 255: these are 300 to 300"),
+        (np.full((2, 2), -1), "out of acceptable range 0 to 255: these are -1 to -1"),
     ],
 )
 def test_what_is_no_image_is_refused_at_the_call(image: Any, says: str) -> None:
@@ -103,6 +105,7 @@ def test_what_is_no_image_is_refused_at_the_call(image: Any, says: str) -> None:
         freeze_image(image, "a.png")
 
 
-def test_integer_pixels_out_of_range_fail_when_they_are_written(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="must be 0 to 255"):
-        written(freeze_image(np.full((2, 2), 300), "a.png"), tmp_path)
+def test_floats_beyond_0_to_1_are_remarked_upon() -> None:
+    for image, remarked in (([[-0.1]], True), ([[1.1]], True), ([[0.0, 1.0]], False)):
+        assert (freeze_image(np.array(image), "a.png").remark is not None) == remarked
+        assert (freeze_image(np.array(image), key="a").remark is not None) == remarked
