@@ -45,7 +45,7 @@ if _typing.TYPE_CHECKING:
     from tailrace.reports import import_reports
     from tailrace.store import install
     from tailrace_agent.reading.comparison import Comparison
-    from tailrace_agent.reading.reader import RunRecord
+    from tailrace_agent.reading.record import RunRecord
 
 __version__ = "0.1.0"
 
@@ -175,7 +175,7 @@ system_monitor = _default.system_monitor
 _LATER = {
     "Comparison": "tailrace_agent.reading.comparison",
     "Experiment": "tailrace.experiment",
-    "RunRecord": "tailrace_agent.reading.reader",
+    "RunRecord": "tailrace_agent.reading.record",
     "SystemMetricsLogger": "tailrace._api.system_metrics_logger",
     "SystemMonitor": "tailrace._api.system_monitor",
     "TrackerLike": "tailrace.protocol",

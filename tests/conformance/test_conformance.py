@@ -12,7 +12,8 @@ import mlflow
 import pytest
 
 import tailrace
-from conformance import files, runs, stores, values
+from conformance import files, mistakes, runs, stores, values
+from conformance.mistakes import MISTAKES
 from conformance.table import BEHAVIOURS, NEEDS, Behaviour, Place
 from tailrace._api.tracker_core import module_core
 
@@ -55,6 +56,22 @@ def _forget() -> None:
     mlflow.tracking.fluent._active_experiment_id = None
 
 
+def raised_with(module: ModuleType, name: str, uri: str, directory: Path) -> Exception | None:
+    """What a mistake is answered with by one of the two."""
+    _forget()
+    place = Place(uri, f"{name}, with {module.__name__}, {directory.name}")
+    directory.mkdir()
+    os.chdir(directory)
+    module.set_tracking_uri(uri)
+    module.set_experiment(place.experiment)
+    module.start_run()
+    try:
+        MISTAKES[name](module, place)
+    except Exception as error:  # noqa: BLE001 - that is what is asked for
+        return error
+    return None
+
+
 def seen_with(module: ModuleType, behaviour: Behaviour, uri: str, directory: Path) -> Any:
     """What a behaviour sees with one of the two in MLflow's place, in a directory of its own."""
     _forget()
@@ -82,6 +99,22 @@ def test_tailrace_does_as_mlflow_or_as_its_page_says(
         return
     assert ours == behaviour.ours
     assert ours != theirs, "it is no difference any more"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_caught_under_strict_as_mlflows_and_else_stops_nobody(
+    name: str, uris: dict[ModuleType, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    theirs = raised_with(mlflow, name, uris[mlflow], tmp_path / "mlflow")
+    assert theirs is not None
+    assert raised_with(tailrace, name, uris[tailrace], tmp_path / "ours") is None
+    monkeypatch.setenv("TAILRACE_STRICT", "true")
+    ours = raised_with(tailrace, name, uris[tailrace], tmp_path / "strict")
+    kind, code = mistakes.of_mlflow(theirs)
+    assert isinstance(ours, kind), ours
+    assert code in (None, getattr(ours, "error_code", None))
 
 
 @pytest.mark.slow

@@ -12,7 +12,8 @@ from tailrace_agent.spool.extremes import of_program
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from tailrace_agent.reading.reader import Reader, RunRecord
+    from tailrace_agent.reading.reader import Reader
+    from tailrace_agent.reading.record import RunRecord
 
 __all__ = ["chosen_metrics", "newest", "open_store", "rows_of_json", "shortest_ids", "table"]
 

@@ -25,7 +25,7 @@ from tailrace_agent.cli._app import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tailrace_agent.reading.reader import RunRecord
+    from tailrace_agent.reading.record import RunRecord
 
 _METRICS = 3
 _STYLES = {"FAILED": "red", "KILLED": "red", "RUNNING": "green"}

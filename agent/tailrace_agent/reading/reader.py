@@ -22,8 +22,6 @@ from datetime import datetime, timedelta, timezone
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
-import msgspec
-
 from tailrace_agent.errors import CallError, NotFound, Refused, RunGone
 from tailrace_agent.ipc.tags import RUN_TAG
 from tailrace_agent.mlflow.errors import opening_failed, translate
@@ -34,9 +32,9 @@ from tailrace_agent.reading.filters import quoted_filter, quoted_order
 from tailrace_agent.reading.opening import check_store, without_mlflow
 from tailrace_agent.reading.own_reads import OwnReads
 from tailrace_agent.reading.read_store import ACTIVE_ONLY, ALL, Peaks, Point, ReadStore, Thinned
+from tailrace_agent.reading.record import RunRecord
 from tailrace_agent.settings.uris import mask_uri, resolve_uri
 from tailrace_agent.spool.extremes import known, unbounded
-from tailrace_agent.text.cards import brief, card
 
 if TYPE_CHECKING:
     from tailrace_agent.mlflow.stores import Store
@@ -56,63 +54,6 @@ _FIRST, _LAST = -62_135_596_800_000, 253_402_300_799_000
 _NEWEST: Final = ["attributes.start_time DESC"]
 _NOT_IN_A_PATTERN: Final = re.compile(r"[\[\]\\\"]")
 """What escapes, means a set, or ends the literal in one database's LIKE or another's."""
-
-
-class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A run as MLflow has it.
-
-    Attributes:
-        run_id: MLflow's id.
-        run_name: Its name.
-        experiment_id: MLflow's id of its experiment.
-        status: RUNNING, SCHEDULED, FINISHED, FAILED or KILLED.
-        start_time: When it began.
-        end_time: When it ended, or None.
-        params: All params.
-        metrics: The last value of each metric.
-        tags: All tags.
-        artifact_uri: Where its artifacts are.
-        url: Its page in MLflow's UI, where the store is a server.
-        deleted: Whether it lies in MLflow's bin.
-    """
-
-    run_id: str
-    run_name: str
-    experiment_id: str
-    status: str
-    start_time: datetime
-    end_time: datetime | None
-    params: dict[str, str]
-    metrics: dict[str, float]
-    tags: dict[str, str]
-    artifact_uri: str
-    url: str | None
-    deleted: bool
-
-    @property
-    def duration(self) -> float | None:
-        """Seconds from its start to its end; None while it runs."""
-        return (self.end_time - self.start_time).total_seconds() if self.end_time else None
-
-    def __repr__(self) -> str:
-        counted = [f"{n:,} {noun}{'' if n == 1 else 's'}" for noun, n in self._sizes().items()]
-        return brief("RunRecord", self.run_name or None, self.status, *counted, self.url or f"run_id={self.run_id}")
-
-    def _repr_html_(self) -> str:
-        """What it is, for a notebook."""
-        facts = {
-            "name": self.run_name,
-            "status": f"{self.status}, deleted" if self.deleted else self.status,
-            "started": f"{self.start_time:%Y-%m-%d %H:%M:%S} UTC",
-            "duration": None if self.duration is None else f"{self.duration:,.1f} s",
-            **{f"{noun}s": n for noun, n in self._sizes().items()},
-            "run_id": self.run_id,
-            "link": self.url,
-        }
-        return card("RunRecord", facts.items())
-
-    def _sizes(self) -> dict[str, int]:
-        return {"param": len(self.params), "metric": len(self.metrics)}
 
 
 def open_reader(

@@ -173,7 +173,8 @@ TABLE: Final[dict[str, Setting]] = {
     "strict": Setting(
         "run",
         'A call with arguments that can never work (`loss="high"`, a step that is no integer) raises `CallError` '
-        "instead of warning once. Counted either way.",
+        "instead of warning once. Counted either way. Ids for `start_run` and `set_experiment` are looked up in MLflow "
+        "first, 20 s a request at most.",
         *_FLAG,
     ),
     "quiet": Setting(

@@ -13,15 +13,16 @@ if TYPE_CHECKING:
 
 __all__ = ["experiment_id_of", "reader_at", "stored_run"]
 
-_readers: dict[str, Reader] = {}
+_readers: dict[tuple[str, float | None], Reader] = {}
 
 
-def reader_at(tracking_uri: str | None, cwd: str) -> Reader:
+def reader_at(tracking_uri: str | None, cwd: str, request_timeout: float | None = None) -> Reader:
     """Reads a store.
 
     Args:
         tracking_uri: None means what MLflow would take in `cwd`.
         cwd: Directory from which relative paths are meant.
+        request_timeout: Seconds that one request may take; as long as a person would wait when None.
 
     Raises:
         SinkError, StoreRefused: It is away, is not there yet, or cannot be used.
@@ -32,9 +33,10 @@ def reader_at(tracking_uri: str | None, cwd: str) -> Reader:
 
     # With the directory: MLflow's default store lies in it.
     named = resolve_uri(tracking_uri, cwd) if tracking_uri else f"in {cwd}"
-    reader = _readers.get(named)
+    reader = _readers.get((named, request_timeout))
     if reader is None:
-        reader = _readers[named] = open_reader(tracking_uri, cwd)
+        bounds: dict[str, Any] = {} if request_timeout is None else {"request_timeout": request_timeout}
+        reader = _readers[named, request_timeout] = open_reader(tracking_uri, cwd, **bounds)
     return reader
 
 

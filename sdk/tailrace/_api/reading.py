@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tailrace._api.readers import reader_at
 from tailrace._api.tracker_part import TrackerPart
 from tailrace._values.texts import as_name
-from tailrace_agent.errors import CallError, NotFound
+from tailrace_agent.errors import CallError, NotFound, StoreAbsent
 from tailrace_agent.runtime.places import working_directory
 
 if TYPE_CHECKING:
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tailrace_agent.reading.comparison import Comparison
-    from tailrace_agent.reading.reader import Reader, RunRecord
+    from tailrace_agent.reading.reader import Reader
+    from tailrace_agent.reading.record import RunRecord
 
 __all__ = ["ReadCalls"]
 
@@ -53,7 +54,8 @@ class ReadCalls(TrackerPart):
             order_by: Columns, each with `ASC` or `DESC`: `["metrics.val/loss ASC"]`. Names need no quotes.
             output_format: `pandas` for a DataFrame, `list` for a list of `RunRecord`.
             search_all_experiments: Look in every experiment, if none is named.
-            experiment_names: Experiments by name.
+            experiment_names: Experiments by name. One that there is not has no runs: a warning says so, with the name
+                that is nearest.
 
         Returns:
             Columns `run_id`, `experiment_id`, `status`, `artifact_uri`, `start_time`, `end_time`, then `metrics.…`,
@@ -61,7 +63,6 @@ class ReadCalls(TrackerPart):
 
         Raises:
             CallError: Ids and names are given, the ids are a text, one of them is no name, or there is no such format.
-            NotFound: An experiment that is named is not there.
             SinkError, StoreRefused: The store is away, refuses the filter, or cannot be used.
 
         Thread safety: from any thread.
@@ -75,11 +76,15 @@ class ReadCalls(TrackerPart):
             raise CallError(_not_a_list(experiment_ids))
         if experiment_ids and experiment_names:
             raise CallError("Only experiment_ids or experiment_names can be used, but not both")
-        reader = self._read()
-        ids = self._where(reader, experiment_ids, experiment_names, everywhere=search_all_experiments)
-        order = [order_by] if isinstance(order_by, str) else order_by
-        runs = reader.search(ids, filter_string, order, max_results, view=run_view_type)
-        records = [reader.record(run) for run in runs]
+        try:
+            reader = self._read()
+            ids = self._where(reader, experiment_ids, experiment_names, everywhere=search_all_experiments, sure=False)
+            order = [order_by] if isinstance(order_by, str) else order_by
+            runs = reader.search(ids, filter_string, order, max_results, view=run_view_type)
+            records = [reader.record(run) for run in runs]
+        except StoreAbsent as error:  # as with MLflow, who looks before the first run finds none
+            self._core.voice.warn(f"search_runs: {error}", once=("search_runs", str(error)))
+            records = []
         return records if output_format == "list" else _frame(records)
 
     def get_run_info(self, run_id: str) -> RunRecord:
@@ -218,20 +223,40 @@ class ReadCalls(TrackerPart):
         return reader_at(self._core.settings({}).tracking_uri, working_directory())
 
     def _where(
-        self, reader: Reader, ids: Sequence[str] | None, names: Sequence[str] | str | None, *, everywhere: bool
+        self,
+        reader: Reader,
+        ids: Sequence[str] | None,
+        names: Sequence[str] | str | None,
+        *,
+        everywhere: bool,
+        sure: bool = True,
     ) -> list[str] | None:
-        """Experiment ids to search; None for all of them."""
+        """Experiment ids to search; None for all of them. Unless `sure`, what there is not is left out."""
         if ids:
             return [as_name(experiment_id, "one of experiment_ids") for experiment_id in ids]
         if names:
-            wanted = [names] if isinstance(names, str) else names
-            return reader.experiment_ids([as_name(name, "one of experiment_names") for name in wanted])
+            return self._named(reader, [names] if isinstance(names, str) else names, sure=sure, warn=True)
         if everywhere:
             return None
         if self._core.experiment_id is not None:
             return [self._core.experiment_id]
         name = self._core.settings({}).experiment_name
-        return reader.experiment_ids([name]) if name else ["0"]  # "0": MLflow's experiment `Default`
+        # "0": MLflow's experiment `Default`. One that was only set so far is made by its first run.
+        return self._named(reader, [name], sure=sure, warn=False) if name else ["0"]
+
+    def _named(self, reader: Reader, names: Sequence[str | None], *, sure: bool, warn: bool) -> list[str]:
+        """Ids of experiments by their names; unless `sure`, without those that there are not."""
+        if sure:
+            return reader.experiment_ids([as_name(name, "one of experiment_names") for name in names])
+        found: list[str] = []
+        for name in names:
+            try:
+                # None finds nothing, as with MLflow.
+                found += reader.experiment_ids(["None" if name is None else as_name(name, "one of experiment_names")])
+            except NotFound as error:
+                if warn:
+                    self._core.voice.warn(f"search_runs: {error}", once=("search_runs", str(error)))
+        return found
 
 
 def _not_a_list(text: str) -> str:

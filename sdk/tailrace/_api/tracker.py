@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import time
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,6 +12,7 @@ from tailrace._api.artifact_forwards import ActiveArtifactCalls
 from tailrace._api.boundary import NoMonitor, protect
 from tailrace._api.forwards import ActiveCalls
 from tailrace._api.info import ExperimentInfo
+from tailrace._api.lookups import require_experiment, require_named
 from tailrace._api.managed import Managed, given
 from tailrace._api.model_handle import no_model
 from tailrace._api.passing import pass_tracker
@@ -24,14 +26,13 @@ from tailrace._log.log import make_log
 from tailrace._messages.suggestions import Suggests, instead_of_argument
 from tailrace._runs.current import CurrentRuns
 from tailrace._runs.job_runs import of_job
-from tailrace._runs.launch import checked_run_id, context_tags, describe, resumed
+from tailrace._runs.launch import checked_note, checked_run_id, context_tags, describe, resumed
 from tailrace._runs.program_end import end_all
 from tailrace._runs.ray_runs import end_left_behind
 from tailrace._runs.run_part import core_of
 from tailrace._session.job_place import this_job
-from tailrace._values.texts import as_name, as_text, as_texts
+from tailrace._values.texts import as_name, as_texts
 from tailrace_agent.errors import CallError, SettingsError
-from tailrace_agent.ipc.tags import NOTE_TAG
 from tailrace_agent.ledger import Ledger
 from tailrace_agent.runtime.places import working_directory
 from tailrace_agent.settings.settings import Settings
@@ -131,6 +132,8 @@ class Tracker(ActiveCalls, ActiveArtifactCalls, ActiveResultCalls, ReadCalls, Re
         self._core.given = {**self._core.given, "tracking_uri": uri}
         # Absolute: a program that is started elsewhere would take a relative path from there.
         self._core.export(MLFLOW_TRACKING_URI=resolve_uri(os.fspath(uri), working_directory()))
+        if self._core.of_module and (beside := sys.modules.get("tailrace._fluent.beside")) is not None:
+            beside.agree(self._core)  # what MLflow was told with a call before is stronger than the variable
 
     def get_tracking_uri(self) -> str:
         """The tracking URI in force, without a password; MLflow's default when none is set.
@@ -156,7 +159,8 @@ class Tracker(ActiveCalls, ActiveArtifactCalls, ActiveResultCalls, ReadCalls, Re
             With the attributes of MLflow's `Experiment`; what MLflow alone knows is asked for when it is read.
 
         Raises:
-            CallError: Neither or both are given.
+            CallError: Neither or both are given; under `strict=True`: it is deleted.
+            NotFound: Under `strict=True`: there is none with this id.
             SettingsError: The name is empty.
 
         Example:
@@ -171,6 +175,7 @@ class Tracker(ActiveCalls, ActiveArtifactCalls, ActiveResultCalls, ReadCalls, Re
         # Before anything is changed: a wrong name leaves the old one in force.
         load_settings({"experiment_name": experiment_name})
         core = self._core
+        require_experiment(core.settings({}), experiment_name, experiment_id)
         core.given, core.experiment_id = {**core.given, "experiment_name": experiment_name}, experiment_id
         core.export(MLFLOW_EXPERIMENT_NAME=experiment_name, MLFLOW_EXPERIMENT_ID=experiment_id)
         return ExperimentInfo(experiment_name, experiment_id, core)
@@ -222,7 +227,8 @@ class Tracker(ActiveCalls, ActiveArtifactCalls, ActiveResultCalls, ReadCalls, Re
         Raises:
             SettingsError: A setting is wrong.
             CallError: A run is active and neither `nested` nor another thread's or task's; something has no `str()`;
-                `run_id` can be none.
+                `run_id` can be none; under `strict=True`: what is named by id is deleted, or is another parent.
+            NotFound: Under `strict=True`: there is no run or experiment with an id that is given.
             StateDirError, SessionError, StoreRefused: What cannot work at all, under `on_error="raise"`; by default
                 one warning, and training goes on.
 
@@ -269,10 +275,11 @@ class Tracker(ActiveCalls, ActiveArtifactCalls, ActiveResultCalls, ReadCalls, Re
             parent_run_id=_text(parent_run_id, "parent_run_id"),
             # The later ones are stronger: a call may say who its user is.
             tags={**context_tags(), **self._tags(), **as_texts(tags or {}, "tags")},
-            description=_note(description, tags),
+            description=checked_note(description, tags),
             files=self._files(),
             owned=leads,
         )
+        require_named(config, spec, running)
         if job_found is not None:
             spec, config = of_job(spec, config, job_found, parent.id if parent is not None else None)
         run: Run = runs.begin(spec, config, credentials, parent, job_found).handle
@@ -452,13 +459,6 @@ class Tracker(ActiveCalls, ActiveArtifactCalls, ActiveResultCalls, ReadCalls, Re
 
 def _text(value: object, name: str) -> str | None:
     return None if value is None else as_name(value, name)
-
-
-def _note(description: object, tags: Mapping[str, Any] | None) -> str | None:
-    """The run's note. MLflow has it as a tag, so it may be given in one of two places."""
-    if description and tags and NOTE_TAG in tags:
-        raise CallError(f"description is given, and the tag {NOTE_TAG}, which is the same: leave one of the two out")
-    return None if description is None else as_text(description, "description")
 
 
 def _require_known(settings: Mapping[str, Any], function: str) -> None:

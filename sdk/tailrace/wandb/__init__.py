@@ -335,15 +335,22 @@ class _Earlier(NamedTuple):
 def _earlier(what: Wanted, settings: dict[str, Any]) -> _Earlier | None:
     """The run of this id; of this project, where one is named."""
     import tailrace
+    from tailrace._api.readers import reader_at
+    from tailrace._api.tracker_core import module_core
+    from tailrace._api.tracker_part import tracker_core_of
+    from tailrace_agent.runtime.places import working_directory
 
     if "'" in what.id:  # MLflow's filters cannot have it
         VOICE.warn(f"wandb.init: no run is found again by the id {what.id!r}: leave the quotes out")
         return None
-    where: dict[str, Any] = {"search_all_experiments": True}
-    if what.project is not None:
-        where = {"experiment_names": [what.project]}
     reading: Any = tailrace.Tracker(auto_start_run=False, **settings) if settings else _tracker()
+    where: dict[str, Any] = {"search_all_experiments": True}
     try:
+        # First, since a search would warn of what is not there: here a run begins.
+        core = tracker_core_of(reading) if settings else module_core()
+        store = reader_at(core.settings({}).tracking_uri, working_directory())
+        if what.project is not None:
+            where = {"experiment_ids": store.experiment_ids([what.project])}
         found = reading.search_runs(
             filter_string=f"tags.`wandb.id` = '{what.id}'",
             output_format="list",

@@ -11,7 +11,7 @@ import pytest
 from helpers.stored_runs import SameNames
 from tailrace_agent.cli._app import Fail
 from tailrace_agent.cli._reading import chosen_metrics, rows_of_json
-from tailrace_agent.reading.reader import RunRecord
+from tailrace_agent.reading.record import RunRecord
 
 
 def test_the_commands_that_read_take_the_newest_and_say_so(same_names: SameNames, tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import pytest
 
 import tailrace
 from helpers.stored_runs import EXPERIMENT
-from tailrace import CallError, NotFound, StoreRefused, Tracker
-from tailrace_agent.errors import Refused
+from tailrace import CallError, NotFound, Tracker
+from tailrace_agent.errors import Refused, StoreAbsent
 
 
 def test_search_gives_mlflows_columns_and_rows(tracker: Tracker, uri: str, runs: dict[str, str]) -> None:
@@ -38,12 +38,29 @@ def test_search_looks_where_it_is_told(tracker: Tracker, runs: dict[str, str]) -
     assert names(experiment_names=["reading-other"]) == {"elsewhere"}
     assert names(search_all_experiments=True) >= {"read-small", "read-wide", "elsewhere"}
     assert len(tracker.search_runs(max_results=1)) == 1
+    assert names(experiment_names=["reading-othr", "reading-other"]) == {"elsewhere"}
     with pytest.raises(NotFound, match="did you mean 'reading-other'"):
-        tracker.search_runs(experiment_names=["reading-othr"])
+        tracker.best_run("loss", experiment_names=["reading-othr"])
     with pytest.raises(Refused):
         tracker.search_runs(filter_string="metrics.loss <<< 3")
     with pytest.raises(CallError, match="not both"):
         tracker.search_runs(experiment_ids=["0"], experiment_names=[EXPERIMENT])
+
+
+def test_a_search_before_the_first_run_finds_nothing_and_says_what_is_not_there(
+    store_uri: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    tracker = Tracker(tracking_uri=store_uri)
+    tracker.set_experiment("to come")
+    found = tracker.search_runs()
+    assert (len(found), "run_id" in found.columns) == (0, True)
+    assert caplog.messages == [], "it was named for the runs to come"
+    for _ in range(2):
+        assert tracker.search_runs(experiment_names=["never", None], output_format="list") == []  # type: ignore[list-item]
+    assert [message.rpartition("has no ")[2] for message in caplog.messages] == [
+        "experiment 'never'",
+        "experiment 'None'",
+    ]
 
 
 def test_a_run_is_found_by_any_of_its_names(tracker: Tracker, runs: dict[str, str]) -> None:
@@ -81,8 +98,9 @@ def test_the_best_run_has_the_best_last_value_and_never_nan(tracker: Tracker, ru
 
 def test_a_store_that_is_not_there_is_an_error_and_stays_so(tmp_path: Path) -> None:
     tracker = Tracker(tracking_uri=f"sqlite:///{tmp_path}/none.db")
-    with pytest.raises(StoreRefused, match=r"no store .*none\.db yet"):
-        tracker.search_runs()
+    with pytest.raises(StoreAbsent, match=r"no store .*none\.db yet"):
+        tracker.best_run("loss")
+    assert len(tracker.search_runs()) == 0
     assert list(tmp_path.iterdir()) == []
 
 

@@ -18,7 +18,7 @@ from tailrace._runs.run_part import core_of
 from tailrace_agent.ipc.records import ModelOutcome
 from tailrace_agent.ledger import Counts, Ledger
 from tailrace_agent.reading.comparison import Comparison
-from tailrace_agent.reading.reader import RunRecord
+from tailrace_agent.reading.record import RunRecord
 from tailrace_agent.text.cards import card
 
 AWAY = "http://127.0.0.1:9"

@@ -11,7 +11,7 @@ import pytest
 
 from tailrace import CallError, NotFound, Tracker
 from tailrace._api.reading import ReadCalls
-from tailrace_agent.reading.reader import RunRecord
+from tailrace_agent.reading.record import RunRecord
 
 BEGAN = dt.datetime(2024, 1, 2, tzinfo=dt.timezone.utc)
 
@@ -132,7 +132,7 @@ def test_a_metric_that_no_run_has_a_number_for_is_an_error_with_the_nearest_name
 
 def test_what_is_no_name_of_an_experiment_is_one_clear_error(tracked: tuple[Tracker, str]) -> None:
     sdk, _ = tracked
-    with pytest.raises(CallError, match="one of experiment_names is one name or id, a text, not None"):
-        sdk.search_runs(experiment_names=[None])  # type: ignore[list-item]
+    with pytest.raises(CallError, match=r"one of experiment_names is one name or id, a text, not \['a'\]"):
+        sdk.search_runs(experiment_names=[["a"]])  # type: ignore[list-item]
     with pytest.raises(CallError, match=r"one of experiment_ids is one name or id, a text, not \['0'\]"):
         sdk.search_runs(experiment_ids=[["0"]])  # type: ignore[list-item]

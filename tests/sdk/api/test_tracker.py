@@ -157,7 +157,7 @@ def test_several_names_are_no_name(off: Tracker, name: str) -> None:
 
 
 def test_a_description_that_is_given_twice_is_an_error(off: Tracker) -> None:
-    with pytest.raises(CallError, match=r"description is given, and the tag mlflow.note.content, which is the same"):
+    with pytest.raises(CallError, match=r"Description is already set via the tag mlflow.note.content"):
         off.start_run(description="one", tags={"mlflow.note.content": "another"})
     assert off.active_run() is None
     for wanted in ({"description": "one"}, {"tags": {"mlflow.note.content": "one"}, "description": ""}):

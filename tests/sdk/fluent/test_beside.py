@@ -208,3 +208,13 @@ def test_what_a_framework_logs_by_itself_goes_to_the_active_run_and_to_one_of_it
     assert (other.info.status, other.data.params["positive"]) == ("FINISHED", "True")
     assert other.info.experiment_id == ours.run.info.experiment_id != "0"
     forget(tmp_path)
+
+
+def test_a_tracking_uri_that_is_set_after_a_function_of_mlflows_is_where_its_client_looks_too(
+    store: str, tmp_path: Path
+) -> None:
+    with tailrace.start_run():
+        tailrace.get_artifact_uri()  # from now on MLflow has the address before by itself
+    tailrace.set_tracking_uri(f"sqlite:///{tmp_path}/another.db")
+    MlflowClient().create_registered_model("mine")
+    assert [model.name for model in tailrace.search_registered_models()] == ["mine"]

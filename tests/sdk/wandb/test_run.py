@@ -74,6 +74,15 @@ def test_a_run_is_gone_on_with_by_its_id(store: str) -> None:
     assert other.resumed is False
 
 
+def test_a_run_that_is_to_be_resumed_and_was_never_begun_begins_without_a_word(
+    store: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = wandb.init(project="one that there is not yet", id="first", resume="allow")
+    assert run.resumed is False
+    wandb.finish()
+    assert [message for message in caplog.messages if "search" in message] == []
+
+
 def test_a_program_that_begins_anew_finds_its_run_with_resume_auto(store: str) -> None:
     first = wandb.init(resume=True)
     assert first.tracked is not None
