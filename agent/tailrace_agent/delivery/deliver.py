@@ -194,9 +194,11 @@ class Delivery:
             if state.ref is None:
                 if not self._open_run(sink, state, now, turn):
                     return now + (_SOON if state.spec.owned else _LOOK_EVERY)
-                if (text := clocks_differ(sink.clock_ahead())) is not None:
-                    self._book.notice(state.run, Notice(text, Topic("clocks", everywhere=True)))
-            return self._send_or_close(sink, state, now, turn)
+            due = self._send_or_close(sink, state, now, turn)
+            # Not at the beginning: a run that its program has just created takes no request before its first values.
+            if (text := clocks_differ(sink.clock_ahead())) is not None:
+                self._book.notice(state.run, Notice(text, Topic("clocks", everywhere=True)))
+            return due
         except RunGone as error:
             self._book.advance(state.run, Event.LOST, gone=str(error))
             self._book.notice(state.run, f"MLflow will not take anything more for this run: {error}")
@@ -301,7 +303,7 @@ class Delivery:
                 return closing
         run, backlog = state.run, self._spool.waiting.backlog(state.run)
         if backlog.get("param") or backlog.get("tag"):
-            self._requests.send_texts(sink, state, "param" if backlog.get("param") else "tag", turn)
+            self._requests.send_texts(sink, state, turn)
             return now
         if backlog.get("metric"):
             since = self._since.setdefault(run, now)

@@ -183,7 +183,9 @@ class RunEnds:
         """Before metrics are sent: a note of this run would not be true any more, or not even know of them."""
         assert state.ref is not None
         run_id = state.ref.run_id
-        if state.spec.run_id and not state.shared and self._tags.store(sink, run_id, [(extremes.SHARED, "true")]):
+        # Of one that is new nobody has made a note, nor will: who has not created a run makes none.
+        others = state.spec.run_id and not state.spec.is_new
+        if others and not state.shared and self._tags.store(sink, run_id, [(extremes.SHARED, "true")]):
             self._book.update(state.run, shared=True)
         if state.noted and self._tags.store(sink, run_id, [(extremes.NOTE, extremes.NO_NOTE)]):
             self._book.update(state.run, noted=False)

@@ -1,7 +1,8 @@
 """The requests that carry what waits of one run: batches of its blocks, and what became of them.
 
-A batch holds one kind, and goes as one request, or in parts where the store refuses it. What is left of a run that has
-ended goes with the tags of its end in a single request, if it fits; where that is refused, kind by kind.
+A batch holds one kind, and goes as one request, or in parts where the store refuses it. Params and tags that wait
+together go in a single request, if they fit, and so does all that is left of a run that has ended, with the tags of its
+end; where that is refused, kind by kind.
 
 Thread safety: several threads, each with a run of its own.
 """
@@ -89,8 +90,12 @@ class RunRequests:
             make = partial(metrics_batch, twins=twins, steps_before=state.steps_before)
             self._send_blocks(sink, state, blocks, make, turn)
 
-    def send_texts(self, sink: Sink, state: RunState, kind: Kind, turn: Turn) -> None:
-        """Sends the oldest params, or tags."""
+    def send_texts(self, sink: Sink, state: RunState, turn: Turn) -> None:
+        """Sends the params and tags that wait; the oldest ones of a kind, where that is no single request."""
+        backlog = self._spool.waiting.backlog(state.run)
+        kind: Kind = "param" if backlog.get("param") else "tag"
+        if backlog.get("param") and backlog.get("tag") and self._send_together(sink, state, turn, ("param", "tag")):
+            return
         limit = sink.limits.params if kind == "param" else sink.limits.tags
         with self._spool.waiting.holding(state.run, kind, limit) as blocks:
             self._send_blocks(sink, state, blocks, texts_batch, turn)
@@ -101,15 +106,23 @@ class RunRequests:
         self._answered.pop(run, None)
         self._apart.discard(run)
 
-    # -- all that is left of a run ------------------------------------------------------------------------------------
+    # -- several kinds in one request ---------------------------------------------------------------------------------
 
     def send_last(self, sink: Sink, state: RunState, turn: Turn) -> bool:
         """All that waits of a run that has ended, with the tags of its end; False where that is no single request."""
+        # An artifact would change the ledger once more.
+        artifacts = "artifact" in self._spool.waiting.backlog(state.run)
+        return not artifacts and self._send_together(sink, state, turn, _KINDS, last=True)
+
+    def _send_together(
+        self, sink: Sink, state: RunState, turn: Turn, kinds: Sequence[Kind], *, last: bool = False
+    ) -> bool:
+        """All that waits of these kinds; False where that is no single request."""
         run = state.run
-        if run in self._apart or run in self._answered or not self._fits(sink, run):
+        if run in self._apart or run in self._answered or not self._fits(sink, run, kinds):
             return False
         with ExitStack() as held:
-            batches = self._all_of(sink, state, held)
+            batches = self._all_of(sink, state, kinds, held)
             if not batches:
                 return False
             assert state.ref is not None
@@ -120,11 +133,11 @@ class RunRequests:
             if points:
                 self._ends.withdraw_note(sink, state)
             outcomes = [_outcome(state, batch, batch.entries, int(batch is batches[0]), []) for batch in batches]
-            last = self._ends.last_tags(sink, state, outcomes)
+            ending = self._ends.last_tags(sink, state, outcomes) if last else []
             try:
                 tags = _texts(entries.get("tag", ()))
                 sink.log_batch(
-                    state.ref.run_id, metrics=points, params=_texts(entries.get("param", ())), tags=[*tags, *last]
+                    state.ref.run_id, metrics=points, params=_texts(entries.get("param", ())), tags=[*tags, *ending]
                 )
             except Refused as error:
                 self._log.info("refused in company", run_id=state.ref.run_id, reason=str(error))
@@ -138,27 +151,27 @@ class RunRequests:
             if points:
                 self._pace.carried(len(points), sink.limits.metrics, too_much=False)
             self._spool.settle(*outcomes)
-            self._ends.have_stored(run, last)
+            self._ends.have_stored(run, ending)
             self._twins.setdefault(run, Twins()).sent(points)
             self._book.touch(run)
         return True
 
-    def _fits(self, sink: Sink, run: int) -> bool:
-        """Whether one request can take all that waits of a run, and is worth the try."""
-        limits, backlog = sink.limits, self._spool.waiting.backlog(run)
-        # An artifact would change the ledger once more.
-        if not backlog or "artifact" in backlog or backlog.get("param", 0) > limits.params:
+    def _fits(self, sink: Sink, run: int, kinds: Sequence[Kind]) -> bool:
+        """Whether one request can take all that waits of some kinds, and is worth the try."""
+        limits, waiting = sink.limits, self._spool.waiting.backlog(run)
+        backlog = {kind: waiting[kind] for kind in kinds if kind in waiting}
+        if not backlog or backlog.get("param", 0) > limits.params:
             return False
         most = self._pace.portion(limits.metrics) - _LAST_TAGS  # MLflow's bound for all kinds together
         return sum(backlog.values()) <= most and backlog.get("tag", 0) <= limits.tags - _LAST_TAGS
 
-    def _all_of(self, sink: Sink, state: RunState, held: ExitStack) -> list[Batch]:
-        """A batch of each kind that waits; none where a part of it is unreadable, or is going to be refused."""
+    def _all_of(self, sink: Sink, state: RunState, kinds: Sequence[Kind], held: ExitStack) -> list[Batch]:
+        """A batch of each of these kinds that waits; none where a part of it is unreadable, or is going to be refused."""
         twins = self._twins.setdefault(state.run, Twins())
         make: dict[Kind, Callable[..., Batch]] = dict.fromkeys(_KINDS, texts_batch)
         make["metric"] = partial(metrics_batch, twins=twins, steps_before=state.steps_before)
         names, batches = self._names.of(sink, state), list[Batch]()
-        for kind in _KINDS:
+        for kind in kinds:
             waiting = self._spool.waiting.backlog(state.run).get(kind, 0)
             blocks = held.enter_context(self._spool.waiting.holding(state.run, kind, waiting)) if waiting else ()
             if not blocks:

@@ -178,6 +178,8 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
         cwd: Working directory of the call: relative store paths are meant from there.
         owned: False for a handle on somebody else's run: tailrace then never changes its status.
         created: The program has created `run_id` itself, for this spec: its status is as it should be until its end.
+        artifact_uri: Where the artifacts of such a run go, as MLflow has said a moment ago, with `experiment_id` and
+            `run_name`: it is not asked for the run again.
         facts: Where it comes from; None when nothing of that is to be stored.
         git_diff: Store uncommitted changes with it.
         job: The job whose processes share it; its id follows from the job's key then.
@@ -198,10 +200,16 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     description: str | None = None
     owned: bool = True
     created: bool = False
+    artifact_uri: str | None = None
     facts: Facts | None = None
     git_diff: bool = False
     job: JobPart | None = None
     console: bool = False
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the program has just created it in MLflow itself, so that all that it has is known."""
+        return self.run_id is not None and self.created and self.artifact_uri is not None
 
 
 # Records are arrays, so program and agent of two versions know a field by its place: a new one goes to the end of its

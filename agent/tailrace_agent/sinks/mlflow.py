@@ -59,7 +59,7 @@ __all__ = ["MlflowSink", "open_sink", "sink_over"]
 _PARENT_TAG: Final = "mlflow.parentRunId"
 _CONTEXT_TAGS: Final = ("mlflow.user", "mlflow.source.", RUN_TAG)  # record how a run was created; resuming keeps them
 _REPOSITORIES: Final = 64  # runs whose artifact repository is kept: each costs a request, and may hold threads
-_NEW_RUNS: Final = 1000  # of which the place of their artifacts is kept, until somebody asks for it
+_OPENED_RUNS: Final = 1000  # of which the place of their artifacts is kept, until somebody asks for it
 _AT_ONCE: Final = 4  # `mlflow server` has four workers by default
 _SEVERAL_WRITE: Final = ("postgresql", "mysql", "mssql")  # databases that take several writers at a time
 _ID: Final = re.compile(r"[A-Za-z0-9][\w-]{0,255}", re.ASCII)  # MLflow's own rule for ids
@@ -422,11 +422,15 @@ class MlflowSink:
             if refused_code(error, "INVALID_PARAMETER_VALUE") and "'active'" in str(error):
                 raise Refused(bring_back(experiment_id, experiment_id)) from None
             raise
+        self._keep_place(run)
+        return run
+
+    def _keep_place(self, run: Run) -> None:
+        """Where its artifacts go need not be asked for."""
         with self._lock:
             self._artifact_uris[run.run_id] = run.artifact_uri
-            if len(self._artifact_uris) > _NEW_RUNS:
+            if len(self._artifact_uris) > _OPENED_RUNS:
                 self._artifact_uris.popitem(last=False)
-        return run
 
     def _go_on(self, spec: RunSpec, run: Run) -> None:
         """A job that was started anew goes on in its run."""
@@ -440,9 +444,10 @@ class MlflowSink:
 
     def _resume(self, spec: RunSpec, run_id: str) -> Run:
         """Does as `mlflow.start_run(run_id=…)` does, and leaves the status of somebody else's run alone."""
-        run = self._runs.run(run_id)
+        run = _just_created(spec) or self._runs.run(run_id)
         if run.lifecycle_stage == "deleted":
             raise RunGone(f"run {run_id} was deleted; `mlflow runs restore --run-id {run_id}` brings it back")
+        self._keep_place(run)
         if spec.owned and not spec.created:
             self._runs.update_run(run_id, "RUNNING", run.end_time, spec.run_name)
             delete_tags(self._runs, self._uri, run, end_tags(run.tags))
@@ -489,3 +494,11 @@ class MlflowSink:
                 if len(self._repositories) > _REPOSITORIES:
                     self._repositories.popitem(last=False)  # the oldest, whose run has most likely ended
         return repository
+
+
+def _just_created(spec: RunSpec) -> Run | None:
+    """A run that the program has just created, as MLflow has answered it then; None for any other."""
+    if not spec.is_new:
+        return None
+    name, experiment_id, place = spec.run_name or "", spec.experiment_id or "", spec.artifact_uri or ""
+    return Run(str(spec.run_id), experiment_id, name, "RUNNING", "active", None, place, {}, {}, {}, {})

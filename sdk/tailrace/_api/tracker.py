@@ -343,7 +343,12 @@ class Tracker(ActiveCalls, ActiveArtifactCalls, ActiveResultCalls, ReadCalls, Re
         return self.active_run() or self._core.runs.last_ended
 
     def attach_run(
-        self, run_id: str, tracking_uri: str | os.PathLike[str] | None = None, *, created: bool = False
+        self,
+        run_id: str,
+        tracking_uri: str | os.PathLike[str] | None = None,
+        *,
+        created: bool = False,
+        info: Any = None,
     ) -> Run:
         """A handle on a run that something else has begun and will end: `mlflow.start_run`, another program.
 
@@ -355,6 +360,7 @@ class Tracker(ActiveCalls, ActiveArtifactCalls, ActiveResultCalls, ReadCalls, Re
             tracking_uri: Its store; the one in force by default.
             created: This program has just created the run in MLflow itself, so its `end` ends it. Killed before that,
                 the program leaves it KILLED, with the reason; one that ends by itself leaves it as it is.
+            info: MLflow's `RunInfo` of a run that was `created` a moment ago: MLflow is not asked for it again.
 
         Returns:
             The run, with all calls of one.
@@ -372,7 +378,7 @@ class Tracker(ActiveCalls, ActiveArtifactCalls, ActiveResultCalls, ReadCalls, Re
         if tracking_uri is not None:
             load_settings({"tracking_uri": tracking_uri})
             tracking_uri = resolve_uri(os.fspath(tracking_uri), working_directory())
-        run: Run = self._core.runs.named(as_name(run_id, "run_id"), tracking_uri, created=created).handle
+        run: Run = self._core.runs.named(as_name(run_id, "run_id"), tracking_uri, created=created, info=info).handle
         return run
 
     # -- logging to the active run -----------------------------------------------------------------------------------

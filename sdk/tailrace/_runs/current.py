@@ -18,7 +18,7 @@ from tailrace._runs.active import Active
 from tailrace._runs.core import RunCore
 from tailrace._runs.following import Follower, late
 from tailrace._runs.job_runs import begun
-from tailrace._runs.launch import Launcher, describe, verdict
+from tailrace._runs.launch import Launcher, as_answered, describe, verdict
 from tailrace._runs.nesting import below, waits_for
 from tailrace._runs.ray_runs import run_of_driver, show_ray
 from tailrace._runs.stopping import Stopping
@@ -144,21 +144,22 @@ class CurrentRuns:
             run = self._by_id[name, None] = self._attach(spec, config, credentials)
         return run
 
-    def named(self, run_id: str, tracking_uri: str | None = None, *, created: bool = False) -> RunCore:
+    def named(self, run_id: str, uri: str | None = None, *, created: bool = False, info: Any = None) -> RunCore:
         """A handle on the run that MLflow calls so, which this process or another one has begun.
 
         Args:
             run_id: MLflow's id.
-            tracking_uri: Its store, where that is not the one in force.
+            uri: Its store, where that is not the one in force.
             created: This process has just created it, and will end it.
+            info: What MLflow has answered to that; None where it is to be asked.
         """
-        name = run_id, tracking_uri
+        name = run_id, uri
         known = self._by_id.get(name)
         # One that has ended is named anew: its channel warns of each value.
         if known is not None and not known.ended:
             return known
         # A run's record has its URI without the password.
-        store = None if tracking_uri is None else mask_uri(tracking_uri)[0]
+        store = None if uri is None else mask_uri(uri)[0]
         for run in self.active.all():
             if run.run_id_now == run_id and store in (None, run.spec.tracking_uri):
                 self._by_id[name] = run
@@ -167,11 +168,10 @@ class CurrentRuns:
             # Once more: another thread may have made it while this one waited for the lock.
             known = self._by_id.get(name)
             if known is None or known.ended:
-                where = {} if tracking_uri is None else {"tracking_uri": tracking_uri}
                 # The process that began it has printed where it goes.
-                config = self._settings({"quiet": True, **where})
-                spec, credentials = describe(config, run_id=run_id, owned=created, created=created)
-                known = self._by_id[name] = self._attach(spec, config, credentials)
+                config = self._settings({"quiet": True, **({} if uri is None else {"tracking_uri": uri})})
+                spec, secret = describe(config, run_id=run_id, owned=created, created=created, **as_answered(info))
+                known = self._by_id[name] = self._attach(spec, config, secret)
             return known
 
     def rejoin(self, spec: RunSpec, session: str) -> RunCore:

@@ -33,7 +33,16 @@ if TYPE_CHECKING:
     from tailrace._messages.voice import Voice
     from tailrace._runs.core import RunCore
 
-__all__ = ["Launcher", "checked_note", "checked_run_id", "context_tags", "describe", "resumed", "verdict"]
+__all__ = [
+    "Launcher",
+    "as_answered",
+    "checked_note",
+    "checked_run_id",
+    "context_tags",
+    "describe",
+    "resumed",
+    "verdict",
+]
 
 # Set to their defaults in the key, so that runs that differ in them alone share an agent.
 _PER_RUN = {name: getattr(Settings(), name) for name, setting in TABLE.items() if setting.scope == "run"}
@@ -56,6 +65,7 @@ def describe(  # noqa: PLR0913 - MLflow's own arguments of start_run
     description: str | None = None,
     owned: bool = True,
     created: bool = False,
+    artifact_uri: str | None = None,
     files: Sequence[str] = (),
 ) -> tuple[RunSpec, str | None]:
     """What a run is, from arguments, settings and MLflow's variables; and the password cut out of its URI."""
@@ -81,6 +91,7 @@ def describe(  # noqa: PLR0913 - MLflow's own arguments of start_run
         description=description,
         owned=owned,
         created=created,
+        artifact_uri=artifact_uri,
         facts=facts(files) if config.metadata and config.agent != "off" and owned and run_id is None else None,
         git_diff=config.git_diff,
     )
@@ -99,6 +110,19 @@ def checked_note(description: object, tags: Mapping[str, Any] | None) -> str | N
             f"Remove the key {NOTE_TAG} from the tags or omit the description."
         )
     return None if description is None else as_text(description, "description")
+
+
+def as_answered(info: Any) -> dict[str, Any]:
+    """What `describe` takes of MLflow's answer to the creation of a run, its `RunInfo`; nothing with a password in it.
+
+    Example:
+        >>> as_answered(None)
+        {}
+    """
+    place = getattr(info, "artifact_uri", None)
+    if not place or mask_uri(place)[0] != place:
+        return {}
+    return {"experiment_id": info.experiment_id, "run_name": info.run_name, "artifact_uri": place}
 
 
 def checked_run_id(run_id: str | None, tracking_uri: str | None, voice: Voice) -> str | None:

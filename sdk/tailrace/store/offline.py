@@ -55,7 +55,8 @@ class LocalRun(StoreRun):
         self._run = run
         super().__init__(run.info.run_id, uri, run, created=True)
 
-    def _attached(self, *, created: bool) -> tailrace.Run:
+    def _attached(self, *, created: bool, info: Any) -> tailrace.Run:
+        del info  # MLflow has answered nothing yet
         if self._begin is None:  # it has ended; it is resumed, or something is added to it
             return tailrace.attach_run(self.mlflow_id, self._uri, created=created)
         begin, self._begin = self._begin, None

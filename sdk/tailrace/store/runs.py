@@ -36,7 +36,8 @@ class StoreRun:
         run_id: MLflow's id.
         uri: Its store.
         run: What the store has of it.
-        created: This process has just created it.
+        created: This process has created it.
+        new: Just now: there is no more to it than `run`.
 
     Attributes:
         run_id, created: As they were given.
@@ -45,23 +46,23 @@ class StoreRun:
     Thread safety: every method from any thread.
     """
 
-    def __init__(self, run_id: str, uri: str, run: Any, *, created: bool) -> None:
+    def __init__(self, run_id: str, uri: str, run: Any, *, created: bool, new: bool = False) -> None:
         self.run_id, self.created = run_id, created
         self._uri, self._info = uri, run.info
         self._params, self._tags = dict(run.data.params), dict(run.data.tags)
         self._lock = threading.RLock()
         self._fresh, self._marked, self._token = Written(), Written(), 0
-        self._attach(created=created)
+        self._attach(created=created, info=run.info if new else None)
         self._artifacts_on_the_way = False
         self._ended: tuple[RunCore, dict[str, Any]] | None = None
         self._position = self._ring_position()
 
-    def _attach(self, *, created: bool) -> None:
-        self._handle = self._attached(created=created)
+    def _attach(self, *, created: bool, info: Any = None) -> None:
+        self._handle = self._attached(created=created, info=info)
         self.core = core_of(self._handle)
 
-    def _attached(self, *, created: bool) -> tailrace.Run:
-        return tailrace.attach_run(self.run_id, self._uri, created=created)
+    def _attached(self, *, created: bool, info: Any) -> tailrace.Run:
+        return tailrace.attach_run(self.run_id, self._uri, created=created, info=info)
 
     @property
     def mlflow_id(self) -> str:
@@ -293,7 +294,7 @@ class StoreRuns:
     def created(self, run: Any) -> None:
         """This process has created a run."""
         with self._lock:
-            self._runs[run.info.run_id] = StoreRun(run.info.run_id, self._uri, run, created=True)
+            self._runs[run.info.run_id] = StoreRun(run.info.run_id, self._uri, run, created=True, new=True)
 
     def begun(self, run: StoreRun) -> None:
         """This process has begun a run that MLflow does not know yet."""

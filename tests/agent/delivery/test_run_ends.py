@@ -210,6 +210,19 @@ def test_who_lost_something_or_writes_to_the_run_of_another_makes_no_note(rig: D
     assert firsts.count("tailrace.shared") == 1
 
 
+def test_a_run_that_its_program_has_just_created_in_mlflow_has_no_note_to_take_back(rig: DeliveryRig) -> None:
+    rig.start()
+    rig.run()
+    run_id = rig.of(1).run_id
+    rig.start(run=2, run_id=run_id, created=True, artifact_uri="mlflow-artifacts:/0/a/artifacts")
+    rig.log_metrics("a", run=2)
+    rig.say(End(2, "FINISHED", 99))
+    rig.run()
+    run = rig.sink.runs[run_id]
+    assert (len(run.metrics["a"]), run.status) == (1, "FINISHED")
+    assert not {"tailrace.shared", "tailrace.extremes"} & {*run.tags}
+
+
 def test_a_spool_that_does_not_know_how_the_run_began_makes_no_note(rig: DeliveryRig, tmp_path: Path) -> None:
     rig.start()
     rig.log_metrics("a", value=-100.0)

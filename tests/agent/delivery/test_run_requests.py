@@ -48,6 +48,27 @@ def test_what_is_refused_in_company_is_found_out_alone_and_the_rest_arrives(rig:
     assert rig.ledger().balanced
 
 
+@pytest.mark.parametrize("bad", ["lr", "t"])
+def test_of_params_and_tags_of_a_running_run_the_one_that_is_refused_keeps_no_other_away(
+    rig: DeliveryRig, bad: str
+) -> None:
+    rig.sink.bad = lambda key: key == bad
+    rig.start()
+    rig.say(Params(1, {"lr": "1", "epochs": "2"}), Tags(1, {"t": "x", "u": "y"}))
+    rig.run()
+    run = rig.of(1)
+    assert {*run.params, *run.tags} & {"lr", "epochs", "t", "u"} == {"lr", "epochs", "t", "u"} - {bad}
+    assert (rig.ledger().delivered, rig.ledger().dead) == (3, 1)
+
+
+def test_tags_and_params_that_do_not_fit_together_go_apart(rig: DeliveryRig) -> None:
+    assert isinstance(rig.sink, CountingSink)
+    rig.start()
+    rig.say(Params(1, {f"p{n}": "1" for n in range(90)}), Tags(1, {f"t{n}": "x" for n in range(100)}))
+    rig.run()
+    assert [len(keys) for _, keys in rig.sink.requests] == [90, 100]
+
+
 def test_tags_of_the_end_that_are_refused_keep_no_value_away(rig: DeliveryRig) -> None:
     rig.sink.bad = lambda key: key.startswith("tailrace.")
     log_a_short_run(rig)

@@ -565,6 +565,41 @@ def test_a_new_run_is_not_asked_for_where_its_artifacts_are(
     assert [info.path for info in MlflowClient(store_uri).list_artifacts(run_id)] == ["a.txt"]
 
 
+def test_a_run_that_its_program_has_just_created_is_not_asked_for(
+    store_uri: str, experiment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, sink = MlflowClient(store_uri), sink_for(store_uri)
+    info = client.create_run(client.create_experiment(experiment), run_name="mine").info
+    asked = sink.open_run(spec(run_id=info.run_id, created=True), None, find_first=False)
+    told = spec(
+        run_id=info.run_id,
+        created=True,
+        experiment_id=info.experiment_id,
+        run_name=info.run_name,
+        artifact_uri=info.artifact_uri,
+    )
+    sink = sink_for(store_uri)
+    monkeypatch.setattr(sink._runs, "run", None)
+    assert sink.open_run(told, None, find_first=False) == asked
+    (tmp_path / "a.txt").write_text("a")
+    sink.log_artifact(info.run_id, tmp_path / "a.txt", None)
+    sink.end_run(info.run_id, "FINISHED", 1_700_000_001_000)
+    monkeypatch.undo()
+    assert [info.path for info in client.list_artifacts(info.run_id)] == ["a.txt"]
+    assert client.get_run(info.run_id).info.status == "FINISHED"
+
+
+def test_where_the_artifacts_of_a_resumed_run_are_is_asked_once(
+    store_uri: str, experiment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = opened(sink_for(store_uri), experiment)
+    sink = sink_for(store_uri)
+    sink.open_run(spec(run_id=run_id), None, find_first=False)
+    monkeypatch.setattr(sink._runs, "run", None)
+    (tmp_path / "a.txt").write_text("a")
+    sink.log_artifact(run_id, tmp_path / "a.txt", None)
+
+
 def test_only_what_has_many_writers_is_asked_by_several_at_a_time(mlflow_server: str, sqlite_uri: str) -> None:
     assert sink_for(mlflow_server).limits.at_once == 4
     assert sink_for(sqlite_uri).limits.at_once == 1

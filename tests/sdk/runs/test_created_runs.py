@@ -35,3 +35,16 @@ def test_a_status_that_others_have_given_it_is_left_alone_until_then(sqlite_uri:
         run.log(step=0, loss=1.0)
         run.flush()
         assert Store(sqlite_uri, run_id).status == "FINISHED"
+
+
+def test_what_mlflow_has_answered_to_its_creation_need_not_be_asked_for(sqlite_uri: str) -> None:
+    info = MlflowClient(sqlite_uri).create_run("0", run_name="mine").info
+    with tracking(sqlite_uri) as tracker:
+        run = tracker.attach_run(info.run_id, created=True, info=info)
+        run.log(step=0, loss=1.0)
+        run.set_tag("team", "vision")
+        run.end()
+        assert (run.info.run_name, run.info.experiment_id) == ("mine", "0")
+    stored = Store(sqlite_uri, info.run_id)
+    assert (stored.status, stored.history("loss"), stored.run.data.tags["team"]) == ("FINISHED", [(0, 1.0)], "vision")
+    assert "tailrace.shared" not in stored.run.data.tags

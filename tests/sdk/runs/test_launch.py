@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 
 from helpers.sdk_tools import Store, eventually, said, tracking
 from tailrace import CallError, Settings, SettingsError, Tracker
-from tailrace._runs.launch import checked_run_id, resumed
+from tailrace._runs.launch import as_answered, checked_run_id, resumed
 from tailrace_agent.ipc.session import Session
 
 
@@ -153,3 +153,10 @@ def test_a_run_goes_where_the_environment_says_when_it_begins(sqlite_uri: str, m
         assert experiment_of(sdk) == by_id
         monkeypatch.delenv("MLFLOW_EXPERIMENT_ID")
         assert experiment_of(sdk) == "0"
+
+
+def test_a_password_in_the_place_of_artifacts_is_no_part_of_a_runs_record() -> None:
+    info = SimpleNamespace(experiment_id="0", run_name="mine", artifact_uri="sftp://ada:pw@host/0/a/artifacts")
+    assert as_answered(info) == {}
+    info.artifact_uri = "sftp://ada@host/0/a/artifacts"
+    assert as_answered(info) == {"experiment_id": "0", "run_name": "mine", "artifact_uri": info.artifact_uri}
