@@ -191,9 +191,8 @@ class Delivery:
         try:
             if state.gone:
                 return self._bury(state, state.gone)
-            if state.ref is None:
-                if not self._open_run(sink, state, now, turn):
-                    return now + (_SOON if state.spec.owned else _LOOK_EVERY)
+            if state.ref is None and not self._open_run(sink, state, now, turn):
+                return now + (_SOON if state.spec.owned else _LOOK_EVERY)
             due = self._send_or_close(sink, state, now, turn)
             # Not at the beginning: a run that its program has just created takes no request before its first values.
             if (text := clocks_differ(sink.clock_ahead())) is not None:

@@ -166,7 +166,7 @@ class RunRequests:
         return sum(backlog.values()) <= most and backlog.get("tag", 0) <= limits.tags - _LAST_TAGS
 
     def _all_of(self, sink: Sink, state: RunState, kinds: Sequence[Kind], held: ExitStack) -> list[Batch]:
-        """A batch of each of these kinds that waits; none where a part of it is unreadable, or is going to be refused."""
+        """A batch of each of these kinds that waits; none where a part of it is unreadable, or will be refused."""
         twins = self._twins.setdefault(state.run, Twins())
         make: dict[Kind, Callable[..., Batch]] = dict.fromkeys(_KINDS, texts_batch)
         make["metric"] = partial(metrics_batch, twins=twins, steps_before=state.steps_before)

@@ -326,7 +326,7 @@ class StoreRuns:
     def known(self, run_id: str) -> StoreRun | None:
         """A run that this process has written to, or created."""
         found = self._runs.get(run_id)
-        return found if found is not None and found.usable else None
+        return found if found is not None and found.core.connection is not None else None  # `usable`, a call less
 
     def to_write(self, run_id: str) -> StoreRun | None:
         """The run, for who writes to it; None where MLflow itself has to take or refuse it.

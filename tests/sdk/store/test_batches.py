@@ -13,7 +13,7 @@ from helpers.sdk_tools import forget, named, script
 BATCHES = """
 import mlflow, numpy as np
 {line}
-from mlflow.entities import Metric, Param
+from mlflow.entities import Metric, Param, RunTag
 from mlflow.tracking._tracking_service import client as of_client
 
 converted, convert = [], of_client.convert_metric_value_to_float_if_possible
@@ -25,7 +25,7 @@ def refusal(metrics):
     except mlflow.MlflowException as error:
         return str(error)
 
-client = mlflow.MlflowClient()
+client, failed = mlflow.MlflowClient(), []
 with mlflow.start_run(run_name="batches") as run:
     mlflow.log_metrics({{"loss": 0.5, "nan": float("nan"), "inf": float("inf")}}, step=1)
     mlflow.log_metrics({{"accuracy": 0.5}}, step=2, timestamp=1234)
@@ -35,10 +35,37 @@ with mlflow.start_run(run_name="batches") as run:
     client.log_batch(run.info.run_id, [Metric("with", 1.0, 1, 1)], [Param("a param", "1")])
     client.log_batch(run.info.run_id)
     assert client.log_batch(run.info.run_id, [Metric("waited", 1.0, 1, 1)], synchronous=False).wait() is None
+    for step in range(3):  # the names are known from the second time on
+        row = [Metric("one", step / 2, 1000 + step, step), Metric("other", float("-inf"), 1000 + step, step)]
+        client.log_batch(run.info.run_id, row, synchronous=[None, True, False][step])
+        client.log_batch(run.info.run_id, tuple(row), tags=[RunTag("last", str(step))])
+    client.log_batch(run.info.run_id, [Metric("one", 1.0, 5, 9), Metric("one", 2.0, 5, 9)])
+    apart = [Metric("one", 3.0, 6, 10), Metric("other", 3.0, 6, 11), Metric("one", 4.0, 7, 10)]
+    client.log_batch(run.info.run_id, apart)
+    client.log_batch(run.info.run_id, [Metric("one", 5, 8, 12), Metric("other", np.float64(5.5), 8, 12)])
+    client.log_batch(run_id=run.info.run_id, metrics=[Metric("one", 7.0, 10, 14, None, "of data", "digest")])
     print("REFUSED", refusal({{"loss?": 1.0}}), refusal({{"text": "no number"}}))
+    for run_id, metrics in (
+        ("f" * 32, [Metric("one", 1.0, 1, 1)]),
+        (None, [Metric("one", 1.0, 1, 1)]),
+        (["a"], [Metric("one", 1.0, 1, 1)]),
+        (run.info.run_id, [Metric("one", 1.0, -1, 1)]),
+        (run.info.run_id, [Metric("one", 1.0, 1, None)]),
+        (run.info.run_id, [Metric("one", None, 1, 1)]),
+        (run.info.run_id, None),
+    ):
+        try:
+            print("OTHER" + str(len(failed)), client.log_batch(run_id, metrics))
+        except Exception as error:
+            failed.append(f"{{type(error).__name__}} {{error}}")
+            print(f"OTHER{{len(failed)}}", failed[-1])
     with mlflow.set_active_model(name="net"):
         mlflow.log_metrics({{"of the model": 0.5}})
+        client.log_batch(run.info.run_id, [Metric("one", 8.0, 11, 15)])
+        client.log_batch(run.info.run_id, [Metric("one", 9.0, 12, 16)])
         print("MODEL", [(m.key, m.value) for m in mlflow.get_logged_model(mlflow.get_active_model_id()).metrics])
+    client.log_batch(run.info.run_id, [Metric("one", 10.0, 13, 17)])
+client.log_batch(run.info.run_id, [Metric("one", 11.0, 14, 18)])
 """
 
 
@@ -56,7 +83,7 @@ def test_a_batch_leaves_the_same_as_without_the_plug_in(sqlite_template: Path, t
         said = {
             text.split()[0]: re.sub(r"timestamp=\d+", "", text)
             for text in printed
-            if text.startswith(("CONVERTED", "REFUSED", "MODEL"))
+            if text.startswith(("CONVERTED", "REFUSED", "MODEL", "OTHER"))
         }
         left[line] = metrics, run.params, run.status, said
     plain, installed = left.values()
