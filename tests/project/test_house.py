@@ -30,6 +30,11 @@ OF_OTHERS = {
     },  # MLflow's
     "sdk/tailrace/_fluent/beside.py": {"_active_run_stack"},  # MLflow's
     "sdk/tailrace/_fluent/traced.py": {"_active_run_stack"},  # MLflow's
+    "sdk/tailrace/store/batches.py": {
+        "_ACTIVE_MODEL_CONTEXT",
+        "_get_store_with_resolved_uri",
+        "_tracking_client",
+    },  # MLflow's
     "sdk/tailrace/store/fluent_metrics.py": {
         "_ACTIVE_MODEL_CONTEXT",
         "_active_run_stack",

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
-from tailrace_agent.ipc.records import Kind, Point
+from tailrace_agent.ipc.records import Kind, Point, RunSpec
 from tailrace_agent.text.directions import bests_among
 
-__all__ = ["AT_ONCE", "FOUND_AT_MOST", "Bulk", "Page", "Run", "RunStore", "running_with_tag"]
+__all__ = ["AT_ONCE", "FOUND_AT_MOST", "Bulk", "Page", "Run", "RunStore", "just_created", "running_with_tag"]
 
 AT_ONCE: Final = 20_000
 """Points that the agent sends in one request: under the 1 MiB that nginx takes if nobody has told it otherwise."""
@@ -49,6 +49,14 @@ class Run(NamedTuple):
     def bests(self) -> dict[str, float]:
         """The best values that it has, by metric."""
         return bests_among(self.values)
+
+
+def just_created(spec: RunSpec) -> Run | None:
+    """A run that its program has just created in MLflow, as that has answered; None for any other."""
+    if not spec.is_new:
+        return None
+    name, experiment_id, place = spec.run_name or "", spec.experiment_id or "", spec.artifact_uri or ""
+    return Run(str(spec.run_id), experiment_id, name, "RUNNING", "active", None, place, {}, {}, {}, {})
 
 
 def running_with_tag(store: RunStore, experiment_ids: Sequence[str], key: str) -> dict[str, str]:

@@ -40,7 +40,7 @@ from tailrace_agent.mlflow.logged_tables import with_stored_tables
 from tailrace_agent.mlflow.pages import PAGES_AT_MOST, pages
 from tailrace_agent.mlflow.places import fault_of_the_path
 from tailrace_agent.mlflow.proxied_files import is_proxied, list_directory
-from tailrace_agent.mlflow.run_store import Run, RunStore
+from tailrace_agent.mlflow.run_store import Run, RunStore, just_created
 from tailrace_agent.mlflow.sqlite_runs import SqliteRuns, known_database
 from tailrace_agent.mlflow.stored_names import Texts
 from tailrace_agent.mlflow.tags import delete_tags, send_cut
@@ -444,7 +444,7 @@ class MlflowSink:
 
     def _resume(self, spec: RunSpec, run_id: str) -> Run:
         """Does as `mlflow.start_run(run_id=…)` does, and leaves the status of somebody else's run alone."""
-        run = _just_created(spec) or self._runs.run(run_id)
+        run = just_created(spec) or self._runs.run(run_id)
         if run.lifecycle_stage == "deleted":
             raise RunGone(f"run {run_id} was deleted; `mlflow runs restore --run-id {run_id}` brings it back")
         self._keep_place(run)
@@ -494,11 +494,3 @@ class MlflowSink:
                 if len(self._repositories) > _REPOSITORIES:
                     self._repositories.popitem(last=False)  # the oldest, whose run has most likely ended
         return repository
-
-
-def _just_created(spec: RunSpec) -> Run | None:
-    """A run that the program has just created, as MLflow has answered it then; None for any other."""
-    if not spec.is_new:
-        return None
-    name, experiment_id, place = spec.run_name or "", spec.experiment_id or "", spec.artifact_uri or ""
-    return Run(str(spec.run_id), experiment_id, name, "RUNNING", "active", None, place, {}, {}, {}, {})
