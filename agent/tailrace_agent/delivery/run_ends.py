@@ -13,6 +13,7 @@ Invariants
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
@@ -129,8 +130,9 @@ class RunEnds:
         if not state.spec.owned:
             return []
         self._discard_twins_once(sink, state)
+        tag = self.ledger_tag(sink, state)
         ledger, found = self._spool.foresee(state.run, outcomes)
-        return [*self._note(state, ledger, found), *_stopped(state), (_tag_of(state), _text(ledger))]
+        return [*self._note(state, ledger, found), *_stopped(state), (tag, _text(ledger))]
 
     def have_stored(self, run: int, tags: Iterable[tuple[str, str]]) -> None:
         """The run has these tags in MLflow."""
@@ -183,18 +185,54 @@ class RunEnds:
         """Before metrics are sent: a note of this run would not be true any more, or not even know of them."""
         assert state.ref is not None
         run_id = state.ref.run_id
-        # Of one that is new nobody has made a note, nor will: who has not created a run makes none.
-        others = state.spec.run_id and not state.spec.is_new
-        if others and not state.shared and self._tags.store(sink, run_id, [(extremes.SHARED, "true")]):
-            self._book.update(state.run, shared=True)
+        if not state.shared and self._others_have_logged(state):
+            self._share(sink, state)
         if state.noted and self._tags.store(sink, run_id, [(extremes.NOTE, extremes.NO_NOTE)]):
             self._book.update(state.run, noted=False)
+
+    def ledger_tag(self, sink: Sink, state: RunState) -> str:
+        """Under which tag this session's ledger goes: beside that of another one, where a job goes on in its run."""
+        assert state.ref is not None
+        tag = state.ledger_tag or ledger_tag(state.spec)  # one of an older version
+        if state.spec.job is None or state.ledger_own == tag:
+            return tag
+        if tag in sink.texts_of(state.ref.run_id).tags:  # a job that was named and started anew counts no attempts
+            tag = f"{tag}.{os.urandom(4).hex()}"
+            if state.spec.owned and not state.shared:
+                self._share(sink, state)
+        self._book.update(state.run, ledger_tag=tag, ledger_own=tag)
+        return tag
+
+    def probe(self, sink: Sink, state: RunState) -> tuple[str, str]:
+        """A tag that a store takes which takes anything at all for the run: one that it gets in any case."""
+        if not state.spec.owned and state.spec.job is None:
+            return extremes.SHARED, "true"  # the ledger there is its owner's
+        return self.ledger_tag(sink, state), _text(self._spool.counts.ledger(state.run))
 
     def forget(self, run: int) -> None:
         """Nothing of the run is needed any more."""
         self._ended.pop(run, None)
         self._stored.pop(run, None)
         self._single.discard(run)
+
+    def _others_have_logged(self, state: RunState) -> bool:
+        """Whether the run has points of other sessions, as far as that can be known before it gets any of this one."""
+        if state.spec.run_id:
+            # Of one that is new nobody has made a note, nor will: who has not created a run makes none.
+            return not state.spec.is_new
+        if state.spec.job is None or not state.spec.owned:
+            return False  # what ranks of other nodes log has names of its own
+        if (state.ledger_tag or ledger_tag(state.spec)) != LEDGER_TAG:  # it came in a later attempt, or rank 0 moved
+            return True
+        return state.ref is not None and state.ref.measured and not self._delivered(state)
+
+    def _delivered(self, state: RunState) -> int:
+        return self._spool.counts.ledger(state.run).of("metric").delivered
+
+    def _share(self, sink: Sink, state: RunState) -> None:
+        assert state.ref is not None
+        if self._tags.store(sink, state.ref.run_id, [(extremes.SHARED, "true")]):
+            self._book.update(state.run, shared=True)
 
     def _goes_on_elsewhere(self, sink: Sink, state: RunState) -> bool:
         """Whether the job of a run that has ended here was started anew on other nodes, which say how it ends."""
@@ -228,15 +266,16 @@ class RunEnds:
         ledger = self._spool.counts.ledger(state.run)
         text = _text(ledger)
         if self._stored.get(state.run) != text:
+            tag = self.ledger_tag(sink, state)
             found = self._spool.counts.extremes(state.run)
             note = self._note(state, ledger, found) if state.spec.owned else []
-            self._tags.store(sink, state.ref.run_id, [*note, *_stopped(state), (_tag_of(state), text)])
+            self._tags.store(sink, state.ref.run_id, [*note, *_stopped(state), (tag, text)])
             self._stored[state.run] = text
 
     def _note(self, state: RunState, ledger: Ledger, found: Mapping[str, Extreme]) -> list[tuple[str, str]]:
         """The smallest and largest values, to be noted with the run, if they are those of all that it has."""
         counts = ledger.of("metric")
-        if state.spec.run_id or state.partial or counts.dead or counts.dropped or counts.pending:
+        if state.spec.run_id or state.shared or state.partial or counts.dead or counts.dropped or counts.pending:
             return []
         if not found:
             return []
@@ -250,10 +289,6 @@ class RunEnds:
                 self._log.warning("removed a twin of a run", run_id=run_id)
         except Refused as error:  # not everybody may delete
             self._log.warning("twins stay", run_id=run_id, reason=str(error))
-
-
-def _tag_of(state: RunState) -> str:
-    return state.ledger_tag or ledger_tag(state.spec)  # one of an older version
 
 
 def _stopped(state: RunState) -> list[tuple[str, str]]:

@@ -35,7 +35,6 @@ from tailrace_agent.delivery.run_state import RunState
 from tailrace_agent.errors import Refused, Unavailable
 from tailrace_agent.ipc.notices import Notice, Topic, refused
 from tailrace_agent.ipc.records import Kind, Point
-from tailrace_agent.ipc.tags import LEDGER_TAG
 from tailrace_agent.log import Log
 from tailrace_agent.mlflow.stored_names import Names
 from tailrace_agent.sinks.base import Sink
@@ -224,7 +223,7 @@ class RunRequests:
         if batch.kind == "metric" and answered is not None:
             # A part of it was answered before a later one failed.
             good = list(answered.left(_points(good)))
-        requests = self._send_bisecting(sink, state.ref.run_id, batch, good, dead, turn)
+        requests = self._send_bisecting(sink, state, batch, good, dead, turn)
         buried = {entry for entry, _ in dead}
         delivered = [entry for entry in batch.entries if entry not in buried] if dead else batch.entries
         original = self._names.of(sink, state).original
@@ -249,9 +248,10 @@ class RunRequests:
         return [entry for entry in batch.entries if not reasons[entry[0]]], dead
 
     def _send_bisecting(
-        self, sink: Sink, run_id: str, batch: Batch, entries: list[Entry], dead: list[tuple[Entry, str]], turn: Turn
+        self, sink: Sink, state: RunState, batch: Batch, entries: list[Entry], dead: list[tuple[Entry, str]], turn: Turn
     ) -> int:
         """Sends all entries that the store takes, appends the others to `dead`; how many requests were accepted."""
+        assert state.ref is not None
         parts = [entries] if entries else []
         taken: list[Entry] = []
         accepted = refused = 0
@@ -262,7 +262,7 @@ class RunRequests:
                 parts.append(part[most:])
                 part = part[:most]
             try:
-                self._send_part(sink, run_id, batch.kind, part)
+                self._send_part(sink, state.ref.run_id, batch.kind, part)
                 taken += part
                 accepted += 1
                 turn.worked()
@@ -273,7 +273,7 @@ class RunRequests:
             except Refused as error:
                 refused += 1
                 if not accepted and refused == _REFUSALS_WITHOUT_SUCCESS:
-                    self._prove_at_fault(sink, run_id, batch.run, error)
+                    self._prove_at_fault(sink, state, error)
                 if len(part) == 1:
                     dead.append((part[0], str(error)))
                 else:
@@ -294,12 +294,11 @@ class RunRequests:
         if kind == "metric":
             self._pace.carried(len(part), limit, too_much=False)
 
-    def _prove_at_fault(self, sink: Sink, run_id: str, run: int, error: Refused) -> None:
+    def _prove_at_fault(self, sink: Sink, state: RunState, error: Refused) -> None:
         """Makes sure that the store takes anything at all for this run, before more entries are buried."""
-        ledger = msgspec.json.encode(self._spool.counts.ledger(run).summary()).decode()
+        assert state.ref is not None
         try:
-            # Of all writes one that it gets anyway: a store that takes that refuses the entries for themselves.
-            sink.log_batch(run_id, tags=[(LEDGER_TAG, ledger)])
+            sink.log_batch(state.ref.run_id, tags=[self._ends.probe(sink, state)])
         except Refused:
             raise Unavailable(f"the store refuses everything: {error}") from error
 

@@ -122,13 +122,14 @@ class RunState(msgspec.Struct, kw_only=True):
         partial: Somebody knew it before this state did, so what was delivered then is not counted here: an earlier
             spool was damaged, or deleted.
         noted: Its extremes may be noted with it in MLflow, see `extremes`.
-        shared: A tag in MLflow records that this session writes to a run that it has not created.
+        shared: A tag in MLflow records that this session writes to a run to which others have written, too.
         rebuilt: Its record could not be read, and `spec` stands in for what was requested, until its program sends that
             again.
         ranks: The processes of its job on this machine.
         anew: They were started anew, and what fell before is still with the run in MLflow.
         rank_steps: What they have said of steps whose statistics are not complete, and which are out.
         ledger_tag: Under which tag this session stores its ledger: it stays when nodes change places.
+        ledger_own: The same, once it is known that no other session's ledger is there.
         claim: By what this session claims the name of its node in the run, see `node_names`.
         claim_stored: It has done so.
         stop: What somebody has said who asked its program to end it; None while nobody has.
@@ -170,6 +171,7 @@ class RunState(msgspec.Struct, kw_only=True):
     anew: bool = False
     rank_steps: RankSteps | None = None
     ledger_tag: str = ""
+    ledger_own: str = ""
     claim: str = ""
     claim_stored: bool = False
     stop: str | None = None

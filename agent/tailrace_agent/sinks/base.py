@@ -61,6 +61,7 @@ class RunRef(NamedTuple):
     `running`: it was looked for and found, and is going on.
     `next_steps` is where steps go on in a run that had metrics before, by the first part of their names (`system`).
     `bests` are the best values that it has by then, by metric; None where nobody has looked.
+    `measured`: it had metrics when it was found.
     """
 
     run_id: str
@@ -71,6 +72,7 @@ class RunRef(NamedTuple):
     next_steps: dict[str, int] | None = None
     running: bool = False
     bests: dict[str, float] | None = None
+    measured: bool = False
 
 
 class StoredRun(NamedTuple):

@@ -145,7 +145,8 @@ class MemorySink:
                     _go_on(spec, run)
             if run is None:
                 run = self._create(spec, parent_run_id)
-            return RunRef(run.run_id, run.experiment_id, run.run_name, None)  # no page: nothing can be opened
+            measured = bool(run.metrics)
+            return RunRef(run.run_id, run.experiment_id, run.run_name, None, measured=measured)  # no page is there
 
     def log_batch(
         self,

@@ -223,6 +223,72 @@ def test_a_run_that_its_program_has_just_created_in_mlflow_has_no_note_to_take_b
     assert not {"tailrace.shared", "tailrace.extremes"} & {*run.tags}
 
 
+def job(rig: DeliveryRig, value: float, *, attempt: int = 0, **place: Any) -> None:
+    """A session of a job that goes on in its run, with one point, and its end."""
+    part = JobPart(key="named:night", attempt=attempt, **place)
+    rig.say(Start(RunSpec(run=1, start_time=5, cwd="/", job=part)))
+    rig.log_metrics("loss", value=value)
+    rig.say(End(1, "FINISHED", 99))
+    rig.run()
+
+
+def ledgers(rig: DeliveryRig) -> list[int]:
+    return [json.loads(text)["delivered"] for key, text in rig.of(1).tags.items() if key.startswith("tailrace.ledger")]
+
+
+@pytest.mark.parametrize(
+    "places",
+    [({}, {}, {}), ({"node": "node0", "several_nodes": True}, {"node": "node1", "several_nodes": True, "attempt": 1})],
+    ids=["a name that comes again", "rank 0 on another node"],
+)
+def test_sessions_of_a_job_that_goes_on_keep_their_ledgers_and_none_notes_values_for_all(
+    rig: DeliveryRig, tmp_path: Path, places: tuple[dict[str, Any], ...]
+) -> None:
+    job(rig, 1.0, **places[0])
+    assert note(rig) == {"loss": [1.0, 1.0]}
+    for number, place in enumerate(places[1:]):
+        (tmp_path / str(number)).mkdir()
+        other = DeliveryRig(tmp_path / str(number), rig.sink)
+        job(other, 5.0, **place)
+        other.restart()
+        other.log_metrics("loss", value=6.0)
+        other.run()
+        other.spool.close()
+    assert ledgers(rig) == [1, *[2] * len(places[1:])]
+    assert rig.of(1).tags["tailrace.shared"] == "true"
+
+
+def test_a_job_that_goes_on_in_its_session_notes_the_values_of_all_attempts(rig: DeliveryRig) -> None:
+    job(rig, 1.0)
+    for attempt in (1, 2):
+        job(rig, 5.0, attempt=attempt)
+    assert note(rig) == {"loss": [1.0, 5.0]}
+    assert (ledgers(rig), "tailrace.shared" in rig.of(1).tags) == ([3], False)
+
+
+def test_a_probe_of_a_store_that_refuses_much_leaves_the_ledger_of_the_runs_owner_alone(
+    rig: DeliveryRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job(rig, 1.0)
+    owners, write, tried = rig.of(1).tags["tailrace.ledger"], rig.sink.log_batch, list[str]()
+
+    def log_batch(run_id: str, **what: Any) -> None:
+        if what.get("metrics"):
+            raise Refused("no")
+        tried.extend(key for key, _ in what.get("tags", ()))
+        write(run_id, **what)
+
+    monkeypatch.setattr(rig.sink, "log_batch", log_batch)
+    (tmp_path / "other").mkdir()
+    other = DeliveryRig(tmp_path / "other", rig.sink)
+    other.start(owned=False, run_id=rig.of(1).run_id)
+    other.log_metrics(*(f"k{number}" for number in range(40)))
+    other.run()
+    assert rig.of(1).tags["tailrace.ledger"] == owners
+    assert tried == ["tailrace.shared"] * 2, "said, and tried"
+    other.spool.close()
+
+
 def test_a_spool_that_does_not_know_how_the_run_began_makes_no_note(rig: DeliveryRig, tmp_path: Path) -> None:
     rig.start()
     rig.log_metrics("a", value=-100.0)
