@@ -101,7 +101,11 @@ def _mark(point: Point) -> tuple[object, ...]:
 
 
 def metrics_batch(
-    blocks: Sequence[Block], twins: Twins, names: Mapping[str, str], steps_before: Mapping[str, int] | None = None
+    blocks: Sequence[Block],
+    twins: Twins,
+    names: Mapping[str, str],
+    steps_before: Mapping[str, int] | None = None,
+    kept: Mapping[str, float] | None = None,
 ) -> Batch:
     """One request from blocks of one run that together keep the limit.
 
@@ -110,6 +114,7 @@ def metrics_batch(
         twins: What was sent just before.
         names: The name in MLflow of each key.
         steps_before: By name in MLflow: how many steps later than in the blocks points are.
+        kept: By name in MLflow: what best values of a run, which are written at step 0, give way to.
     """
     points: Iterable[Point] = (
         Point(names[key], value if value.__class__ is float else float(value), time_ns // 1_000_000, step)
@@ -119,6 +124,8 @@ def metrics_batch(
     )
     if steps_before:
         points = (_later(point, steps_before.get(point.key, 0)) for point in points)
+    if kept:
+        points = (point if point.step else point._replace(value=kept.get(point.key, point.value)) for point in points)
     distinct, merged = twins.drop(points)
     return Batch(blocks[0].run, "metric", [block.id for block in blocks], distinct, merged)
 

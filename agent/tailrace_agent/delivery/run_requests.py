@@ -27,6 +27,7 @@ from tailrace_agent.delivery.batches import (
     metrics_batch,
     texts_batch,
 )
+from tailrace_agent.delivery.goals import kept
 from tailrace_agent.delivery.pace import Pace, Turn
 from tailrace_agent.delivery.run_book import RunBook
 from tailrace_agent.delivery.run_ends import RunEnds
@@ -86,7 +87,7 @@ class RunRequests:
         limit = sink.metrics_at_once(self._spool.waiting.backlog(state.run).get("metric", 0))
         twins = self._twins.setdefault(state.run, Twins())
         with self._spool.waiting.holding(state.run, "metric", self._pace.portion(limit)) as blocks:
-            make = partial(metrics_batch, twins=twins, steps_before=state.steps_before)
+            make = partial(metrics_batch, twins=twins, steps_before=state.steps_before, kept=kept(state))
             self._send_blocks(sink, state, blocks, make, turn)
 
     def send_texts(self, sink: Sink, state: RunState, turn: Turn) -> None:
@@ -168,7 +169,7 @@ class RunRequests:
         """A batch of each of these kinds that waits; none where a part of it is unreadable, or will be refused."""
         twins = self._twins.setdefault(state.run, Twins())
         make: dict[Kind, Callable[..., Batch]] = dict.fromkeys(_KINDS, texts_batch)
-        make["metric"] = partial(metrics_batch, twins=twins, steps_before=state.steps_before)
+        make["metric"] = partial(metrics_batch, twins=twins, steps_before=state.steps_before, kept=kept(state))
         names, batches = self._names.of(sink, state), list[Batch]()
         for kind in kinds:
             waiting = self._spool.waiting.backlog(state.run).get(kind, 0)

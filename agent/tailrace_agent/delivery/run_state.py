@@ -133,7 +133,7 @@ class RunState(msgspec.Struct, kw_only=True):
         claim: By what this session claims the name of its node in the run, see `node_names`.
         claim_stored: It has done so.
         stop: What somebody has said who asked its program to end it; None while nobody has.
-        goals: What is better of which metrics, by pattern, as its program has said: see `observers.bests`.
+        goals: What is better of which metrics, by pattern, as its program has said: see `goals`.
         bests: The best value so far of each metric that has one.
         bests_ms: The time under which they were written as metrics last; 0: not yet.
         printed: What it has printed, as far as that was staged.

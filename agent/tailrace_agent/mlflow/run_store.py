@@ -5,12 +5,13 @@ A store raises whatever it comes up with: `errors.translate` makes one of our er
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
 from tailrace_agent.ipc.records import Kind, Point, RunSpec
-from tailrace_agent.text.directions import bests_among
+from tailrace_agent.text.directions import BEST_STEP, bests_among
 
 __all__ = ["AT_ONCE", "FOUND_AT_MOST", "Bulk", "Page", "Run", "RunStore", "just_created", "running_with_tag"]
 
@@ -49,6 +50,12 @@ class Run(NamedTuple):
     def bests(self) -> dict[str, float]:
         """The best values that it has, by metric."""
         return bests_among(self.values)
+
+    @property
+    def best_steps(self) -> dict[str, float]:
+        """Their steps."""
+        steps = {key: self.values.get(f"{key}{BEST_STEP}", math.nan) for key in self.bests}
+        return {key: step for key, step in steps.items() if math.isfinite(step)}
 
 
 def just_created(spec: RunSpec) -> Run | None:

@@ -9,7 +9,8 @@ What this module promises:
   written in the transaction of the rows from which it comes.
 * What is better, its program has said (`define_metric`), or the name says it (`text.directions`). Of any other metric,
   and of those of the machine, there is none.
-* A run that goes on where an earlier attempt has left off keeps that attempt's best while it is the better.
+* A run that goes on where an earlier attempt has left off keeps that attempt's best while it is the better. One that
+  ends before it was found in MLflow gives its own, and `goals.kept` says what becomes of them.
 
 Pure.
 """
@@ -17,20 +18,19 @@ Pure.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Collection, Mapping
-from fnmatch import fnmatchcase
-from typing import Final, Literal
+from typing import Final
 
+from tailrace_agent.delivery.goals import Goal, better, goal_of
 from tailrace_agent.delivery.run_state import RunState
 from tailrace_agent.ipc.curves import At, Curve
 from tailrace_agent.ipc.records import End, encode
 from tailrace_agent.ipc.status import MetricEnd, MetricEnds
 from tailrace_agent.spool.extremes import of_program
-from tailrace_agent.text.directions import BEST, BEST_STEP, direction_by_name
+from tailrace_agent.text.directions import BEST, BEST_STEP
 from tailrace_agent.text.sparkline import thinned
 
-__all__ = ["Goal", "better", "closing_row", "ends_of", "goal_of", "with_more"]
+__all__ = ["closing_row", "ends_of", "with_more"]
 
 _MOST: Final = 200
 """Metrics of one run of which there is a best one. They are in its state, which is written as a whole."""
@@ -39,40 +39,6 @@ _NS: Final = 1_000_000
 _SHOWN: Final = 12
 _LINE: Final = 24
 """Metrics that a person is shown when a run ends, and the values of each."""
-
-_OF_BESTS: Final = re.compile(r"(?<![a-z])best(?![a-z])")
-"""What is in a name such as `final/best_val_loss`, which is the best of another metric already."""
-
-Goal = Literal["min", "max"]
-
-
-def goal_of(key: str, defined: Mapping[str, str], *, by_name: bool = True) -> Goal | None:
-    """What of a metric is its best value; None where it has none.
-
-    Args:
-        key: Its name.
-        defined: What its program has said, by pattern: `min`, `max`, or `last` for none. The last that fits counts.
-        by_name: Whether its name may say it otherwise.
-
-    Example:
-        >>> goal_of("val/loss", {}), goal_of("val/loss", {"val/*": "max"}), goal_of("lr", {})
-        ('min', 'max', None)
-    """
-    if not of_program(key):
-        return None
-    for pattern in reversed(list(defined)):
-        if pattern == key or fnmatchcase(key, pattern):
-            goal = defined[pattern]
-            return "min" if goal == "min" else "max" if goal == "max" else None
-    direction = direction_by_name(key) if by_name and not _OF_BESTS.search(key.lower()) else None
-    return None if direction is None else "min" if direction == "minimize" else "max"
-
-
-def better(goal: Goal, one: At | None, other: At | None) -> At | None:
-    """The better of two; of equals the earlier. Infinities are nobody's best."""
-    found = [each for each in (one, other) if each is not None and math.isfinite(each.value)]
-    sign = 1 if goal == "min" else -1
-    return min(found, key=lambda at: (sign * at.value, at.step), default=None)
 
 
 def with_more(state: RunState, curves: Mapping[str, Curve], *, by_name: bool) -> dict[str, At] | None:

@@ -60,7 +60,7 @@ class RunRef(NamedTuple):
     `artifacts` is the directory on this machine that a server names for its artifacts; empty where it names none.
     `running`: it was looked for and found, and is going on.
     `next_steps` is where steps go on in a run that had metrics before, by the first part of their names (`system`).
-    `bests` are the best values that it has by then, by metric; None where nobody has looked.
+    `bests` are the best values that it has by then, by metric, `best_steps` their steps; None where nobody has looked.
     `measured`: it had metrics when it was found.
     """
 
@@ -73,6 +73,7 @@ class RunRef(NamedTuple):
     running: bool = False
     bests: dict[str, float] | None = None
     measured: bool = False
+    best_steps: dict[str, float] | None = None
 
 
 class StoredRun(NamedTuple):

@@ -470,7 +470,7 @@ class MlflowSink:
         here = self._runs.place_here(run.artifact_uri)
         shown = "" if here is None else plain(str(here))
         ref = RunRef(run.run_id, run.experiment_id, plain(run.name), url, shown, run.next_steps)
-        return ref._replace(bests=run.bests, measured=bool(run.values))
+        return ref._replace(bests=run.bests, best_steps=run.best_steps, measured=bool(run.values))
 
     def _count(self, run_id: str, key: str) -> int:
         def fetch(token: str | None) -> Any:

@@ -58,11 +58,11 @@ def metrics_now(curves: RunCurves, defined: Mapping[str, str], *, by_name: bool)
 
     Args:
         curves: Those of the run.
-        defined: What its program has said is better, by pattern; see `observers.bests.goal_of`.
+        defined: What its program has said is better, by pattern; see `delivery.goals.goal_of`.
         by_name: Whether names may say it otherwise.
     """
+    from tailrace_agent.delivery.goals import goal_of
     from tailrace_agent.ipc.status import MetricEnd, MetricEnds
-    from tailrace_agent.observers.bests import goal_of
     from tailrace_agent.spool.extremes import of_program
 
     found = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sqlite3
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from tailrace_agent.ipc.curves import At, Curve
 from tailrace_agent.ipc.records import End, Goals, RunSpec
 from tailrace_agent.ipc.status import MetricEnds, run_file
 from tailrace_agent.observers import curves, observers
-from tailrace_agent.observers.bests import better, closing_row, ends_of, goal_of, with_more
+from tailrace_agent.observers.bests import closing_row, ends_of, with_more
 from tailrace_agent.sinks.base import RunRef
 
 
@@ -32,39 +31,6 @@ def state(**more: object) -> RunState:
 
 def values_of(row: bytes | None) -> dict[str, float] | None:
     return None if row is None else msgspec.msgpack.decode(row)[3]
-
-
-@pytest.mark.parametrize(
-    ("key", "defined", "goal"),
-    [
-        ("val/loss", {}, "min"),
-        ("accuracy", {}, "max"),
-        ("lr", {}, None),
-        ("lr", {"lr": "max"}, "max"),
-        ("val/loss", {"val/*": "max"}, "max"),
-        ("val/loss", {"val/*": "max", "val/loss": "last"}, None),
-        ("val/loss", {"val/loss": "min", "*": "last"}, None),
-        ("a[0]", {"a[0]": "min"}, "min"),
-        ("system/error_rate", {"*": "min"}, None),
-        ("loss.best", {"*": "min"}, None),
-        ("loss.best_step", {}, None),
-        ("final/best_val_loss", {}, None),
-        ("best_f1", {"best_*": "max"}, "max"),
-    ],
-)
-def test_what_is_better_the_program_says_or_the_name(key: str, defined: dict[str, str], goal: str | None) -> None:
-    assert goal_of(key, defined) == goal
-
-
-def test_a_name_says_nothing_where_that_is_switched_off() -> None:
-    assert goal_of("loss", {}, by_name=False) is None
-    assert goal_of("loss", {"loss": "max"}, by_name=False) == "max"
-
-
-def test_infinities_are_nobodys_best_and_the_earlier_of_equals_is() -> None:
-    assert better("min", At(-math.inf, 0), At(3.0, 9)) == (3.0, 9)
-    assert better("max", At(math.inf, 0), None) is None
-    assert better("max", At(3.0, 9), At(3.0, 4)) == (3.0, 4)
 
 
 def test_a_run_whose_bests_have_not_changed_is_not_written_anew() -> None:
