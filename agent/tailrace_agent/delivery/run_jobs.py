@@ -15,6 +15,7 @@ from tailrace_agent.ipc.notices import note
 from tailrace_agent.ipc.records import JobPart, Rank, RunSpec
 from tailrace_agent.runtime.processes import Fate, Process, is_alive
 from tailrace_agent.settings.units import duration
+from tailrace_agent.text.quoting import quoted
 
 __all__ = [
     "awaited", "clocks_differ", "fallen", "goes_on", "join", "not_there", "note_rank", "rank_record", "reason_of",
@@ -34,6 +35,7 @@ def join(state: RunState, spec: RunSpec, ring: str) -> None:
     mine, theirs = state.spec.job, spec.job
     assert mine is not None
     assert theirs is not None
+    _note_another_store(state, spec)
     # Nobody but rank 0 opens a run again that has ended; on other nodes, any process that was not there before.
     known = [state.ring, *(each.ring for each in state.ranks)]
     if mine.several_nodes and spec.owned == state.spec.owned:
@@ -130,6 +132,27 @@ def clocks_differ(ahead: float) -> str | None:
         f"this machine's clock is {duration(abs(ahead))} {direction} the server's: points have its time, beside those "
         "of other machines with theirs. Set it (timedatectl set-ntp true); nothing is lost"
     )
+
+
+def _note_another_store(state: RunState, spec: RunSpec) -> None:
+    """One process of the job on this machine means another store than those before it."""
+    mine, theirs = state.spec.job, spec.job
+    assert mine is not None
+    assert theirs is not None
+    if spec.tracking_uri == state.spec.tracking_uri or theirs.attempt > mine.attempt:
+        return
+    goes = spec if spec.owned and not state.spec.owned else state.spec  # rank 0's, where that is here
+    where, other = (_place_of(each) for each in ((state.spec, spec) if goes is state.spec else (spec, state.spec)))
+    ranks = f"ranks {mine.rank} and {theirs.rank} differ in tracking_uri"
+    note(
+        state.notices,
+        state.topics,
+        f"{ranks}: what all ranks on this machine log goes to {where}, and nothing to {other}. Give all the same",
+    )
+
+
+def _place_of(spec: RunSpec) -> str:
+    return quoted(spec.tracking_uri) if spec.tracking_uri else "MLflow's default store"
 
 
 def _note_differences(state: RunState, record: Rank) -> None:

@@ -387,7 +387,8 @@ class RunCore:
         shown = message_of(error)
         self.console.failed(error)
         if self.spec.job is not None and self._pid == os.getpid() and not self.ended:
-            self._tell_rank("failed", f"{type(error).__qualname__}: {shown.partition(chr(10))[0][:500]}")
+            parts = type(error).__qualname__, shown.partition("\n")[0][:500]
+            self._tell_rank("failed", ": ".join(filter(None, parts)))
         try:  # of another rank than 0 the tags go nowhere
             self.set_tags({"error.type": type(error).__qualname__, "error.message": shown})
         except Exception as another:  # noqa: BLE001 - what keeps the tags away (no memory, say) keeps no run open

@@ -169,6 +169,19 @@ def test_ranks_that_differ_in_what_they_log_are_told() -> None:
     assert "ranks 0 and 1 differ in the setting `ranks`: *=stats and zero" in state.notices[0]
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_ranks_that_mean_different_stores_are_told_where_all_goes(first: int) -> None:
+    stores = {0: "http://zeros", 1: "http://ones"}
+    specs = [msgspec.structs.replace(spec(owned=not n, rank=n), tracking_uri=stores[n]) for n in (0, 1)]
+    state = RunState(spec=specs[first], ring=str(first))
+    join(state, specs[1 - first], str(1 - first))
+    join(state, msgspec.structs.replace(spec(owned=False, rank=2), tracking_uri="http://zeros"), "two")
+    (text,) = state.notices
+    assert "differ in tracking_uri" in text
+    assert "goes to 'http://zeros', and nothing to 'http://ones'" in text
+    assert state.spec.tracking_uri == "http://zeros"
+
+
 def test_who_does_not_find_the_run_is_told_what_may_differ() -> None:
     assert "another tracking_uri" in not_there("0f", JobPart(key="k", node="node1"))
     assert not_there("0f", None).endswith("waits until it is")
