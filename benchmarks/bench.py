@@ -22,7 +22,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Bench"]
+__all__ = ["WORKERS", "Bench"]
+
+WORKERS = 4
+"""Of `mlflow server`, by default."""
 
 _HERE = Path(__file__).resolve().parent
 _CHILD = """
@@ -76,7 +79,7 @@ class Bench:
         directory.mkdir()
         return f"sqlite:///{self._database(directory, f'{directory}/mlruns/0')}"
 
-    def server(self, workers: int = 1) -> str:
+    def server(self, workers: int = WORKERS) -> str:
         """A real `mlflow server` on SQLite, one for the whole run; those of other sizes serve the same database."""
         if workers not in self._servers:
             self._servers[workers] = self._start_server(workers)
@@ -84,11 +87,11 @@ class Bench:
 
     def app_server(self, database: str | None = None) -> str:
         """A server with tailrace's app and MLflow's default number of workers, on a database or a new SQLite file."""
-        return self._start_server(4, database or self.sqlite(), "--app-name", "tailrace")
+        return self._start_server(WORKERS, database or self.sqlite(), "--app-name", "tailrace")
 
     def server_on(self, database: str) -> str:
         """A plain server with MLflow's default number of workers on a database that is there."""
-        return self._start_server(4, database)
+        return self._start_server(WORKERS, database)
 
     def stores(self) -> dict[str, str]:
         """Both, by name."""
@@ -135,10 +138,11 @@ class Bench:
     # -- interpreters ------------------------------------------------------------------------------------------------
 
     def environment(self) -> dict[str, str]:
-        """Nothing of the user's settings reaches a measurement."""
+        """Nothing of the user's settings reaches a measurement, and no console is kept: `console` measures that."""
         ours = ("MLFLOW_", "_MLFLOW_", "TAILRACE_")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-        mine = {"TAILRACE_DIR": str(self.state), "TAILRACE_QUIET": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        mine = {"TAILRACE_DIR": str(self.state), "TAILRACE_QUIET": "1", "TAILRACE_CONSOLE": "false"}
+        mine |= {"MLFLOW_DISABLE_TELEMETRY": "true"}
         return {**kept, **mine, "WANDB_MODE": "offline", "WANDB_SILENT": "true"}
 
     @contextlib.contextmanager

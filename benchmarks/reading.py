@@ -16,7 +16,6 @@ _RUNS = 100
 _SOME = ("m1", "m2", "m3")
 _ALL = 10
 _FOREIGN = "runs logged with MLflow alone"  # no target: nobody has noted what their histories hold
-_DEFAULT_WORKERS = 4  # of `mlflow server`
 
 
 def fill(uri: str, database: str, points: int) -> list[str]:
@@ -138,12 +137,8 @@ def measure(bench: Bench) -> Iterator[Figure]:
             note=f"{Samples(found['ours']).median:.2f} s against {Samples(found['theirs']).median:.2f} s",
         )
         logged = {"": bench.child("reading", "fill_ours", uri=uri), f", {_FOREIGN}": some}
-        servers = {name: uri}
-        if name == "HTTP":
-            servers["HTTP, four workers"] = bench.server(_DEFAULT_WORKERS)
-        for server, address in servers.items():
-            for by, run_ids in logged.items():
-                yield from _compared(bench, server + by, address, run_ids)
+        for by, run_ids in logged.items():
+            yield from _compared(bench, name + by, uri, run_ids)
 
 
 def _compared(bench: Bench, name: str, uri: str, run_ids: list[str]) -> Iterator[Figure]:

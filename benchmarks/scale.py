@@ -16,11 +16,10 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from bench import Bench
+from bench import WORKERS, Bench
 from figures import Figure, Samples, interleave, judged, shown, timed
 
 _VALUES = 50
-_WORKERS = 4  # of `mlflow server`, by default
 _TOGETHER = 100
 _KEPT_ALIVE = 20
 _AT_ONCE = 4  # requests that tailrace has under way
@@ -188,15 +187,15 @@ def kept_alive(uri: str) -> dict[str, list[float]]:
 
 def measure(bench: Bench) -> Iterator[Figure]:
     """The rows of this question."""
-    for workers in (1, _WORKERS):
+    for workers in (1, WORKERS):
         uri = bench.server(workers)
         found = bench.child("scale", "kept_alive", uri=uri)
         quick, usual = Samples(found["quick"]), statistics.median(found["usual"])
         what = f"a request on a kept connection, {workers} worker{'s' if workers > 1 else ''}"
         yield shown(what, quick, note=f"a client that acknowledges as usual: {usual * 1e3:.1f} ms")
-    uri = bench.server(_WORKERS)
+    uri = bench.server(WORKERS)
     times = bench.child("scale", "trials", uri=uri, rounds=bench.scale(20, 4))
-    what = f"a short trial, waited for, {_WORKERS} workers"
+    what = f"a short trial, waited for, {WORKERS} workers"
     theirs = {way: Samples(times[way]) for way in ("a call for each value", "one batch")}
     note = ", ".join(f"MLflow, {way}: {each.median * 1e3:.0f} ms" for way, each in theirs.items())
     ours = Samples(times["ours"])
@@ -208,7 +207,7 @@ def measure(bench: Bench) -> Iterator[Figure]:
     arms = {way: lambda way=way: bench.child("scale", way, uri=uri, runs=runs) for way in ways}  # type: ignore[misc]
     both = interleave(bench.scale(3, 1), arms)
     yield judged(
-        f"{runs} runs that end at once, {_WORKERS} workers",
+        f"{runs} runs that end at once, {WORKERS} workers",
         Samples(both["together"]),
         most=3.0 * runs / _TOGETHER,
         note=f"the same requests from a bare loop, {_AT_ONCE} at a time: {statistics.median(both['bare']):.2f} s",
