@@ -81,8 +81,8 @@ def send_once(
         Exception: There was none, or it cannot be believed.
     """
     who = identity()
-    session = _session(os.getpid())
     try:
+        session = _session(os.getpid())
         request = requests.PreparedRequest()
         request.prepare_method(method)
         request.prepare_url(address, params)

@@ -138,7 +138,8 @@ class Sink(Protocol):
     ) -> Renamed:
         """Uploads everything in a directory; which files the store has under other names.
 
-        Without `confirmed` an answer that says neither yes nor no is taken for yes.
+        Without `confirmed` an answer that says neither yes nor no is taken for yes, from a server that has shown before
+        that it keeps files.
         """
 
     def fetch_artifact(self, run_id: str, artifact_file: str, directory: Path) -> Path | None:

@@ -39,7 +39,7 @@ from tailrace_agent.mlflow.links import is_server, run_page
 from tailrace_agent.mlflow.logged_tables import with_stored_tables
 from tailrace_agent.mlflow.pages import PAGES_AT_MOST, pages
 from tailrace_agent.mlflow.places import fault_of_the_path
-from tailrace_agent.mlflow.proxied_files import is_proxied, list_directory
+from tailrace_agent.mlflow.proxied_files import ARTIFACTS, is_proxied, list_directory
 from tailrace_agent.mlflow.run_store import Run, RunStore, just_created
 from tailrace_agent.mlflow.sqlite_runs import SqliteRuns, known_database
 from tailrace_agent.mlflow.stored_names import Texts
@@ -138,6 +138,7 @@ class MlflowSink:
         self._lock = threading.Lock()
         self._experiments: dict[str, str] = {}
         self._artifact_uris: OrderedDict[str, str] = OrderedDict()
+        self._keeping: set[str] = set()  # servers that have kept artifacts
         self._repositories: OrderedDict[str, Any] = OrderedDict()
         self._registries: dict[str, Registry] = {}
 
@@ -226,7 +227,10 @@ class MlflowSink:
                 files = sorted(file for file in directory.rglob("*") if file.is_file())
                 under = artifact_path or ""
                 wanted = [(file, join(under, file.relative_to(directory))) for file in files]
-                return dict(repository.upload(wanted, confirmed=confirmed))
+                server = repository.artifact_uri.partition(ARTIFACTS)[0]
+                renamed = dict(repository.upload(wanted, confirmed=confirmed or server not in self._keeping))
+                self._keeping.add(server)
+                return renamed
             repository.log_artifacts(str(directory), artifact_path)
         return {}
 

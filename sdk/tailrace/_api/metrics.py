@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from tailrace._log.faults import shown
 from tailrace._log.observers import Observer
+from tailrace._log.slow_path import LARGEST_TIMESTAMP
 from tailrace._runs.run_part import RunPart
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 __all__ = ["MetricCalls"]
-
-# Rows carry nanoseconds, in a signed 64-bit word.
-_MAX_TIMESTAMP = (2**63 - 1) // 1_000_000
 
 
 class MetricCalls(RunPart):
@@ -113,7 +111,7 @@ class MetricCalls(RunPart):
             milliseconds = int(timestamp)
         except (TypeError, ValueError, OverflowError):
             milliseconds = -1
-        if not 0 <= milliseconds <= _MAX_TIMESTAMP:
+        if not 0 <= milliseconds <= LARGEST_TIMESTAMP:
             self._core.fault(
                 f"timestamp {shown(timestamp)} is no time in milliseconds since the epoch; taken as now",
                 once=("timestamp", self._core.spec.run),

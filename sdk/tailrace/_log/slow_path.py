@@ -10,7 +10,7 @@ Thread safety: any thread. The figures that are kept for the run's report may th
 from __future__ import annotations
 
 from time import time_ns as now_ns
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from tailrace._background.lane import LANE
 from tailrace._log.faults import Fault, as_step, bad_value, not_named, shown
@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from tailrace._log.last_values import Latest
     from tailrace_agent.ipc import native
 
-__all__ = ["SlowPath"]
+__all__ = ["LARGEST_TIMESTAMP", "SlowPath"]
+
+LARGEST_TIMESTAMP: Final = (2**63 - 1) // 1_000_000
+"""Milliseconds: rows carry nanoseconds, in a signed 64-bit word."""
 
 
 class SlowPath:
@@ -66,7 +69,7 @@ class SlowPath:
             self.took_ns += now_ns() - time_ns
 
     def log_at(self, metrics: Mapping[str, Any], step: int, time_ns: int) -> None:
-        """Logs with a time that is not now."""
+        """Logs with a time that is not now, `LARGEST_TIMESTAMP` at most."""
         channel = self.channel
         try:
             assert channel.encode is not None

@@ -119,10 +119,12 @@ def as_answered(info: Any) -> dict[str, Any]:
         >>> as_answered(None)
         {}
     """
-    place = getattr(info, "artifact_uri", None)
-    if not place or mask_uri(place)[0] != place:
+    fields = ("experiment_id", "run_name", "artifact_uri")
+    found = {name: getattr(info, name, None) for name in fields}
+    # A run's name comes back from MLflow's SQL store as it was given, a number, say.
+    if not all(type(value) is str and mask_uri(value)[0] == value for value in found.values()):
         return {}
-    return {"experiment_id": info.experiment_id, "run_name": info.run_name, "artifact_uri": place}
+    return found
 
 
 def checked_run_id(run_id: str | None, tracking_uri: str | None, voice: Voice) -> str | None:

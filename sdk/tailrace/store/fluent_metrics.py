@@ -33,8 +33,8 @@ _ASYNC: Final = "MLFLOW_ENABLE_ASYNC_LOGGING"
 _environment: Final[Any] = getattr(os.environ, "_data", os.environ)
 _async: Final[Any] = _ASYNC if _environment is os.environ else os.environ.encodekey(_ASYNC)
 _are_floats: Final = frozenset({float}).issuperset
-_last: tuple[Any, str | None] = (None, None)
-"""The active run that was looked at last, and its id if nothing but its id matters: all of that are properties."""
+_last: tuple[Any, str] = (None, "")
+"""The active run that was looked at last, and its id, which is a property of a property."""
 
 
 def shorten_fluent_calls() -> None:
@@ -113,13 +113,13 @@ def _to_write(metrics: dict[str, Any], step: int | None, timestamp: int | None) 
     if not active or model.model_id is not None or not began_in == set_in == os.getpid():
         return None
     global _last  # replaced as a whole, so threads need no lock
-    last, run_id = _last
-    if active[-1] is not last:
-        last = active[-1]
-        has_models = last.outputs is not None and last.outputs.model_outputs
-        run_id = None if has_models else last.info.run_id  # MLflow notes which of the models has a metric
-        _last = last, run_id
-    if run_id is None:
+    run, run_id = _last
+    if active[-1] is not run:
+        run = active[-1]
+        run_id = run.info.run_id
+        _last = run, run_id
+    outputs = run.outputs  # anew: `log_model` adds to it
+    if outputs is not None and outputs.model_outputs:  # MLflow notes which of its models has them
         return None
     store = _tracking_store_registry._get_store_with_resolved_uri(get_tracking_uri(), None)
     runs = getattr(store, "tailrace_runs", None)

@@ -13,6 +13,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 
 import tailrace
 from tailrace._api.tracker_core import module_core
+from tailrace._log.slow_path import LARGEST_TIMESTAMP
 from tailrace._messages.waiting import until
 from tailrace._runs.run_part import core_of
 from tailrace.store.overlay import Value, Written, changed, overlaid
@@ -128,8 +129,10 @@ class StoreRun:
         if timestamp is None:
             self._handle.log(metrics, step)
             timestamp = time.time_ns() // 1_000_000
-        else:
+        elif timestamp <= LARGEST_TIMESTAMP:
             self.core.slow_path.log_at(metrics, step, timestamp * 1_000_000)
+        else:
+            self._handle.log_metrics(metrics, step, timestamp)
         with self._lock:
             self._fresh.add_row(metrics, step, timestamp)
 

@@ -33,6 +33,7 @@ for _ in range(2):  # names for the first time, and known ones
         mlflow.log_metrics({{"loss": 7.0}}, -3)
         mlflow.log_metrics({{"loss": 8.0}}, step=6, timestamp=0)
         mlflow.log_metrics({{}})
+        mlflow.log_metric("late", 1.0, timestamp=2**43)
         mlflow.log_metrics({{"loss": 9.0}}, run_id=run.info.run_id, step=7)
         imported_before("loss", 10.0, step=8)
         print("WAITED", type(mlflow.log_metric("loss", 11.0, step=9, synchronous=False)).__name__)
@@ -80,6 +81,64 @@ def test_each_call_leaves_and_says_the_same_as_without_the_plug_in(sqlite_templa
     plain, installed = left.values()
     assert installed == plain
     assert len(plain[0]) == 18
+
+
+MODELS = """
+import mlflow
+{line}
+
+class Model(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input):
+        return model_input
+
+for named in (False, True):  # a run without models, and one that has some from its beginning
+    with mlflow.start_run() if not named else mlflow.start_run(run_id=run.info.run_id) as run:
+        for step in range(3):
+            mlflow.log_metrics({{"a": float(step)}}, step=step)
+        model = mlflow.pyfunc.log_model(name=f"model-{{named}}", python_model=Model(), step=5)
+        mlflow.log_metrics({{"a": 5.0}}, step=5)
+        mlflow.log_metric("a", 5.5, step=5)
+        mlflow.log_metric("a", 6.0, step=6)
+        print("MODEL", [(m.key, m.value, m.step) for m in mlflow.get_logged_model(model.model_id).metrics])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_model_that_the_run_has_made_gets_the_metrics_of_its_step(sqlite_template: Path, tmp_path: Path) -> None:
+    seen = {}
+    for line in ("", "import tailrace; tailrace.install()"):
+        directory = tmp_path / ("installed" if line else "plain")
+        directory.mkdir()
+        uri = f"sqlite:///{copy_database(sqlite_template, directory)}"
+        printed = script(directory, MODELS.format(line=line), MLFLOW_TRACKING_URI=uri).stdout.splitlines()
+        forget(directory)
+        seen[line] = [text for text in printed if text.startswith("MODEL")]
+    plain, installed = seen.values()
+    assert installed == plain
+    assert "5.5" in plain[1]
+
+
+@pytest.mark.slow
+def test_a_time_that_no_row_can_carry_and_a_name_that_is_a_number_stop_nobody(
+    sqlite_template: Path, tmp_path: Path
+) -> None:
+    code = """
+import time, mlflow, tailrace
+tailrace.install()
+with mlflow.start_run(run_name=7):
+    for step in range(3):
+        mlflow.log_metric("loss", 0.5, step=step, timestamp=time.time_ns())
+    mlflow.MlflowClient().log_batch(
+        mlflow.active_run().info.run_id, [mlflow.entities.Metric("loss", 0.25, time.time_ns(), 3)]
+    )
+print("DONE")
+"""
+    uri = f"sqlite:///{copy_database(sqlite_template, tmp_path)}"
+    done = script(tmp_path, code, MLFLOW_TRACKING_URI=uri)
+    forget(tmp_path)
+    assert "DONE" in done.stdout
+    assert len(named(uri, "7").metrics()["loss"]) == 4
 
 
 @pytest.mark.slow
