@@ -23,6 +23,9 @@ _REFUSED_BY_A_SERVER = (
 )
 _RUN = f"runpy.run_path({mlflow_scenarios.__file__!r}, run_name='__main__')"
 
+pytestmark = pytest.mark.timeout(600)
+"""Whichever test comes first runs all scenarios in both ways, which takes minutes on a busy machine."""
+
 
 @pytest.fixture(scope="module", params=["sqlite", pytest.param("server", marks=pytest.mark.services)])
 def told(
