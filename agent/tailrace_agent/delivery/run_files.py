@@ -133,7 +133,8 @@ class RunFiles:
                 trusted = now < self._trusted_until
                 # The staged name begins with that of the folder in MLflow.
                 sink.log_artifacts(state.ref.run_id, files, staged.partition("-")[0], confirmed=not trusted)
-                self._trusted_until = self._trusted_until if trusted else now + _TRUSTED
+                if not trusted:
+                    self._trusted_until = now + _TRUSTED
                 self._took()
         except (TailraceError, OSError) as error:
             if (again := self._again(error, tries.get(state.run, 0), turn)) is not None:

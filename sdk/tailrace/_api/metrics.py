@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from tailrace._log.faults import shown
 from tailrace._log.observers import Observer
-from tailrace._log.slow_path import LARGEST_TIMESTAMP
 from tailrace._runs.run_part import RunPart
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 __all__ = ["MetricCalls"]
+
+# Rows carry nanoseconds, in a signed 64-bit word.
+_MAX_TIMESTAMP = (2**63 - 1) // 1_000_000
 
 
 class MetricCalls(RunPart):
@@ -76,7 +78,7 @@ class MetricCalls(RunPart):
         if timestamp is None or self._core.latest is not None:
             self._log(metrics, step=step)
         else:
-            self._core.slow_path.log_at(metrics, step, self._as_time(timestamp))
+            self._log_at(metrics, step, self._as_time(timestamp))
 
     def observe(self, names: str | Iterable[str], callback: Callable[[int, dict[str, float]], object]) -> None:
         """Calls a function after each `log()` of this run that holds one of some metrics.
@@ -105,13 +107,25 @@ class MetricCalls(RunPart):
     def _log(self, metrics: Mapping[str, Any] | None, *, step: int | None) -> None:
         self.__dict__["log"](metrics, step=step)
 
+    def _log_at(self, metrics: Mapping[str, Any], step: int, time_ns: int) -> None:
+        """Logs with a time that is not now."""
+        channel = self._core.channel
+        try:
+            assert channel.encode is not None
+            row = channel.encode((channel.run, step, time_ns, {**metrics}))
+        except Exception as error:  # noqa: BLE001 - as in the hot path
+            # Not `timed`: from a time of its own no cost of the call can be told.
+            self._core.slow_path.take({}, metrics, step, time_ns, error)
+            return
+        channel.put(row)
+
     def _as_time(self, timestamp: Any) -> int:
         """Nanoseconds from MLflow's milliseconds; now, with a warning, from what cannot be any."""
         try:
             milliseconds = int(timestamp)
         except (TypeError, ValueError, OverflowError):
             milliseconds = -1
-        if not 0 <= milliseconds <= LARGEST_TIMESTAMP:
+        if not 0 <= milliseconds <= _MAX_TIMESTAMP:
             self._core.fault(
                 f"timestamp {shown(timestamp)} is no time in milliseconds since the epoch; taken as now",
                 once=("timestamp", self._core.spec.run),

@@ -10,7 +10,7 @@ Thread safety: any thread. The figures that are kept for the run's report may th
 from __future__ import annotations
 
 from time import time_ns as now_ns
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from tailrace._background.lane import LANE
 from tailrace._log.faults import Fault, as_step, bad_value, not_named, shown
@@ -27,10 +27,7 @@ if TYPE_CHECKING:
     from tailrace._log.last_values import Latest
     from tailrace_agent.ipc import native
 
-__all__ = ["LARGEST_TIMESTAMP", "SlowPath"]
-
-LARGEST_TIMESTAMP: Final = (2**63 - 1) // 1_000_000
-"""Milliseconds: rows carry nanoseconds, in a signed 64-bit word."""
+__all__ = ["SlowPath"]
 
 
 class SlowPath:
@@ -67,18 +64,6 @@ class SlowPath:
         if self.take(values, metrics, step, time_ns, error):
             self.calls += 1
             self.took_ns += now_ns() - time_ns
-
-    def log_at(self, metrics: Mapping[str, Any], step: int, time_ns: int) -> None:
-        """Logs with a time that is not now, `LARGEST_TIMESTAMP` at most."""
-        channel = self.channel
-        try:
-            assert channel.encode is not None
-            row = channel.encode((channel.run, step, time_ns, {**metrics}))
-        except Exception as error:  # noqa: BLE001 - as in the hot path
-            # Not `timed`: from a time of its own no cost of the call can be told.
-            self.take({}, metrics, step, time_ns, error)
-            return
-        channel.put(row)
 
     def put(self, row: bytes) -> None:
         """Puts a row on the ring."""

@@ -13,7 +13,6 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 
 import tailrace
 from tailrace._api.tracker_core import module_core
-from tailrace._log.slow_path import LARGEST_TIMESTAMP
 from tailrace._messages.waiting import until
 from tailrace._runs.run_part import core_of
 from tailrace.store.overlay import Value, Written, changed, overlaid
@@ -124,13 +123,10 @@ class StoreRun:
 
         They have been checked.
         """
-        if self.core.ended:
-            self._reopen()
+        self._reopen()
         if timestamp is None:
             self._handle.log(metrics, step)
             timestamp = time.time_ns() // 1_000_000
-        elif timestamp <= LARGEST_TIMESTAMP:
-            self.core.slow_path.log_at(metrics, step, timestamp * 1_000_000)
         else:
             self._handle.log_metrics(metrics, step, timestamp)
         with self._lock:
@@ -329,7 +325,7 @@ class StoreRuns:
     def known(self, run_id: str) -> StoreRun | None:
         """A run that this process has written to, or created."""
         found = self._runs.get(run_id)
-        return found if found is not None and found.core.connection is not None else None  # `usable`, a call less
+        return found if found is not None and found.usable else None
 
     def to_write(self, run_id: str) -> StoreRun | None:
         """The run, for who writes to it; None where MLflow itself has to take or refuse it.

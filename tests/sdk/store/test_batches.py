@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from helpers.databases import copy_database
-from helpers.sdk_tools import forget, named, script
+from helpers.plug_in_ways import plain_and_installed
+from helpers.sdk_tools import named
 
 BATCHES = """
 import mlflow, numpy as np
@@ -71,13 +71,8 @@ client.log_batch(run.info.run_id, [Metric("one", 11.0, 14, 18)])
 
 @pytest.mark.slow
 def test_a_batch_leaves_the_same_as_without_the_plug_in(sqlite_template: Path, tmp_path: Path) -> None:
-    left = {}
-    for line in ("", "import tailrace; tailrace.install()"):
-        directory = tmp_path / ("installed" if line else "plain")
-        directory.mkdir()
-        uri = f"sqlite:///{copy_database(sqlite_template, directory)}"
-        printed = script(directory, BATCHES.format(line=line), MLFLOW_TRACKING_URI=uri).stdout.splitlines()
-        forget(directory)
+    left = []
+    for uri, printed in plain_and_installed(BATCHES, sqlite_template, tmp_path):
         run = named(uri, "batches")
         metrics = {key: sorted(map(repr, points)) for key, points in run.metrics().items()}
         said = {
@@ -85,8 +80,8 @@ def test_a_batch_leaves_the_same_as_without_the_plug_in(sqlite_template: Path, t
             for text in printed
             if text.startswith(("CONVERTED", "REFUSED", "MODEL", "OTHER"))
         }
-        left[line] = metrics, run.params, run.status, said
-    plain, installed = left.values()
+        left.append((metrics, run.params, run.status, said))
+    plain, installed = left
     assert len(plain[0]["many"]) == 1500
     assert plain[3].pop("CONVERTED") == "CONVERTED [0.5, nan, inf, 0.5]"
     assert installed[3].pop("CONVERTED") == "CONVERTED []", "MLflow's client makes each metric anew"

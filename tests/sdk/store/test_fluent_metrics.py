@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from helpers.databases import copy_database
+from helpers.plug_in_ways import plain_and_installed
 from helpers.sdk_tools import forget, named, script
 
 CALLS = """
@@ -61,13 +62,8 @@ thread.join()
 
 @pytest.mark.slow
 def test_each_call_leaves_and_says_the_same_as_without_the_plug_in(sqlite_template: Path, tmp_path: Path) -> None:
-    left = {}
-    for line in ("", "import tailrace; tailrace.install()"):
-        directory = tmp_path / ("installed" if line else "plain")
-        directory.mkdir()
-        uri = f"sqlite:///{copy_database(sqlite_template, directory)}"
-        printed = script(directory, CALLS.format(line=line), MLFLOW_TRACKING_URI=uri).stdout.splitlines()
-        forget(directory)
+    left = []
+    for uri, printed in plain_and_installed(CALLS, sqlite_template, tmp_path):
         said = [
             re.sub(r"timestamp=\d+", "", text)
             for text in printed
@@ -77,8 +73,8 @@ def test_each_call_leaves_and_says_the_same_as_without_the_plug_in(sqlite_templa
             name: {key: sorted(map(repr, points)) for key, points in named(uri, name).metrics().items()}
             for name in ("calls", "child-0", "child-1")
         }
-        left[line] = said, metrics
-    plain, installed = left.values()
+        left.append((said, metrics))
+    plain, installed = left
     assert installed == plain
     assert len(plain[0]) == 18
 
@@ -106,15 +102,10 @@ for named in (False, True):  # a run without models, and one that has some from 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_model_that_the_run_has_made_gets_the_metrics_of_its_step(sqlite_template: Path, tmp_path: Path) -> None:
-    seen = {}
-    for line in ("", "import tailrace; tailrace.install()"):
-        directory = tmp_path / ("installed" if line else "plain")
-        directory.mkdir()
-        uri = f"sqlite:///{copy_database(sqlite_template, directory)}"
-        printed = script(directory, MODELS.format(line=line), MLFLOW_TRACKING_URI=uri).stdout.splitlines()
-        forget(directory)
-        seen[line] = [text for text in printed if text.startswith("MODEL")]
-    plain, installed = seen.values()
+    seen = []
+    for _, printed in plain_and_installed(MODELS, sqlite_template, tmp_path):
+        seen.append([text for text in printed if text.startswith("MODEL")])
+    plain, installed = seen
     assert installed == plain
     assert "5.5" in plain[1]
 
