@@ -123,7 +123,8 @@ class StoreRun:
 
         They have been checked.
         """
-        self._reopen()
+        if self.core.ended:  # asked here: between two steps of training a call is a microsecond
+            self._reopen()
         if timestamp is None:
             self._handle.log(metrics, step)
             timestamp = time.time_ns() // 1_000_000
