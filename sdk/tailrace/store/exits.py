@@ -33,9 +33,16 @@ def _end_all() -> None:
     if not runs:
         return
     deadline = time.monotonic() + max(run.core.settings.exit_timeout for run in runs)
-    left = [run for run in runs if not run.await_end(max(0.0, deadline - time.monotonic()))]
-    if left:
-        left[0].core.voice.warn(
-            f"{len(left)} of {len(runs)} runs are not in MLflow to their end; delivery goes on: `tailrace status`",
+
+    def left() -> float:
+        return max(0.0, deadline - time.monotonic())
+
+    # Runs of others, and those that have been added to since their end; tailrace waits for its own at their ends.
+    going_on = [run for run in runs if not run.core.ended and not run.core.ends_at_exit]
+    waits = [(run, run.flushing(left())) for run in going_on]
+    pending = {run for run, delivered in waits if not delivered()} | {run for run in runs if not run.await_end(left())}
+    if pending:
+        runs[0].core.voice.warn(
+            f"{len(pending)} of {len(runs)} runs are not in MLflow to their end; delivery goes on: `tailrace status`",
             once="left at the exit",
         )

@@ -197,22 +197,31 @@ class StoreRun:
         """Waits until everything is delivered, for tailrace's `end_timeout` at most."""
         self.flushing()()
 
-    def flushing(self) -> Callable[[], None]:
-        """The same in two steps, so that several runs are waited for at once: what is returned waits."""
+    def flushing(self, timeout: float | None = None) -> Callable[[], bool]:
+        """The same in two steps, so that several runs are waited for at once: what is returned waits.
+
+        Args:
+            timeout: Seconds; `end_timeout` by default.
+
+        Returns:
+            A function that says whether everything has been delivered.
+        """
         if not self.dirty:
-            return lambda: None
+            return lambda: True
         with self._lock:
             self._marked.add_all(self._fresh)
             self._fresh, self._token = Written(), 0
             marked = self._marked
-        delivered = self.core.flushing()
+        delivered = self.core.flushing(timeout)
 
-        def wait() -> None:
-            if not delivered().partial:
-                with self._lock:
-                    self._position = self._ring_position()
-                    if self._marked is marked:
-                        self._marked = Written()
+        def wait() -> bool:
+            if delivered().partial:
+                return False
+            with self._lock:
+                self._position = self._ring_position()
+                if self._marked is marked:
+                    self._marked = Written()
+            return True
 
         return wait
 

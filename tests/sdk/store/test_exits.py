@@ -63,3 +63,37 @@ def test_a_run_that_was_deleted_keeps_no_other_from_its_end(sqlite_uri: str, tmp
     assert "could not be ended" in done.stderr
     assert named(sqlite_uri, "outer").status == "FINISHED"
     forget(tmp_path)
+
+
+OF_OTHERS = """
+import atexit, os
+import mlflow
+uri = os.environ["MLFLOW_TRACKING_URI"]
+client = mlflow.MlflowClient()
+experiment = client.create_experiment("of others")
+others, ended = (client.create_run(experiment).info.run_id for _ in range(2))
+
+def look():  # once the plug-in has done its part of the exit
+    for run_id in (others, ended):
+        print(*[point.value for point in inner.get_metric_history(run_id, "loss")])
+
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+inner = SqlAlchemyStore(uri, "artifacts")
+atexit.register(look)
+import tailrace
+tailrace.install()
+later = mlflow.MlflowClient()
+later.log_metric(others, "loss", 1.0)
+with mlflow.start_run(run_id=ended):
+    mlflow.log_metric("loss", 2.0)
+later.log_metric(ended, "loss", 3.0, step=1)
+"""
+
+
+@pytest.mark.slow
+def test_what_a_program_adds_to_runs_that_it_does_not_end_is_there_when_it_is_over(
+    sqlite_uri: str, tmp_path: Path
+) -> None:
+    done = script(tmp_path, OF_OTHERS, MLFLOW_TRACKING_URI=sqlite_uri)
+    assert done.stdout.splitlines()[-2:] == ["1.0", "2.0 3.0"], done.stderr
+    forget(tmp_path)
