@@ -157,7 +157,7 @@ class Foreground:
             # Only when its workers have ended: one that hangs in a request may be draining, too.
             if self._host.stop(2.0):
                 pipeline.drain(time.monotonic())
-            self._left = [state for state in pipeline.book.all() if not state.finalized]
+            self._left = pipeline.book.all_unfinished()
             self._ledgers = {state.run: pipeline.spool.counts.ledger(state.run) for state in pipeline.book.all()}
             self._counts, before = self._total(), self._counts
             self._delivered = self._counts.delivered - before.delivered

@@ -81,11 +81,11 @@ class Consoles:
     @property
     def wanted(self) -> bool:
         """Whether there is anything to read, or to be looked for."""
-        return any(not state.printed_out for state in self._book.all())
+        return any(not state.printed_out for state in self._book.all_unfinished())
 
     def step(self, now: float) -> float:
         """Looks at all of them; when to be called again (monotonic seconds)."""
-        going = [state for state in self._book.all() if not (state.printed_out or state.gone)]
+        going = [state for state in self._book.all_unfinished() if not (state.printed_out or state.gone)]
         # Whoever wakes the workers means runs that end.
         if now < self._next and all(state.end is None for state in going):
             return self._next

@@ -51,6 +51,8 @@ class RunBook:
         loaded = [restored(run, encoded, stand_in) for run, encoded in states.items()]
         loaded.sort(key=lambda state: state.spec.start_time)
         self._states = {state.run: state for state in loaded}
+        # Each worker goes through them at each of its steps: a session may have had thousands of others.
+        self._unfinished = {state.run: state for state in loaded if not state.finalized}
         self._save, self._stand_in = save, stand_in
         # Re-entrant: what holds it calls `update`, and `steady` is held around `start` and `end`.
         self._lock = threading.RLock()
@@ -74,11 +76,15 @@ class RunBook:
 
     def all(self) -> list[RunState]:
         """Every run, oldest first."""
-        return list(self._states.values())  # at once, without the lock: each worker asks at each of its steps
+        return list(self._states.values())  # at once, without the lock
+
+    def all_unfinished(self) -> list[RunState]:
+        """Runs that still want something, oldest first; one that does so again comes last."""
+        return list(self._unfinished.values())  # at once, without the lock
 
     def unfinished(self, tracking_uri: str | None) -> list[RunState]:
-        """Runs of a destination that still want something."""
-        return [s for s in self.all() if s.spec.tracking_uri == tracking_uri and not s.finalized]
+        """Those of a destination."""
+        return [state for state in self.all_unfinished() if state.spec.tracking_uri == tracking_uri]
 
     def ends_open_below(self, run: int) -> bool:
         """Whether a nested run of this one has ended, and MLflow does not know it yet."""
@@ -111,11 +117,12 @@ class RunBook:
     def start(self, record: Start, ring: str) -> bytes:
         """A run begins, or makes itself known again. Returns the state, to be written with the rows around it."""
         with self._lock:
-            state = self._states.setdefault(record.spec.run, RunState.begun(record, ring))
+            state = self._states.get(record.spec.run) or RunState.begun(record, ring)
             if state.rebuilt:
                 state.spec, state.ring, state.rebuilt = record.spec, ring, False
             if state.spec.job is not None and record.spec.job is not None:
                 join(state, record.spec, ring)
+            self._file(state)
             state.goals = _and_then(state.goals, self._early_goals.pop(state.run, {}))
             if not record.again:  # it goes on, and so does what it prints
                 state.printed = None
@@ -138,7 +145,7 @@ class RunBook:
         with self._lock:
             unknown = [run for run in runs if run not in self._states]
             for run in unknown:
-                self._states[run] = restored(run, b"", self._stand_in)
+                self._file(restored(run, b"", self._stand_in))
                 self.update(run)
             return bool(unknown)
 
@@ -195,7 +202,7 @@ class RunBook:
                 # The same again: it comes back when the commit failed with which its state was to be written.
                 return msgspec.json.encode(state) if (state.end, state.end_reason) == (record, reason) else None
             self.waiters.end(record.run)  # first: who sees the end, unlocked, sees that it is to wait
-            state.advance(Event.ENDED)
+            self._advance(state, Event.ENDED)
             state.end, state.end_reason = record, reason
             self._changed.add(state.run)
             return msgspec.json.encode(state)
@@ -246,7 +253,9 @@ class RunBook:
         """
         with self._lock:
             state = self._states.get(run)
-            if state is None or (reported is not None and state.end != reported) or not state.advance(event, gone):
+            if state is None or (reported is not None and state.end != reported):
+                return False
+            if not self._advance(state, event, gone):
                 return False
             self._write(state)
             return True
@@ -257,7 +266,7 @@ class RunBook:
             for run, at in last_ns.items():
                 if (state := self._states.get(run)) is not None:
                     state.last_ns = max(state.last_ns, at)
-                    state.advance(Event.CAME)
+                    self._advance(state, Event.CAME)
                     self._changed.add(run)
 
     def reopen(self, runs: Iterable[int]) -> list[tuple[int, bytes]]:
@@ -266,7 +275,7 @@ class RunBook:
         with self._lock:
             for run in set(runs):
                 if (state := self._states.get(run)) is not None:
-                    state.advance(Event.CAME)
+                    self._advance(state, Event.CAME)
                     self._changed.add(run)
                     if state.closed:
                         reopened.append((run, msgspec.json.encode(state)))
@@ -308,6 +317,19 @@ class RunBook:
         """A run's ledger changed."""
         with self._lock:
             self._changed.add(run)
+
+    def _advance(self, state: RunState, event: Event, gone: str | None = None) -> bool:
+        """Changes a run's phase, if the event can happen in it."""
+        possible = state.advance(event, gone)
+        self._file(state)
+        return possible
+
+    def _file(self, state: RunState) -> None:
+        self._states[state.run] = state
+        if state.finalized:
+            self._unfinished.pop(state.run, None)
+        else:
+            self._unfinished[state.run] = state
 
     def _write(self, state: RunState) -> None:
         self._changed.add(state.run)

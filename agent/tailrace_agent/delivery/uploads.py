@@ -113,11 +113,18 @@ class Uploads:
         return self._not_durable() is not None
 
     def _not_durable(self) -> Block | None:
-        for state in self._book.unfinished(self._delivery.tracking_uri):
-            waits = not state.gone and self._spool.waiting.backlog(state.run).get("artifact")
-            if waits and (block := self._spool.artifacts.next(state.run, self._durable)) is not None:
+        for state in self._with_artifacts():
+            if (block := self._spool.artifacts.next(state.run, self._durable)) is not None:
                 return block
         return None
+
+    def _with_artifacts(self) -> list[RunState]:
+        """Runs of this destination for which some wait."""
+        runs = self._spool.waiting.runs_with("artifact")
+        if not runs:
+            return []
+        unfinished = self._book.unfinished(self._delivery.tracking_uri)
+        return [state for state in unfinished if state.run in runs and not state.gone]
 
     def _upload_one(self, now: float) -> float:
         if now < self._backoff.ready_at:
@@ -129,10 +136,7 @@ class Uploads:
             self._trials.worked()
         resting = self._trials.resting(now)
         deadline = now + IDLE
-        for state in self._book.unfinished(self._delivery.tracking_uri):
-            waits = bool(self._spool.waiting.backlog(state.run).get("artifact"))
-            if state.gone or not waits:
-                continue
+        for state in self._with_artifacts():
             sink = self._delivery.sink
             if sink is None or state.ref is None:
                 deadline = min(deadline, now + (IDLE if self._delivery.refused else _NO_SINK_YET))

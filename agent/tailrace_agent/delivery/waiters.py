@@ -39,6 +39,7 @@ class Waiters:
         self._marks: dict[int, list[Mark]] = {}
         self._settled: dict[int, dict[str, int]] = {}
         self._end_barriers: dict[int, int | None] = dict.fromkeys(ended)
+        self._without = set(self._end_barriers)  # ends that have none yet
         self._stalled: dict[int, float] = {}
 
     # -- flushes, and ends that wait for values ----------------------------------------------------------------------
@@ -52,6 +53,7 @@ class Waiters:
         """A run has ended: from now on its end waits for what was accepted before."""
         with self._lock:
             self._end_barriers[run] = None
+            self._without.add(run)
 
     def set_barriers(self, last_id: int) -> None:
         """Every ring was read to its end after the marks came: what they wait for has an id of at most `last_id`.
@@ -59,9 +61,8 @@ class Waiters:
         The same goes for runs that have ended: what was accepted before their end is there.
         """
         with self._lock:
-            for run, barrier in self._end_barriers.items():
-                if barrier is None:
-                    self._end_barriers[run] = last_id
+            self._end_barriers.update(dict.fromkeys(self._without, last_id))
+            self._without.clear()
             for marks in self._marks.values():
                 for mark in marks:
                     if mark.barrier is None:
@@ -71,8 +72,7 @@ class Waiters:
     def unset_barriers(self) -> bool:
         """Whether a mark, or the end of a run, has no barrier yet."""
         with self._lock:
-            ends = any(barrier is None for barrier in self._end_barriers.values())
-            return ends or any(mark.barrier is None for marks in self._marks.values() for mark in marks)
+            return bool(self._without) or any(mark.barrier is None for marks in self._marks.values() for mark in marks)
 
     def end_barrier(self, run: int) -> int | None:
         """The last block that was accepted before the run's end; None while the rings are still being read for it."""

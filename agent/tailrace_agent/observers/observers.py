@@ -87,7 +87,7 @@ class Observers:
         Args:
             same_boot: Whether that was in this boot of the machine: a power cut may have taken values that curves hold.
         """
-        states = {state.run: state for state in self._book.all() if not state.finalized}
+        states = {state.run: state for state in self._book.all_unfinished()}
         self.curves.resume(states if same_boot else ())
         for run, state in states.items():
             curves = self.curves.of(run)
@@ -161,7 +161,7 @@ class Observers:
         return rows
 
     def _keep_open_alone(self) -> None:
-        self.curves.keep_only(state.run for state in self._book.all() if not state.finalized)
+        self.curves.keep_only(state.run for state in self._book.all_unfinished())
 
     def _note_ends(self, run: int, bests: Mapping[str, At]) -> None:
         self._ends[run] = ends_of(self.curves.of(run), bests, self.curves.left_out.get(run, ()))

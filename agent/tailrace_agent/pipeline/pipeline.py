@@ -268,7 +268,7 @@ class Pipeline:
         steps = self.observers.helpers
         if (sample := self.monitors.step) is not None:
             steps["sample"] = sample
-        if any(not state.described for state in self.book.all()):
+        if any(not state.described for state in self.book.all_unfinished()):
             steps["describe"] = self._describe
         if self.consoles.wanted:
             steps["console"] = self._read_consoles
@@ -301,7 +301,7 @@ class Pipeline:
             return False
         if any(found.begun for found in self.spool.set_aside):
             return False
-        return all(state.finalized for state in self.book.all()) and not self.owners.awaits_jobs
+        return not self.book.all_unfinished() and not self.owners.awaits_jobs
 
     @property
     def stuck(self) -> bool:
@@ -309,7 +309,7 @@ class Pipeline:
 
         Or it is in a damaged spool that is read when the session is opened next, since the disk was full at this time.
         """
-        left = {s.spec.tracking_uri for s in self.book.all() if not s.finalized}
+        left = {state.spec.tracking_uri for state in self.book.all_unfinished()}
         more = self.observers.pending or self.owners.awaits_jobs or self.takeover.waiting
         return self.destinations.refused(left) and not more
 

@@ -91,7 +91,7 @@ class RunMonitors:
 
     def _health(self) -> Health:
         waiting = self._spool.waiting
-        unfinished = [state.run for state in self._book.all() if not state.finalized]
+        unfinished = [state.run for state in self._book.all_unfinished()]
         oldest = [at for run in unfinished if (at := waiting.oldest_ns(run))]
         lag = max(0.0, time.time() - min(oldest) / 1e9) if oldest else 0.0
         return Health(lag, waiting.points, waiting.bytes)

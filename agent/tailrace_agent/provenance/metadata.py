@@ -77,7 +77,7 @@ class Metadata:
 
     def step(self, now: float) -> float:
         """Gathers for one run; when to be called again (monotonic seconds)."""
-        for state in self._book.all():
+        for state in self._book.all_unfinished():
             facts = state.spec.facts
             if facts is not None and state.description is None and not state.gone:
                 self._describe(state, facts, now)

@@ -26,6 +26,7 @@ __all__ = ["SELECT_BLOCK", "Waiting"]
 
 SELECT_BLOCK: Final = f"SELECT id, run, kind, n, first_ns, {sound('block')} FROM block"  # noqa: S608
 """The columns of a `Block`."""
+_NONE: Final[Mapping[int, int]] = MappingProxyType({})
 _PUT: Final = "INSERT INTO block(id, run, kind, minor, n, first_ns, body) VALUES(?, ?, ?, ?, ?, ?, ?)"
 
 
@@ -45,7 +46,9 @@ class Waiting:
         self._lock = threading.Lock()  # around the two below
         self.bytes = int(database.rows("SELECT total(length(body)) FROM block")[0][0])
         rows = database.rows("SELECT run, kind, sum(n) FROM block GROUP BY run, kind")
-        self._entries: dict[tuple[int, Kind], int] = {(row[0], row[1]): row[2] for row in rows}
+        self._entries: dict[Kind, dict[int, int]] = {}  # above zero
+        for run, kind, entries in rows:
+            self._change(run, kind, entries)
 
     # -- what is read ------------------------------------------------------------------------------------------------
 
@@ -88,23 +91,28 @@ class Waiting:
     def points(self) -> int:
         """How many entries wait. From memory, as what follows."""
         with self._lock:
-            return sum(self._entries.values())
+            return sum(sum(of_kind.values()) for of_kind in self._entries.values())
 
     @property
     def runs(self) -> set[int]:
         """Runs for which something waits."""
         with self._lock:
-            return {run for (run, _), n in self._entries.items() if n}
+            return set().union(*self._entries.values())
+
+    def runs_with(self, kind: Kind) -> set[int]:
+        """Runs for which something of a kind waits."""
+        with self._lock:
+            return set(self._entries.get(kind, ()))
 
     def backlog(self, run: int) -> dict[Kind, int]:
         """Entries of a run that wait, by kind."""
         kinds: tuple[Kind, ...] = ("param", "tag", "metric", "artifact")
-        return {kind: n for kind in kinds if (n := self._entries.get((run, kind), 0))}
+        return {kind: n for kind in kinds if (n := self._entries.get(kind, _NONE).get(run, 0))}
 
     def of_devices(self, run: int) -> int:
         """Entries of a run that devices have still to write."""
         with self._lock:
-            return self._entries.get((run, DEVICE), 0)
+            return self._entries.get(DEVICE, _NONE).get(run, 0)
 
     # -- within a transaction, and after it --------------------------------------------------------------------------
 
@@ -163,15 +171,22 @@ class Waiting:
         """What was put is committed."""
         with self._lock:
             for run, kind, n, _, body in blocks:
-                key = run, stored_kind(kind)
                 self.bytes += len(body)
-                self._entries[key] = self._entries.get(key, 0) + n
+                self._change(run, stored_kind(kind), n)
 
     def shrink(self, run: int, kind: Kind, size: int, entries: int) -> None:
         """What was removed is committed."""
         with self._lock:
             self.bytes -= size
-            self._entries[run, kind] = self._entries.get((run, kind), 0) - entries
+            self._change(run, kind, -entries)
+
+    def _change(self, run: int, kind: Kind, by: int) -> None:
+        of_kind = self._entries.setdefault(kind, {})
+        left = of_kind.get(run, 0) + by
+        if left:
+            of_kind[run] = left  # at once: `backlog` takes no lock
+        else:
+            of_kind.pop(run, None)
 
     # -- the bound ---------------------------------------------------------------------------------------------------
 

@@ -94,6 +94,7 @@ def test_rows_that_come_late_reopen_a_run(book: RunBook) -> None:
         reopen()
         assert [state.run for state in book.unfinished(None)] == [1]
     assert book.get(1).last_ns == 77  # type: ignore[union-attr]
+    assert book.all_unfinished() == book.all()
     book.note_last({1: 70})
     assert book.get(1).last_ns == 77  # type: ignore[union-attr]
 

@@ -13,6 +13,7 @@ import pytest
 from helpers.kept_log import KeptLog
 from helpers.run_books import Saved, started
 from tailrace_agent.delivery.run_book import RunBook
+from tailrace_agent.delivery.run_phase import Event
 from tailrace_agent.ipc.records import RAW, End, Monitor, Samples
 from tailrace_agent.ipc.session import Session
 from tailrace_agent.pipeline.run_monitors import RunMonitors
@@ -169,5 +170,7 @@ def test_the_agents_health_is_the_age_of_the_oldest_that_waits_of_runs_that_are_
     lag, pending, size = health()
     assert 1000 <= lag < 1500
     assert (pending, size) == (5, 3)
-    rig.book.get(2).finalized = True  # type: ignore[union-attr]
+    rig.book.end(End(2, "FINISHED", 5))
+    for event in (Event.REPORTED, Event.SETTLED):
+        assert rig.book.advance(2, event)
     assert 100 <= health().lag < 600

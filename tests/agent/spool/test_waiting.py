@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from helpers.spools import block, ids, put
+from tailrace_agent.ipc.records import Kind
 from tailrace_agent.spool.blocks import SYSTEM, Outcome
 from tailrace_agent.spool.store import Spool
 
@@ -100,3 +101,14 @@ def test_what_was_delivered_while_the_bound_was_being_kept_is_not_counted_as_dro
     counts = spool.counts.ledger(1).of("metric")
     assert (counts.delivered, counts.dropped, counts.pending) == (3, {"bound": 4}, 0)
     assert (spool.waiting.points, spool.waiting.bytes) == (0, 0)
+
+
+def test_runs_are_known_by_the_kind_of_what_waits_until_it_is_gone(spool: Spool) -> None:
+    spool.ingest([(1, "metric", 1, 1, b"m"), (2, "artifact", 1, 1, b"a"), (2, "tag", 1, 1, b"t")], [])
+    assert (spool.waiting.runs_with("artifact"), spool.waiting.runs_with("param")) == ({2}, set())
+    assert (spool.waiting.runs, spool.waiting.points) == ({1, 2}, 3)
+    kinds: tuple[Kind, ...] = ("tag", "artifact")
+    for kind in kinds:
+        with spool.waiting.holding(2, kind, 10) as (block,):
+            spool.settle(Outcome(2, kind, [block.id], 1))
+    assert (spool.waiting.runs_with("artifact"), spool.waiting.runs) == (set(), {1})
