@@ -33,8 +33,11 @@ os._exit(0)
 """
 
 
-def _started(bench: Bench, uri: str, ranks: int) -> dict[str, float]:
-    """The agents of so many processes, once all have begun and what rank 0 has logged is there."""
+def _started(bench: Bench, uri: str, ranks: int, *, console: bool = False) -> dict[str, float]:
+    """The agents of so many processes, once all have begun and what rank 0 has logged is there.
+
+    With `console` also the tees that keep what the processes print, as they do by default.
+    """
     job, ours = str(uuid.uuid4()), list[subprocess.Popen[str]]()
     try:
         for rank in range(ranks):
@@ -42,7 +45,7 @@ def _started(bench: Bench, uri: str, ranks: int) -> dict[str, float]:
             sizes = {"WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, "TORCHELASTIC_RUN_ID": job}
             variables = {name: str(value) for name, value in {**places, **sizes}.items()} if ranks > 1 else {}
             command = [sys.executable, "-c", _TRAINER, uri]
-            environ = {**bench.environment(), **variables}
+            environ = {**bench.environment(), **variables, **({"TAILRACE_CONSOLE": "true"} if console else {})}
             pipe = subprocess.PIPE
             ours.append(
                 subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, env=environ)
@@ -64,7 +67,7 @@ def _agents(bench: Bench, others: set[int]) -> dict[str, float]:
     """How many there are, and what they have taken together."""
     import psutil
 
-    state, found = str(bench.state), {"agents": 0.0, "memory": 0.0, "own": 0.0, "cpu": 0.0}
+    state, found = str(bench.state), {"agents": 0.0, "memory": 0.0, "own": 0.0, "shares": 0.0, "cpu": 0.0}
     for process in psutil.process_iter(["cmdline"]):
         if process.pid not in others and state in " ".join(process.info["cmdline"] or ()):
             times = process.cpu_times()
@@ -72,8 +75,14 @@ def _agents(bench: Bench, others: set[int]) -> dict[str, float]:
             memory = process.memory_full_info()
             found["memory"] += memory.rss
             found["own"] += memory.uss
+            found["shares"] += memory.pss
             found["cpu"] += times.user + times.system
     return found
+
+
+def _shares(bench: Bench, uri: str, ranks: int) -> float:
+    """Bytes of all that tailrace runs beside so many processes that print; of shared pages its share."""
+    return _started(bench, uri, ranks, console=True)["shares"]
 
 
 def calls(uri: str, rounds: int, calls: int) -> dict[str, list[float]]:
@@ -98,6 +107,18 @@ def measure(bench: Bench) -> Iterator[Figure]:
             for which in ("one", "ranks") if turn % 2 == 0 else ("ranks", "one"):
                 found[which].append(_started(bench, uri, 1 if which == "one" else ranks))
         yield from _compared(f"{ranks} ranks on a node, {name}", found)
+        kept = interleave(
+            bench.scale(3, 1),
+            {which: partial(_shares, bench, uri, number) for which, number in (("one", 1), ("ranks", ranks))},
+        )
+        ours, one = Samples(kept["ranks"]), Samples(kept["one"])
+        yield judged(
+            f"{ranks} ranks on a node, {name}: memory of the agents and of what keeps the consoles / of one process's",
+            ours.over(one),
+            most=1.3,
+            unit="x",
+            note=f"{ours.median / 1e6:.0f} / {one.median / 1e6:.0f} MB, pages by their shares",
+        )
     rounds = bench.child("ranks", "calls", uri=bench.sqlite(), rounds=bench.scale(400, 60), calls=1000)
     log, plain = Samples(rounds["log"]), Samples(rounds["empty"])
     yield judged(

@@ -14,11 +14,14 @@ import sys
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from tailrace_agent.console import tee
+from tailrace_agent.console import forks, tee
 from tailrace_agent.runtime import interpreter
 from tailrace_agent.runtime.detached import start_detached
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["TeeProcess", "start_tee"]
 
@@ -33,11 +36,13 @@ class TeeProcess(NamedTuple):
         control: Socket: what is said there is in `tee`. At its end the tee takes the program for gone.
         answers: Readable end: see `tee`. At its end the tee is gone.
         group: Its process group, which nobody else has.
+        begun: It has answered already.
     """
 
     control: int
     answers: int
     group: int
+    begun: bool = False
 
     def say(self, said: bytes, fds: Sequence[int] = ()) -> None:
         """Says something.
@@ -75,7 +80,14 @@ def _numbers(limit: int, streams: Sequence[tuple[int, int]], *, keys: bool) -> l
     return [str(number) for number in (limit, os.getpid() if keys else 0, os.getpgrp(), len(streams))]
 
 
-def start_tee(directory: Path, limit: int, streams: Sequence[tuple[int, int]], *, keys: bool = False) -> TeeProcess:
+def start_tee(
+    directory: Path,
+    limit: int,
+    streams: Sequence[tuple[int, int]],
+    *,
+    keys: bool = False,
+    beside: Path | None = None,
+) -> TeeProcess:
     """Starts one.
 
     Args:
@@ -83,43 +95,86 @@ def start_tee(directory: Path, limit: int, streams: Sequence[tuple[int, int]], *
         limit: Bytes that it keeps.
         streams: For each stream where it is read, and where it goes.
         keys: The keys of a terminal among them are to reach who reads them at its pty.
+        beside: Socket of the tees of this node's processes: one that is asked there forks, which takes a fifth of the
+            memory, and the first one is asked from now on.
 
     Raises:
         OSError: No process can be started, or no descriptor is left.
     """
-    with contextlib.ExitStack() as opened:
+    words = [str(directory), *_numbers(limit, streams, keys=keys)]
+    if beside is not None:
+        with contextlib.suppress(OSError):  # then another one is started
+            return _forked(words, streams, str(beside))
+    listener = None if beside is None else forks.listening(str(beside))
+    try:
+        return _started(words, streams, listener)
+    finally:
+        if listener is not None:
+            listener.close()
 
-        def high(fd: int) -> int:
-            copy = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _ABOVE)
-            opened.callback(os.close, copy)
-            return copy
 
-        def moved(ends: tuple[int, int]) -> tuple[int, int]:
-            with contextlib.ExitStack() as original:
-                for end in ends:
-                    original.callback(os.close, end)
-                return high(ends[0]), high(ends[1])
+def _forked(words: Sequence[str], streams: Sequence[tuple[int, int]], beside: str) -> TeeProcess:
+    with _Ends() as ends:
+        fds = [*ends.theirs, *(fd for stream in streams for fd in stream)]
+        found = TeeProcess(*ends.ours, forks.ask(beside, words, fds), begun=True)
+        found.say(forks.GO)
+        ends.keep()
+    return found
 
-        ours, theirs = _socket.socketpair()
-        control = moved((theirs.detach(), ours.detach()))
-        answers = moved(os.pipe2(os.O_CLOEXEC) if hasattr(os, "pipe2") else os.pipe())
-        wanted = [control[0], answers[1], *(high(fd) for stream in streams for fd in stream)]
+
+def _started(words: Sequence[str], streams: Sequence[tuple[int, int]], listener: _socket.socket | None) -> TeeProcess:
+    with _Ends() as ends:
+        given = [fd for stream in streams for fd in stream] + ([] if listener is None else [listener.fileno()])
+        wanted = [*ends.theirs, *(ends.copy(fd, _ABOVE) for fd in given)]
         files: list[tuple[int, ...] | tuple[int, int, str, int, int]] = [
             (os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in range(3)
         ]
         first = tee.FIRST_STREAM - 2
         files += [(os.POSIX_SPAWN_DUP2, fd, first + place) for place, fd in enumerate(wanted)]
-        command = [
-            sys.executable,
-            "-IS",
-            tee.__file__,
-            str(directory),
-            *_numbers(limit, streams, keys=keys),
-        ]
-        group = start_detached(command, interpreter.environment(), files)
-        kept = fcntl.fcntl(control[1], fcntl.F_DUPFD_CLOEXEC, 3)
+        command = [sys.executable, "-IS", tee.__file__, *words, str(int(listener is not None))]
+        found = TeeProcess(*ends.ours, start_detached(command, interpreter.environment(), files))
+        ends.keep()
+    return found
+
+
+class _Ends:
+    """Of control and answers: those of a tee, which are closed here, and the program's, which are if nobody keeps them.
+
+    Attributes:
+        theirs, ours: Control and answers.
+    """
+
+    def __init__(self) -> None:
+        self._given, self._kept = contextlib.ExitStack(), contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
         try:
-            return TeeProcess(kept, fcntl.fcntl(answers[0], fcntl.F_DUPFD_CLOEXEC, 3), group)
-        except OSError:
-            os.close(kept)
+            ours, theirs = (self._closed(end.detach()) for end in _socket.socketpair())
+            heard, said = map(self._closed, os.pipe2(os.O_CLOEXEC) if hasattr(os, "pipe2") else os.pipe())
+            self.theirs = self.copy(theirs, _ABOVE), self.copy(said, _ABOVE)
+            self.ours = self._held(ours), self._held(heard)
+        except BaseException:
+            self.__exit__()
             raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._given.close()
+        self._kept.close()
+
+    def copy(self, fd: int, least: int) -> int:
+        """A copy for the tee, closed here at the end."""
+        return self._closed(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, least))
+
+    def keep(self) -> None:
+        """The tee is there: the program's ends stay."""
+        self._kept.pop_all()
+
+    def _closed(self, fd: int) -> int:
+        self._given.callback(os.close, fd)
+        return fd
+
+    def _held(self, fd: int) -> int:
+        held = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+        self._kept.callback(os.close, held)
+        return held

@@ -8,11 +8,12 @@ Invariants
    after the other, each by streams of its own; whoever still prints by those of an earlier one is served, and not kept.
 4. Where nobody reads the original any more, nobody is left reading here, so that writers get what they would have got.
 
-It is run as a script, by a Python without `site`, so it imports what is built in and, where there is a terminal,
-`terminal`, which does no more: it is there within ten milliseconds, and takes seven megabytes. The program may also
-call `Tee.run` in a thread of its own.
+It is run as a script, by a Python without `site`, so it imports what is built in and, where there is a terminal or
+there are others to be served, `terminal` and `forks`, which do no more: it is there within ten milliseconds, and takes
+seven megabytes. The program may also call `Tee.run` in a thread of its own.
 
-    control in (3), answers out (4), then for each stream where it is read and where it goes (5 and 6, 7 and 8)
+    control in (3), answers out (4), then for each stream where it is read and where it goes (5 and 6, 7 and 8), and
+    behind these the socket where it is asked for forks, if there is one
     arguments: directory, bytes to keep, the program (0: no keys are its) and its group, number of streams
 
 By control, a socket, come lines: `end`, and for the next run `begin`, with the same arguments, and the descriptors of
@@ -34,6 +35,7 @@ TYPE_CHECKING = False  # `typing` is not built in
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tailrace_agent.console.forks import Forks
     from tailrace_agent.console.terminal import Terminal
 
 __all__ = [
@@ -242,6 +244,7 @@ class Tee:
         control: Readable end by which the program speaks; at its end the program is gone.
         answers: Writable end of the pipe by which it is answered.
         receive: Gives what the program says, with descriptors; without, nothing comes after this run.
+        forks: Those that others ask it for.
     """
 
     def __init__(
@@ -251,8 +254,9 @@ class Tee:
         control: int,
         answers: int,
         receive: Callable[[], tuple[bytes, list[int]]] | None = None,
+        forks: Forks | None = None,
     ) -> None:
-        self._control, self._answers, self._receive = control, answers, receive
+        self._control, self._answers, self._receive, self._forks = control, answers, receive, forks
         self._listens = True
         self._said, self._given = b"", list[int]()  # what is not yet a whole line, and its descriptors
         self._orphaned = float("inf")  # when the program went
@@ -267,14 +271,16 @@ class Tee:
         self._asked = 0.0  # since when the program waits until all is drained; 0: it does not
         self._stalled = False  # since then a reader has kept us waiting, and what was printed before may still be here
 
-    def run(self) -> None:
-        """Until nobody can print any more."""
+    def run(self) -> tuple[list[str], list[int]] | None:
+        """Until nobody can print any more, or, in a fork of it, at once: with what `Forks.fork` has returned."""
         self._answer(ANSWER_BEGUN)
         self._look_at_terminals(set())
         while self._streams or (self._receive is not None and self._listens):
             ready = self._poll()
             if self._control in ready:
                 self._listen()
+            if self._forks is not None and self._forks.fileno() in ready and (asked := self._forks.fork()) is not None:
+                return asked
             for stream in list(self._streams):
                 if stream.pending and stream.target in ready:
                     self._hand_on(stream)
@@ -288,6 +294,7 @@ class Tee:
             if time.monotonic() > self._orphaned + _ORPHANED:
                 self._stop_keeping()
         self._stop_keeping()
+        return None
 
     def _look_at_end(self, ready: set[int]) -> None:
         """Answers the program that waits for all to be handed on."""
@@ -310,6 +317,8 @@ class Tee:
         poll = select.poll()
         if self._listens:
             poll.register(self._control, select.POLLIN)
+        if self._forks is not None:
+            poll.register(self._forks, select.POLLIN)
         for stream in self._streams:
             if stream.pending:
                 poll.register(stream.target, select.POLLOUT)
@@ -423,25 +432,38 @@ class Tee:
 
 def main() -> None:
     """The process."""
-    directory, limit, program, group, number = sys.argv[1], *map(int, sys.argv[2:6])
+    words, fds = sys.argv[1:], list(range(FIRST_STREAM - 2, FIRST_STREAM + 2 * int(sys.argv[5])))
+    listens, more = FIRST_STREAM + 2 * int(sys.argv[5]), int(sys.argv[6])
     # What the program has left inheritable: a pipe that lived on here would keep its reader waiting for ever.
-    os.closerange(FIRST_STREAM + 2 * number, os.sysconf("SC_OPEN_MAX"))
-    # The last words are to arrive, whoever ends the program and those around it.
-    for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT, signal.SIGPIPE, signal.SIGTTOU):
-        signal.signal(ignored, signal.SIG_IGN)
+    os.closerange(listens + more, os.sysconf("SC_OPEN_MAX"))
+    # The last words are to arrive, whoever ends the program and those around it. Nobody waits for a fork's end.
+    for name in ("SIGINT", "SIGHUP", "SIGTERM", "SIGQUIT", "SIGPIPE", "SIGTTOU", "SIGCHLD"):
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
     # Whoever prints is not to lose the processor to it for that.
     with contextlib.suppress(AttributeError, OSError):  # not Linux; or not allowed
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     sys.path.insert(0, __file__.rpartition("/tailrace_agent/")[0])  # a Python without `site` knows of no packages
-    sources = range(FIRST_STREAM, FIRST_STREAM + 2 * number, 2)
-    streams = [Stream(source, source + 1, program, group) for source in sources]
-    control = _socket.socket(fileno=FIRST_STREAM - 2)
+    forks = None
+    if more:
+        from tailrace_agent.console.forks import Forks
 
-    def receive() -> tuple[bytes, list[int]]:
-        said, beside, _, _ = control.recvmsg(_CHUNK, _socket.CMSG_SPACE(16 * 4), _CLOSE_ON_EXEC)
-        return said, [fd for _, _, data in beside for fd in memoryview(data[: len(data) // 4 * 4]).cast("i")]
+        forks = Forks(_socket.socket(fileno=listens), _received)
+    while (asked := _served(words, fds, forks)) is not None:
+        (words, fds), forks = asked, None
 
-    Tee(streams, Segments(directory, limit), control.fileno(), FIRST_STREAM - 1, receive).run()
+
+def _served(words: list[str], fds: list[int], forks: Forks | None) -> tuple[list[str], list[int]] | None:
+    """A tee from its beginning to its end; what a fork of it is asked for."""
+    directory, limit, program, group = words[0], *map(int, words[1:4])
+    control = _socket.socket(fileno=fds[0])
+    streams = [Stream(source, target, program, group) for source, target in zip(fds[2::2], fds[3::2], strict=True)]
+    return Tee(streams, Segments(directory, limit), fds[0], fds[1], lambda: _received(control), forks).run()
+
+
+def _received(socket: _socket.socket) -> tuple[bytes, list[int]]:
+    """What comes by a socket, with its descriptors."""
+    said, beside, _, _ = socket.recvmsg(_CHUNK, _socket.CMSG_SPACE(16 * 4), _CLOSE_ON_EXEC)
+    return said, [fd for _, _, data in beside for fd in memoryview(data[: len(data) // 4 * 4]).cast("i")]
 
 
 if __name__ == "__main__":

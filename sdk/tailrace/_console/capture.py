@@ -87,8 +87,8 @@ class Capture:
     Thread safety: every method from any thread.
     """
 
-    def __init__(self, directory: Path, limit: int, warn: Callable[[str], None]) -> None:
-        self._directory, self._limit, self._warn = directory, limit, warn
+    def __init__(self, directory: Path, limit: int, warn: Callable[[str], None], beside: Path | None) -> None:
+        self._directory, self._limit, self._warn, self._beside = directory, limit, warn, beside
         self._pid = os.getpid()
         self._ways: list[_Way] = []
         self._tee: TeeProcess | None = None
@@ -102,19 +102,22 @@ class Capture:
         self._lock = threading.Lock()  # around the tee's descriptors: a number that is given back is another's
 
     @classmethod
-    def begin(cls, directory: Path, limit: int, warn: Callable[[str], None]) -> Capture | None:
+    def begin(
+        cls, directory: Path, limit: int, warn: Callable[[str], None], beside: Path | None = None
+    ) -> Capture | None:
         """Captures from now on; None where this process has a capture, or nothing that could be captured.
 
         Args:
             directory: Where the tee keeps it; it is there.
             limit: Bytes that are kept.
             warn: Called with what does not work.
+            beside: Where the tees of this node's processes are asked for another one, see `start_tee`.
         """
         global _active
         with _lock:
             if _active is not None:
                 return None
-            capture = cls(directory, limit, warn)
+            capture = cls(directory, limit, warn, beside)
             try:
                 capture._begin()
             except (OSError, RuntimeError) as error:
@@ -186,10 +189,11 @@ class Capture:
     def _start(self) -> None:
         streams = [(way.source, way.target) for way in self._ways]
         tee = _roused(self._directory, self._limit, streams, keys=self._keys) if not self._started else None
-        if tee is not None:
-            self._heard = tee.group
+        begun = tee is not None
         self._started.append(time.monotonic())
-        tee = tee or start_tee(self._directory, self._limit, streams, keys=self._keys)
+        tee = tee or start_tee(self._directory, self._limit, streams, keys=self._keys, beside=self._beside)
+        if begun or tee.begun:
+            self._heard = tee.group
         with self._lock:
             self._tee = tee
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["RunConsole", "is_wanted", "with_console"]
 
 _MOMENT: Final = 1.0  # seconds
+_TEES: Final = "tees"
+"""In the session's shared directory: a socket, see `console.forks`."""
 
 
 def is_wanted(settings: Settings) -> bool:
@@ -81,7 +83,10 @@ class RunConsole:
         except OSError as error:
             self._voice.warn(f"what this program prints is not kept: {error.strerror}")
             return
-        self._capture = Capture.begin(directory, self._settings.console_max_bytes, self._voice.warn)
+        # Where others of this node share the session.
+        shared = self._spec.job is not None or self._settings.agent == "node"
+        beside = connection.session.shared / _TEES if shared else None
+        self._capture = Capture.begin(directory, self._settings.console_max_bytes, self._voice.warn, beside)
 
     def failed(self, error: BaseException) -> None:
         """Keeps the traceback of what ends the run."""

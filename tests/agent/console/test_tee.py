@@ -19,7 +19,8 @@ from pathlib import Path
 import pytest
 
 from helpers.sdk_tools import eventually
-from tailrace_agent.console.start import TeeProcess, start_tee
+from helpers.tees import TeeRig, kept
+from tailrace_agent.console.start import start_tee
 from tailrace_agent.console.tee import (
     ANSWER_BEGUN,
     ANSWER_BROKEN,
@@ -33,30 +34,6 @@ from tailrace_agent.console.tee import (
 )
 
 
-def _kept(directory: Path) -> bytes:
-    return b"".join(path.read_bytes() for path in sorted(directory.iterdir()) if path.name.isdigit())
-
-
-class TeeRig:
-    """A tee, and the ends of its pipes."""
-
-    def __init__(self, directory: Path, streams: int = 1) -> None:
-        self.directory = directory
-        self.pipes = [(os.pipe(), os.pipe()) for _ in range(streams)]  # what is printed, and where it goes
-        self.tee: TeeProcess = start_tee(directory, 1 << 20, [(taken[0], on[1]) for taken, on in self.pipes])
-        for taken, on in self.pipes:
-            os.close(taken[0])
-            os.close(on[1])
-        self.writers = [taken[1] for taken, _ in self.pipes]
-        self.readers = [on[0] for _, on in self.pipes]
-        assert os.read(self.tee.answers, 1) == ANSWER_BEGUN
-
-    def end(self) -> None:
-        for fd in (*self.writers, *self.readers, *self.tee[:2]):
-            with contextlib.suppress(OSError):
-                os.close(fd)
-
-
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[TeeRig]:
     (tmp_path / "first").mkdir()
@@ -65,10 +42,10 @@ def rig(tmp_path: Path) -> Iterator[TeeRig]:
     rig.end()
 
 
-def test_what_is_printed_is_handed_on_and_kept(rig: TeeRig) -> None:
+def test_what_is_printed_is_handed_on_andkept(rig: TeeRig) -> None:
     os.write(rig.writers[0], b"hello\n")
     assert os.read(rig.readers[0], 100) == b"hello\n"
-    assert _kept(rig.directory) == b"hello\n"
+    assert kept(rig.directory) == b"hello\n"
     os.close(rig.writers[0])
     assert os.read(rig.readers[0], 100) == b""
     assert os.read(rig.tee.answers, 10) == ANSWER_DRAINED
@@ -96,8 +73,8 @@ def test_one_serves_run_after_run_and_keeps_of_each_what_is_its(rig: TeeRig, tmp
     while len(found) < 25:
         found += os.read(rig.readers[0], 100)
     assert found == b"one\na child of the first\n"
-    assert _kept(rig.directory) == b"one\n"
-    assert _kept(tmp_path / "second") == b"two\n"
+    assert kept(rig.directory) == b"one\n"
+    assert kept(tmp_path / "second") == b"two\n"
     assert (tmp_path / "second" / DONE).exists()
     os.close(seen)
 
@@ -125,7 +102,7 @@ def test_who_asks_is_answered_when_all_is_handed_on_and_children_are_served_unti
     assert len(os.read(rig.readers[0], 65536)) == 30_000
     os.write(rig.writers[0], b"a child\n")
     assert os.read(rig.readers[0], 100) == b"a child\n"
-    assert _kept(rig.directory) == b"x" * 30_000, "it is after the end"
+    assert kept(rig.directory) == b"x" * 30_000, "it is after the end"
 
 
 @pytest.mark.slow
@@ -202,7 +179,7 @@ def test_a_hundred_megabytes_pass_and_the_middle_is_not_kept(rig: TeeRig) -> Non
     writer.join()
     assert seen == written
     assert len([path for path in rig.directory.iterdir() if path.name.isdigit()]) <= PARTS
-    assert len(_kept(rig.directory)) <= 1.2 * (1 << 20) + 65536 * PARTS
+    assert len(kept(rig.directory)) <= 1.2 * (1 << 20) + 65536 * PARTS
     *_, last = sorted(path for path in rig.directory.iterdir() if path.name.isdigit())
     assert int(last.name) + last.stat().st_size == written
 
@@ -245,7 +222,7 @@ def test_what_a_pty_makes_of_ends_of_lines_is_undone_and_nothing_else(tmp_path: 
         termios.tcsetattr(slave, termios.TCSANOW, modes)
         os.write(slave, b"\r\n\n")
         assert os.read(seen, 100) == b"\r\n\n"
-        eventually(lambda: _kept(tmp_path) == written + b"\r\n\n")
+        eventually(lambda: kept(tmp_path) == written + b"\r\n\n")
     finally:
         for fd in (seen, on, master, slave, *tee[:2]):
             os.close(fd)
@@ -296,7 +273,7 @@ def test_what_children_print_long_after_the_program_is_not_kept(
     assert os.read(seen, 100) == b"late\n"
     os.close(printed)
     thread.join(30)
-    assert _kept(tmp_path) == b"soon\n"
+    assert kept(tmp_path) == b"soon\n"
     for fd in (control[0], *answers, seen):
         os.close(fd)
 
@@ -305,10 +282,10 @@ def test_what_a_full_disk_does_not_take_has_nothing_make_room_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     segments = Segments(str(tmp_path), PARTS * 100)
-    kept = b"".join(b"%04d %s\n" % (number, b"x" * 44) for number in range(PARTS * 100 // 50))
-    for start in range(0, len(kept), 50):
-        segments.keep(kept[start : start + 50])
-    assert _kept(tmp_path) == kept
+    printed = b"".join(b"%04d %s\n" % (number, b"x" * 44) for number in range(PARTS * 100 // 50))
+    for start in range(0, len(printed), 50):
+        segments.keep(printed[start : start + 50])
+    assert kept(tmp_path) == printed
 
     def full(fd: int, data: bytes) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -317,9 +294,9 @@ def test_what_a_full_disk_does_not_take_has_nothing_make_room_for_it(
         patched.setattr(os, "write", full)
         for _ in range(3 * PARTS):
             segments.keep(b"lost\n")
-    assert _kept(tmp_path) == kept
+    assert kept(tmp_path) == printed
     segments.keep(b"kept again\n")
-    assert _kept(tmp_path).endswith(b"kept again\n")
+    assert kept(tmp_path).endswith(b"kept again\n")
     assert len(list(tmp_path.iterdir())) == PARTS
 
 
@@ -329,4 +306,4 @@ def test_what_a_disk_takes_a_part_of_is_kept_in_its_place(tmp_path: Path, monkey
         patched.setattr(os, "write", lambda fd, data: write(fd, data[:3]))
         segments.keep(b"one line\n")
     segments.keep(b"another\n")
-    assert _kept(tmp_path) == b"one line\nanother\n"
+    assert kept(tmp_path) == b"one line\nanother\n"

@@ -259,6 +259,34 @@ def test_each_rank_of_a_job_has_its_file_and_those_that_fell_their_words(tmp_pat
     forget(tmp_path)
 
 
+def test_the_ranks_of_a_node_have_tees_that_are_forks_of_one(tmp_path: Path, sqlite_uri: str) -> None:
+    code = f"""
+    import os, time, psutil
+    import tailrace as sdk
+    rank, here = int(os.environ["RANK"]), os.environ["TAILRACE_DIR"]
+    def tees():
+        return [p for p in psutil.process_iter(["cmdline", "pid", "ppid"]) if "console/tee.py" in str(p.info["cmdline"])
+                and here in str(p.info["cmdline"])]
+    with sdk.start_run(run_name="job", tracking_uri={sqlite_uri!r}):
+        print("I am", rank)
+        if rank == 0:
+            deadline = time.monotonic() + 60
+            while len(found := tees()) < 3 and time.monotonic() < deadline:
+                time.sleep(0.05)
+            pids = [p.info["pid"] for p in found]
+            print("tees", len(found), "forks", sum(p.info["ppid"] in pids for p in found))
+            open("looked", "w").close()
+        while not os.path.exists("looked"):
+            time.sleep(0.05)
+    """
+    launch(tmp_path, code, ranks=3, TAILRACE_CONSOLE="true", TAILRACE_QUIET="true")
+    store = _over(sqlite_uri, "job")
+    assert _artifact(store, "console.log", tmp_path) == "I am 0\ntees 3 forks 2\n"
+    for rank in (1, 2):
+        assert _artifact(store, f"console/rank{rank}.log", tmp_path) == f"I am {rank}\n"
+    forget(tmp_path)
+
+
 def test_a_named_job_that_is_launched_again_keeps_what_it_has_printed_before(tmp_path: Path, store_uri: str) -> None:
     name = f"night {tmp_path.name}"
     code = f"""

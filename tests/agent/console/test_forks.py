@@ -1,0 +1,140 @@
+"""Tees that are forked from one that is there: `tailrace_agent.console.forks`."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from helpers.sdk_tools import eventually
+from helpers.tees import TeeRig, kept
+from tailrace_agent.console.forks import listening
+from tailrace_agent.console.tee import END
+
+Begin = Callable[[str], TeeRig]
+
+
+@pytest.fixture
+def beside(tmp_path: Path) -> Path:
+    return tmp_path / "tees"
+
+
+@pytest.fixture
+def begin(tmp_path: Path, beside: Path) -> Iterator[Begin]:
+    begun: list[TeeRig] = []
+
+    def another(name: str) -> TeeRig:
+        (tmp_path / name).mkdir()
+        begun.append(TeeRig(tmp_path / name, beside=beside))
+        return begun[-1]
+
+    yield another
+    for rig in begun:
+        rig.end()
+
+
+def _process(rig: TeeRig) -> psutil.Process:
+    return next(each for each in psutil.process_iter() if _group(each.pid) == rig.tee.group)
+
+
+def _group(pid: int) -> int:
+    try:
+        return os.getpgid(pid)
+    except OSError:
+        return -1
+
+
+def _hands_on(rig: TeeRig, text: bytes) -> bool:
+    os.write(rig.writers[0], text)
+    return os.read(rig.readers[0], 100) == text and kept(rig.directory).endswith(text)
+
+
+def test_a_second_tee_is_a_fork_of_the_first_and_neither_has_the_other_s_descriptors(begin: Begin) -> None:
+    first, second = begin("0"), begin("1")
+    assert _process(second).ppid() == _process(first).pid
+    assert _hands_on(first, b"one")
+    assert _hands_on(second, b"two")
+    os.close(second.writers[0])
+    assert os.read(second.readers[0], 1) == b"", "the first would keep a reader of the second waiting"
+    second.writers.clear()
+    assert _hands_on(first, b"three")
+    assert _process(second).num_fds() < 10
+
+
+def test_a_fork_takes_a_fraction_of_the_memory(begin: Begin) -> None:
+    alone = TeeRig(begin("0").directory)
+    own = _process(alone).memory_full_info().uss
+    alone.end()
+    assert _process(begin("1")).memory_full_info().uss < own / 2
+
+
+def test_a_fork_goes_on_without_the_tee_that_it_is_from_and_another_one_is_asked_then(begin: Begin) -> None:
+    first, second = begin("0"), begin("1")
+    os.killpg(first.tee.group, signal.SIGKILL)
+    assert eventually(lambda: os.read(first.tee.answers, 1) == b"")
+    third = begin("2")
+    assert _hands_on(second, b"two")
+    assert _hands_on(third, b"three")
+    fourth = begin("3")
+    assert _process(fourth).ppid() == _process(third).pid
+
+
+def test_a_tee_that_does_not_answer_is_not_waited_for_and_its_late_fork_takes_nothing(begin: Begin) -> None:
+    first = begin("0")
+    os.killpg(first.tee.group, signal.SIGSTOP)
+    second = begin("1")
+    os.killpg(first.tee.group, signal.SIGCONT)
+    forks = _process(first).children
+    eventually(lambda: not forks())
+    assert _hands_on(second, b"two")
+    assert _hands_on(first, b"one")
+    assert _process(begin("2")).ppid() == _process(first).pid, "it answers again"
+
+
+def test_a_fork_ends_when_its_program_has(begin: Begin) -> None:
+    begin("0")
+    second = begin("1")
+    process = _process(second)
+    os.write(second.tee.control, END)
+    second.end()
+    assert eventually(lambda: not process.is_running())
+
+
+def test_without_room_for_the_socket_each_has_a_tee_of_its_own(tmp_path: Path) -> None:
+    beside = tmp_path / ("long" * 40)
+    rigs = []
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        rigs.append(TeeRig(tmp_path / name, beside=beside))
+    assert all(_hands_on(rig, b"text") for rig in rigs)
+    assert _process(rigs[1]).ppid() != _process(rigs[0]).pid
+    for rig in rigs:
+        rig.end()
+
+
+def test_what_asks_for_nothing_is_let_go(begin: Begin, beside: Path) -> None:
+    import socket
+
+    first = begin("0")
+    for said in (b"", b"nonsense"):
+        with socket.socket(socket.AF_UNIX) as caller:
+            caller.connect(str(beside))
+            if said:
+                caller.send(said)
+    assert _hands_on(first, b"one")
+    assert _process(begin("1")).ppid() == _process(first).pid
+
+
+def test_a_socket_that_answers_is_not_replaced(beside: Path) -> None:
+    first = listening(str(beside))
+    assert first is not None
+    assert listening(str(beside)) is None
+    first.close()
+    second = listening(str(beside))
+    assert second is not None
+    second.close()
+    assert [path.name for path in beside.parent.iterdir()] == ["tees"]
