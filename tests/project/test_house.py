@@ -19,7 +19,7 @@ FOREIGN = {"_replace", "_asdict", "_fields"}
 """Names of named tuples that only look private."""
 OF_OTHERS = {
     "agent/tailrace_agent/bulk/tables.py": {"_check_run_is_active", "_get_run"},  # MLflow's, for its own words
-    "agent/tailrace_agent/console/forks.py": {"_accept"},  # Python's: `socket` takes longer to import than a tee has
+    "agent/tailrace_agent/console/forks.py": {"_accept", "_exit"},  # Python's: to load `socket` takes too long
     "agent/tailrace_agent/mlflow/http_bounds.py": {"_content", "_content_consumed"},  # requests': a body within bounds
     "agent/tailrace_agent/mlflow/databases.py": {
         "_make_parent_dirs_if_sqlite",
