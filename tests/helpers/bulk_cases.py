@@ -78,9 +78,10 @@ def columns(run_id: str, points: Batch, model: ModelOf | None = None) -> RunColu
     return found
 
 
+# With their table before them, since MySQL has `key` for a word of its own.
 _TABLES = {
-    "metrics": ("run_uuid", "key, value, timestamp, step, is_nan"),
-    "latest_metrics": ("run_uuid", "key, value, timestamp, step, is_nan"),
+    "metrics": ("run_uuid", "metrics.key, value, timestamp, step, is_nan"),
+    "latest_metrics": ("run_uuid", "latest_metrics.key, value, timestamp, step, is_nan"),
     "logged_model_metrics": (
         "run_id",
         "model_id, metric_name, metric_timestamp_ms, metric_step, metric_value, dataset_name, dataset_digest",

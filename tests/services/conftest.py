@@ -9,12 +9,19 @@ from pathlib import Path
 import pytest
 
 from services.backends import BUCKET, S3, Backend, authenticated_server, directly, object_store, over_postgresql
+from services.mysql import MySQL, mysql
 from services.postgresql import PostgreSQL, postgresql
 
 
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[PostgreSQL]:
     with postgresql() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mysql_server() -> Iterator[MySQL]:
+    with mysql() as server:
         yield server
 
 

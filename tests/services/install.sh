@@ -7,6 +7,7 @@ command -v chromium >/dev/null && command -v chromedriver >/dev/null ||
     packages="chromium chromium-driver fonts-dejavu-core"
 command -v postgres >/dev/null || ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 ||
     packages="$packages postgresql"
+command -v mariadbd >/dev/null || [ -x /usr/sbin/mariadbd ] || packages="$packages mariadb-server"
 command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || packages="$packages nginx-light"
 command -v slurmctld >/dev/null && command -v slurmd >/dev/null && command -v srun >/dev/null && command -v munged >/dev/null ||
     packages="$packages slurmctld slurmd slurm-client munge"

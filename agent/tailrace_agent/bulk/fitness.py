@@ -18,9 +18,13 @@ from sqlalchemy.engine import Connection
 
 from tailrace_agent.bulk.rows import TESTED, VERSION
 
-__all__ = ["Unfit", "check_store", "unfit", "version_fault"]
+__all__ = ["MYSQL", "Unfit", "check_store", "unfit", "version_fault"]
 
-_DIALECTS: Final = ("sqlite", "postgresql")
+MYSQL: Final = ("mysql", "mariadb")
+"""SQLAlchemy's names for MySQL and MariaDB, which are written to in one way."""
+_DIALECTS: Final = ("sqlite", "postgresql", *MYSQL)
+_MYSQL_DRIVERS: Final = ("pymysql", "mysqldb")
+"""Those that make one statement of many rows, none longer than the server takes."""
 _COLUMNS: Final = frozenset(("key", "value", "timestamp", "step", "is_nan", "run_uuid"))
 _KEYS: Final = {
     SqlMetric.__tablename__: frozenset(("key", "timestamp", "step", "run_uuid", "value", "is_nan")),
@@ -41,8 +45,11 @@ def check_store(store: Any) -> None:
     """
     if type(store) not in (SqlAlchemyStore, _with_workspaces()):
         raise Unfit(f"{type(store).__name__} is no store of MLflow's for databases")
-    if store.engine.dialect.name not in _DIALECTS:
-        raise Unfit(f"it was not tested with {store.engine.dialect.name}")
+    dialect = store.engine.dialect
+    if dialect.name not in _DIALECTS:
+        raise Unfit(f"it was not tested with {dialect.name}")
+    if dialect.name in MYSQL and dialect.driver not in _MYSQL_DRIVERS:
+        raise Unfit(f"it was not tested with the driver {dialect.driver}")
     with store.engine.connect() as connection:
         fault = version_fault(connection)
         if fault is not None:

@@ -17,6 +17,8 @@ __all__ = [
     "INSERT",
     "LATEST",
     "METRICS",
+    "MYSQL_INSERT",
+    "MYSQL_UPSERT",
     "NEWER",
     "TESTED",
     "TESTED_MLFLOW",
@@ -46,6 +48,17 @@ INSERT: Final = f"INSERT INTO {METRICS} {_QMARKS} ON CONFLICT DO NOTHING"
 """SQLite's, of a row of `METRICS`."""
 UPSERT: Final = f"INSERT INTO {LATEST} {_QMARKS} {NEWER}"
 """SQLite's, of a row of `LATEST`."""
+_MYSQL_VALUES: Final = "(`key`, value, timestamp, step, is_nan, run_uuid) VALUES (%s, %s, %s, %s, %s, %s)"
+_MYSQL_NEWER: Final = "(VALUES(step), VALUES(timestamp), VALUES(value)) > (step, timestamp, value)"
+MYSQL_INSERT: Final = f"INSERT INTO {METRICS} {_MYSQL_VALUES} ON DUPLICATE KEY UPDATE is_nan = is_nan"
+"""MySQL's and MariaDB's. Not INSERT IGNORE, which makes warnings of errors."""
+MYSQL_UPSERT: Final = (
+    f"INSERT INTO {LATEST} {_MYSQL_VALUES} ON DUPLICATE KEY UPDATE "
+    # From left to right, and each sees what those before it have set: a column is set after all that ask for it.
+    f"is_nan = IF({_MYSQL_NEWER}, VALUES(is_nan), is_nan), value = IF({_MYSQL_NEWER}, VALUES(value), value), "
+    "timestamp = IF((VALUES(step), VALUES(timestamp)) > (step, timestamp), VALUES(timestamp), timestamp), "
+    "step = GREATEST(step, VALUES(step))"
+)
 _LARGEST: Final = 1.7976931348623157e308
 """What MLflow's tables have for infinity."""
 

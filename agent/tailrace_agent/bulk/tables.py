@@ -10,6 +10,8 @@ Invariants
    same run ever wait for each other.
 5. Whatever MLflow refuses is refused here in its own words: by its own checks of ids, names and runs.
 6. Only tables that `fitness` knows are written; all others, and points of logged models, go through `log_batch`.
+7. MySQL may take two keys for one (`Loss` and `loss`), as its collations do. Where it has, the request is taken back
+   and left to `log_batch`, which refuses the second one.
 
 Loading this module imports MLflow.
 """
@@ -25,8 +27,20 @@ from mlflow.utils.validation import MAX_METRICS_PER_BATCH, _validate_metric, _va
 from sqlalchemy.engine import Connection
 
 from tailrace_agent.bulk.columns import RunColumns
-from tailrace_agent.bulk.fitness import Unfit, version_fault
-from tailrace_agent.bulk.rows import COLUMNS, INSERT, LATEST, METRICS, NEWER, UPSERT, Row, latest_of, rows_of
+from tailrace_agent.bulk.fitness import MYSQL, Unfit, version_fault
+from tailrace_agent.bulk.rows import (
+    COLUMNS,
+    INSERT,
+    LATEST,
+    METRICS,
+    MYSQL_INSERT,
+    MYSQL_UPSERT,
+    NEWER,
+    UPSERT,
+    Row,
+    latest_of,
+    rows_of,
+)
 
 __all__ = ["write"]
 
@@ -38,6 +52,9 @@ _UNNEST: Final = (
 
 _PLACE: Final = operator.itemgetter(5, 0, 3, 2, 1, 4)
 """Where a row stands among others: by run, key, step, timestamp, value."""
+_MYSQL_PLACE: Final = operator.itemgetter(0, 2, 3, 5, 1, 4)
+"""The same in MySQL, whose locks reach to the row before in the table: as the tables' own keys have them."""
+_KEYS_AT_ONCE: Final = 500
 
 
 def write(store: Any, runs: Sequence[RunColumns]) -> None:
@@ -54,20 +71,30 @@ def write(store: Any, runs: Sequence[RunColumns]) -> None:
     for run in runs:
         _validate(run)
     plain = sorted((run for run in runs if not run.models), key=lambda run: run.run_id)
+    # MLflow's own way with deadlocks, which MySQL may find between writers of different runs.
+    written = store._run_with_deadlock_retry(_write_plain, store, plain)
+    for run in runs:
+        if run.models or not written:
+            _through_log_batch(store, run)
+
+
+def _write_plain(store: Any, runs: Sequence[RunColumns]) -> bool:
+    """Whether the points of these runs, which have none of models, were stored; if not, none of them is."""
+    written = True
     with store.ManagedSessionMaker(read_only=False) as session:
         connection: Connection = session.connection()
         fault = version_fault(connection)
         if fault is None:
-            for run in plain:
+            for run in runs:
                 store._check_run_is_active(store._get_run(run_uuid=run.run_id, session=session))
-            rows = [row for run in plain for row in rows_of(run)]
+            rows = [row for run in runs for row in rows_of(run)]
             if rows:
-                _insert(connection, rows)
+                written = _insert(connection, rows)
+        if not written:
+            session.rollback()
     if fault is not None:  # not within the session, which makes an error of MLflow's of whatever it meets
         raise Unfit(fault)
-    for run in runs:
-        if run.models:
-            _through_log_batch(store, run)
+    return written
 
 
 def _validate(run: RunColumns) -> None:
@@ -79,16 +106,40 @@ def _validate(run: RunColumns) -> None:
         _validate_metric(run.keys[run.key[at]], run.value[at], earliest, run.step[at], f"metrics[{at}]")
 
 
-def _insert(connection: Connection, rows: Sequence[Row]) -> None:
+def _insert(connection: Connection, rows: Sequence[Row]) -> bool:
+    """Whether each key is stored as it is."""
     latest = latest_of(rows)
-    if connection.dialect.name == "sqlite":
+    name = connection.dialect.name
+    if name == "sqlite":
         connection.exec_driver_sql(INSERT, list(rows))
         connection.exec_driver_sql(UPSERT, latest)
-        return
+        return True
+    if name in MYSQL:
+        connection.exec_driver_sql(MYSQL_INSERT, sorted(rows, key=_MYSQL_PLACE))
+        connection.exec_driver_sql(MYSQL_UPSERT, sorted(latest, key=_MYSQL_PLACE))
+        return _has_keys(connection, latest)
     ordered = sorted(rows, key=_PLACE)  # two that insert the same rows wait for each other, row by row
     connection.exec_driver_sql(f"INSERT INTO {METRICS} {_UNNEST} ON CONFLICT DO NOTHING", _arrays(ordered))
     # In the order of the database, as MLflow locks them, and not in that of Python.
     connection.exec_driver_sql(f"INSERT INTO {LATEST} {_UNNEST} ORDER BY run_uuid, key {NEWER}", _arrays(latest))
+    return True
+
+
+def _has_keys(connection: Connection, latest: Sequence[Row]) -> bool:
+    """Whether MySQL has each of these keys letter by letter, and not another one that it takes for the same."""
+    wanted = {(row.run_uuid, row.key) for row in latest}
+    # A row that another writer has just committed is seen by the second one only, which locks what it looks for.
+    for how in ("", " FOR UPDATE"):
+        for run_id in {run_id for run_id, _ in wanted}:
+            keys = [key for run, key in wanted if run == run_id]
+            for first in range(0, len(keys), _KEYS_AT_ONCE):
+                some = keys[first : first + _KEYS_AT_ONCE]
+                places = ", ".join(["%s"] * len(some))
+                asked = f"SELECT `key` FROM {LATEST} WHERE run_uuid = %s AND `key` IN ({places}){how}"  # noqa: S608
+                wanted -= {(run_id, key) for (key,) in connection.exec_driver_sql(asked, (run_id, *some))}
+        if not wanted:
+            return True
+    return False
 
 
 def _arrays(rows: Sequence[Row]) -> tuple[str, ...]:
