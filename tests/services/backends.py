@@ -12,6 +12,7 @@ from pathlib import Path
 from mlflow import MlflowClient
 
 from helpers.serving import serving
+from services.mysql import MySQL
 from services.postgresql import PASSWORD as DATABASE_PASSWORD
 from services.postgresql import PostgreSQL
 
@@ -146,7 +147,7 @@ def over_postgresql(directory: Path, server: PostgreSQL, s3: S3) -> Iterator[Bac
         yield Backend(url, bucket=s3)
 
 
-def fresh_database(server: PostgreSQL, driver: str = "") -> str:
+def fresh_database(server: PostgreSQL | MySQL, driver: str = "") -> str:
     """The URI of an empty database."""
     name = f"mlflow{next(_databases)}"
     server.execute(f"CREATE DATABASE {name}")

@@ -23,7 +23,7 @@ __all__ = ["MySQL", "mysql"]
 USER, PASSWORD = "ada", "mY-sql/s3cr3t"
 _DEADLINE = 60.0
 # What is not worth a disk is not written to one.
-_OPTIONS = ("--innodb-flush-log-at-trx-commit=0", "--innodb-flush-method=nosync", "--skip-log-bin", "--skip-name-resolve")
+_OPTIONS = ("--innodb-flush-log-at-trx-commit=0", "--innodb-flush-method=nosync", "--skip-log-bin", "--skip-name-resolve", "--character-set-server=utf8mb4")
 
 
 class MySQL:

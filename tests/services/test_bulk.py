@@ -1,23 +1,28 @@
-"""The bulk way into PostgreSQL, with both drivers, and the bulk route behind MLflow's basic auth."""
+"""The bulk way into PostgreSQL and MySQL, with two drivers each, and the bulk route behind MLflow's basic auth."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import requests
+import sqlalchemy
+from mlflow.exceptions import MlflowException
+from mlflow.store.tracking.dbmodels.models import SqlMetric
 
 from helpers.bulk_cases import CASES, by_bulk, by_log_batch, columns, new_run, open_store, rows_of
 from helpers.databases import copy_database
 from helpers.entry_points import lay_entry_points
 from helpers.serving import serving
 from services.backends import fresh_database
-from services.postgresql import PostgreSQL
+from services.mysql import MySQL
 from tailrace_agent.bulk.columns import ROUTE, ModelOf, encode
 from tailrace_agent.bulk.fitness import check_store
+from tailrace_agent.bulk.rows import rows_of as tables_rows
 from tailrace_agent.bulk.tables import write
 from tailrace_agent.ipc.records import Point
 
@@ -26,15 +31,24 @@ pytestmark = pytest.mark.services
 POINT = Point("loss", 0.5, 1_700_000_000_000, 1)
 
 
-@pytest.fixture(scope="module", params=["+psycopg2", "+psycopg"])
-def store(request: pytest.FixtureRequest, postgresql_server: PostgreSQL) -> Any:
-    found = open_store(fresh_database(postgresql_server, request.param))
+@pytest.fixture(scope="module", params=["postgresql+psycopg2", "postgresql+psycopg", "mysql+pymysql", "mysql+mysqldb"])
+def store(request: pytest.FixtureRequest) -> Any:
+    kind, plus, driver = request.param.partition("+")
+    if driver == "mysqldb":
+        pytest.importorskip("MySQLdb", reason="mysqlclient, which has to be compiled, is not installed")
+    found = open_store(fresh_database(request.getfixturevalue(f"{kind}_server"), plus + driver))
     check_store(found)
     return found
 
 
+@pytest.fixture(scope="module")
+def folding(mysql_server: MySQL) -> Any:
+    """A store whose database takes keys for one that differ in case, in accents or in a space at the end."""
+    return open_store(fresh_database(mysql_server, "+pymysql"))
+
+
 @pytest.mark.parametrize("case", CASES)
-def test_the_rows_in_postgresql_are_those_of_log_batch(store: Any, case: str) -> None:
+def test_the_rows_in_a_database_server_are_those_of_log_batch(store: Any, case: str) -> None:
     theirs, ours = new_run(store), new_run(store)
     for batch in CASES[case]:
         by_log_batch(store, theirs, batch)
@@ -45,7 +59,17 @@ def test_the_rows_in_postgresql_are_those_of_log_batch(store: Any, case: str) ->
     assert rows_of(store, ours) == rows_of(store, theirs), "sent twice"
 
 
-def test_points_of_models_in_postgresql_are_stored_as_log_batch_does(store: Any) -> None:
+@pytest.mark.parametrize("first", [by_bulk, by_log_batch])
+def test_either_way_goes_on_where_the_other_has_stopped(store: Any, first: Any) -> None:
+    second = by_log_batch if first is by_bulk else by_bulk
+    mixed, theirs = new_run(store), new_run(store)
+    for number, batch in enumerate(CASES["many batches"]):
+        (first, second)[number % 2](store, mixed, batch)
+        by_log_batch(store, theirs, batch)
+    assert rows_of(store, mixed) == rows_of(store, theirs)
+
+
+def test_points_of_models_are_stored_as_log_batch_does(store: Any) -> None:
     model = ModelOf(store.create_logged_model("0", "m").model_id, "data", "d1ce")
     theirs, ours = new_run(store), new_run(store)
     for batch in CASES["out of order"]:
@@ -54,7 +78,27 @@ def test_points_of_models_in_postgresql_are_stored_as_log_batch_does(store: Any)
     assert rows_of(store, ours) == rows_of(store, theirs)
 
 
-def test_concurrent_writers_of_the_same_runs_in_postgresql_do_not_lock_each_other_out(store: Any) -> None:
+def test_a_request_of_many_packets_is_stored_whole(store: Any) -> None:
+    run = new_run(store)
+    points = [Point("x" * 200, step / 3, POINT.timestamp, step) for step in range(40_000)]
+    by_bulk(store, run, points)
+    found = rows_of(store, run)
+    assert sorted(row[:4] for row in found["metrics"]) == sorted((p.key, p.value, p.timestamp, p.step) for p in points)
+    assert [row[3] for row in found["latest_metrics"]] == [39_999]
+
+
+def test_a_deleted_run_is_refused_in_the_same_words_and_with_it_the_others_of_the_request(store: Any) -> None:
+    gone, other = new_run(store), new_run(store)
+    store.delete_run(gone)
+    with pytest.raises(MlflowException) as theirs:
+        by_log_batch(store, gone, [POINT])
+    with pytest.raises(MlflowException) as ours:
+        write(store, [columns(other, [POINT]), columns(gone, [POINT])])
+    assert (ours.value.error_code, ours.value.message) == (theirs.value.error_code, theirs.value.message)
+    assert rows_of(store, other)["metrics"] == []
+
+
+def test_concurrent_writers_of_the_same_runs_do_not_lock_each_other_out(store: Any) -> None:
     together, alone = [new_run(store), new_run(store)], [new_run(store), new_run(store)]
     batches = CASES["many batches"]
 
@@ -72,6 +116,51 @@ def test_concurrent_writers_of_the_same_runs_in_postgresql_do_not_lock_each_othe
         found, expected = rows_of(store, run), rows_of(store, other)
         assert found["metrics"] == expected["metrics"]
         assert [row[:4] for row in found["latest_metrics"]] == [row[:4] for row in expected["latest_metrics"]]
+
+
+def test_a_writer_whom_the_database_chose_to_end_a_deadlock_writes_again(store: Any) -> None:
+    first, second = sorted((new_run(store), new_run(store)))
+    for run in (first, second):
+        by_bulk(store, run, [POINT])
+    lock = sqlalchemy.text("UPDATE latest_metrics SET step = 1 WHERE run_uuid = :run")
+    later = POINT._replace(key="a", step=2), POINT._replace(step=2)
+    ended: list[str] = []
+    note = lambda context: ended.append(str(context.original_exception))  # noqa: E731  # removed by its identity
+    sqlalchemy.event.listen(store.engine, "handle_error", note)
+    with ThreadPoolExecutor(1) as pool, store.engine.connect() as other:
+        # MySQL ends the one who has changed fewer rows, PostgreSQL as a rule the one who waits longer.
+        many = [row._asdict() for row in tables_rows(columns(second, [POINT._replace(step=n) for n in range(9, 999)]))]
+        other.execute(SqlMetric.__table__.insert(), many)
+        other.execute(lock, {"run": second})
+        job = pool.submit(write, store, [columns(run, later) for run in (first, second)])
+        with pytest.raises(TimeoutError):
+            job.result(0.5)  # it has rows of the first run, and waits for one of the second
+        with suppress(sqlalchemy.exc.DBAPIError):
+            other.execute(lock, {"run": first})
+        other.rollback()
+        job.result(60)
+    sqlalchemy.event.remove(store.engine, "handle_error", note)
+    assert "eadlock" in "".join(ended)
+    for run in (first, second):
+        assert [row[3] for row in rows_of(store, run)["latest_metrics"]] == [2, 2]
+
+
+@pytest.mark.parametrize(("key", "other"), [("loss", "Loss"), ("loss", "loss "), ("a", "ä")])
+def test_a_key_that_mysql_takes_for_another_one_is_refused_as_by_log_batch_and_not_lost_in_silence(
+    folding: Any, key: str, other: str
+) -> None:
+    mark = POINT._replace(key=key)
+    refused: dict[Any, list[str]] = {}
+    for way in (by_log_batch, by_bulk):
+        run = new_run(folding)
+        way(folding, run, [mark])
+        for point in (mark._replace(key=other), mark._replace(key=other, step=2)):
+            for batch in ([point], [mark._replace(step=3), point]):
+                with pytest.raises(MlflowException) as caught:
+                    way(folding, run, batch)
+                refused.setdefault(way, []).append(caught.value.error_code)
+        assert [row[0] for row in rows_of(folding, run)["metrics"]] == [key]
+    assert refused[by_bulk] == refused[by_log_batch]
 
 
 class Secured(NamedTuple):
