@@ -13,7 +13,6 @@ from mlflow import MlflowClient
 
 from helpers.serving import serving
 from services.mysql import MySQL
-from services.postgresql import PASSWORD as DATABASE_PASSWORD
 from services.postgresql import PostgreSQL
 
 __all__ = ["BUCKET", "LOGIN", "Backend", "S3", "authenticated_server", "certificate", "object_store", "over_postgresql"]
@@ -154,8 +153,8 @@ def fresh_database(server: PostgreSQL | MySQL, driver: str = "") -> str:
     return server.uri(name, driver)
 
 
-def directly(server: PostgreSQL) -> Backend:
-    """PostgreSQL without a server before it."""
-    uri = fresh_database(server)
-    wrong = {"MLFLOW_TRACKING_URI": uri.replace(DATABASE_PASSWORD, _WRONG)}
-    return Backend(uri, wrong=wrong, secrets=(DATABASE_PASSWORD, _WRONG))
+def directly(server: PostgreSQL | MySQL, driver: str = "") -> Backend:
+    """A database without a server of MLflow's before it."""
+    uri = fresh_database(server, driver)
+    wrong = {"MLFLOW_TRACKING_URI": uri.replace(server.password, _WRONG)}
+    return Backend(uri, wrong=wrong, secrets=(server.password, _WRONG))

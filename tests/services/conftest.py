@@ -60,6 +60,11 @@ def postgresql_backend(postgresql_server: PostgreSQL) -> Backend:
 
 
 @pytest.fixture(scope="session")
+def mysql_backend(mysql_server: MySQL) -> Backend:
+    return directly(mysql_server, "+pymysql")
+
+
+@pytest.fixture(scope="session")
 def http_postgresql_backend(
     postgresql_server: PostgreSQL, s3: S3, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Backend]:

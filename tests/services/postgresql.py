@@ -32,6 +32,8 @@ class PostgreSQL:
         account: What `subprocess` needs to run it as another user; empty if that is not needed.
     """
 
+    password = PASSWORD
+
     def __init__(self, binaries: Path, data: Path, account: dict[str, Any]) -> None:
         self._binaries, self._data, self._account = binaries, data, account
         self._port = free_port()

@@ -18,12 +18,11 @@ from faults.oracle import Row, StoredRun, check, check_ledger, eventually, same
 from faults.program import Program
 from helpers.sdk_tools import Store, tracking
 from services.backends import S3, Backend
-from services.postgresql import PostgreSQL
 from tailrace import Run
 from tailrace._runs.run_part import core_of
 
 _PLAIN = ["file", "sqlite", "http"]
-_SERVED = ["auth", "postgresql", "http_postgresql", "s3"]
+_SERVED = ["auth", "postgresql", "http_postgresql", "mysql", "s3"]
 _SERVICES = pytest.mark.services
 
 everywhere = pytest.mark.parametrize(
@@ -67,7 +66,7 @@ def test_a_run_comes_back_from_the_store_as_it_was_logged(backend: Backend, tmp_
 
 
 @_SERVICES
-@pytest.mark.parametrize("backend", ["file", "auth", "postgresql", "http_postgresql"], indirect=True)
+@pytest.mark.parametrize("backend", ["file", "auth", "postgresql", "http_postgresql", "mysql"], indirect=True)
 def test_an_agent_killed_between_the_answer_and_its_note_of_it_loses_nothing_and_doubles_nothing(
     backend: Backend, tmp_path: Path
 ) -> None:
@@ -112,21 +111,22 @@ def test_a_database_that_another_program_has_locked_is_waited_for_and_nothing_is
 
 
 @_SERVICES
-@pytest.mark.parametrize("backend", ["postgresql", "http_postgresql"], indirect=True)
+@pytest.mark.parametrize("backend", ["postgresql", "http_postgresql", "mysql"], indirect=True)
 def test_a_database_server_that_crashes_in_mid_run_gets_everything_once_when_it_is_back(
-    backend: Backend, postgresql_server: PostgreSQL
+    backend: Backend, request: pytest.FixtureRequest
 ) -> None:
+    server = request.getfixturevalue("mysql_server" if backend.uri.startswith("mysql") else "postgresql_server")
     with tracking(backend.uri, request_timeout=5, retry_max_delay=0.3) as tracker, tracker.start_run() as run:
         for step in range(1000):
             run.log(step=step, loss=step / 3)
             if step == 200:
                 assert run.flush(30).settled
             if step == 500:
-                postgresql_server.stop()
+                server.stop()
         try:
             eventually(lambda: _problem(run), 30, "it is missed")
         finally:
-            postgresql_server.start()
+            server.start()
         assert run.flush(60).settled
         ledger = run.ledger()
     stored = Store(backend.uri, run)
@@ -150,6 +150,25 @@ def test_what_postgresql_cannot_hold_is_a_dead_letter_and_its_neighbours_arrive(
     assert stored.tags["kind"] == "x"
     assert stored.history("loss") == [(1, 0.5), (2**62, 0.25)]
     assert {kind: ledger.of(kind).dead for kind in ("param", "tag", "metric")} == {"param": 1, "tag": 1, "metric": 0}
+
+
+@_SERVICES
+@pytest.mark.parametrize("backend", ["mysql"], indirect=True)
+def test_a_key_that_mysql_takes_for_another_one_is_a_dead_letter_and_its_neighbours_arrive(backend: Backend) -> None:
+    with tracking(backend.uri) as tracker, tracker.start_run() as run:
+        run.log(step=1, loss=0.5, Loss=0.5, accuracy=0.5)
+        assert run.flush(60).settled
+        for step in range(2, 5000):
+            run.log(step=step, loss=0.25)
+        run.log(step=9, Loss=0.125)
+        assert run.flush(60).settled
+        ledger = run.ledger()
+    stored = Store(backend.uri, run).metrics()
+    (kept,) = {"loss", "Loss"} & {*stored}
+    assert kept == "loss"
+    assert stored["loss"] == [(1, 0.5), *((step, 0.25) for step in range(2, 5000))]
+    assert stored["accuracy"] == [(1, 0.5)]
+    assert (ledger.of("metric").dead, ledger.dropped) == (2, {})
 
 
 @_SERVICES

@@ -129,7 +129,10 @@ def too_large(error: BaseException) -> bool:
 
 
 def stored_already(error: BaseException) -> bool:
-    """Whether a database has refused metrics since they are there: older MLflow does so to a repeated NaN."""
+    """Whether a database has refused metrics since they are there: older MLflow does so to a repeated NaN.
+
+    MySQL says so of one whose key differs from that of another one in case or accents only, too.
+    """
     return _STORED.search(str(error)) is not None
 
 

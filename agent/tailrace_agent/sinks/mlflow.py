@@ -187,8 +187,8 @@ class MlflowSink:
             try:
                 self._runs.log_batch(run_id, metrics, params, tags)
             except Exception as error:
-                # In company it is a refusal, so that the caller isolates the point that is there already.
-                if len(metrics) != 1 or not stored_already(error):
+                # In company it is a refusal, so that the caller isolates the point; MySQL takes `Loss` for a `loss`.
+                if len(metrics) != 1 or not stored_already(error) or metrics[0].key not in self._runs.run(run_id).steps:
                     raise
 
     def delete_tags(self, run_id: str, keys: Sequence[str]) -> None:
