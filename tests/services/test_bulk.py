@@ -24,7 +24,9 @@ from tailrace_agent.bulk.columns import ROUTE, ModelOf, encode
 from tailrace_agent.bulk.fitness import check_store
 from tailrace_agent.bulk.rows import rows_of as tables_rows
 from tailrace_agent.bulk.tables import write
+from tailrace_agent.errors import Refused
 from tailrace_agent.ipc.records import Point
+from tailrace_agent.sinks.mlflow import open_sink
 
 pytestmark = pytest.mark.services
 
@@ -161,6 +163,17 @@ def test_a_key_that_mysql_takes_for_another_one_is_refused_as_by_log_batch_and_n
                 refused.setdefault(way, []).append(caught.value.error_code)
         assert [row[0] for row in rows_of(folding, run)["metrics"]] == [key]
     assert refused[by_bulk] == refused[by_log_batch]
+
+
+def test_without_the_bulk_way_such_a_key_does_not_count_as_stored_either(
+    folding: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, sink = new_run(folding), open_sink(folding.db_uri, "/", request_timeout=60.0)
+    monkeypatch.setattr(sink._runs.bulk, "send", lambda *_: False)
+    for _ in range(2):
+        sink.log_batch(run, metrics=[POINT])
+    with pytest.raises(Refused, match="Duplicate entry"):
+        sink.log_batch(run, metrics=[POINT._replace(key="Loss")])
 
 
 class Secured(NamedTuple):

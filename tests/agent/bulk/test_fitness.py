@@ -47,9 +47,9 @@ def test_a_key_that_is_not_mlflows_is_none(store: Any) -> None:
     assert "latest_metrics" in str(fitness.unfit(store))
 
 
-@pytest.mark.parametrize("name", ["mysql", "mssql"])
-def test_a_database_of_a_kind_that_was_not_tested_is_not_fit(
-    store: Any, name: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("name", "driver", "word"), [("mssql", "pyodbc", "mssql"), ("mysql", "asyncmy", "asyncmy")])
+def test_a_database_of_a_kind_or_a_driver_that_was_not_tested_is_not_fit(
+    store: Any, name: str, driver: str, word: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "engine", SimpleNamespace(dialect=SimpleNamespace(name=name)))
-    assert name in str(fitness.unfit(store))
+    monkeypatch.setattr(store, "engine", SimpleNamespace(dialect=SimpleNamespace(name=name, driver=driver)))
+    assert word in str(fitness.unfit(store))
