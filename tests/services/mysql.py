@@ -23,7 +23,8 @@ __all__ = ["MySQL", "mysql"]
 USER, PASSWORD = "ada", "mY-sql/s3cr3t"
 _DEADLINE = 60.0
 # What is not worth a disk is not written to one, but outlives the server (2).
-_OPTIONS = ("--innodb-flush-log-at-trx-commit=2", "--innodb-flush-method=nosync", "--skip-log-bin", "--skip-name-resolve", "--character-set-server=utf8mb4")
+_OPTIONS = ("--innodb-flush-log-at-trx-commit=2", "--innodb-flush-method=nosync", "--skip-log-bin")
+_AS_MOST_HAVE_IT = ("--skip-name-resolve", "--character-set-server=utf8mb4")
 
 
 class MySQL:
@@ -52,7 +53,7 @@ class MySQL:
         where += [f"--socket={self._data / 'socket'}", f"--init-file={self._data.parent / 'user.sql'}"]
         with (self._data.parent / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [self._server, "--no-defaults", *where, *_OPTIONS],
+                [self._server, "--no-defaults", *where, *_OPTIONS, *_AS_MOST_HAVE_IT],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -105,7 +106,13 @@ def mysql() -> Iterator[MySQL]:
         if account:
             shutil.chown(directory, account["user"], account["group"])
         done = subprocess.run(
-            [install, "--no-defaults", f"--datadir={data}", "--skip-test-db", "--auth-root-authentication-method=normal"],
+            [
+                install,
+                "--no-defaults",
+                f"--datadir={data}",
+                "--skip-test-db",
+                "--auth-root-authentication-method=normal",
+            ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -71,8 +71,9 @@ def write(store: Any, runs: Sequence[RunColumns]) -> None:
     for run in runs:
         _validate(run)
     plain = sorted((run for run in runs if not run.models), key=lambda run: run.run_id)
-    # MLflow's own way with deadlocks, which MySQL may find between writers of different runs.
-    written = store._run_with_deadlock_retry(_write_plain, store, plain)
+    # MLflow's own way with deadlocks, where it has one: MySQL may find them between writers of different runs.
+    again = getattr(store, "_run_with_deadlock_retry", None)
+    written = _write_plain(store, plain) if again is None else again(_write_plain, store, plain)
     for run in runs:
         if run.models or not written:
             _through_log_batch(store, run)
