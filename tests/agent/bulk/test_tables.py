@@ -1,4 +1,4 @@
-"""`bulk.tables` writes into SQLite what MLflow's own `log_batch` writes, row by row; servers: `services/test_bulk.py`."""
+"""`bulk.tables` writes into SQLite what MLflow's own `log_batch` writes, row by row; servers: `services/`."""
 
 from __future__ import annotations
 
