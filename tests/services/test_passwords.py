@@ -11,7 +11,7 @@ from helpers.sdk_tools import forget, named, script
 from services.backends import Backend
 from tailrace_agent.cli import main
 
-pytestmark = [pytest.mark.services, pytest.mark.parametrize("backend", ["auth", "postgresql"], indirect=True)]
+pytestmark = [pytest.mark.services, pytest.mark.parametrize("backend", ["auth", "postgresql", "mysql"], indirect=True)]
 
 _TRAIN = """
     import logging
