@@ -125,7 +125,7 @@ def _forked(words: Sequence[str], streams: Sequence[tuple[int, int]], beside: st
 def _started(words: Sequence[str], streams: Sequence[tuple[int, int]], listener: _socket.socket | None) -> TeeProcess:
     with _Ends() as ends:
         given = [fd for stream in streams for fd in stream] + ([] if listener is None else [listener.fileno()])
-        wanted = [*ends.theirs, *(ends.copy(fd, _ABOVE) for fd in given)]
+        wanted = [*ends.theirs, *(ends.copy(fd) for fd in given)]
         files: list[tuple[int, ...] | tuple[int, int, str, int, int]] = [
             (os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in range(3)
         ]
@@ -151,7 +151,7 @@ class _Ends:
         try:
             ours, theirs = (self._closed(end.detach()) for end in _socket.socketpair())
             heard, said = map(self._closed, os.pipe2(os.O_CLOEXEC) if hasattr(os, "pipe2") else os.pipe())
-            self.theirs = self.copy(theirs, _ABOVE), self.copy(said, _ABOVE)
+            self.theirs = self.copy(theirs), self.copy(said)
             self.ours = self._held(ours), self._held(heard)
         except BaseException:
             self.__exit__()
@@ -162,9 +162,9 @@ class _Ends:
         self._given.close()
         self._kept.close()
 
-    def copy(self, fd: int, least: int) -> int:
+    def copy(self, fd: int) -> int:
         """A copy for the tee, closed here at the end."""
-        return self._closed(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, least))
+        return self._closed(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _ABOVE))
 
     def keep(self) -> None:
         """The tee is there: the program's ends stay."""
