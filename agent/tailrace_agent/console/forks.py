@@ -4,9 +4,9 @@ A tee of its own takes five megabytes that nobody shares, a forked one takes one
 take more than their agent. Each is a process of its own all the same, so that none waits for another's reader.
 
 Whoever starts a tee makes a socket for it, in the session's directory in shared memory. The next process connects, and
-sends its descriptors; the fork answers with its process id, and reads nothing before it has heard `GO` by its control
-socket: whoever has given up waiting, and started a tee of its own, has closed that. Nobody depends on this: where there
-is no socket, or no answer in time, another tee is started.
+hears the process id of a fork, which is sent the descriptors then, and no other: what lay in the socket of a tee that
+is stopped would keep the readers of another rank waiting. Nobody depends on this: where there is no socket, or no
+answer in time, another tee is started.
 
 As `tee`, this is loaded by a Python without `site`.
 """
@@ -17,20 +17,18 @@ import _socket
 import contextlib
 import gc
 import os
-import select
 
 TYPE_CHECKING = False  # `typing` is not built in
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["GO", "Forks", "ask", "listening"]
+__all__ = ["Forks", "ask", "listening"]
 
-GO = b"go\n"
 _ANSWERS_WITHIN = 0.5
 """Seconds in which a tee answers, or is not asked again: one that waits for its reader answers nobody."""
-_ASKS_WITHIN = 0.2
-_GOES_WITHIN = 5.0
+_GIVES_WITHIN = 5.0
 _QUEUE = 64
+_NO_SIGNAL = getattr(_socket, "MSG_NOSIGNAL", 0)
 
 
 def listening(place: str) -> _socket.socket | None:
@@ -73,7 +71,7 @@ def _appears(made: str, place: str) -> bool:
 
 
 def ask(place: str, words: Sequence[str], fds: Sequence[int]) -> int:
-    """Asks the tee at a socket for a fork; its process id. It still waits for `GO`.
+    """Asks the tee at a socket for a fork; its process id.
 
     Args:
         place: The socket's path.
@@ -87,13 +85,14 @@ def ask(place: str, words: Sequence[str], fds: Sequence[int]) -> int:
 
     caller = _connected(place)
     try:
-        said = b"\0".join(map(os.fsencode, words))
-        caller.sendmsg([said], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array("i", fds))])
         answer = caller.recv(32)
+        if not answer.isdigit():
+            raise ConnectionAbortedError("the tee does not answer")
+        said = b"\0".join(map(os.fsencode, words))
+        # Without the signal: some programs take what Python has for it away.
+        caller.sendmsg([said], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array("i", fds))], _NO_SIGNAL)
     finally:
         caller.close()
-    if not answer.isdigit():
-        raise ConnectionAbortedError("the tee does not answer")
     return int(answer)
 
 
@@ -128,41 +127,41 @@ class Forks:
         """Answers who asks. In the fork: what it is told, and its descriptors, the only ones that it has; else None."""
         try:
             caller = _socket.socket(fileno=self._listener._accept()[0])  # type: ignore[attr-defined]
-        except OSError:  # it has left
+        except OSError:
             return None
-        said, fds, forked = b"", list[int](), False
-        with contextlib.suppress(OSError):  # it says nothing, or there may be no more processes
-            caller.settimeout(_ASKS_WITHIN)
-            said, fds = self._receive(caller)
-            forked = bool(fds) and os.fork() == 0
+        forked = False
+        with contextlib.suppress(OSError):  # there may be no more processes
+            forked = _waits(caller) and os.fork() == 0
         if forked:
-            _begin(caller, fds)
-            return list(map(os.fsdecode, said.split(b"\0"))), fds
+            self._listener.detach()  # closed with all others: its number is another's then
+            return self._begin(caller)
         caller.close()
-        for fd in fds:
-            os.close(fd)
         return None
 
-
-def _begin(caller: _socket.socket, fds: Sequence[int]) -> None:
-    """The first steps of a fork; it ends where it is not wanted any more."""
-    os.setsid()
-    _close_all_but([caller.fileno(), *fds])
-    poll = select.poll()
-    poll.register(fds[0], select.POLLIN)
-    said = b""
-    with contextlib.suppress(OSError):
-        caller.send(str(os.getpid()).encode())
+    def _begin(self, caller: _socket.socket) -> tuple[list[str], list[int]]:
+        """The first steps of a fork; it ends where it is not wanted any more."""
+        os.setsid()
+        _close_all_but(caller.fileno())
+        said, fds = b"", list[int]()
+        with contextlib.suppress(OSError):  # it has left, or says nothing
+            caller.settimeout(_GIVES_WITHIN)
+            caller.send(str(os.getpid()).encode(), _NO_SIGNAL)
+            said, fds = self._receive(caller)
+        if not fds:
+            os._exit(0)
         caller.close()
-        if poll.poll(_GOES_WITHIN * 1000):
-            said = os.read(fds[0], len(GO))
-    if said != GO:
-        os._exit(0)
+        return list(map(os.fsdecode, said.split(b"\0"))), fds
 
 
-def _close_all_but(kept: Sequence[int]) -> None:
-    first = 3
-    for fd in sorted(kept):
-        os.closerange(first, fd)
-        first = fd + 1
-    os.closerange(first, os.sysconf("SC_OPEN_MAX"))
+def _waits(caller: _socket.socket) -> bool:
+    """Whether it has not left: it says nothing before it is answered."""
+    try:
+        caller.recv(1, _socket.MSG_DONTWAIT | _socket.MSG_PEEK)
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _close_all_but(fd: int) -> None:
+    os.closerange(3, fd)
+    os.closerange(fd + 1, os.sysconf("SC_OPEN_MAX"))

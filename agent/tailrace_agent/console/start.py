@@ -117,7 +117,6 @@ def _forked(words: Sequence[str], streams: Sequence[tuple[int, int]], beside: st
     with _Ends() as ends:
         fds = [*ends.theirs, *(fd for stream in streams for fd in stream)]
         found = TeeProcess(*ends.ours, forks.ask(beside, words, fds), begun=True)
-        found.say(forks.GO)
         ends.keep()
     return found
 

@@ -457,7 +457,10 @@ def _served(words: list[str], fds: list[int], forks: Forks | None) -> tuple[list
     directory, limit, program, group = words[0], *map(int, words[1:4])
     control = _socket.socket(fileno=fds[0])
     streams = [Stream(source, target, program, group) for source, target in zip(fds[2::2], fds[3::2], strict=True)]
-    return Tee(streams, Segments(directory, limit), fds[0], fds[1], lambda: _received(control), forks).run()
+    try:
+        return Tee(streams, Segments(directory, limit), fds[0], fds[1], lambda: _received(control), forks).run()
+    finally:
+        control.detach()  # in a fork its number is another one's
 
 
 def _received(socket: _socket.socket) -> tuple[bytes, list[int]]:

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
+import socket
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -95,6 +100,51 @@ def test_a_tee_that_does_not_answer_is_not_waited_for_and_its_late_fork_takes_no
     assert _process(begin("2")).ppid() == _process(first).pid, "it answers again"
 
 
+def test_the_reader_of_another_rank_comes_to_its_end_while_the_first_tee_is_stopped(begin: Begin) -> None:
+    first = begin("0")
+    os.killpg(first.tee.group, signal.SIGSTOP)
+    second = begin("1")
+    os.close(second.writers.pop())
+    ended, _, _ = select.select(second.readers, (), (), 10)
+    os.killpg(first.tee.group, signal.SIGCONT)
+    assert ended
+    assert os.read(second.readers[0], 1) == b""
+
+
+def test_a_tee_that_leaves_while_it_is_asked_ends_no_program_to_which_sigpipe_is_deadly(tmp_path: Path) -> None:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "tees"))
+    listener.listen()
+
+    def leave() -> None:
+        caller, _ = listener.accept()
+        caller.send(b"1")
+        caller.close()
+
+    thread = threading.Thread(target=leave)
+    thread.start()
+    asks = (
+        "import os, signal, sys, time\n"
+        "from tailrace_agent.console import forks\n"
+        "signal.signal(signal.SIGPIPE, signal.SIG_DFL)\n"
+        "connected = forks._connected\n"
+        "def slow(place):\n"
+        "    caller = connected(place)\n"
+        "    caller.recv(1, forks._socket.MSG_PEEK)\n"
+        "    time.sleep(0.2)\n"
+        "    return caller\n"
+        "forks._connected = slow\n"
+        "try:\n"
+        "    forks.ask(sys.argv[1], ['word'], [0])\n"
+        "except OSError:\n"
+        "    print('another one is started')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", asks, tmp_path / "tees"], capture_output=True, text=True, check=True)
+    thread.join()
+    listener.close()
+    assert done.stdout == "another one is started\n"
+
+
 def test_a_fork_ends_when_its_program_has(begin: Begin) -> None:
     begin("0")
     second = begin("1")
@@ -117,8 +167,6 @@ def test_without_room_for_the_socket_each_has_a_tee_of_its_own(tmp_path: Path) -
 
 
 def test_what_asks_for_nothing_is_let_go(begin: Begin, beside: Path) -> None:
-    import socket
-
     first = begin("0")
     for said in (b"", b"nonsense"):
         with socket.socket(socket.AF_UNIX) as caller:
