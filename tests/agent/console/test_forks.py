@@ -70,6 +70,22 @@ def test_a_second_tee_is_a_fork_of_the_first_and_neither_has_the_other_s_descrip
     assert _process(second).num_fds() < 10
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes are bound to processors on Linux")
+def test_a_fork_runs_on_the_processors_of_its_own_program(begin: Begin) -> None:
+    before = os.sched_getaffinity(0)
+    if len(before) < 2:
+        pytest.skip("there is one processor")
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        first = begin("0")
+        os.sched_setaffinity(0, {max(before)})
+        second = begin("1")
+    finally:
+        os.sched_setaffinity(0, before)
+    assert _process(second).ppid() == _process(first).pid
+    assert os.sched_getaffinity(second.tee.group) == {max(before)}
+
+
 def test_a_fork_takes_a_fraction_of_the_memory(begin: Begin) -> None:
     alone = TeeRig(begin("0").directory)
     own = _process(alone).memory_full_info().uss
