@@ -134,25 +134,28 @@ class Segments:
 
     def done(self) -> None:
         """Nothing more comes."""
+        self._close()
         with contextlib.suppress(OSError):
             os.close(os.open(self._path(DONE), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
     def _roll(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        self._close()
         name = f"{self._end:020d}"
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
         self._fd = os.open(self._path(name), flags, 0o600)
         self._names.append(name)
         self._room = self._size
 
+    def _close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
     def _take_back(self) -> None:
         """An empty one is none: as many as a full disk does not take would have all that is kept make room for them."""
         with contextlib.suppress(OSError):
             if self._fd >= 0 and not os.fstat(self._fd).st_size:
-                os.close(self._fd)
-                self._fd = -1
+                self._close()
                 os.unlink(self._path(self._names.pop()))  # noqa: PTH108
 
     def _drop(self) -> None:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from helpers.sdk_tools import eventually
@@ -77,6 +78,14 @@ def test_one_serves_run_after_run_and_keeps_of_each_what_is_its(rig: TeeRig, tmp
     assert kept(tmp_path / "second") == b"two\n"
     assert (tmp_path / "second" / DONE).exists()
     os.close(seen)
+
+
+def test_it_has_nothing_open_of_a_run_that_is_over(tmp_path: Path) -> None:
+    segments = Segments(str(tmp_path), 1 << 20)
+    before = psutil.Process().num_fds()
+    segments.keep(b"text")
+    segments.done()
+    assert psutil.Process().num_fds() == before, "after a thousand runs nothing could be opened, or printed, any more"
 
 
 def test_a_reader_that_a_child_of_an_earlier_run_has_lost_is_none_of_the_next_ones(rig: TeeRig, tmp_path: Path) -> None:
