@@ -121,14 +121,15 @@ class Forks:
         gc.freeze()  # what is there is shared as long as nobody writes to it
 
     def fileno(self) -> int:
-        """The socket's descriptor: readable when somebody asks."""
+        """The socket's descriptor: readable when somebody asks; -1 once there is none."""
         return self._listener.fileno()
 
     def fork(self) -> tuple[list[str], list[int]] | None:
         """Answers who asks. In the fork: what it is told, and its descriptors, the only ones that it has; else None."""
         try:
             caller = _socket.socket(fileno=self._listener._accept()[0])  # type: ignore[attr-defined]
-        except OSError:
+        except OSError:  # no descriptor is left; tried again and again, it would take a processor
+            self._listener.close()
             return None
         forked = False
         with contextlib.suppress(OSError):  # there may be no more processes

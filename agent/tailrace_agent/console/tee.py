@@ -320,7 +320,7 @@ class Tee:
         poll = select.poll()
         if self._listens:
             poll.register(self._control, select.POLLIN)
-        if self._forks is not None:
+        if self._forks is not None and self._forks.fileno() >= 0:
             poll.register(self._forks, select.POLLIN)
         for stream in self._streams:
             if stream.pending:

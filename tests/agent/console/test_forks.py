@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import select
 import signal
 import socket
@@ -159,6 +160,21 @@ def test_a_tee_that_leaves_while_it_is_asked_ends_no_program_to_which_sigpipe_is
     thread.join()
     listener.close()
     assert done.stdout == "another one is started\n"
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits of others are set on Linux")
+def test_a_tee_without_a_descriptor_left_is_asked_no_more_and_goes_on(begin: Begin) -> None:
+    first = begin("0")
+    process = _process(first)
+    before = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (process.num_fds(), before[1]))
+    fds = process.num_fds()
+    second = begin("1")
+    assert eventually(lambda: process.num_fds() < fds), "where it waited it would be woken again and again"
+    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, before)
+    assert _hands_on(first, b"one")
+    assert _hands_on(second, b"two")
+    assert _process(begin("2")).ppid() == _process(second).pid, "the next one is asked"
 
 
 def test_a_fork_ends_when_its_program_has(begin: Begin) -> None:
