@@ -363,6 +363,49 @@ def metrics_that_are_no_plain_numbers(client: MlflowClient) -> Any:
 
 
 @scenario
+def steps_and_times_that_are_none(client: MlflowClient) -> Any:
+    with mlflow.start_run() as run:
+        mlflow.log_metric("known", 1.0, timestamp=1)
+        seen = []
+        for step in (0.5, 2**62, 2**63, 2.0):
+            seen.append(refusal(mlflow.log_metric, "known", 2.0, step=step, timestamp=2))
+            seen.append(refusal(mlflow.log_metrics, {"known": 3.0, "whole": 1.0}, step=step, timestamp=3))
+            batch = [Metric("known", 4.0, 4, step), Metric("batch", 1.0, 4, 1)]
+            seen.append(refusal(client.log_batch, run.info.run_id, batch))
+        for n, timestamp in enumerate((0.5, 2**50, 10**18, 2**63)):  # 10**18: somebody has taken nanoseconds
+            seen.append(refusal(mlflow.log_metric, "known", 10.0 + n, step=9, timestamp=timestamp))
+            seen.append(refusal(mlflow.log_metrics, {"known": 20.0 + n}, step=9, timestamp=timestamp))
+        times = [metric.timestamp for metric in client.get_metric_history(run.info.run_id, "known")]
+    return seen, sorted(times), stored(client, run.info.run_id)
+
+
+@scenario
+def of_two_at_one_moment_no_number_is_a_zero(client: MlflowClient) -> Any:
+    with mlflow.start_run() as run:
+        for name, values in {"a": [math.nan, 1.0], "b": [math.nan, -1.0], "c": [-1.0, math.nan]}.items():
+            for value in values:
+                mlflow.log_metric(name, value, step=0, timestamp=1)
+        seen = client.get_run(run.info.run_id).data.metrics
+    return {name: repr(value) for name, value in seen.items()}, stored(client, run.info.run_id)
+
+
+@scenario
+def texts_that_cannot_be_written(client: MlflowClient) -> Any:
+    half = "\ud800"
+    with mlflow.start_run(run_name="first") as run:
+        seen = [
+            refusal(mlflow.log_param, "p", half),
+            refusal(mlflow.log_params, {"p": half, "q": 1}),
+            refusal(mlflow.set_tag, "t", half),
+            refusal(client.log_batch, run.info.run_id, [Metric("m", 1.0, 1, 0)], [Param("p", half)]),
+            refusal(mlflow.set_tag, "mlflow.runName", ""),
+            client.get_run(run.info.run_id).info.run_name,
+        ]
+        mlflow.log_param("p", 1)
+    return seen, stored(client, run.info.run_id)
+
+
+@scenario
 def metrics_that_are_badly_named_or_placed_are_refused(client: MlflowClient) -> Any:
     with mlflow.start_run() as run:
         run_id = run.info.run_id
@@ -410,6 +453,27 @@ def what_is_logged_asynchronously_is_there(client: MlflowClient) -> Any:
         mlflow.flush_async_logging()
         seen = mlflow.get_run(run.info.run_id).data.metrics
     return [type(operation).__name__ for operation in operations], seen, stored(client, run.info.run_id)
+
+
+@scenario
+def what_is_refused_asynchronously_is_told_to_who_waits(client: MlflowClient) -> Any:
+    with mlflow.start_run() as run:
+        mlflow.log_param("lr", 1)
+        operations = [
+            mlflow.log_metric("a//b", 1.0, synchronous=False),
+            mlflow.log_metrics({"good": 1.0, "bad": "high"}, timestamp=1, synchronous=False),
+            mlflow.log_metric("step", 1.0, step="later", timestamp=1, synchronous=False),
+            mlflow.log_param("a//b", 1, synchronous=False),
+            mlflow.log_params({"lr": 2}, synchronous=False),
+            mlflow.set_tag("a//b", 1, synchronous=False),
+            client.log_metric("0" * 32, "a", 1.0, timestamp=1, synchronous=False),
+            client.log_metric("no id!", "a", 1.0, timestamp=1, synchronous=False),
+        ]
+        mlflow.config.enable_async_logging(True)
+        mlflow.log_metric("x(y)", 1.0)
+        mlflow.config.enable_async_logging(False)
+        mlflow.flush_async_logging()
+    return [refusal(operation.wait) for operation in operations], stored(client, run.info.run_id)
 
 
 @scenario

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from tailrace._log.faults import shown
 from tailrace._log.observers import Observer
@@ -12,10 +12,10 @@ from tailrace._runs.run_part import RunPart
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-__all__ = ["MetricCalls"]
+__all__ = ["LAST_TIMESTAMP", "MetricCalls"]
 
-# Rows carry nanoseconds, in a signed 64-bit word.
-_MAX_TIMESTAMP = (2**63 - 1) // 1_000_000
+LAST_TIMESTAMP: Final = (2**63 - 1) // 1_000_000
+"""In milliseconds since the epoch: rows carry nanoseconds, in a signed 64-bit word."""
 
 
 class MetricCalls(RunPart):
@@ -125,7 +125,7 @@ class MetricCalls(RunPart):
             milliseconds = int(timestamp)
         except (TypeError, ValueError, OverflowError):
             milliseconds = -1
-        if not 0 <= milliseconds <= _MAX_TIMESTAMP:
+        if not 0 <= milliseconds <= LAST_TIMESTAMP:
             self._core.fault(
                 f"timestamp {shown(timestamp)} is no time in milliseconds since the epoch; taken as now",
                 once=("timestamp", self._core.spec.run),

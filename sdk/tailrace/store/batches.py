@@ -22,7 +22,7 @@ from mlflow.tracking._tracking_service.utils import _tracking_store_registry
 from mlflow.tracking.client import MlflowClient
 from mlflow.utils.validation import MAX_METRICS_PER_BATCH
 
-from tailrace.store.validation import all_known
+from tailrace.store.validation import LATEST, STEPS, all_known
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,7 +96,9 @@ def _row(metrics: Sequence[Any]) -> tuple[dict[str, float], int, int] | None:
             row[key] = value
     except (AttributeError, TypeError):  # no metrics of MLflow's, or of a version that has them otherwise
         return None
-    if len(row) < len(metrics) or type(step) is not int or type(timestamp) is not int or timestamp < 0:
+    if len(row) < len(metrics) or type(step) is not int or type(timestamp) is not int:
+        return None
+    if not (-STEPS < step < STEPS and 0 <= timestamp <= LATEST):
         return None
     return (row, step, timestamp) if all_known(row) else None
 

@@ -68,14 +68,14 @@ class Written:
 
     def _take(self, key: str, value: float, timestamp: int, step: int) -> None:
         at = step, timestamp, max(min(value, _LARGEST), -_LARGEST)  # in this order NaN stays NaN
-        if key not in self._metrics or at >= self._metrics[key]:
+        if key not in self._metrics or _place(*at) >= _place(*self._metrics[key]):
             self._metrics[key] = at
 
     def add_all(self, later: Written) -> None:
         """The same, of another one."""
         metrics = self.metrics
         for key, at in later.metrics.items():
-            if key not in metrics or at >= metrics[key]:
+            if key not in metrics or _place(*at) >= _place(*metrics[key]):
                 metrics[key] = at
         self.params = {**later.params, **self.params}
         self.tags |= later.tags
@@ -95,12 +95,12 @@ def overlaid(run: Any, written: Written, **changes: Any) -> Any:
     metrics = {metric.key: metric for metric in run.data._metric_objs}
     for key, (step, timestamp, value) in written.metrics.items():
         known = metrics.get(key)
-        if known is None or (step, timestamp, value) >= (known.step, known.timestamp, known.value):
+        if known is None or _place(step, timestamp, value) >= _place(known.step, known.timestamp, known.value):
             metrics[key] = Metric(key, value, timestamp, step)
     params = {**written.params, **run.data.params}
     tags = {**run.data.tags, **written.tags}
-    if RUN_NAME_TAG in written.tags:
-        changes.setdefault("run_name", written.tags[RUN_NAME_TAG])
+    if name := written.tags.get(RUN_NAME_TAG):  # an empty one leaves the name as it is
+        changes.setdefault("run_name", name)
     return Run(
         changed(run.info, **changes) if changes else run.info,
         RunData(
@@ -111,6 +111,11 @@ def overlaid(run: Any, written: Written, **changes: Any) -> Any:
         run.inputs,
         run.outputs,
     )
+
+
+def _place(step: int, timestamp: int, value: float) -> tuple[int, int, float]:
+    """By which MLflow's databases know the latest of two: the largest. NaN is a zero there."""
+    return step, timestamp, value if value == value else 0.0  # noqa: PLR0124 - NaN alone is not
 
 
 def changed(info: Any, **changes: Any) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import threading
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,12 +19,13 @@ from mlflow.utils.async_logging.run_operations import RunOperations
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 from mlflow.utils.validation import _validate_run_id
 
+from tailrace._api.tracker_core import module_core
 from tailrace.store import overlay
 from tailrace.store.exits import attend_exit
 from tailrace.store.offline import Offline, run_is_not_there
 from tailrace.store.runs import ENDS, StoreRuns
 from tailrace.store.spark_lookup import spare_spark_lookup
-from tailrace.store.validation import checked_batch, checked_metric, checked_param, checked_tag
+from tailrace.store.validation import checked_batch, checked_metric, checked_param, checked_tag, fits_a_row, is_text
 from tailrace_agent.ipc.tags import end_tags
 from tailrace_agent.settings.plug_in import OFFLINE, wants
 
@@ -202,11 +204,17 @@ class _PlacedStore:
             if run is not None:
                 if params and (changed := run.conflicts(params)):
                     raise _params_changed(run_id, changed)
-                of_models = [metric for metric in metrics if metric.model_id is not None]
-                if of_models:  # the store keeps them twice, with the run and with the model
+                if not is_text(*params, *tags):
                     with _own():
-                        inner.log_batch(self._in_mlflow(run_id), of_models, [], [])
-                    values = [value for value, metric in zip(values, metrics, strict=True) if metric.model_id is None]
+                        inner.log_batch(self._in_mlflow(run_id), metrics, params, tags)
+                    return
+                # Those of models the store keeps twice, with the run and with the model.
+                for_ring = [m.model_id is None and fits_a_row(v) for m, v in zip(metrics, values, strict=True)]
+                if not all(for_ring):
+                    others = [metric for metric, is_for_ring in zip(metrics, for_ring, strict=True) if not is_for_ring]
+                    with _own():
+                        inner.log_batch(self._in_mlflow(run_id), others, [], [])
+                    values = [value for value, is_for_ring in zip(values, for_ring, strict=True) if is_for_ring]
                 run.write(values, params, tags)
                 return
         with _own():
@@ -216,11 +224,11 @@ class _PlacedStore:
         inner: Any = super()
         if not _depth.inner and metric.model_id is None:
             run = self.tailrace_runs.to_write(run_id)
-            if run is not None:
-                run.write((checked_metric(metric),), (), ())
+            if run is not None and fits_a_row(value := checked_metric(metric)):
+                run.write((value,), (), ())
                 return
         with _own():
-            inner.log_metric(run_id, metric)
+            inner.log_metric(self._in_mlflow(run_id), metric)
 
     def log_param(self, run_id: str, param: Any) -> None:
         inner: Any = super()
@@ -230,21 +238,22 @@ class _PlacedStore:
             if run is not None:
                 if changed := run.conflicts((param,)):
                     raise _param_changed(run_id, *changed[0])
-                run.write((), (param,), ())
-                return
+                if is_text(param):
+                    run.write((), (param,), ())
+                    return
         with _own():
-            inner.log_param(run_id, param)
+            inner.log_param(self._in_mlflow(run_id), param)
 
     def set_tag(self, run_id: str, tag: Any) -> None:
         inner: Any = super()
         if not _depth.inner:
             tag = checked_tag(tag)
             run = self.tailrace_runs.to_write(run_id)
-            if run is not None:
+            if run is not None and is_text(tag):
                 run.write((), (), (tag,))
                 return
         with _own():
-            inner.set_tag(run_id, tag)
+            inner.set_tag(self._in_mlflow(run_id), tag)
 
     def delete_tag(self, run_id: str, key: str) -> None:
         inner: Any = super()
@@ -253,25 +262,28 @@ class _PlacedStore:
         with _own():
             inner.delete_tag(self._in_mlflow(run_id), key)
 
-    # -- the same, asynchronously: it is there when the call returns, so there is nothing to wait for ----------------
+    # -- the same, asynchronously: it is there when the call returns, and who waits learns what is refused -------
 
     def log_batch_async(
         self, run_id: str, metrics: Sequence[Any], params: Sequence[Any], tags: Sequence[Any]
     ) -> RunOperations:
-        self.log_batch(run_id, metrics, params, tags)
+        try:
+            self.log_batch(run_id, metrics, params, tags)
+        except Exception as error:  # noqa: BLE001 - MLflow raises nothing there, but by `wait()`
+            module_core().voice.warn(f"run {run_id}: what was logged asynchronously is refused: {error}")
+            refused: Future[None] = Future()
+            refused.set_exception(error)
+            return RunOperations([refused])
         return RunOperations([])
 
     def log_metric_async(self, run_id: str, metric: Any) -> RunOperations:
-        self.log_metric(run_id, metric)
-        return RunOperations([])
+        return self.log_batch_async(run_id, [metric], [], [])
 
     def log_param_async(self, run_id: str, param: Any) -> RunOperations:
-        self.log_param(run_id, param)
-        return RunOperations([])
+        return self.log_batch_async(run_id, [], [param], [])
 
     def set_tag_async(self, run_id: str, tag: Any) -> RunOperations:
-        self.set_tag(run_id, tag)
-        return RunOperations([])
+        return self.log_batch_async(run_id, [], [], [tag])
 
     def flush_async_logging(self) -> None:
         self.tailrace_runs.flush()

@@ -82,7 +82,7 @@ class StoreRun:
         """Its `info` and tags, as far as they are known here."""
         with self._lock:
             tags = dict(self._tags)
-        info = changed(self._info, run_name=tags.get(MLFLOW_RUN_NAME, self._info.run_name))
+        info = changed(self._info, run_name=tags.get(MLFLOW_RUN_NAME) or self._info.run_name)
         return Run(info, RunData(tags=[RunTag(key, value) for key, value in tags.items()]))
 
     @property

@@ -12,12 +12,28 @@ from mlflow.utils.validation import (
     _validate_tag,
 )
 
+from tailrace._api.metrics import LAST_TIMESTAMP
 from tailrace.store.overlay import Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-__all__ = ["all_known", "checked_batch", "checked_metric", "checked_param", "checked_tag"]
+__all__ = [
+    "LATEST",
+    "STEPS",
+    "all_known",
+    "checked_batch",
+    "checked_metric",
+    "checked_param",
+    "checked_tag",
+    "fits_a_row",
+    "is_text",
+]
+
+STEPS: Final = 2**63
+"""A row has steps below it, and above the negative of it, as the columns of MLflow's databases do."""
+LATEST: Final = LAST_TIMESTAMP
+"""The last time that a row has, in milliseconds since the epoch: it is in the year 2262."""
 
 _REMEMBERED_AT_MOST: Final = 10_000
 _good: set[str] = set()
@@ -66,6 +82,22 @@ def checked_tag(tag: Any) -> Any:
         MlflowException: MLflow does not take it.
     """
     return _validate_tag(tag.key, tag.value)
+
+
+def fits_a_row(value: Value) -> bool:
+    """Whether the ring can have it as it is: what a store makes of half a step, or of a time that is none, it knows."""
+    _, _, timestamp, step = value
+    return bool(-STEPS < step < STEPS and step == int(step) and timestamp <= LATEST and timestamp == int(timestamp))
+
+
+def is_text(*entries: Any) -> bool:
+    """Whether the values of MLflow's params or tags can be written: half of a pair of surrogates cannot."""
+    try:
+        for entry in entries:
+            entry.value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _checked(metric: Any, path: str, index: int) -> Value:

@@ -26,6 +26,25 @@ def test_the_latest_metric_is_that_of_the_largest_step_time_and_value() -> None:
     assert math.isnan(overlaid(_run(), written).data.metrics["new"])
 
 
+@pytest.mark.parametrize(("first", "then", "latest"), [(math.nan, 1.0, 1.0), (math.nan, -1.0, math.nan)])
+def test_of_two_at_one_moment_nan_counts_as_a_zero(first: float, then: float, latest: float) -> None:
+    for values in ((first, then), (then, first)):
+        written, before, later = Written(), Written(), Written()
+        written.add([("a", value, 5, 1) for value in values], [], [])
+        before.add([("a", values[0], 5, 1)], [], [])
+        later.add([("a", values[1], 5, 1)], [], [])
+        before.add_all(later)
+        assert [repr(each.metrics["a"][2]) for each in (written, before)] == [repr(latest)] * 2
+        answer = Run(_run().info, RunData([Metric("a", values[0], 5, 1)]))
+        assert repr(overlaid(answer, later).data.metrics["a"]) == repr(latest)
+
+
+def test_an_empty_name_leaves_the_name_as_it_is() -> None:
+    written = Written()
+    written.add([], [], [RunTag("mlflow.runName", "")])
+    assert overlaid(_run(), written).info.run_name == "old name"
+
+
 def test_a_param_of_the_store_stays_and_a_tag_gives_way() -> None:
     written = Written()
     written.add(

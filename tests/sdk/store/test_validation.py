@@ -8,7 +8,15 @@ import pytest
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
-from tailrace.store.validation import checked_batch, checked_metric, checked_param, checked_tag
+from tailrace.store.validation import (
+    LATEST,
+    checked_batch,
+    checked_metric,
+    checked_param,
+    checked_tag,
+    fits_a_row,
+    is_text,
+)
 
 
 def test_good_entries_come_back_as_they_are() -> None:
@@ -48,3 +56,22 @@ def test_what_is_too_much_or_twice_is_refused_and_what_is_too_long_is_cut() -> N
         checked_tag(RunTag("k" * 251, "v"))
     assert len(checked_param(Param("long", "v" * 7000)).value) == 6000
     assert len(checked_tag(RunTag("long", "v" * 9000)).value) == 8000
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "step", "fits"),
+    [
+        *((0, 0, True), (LATEST, 2**63 - 1, True), (5.0, -(2**63) + 1, True), (5, 2.0, True)),
+        *((LATEST + 1, 0, False), (0, 2**63, False), (0, -(2**63), False), (0, 10**400, False)),
+        *((0.5, 0, False), (0, 0.5, False), (0, float("nan"), False), (float("inf"), 0, False)),
+        *((float("nan"), 0, False), (0, float("-inf"), False)),
+    ],
+)
+def test_a_row_has_whole_steps_and_times_as_databases_do(timestamp: float, step: float, fits: bool) -> None:
+    assert fits_a_row(("loss", 0.5, timestamp, step)) is fits  # type: ignore[arg-type]
+
+
+def test_half_of_a_pair_of_surrogates_is_no_text() -> None:
+    assert is_text()
+    assert is_text(Param("a", "ä 😀"), RunTag("b", ""))
+    assert not is_text(Param("a", "b"), RunTag("t", "\ud83d"))
