@@ -29,7 +29,7 @@ from tailrace.wandb._config import Config, as_mapping
 from tailrace.wandb._guard import VOICE, Absent, guarded, unsupported
 from tailrace.wandb._media import Audio, Histogram, Html, Image, Object3D, Plotly, Table, Video
 from tailrace.wandb._run import Run
-from tailrace.wandb._steps import Metric
+from tailrace.wandb._steps import Metric, without_steps_of_their_own
 from tailrace.wandb._summary import Summary
 from tailrace.wandb._wanted import Wanted, note_id, wanted
 from tailrace.wandb.errors import CommError, Error, UsageError
@@ -59,6 +59,7 @@ __all__ = [
     "Table",
     "UsageError",
     "Video",
+    "__version__",
     "alert",
     "define_metric",
     "errors",
@@ -74,6 +75,8 @@ __all__ = [
     "watch",
 ]
 
+__version__: Final = "0.31.0"
+"""wandb's, whose calls these are: scripts print it, and ask whether it is new enough."""
 _OF_THE_RUN: Final = {"config": Config, "summary": Summary}
 _PREVIOUS: Final = ("return_previous", None, False)
 _NOT_MEANT: Final = ("resume_from", "fork_from", "sync_tensorboard", "tensorboard", "monitor_gym", "save_code")
@@ -308,7 +311,7 @@ def _track(what: Wanted, *, beside: bool) -> Run:
         note_id(what.dir, what.id)
     if earlier is None:
         return Run(tracked, what)
-    return Run(tracked, what, step=earlier.step, earlier=earlier.params)
+    return Run(tracked, what, step=earlier.step, earlier=earlier.params, summary=earlier.metrics)
 
 
 def _offline(what: Wanted) -> dict[str, Any]:
@@ -325,11 +328,12 @@ def _offline(what: Wanted) -> dict[str, Any]:
 
 
 class _Earlier(NamedTuple):
-    """A run that is gone on with: MLflow's id, the step with which it does, its params."""
+    """A run that is gone on with: MLflow's id, the step with which it does, its params, its last metrics."""
 
     run_id: str
     step: int
     params: dict[str, str]
+    metrics: dict[str, float]
 
 
 def _earlier(what: Wanted, settings: dict[str, Any]) -> _Earlier | None:
@@ -359,10 +363,12 @@ def _earlier(what: Wanted, settings: dict[str, Any]) -> _Earlier | None:
         )
         if not found:
             return None
-        keys = [key for key in found[0].metrics if not key.startswith("system/")]
+        metrics = {key: value for key, value in found[0].metrics.items() if not key.startswith("system/")}
+        # What has a step of its own says nothing of wandb's.
+        keys = without_steps_of_their_own(metrics, found[0].tags)
         history = reading.metric_history(found[0].run_id, keys) if keys else None
         step = 0 if history is None else int(history["step"].max()) + 1
-        return _Earlier(found[0].run_id, step, dict(found[0].params))
+        return _Earlier(found[0].run_id, step, dict(found[0].params), metrics)
     except (tailrace.StoreRefused, tailrace.NotFound):  # there is no store yet, or no such project
         return None
 

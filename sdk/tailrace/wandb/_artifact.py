@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
-from tailrace.wandb._guard import guarded
+from tailrace.wandb._guard import Partial, guarded
 from tailrace.wandb._media import Media, Table
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Artifact"]
 
 
-class Artifact:
+class Artifact(Partial):
     """Files and directories under one name.
 
     Args:

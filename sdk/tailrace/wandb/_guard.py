@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar, cast
 
 from tailrace._messages.voice import Voice
 
-__all__ = ["VOICE", "Absent", "guarded", "unsupported"]
+__all__ = ["VOICE", "Absent", "Partial", "guarded", "unsupported"]
 
 VOICE: Final = Voice()
 F = TypeVar("F", bound=Callable[..., Any])
@@ -87,3 +87,12 @@ class Absent:
 
     def __exit__(self, *error: object) -> None:
         return
+
+
+class Partial:
+    """One of wandb's classes, of which not everything is here: what is not says so once, and does nothing."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return unsupported(f"{type(self).__name__}.{name}")

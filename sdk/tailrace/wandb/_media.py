@@ -7,11 +7,11 @@ logged as nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tailrace.wandb._guard import VOICE, Absent, guarded, unsupported
+from tailrace.wandb._guard import VOICE, Absent, Partial, guarded, unsupported
 
 if TYPE_CHECKING:
     from tailrace import Run
@@ -33,7 +33,7 @@ __all__ = [
 _MOST_BINS = 512
 
 
-class Media:
+class Media(Partial):
     """What `wandb.log` takes beside numbers."""
 
     def put(self, run: Run, key: str, step: int) -> None:
@@ -238,6 +238,14 @@ class Table(Media):
         """The values of a column; as an array with `convert_to="numpy"`."""
         values = [row[self.columns.index(name)] for row in self.data]
         return _array(values) if convert_to == "numpy" else values
+
+    def get_index(self) -> list[int]:
+        """The numbers of its rows."""
+        return list(range(len(self.data)))
+
+    def iterrows(self) -> Iterator[tuple[int, list[Any]]]:
+        """The number of each row, and the row."""
+        yield from enumerate(self.data)
 
     def get_dataframe(self) -> Any:
         """As a DataFrame."""

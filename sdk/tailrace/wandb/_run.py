@@ -43,6 +43,7 @@ class Run:
         wanted: What it is.
         step: wandb's first step.
         earlier: Of a run that is gone on with: its params in MLflow.
+        summary: Of such a one: its last metrics.
 
     Attributes:
         resumed: Whether it goes on with an earlier run.
@@ -58,6 +59,7 @@ class Run:
         *,
         step: int = 0,
         earlier: Mapping[str, str] | None = None,
+        summary: Mapping[str, float] | None = None,
     ) -> None:
         self._tracked, self._wanted, self._params = tracked, wanted, dict(earlier or {})
         self.resumed, self.pid = earlier is not None, os.getpid()
@@ -70,6 +72,7 @@ class Run:
         self.config = Config(self._put_config)
         self.config.restore(nested(self._params))
         self.summary = Summary(self._put_summary)
+        self.summary.restore(summary or {})
         self._rows = Rows(tracked, self._steps, self.summary)
         self.finished = False
 
@@ -126,6 +129,8 @@ class Run:
         by = step_metric.name if isinstance(step_metric, Metric) else step_metric
         metric = Metric(str(name), by, frozenset(wanted & _SUMMARIES))
         self._steps.define(metric)
+        if by is not None:  # for a program that goes on with the run
+            self._set_tags(self._steps.noted())
         return metric
 
     @guarded()

@@ -11,17 +11,21 @@ Thread safety: every method from any thread; one lock, under which nothing is lo
 
 from __future__ import annotations
 
+import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from tailrace.wandb._guard import VOICE
 from tailrace.wandb._values import number_of
 
-__all__ = ["Metric", "Row", "Steps"]
+__all__ = ["Metric", "Row", "Steps", "without_steps_of_their_own"]
 
 _STEPS: Final = 2**63
 """MLflow's steps are lower, and not below the negative of it."""
+
+
+_NOTE: Final = "wandb.step_metrics"
 
 
 class Row(NamedTuple):
@@ -70,6 +74,11 @@ class Steps:
         with self._lock:
             metrics = [each for each in self._metrics if each.name != metric.name]
             self._metrics = sorted([*metrics, metric], key=lambda each: each.name.endswith("*"))
+
+    def noted(self) -> dict[str, str]:
+        """The tag that says which metrics have a step of their own, and by which."""
+        with self._lock:
+            return {_NOTE: json.dumps({each.name: each.step_metric for each in self._metrics if each.step_metric})}
 
     def defined(self, key: str) -> Metric | None:
         """The definition of a metric."""
@@ -139,3 +148,20 @@ class Steps:
                 once=("step_metric", metric.step_metric),
             )
         return step
+
+
+def without_steps_of_their_own(keys: Iterable[str], tags: Mapping[str, str]) -> list[str]:
+    """Of an earlier program's metrics those that have wandb's steps.
+
+    Args:
+        keys: Their names.
+        tags: Of the run.
+    """
+    try:
+        steps = Steps()
+        for name, step_metric in json.loads(tags.get(_NOTE, "{}")).items():
+            steps.define(Metric(name, step_metric))
+    except (ValueError, AttributeError):  # somebody else's tag
+        return list(keys)
+    own = [(key, steps.defined(key)) for key in keys]
+    return [key for key, metric in own if metric is None or metric.step_metric == key]

@@ -55,13 +55,19 @@ class Summary(MutableMapping[str, Any]):
             if metric is not None and number is not None and not math.isnan(number):
                 self._note_extremes(key, number, metric.summary)
 
+    def restore(self, values: Mapping[str, Any]) -> None:
+        """Has what is known elsewhere already: it goes nowhere."""
+        self._values.update(values)
+
     def extremes(self) -> dict[str, float]:
         """`loss.min` and its like, by name."""
         return dict(self._extremes)
 
     def __getitem__(self, key: str) -> Any:
-        value = self.__dict__["_values"][key]
-        return number_of(value) if hasattr(value, "detach") else value
+        values = self.__dict__["_values"]
+        if key not in values and (below := self._below(f"{key}.")):
+            return below
+        return _read(values[key])
 
     def __setitem__(self, key: str, value: Any) -> None:
         self.update({key: value})
@@ -89,6 +95,19 @@ class Summary(MutableMapping[str, Any]):
 
     __hash__ = None  # type: ignore[assignment]
 
+    def _below(self, prefix: str) -> dict[str, Any]:
+        """What was logged as a dictionary, as that; it has names such as `train.loss` here."""
+        found: dict[str, Any] = {}
+        for name, value in [*self._values.items()]:
+            if name.startswith(prefix):
+                *above, key = name.removeprefix(prefix).split(".")
+                level = found
+                for each in above:
+                    below = level.setdefault(each, {})
+                    level = below if isinstance(below, dict) else {}
+                level[key] = _read(value)
+        return found
+
     def _note_extremes(self, key: str, value: float, wanted: frozenset[str]) -> None:
         total, count = self._sums.get(key, (0.0, 0))
         self._sums[key] = total + value, count + 1
@@ -100,3 +119,7 @@ class Summary(MutableMapping[str, Any]):
         }
         known.update({f"{key}.{end}": each for end, each in found.items() if end in wanted})
         self._values.update(known)
+
+
+def _read(value: Any) -> Any:
+    return number_of(value) if hasattr(value, "detach") else value

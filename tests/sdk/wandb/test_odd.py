@@ -40,6 +40,21 @@ def test_nothing_that_is_made_of_wandbs_raises(store: str, warned: list[str]) ->
     assert len(stored(store, run).history("loss")) == len(MADE)
 
 
+def test_what_wandbs_objects_have_and_these_have_not_says_so_and_raises_nothing(warned: list[str]) -> None:
+    table = wandb.Table(["a"], [[1], [2]])
+    assert [row for _, row in table.iterrows()] == [[1], [2]]
+    assert table.get_index() == [0, 1]
+    table.add_computed_columns(lambda index, row: {"b": index})
+    image = wandb.Image(np.zeros((2, 2)))
+    for made in (image, wandb.Histogram([1]), wandb.Html("x"), wandb.Artifact("a", type="b")):
+        assert not made.to_json(None).something
+    assert not wandb.Artifact("a").version
+    assert {"Table.add_computed_columns", "Image.to_json", "Artifact.version"} <= {text.split()[0] for text in warned}
+    assert copy.deepcopy(image).picture().shape == (2, 2)
+    assert not hasattr(image, "_width"), "what is wandb's own is not asked for"
+    assert wandb.__version__ >= "0.31"
+
+
 def test_what_is_not_there_can_be_asked_for_subclassed_and_caught(warned: list[str]) -> None:
     class Callback(wandb.WandbCallback):  # type: ignore[misc]
         def own(self) -> int:

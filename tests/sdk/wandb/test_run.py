@@ -74,6 +74,24 @@ def test_a_run_is_gone_on_with_by_its_id(store: str) -> None:
     assert other.resumed is False
 
 
+@pytest.mark.slow
+def test_a_step_of_its_own_is_no_step_of_wandbs_for_who_goes_on(store: str) -> None:
+    first = wandb.init(project="resumed", id="own", resume="allow")
+    wandb.define_metric("samples")
+    wandb.define_metric("train/*", step_metric="samples")
+    for step in range(3):
+        wandb.log({"samples": 64_000 * (step + 1), "train/loss": 1.0 - step / 10}, step=step)
+    first.summary["best"] = 0.8
+    wandb.finish()
+
+    again = wandb.init(project="resumed", id="own", resume="allow")
+    assert (again.step, again.summary["train/loss"], again.summary.get("best")) == (3, 0.8, 0.8)
+    wandb.define_metric("train/*", step_metric="samples")
+    wandb.log({"samples": 256_000, "train/loss": 0.5}, step=5)
+    run = stored(store, again)
+    assert run.history("train/loss")[-1] == (256_000, 0.5)
+
+
 def test_a_run_that_is_to_be_resumed_and_was_never_begun_begins_without_a_word(
     store: str, caplog: pytest.LogCaptureFixture
 ) -> None:

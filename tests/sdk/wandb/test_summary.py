@@ -31,3 +31,11 @@ def test_what_is_set_is_published() -> None:
     assert "c" not in summary
     with pytest.raises(AttributeError, match="has no 'c'"):
         _ = summary.c
+
+
+def test_what_was_logged_as_a_dictionary_is_read_as_one() -> None:
+    summary = Summary(lambda values: None)
+    summary.note({"train.loss": 1.0, "train.deep.er": 2.0, "other": 3.0}, lambda key: None)
+    assert (summary["train"]["loss"], summary["train"]["deep"]) == (1.0, {"er": 2.0})
+    assert ("train" in summary, "trai" in summary, summary.get("val")) == (True, False, None)
+    assert summary.train == {"loss": 1.0, "deep": {"er": 2.0}}
