@@ -71,6 +71,7 @@ class SummaryWriter:
 
     Attributes:
         log_dir: As it was given; `runs` by default.
+        purge_step, max_queue, flush_secs, filename_suffix: As they were given.
         files: The writer of event files, if they are wanted.
         writes: Whether this process writes.
 
@@ -105,6 +106,8 @@ class SummaryWriter:
         self._framework = FrameworkRun(None, tracker, left=lambda: "FINISHED", **settings)
         self._summaries = Summaries(self._framework)
         self._has_params = False
+        self.purge_step, self.max_queue, self.flush_secs = purge_step, max_queue, flush_secs
+        self.filename_suffix = filename_suffix
         self.log_dir = "runs" if log_dir is None else os.fspath(log_dir)
         self.files: Any = None
         if tfevents and self.writes:
@@ -132,7 +135,7 @@ class SummaryWriter:
     ) -> None:
         """One value, as the metric of that name."""
         del new_style, double_precision
-        self._scalars({self._own(tag): scalar_value}, global_step, walltime)
+        self._scalars({self._own(tag): scalar_value}, _whole(global_step), walltime)
 
     @_written
     def add_scalars(
@@ -144,7 +147,7 @@ class SummaryWriter:
     ) -> None:
         """Several values, as metrics `<main_tag>/<tag>`."""
         named = {self._own(f"{main_tag}/{tag}"): value for tag, value in tag_scalar_dict.items()}
-        self._scalars(named, global_step, walltime)
+        self._scalars(named, _whole(global_step), walltime)
 
     @_written
     def add_hparams(
@@ -161,7 +164,7 @@ class SummaryWriter:
         if not self._has_params and run_name is None:
             self._has_params = True
             run.log_params(hparam_dict)
-            run.log(metric_dict, step=global_step or 0)
+            run.log(metric_dict, step=_whole(global_step) or 0)
             return
         nested = self._framework.below(run_name)
         if nested is None:
@@ -169,7 +172,7 @@ class SummaryWriter:
             return
         with nested as other:
             other.log_params(hparam_dict)
-            other.log(metric_dict, step=global_step or 0)
+            other.log(metric_dict, step=_whole(global_step) or 0)
 
     @_written
     def add_text(
@@ -177,7 +180,7 @@ class SummaryWriter:
     ) -> None:
         """A text, as a row of the table `text/<tag>.json`."""
         del walltime
-        self._summaries.text(self._own(tag), text_string, global_step)
+        self._summaries.text(self._own(tag), text_string, _whole(global_step))
 
     @_written
     def add_image(
@@ -190,7 +193,7 @@ class SummaryWriter:
     ) -> None:
         """An image that MLflow's UI shows by step."""
         del walltime
-        self._summaries.image(self._own(tag), img_tensor, global_step, dataformats)
+        self._summaries.image(self._own(tag), img_tensor, _whole(global_step), dataformats)
 
     @_written
     def add_images(
@@ -203,7 +206,7 @@ class SummaryWriter:
     ) -> None:
         """Several images, as one grid."""
         del walltime
-        self._summaries.image(self._own(tag), img_tensor, global_step, dataformats)
+        self._summaries.image(self._own(tag), img_tensor, _whole(global_step), dataformats)
 
     @_written
     def add_figure(
@@ -213,7 +216,7 @@ class SummaryWriter:
         del walltime
         several, tag = isinstance(figure, (list, tuple)), self._own(tag)
         for n, each in enumerate(figure if several else [figure]):
-            self._summaries.figure(f"{tag}/{n}" if several else tag, each, global_step)
+            self._summaries.figure(f"{tag}/{n}" if several else tag, each, _whole(global_step))
             plots: Any = sys.modules.get("matplotlib.pyplot")
             # With event files it is drawn once more, and closed then.
             if close and self.files is None and plots is not None and hasattr(each, "canvas"):
@@ -232,9 +235,24 @@ class SummaryWriter:
         """The counts of some values, as a row of the table `histograms/<tag>.json`."""
         del walltime
         counted = max_bins if isinstance(bins, str) and bins == "tensorflow" else bins
-        self._summaries.histogram(self._own(tag), values, global_step, counted)
+        self._summaries.histogram(self._own(tag), values, _whole(global_step), counted)
 
     # -- what is not -------------------------------------------------------------------------------------------------
+
+    @property
+    def file_writer(self) -> Any:
+        """What writes the event files; where there are none, it takes everything and says so once."""
+        return self._get_file_writer()
+
+    @property
+    def all_writers(self) -> dict[str, Any]:
+        """The same, by its directory."""
+        return {self.log_dir: self._get_file_writer()}
+
+    def _get_file_writer(self) -> Any:
+        if self.files is None:
+            return _NoFiles(self.log_dir, self._summaries.report_once if self.writes else lambda _: None)
+        return self.files._get_file_writer()
 
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("add_"):
@@ -292,6 +310,45 @@ class SummaryWriter:
             self._framework.run.log(named, step=step)
         else:
             self._framework.call("log_metrics", named, step, timestamp=int(walltime * 1000))
+
+
+def _whole(step: Any) -> int | None:
+    """A step as TensorBoard takes it: what is no integer is cut to one."""
+    if step is None or type(step) is int:
+        return step
+    try:
+        return int(step)
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # RuntimeError: PyTorch's, of several elements
+        return step  # type: ignore[no-any-return]  # the run says what is wrong with it
+
+
+class _NoFiles:
+    """In the place of the writer inside of TensorBoard's, where there are no event files.
+
+    Args:
+        log_dir: Where they would be.
+        report_once: Says that something is not kept.
+    """
+
+    def __init__(self, log_dir: str, report_once: Callable[[str], None]) -> None:
+        self._log_dir, self._report_once = log_dir, report_once
+
+    def get_logdir(self) -> str:
+        return self._log_dir
+
+    def flush(self) -> None:
+        pass
+
+    close = reopen = flush
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("add_"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return functools.partial(self._left_out, name)
+
+    def _left_out(self, name: str, *args: Any, **kwargs: Any) -> None:
+        del args, kwargs
+        self._report_once(f"file_writer.{name} has no form in MLflow: not logged; tfevents=True keeps it")
 
 
 def _event_writer() -> Any:

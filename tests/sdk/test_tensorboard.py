@@ -178,3 +178,38 @@ def test_what_cannot_be_written_stops_nobody(sdk: Tracker, sqlite_uri: str) -> N
         writer.add_scalar("loss", np.float32(0.5), np.int64(7))
     store = named(sqlite_uri, "odd")
     assert (store.status, store.history("loss")) == ("FINISHED", [(7, 0.5)])
+
+
+def test_a_step_is_cut_to_a_whole_one_as_tensorboard_does(sdk: Tracker, sqlite_uri: str) -> None:
+    import matplotlib.pyplot as plt
+
+    with SummaryWriter("runs/cut", tracker=sdk) as writer:
+        for step in (0.5, 1.5, np.float32(2.9), torch.tensor(3.2), np.int64(4)):
+            writer.add_scalar("loss", 1.0, step)
+            writer.add_scalars("more", {"loss": 1.0}, step)
+        writer.add_figure("figure", plt.figure(), 2.5)
+        writer.add_text("text", "a", 2.5)
+        writer.add_hparams({"lr": 1}, {"best": 1.0}, global_step=2.5)
+        writer.add_scalar("bad", 1.0, "no step")
+    store = named(sqlite_uri, "cut")
+    assert [step for step, _ in store.history("loss")] == [0, 1, 2, 3, 4]
+    assert [step for step, _ in store.history("more/loss")] == [0, 1, 2, 3, 4]
+    assert store.history("best") == [(2, 1.0)]
+    assert "figures/figure/00000002.png" in store.artifacts()
+
+
+def test_what_is_inside_of_torchs_writer_can_be_asked_for(sdk: Tracker, caplog: pytest.LogCaptureFixture) -> None:
+    inside = pytest.importorskip("torch.utils.tensorboard").SummaryWriter
+    with SummaryWriter("runs/inside", tracker=sdk, max_queue=3) as writer:
+        assert writer.file_writer.get_logdir() == writer.get_logdir() == "runs/inside"
+        assert list(writer.all_writers) == ["runs/inside"]
+        assert (writer.max_queue, writer.flush_secs, writer.purge_step, writer.filename_suffix) == (3, 120, None, "")
+        for _ in range(2):
+            writer._get_file_writer().add_summary("a summary", 1)
+            writer.file_writer.flush()
+        with pytest.raises(AttributeError):
+            _ = writer.file_writer.nonsense
+    assert len([line for line in said(caplog) if "file_writer.add_summary" in line]) == 1
+    with SummaryWriter("runs/files", tracker=sdk, tfevents=True) as writer:
+        assert type(writer.file_writer).__name__ == "FileWriter"
+        assert isinstance(writer.files, inside)

@@ -20,6 +20,7 @@ _REFUSED_BY_A_SERVER = (
         "tags_are_set_changed_and_deleted",
     ),
     *("metrics_that_are_no_plain_numbers", "metrics_that_are_badly_named_or_placed_are_refused"),
+    *("what_is_refused_asynchronously_is_told_to_who_waits", "steps_and_times_that_are_none"),
 )
 _RUN = f"runpy.run_path({mlflow_scenarios.__file__!r}, run_name='__main__')"
 
