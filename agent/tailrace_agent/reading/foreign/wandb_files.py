@@ -103,6 +103,7 @@ class _WandbRun:
         self._exit: int | None = None
         self._last = 0.0
         self._state: list[str] = []
+        self._left_out: dict[str, int] = {}
 
     def read(self) -> ForeignRun:
         """What there is of it now; the points are read when they are needed.
@@ -127,6 +128,7 @@ class _WandbRun:
             params={key: _as_text(value) for key, value in flat(self._config).items()},
             tags=tags,
             files=[*self._files()],
+            left_out=dict(self._left_out),
         )
 
     def _tags(self) -> dict[str, str]:
@@ -162,7 +164,7 @@ class _WandbRun:
                 yield Point(key, as_float(value), int(self._last * 1000), self._last_step)
 
     def _rows(self) -> Iterator[tuple[int, int, dict[str, Any]]]:
-        self._state = []
+        self._state, self._left_out = [], {}
         samples = 0
         for path in self._paths:
             records = _Records(path)
@@ -193,7 +195,15 @@ class _WandbRun:
         self._last_step = step
         kept = _kept(values)
         self._texts |= {key: value for key, value in kept.items() if isinstance(value, str)}
+        # A histogram stands in the row itself; other media are files beside it.
+        kinds = [value for key, value in flat(values).items() if key.endswith("._type")]
+        self._count("histograms", kinds.count("histogram"))
+        self._count("lists", sum(isinstance(value, list) for value in kept.values()))
         return step, int(at * 1000), kept
+
+    def _count(self, what: str, number: int) -> None:
+        if number:
+            self._left_out[what] = self._left_out.get(what, 0) + number
 
     def _take(self, kind: str | None, record: Any) -> None:
         if kind == "run":

@@ -114,6 +114,19 @@ def test_what_is_in_the_records(log: Log, tmp_path: Path) -> None:
         assert [(path.name, folder) for path, folder in run.files] == [("config.yaml", "wandb"), ("a.png", "media")]
 
 
+def test_what_mlflow_has_no_place_for_is_counted(log: Log, tmp_path: Path) -> None:
+    log.run()
+    histogram = {"_type": "histogram", "bins": [0, 1], "values": [3]}
+    for step in range(3):
+        log.row(step, loss=1.0, weights=histogram, below={"grad": histogram}, path=[1, 2], none=None)
+    log.row(3, table={"_type": "table-file", "path": "media/table/a.json"})
+    run = read(tmp_path)
+    assert len(list(run.points())) == 7
+    for _ in range(2):  # whoever reads the points once more
+        list(run.points())
+        assert run.left_out == {"histograms": 6, "lists": 3}
+
+
 def test_a_run_without_an_end_goes_on_and_one_that_failed_has(log: Log, tmp_path: Path) -> None:
     log.run()
     log.row(0, loss=1.0)
