@@ -144,6 +144,8 @@ class _EventRun:
             raise ValueError(f"a time of {event.wall_time}")
         self._first = at if self._first is None else min(self._first, at)
         self._last = max(self._last, at)
+        if event.WhichOneof("what") in ("graph_def", "meta_graph_def"):
+            self._count("graphs")
         for value in event.summary.value:
             plugin = value.metadata.plugin_data.plugin_name or self._plugins.get(value.tag, "")
             self._plugins[value.tag] = plugin  # only the first record of a name need have it

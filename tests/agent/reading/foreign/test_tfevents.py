@@ -93,6 +93,14 @@ def test_a_record_that_is_half_there_is_read_when_it_is_whole(tmp_path: Path) ->
         assert not run.left_out
 
 
+def test_a_graph_is_left_out_and_counted(tmp_path: Path) -> None:
+    events = Events(tmp_path / "a")
+    events.write(wall_time=1_700_000_001.0, graph_def=b"a graph")
+    events.write(wall_time=1_700_000_001.0, tagged_run_metadata={"tag": "step1"})
+    (run,) = EventRuns(tmp_path).runs()
+    assert run.left_out == {"graphs": 1}
+
+
 def test_what_is_behind_damage_is_left_out_and_said_so(tmp_path: Path) -> None:
     events = Events(tmp_path)
     events.scalar("loss", 0, 1.0)
