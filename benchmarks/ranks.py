@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from bench import Bench
-from figures import Figure, Samples, interleave, judged
+from figures import Figure, Samples, interleave, judged, shown
 from training import empty, loop, undisturbed
 
 _RANKS = 16
@@ -112,10 +112,9 @@ def measure(bench: Bench) -> Iterator[Figure]:
             {which: partial(_shares, bench, uri, number) for which, number in (("one", 1), ("ranks", ranks))},
         )
         ours, one = Samples(kept["ranks"]), Samples(kept["one"])
-        yield judged(
+        yield shown(
             f"{ranks} ranks on a node, {name}: memory of the agents and of what keeps the consoles / of one process's",
             ours.over(one),
-            most=1.3,
             unit="x",
             note=f"{ours.median / 1e6:.0f} / {one.median / 1e6:.0f} MB, pages by their shares",
         )
