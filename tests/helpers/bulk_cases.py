@@ -7,15 +7,17 @@ import random
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import pytest
 import sqlalchemy
 from mlflow.entities import Metric
+from mlflow.exceptions import MlflowException
 from mlflow.tracking._tracking_service.utils import _get_store
 
 from tailrace_agent.bulk.columns import ModelOf, RunColumns, as_columns
 from tailrace_agent.bulk.tables import write
 from tailrace_agent.ipc.records import Point
 
-__all__ = ["CASES", "Batch", "by_bulk", "by_log_batch", "columns", "new_run", "open_store", "rows_of"]
+__all__ = ["CASES", "Batch", "by_bulk", "by_log_batch", "columns", "new_run", "open_store", "refuse_deleted", "rows_of"]
 
 Batch = Sequence[Point]
 _AT = 1_700_000_000_000
@@ -104,3 +106,16 @@ def _sorted(rows: Iterable[Any]) -> list[tuple[Any, ...]]:
     # Zero without its sign: databases take both for one number, and keep the one that came first; psycopg2 drops it.
     plain = (tuple(field + 0.0 if isinstance(field, float) else field for field in row) for row in rows)
     return sorted(plain, key=repr)
+
+
+def refuse_deleted(store: Any) -> None:
+    """A request with a deleted run is refused as a whole, in the words of `log_batch`."""
+    point = Point("loss", 0.5, _AT, 1)
+    gone, other = new_run(store), new_run(store)
+    store.delete_run(gone)
+    with pytest.raises(MlflowException) as theirs:
+        by_log_batch(store, gone, [point])
+    with pytest.raises(MlflowException) as ours:
+        write(store, [columns(other, [point]), columns(gone, [point])])
+    assert (ours.value.error_code, ours.value.message) == (theirs.value.error_code, theirs.value.message)
+    assert rows_of(store, other)["metrics"] == []

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import pwd
 import shutil
 import subprocess
 import tempfile
@@ -17,6 +15,7 @@ import pytest
 
 from helpers.serving import free_port
 from services.missing import missing
+from services.unprivileged import unprivileged
 
 __all__ = ["MySQL", "mysql"]
 
@@ -96,7 +95,7 @@ def mysql() -> Iterator[MySQL]:
     install = shutil.which("mariadb-install-db")
     if server is None or install is None:
         missing("MariaDB's server missing; on Debian: apt install mariadb-server")
-    account = _unprivileged()
+    account = unprivileged("MariaDB", "mysql")
     directory = Path(tempfile.mkdtemp(prefix="tailrace-mysql-"))
     try:
         data, user = directory / "data", f"'{USER}'@'127.0.0.1'"
@@ -131,13 +130,3 @@ def mysql() -> Iterator[MySQL]:
             found.stop()
     finally:
         shutil.rmtree(directory)
-
-
-def _unprivileged() -> dict[str, Any]:
-    if os.getuid() != 0:
-        return {}
-    accounts = {entry.pw_name: entry for entry in pwd.getpwall()}
-    entry = accounts.get("mysql") or accounts.get("nobody")
-    if entry is None:
-        missing("MariaDB does not run as root, and there is neither a user mysql nor nobody")
-    return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import pwd
 import shutil
 import subprocess
 import tempfile
@@ -16,6 +14,7 @@ import pytest
 
 from helpers.serving import free_port
 from services.missing import missing
+from services.unprivileged import unprivileged
 
 __all__ = ["PASSWORD", "PostgreSQL", "postgresql"]
 
@@ -69,7 +68,7 @@ def postgresql() -> Iterator[PostgreSQL]:
     binaries = _binaries()
     if binaries is None:
         missing("PostgreSQL's server missing; on Debian: apt install postgresql")
-    account = _unprivileged()
+    account = unprivileged("PostgreSQL", "postgres")
     directory = Path(tempfile.mkdtemp(prefix="tailrace-postgresql-"))
     try:
         (directory / "password").write_text(PASSWORD)
@@ -113,13 +112,3 @@ def _binaries() -> Path | None:
         return Path(found).parent
     versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: float(path.parts[-3]))
     return versions[-1].parent if versions else None
-
-
-def _unprivileged() -> dict[str, Any]:
-    if os.getuid() != 0:
-        return {}
-    accounts = {entry.pw_name: entry for entry in pwd.getpwall()}
-    entry = accounts.get("postgres") or accounts.get("nobody")
-    if entry is None:
-        missing("PostgreSQL does not run as root, and there is neither a user postgres nor nobody")
-    return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}

@@ -14,7 +14,7 @@ import sqlalchemy
 from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.dbmodels.models import SqlMetric
 
-from helpers.bulk_cases import CASES, by_bulk, by_log_batch, columns, new_run, open_store, rows_of
+from helpers.bulk_cases import CASES, by_bulk, by_log_batch, columns, new_run, open_store, refuse_deleted, rows_of
 from helpers.databases import copy_database
 from helpers.entry_points import lay_entry_points
 from helpers.serving import serving
@@ -90,14 +90,7 @@ def test_a_request_of_many_packets_is_stored_whole(store: Any) -> None:
 
 
 def test_a_deleted_run_is_refused_in_the_same_words_and_with_it_the_others_of_the_request(store: Any) -> None:
-    gone, other = new_run(store), new_run(store)
-    store.delete_run(gone)
-    with pytest.raises(MlflowException) as theirs:
-        by_log_batch(store, gone, [POINT])
-    with pytest.raises(MlflowException) as ours:
-        write(store, [columns(other, [POINT]), columns(gone, [POINT])])
-    assert (ours.value.error_code, ours.value.message) == (theirs.value.error_code, theirs.value.message)
-    assert rows_of(store, other)["metrics"] == []
+    refuse_deleted(store)
 
 
 def test_concurrent_writers_of_the_same_runs_do_not_lock_each_other_out(store: Any) -> None:

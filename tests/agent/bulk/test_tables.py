@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy
 from mlflow.exceptions import MlflowException
 
-from helpers.bulk_cases import CASES, by_bulk, by_log_batch, columns, new_run, open_store, rows_of
+from helpers.bulk_cases import CASES, by_bulk, by_log_batch, columns, new_run, open_store, refuse_deleted, rows_of
 from tailrace_agent.bulk import fitness
 from tailrace_agent.bulk.columns import ModelOf
 from tailrace_agent.bulk.tables import write
@@ -120,14 +120,7 @@ def _without_place(message: str) -> str:
 
 
 def test_a_deleted_run_is_refused_in_the_same_words_and_with_it_the_others_of_the_request(store: Any) -> None:
-    gone, other = new_run(store), new_run(store)
-    store.delete_run(gone)
-    with pytest.raises(MlflowException) as theirs:
-        by_log_batch(store, gone, [POINT])
-    with pytest.raises(MlflowException) as ours:
-        write(store, [columns(other, [POINT]), columns(gone, [POINT])])
-    assert (ours.value.error_code, ours.value.message) == (theirs.value.error_code, theirs.value.message)
-    assert rows_of(store, other)["metrics"] == []
+    refuse_deleted(store)
 
 
 def test_a_database_that_was_migrated_is_left_alone(store: Any) -> None:
