@@ -6,15 +6,30 @@ import contextlib
 import os
 from pathlib import Path
 
+import psutil
+
 from tailrace_agent.console.start import TeeProcess, start_tee
 from tailrace_agent.console.tee import ANSWER_BEGUN
 
-__all__ = ["TeeRig", "kept"]
+__all__ = ["TeeRig", "kept", "process_of"]
 
 
 def kept(directory: Path) -> bytes:
     """What a tee has kept there."""
     return b"".join(path.read_bytes() for path in sorted(directory.iterdir()) if path.name.isdigit())
+
+
+def process_of(tee: TeeProcess) -> psutil.Process:
+    """The one process of its group."""
+    (process,) = [each for each in psutil.process_iter() if _group(each.pid) == tee.group]
+    return process
+
+
+def _group(pid: int) -> int:
+    try:
+        return os.getpgid(pid)
+    except OSError:
+        return -1
 
 
 class TeeRig:

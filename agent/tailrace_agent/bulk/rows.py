@@ -48,7 +48,7 @@ INSERT: Final = f"INSERT INTO {METRICS} {_QMARKS} ON CONFLICT DO NOTHING"
 """SQLite's, of a row of `METRICS`."""
 UPSERT: Final = f"INSERT INTO {LATEST} {_QMARKS} {NEWER}"
 """SQLite's, of a row of `LATEST`."""
-_MYSQL_VALUES: Final = "(`key`, value, timestamp, step, is_nan, run_uuid) VALUES (%s, %s, %s, %s, %s, %s)"
+_MYSQL_VALUES: Final = _QMARKS.replace("key", "`key`").replace("?", "%s")
 _MYSQL_NEWER: Final = "(VALUES(step), VALUES(timestamp), VALUES(value)) > (step, timestamp, value)"
 MYSQL_INSERT: Final = f"INSERT INTO {METRICS} {_MYSQL_VALUES} ON DUPLICATE KEY UPDATE is_nan = is_nan"
 """MySQL's and MariaDB's. Not INSERT IGNORE, which makes warnings of errors."""

@@ -35,8 +35,8 @@ class TeeProcess(NamedTuple):
     Attributes:
         control: Socket: what is said there is in `tee`. At its end the tee takes the program for gone.
         answers: Readable end: see `tee`. At its end the tee is gone.
-        group: Its process group, which nobody else has.
-        begun: It has answered already.
+        group: Its process group, which nobody else has; 0 for a thread of the program.
+        begun: It is at work for certain: its first word need not be waited for.
     """
 
     control: int
@@ -102,10 +102,11 @@ def start_tee(
         OSError: No process can be started, or no descriptor is left.
     """
     words = [str(directory), *_numbers(limit, streams, keys=keys)]
-    if beside is not None:
-        with contextlib.suppress(OSError):  # then another one is started
-            return _forked(words, streams, str(beside))
-    listener = None if beside is None else forks.listening(str(beside))
+    if beside is None:
+        return _started(words, streams, None)
+    with contextlib.suppress(OSError):  # then another one is started
+        return _forked(words, streams, str(beside))
+    listener = forks.listening(str(beside))
     try:
         return _started(words, streams, listener)
     finally:

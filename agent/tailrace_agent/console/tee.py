@@ -14,10 +14,10 @@ seven megabytes. The program may also call `Tee.run` in a thread of its own.
 
     control in (3), answers out (4), then for each stream where it is read and where it goes (5 and 6, 7 and 8), and
     behind these the socket where it is asked for forks, if there is one
-    arguments: directory, bytes to keep, the program (0: no keys are its) and its group, number of streams
+    arguments: directory, bytes to keep, the program (0: no keys are its) and its group, number of streams, of sockets
 
-By control, a socket, come lines: `end`, and for the next run `begin`, with the same arguments, and the descriptors of
-its streams.
+By control, a socket, come lines: `end`, and for the next run `begin`, with the same arguments but the last, and the
+descriptors of its streams.
 """
 
 from __future__ import annotations

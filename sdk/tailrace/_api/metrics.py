@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["LAST_TIMESTAMP", "MetricCalls"]
 
 LAST_TIMESTAMP: Final = (2**63 - 1) // 1_000_000
-"""In milliseconds since the epoch: rows carry nanoseconds, in a signed 64-bit word."""
+"""In milliseconds since the epoch, in the year 2262: rows carry nanoseconds, in a signed 64-bit word."""
 
 
 class MetricCalls(RunPart):

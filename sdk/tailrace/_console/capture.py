@@ -189,11 +189,8 @@ class Capture:
     def _start(self) -> None:
         streams = [(way.source, way.target) for way in self._ways]
         tee = _roused(self._directory, self._limit, streams, keys=self._keys) if not self._started else None
-        begun = tee is not None
         self._started.append(time.monotonic())
         tee = tee or start_tee(self._directory, self._limit, streams, keys=self._keys, beside=self._beside)
-        if begun or tee.begun:
-            self._heard = tee.group
         with self._lock:
             self._tee = tee
 
@@ -264,7 +261,7 @@ class Capture:
 
     def _begins(self, tee: TeeProcess) -> bool:
         """Whether a tee has come to its first word: what `sys.executable` names may be no Python, and never say one."""
-        if tee.group in (0, self._heard):  # 0: a thread of this process
+        if tee.begun or tee.group == self._heard:
             return True
         poll = original("select", "poll")()
         poll.register(tee.answers, original("select", "POLLIN"))
@@ -288,7 +285,7 @@ class Capture:
                 _close(control[0], answers[1])
 
             with self._lock:
-                self._tee = TeeProcess(control[1], answers[0], 0)
+                self._tee = TeeProcess(control[1], answers[0], 0, begun=True)
             start_thread(work, "tailrace-tee")
             return
         self._broken()
@@ -376,7 +373,7 @@ def _roused(directory: Path, limit: int, streams: list[tuple[int, int]], *, keys
     try:
         if _identities(resting.tee) == resting.identities:
             resting.tee.begin(directory, limit, streams, keys=keys)
-            return resting.tee
+            return resting.tee._replace(begun=True)
     except OSError:  # it was killed, or has rested long enough
         _dismiss(resting)
     return None

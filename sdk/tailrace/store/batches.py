@@ -22,7 +22,8 @@ from mlflow.tracking._tracking_service.utils import _tracking_store_registry
 from mlflow.tracking.client import MlflowClient
 from mlflow.utils.validation import MAX_METRICS_PER_BATCH
 
-from tailrace.store.validation import LATEST, STEPS, all_known
+from tailrace._api.metrics import LAST_TIMESTAMP
+from tailrace.store.validation import STEPS, all_known
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -98,7 +99,7 @@ def _row(metrics: Sequence[Any]) -> tuple[dict[str, float], int, int] | None:
         return None
     if len(row) < len(metrics) or type(step) is not int or type(timestamp) is not int:
         return None
-    if not (-STEPS < step < STEPS and 0 <= timestamp <= LATEST):
+    if not (-STEPS < step < STEPS and 0 <= timestamp <= LAST_TIMESTAMP):
         return None
     return (row, step, timestamp) if all_known(row) else None
 

@@ -19,7 +19,8 @@ from mlflow.tracking import fluent
 from mlflow.tracking._tracking_service.utils import _tracking_store_registry, get_tracking_uri
 from mlflow.utils.validation import MAX_METRICS_PER_BATCH
 
-from tailrace.store.validation import LATEST, STEPS, all_known
+from tailrace._api.metrics import LAST_TIMESTAMP
+from tailrace.store.validation import STEPS, all_known
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,7 +102,7 @@ def _to_write(metrics: dict[str, Any], step: int | None, timestamp: int | None) 
         or not all_known(metrics)
         or not _are_floats(map(type, metrics.values()))
         or not (step is None or (type(step) is int and -STEPS < step < STEPS))
-        or not (timestamp is None or (type(timestamp) is int and 0 < timestamp <= LATEST))
+        or not (timestamp is None or (type(timestamp) is int and 0 < timestamp <= LAST_TIMESTAMP))
         or _async in _environment
     ):
         return None

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
 __all__ = [
-    "LATEST",
     "STEPS",
     "all_known",
     "checked_batch",
@@ -32,8 +31,6 @@ __all__ = [
 
 STEPS: Final = 2**63
 """A row has steps below it, and above the negative of it, as the columns of MLflow's databases do."""
-LATEST: Final = LAST_TIMESTAMP
-"""The last time that a row has, in milliseconds since the epoch: it is in the year 2262."""
 
 _REMEMBERED_AT_MOST: Final = 10_000
 _good: set[str] = set()
@@ -87,7 +84,9 @@ def checked_tag(tag: Any) -> Any:
 def fits_a_row(value: Value) -> bool:
     """Whether the ring can have it as it is: what a store makes of half a step, or of a time that is none, it knows."""
     _, _, timestamp, step = value
-    return bool(-STEPS < step < STEPS and step == int(step) and timestamp <= LATEST and timestamp == int(timestamp))
+    return bool(
+        -STEPS < step < STEPS and step == int(step) and timestamp <= LAST_TIMESTAMP and timestamp == int(timestamp)
+    )
 
 
 def is_text(*entries: Any) -> bool:

@@ -18,6 +18,7 @@ from tailrace.wandb._guard import VOICE, Absent, guarded, unsupported
 from tailrace.wandb._rows import Rows, flat
 from tailrace.wandb._steps import Metric, Row, Steps
 from tailrace.wandb._summary import Summary
+from tailrace.wandb._values import nested
 from tailrace.wandb._wanted import Wanted, note_id
 from tailrace.wandb._watching import Watch
 
@@ -70,7 +71,7 @@ class Run:
         self.start_time = time.time()
         self.starting_step = step
         self.config = Config(self._put_config)
-        self.config.restore(nested(self._params))
+        self.config.restore(nested({name: _as_logged(text) for name, text in self._params.items()}))
         self.summary = Summary(self._put_summary)
         self.summary.restore(summary or {})
         self._rows = Rows(tracked, self._steps, self.summary)
@@ -473,16 +474,9 @@ class Run:
             self._tracked.log_artifact(path, folder)
 
 
-def nested(params: Mapping[str, str]) -> dict[str, Any]:
-    """Params of MLflow's as the configuration that they came from, as far as their texts say."""
-    found: dict[str, Any] = {}
-    for name, text in params.items():
-        level, (*above, key) = found, name.split(".")
-        for each in above:
-            below = level.setdefault(each, {})
-            level = below if isinstance(below, dict) else {}
-        try:
-            level[key] = ast.literal_eval(text)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):  # a text
-            level[key] = text
-    return found
+def _as_logged(text: str) -> Any:
+    """A param of MLflow's as the value that it came from, as far as its text says."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):  # a text
+        return text

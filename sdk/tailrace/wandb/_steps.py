@@ -23,8 +23,6 @@ __all__ = ["Metric", "Row", "Steps", "without_steps_of_their_own"]
 
 _STEPS: Final = 2**63
 """MLflow's steps are lower, and not below the negative of it."""
-
-
 _NOTE: Final = "wandb.step_metrics"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from tailrace.wandb._guard import guarded
 from tailrace.wandb._steps import Metric
-from tailrace.wandb._values import number_of
+from tailrace.wandb._values import nested, number_of
 
 __all__ = ["Summary"]
 
@@ -97,16 +97,8 @@ class Summary(MutableMapping[str, Any]):
 
     def _below(self, prefix: str) -> dict[str, Any]:
         """What was logged as a dictionary, as that; it has names such as `train.loss` here."""
-        found: dict[str, Any] = {}
-        for name, value in [*self._values.items()]:
-            if name.startswith(prefix):
-                *above, key = name.removeprefix(prefix).split(".")
-                level = found
-                for each in above:
-                    below = level.setdefault(each, {})
-                    level = below if isinstance(below, dict) else {}
-                level[key] = _read(value)
-        return found
+        values = [*self._values.items()]
+        return nested({name.removeprefix(prefix): _read(value) for name, value in values if name.startswith(prefix)})
 
     def _note_extremes(self, key: str, value: float, wanted: frozenset[str]) -> None:
         total, count = self._sums.get(key, (0.0, 0))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["as_it_is", "number_of"]
+__all__ = ["as_it_is", "nested", "number_of"]
 
 
 def number_of(value: Any) -> float | None:
@@ -25,3 +26,20 @@ def as_it_is(value: Any) -> Any:
     if hasattr(value, "__array__") and hasattr(value, "copy"):
         return value.copy()
     return value
+
+
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by names such as `train.loss` as the dictionaries that they came from.
+
+    Example:
+        >>> nested({"train.loss": 0.5, "train.deep.er": 1, "lr": 0.1})
+        {'train': {'loss': 0.5, 'deep': {'er': 1}}, 'lr': 0.1}
+    """
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        level, (*above, key) = found, name.split(".")
+        for each in above:
+            below = level.setdefault(each, {})
+            level = below if isinstance(below, dict) else {}
+        level[key] = value
+    return found

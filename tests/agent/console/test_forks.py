@@ -13,11 +13,10 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from helpers.sdk_tools import eventually
-from helpers.tees import TeeRig, kept
+from helpers.tees import TeeRig, kept, process_of
 from tailrace_agent.console.forks import listening
 from tailrace_agent.console.tee import END
 
@@ -43,17 +42,6 @@ def begin(tmp_path: Path, beside: Path) -> Iterator[Begin]:
         rig.end()
 
 
-def _process(rig: TeeRig) -> psutil.Process:
-    return next(each for each in psutil.process_iter() if _group(each.pid) == rig.tee.group)
-
-
-def _group(pid: int) -> int:
-    try:
-        return os.getpgid(pid)
-    except OSError:
-        return -1
-
-
 def _hands_on(rig: TeeRig, text: bytes) -> bool:
     os.write(rig.writers[0], text)
     return os.read(rig.readers[0], 100) == text and kept(rig.directory).endswith(text)
@@ -61,14 +49,14 @@ def _hands_on(rig: TeeRig, text: bytes) -> bool:
 
 def test_a_second_tee_is_a_fork_of_the_first_and_neither_has_the_other_s_descriptors(begin: Begin) -> None:
     first, second = begin("0"), begin("1")
-    assert _process(second).ppid() == _process(first).pid
+    assert process_of(second.tee).ppid() == process_of(first.tee).pid
     assert _hands_on(first, b"one")
     assert _hands_on(second, b"two")
     os.close(second.writers[0])
     assert os.read(second.readers[0], 1) == b"", "the first would keep a reader of the second waiting"
     second.writers.clear()
     assert _hands_on(first, b"three")
-    assert _process(second).num_fds() < 10
+    assert process_of(second.tee).num_fds() < 10
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes are bound to processors on Linux")
@@ -83,15 +71,15 @@ def test_a_fork_runs_on_the_processors_of_its_own_program(begin: Begin) -> None:
         second = begin("1")
     finally:
         os.sched_setaffinity(0, before)
-    assert _process(second).ppid() == _process(first).pid
+    assert process_of(second.tee).ppid() == process_of(first.tee).pid
     assert os.sched_getaffinity(second.tee.group) == {max(before)}
 
 
 def test_a_fork_takes_a_fraction_of_the_memory(begin: Begin) -> None:
     alone = TeeRig(begin("0").directory)
-    own = _process(alone).memory_full_info().uss
+    own = process_of(alone.tee).memory_full_info().uss
     alone.end()
-    assert _process(begin("1")).memory_full_info().uss < own / 2
+    assert process_of(begin("1").tee).memory_full_info().uss < own / 2
 
 
 def test_a_fork_goes_on_without_the_tee_that_it_is_from_and_another_one_is_asked_then(begin: Begin) -> None:
@@ -102,7 +90,7 @@ def test_a_fork_goes_on_without_the_tee_that_it_is_from_and_another_one_is_asked
     assert _hands_on(second, b"two")
     assert _hands_on(third, b"three")
     fourth = begin("3")
-    assert _process(fourth).ppid() == _process(third).pid
+    assert process_of(fourth.tee).ppid() == process_of(third.tee).pid
 
 
 def test_a_tee_that_does_not_answer_is_not_waited_for_and_its_late_fork_takes_nothing(begin: Begin) -> None:
@@ -110,11 +98,11 @@ def test_a_tee_that_does_not_answer_is_not_waited_for_and_its_late_fork_takes_no
     os.killpg(first.tee.group, signal.SIGSTOP)
     second = begin("1")
     os.killpg(first.tee.group, signal.SIGCONT)
-    forks = _process(first).children
+    forks = process_of(first.tee).children
     eventually(lambda: not forks())
     assert _hands_on(second, b"two")
     assert _hands_on(first, b"one")
-    assert _process(begin("2")).ppid() == _process(first).pid, "it answers again"
+    assert process_of(begin("2").tee).ppid() == process_of(first.tee).pid, "it answers again"
 
 
 def test_the_reader_of_another_rank_comes_to_its_end_while_the_first_tee_is_stopped(begin: Begin) -> None:
@@ -165,7 +153,7 @@ def test_a_tee_that_leaves_while_it_is_asked_ends_no_program_to_which_sigpipe_is
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits of others are set on Linux")
 def test_a_tee_without_a_descriptor_left_is_asked_no_more_and_goes_on(begin: Begin) -> None:
     first = begin("0")
-    process = _process(first)
+    process = process_of(first.tee)
     before = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (process.num_fds(), before[1]))
     fds = process.num_fds()
@@ -174,13 +162,13 @@ def test_a_tee_without_a_descriptor_left_is_asked_no_more_and_goes_on(begin: Beg
     resource.prlimit(process.pid, resource.RLIMIT_NOFILE, before)
     assert _hands_on(first, b"one")
     assert _hands_on(second, b"two")
-    assert _process(begin("2")).ppid() == _process(second).pid, "the next one is asked"
+    assert process_of(begin("2").tee).ppid() == process_of(second.tee).pid, "the next one is asked"
 
 
 def test_a_fork_ends_when_its_program_has(begin: Begin) -> None:
     begin("0")
     second = begin("1")
-    process = _process(second)
+    process = process_of(second.tee)
     os.write(second.tee.control, END)
     second.end()
     assert eventually(lambda: not process.is_running())
@@ -193,7 +181,7 @@ def test_without_room_for_the_socket_each_has_a_tee_of_its_own(tmp_path: Path) -
         (tmp_path / name).mkdir()
         rigs.append(TeeRig(tmp_path / name, beside=beside))
     assert all(_hands_on(rig, b"text") for rig in rigs)
-    assert _process(rigs[1]).ppid() != _process(rigs[0]).pid
+    assert process_of(rigs[1].tee).ppid() != process_of(rigs[0].tee).pid
     for rig in rigs:
         rig.end()
 
@@ -206,7 +194,7 @@ def test_what_asks_for_nothing_is_let_go(begin: Begin, beside: Path) -> None:
             if said:
                 caller.send(said)
     assert _hands_on(first, b"one")
-    assert _process(begin("1")).ppid() == _process(first).pid
+    assert process_of(begin("1").tee).ppid() == process_of(first.tee).pid
 
 
 def test_a_socket_that_answers_is_not_replaced(beside: Path) -> None:

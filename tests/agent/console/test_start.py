@@ -6,9 +6,9 @@ import os
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
 
+from helpers.tees import process_of
 from tailrace_agent.console.start import start_tee
 
 
@@ -19,20 +19,13 @@ def test_a_tee_is_nobodys_child_and_has_no_file_of_the_program(tmp_path: Path) -
     tee = start_tee(tmp_path, 1 << 20, [(taken, on)])
     os.write(printed, b"a")
     assert os.read(seen, 1) == b"a"
-    (process,) = [each for each in psutil.process_iter() if _group(each.pid) == tee.group]
+    process = process_of(tee)
     assert process.ppid() != os.getpid()
     assert os.getsid(process.pid) != os.getsid(0)
     os.close(other)
     assert os.read(stray, 1) == b"", "a pipe that lives on there would keep its reader waiting"
     for fd in (taken, printed, seen, on, stray, *tee[:2]):
         os.close(fd)
-
-
-def _group(pid: int) -> int:
-    try:
-        return os.getpgid(pid)
-    except OSError:
-        return -1
 
 
 def test_a_tee_that_cannot_be_started_leaves_no_descriptor_open(

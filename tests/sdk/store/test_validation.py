@@ -8,8 +8,8 @@ import pytest
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
+from tailrace._api.metrics import LAST_TIMESTAMP
 from tailrace.store.validation import (
-    LATEST,
     checked_batch,
     checked_metric,
     checked_param,
@@ -61,8 +61,8 @@ def test_what_is_too_much_or_twice_is_refused_and_what_is_too_long_is_cut() -> N
 @pytest.mark.parametrize(
     ("timestamp", "step", "fits"),
     [
-        *((0, 0, True), (LATEST, 2**63 - 1, True), (5.0, -(2**63) + 1, True), (5, 2.0, True)),
-        *((LATEST + 1, 0, False), (0, 2**63, False), (0, -(2**63), False), (0, 10**400, False)),
+        *((0, 0, True), (LAST_TIMESTAMP, 2**63 - 1, True), (5.0, -(2**63) + 1, True), (5, 2.0, True)),
+        *((LAST_TIMESTAMP + 1, 0, False), (0, 2**63, False), (0, -(2**63), False), (0, 10**400, False)),
         *((0.5, 0, False), (0, 0.5, False), (0, float("nan"), False), (float("inf"), 0, False)),
         *((float("nan"), 0, False), (0, float("-inf"), False)),
     ],
