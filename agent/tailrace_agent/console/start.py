@@ -104,9 +104,16 @@ def start_tee(
     words = [str(directory), *_numbers(limit, streams, keys=keys)]
     if beside is None:
         return _started(words, streams, None)
+    listener = None
     with contextlib.suppress(OSError):  # then another one is started
-        return _forked(words, streams, str(beside))
-    listener = forks.listening(str(beside))
+        try:
+            return _forked(words, streams, str(beside))
+        except TimeoutError:  # it is there, and waits for its reader
+            raise
+        except OSError:  # nobody is there to be asked
+            listener = forks.listening(str(beside))
+            if listener is None:  # by now somebody is: another rank, which has begun at the same moment
+                return _forked(words, streams, str(beside))
     try:
         return _started(words, streams, listener)
     finally:

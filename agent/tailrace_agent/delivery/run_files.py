@@ -171,9 +171,9 @@ class RunFiles:
             turn.worked()
         tries.pop(state.run, None)
         if state.printed is printed:  # else its program goes on with it, and what is staged then has this name
-            self._book.update(state.run, printed=msgspec.structs.replace(printed, done=True, failed=failed))
-            if printed.staged is not None:
+            if printed.staged is not None:  # first: what is staged as soon as it is done has this name, too
                 staging.discard(self._staging, printed.staged)
+            self._book.update(state.run, printed=msgspec.structs.replace(printed, done=True, failed=failed))
         return now
 
     def _again(self, error: TailraceError | OSError, tries: int, turn: Turn) -> float | None:

@@ -17,6 +17,7 @@ import pytest
 
 from helpers.sdk_tools import eventually
 from helpers.tees import TeeRig, kept, process_of
+from tailrace_agent.console import forks
 from tailrace_agent.console.forks import listening
 from tailrace_agent.console.tee import END
 
@@ -73,6 +74,22 @@ def test_a_fork_runs_on_the_processors_of_its_own_program(begin: Begin) -> None:
         os.sched_setaffinity(0, before)
     assert process_of(second.tee).ppid() == process_of(first.tee).pid
     assert os.sched_getaffinity(second.tee.group) == {max(before)}
+
+
+def test_of_two_that_begin_at_the_same_moment_the_later_is_a_fork_of_the_other(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rigs = list[TeeRig]()
+
+    def listening_later(place: str) -> socket.socket | None:
+        monkeypatch.setattr(forks, "listening", listening)
+        rigs.append(begin("0"))  # between the look for a socket and the making of one
+        return listening(place)
+
+    monkeypatch.setattr(forks, "listening", listening_later)
+    second = begin("1")
+    assert process_of(second.tee).ppid() == process_of(rigs[0].tee).pid
+    assert _hands_on(second, b"two")
 
 
 def test_a_fork_takes_a_fraction_of_the_memory(begin: Begin) -> None:

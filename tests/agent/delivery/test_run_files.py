@@ -177,6 +177,31 @@ def test_what_a_run_goes_on_to_print_is_not_deleted_by_whoever_stores_what_it_ha
     assert rig.of(1).artifacts["console.log"] == b"before, and after"
 
 
+def test_what_is_staged_as_soon_as_the_last_is_stored_is_there_to_be_stored(
+    rig: UploadRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.run()
+
+    def stage(text: str) -> None:
+        (staging.make(rig.staging, "console-1") / "console.log").write_text(text)
+        update(1, printed=Printed(staged="console-1"))
+
+    update = rig.book.update
+
+    def update_and_stage(run: int, **changes: Any) -> None:
+        update(run, **changes)
+        if (printed := changes.get("printed")) is not None and printed.done:
+            monkeypatch.setattr(rig.book, "update", update)
+            stage("with the last words")
+
+    stage("before")
+    monkeypatch.setattr(rig.book, "update", update_and_stage)
+    rig.files.step(rig.now)
+    staged = staging.staged(rig.staging, "console-1")
+    assert staged is not None
+    assert (staged / "console.log").read_text() == "with the last words"
+
+
 def test_there_are_as_many_threads_as_runs_wait_and_none_when_nothing_does(rig: UploadRig) -> None:
     assert rig.files.threads == 3
     rig.run()
